@@ -1,0 +1,1 @@
+"""Four-bit formats: quantise, dequantise, multiply, read and write checkpoints."""
