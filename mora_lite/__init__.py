@@ -5,4 +5,22 @@ One alphabet of sizes is used in every name, comment and docstring:
 `K` adapted (uppermost) layers, `D` model width, `F` FFN width, `R` rank, `H` hypernetwork width, `G` quantisation block (64).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .model import Model, Predictions, load
+
+__all__ = ["Model", "Predictions", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use: `mora-lite --help` must not wait for torch.
+    if name in ("Model", "Predictions", "load"):
+        from . import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

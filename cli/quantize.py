@@ -1,0 +1,107 @@
+"""`mora-lite quantize`: writes a 4-bit copy of a model and prints what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..quant.checkpoint import Checkpoint
+    from ..quant.convert import QuantReport
+
+
+def quantize(  # noqa: PLR0917 - Typer makes them options
+    src: Annotated[str, typer.Argument(help="Model directory, .gguf file, or a name known to `pull`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    double: Annotated[
+        bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
+    ] = False,
+    no_perplexity: Annotated[bool, typer.Option("--no-perplexity", help="Leave out the perplexity.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the model in the output directory.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Write a 4-bit (NF4) copy of a language model that mora-lite and transformers with bitsandbytes load.
+
+    Prints bits per weight, sizes, the relative squared error of each kind of layer, and the perplexity on a
+    bundled text before and after.
+
+    Examples:
+
+      mora-lite quantize smollm2-135m -o smollm2-nf4
+
+      mora-lite quantize ./Qwen3-0.6B -o qwen3-nf4 --double --json
+    """
+    from ..hub import resolve_base
+    from ..quant.checkpoint import open_checkpoint
+    from ..quant.convert import quantize_checkpoint
+    from ..quant.writer import check_output
+
+    check_output(out, force)  # before the seconds that opening a large file takes
+    checkpoint = open_checkpoint(resolve_base(src))
+    with _progress() as progress:
+        report = quantize_checkpoint(checkpoint, out, double, progress, force=force)
+        if not no_perplexity:
+            progress(0, 2, "perplexity before")
+            report.perplexity_before = _perplexity(checkpoint)
+            progress(1, 2, "perplexity after")
+            report.perplexity_after = _perplexity(open_checkpoint(out))
+    if as_json:
+        typer.echo(json.dumps(report.as_dict() | {"out": str(out)}))
+    else:
+        _print(report, out)
+
+
+def _perplexity(checkpoint: Checkpoint) -> float:
+    from ..decoder import Decoder
+    from ..perplexity import bundled_text, perplexity
+
+    ids = checkpoint.tokenizer()(bundled_text(), return_tensors="pt")["input_ids"]
+    return perplexity(Decoder.from_checkpoint(checkpoint).logits, ids)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+def _print(report: QuantReport, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"4-bit model in {out}", title_justify="left", show_header=False)
+    for label, value in _rows(report):
+        table.add_row(label, value)
+    Console().print(table)
+
+
+def _rows(report: QuantReport) -> list[tuple[str, Any]]:
+    saved = 1 - report.bytes_out / report.bytes_16bit
+    rows = [
+        (
+            "matrices in 4 bits",
+            f"{report.matrices} ({report.weights_quantized:,} of {report.weights_total:,} weights)",
+        ),
+        ("bits per weight", f"{report.bits_per_weight:.3f}"),
+        ("size of the source", f"{report.bytes_source / 1e6:.1f} MB"),
+        ("size at 16 bits", f"{report.bytes_16bit / 1e6:.1f} MB"),
+        ("size now", f"{report.bytes_out / 1e6:.1f} MB ({saved:.0%} less than at 16 bits)"),
+    ]
+    rows += [(f"relative error {kind}", f"{error:.3%}") for kind, error in report.relative_error.items()]
+    rows.append(("relative error, all", f"{report.relative_error_all:.3%}"))
+    if report.perplexity_before is not None:
+        rows.append(("perplexity", f"{report.perplexity_before:.3f} -> {report.perplexity_after:.3f}"))
+    return rows

@@ -1,0 +1,131 @@
+"""Training and evaluation data: molecules as graphs, targets as columns, a split that anyone can repeat."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError, near_matches
+from .graph import Graphs, concatenate, featurize
+from .molecules import parse_smiles
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Molecules with targets; only rows whose SMILES could be read.
+
+    graphs: `N` molecules. targets: float32 `[N, P]`, in each task's own unit, NaN where there is no value.
+    rows: int64 `[N]`, row of each molecule in the table, counted from 0. n_rows: rows of the table, unreadable ones too.
+    fingerprint: SHA-256 of the SMILES column, to recognise the same table again.
+    """
+
+    smiles: list[str]
+    graphs: Graphs
+    targets: np.ndarray
+    rows: np.ndarray
+    n_rows: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def subset(self, table_rows: np.ndarray) -> Dataset:
+        """The molecules at these rows of the table, in the table's order; unreadable rows fall out."""
+        at = np.flatnonzero(np.isin(self.rows, table_rows))
+        return Dataset(
+            [self.smiles[i] for i in at],
+            self.graphs.select(at),
+            self.targets[at],
+            self.rows[at],
+            self.n_rows,
+            self.fingerprint,
+        )
+
+
+def read_dataset(path: str | Path, smiles_column: str, target_columns: Sequence[str]) -> Dataset:
+    """Read a CSV (plain or .gz). Blank cells are missing values; unreadable molecules are left out and counted by `n_rows`.
+
+    Raises `InputError` when the file or a column is missing, or a target is neither blank nor a number.
+    """
+    smiles: list[str] = []
+    values: list[list[float]] = []
+    for line, row in _rows(Path(path), [smiles_column, *target_columns]):
+        smiles.append(row[0])
+        values.append([_number(cell, name, line) for cell, name in zip(row[1:], target_columns, strict=True)])
+    if not smiles:
+        raise InputError(f"{path} has no rows: a header and at least one molecule are needed")
+    parts, rows = [], []
+    for start in range(0, len(smiles), 4096):
+        parsed = [parse_smiles(text) for text in smiles[start : start + 4096]]
+        good = [i for i, p in enumerate(parsed) if p.mol is not None]
+        if good:
+            parts.append(featurize([parsed[i].mol for i in good]))
+            rows += [start + i for i in good]
+    if not rows:
+        raise InputError(f"no molecule of {path} could be read: is {smiles_column!r} the SMILES column?")
+    fingerprint = hashlib.sha256("\n".join(smiles).encode()).hexdigest()
+    targets = np.array(values, dtype=np.float32).reshape(len(values), len(target_columns))[rows]
+    kept = [smiles[i] for i in rows]
+    return Dataset(kept, concatenate(parts), targets, np.array(rows), len(smiles), fingerprint)
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            for name in columns:
+                if name not in header:
+                    raise InputError(f"{path} has no column {name!r}: {near_matches(name, header)}")
+            at = [header.index(name) for name in columns]
+            for row in reader:
+                if row:
+                    yield reader.line_num, [row[i] if i < len(row) else "" for i in at]
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise InputError(f"{path} cannot be read as CSV text in UTF-8: {error}") from None
+
+
+def _number(cell: str, column: str, line: int) -> float:
+    if not cell.strip():
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        raise InputError(f"line {line}, column {column!r}: got {cell!r}, expected a number or a blank") from None
+
+
+@dataclass(frozen=True)
+class Split:
+    """A seeded random split by row number of the table, unreadable rows included, so that it needs no chemistry to repeat.
+
+    train, valid: numbers of rows; the rest is the test set.
+    """
+
+    seed: int
+    train: int
+    valid: int
+    kind: str = "random"
+
+    def rows(self, n_rows: int) -> dict[str, np.ndarray]:
+        """int64 row numbers of `train`, `valid` and `test`, each ascending.
+
+        The permutation is NumPy's `Generator(PCG64(seed)).permutation`, whose stream NumPy keeps between versions.
+        """
+        if self.train + self.valid >= n_rows:
+            raise InputError(
+                f"split: got {self.train} training and {self.valid} validation rows of {n_rows}, "
+                "which leaves no test row; ask for fewer"
+            )
+        order = np.random.Generator(np.random.PCG64(self.seed)).permutation(n_rows)
+        ends = self.train, self.train + self.valid
+        parts = order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :]
+        return {name: np.sort(part) for name, part in zip(("train", "valid", "test"), parts, strict=True)}

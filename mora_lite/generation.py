@@ -1,0 +1,87 @@
+"""Text out: batched generation with a key/value cache, each row with its own adapter at all positions.
+
+Rows are padded on the left and do not influence each other: a row gives the tokens it would give alone.
+NOT covered: beams, repetition penalties, top-k and top-p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from .decoder import Decoder, KVCache
+from .errors import InputError
+from .lowrank import Branch
+
+
+def pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Rows as int64 [B, T], and bool [B, T], False at padding; None where all have one length."""
+    longest = max(len(row) for row in ids)
+    padded = torch.tensor([[0] * (longest - len(row)) + list(row) for row in ids], device=device)
+    if all(len(row) == longest for row in ids):
+        return padded, None
+    lengths = torch.tensor([len(row) for row in ids], device=device)
+    return padded, torch.arange(longest, device=device) >= longest - lengths[:, None]
+
+
+def sample(logits: Tensor, temperature: float, draws: Tensor) -> Tensor:
+    """Next tokens, int64 [B]: the likeliest at temperature 0, else by chance.
+
+    logits: float32 [B, vocabulary]. draws: float64 [B] in [0, 1), one for each row.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    steps = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    # Scaled by the last step: rounding may leave it below 1, and a draw above it would be no token at all.
+    return (steps <= draws[:, None] * steps[:, -1:]).sum(-1)
+
+
+@torch.no_grad()
+def generate(
+    decoder: Decoder,
+    ids: Sequence[Sequence[int]],
+    *,
+    branch: Branch | None = None,
+    max_new_tokens: int = 64,
+    stop_ids: Collection[int] = (),
+    temperature: float = 0.0,
+    seed: int | Sequence[int] = 0,
+) -> list[list[int]]:
+    """New tokens of each row, up to and without the first of `stop_ids`.
+
+    ids: one list of token ids for each row, none empty. branch: as many rows. temperature: 0 is greedy.
+    seed: one for each row, or the first row's, counted up from there, so that a row's text does not depend on
+    the rows beside it.
+    """
+    if not ids or not all(ids):
+        raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
+    if temperature < 0 or max_new_tokens < 0:
+        raise InputError(
+            f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}; expected 0 or more"
+        )
+    seeds = [seed + row for row in range(len(ids))] if isinstance(seed, int) else list(seed)
+    assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
+    assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
+    dice = [torch.Generator().manual_seed(s) for s in seeds]
+    device = decoder.embedding.device
+    tokens, real = pad_left(ids, device)
+    cache = KVCache(decoder, len(ids), tokens.shape[1] + max_new_tokens)
+    stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
+    done = torch.zeros(len(ids), dtype=torch.bool, device=device)
+    out: list[list[int]] = [[] for _ in ids]
+    for _ in range(max_new_tokens):
+        hidden = decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1]
+        draws = torch.zeros(len(ids), dtype=torch.float64)
+        if temperature > 0:
+            draws = torch.cat([torch.rand(1, generator=d, dtype=torch.float64) for d in dice])
+        chosen = sample(decoder.head(hidden), temperature, draws.to(device))
+        done = done | torch.isin(chosen, stops)
+        for row, (token, ended) in enumerate(zip(chosen.tolist(), done.tolist(), strict=True)):
+            if not ended:
+                out[row].append(token)
+        if bool(done.all()):
+            break
+        tokens, real = chosen[:, None], None
+    return out

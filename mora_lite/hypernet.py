@@ -1,0 +1,128 @@
+"""Hypernetwork: the tokens of one molecule -> low-rank factors for every adapted layer.
+
+`K` learned queries pass two decoder blocks (self-attention over the queries, cross-attention to the molecule's tokens,
+FFN), then one linear head makes `A [K, D, R]`. Molecules stay flat and are never padded to the largest of the batch: the
+softmax over a molecule's tokens is a sum over a segment, so a molecule's numbers do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Tokens:
+    """The tokens of a batch, flat: all atoms, then one molecule token each. values: `[V+B, H]`; graph: int64 `[V+B]`."""
+
+    def __init__(self, atoms: Tensor, molecules: Tensor, graph: Tensor):
+        self.n_graphs = len(molecules)
+        self.values = torch.cat([atoms, molecules])
+        self.graph = torch.cat([graph, torch.arange(self.n_graphs, device=graph.device)])
+
+
+def segment_attention(query: Tensor, key: Tensor, value: Tensor, graph: Tensor) -> Tensor:
+    """Attention of each molecule's queries to that molecule's own tokens.
+
+    query: `[B, K, heads, d]`; key, value: `[N, heads, d]`; graph: int64 `[N]`. Returns `[B, K, heads, d]`.
+    Semantics: out[b, k, h] = softmax_n(query[b, k, h] . key[n, h] / sqrt(d)) @ value[n, h] over n with graph[n] == b
+    """
+    n_graphs, n_queries, heads, width = query.shape
+    index = graph.view(-1, 1, 1)
+    per_token = query.index_select(0, graph)
+    logits = (per_token * key.unsqueeze(1)).sum(-1).float() * width**-0.5  # [N, K, heads]
+    # The largest logit of a segment only keeps exp() in range; it takes no part in the gradient.
+    top = logits.new_full((n_graphs, n_queries, heads), -torch.inf)
+    top = top.scatter_reduce(0, index.expand_as(logits), logits.detach(), "amax")
+    weight = torch.exp(logits - top.index_select(0, graph))
+    total = torch.zeros_like(top).index_add(0, graph, weight)
+    mixed = (weight / total.index_select(0, graph)).to(value.dtype).unsqueeze(-1) * value.unsqueeze(1)
+    return torch.zeros_like(query, dtype=mixed.dtype).index_add(0, graph, mixed)
+
+
+class CrossAttention(nn.Module):
+    """Queries of each molecule look at that molecule's tokens."""
+
+    def __init__(self, width: int, token_width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(token_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        query = self.query(x).unflatten(-1, (self.heads, -1))
+        key, value = self.key_value(tokens.values).unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=1)
+        return self.out(segment_attention(query, key, value, tokens.graph).flatten(2))
+
+
+class SelfAttention(nn.Module):
+    """The `K` queries of one molecule look at each other."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.joined = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.joined(x).unflatten(-1, (3 * self.heads, -1)).chunk(3, dim=2)
+        # K is small (4 to 30), so the K x K products are written out: no kernel choice that depends on the batch.
+        logits = (query.unsqueeze(2) * key.unsqueeze(1)).sum(-1).float() * query.shape[-1] ** -0.5
+        weight = logits.softmax(2).to(value.dtype)  # [B, K, K, heads]
+        return self.out((weight.unsqueeze(-1) * value.unsqueeze(1)).sum(2).flatten(2))
+
+
+class HypernetBlock(nn.Module):
+    """Self-attention, cross-attention, FFN; each after a norm, each added to its input."""
+
+    def __init__(self, width: int, token_width: int, heads: int):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.self_attention = SelfAttention(width, heads)
+        self.cross_attention = CrossAttention(width, token_width, heads)
+        self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        x = x + self.self_attention(self.norms[0](x))
+        x = x + self.cross_attention(self.norms[1](x), tokens)
+        return x + self.ffn(self.norms[2](x))
+
+
+class Hypernet(nn.Module):
+    """Tokens of a batch of molecules -> `A [B, K, D, R]`."""
+
+    def __init__(
+        self,
+        token_width: int,
+        n_layers: int,
+        model_width: int,
+        rank: int,
+        width: int = 256,
+        n_blocks: int = 2,
+        heads: int = 8,
+    ):
+        super().__init__()
+        self.model_width, self.rank = model_width, rank
+        self.queries = nn.Parameter(torch.randn(n_layers, width) * 0.5)
+        self.blocks = nn.ModuleList(HypernetBlock(width, token_width, heads) for _ in range(n_blocks))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, model_width * rank)
+        # At the start A is what a LoRA A is at its start: entries of variance 1 / (3 D), whatever H is. The head's
+        # input is normalised, so its entries have variance 1 and the sum over H of them must come to 1 / (3 D).
+        nn.init.normal_(self.head.weight, std=(3 * model_width * width) ** -0.5)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """-> `A [B, K, D, R]`, in the type of the matrix products."""
+        x = self.queries.expand(tokens.n_graphs, -1, -1)
+        for block in self.blocks:
+            x = block(x, tokens)
+        return self.head(self.norm(x)).unflatten(-1, (self.model_width, self.rank))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers in `module`."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+__all__ = ["Hypernet", "Tokens", "count_parameters", "segment_attention"]

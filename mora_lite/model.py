@@ -1,0 +1,208 @@
+"""The front door: load a pack, give it SMILES, get a table."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .device import available_bytes, choose_device, choose_dtype
+from .errors import DeviceError
+from .graph import GraphBatch, Graphs, concatenate, featurize
+from .hypernet import Tokens
+from .molecules import OK, parse_smiles
+from .pack import Pack, open_pack
+from .quant.linear import choose_mode
+from .scorer import Scorer
+from .tasks import Task, choose_tasks
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
+# Batches are filled up with one-atom molecules to a multiple of this. Matrix libraries choose another order of adding
+# for a few rows than for many; from 256 rows on a row's float32 bits were the same at every size (docs/method.md).
+FILL = 256
+
+
+@dataclass(frozen=True)
+class Scores:
+    """values: float32 `[B, P]` in each task's unit, NaN where `status[i]` is not `ok`; status, error: `B` texts."""
+
+    values: np.ndarray
+    status: list[str]
+    error: list[str]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row for each molecule given, in order: `smiles`, a column for each task, `status`, `error`."""
+
+    smiles: list[str]
+    tasks: tuple[Task, ...]
+    scores: Scores
+
+    def __len__(self) -> int:
+        return len(self.smiles)
+
+    def columns(self) -> dict[str, Any]:
+        """Column name -> list or float32 array."""
+        values = {task.column: self.scores.values[:, i] for i, task in enumerate(self.tasks)}
+        return {"smiles": self.smiles, **values, "status": self.scores.status, "error": self.scores.error}
+
+    def to_pandas(self) -> pandas.DataFrame:
+        import pandas
+
+        return pandas.DataFrame(self.columns())
+
+    def to_arrow(self) -> pyarrow.Table:
+        """Failed values are nulls, not NaN."""
+        import pyarrow
+
+        arrays = {
+            name: pyarrow.array(column, mask=np.isnan(column)) if isinstance(column, np.ndarray) else column
+            for name, column in self.columns().items()
+        }
+        return pyarrow.table(arrays)
+
+    def __repr__(self) -> str:
+        return repr(self.to_pandas())
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas().to_html()
+
+
+class Model:
+    """A loaded pack. Made by `load`.
+
+    tasks: what it answers, in column order. seconds: time spent so far in each stage, by name.
+    """
+
+    def __init__(self, pack: Pack, scorer: Scorer, tasks: tuple[Task, ...], dtype: torch.dtype):
+        self.pack = pack
+        self.scorer = scorer
+        self.tasks = tasks
+        self.dtype = dtype
+        self.device = scorer.c.device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._mean = np.array([task.mean for task in tasks], dtype=np.float32)
+        self._deviation = np.array([task.deviation for task in tasks], dtype=np.float32)
+        self._filler = featurize([parse_smiles("C").mol])
+
+    def predict(self, smiles: str | Sequence[str], batch_size: int | None = None) -> Predictions:
+        """Score SMILES; a row that cannot be scored has NaN values, a status and an error, and stops nothing."""
+        rows = [smiles] if isinstance(smiles, str) else ["" if s is None else str(s) for s in smiles]
+        return Predictions(rows, self.tasks, self.score(rows, batch_size))
+
+    def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
+        """Values, statuses and errors of SMILES, in order. In float32 on a CPU the bits of a row do not depend on the others.
+
+        batch_size: molecules at a time; halved, and kept so, when memory does not suffice.
+        """
+        with self._timed("parse"):
+            parsed = [parse_smiles(text) for text in smiles]
+            good = [i for i, p in enumerate(parsed) if p.status == OK]
+        values = np.full((len(parsed), len(self.tasks)), np.nan, dtype=np.float32)
+        if good:
+            with self._timed("graphs"):
+                graphs = featurize([parsed[i].mol for i in good])
+            values[good] = self.score_graphs(graphs, batch_size)
+        return Scores(values, [p.status for p in parsed], [p.reason for p in parsed])
+
+    def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
+        """float32 `[B, P]` in the tasks' units, for graphs that are ready."""
+        size = batch_size or BATCH_SIZE[self.device.type]
+        done: list[np.ndarray] = []
+        start = 0
+        while start < len(graphs):
+            part = graphs.select(np.arange(start, min(start + size, len(graphs))))
+            try:
+                done.append(self._score_batch(part))
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise DeviceError(
+                        f"out of memory on {self.device} with one molecule at a time; use --device cpu, "
+                        "fewer tasks, or close other programs"
+                    ) from None
+                size = (size + 1) // 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            start += size
+        return np.concatenate(done) * self._deviation + self._mean
+
+    def _score_batch(self, graphs: Graphs) -> np.ndarray:
+        """z-scores float32 `[B, P]`."""
+        n = len(graphs)
+        with self._timed("graphs"):
+            missing = -n % FILL if n >= FILL or self._needs_fill() else 0
+            filled = concatenate([graphs, *[self._filler] * missing]) if missing else graphs
+            batch = filled.batch().rounded().to(self.device)
+        cast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        with torch.inference_mode(), cast:
+            return self._run(batch)[:n].float().cpu().numpy()
+
+    def _run(self, batch: GraphBatch) -> torch.Tensor:
+        """The scorer's forward pass, stage by stage."""
+        scorer = self.scorer
+        with self._timed("encoder"):
+            atoms, molecules = scorer.encoder(
+                batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
+            )
+        with self._timed("hypernetwork"):
+            a = scorer.hypernet(Tokens(atoms, molecules, batch.graph))
+        with self._timed("decoder"):
+            hidden = scorer.upper.score(scorer.prompts, a, scorer.c, scorer.scale)
+            return scorer.read_out(hidden)
+
+    def _needs_fill(self) -> bool:
+        return self.device.type == "cpu"
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[stage] += time.perf_counter() - started
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether CUDA, torch's CPU allocator or Python ran out of memory."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def load(
+    pack: str | Path = "qm9",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    tasks: Sequence[str] | None = None,
+    memory_budget: int | None = None,
+) -> Model:
+    """Load a pack by name or path, for prediction. No network is used.
+
+    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. tasks: names, None for all.
+    memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
+    each use. Raises `PackError` or `DeviceError`, each with what to do.
+    """
+    where = choose_device(device)
+    number_type = choose_dtype(dtype, where)
+    opened = open_pack(pack)
+    chosen = choose_tasks(opened.tasks, list(tasks) if tasks is not None else None)
+    width = torch.empty((), dtype=number_type).element_size()
+    budget = memory_budget if memory_budget is not None else available_bytes(where) // 2
+    mode = choose_mode(opened.resident_numbers() * width, budget)
+    scorer = opened.load_scorer(number_type, mode)
+    scorer.select(chosen)
+    return Model(opened, scorer.to(where), tuple(opened.tasks[i] for i in chosen), number_type)

@@ -1,0 +1,112 @@
+"""Text to RDKit molecule, or the reason why not.
+
+A bad molecule is data, not an exception: `parse_smiles` never raises. RDKit writes its complaints to stderr
+by itself; here they are blocked while it works and, for a molecule that fails, read once more for the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from rdkit import Chem, rdBase
+
+OK = "ok"
+EMPTY = "empty"
+UNPARSABLE = "unparsable"
+TOO_LARGE = "too_large"
+
+MAX_ATOMS = 400  # nodes of the molecule's graph; packs are made for organic molecules of a few dozen atoms
+MAX_CHARACTERS = 20_000  # longer text is not looked at
+_LONG_TEXT = 1_000  # from here on atoms are counted before the costly part of parsing (rings, aromaticity)
+
+
+class Parsed(NamedTuple):
+    """A molecule, or why there is none.
+
+    mol: `rdkit.Chem.Mol`, or None when `status` is not `ok`.
+    status: `ok`, `empty`, `unparsable` or `too_large`.
+    reason: one line for people; empty when `status` is `ok`.
+    """
+
+    mol: Any
+    status: str
+    reason: str
+
+
+def parse_smiles(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
+    """Read one SMILES. Salts and mixtures (dots) and wildcard atoms (`*`) are molecules like any other.
+
+    Blanks round the text are ignored, and so is a name after the SMILES, as in `.smi` files (`CCO ethanol`).
+    Atoms are the nodes of RDKit's graph, so hydrogens count only where RDKit keeps them as atoms.
+    """
+    text = text.strip()
+    refused = _refuse_text(text)
+    if refused is not None:
+        return refused
+    with rdBase.BlockLogs():
+        if len(text) > _LONG_TEXT:
+            n_atoms = _count_heavy_atoms(text)
+            if n_atoms > max_atoms:
+                return _too_large(n_atoms, max_atoms)
+        mol = Chem.MolFromSmiles(text)
+    if mol is None:
+        return Parsed(None, UNPARSABLE, _explain(text))
+    n_atoms = mol.GetNumAtoms()
+    if n_atoms == 0:
+        return Parsed(None, EMPTY, "no atoms")
+    if n_atoms > max_atoms:
+        return _too_large(n_atoms, max_atoms)
+    return Parsed(mol, OK, "")
+
+
+def _refuse_text(text: str) -> Parsed | None:
+    """What can be said without RDKit."""
+    if not text:
+        return Parsed(None, EMPTY, "no SMILES in this row")
+    if len(text) > MAX_CHARACTERS:
+        return Parsed(None, TOO_LARGE, f"{len(text):,} characters, more than {MAX_CHARACTERS:,}")
+    if "\0" in text:
+        return Parsed(None, UNPARSABLE, f"NUL byte at character {text.index(chr(0)) + 1}")
+    if not text.isascii():
+        place, char = next((i, c) for i, c in enumerate(text) if not c.isascii())
+        code = ord(char)
+        # Bytes that are not UTF-8 arrive as surrogates U+DC80..U+DCFF.
+        what = f"byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"
+        return Parsed(None, UNPARSABLE, f"character {place + 1} ({what}) is not ASCII")
+    return None
+
+
+def _too_large(n_atoms: int, max_atoms: int) -> Parsed:
+    return Parsed(None, TOO_LARGE, f"{n_atoms:,} atoms, more than {max_atoms:,}")
+
+
+def _count_heavy_atoms(text: str) -> int:
+    """Atoms that are not hydrogen, wildcards included; 0 when the text cannot be read."""
+    mol = Chem.MolFromSmiles(text, sanitize=False)
+    return 0 if mol is None else sum(atom.GetAtomicNum() != 1 for atom in mol.GetAtoms())
+
+
+def _explain(text: str) -> str:
+    """Why RDKit refused `text`, in one line. Costs about two more parses, so it is for failures only."""
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(text, sanitize=False)
+        problems = [] if mol is None else Chem.DetectChemistryProblems(mol)
+        if problems:
+            return " ".join(str(problems[0].Message()).split())
+        capture = getattr(rdBase, "CaptureErrorLog", None)  # newer RDKit only
+        if capture is None or len(text) > _LONG_TEXT:  # RDKit takes seconds to write of 20,000 characters
+            return "not a valid SMILES"
+        with capture() as log:
+            Chem.MolFromSmiles(text)
+    return _tidy(log.messages)
+
+
+def _tidy(log: str) -> str:
+    """RDKit's log lines (`[12:00:00] SMILES Parse Error: ... for input: '...'`) as a few words."""
+    lines = [line.split("] ", 1)[-1].removeprefix("SMILES Parse Error: ") for line in log.splitlines()]
+    if not lines:
+        return "not a valid SMILES"
+    place = next((line for line in lines if line.startswith("check for mistakes around position")), None)
+    if place is not None:
+        return f"syntax error near character {place.rstrip(':').rsplit(' ', 1)[-1]}"
+    return lines[0].split(" for input: ", 1)[0].split(" while parsing: ", 1)[0].strip()

@@ -1,0 +1,279 @@
+"""A pack: one directory that answers a set of tasks, without the base model's lower layers and vocabulary.
+
+    pack.json            format, sizes, tasks, provenance, SHA-256 of every other file and of itself
+    adapter.safetensors  encoder, hypernetwork and C in float16, read-outs in float32
+    prompts.safetensors  the compiled prompts, float32
+    upper-HASH.safetensors  the base model's upper layers, NF4; packs over one base share it in ../upper/
+    baseline.safetensors the encoder-only baseline, float16 (optional)
+
+Everything is checked at load, so a damaged or exchanged file is an error and never a wrong prediction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .baseline import EncoderBaseline
+from .decoder import DecoderSizes, Mode
+from .encoder import GraphEncoder
+from .errors import OutputError, PackError, near_matches
+from .graph import ATOM_FIELDS, BOND_FIELDS
+from .quant.nf4 import NF4Tensor, from_tensors, to_tensors
+from .scorer import AdapterSizes, Scorer
+from .tasks import Task
+from .upper import PromptBase, UpperLayers
+
+FORMAT = 1
+MANIFEST = "pack.json"
+SHARED = "upper"  # folder beside packs for upper layers that several of them use
+SHIPPED = Path(__file__).parent / "packs"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack on disk whose files have been checked. `manifest` is the content of pack.json."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @property
+    def base(self) -> str:
+        return self.manifest["base"]["name"]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(Task(**fields) for fields in self.manifest["tasks"])
+
+    @property
+    def sizes(self) -> AdapterSizes:
+        return AdapterSizes(**self.manifest["sizes"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Data, split, seed, commit, settings and metrics of the training."""
+        return self.manifest["provenance"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files, the shared one included."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+    def file(self, name: str) -> Path:
+        """Where the file lies: in the pack, or in the folder that packs share."""
+        own = self.path / name
+        return own if own.exists() else self.path.parent / SHARED / name
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors of the file whose name starts with `prefix`. Raises `PackError` when there is none."""
+        name = next((n for n in self.manifest["files"] if n.startswith(prefix)), None)
+        if name is None:
+            raise PackError(f"pack {self.name} has no {prefix} file")
+        try:
+            return load_file(self.file(name))
+        except (OSError, SafetensorError) as error:
+            raise PackError(f"{self.file(name)} cannot be read: {error}; install the pack again") from None
+
+    def resident_numbers(self) -> int:
+        """Weights of the dequantised upper layers."""
+        decoder = DecoderSizes.from_dict(self.manifest["decoder"])
+        heads = (2 * decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim
+        return (self.sizes.adapted_layers - 1) * decoder.width * (heads + 3 * decoder.ffn_width)
+
+    def load_scorer(self, dtype: torch.dtype = torch.float32, mode: Mode = "resident") -> Scorer:
+        """The model on the CPU, weights of the trained part in float32, upper layers in `dtype`."""
+        sizes = self.sizes
+        decoder = DecoderSizes.from_dict(self.manifest["decoder"])
+        weights = join_nf4(self.tensors("upper"))
+        prompts = PromptBase(**self.tensors("prompts"))
+        scorer = Scorer(sizes, UpperLayers(decoder, sizes.adapted_layers, weights, dtype, mode), prompts)
+        trained = {name: tensor.float() for name, tensor in self.tensors("adapter").items()}
+        missing, unexpected = scorer.load_state_dict(trained, strict=False)
+        wrong = [*unexpected, *(name for name in missing if not name.startswith("upper."))]
+        if wrong:
+            raise PackError(f"{self.path}: adapter does not fit the sizes in {MANIFEST}: {', '.join(wrong[:3])}")
+        return scorer.eval()
+
+    def load_baseline(self) -> EncoderBaseline:
+        """The encoder-only baseline trained on the same split. Raises `PackError` if the pack has none."""
+        encoder = GraphEncoder(self.sizes.encoder_width, self.sizes.encoder_layers)
+        model = EncoderBaseline(encoder, len(self.tasks))
+        model.load_state_dict({n: t.float() for n, t in self.tensors("baseline").items()})
+        return model.eval()
+
+
+def open_pack(name_or_path: str | Path) -> Pack:
+    """Find a pack by name (shipped, or in the user's folder) or by path, and check every file of it.
+
+    Raises `PackError` when it is unknown, damaged, or of a format this version cannot read.
+    """
+    path = _find(name_or_path)
+    manifest = _read_manifest(path)
+    pack = Pack(path, manifest)
+    for name, entry in manifest["files"].items():
+        file = pack.file(name)
+        if name != Path(name).name or not file.is_file():
+            raise PackError(f"pack {pack.name}: {name} is missing from {path}; install the pack again")
+        if file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:
+            raise PackError(f"pack {pack.name}: {file} is damaged (its SHA-256 is wrong); install the pack again")
+    return pack
+
+
+def pack_folders() -> list[Path]:
+    """Where packs are looked for by name: those that ship, then those in the user's cache."""
+    from .hub import cache_dir
+
+    return [SHIPPED, cache_dir() / "packs"]
+
+
+def list_packs() -> list[Pack]:
+    """All packs that can be loaded by name; files are not checked, only the manifests read."""
+    found: dict[str, Pack] = {}
+    for folder in pack_folders():
+        for path in sorted(folder.glob(f"*/{MANIFEST}")):
+            try:
+                found.setdefault(path.parent.name, Pack(path.parent, _read_manifest(path.parent)))
+            except PackError:
+                continue  # `info` lists what works; loading the broken one by name says what is wrong with it
+    return list(found.values())
+
+
+def save_pack(
+    path: Path,
+    name: str,
+    scorer: Scorer,
+    tasks: tuple[Task, ...],
+    upper_weights: dict[str, Tensor | NF4Tensor],
+    base: dict[str, str],
+    provenance: dict[str, Any],
+    baseline: EncoderBaseline | None = None,
+    *,
+    share_upper: bool = False,
+    force: bool = False,
+) -> Pack:
+    """Write a pack whole or not at all. base: `name` and `sha256` of the base model's files.
+
+    share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use. Raises `OutputError` when
+    `path` exists and `force` is not set.
+    """
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists; choose another name or use --force")
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    exact = ("readout", "offset")
+    trained = {n: t if n in exact else t.half() for n, t in scorer.trained().items()}
+    _save(trained, part / "adapter.safetensors")
+    _save(scorer.prompts.tensors(), part / "prompts.safetensors")
+    if baseline is not None:
+        weights = {n: p.detach().half() for n, p in baseline.named_parameters()}
+        _save(weights, part / "baseline.safetensors")
+    _save(split_nf4(upper_weights), part / "upper.safetensors")
+    upper = part / f"upper-{_sha256(part / 'upper.safetensors')[:12]}.safetensors"
+    os.replace(part / "upper.safetensors", upper)
+    files = {f.name: {"sha256": _sha256(f), "bytes": f.stat().st_size} for f in sorted(part.iterdir())}
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "base": base,
+        "sizes": scorer.sizes.as_dict(),
+        "decoder": scorer.upper.sizes.as_dict(),
+        "atom_fields": ATOM_FIELDS,
+        "bond_fields": BOND_FIELDS,
+        "tasks": [task.as_dict() for task in tasks],
+        "provenance": provenance,
+        "files": files,
+    }
+    write_manifest(part, manifest)
+    if share_upper:
+        shared = path.parent / SHARED
+        shared.mkdir(exist_ok=True)
+        os.replace(upper, shared / upper.name)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(part, path)
+    return Pack(path, manifest)
+
+
+def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Write pack.json with the SHA-256 of its own content."""
+    manifest["sha256"] = _manifest_sha256(manifest)
+    part = path / f".{MANIFEST}.part"
+    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path / MANIFEST)
+
+
+def split_nf4(weights: dict[str, Tensor | NF4Tensor]) -> dict[str, Tensor]:
+    """NF4 matrices as the several tensors each that safetensors files hold (the layout of bitsandbytes)."""
+    flat: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        flat.update({name: weight} if isinstance(weight, Tensor) else to_tensors(name, weight))
+    return flat
+
+
+def join_nf4(flat: dict[str, Tensor]) -> dict[str, Tensor | NF4Tensor]:
+    """Reverse of `split_nf4`."""
+    packed = {name.removesuffix(".absmax") for name in flat if name.endswith(".weight.absmax")}
+    weights: dict[str, Tensor | NF4Tensor] = {name: from_tensors(name, flat) for name in packed}
+    weights.update({name: t for name, t in flat.items() if name.endswith((".weight", ".bias"))} | weights)
+    return weights
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if (path / MANIFEST).is_file():
+        return path
+    if path.name == MANIFEST and path.is_file():
+        return path.parent
+    name = str(name_or_path)
+    for folder in pack_folders():
+        if name == Path(name).name and (folder / name / MANIFEST).is_file():
+            return folder / name
+    known = [pack.path.name for pack in list_packs()]
+    raise PackError(f"unknown pack {name!r}: {near_matches(name, known)}; or give the path of a pack's directory")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, digest = manifest["format"], manifest["sha256"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise PackError(f"{path / MANIFEST} is damaged ({error}); install the pack again") from None
+    if version != FORMAT:
+        raise PackError(f"{path}: pack format {version}, but this version reads format {FORMAT}; update mora-lite")
+    if digest != _manifest_sha256(manifest):
+        raise PackError(f"{path / MANIFEST} is damaged (its SHA-256 is wrong); install the pack again")
+    if manifest["atom_fields"] != ATOM_FIELDS or manifest["bond_fields"] != BOND_FIELDS:
+        raise PackError(f"{path}: made for other atom and bond codes than this version's; update mora-lite")
+    return manifest
+
+
+def _manifest_sha256(manifest: dict[str, Any]) -> str:
+    """Of the content in a fixed form, itself left out, so that line ends and spaces do not matter."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)

@@ -1,0 +1,41 @@
+"""Perplexity of a language model on a text: how many equally likely tokens it wavers between, on average.
+
+The bundled text is from Charles Darwin, *On the Origin of Species* (1859), in the public domain. Models have
+read it in training, so the figure says what quantisation costs, not how good a model is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+LogitsFunction = Callable[[Tensor], Tensor]
+
+
+def bundled_text() -> str:
+    """About 8 kB of plain English."""
+    return resources.files("mora_lite").joinpath("texts/public_domain.txt").read_text(encoding="utf-8")
+
+
+@torch.no_grad()
+def perplexity(logits_fn: LogitsFunction, token_ids: Tensor, window: int = 512) -> float:
+    """`exp(mean negative log likelihood)` over every token but the first.
+
+    logits_fn: int64 `[1, T]` -> float `[1, T, vocabulary]`. token_ids: int64 `[n]` or `[1, n]`, n >= 2.
+    window: most tokens given at once; windows share one token, so each is predicted once, from up to window -
+    1 before it.
+    Raises ValueError for fewer than two tokens or a window below two.
+    """
+    ids = token_ids.reshape(-1).long()
+    if ids.numel() < 2 or window < 2:
+        raise ValueError(f"perplexity needs two tokens and a window of two: got {ids.numel()} and {window}")
+    total = 0.0
+    for start in range(0, ids.numel() - 1, window - 1):
+        piece = ids[start : start + window]
+        scores = logits_fn(piece[None])[0, :-1].float()
+        total += torch.nn.functional.cross_entropy(scores, piece[1:], reduction="sum").item()
+    return math.exp(total / (ids.numel() - 1))

@@ -1,0 +1,121 @@
+"""A recipe: everything that makes a pack out of a table, in one TOML file or the options of `mora-lite train`.
+
+    name = "qm9"
+    base = "smollm2-135m"
+    smiles = "smiles"
+    seed = 0
+    [split]
+    train = 110000
+    valid = 10000
+    [adapter]          # AdapterSizes
+    [pretrain]         # FitSettings of the encoder alone
+    epochs = 45
+    [mora]             # FitSettings of the whole
+    epochs = 12
+    [[task]]
+    name = "homo"
+    unit = "Ha"
+    prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
+    weight = 2.0       # in the loss; 1 when left out
+    column = "homo"    # of the table; the task's name when left out
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .dataset import Split
+from .errors import InputError, near_matches
+from .scorer import AdapterSizes
+from .train import FitSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_PROMPT = "Question: What is the {name} of the molecule{unit}? Answer:"
+PRETRAIN = FitSettings(epochs=30)
+# The encoder arrives trained; the new parts learn at the full rate.
+MORA = FitSettings(epochs=10, encoder_lr_scale=0.3)
+
+
+@dataclass(frozen=True)
+class TaskRecipe:
+    """A task before training: which column, which question, what weight in the loss."""
+
+    name: str
+    column: str = ""
+    unit: str = ""
+    prompt: str = ""
+    weight: float = 1.0
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        unit = f" in {self.unit}" if self.unit else ""
+        object.__setattr__(self, "column", self.column or self.name)
+        object.__setattr__(self, "prompt", self.prompt or DEFAULT_PROMPT.format(name=self.name, unit=unit))
+        if not self.name or not self.weight > 0:
+            raise InputError(f"task {self.name!r}: got weight {self.weight}, expected a name and a weight above 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """See the module's text. `split` None: 80 % of the rows train, 10 % validate, 10 % test, by `seed`."""
+
+    name: str
+    tasks: tuple[TaskRecipe, ...]
+    base: str = "smollm2-135m"
+    smiles: str = "smiles"
+    seed: int = 0
+    split: Split | None = None
+    adapter: AdapterSizes = AdapterSizes()
+    pretrain: FitSettings = PRETRAIN
+    mora: FitSettings = MORA
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
+
+    def split_of(self, n_rows: int) -> Split:
+        """The split of a table of `n_rows`."""
+        return self.split or Split(self.seed, n_rows * 8 // 10, n_rows // 10)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a TOML recipe. Raises `InputError` for anything missing, unknown or of the wrong kind."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such recipe: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    seed = content.get("seed", 0)
+    content["tasks"] = tuple(_build(TaskRecipe, entry, path) for entry in content.pop("task", []))
+    if "split" in content:
+        content["split"] = _build(Split, {"seed": seed, **content["split"]}, path)
+    if "adapter" in content:
+        content["adapter"] = _build(AdapterSizes, content["adapter"], path)
+    for stage, default in (("pretrain", PRETRAIN), ("mora", MORA)):
+        content[stage] = _build(FitSettings, {**asdict(default), "seed": seed, **content.get(stage, {})}, path)
+    return _build(Recipe, {"name": path.stem, **content}, path)
+
+
+def _build(kind: Any, entries: Mapping[str, Any], path: Path) -> Any:
+    """An instance of the dataclass `kind`, with errors that name the recipe and the entry."""
+    known = {field.name: field for field in fields(kind)}
+    for key in entries:
+        if key not in known:
+            raise InputError(f"{path}: unknown entry {key!r}: {near_matches(key, known)}")
+    try:
+        return kind(**entries)
+    except TypeError as error:
+        raise InputError(f"{path}: {kind.__name__}: {error}") from None

@@ -1,0 +1,115 @@
+"""The scorer: graph -> encoder -> hypernetwork -> low-rank weights -> frozen upper layers -> read-out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import GraphEncoder
+from .errors import PackError
+from .graph import GraphBatch
+from .hypernet import Hypernet, Tokens
+from .upper import PromptBase, UpperLayers
+
+
+@dataclass(frozen=True)
+class AdapterSizes:
+    """What defines the trained part of a pack. alpha: the branch is scaled by alpha / rank."""
+
+    encoder_width: int = 256
+    encoder_layers: int = 6
+    hypernet_width: int = 256
+    hypernet_blocks: int = 2
+    adapted_layers: int = 4
+    rank: int = 8
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise PackError(f"{name}: got {value}, expected a number above 0")
+        if self.hypernet_width % 8:
+            raise PackError(f"hypernet_width: got {self.hypernet_width}, expected a multiple of 8 (its heads)")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Scorer(nn.Module):
+    """Molecules -> z-scores for `P` prompts. Trained: encoder, hypernetwork, `c`, read-out. Frozen: the upper layers."""
+
+    def __init__(self, sizes: AdapterSizes, upper: UpperLayers, prompts: PromptBase):
+        super().__init__()
+        n_prompts, width = prompts.attended.shape
+        self.sizes = sizes
+        self.upper = upper
+        self.prompts = prompts
+        self.encoder = GraphEncoder(sizes.encoder_width, sizes.encoder_layers)
+        self.hypernet = Hypernet(
+            sizes.encoder_width,
+            sizes.adapted_layers,
+            width,
+            sizes.rank,
+            sizes.hypernet_width,
+            sizes.hypernet_blocks,
+        )
+        # Zero, so that training starts from the base model.
+        self.c = nn.Parameter(torch.zeros(sizes.adapted_layers, sizes.rank, width))
+        self.readout = nn.Parameter(torch.randn(n_prompts, width) / width)
+        self.offset = nn.Parameter(torch.zeros(n_prompts))
+        # Stands in for `upper.score` while training, when set: the same function, compiled.
+        self.compiled_score: Callable[..., Tensor] | None = None
+
+    @property
+    def scale(self) -> float:
+        """The factor of the branch, alpha / R."""
+        return self.sizes.alpha / self.sizes.rank
+
+    def adapt(self, batch: GraphBatch) -> Tensor:
+        """The molecules' own low-rank factors `A [B, K, D, R]`."""
+        atoms, molecules = self.encoder(
+            batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
+        )
+        return self.hypernet(Tokens(atoms, molecules, batch.graph))
+
+    def read_out(self, hidden: Tensor) -> Tensor:
+        """Final hidden states float32 `[B, P, D]` -> z-scores `[B, P]`.
+
+        Written as product and sum: a matrix product with one column adds in an order that depends on the batch.
+        """
+        return (hidden * self.readout).sum(-1) + self.offset
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """-> z-scores float32 `[B, P]`."""
+        score = self.compiled_score if self.training and self.compiled_score else self.upper.score
+        return self.read_out(score(self.prompts, self.adapt(batch), self.c, self.scale))
+
+    def select(self, prompts: list[int]) -> None:
+        """Keep only these prompts, in this order."""
+        self.prompts = self.prompts.select(prompts)
+        self.readout = nn.Parameter(self.readout.detach()[prompts])
+        self.offset = nn.Parameter(self.offset.detach()[prompts])
+
+    def trained(self) -> dict[str, Tensor]:
+        """What training changes, by name; the rest comes from the base model."""
+        return {name: p.detach() for name, p in self.named_parameters() if not name.startswith("upper.")}
+
+    def start_from(self, encoder: GraphEncoder) -> None:
+        """Take over a pre-trained encoder, and an offset that makes the untrained read-out answer 0, the mean."""
+        self.encoder.load_state_dict(encoder.state_dict())
+        with torch.no_grad():
+            a = torch.zeros(1, self.sizes.adapted_layers, self.readout.shape[1], self.sizes.rank)
+            hidden = self.upper.score(self.prompts, a.to(self.c.device), self.c, self.scale)
+            self.offset.copy_(-(hidden[0] * self.readout).sum(-1))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Scorer:
+        super()._apply(fn, recurse)
+        probe = fn(torch.zeros(()))  # the prompts are not parameters, but must follow the device
+        self.prompts = self.prompts.to(probe.device)
+        return self
+
+

@@ -1,0 +1,272 @@
+"""Model checkpoints: opened one tensor at a time from a Hugging Face directory or a GGUF file, and written in
+4 bits.
+
+Nothing here unpickles and no code from a checkpoint is run. Every checkpoint speaks Hugging Face names, such
+as `model.layers.0.self_attn.q_proj.weight`, and a Hugging Face configuration, whatever the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import struct
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .nf4 import STATE_KEY, NF4Tensor, from_tensors
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)
+INDEX = "model.safetensors.index.json"
+
+
+class Checkpoint(ABC):
+    """A model on disk. `config` is what a Hugging Face config.json holds; tensors are read when asked for."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Hugging Face names of all weights, sorted; the scales of a 4-bit weight are part of it, not
+        listed.
+        """
+
+    @abstractmethod
+    def load(self, name: str) -> Tensor | NF4Tensor:
+        """One weight, on the CPU, as stored; block formats of GGUF come as float32."""
+
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a weight, without reading it."""
+
+    @abstractmethod
+    def nbytes(self, name: str) -> int:
+        """Bytes a weight takes in the file, scales included."""
+
+    @abstractmethod
+    def dtype(self, name: str) -> torch.dtype:
+        """The float type a weight is stored in; float16 for GGUF block formats, which lose little by it."""
+
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer of the model, from local files only."""
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The files that hold configuration and weights, in a fixed order."""
+
+    @functools.cached_property
+    def source_sha256(self) -> str:
+        """Hexadecimal SHA-256 of the file, or for a directory of the lines `sha256  name` of its `files`."""
+        files = self.files()
+        if len(files) == 1:
+            return sha256_of(files[0])
+        lines = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def _unknown(self, name: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: it holds no weight called {name}")
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens a Hugging Face directory (config.json and safetensors, plain or bitsandbytes NF4) or a .gguf
+    file.
+
+    Raises CheckpointError, in one line, if it is missing, damaged, pickled or of an unsupported kind.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; give a model directory or a .gguf file")
+    if path.is_dir():
+        return HuggingFaceCheckpoint(path)
+    if path.suffix.lower() == ".gguf":
+        from .gguf import GGUFCheckpoint
+
+        return GGUFCheckpoint(path)
+    raise CheckpointError(f"{path}: expected a directory with config.json and *.safetensors, or a .gguf file")
+
+
+class HuggingFaceCheckpoint(Checkpoint):
+    """A directory with config.json, one or more safetensors files and a tokenizer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = _read_json(
+            path / "config.json", f"{path}: it has no config.json; is it a model directory?"
+        )
+        check_architecture(path, str(self.config.get("model_type")), self.config.get("architectures"))
+        self._check_quantization()
+        self._where = self._locate()
+        self._names = sorted(name for name in self._where if not self._is_state(name))
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def load(self, name: str) -> Tensor | NF4Tensor:
+        if not self._is_nf4(name):
+            return self._read(name)
+        parts = [name, *(name + suffix for suffix in STATE_SUFFIXES if name + suffix in self._where)]
+        return from_tensors(name, {part: self._read(part) for part in parts})
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if self._is_nf4(name):
+            state = self._read(f"{name}.{STATE_KEY}")
+            try:
+                return tuple(int(n) for n in json.loads(bytes(state.tolist()))["shape"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"{self.path}: the 4-bit description of {name} is damaged ({error})"
+                ) from None
+        return tuple(self._slice(name).get_shape())
+
+    def nbytes(self, name: str) -> int:
+        parts = [name, *(name + suffix for suffix in STATE_SUFFIXES if name + suffix in self._where)]
+        return sum(_header(self._where[part])[part] for part in parts)
+
+    def dtype(self, name: str) -> torch.dtype:
+        weight = self._read(name) if not self._is_nf4(name) else self.load(name)
+        return weight.dtype
+
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.path)
+
+    def files(self) -> list[Path]:
+        return [self.path / "config.json", *sorted(set(self._where.values()))]
+
+    def _is_nf4(self, name: str) -> bool:
+        return f"{name}.{STATE_KEY}" in self._where
+
+    def _is_state(self, name: str) -> bool:
+        return any(name.endswith(s) and self._is_nf4(name.removesuffix(s)) for s in STATE_SUFFIXES)
+
+    def _check_quantization(self) -> None:
+        settings = self.config.get("quantization_config")
+        if not settings:
+            return
+        method = settings.get("quant_method", "unknown")
+        kind = settings.get("bnb_4bit_quant_type", "8-bit") if method == "bitsandbytes" else method
+        if kind != "nf4":
+            raise CheckpointError(
+                f"{self.path}: quantisation {method} ({kind}) is not supported; "
+                "give the 16-bit model or bitsandbytes NF4"
+            )
+
+    def _locate(self) -> dict[str, Path]:
+        """The file of each tensor. Opens every file once, so a damaged or missing one is reported at once."""
+        index, found = self.path / INDEX, sorted(self.path.glob("*.safetensors"))
+        if index.exists():
+            shards = set(_read_json(index, str(index)).get("weight_map", {}).values())
+            missing = sorted(shard for shard in shards if not (self.path / Path(shard).name).is_file())
+            if missing:
+                raise CheckpointError(
+                    f"{self.path}: shard {missing[0]} named in {INDEX} is missing; fetch it again"
+                )
+            found = sorted(self.path / Path(shard).name for shard in shards)
+        elif (self.path / "model.safetensors").exists():
+            found = [self.path / "model.safetensors"]
+        if not found:
+            pickled = sorted([*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")])
+            why = (
+                f"only pickled weights ({pickled[0].name}), which are never read" if pickled else "no weights"
+            )
+            raise CheckpointError(f"{self.path}: it holds {why}; safetensors files are needed")
+        return {name: file for file in found for name in _header(file)}
+
+    def _read(self, name: str) -> Tensor:
+        if name not in self._where:
+            raise self._unknown(name)
+        tensor: Tensor = _opened(self._where[name]).get_tensor(name)
+        return tensor
+
+    def _slice(self, name: str) -> Any:
+        if name not in self._where:
+            raise self._unknown(name)
+        return _opened(self._where[name]).get_slice(name)
+
+
+def check_architecture(path: Path, model_type: str, architectures: list[str] | None = None) -> None:
+    """Raises CheckpointError unless the model is of a supported family."""
+    if model_type not in ARCHITECTURES:
+        name = architectures[0] if architectures else model_type
+        raise CheckpointError(
+            f"{path}: architecture {name} is not supported; known: {', '.join(ARCHITECTURES)}"
+        )
+
+
+def load_tokenizer(directory: Path, **options: Any) -> Any:
+    """AutoTokenizer from local files, without running code of the model. Raises CheckpointError if there is
+    none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise CheckpointError(f"{directory}: its tokenizer cannot be loaded ({reason})") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _header_at(path: Path, size: int, modified: int) -> dict[str, int]:
+    """Bytes of each tensor in a safetensors file, from its header; also checks that the file is whole."""
+    del modified
+    try:
+        with open(path, "rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > size:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        sizes = {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items()}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if end != size:
+            raise ValueError(f"{size} bytes, its header says {end}")
+        # safetensors checks types, shapes and overlaps when it opens the file.
+        _opened(path)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged or truncated safetensors ({error}); fetch it again") from None
+    return sizes
+
+
+def _header(path: Path) -> dict[str, int]:
+    try:
+        stat = path.stat()
+        return _header_at(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _opened(path: Path) -> Any:
+    """A memory-mapped safetensors file; mapping costs microseconds, so no handle is kept open."""
+    return safe_open(path, framework="pt", device="cpu").__enter__()
+
+
+def _read_json(path: Path, if_missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(if_missing)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: damaged JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return content

@@ -1,0 +1,136 @@
+"""Quantises the decoder matrices of a checkpoint to NF4 and says what it cost.
+
+The seven matrices of each layer become NF4; embeddings, head, norms and biases stay as they are. Where those
+are of several types, as in most GGUF files, they get one 16-bit type: transformers runs no mixture. One
+weight is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, OutputError
+from .checkpoint import Checkpoint, HuggingFaceCheckpoint
+from .nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
+from .writer import check_output, write_checkpoint
+
+KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MATRIX = re.compile(rf"model\.layers\.\d+\.(?:self_attn|mlp)\.({'|'.join(KINDS)})\.weight")
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class QuantReport:
+    """What quantising did. Sizes in bytes; errors are sums of squares over sums of squares.
+
+    bits_per_weight: of the quantised matrices, scales included. bytes_source: weights as stored in the
+    source.
+    bytes_16bit: all weights at 16 bits each. bytes_out: weights as written. relative_error: by layer kind.
+    """
+
+    matrices: int = 0
+    weights_quantized: int = 0
+    weights_total: int = 0
+    bits_per_weight: float = 0.0
+    bytes_source: int = 0
+    bytes_16bit: int = 0
+    bytes_out: int = 0
+    relative_error: dict[str, float] = field(default_factory=dict)
+    relative_error_all: float = 0.0
+    perplexity_before: float | None = None
+    perplexity_after: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+
+def quantize_checkpoint(
+    src: Checkpoint,
+    out_dir: str | Path,
+    double: bool = False,
+    progress: Progress | None = None,
+    *,
+    force: bool = False,
+) -> QuantReport:
+    """Writes `src` in 4 bits to `out_dir`. `progress(done, total, name)` is called for each weight.
+
+    Raises CheckpointError if `src` is 4-bit already or holds no known matrix or a value that is not finite,
+    and OutputError if `out_dir` exists (without `force`), holds `src`, or cannot be written.
+    """
+    names = src.names()
+    if not any(MATRIX.fullmatch(name) for name in names):
+        raise CheckpointError(f"{src.path}: no decoder matrices were found; is it a whole language model?")
+    if src.config.get("quantization_config"):
+        raise CheckpointError(f"{src.path}: it is in 4 bits already; quantise the 16-bit model instead")
+    out = Path(out_dir).expanduser()
+    check_output(out, force)
+    if out.resolve() in (src.path.resolve(), *src.path.resolve().parents):
+        raise OutputError(f"{out}: holds the source, which would be lost; choose another directory")
+    common = _common_dtype({src.dtype(name) for name in names if not MATRIX.fullmatch(name)})
+    report = QuantReport()
+    error = dict.fromkeys(KINDS, 0.0)
+    power = dict.fromkeys(KINDS, 0.0)
+    bits = 0
+
+    def stream() -> Iterator[tuple[str, Tensor | NF4Tensor]]:
+        nonlocal bits
+        for done, name in enumerate(names):
+            if progress is not None:
+                progress(done, len(names), name)
+            weight, stored = src.load(name), src.nbytes(name)
+            assert isinstance(weight, Tensor)
+            if not torch.isfinite(weight).all():
+                raise CheckpointError(
+                    f"{src.path}: {name} holds values that are not finite; the file is damaged"
+                )
+            report.weights_total += weight.numel()
+            report.bytes_source += stored
+            match = MATRIX.fullmatch(name)
+            if match is None:
+                kept = weight.to(common)
+                if not torch.isfinite(kept).all():
+                    raise CheckpointError(f"{src.path}: {name} holds values too large for {common}")
+                report.bytes_out += kept.numel() * kept.element_size()
+                yield name, kept
+                continue
+            q = quantize_nf4(_supported(weight), double=double)
+            report.matrices += 1
+            report.weights_quantized += weight.numel()
+            report.bytes_out += q.nbytes
+            bits += 8 * q.nbytes
+            exact = weight.float()
+            error[match[1]] += (dequantize_nf4(q) - exact).square().sum(dtype=torch.float64).item()
+            power[match[1]] += exact.square().sum(dtype=torch.float64).item()
+            yield name, q
+        if progress is not None:
+            progress(len(names), len(names), "")
+
+    tokenizer = src.path if isinstance(src, HuggingFaceCheckpoint) else src.tokenizer()
+    write_checkpoint(
+        out, src.config | {"dtype": str(common).removeprefix("torch.")}, stream(), tokenizer, force=force
+    )
+    report.bits_per_weight = bits / report.weights_quantized
+    report.bytes_16bit = 2 * report.weights_total
+    report.relative_error = {kind: error[kind] / power[kind] for kind in KINDS if power[kind]}
+    report.relative_error_all = sum(error.values()) / max(sum(power.values()), 1e-38)
+    return report
+
+
+def _common_dtype(found: set[torch.dtype]) -> torch.dtype:
+    """One type for the weights that are not quantised. Norms that were bf16 once fit float16 exactly."""
+    if len(found) == 1:
+        return found.pop()
+    return torch.bfloat16 if torch.bfloat16 in found else torch.float16
+
+
+def _supported(weight: Tensor) -> Tensor:
+    return weight.float() if weight.dtype == torch.float64 else weight

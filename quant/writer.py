@@ -1,0 +1,166 @@
+"""Writes a 4-bit Hugging Face directory, a piece at a time, that appears under its name only once it is
+whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import OutputError
+from .checkpoint import INDEX, sha256_of
+from .nf4 import NF4Tensor, to_tensors
+
+SHARD_BYTES = 1 << 29
+SUMS = "SHA256SUMS"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def write_checkpoint(
+    directory: str | Path,
+    config: dict[str, Any],
+    tensors: Iterable[tuple[str, Tensor | NF4Tensor]],
+    tokenizer: Path | Any = None,
+    *,
+    force: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Writes config.json, safetensors shards, the tokenizer and SHA256SUMS; returns the directory.
+
+    tensors: names with weights, taken one by one; at most one shard (512 MiB) is held in memory.
+    tokenizer: a directory to copy the tokenizer files from, an object with `save_pretrained`, or None.
+    Raises OutputError if the directory exists (without `force`), or is no checkpoint, or cannot be written.
+    """
+    target = Path(directory).expanduser()
+    check_output(target, force)
+    part = target.parent / f".{target.name}.{os.getpid()}.part"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        nested = _write_shards(part, tensors, shard_bytes)
+        settings = config if nested is None else config | {"quantization_config": quantization_config(nested)}
+        _write_json(part / "config.json", settings)
+        if isinstance(tokenizer, (str, Path)):
+            for name in TOKENIZER_FILES:
+                if (Path(tokenizer) / name).is_file():
+                    shutil.copyfile(Path(tokenizer) / name, part / name)
+        elif tokenizer is not None:
+            tokenizer.save_pretrained(part)
+        files = sorted(path for path in part.iterdir() if path.is_file())
+        (part / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
+        _replace(part, target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def check_output(target: Path, force: bool = False) -> None:
+    """Raises OutputError unless `target` is free, or may be replaced: with `force`, a checkpoint or an empty
+    directory.
+    """
+    if not target.exists():
+        return
+    if not force:
+        raise OutputError(f"{target}: exists already; choose another directory or use --force")
+    # Replacing deletes: never do that to a directory that is not plainly a model.
+    if not target.is_dir() or (any(target.iterdir()) and not (target / "config.json").is_file()):
+        raise OutputError(f"{target}: exists and is no model directory, so it is left alone; choose another")
+
+
+def quantization_config(double: bool) -> dict[str, Any]:
+    """The `quantization_config` of config.json by which transformers hands the weights to bitsandbytes."""
+    return {
+        "_load_in_4bit": True,
+        "_load_in_8bit": False,
+        "bnb_4bit_compute_dtype": "float32",
+        "bnb_4bit_quant_storage": "uint8",
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": double,
+        "llm_int8_enable_fp32_cpu_offload": False,
+        "llm_int8_has_fp16_weight": False,
+        "llm_int8_skip_modules": ["lm_head"],
+        "llm_int8_threshold": 6.0,
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "quant_method": "bitsandbytes",
+    }
+
+
+def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]], limit: int) -> bool | None:
+    """Returns whether the 4-bit weights are doubly quantised; None if there are none."""
+    shards: list[list[str]] = []
+    held: dict[str, Tensor] = {}
+    size = total = 0
+    nested: bool | None = None
+    for name, weight in tensors:
+        if isinstance(weight, NF4Tensor):
+            nested = weight.nested is not None
+            pieces = to_tensors(name, weight)
+        else:
+            pieces = {name: weight}
+        extra = sum(piece.numel() * piece.element_size() for piece in pieces.values())
+        if held and size + extra > limit:
+            _flush(part, shards, held)
+            held, size = {}, 0
+        held.update({key: piece.contiguous() for key, piece in pieces.items()})
+        size, total = size + extra, total + extra
+    _flush(part, shards, held)
+    _name_shards(part, shards, total)
+    return nested
+
+
+def _flush(part: Path, shards: list[list[str]], held: dict[str, Tensor]) -> None:
+    file = part / f"{len(shards)}.shard"
+    file.touch()  # safetensors would make it readable by its owner only
+    save_file(held, file, metadata={"format": "pt"})
+    shards.append(list(held))
+
+
+def _name_shards(part: Path, shards: list[list[str]], total: int) -> None:
+    """Gives the shards their names, which hold the number of shards, and writes the index if there are
+    several.
+    """
+    if len(shards) == 1:
+        os.replace(part / "0.shard", part / "model.safetensors")
+        return
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards):
+        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        os.replace(part / f"{number}.shard", part / file)
+        weight_map |= dict.fromkeys(names, file)
+    _write_json(
+        part / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Moves the finished directory into place; an old one goes only after the new one is there."""
+    old = target.parent / f".{target.name}.{os.getpid()}.old"
+    if target.exists():
+        os.replace(target, old)
+    os.replace(part, target)
+    shutil.rmtree(old, ignore_errors=True)

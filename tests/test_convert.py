@@ -1,0 +1,114 @@
+"""Quantising a whole checkpoint, and the command that does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mora_lite.cli.quantize import quantize
+from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.convert import KINDS, MATRIX, quantize_checkpoint
+from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from mora_lite.errors import CheckpointError, OutputError
+
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=50, tie_word_embeddings=True, **SIZES)).save_pretrained(
+        tmp_path / "plain"
+    )
+    return tmp_path / "plain"
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_matrices_become_nf4_and_the_rest_stays(plain: Path, tmp_path: Path, double: bool) -> None:
+    seen: list[tuple[int, int]] = []
+    source = open_checkpoint(plain)
+    report = quantize_checkpoint(
+        source, tmp_path / "out", double, lambda done, total, name: seen.append((done, total))
+    )
+    out = open_checkpoint(tmp_path / "out")
+    assert out.names() == source.names()
+    for name in source.names():
+        before, after = source.load(name), out.load(name)
+        assert isinstance(before, torch.Tensor)
+        if MATRIX.fullmatch(name):
+            assert isinstance(after, NF4Tensor)
+            assert torch.equal(dequantize_nf4(after), dequantize_nf4(quantize_nf4(before, double=double)))
+        else:
+            assert isinstance(after, torch.Tensor)
+            assert torch.equal(before, after)
+    assert report.matrices == 14
+    assert list(report.relative_error) == list(KINDS)
+    assert all(0.005 < error < 0.015 for error in report.relative_error.values())
+    assert report.bytes_out < report.bytes_16bit < report.bytes_source
+    if not double:
+        assert report.bits_per_weight == 4.5
+    assert seen[0] == (0, 20)
+    assert seen[-1] == (20, 20)
+
+
+def test_weights_of_several_types_get_one(plain: Path, tmp_path: Path) -> None:
+    """transformers does not run a float16 embedding with float32 norms, which GGUF files hold."""
+    weights = load_file(plain / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"].half()
+    save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
+    quantize_checkpoint(open_checkpoint(plain), tmp_path / "out")
+    out = open_checkpoint(tmp_path / "out")
+    assert out.config["dtype"] == "float16"
+    assert {out.dtype(name) for name in out.names() if not MATRIX.fullmatch(name)} == {torch.float16}
+
+
+def test_transformers_with_bitsandbytes_loads_what_we_write(plain: Path, tmp_path: Path) -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    pytest.importorskip("accelerate", reason="transformers needs accelerate to load 4-bit models")
+    quantize_checkpoint(open_checkpoint(plain), tmp_path / "out")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ours = LlamaForCausalLM.from_pretrained(plain)
+    weights = ours.state_dict()
+    for name, parameter in theirs.named_parameters():
+        loaded = open_checkpoint(tmp_path / "out").load(name)
+        if isinstance(loaded, NF4Tensor):
+            loaded = dequantize_nf4(loaded)
+            assert torch.equal(functional.dequantize_4bit(parameter.data, parameter.quant_state), loaded)
+        weights[name].copy_(loaded)
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        # bitsandbytes multiplies in bf16 on processors that can.
+        torch.testing.assert_close(theirs(ids).logits, ours(ids).logits, atol=1e-2, rtol=1e-2)
+
+
+def test_what_cannot_be_quantised(plain: Path, tmp_path: Path) -> None:
+    source = open_checkpoint(plain)
+    quantize_checkpoint(source, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="already"):
+        quantize_checkpoint(open_checkpoint(tmp_path / "out"), tmp_path / "again")
+    with pytest.raises(OutputError, match="--force"):
+        quantize_checkpoint(source, tmp_path / "out")
+    with pytest.raises(OutputError, match="holds the source"):
+        quantize_checkpoint(source, plain, force=True)
+    model = LlamaForCausalLM.from_pretrained(plain)
+    model.state_dict()["model.layers.1.mlp.up_proj.weight"][0, 0] = float("inf")
+    model.save_pretrained(tmp_path / "broken")
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        quantize_checkpoint(open_checkpoint(tmp_path / "broken"), tmp_path / "b4")
+    assert not (tmp_path / "b4").exists()
+
+
+def test_the_command_prints_a_report(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quantize(str(plain), tmp_path / "a", no_perplexity=True, as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["bits_per_weight"] == 4.5
+    assert report["perplexity_before"] is None
+    quantize(str(plain), tmp_path / "a", no_perplexity=True, force=True)
+    printed = capsys.readouterr().out
+    assert "bits per weight" in printed
+    assert "down_proj" in printed

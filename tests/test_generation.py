@@ -1,0 +1,140 @@
+"""Generation against transformers, and rows of a batch against the same rows alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mora_lite.decoder import Decoder
+from mora_lite.errors import InputError
+from mora_lite.generation import generate, sample
+from mora_lite.lowrank import Branch
+
+PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
+KINDS: dict[str, dict[str, Any]] = {"llama": {}, "mistral": {"sliding_window": 4}}
+
+
+class ModelSource:
+    """A transformers model as a checkpoint."""
+
+    def __init__(self, model: Any) -> None:
+        self.config = json.loads(json.dumps(model.config.to_dict()))
+        self.tensors = dict(model.state_dict())
+
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    def load(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+
+def tiny_model(kind: str) -> Any:
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=97,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        eos_token_id=None,
+        bos_token_id=None,
+        **KINDS[kind],
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Decoder]:
+    model = tiny_model(request.param)
+    return model, Decoder.from_checkpoint(ModelSource(model))
+
+
+@pytest.fixture
+def branch() -> Branch:
+    dice = torch.Generator().manual_seed(2)
+    a, c = torch.randn(3, 3, 48, 4, generator=dice), torch.randn(3, 4, 48, generator=dice)
+    return Branch(a * 0.3, c * 0.3, 2.0)
+
+
+def one_row(branch: Branch, row: int) -> Branch:
+    return Branch(branch.a[row : row + 1], branch.c, branch.scale, branch.positions)
+
+
+def test_greedy_tokens_are_those_of_transformers(pair: tuple[Any, Decoder]) -> None:
+    model, decoder = pair
+    got = generate(decoder, PROMPTS, max_new_tokens=12)
+    for row, ids in enumerate(PROMPTS):
+        expected = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, pad_token_id=0)
+        assert got[row] == expected[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_rows_of_a_batch_equal_the_rows_alone(
+    pair: tuple[Any, Decoder], branch: Branch, temperature: float
+) -> None:
+    _, decoder = pair
+    got = generate(decoder, PROMPTS, branch=branch, max_new_tokens=12, temperature=temperature, seed=4)
+    for row, ids in enumerate(PROMPTS):
+        alone = generate(
+            decoder,
+            [ids],
+            branch=one_row(branch, row),
+            max_new_tokens=12,
+            temperature=temperature,
+            seed=4 + row,
+        )
+        assert got[row] == alone[0]
+    assert got != generate(decoder, PROMPTS, max_new_tokens=12, temperature=temperature, seed=4)
+
+
+def test_rows_with_the_same_prompt_differ_by_their_adapters(
+    pair: tuple[Any, Decoder], branch: Branch
+) -> None:
+    got = generate(pair[1], [PROMPTS[0]] * 3, branch=branch, max_new_tokens=12)
+    assert len({tuple(row) for row in got}) == 3
+
+
+def test_a_row_ends_before_its_stop_token(pair: tuple[Any, Decoder]) -> None:
+    _, decoder = pair
+    free = generate(decoder, PROMPTS, max_new_tokens=12)
+    stop = free[0][3]
+    got = generate(decoder, PROMPTS, max_new_tokens=12, stop_ids=[stop])
+    for row, tokens in zip(got, free, strict=True):
+        assert row == (tokens[: tokens.index(stop)] if stop in tokens else tokens)
+    assert generate(decoder, PROMPTS, max_new_tokens=0) == [[], [], []]
+
+
+def test_cached_steps_equal_full_runs_with_a_branch(pair: tuple[Any, Decoder], branch: Branch) -> None:
+    _, decoder = pair
+    for row, ids in enumerate(PROMPTS):
+        tokens = list(ids)
+        for token in generate(decoder, [ids], branch=one_row(branch, row), max_new_tokens=6)[0]:
+            with torch.no_grad():
+                logits = decoder.logits(torch.tensor([tokens]), branch=one_row(branch, row))
+            assert int(logits[0, -1].argmax()) == token
+            tokens.append(token)
+
+
+def test_sampling_follows_the_probabilities_and_the_seed(pair: tuple[Any, Decoder]) -> None:
+    _, decoder = pair
+    first = generate(decoder, PROMPTS, max_new_tokens=12, temperature=1.0, seed=1)
+    assert generate(decoder, PROMPTS, max_new_tokens=12, temperature=1.0, seed=[1, 2, 3]) == first
+    assert generate(decoder, PROMPTS, max_new_tokens=12, temperature=1.0, seed=9) != first
+    logits = torch.tensor([0.1, 0.6, 0.3]).log().expand(4, 3)
+    draws = torch.tensor([0.05, 0.15, 0.69, 0.9999999], dtype=torch.float64)
+    assert sample(logits, 1.0, draws).tolist() == [0, 1, 1, 2]
+
+
+def test_impossible_requests_are_named(pair: tuple[Any, Decoder]) -> None:
+    with pytest.raises(InputError, match="empty row"):
+        generate(pair[1], [[1], []])
+    with pytest.raises(InputError, match="expected 0 or more"):
+        generate(pair[1], [[1]], temperature=-1.0)

@@ -1,0 +1,174 @@
+"""GGUF: our dequantisation against the gguf package, and whole files against the model they came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Kind
+from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.gguf import IN_LAYER, TOP, _dequantize, llama3_factors, unpermute
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mora_lite.errors import CheckpointError
+
+HEADS, KV_HEADS, LAYERS = 4, 2, 2
+
+
+def permute(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """What llama.cpp does to attn_q and attn_k: the two halves of each head are interleaved."""
+    return weight.view(heads, 2, -1, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
+
+
+def make_model(kind: str, **extra: Any) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=16,
+        **extra,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    for name, weight in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(weight)
+    return model
+
+
+def write_gguf(path: Path, model: Any, arch: str, kind: Kind = Kind.F32, **meta: float) -> Path:
+    """A small GGUF file as llama.cpp's converter lays it out: matrices as `kind`, the rest F32."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(16)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(meta.get("theta", 5e5))
+    back = {value: key for key, value in IN_LAYER.items()} | {value: key for key, value in TOP.items()}
+    for name, original in model.state_dict().items():
+        weight = original
+        if name in back:
+            stored = back[name]
+        else:
+            _, _, layer, rest = name.split(".", 3)
+            part, end = rest.rsplit(".", 1)
+            stored = f"blk.{layer}.{back[part]}.{end}"
+        if arch == "llama" and (".attn_q." in stored or ".attn_k." in stored):
+            weight = permute(original, HEADS if ".attn_q." in stored else KV_HEADS)
+        values = weight.float().numpy()
+        if values.ndim == 2 and kind != Kind.F32:
+            writer.add_tensor(stored, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(stored, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32])
+@pytest.mark.parametrize("shape", [(1, 32), (7, 96)])
+def test_dequantisation_is_that_of_the_gguf_package(kind: Kind, shape: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    stored = gguf.quants.quantize(values, kind)
+    ours = _dequantize(stored, kind.name, shape)
+    assert np.array_equal(ours.float().numpy(), gguf.quants.dequantize(stored, kind))
+    assert ours.dtype == {Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}.get(kind, torch.float32)
+
+
+def test_rows_are_put_back() -> None:
+    weight = torch.arange(8 * 3.0).view(8, 3)
+    assert torch.equal(unpermute(permute(weight, 2), 2), weight)
+    assert permute(weight, 1)[:, 0].tolist() == [0.0, 12.0, 3.0, 15.0, 6.0, 18.0, 9.0, 21.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [
+        ("llama", {"tie_word_embeddings": False}),
+        ("llama", {"attention_bias": True, "tie_word_embeddings": True}),
+        ("qwen2", {"tie_word_embeddings": True}),
+        ("qwen3", {"tie_word_embeddings": False}),
+    ],
+)
+def test_a_file_gives_back_the_model(tmp_path: Path, kind: str, extra: dict[str, Any]) -> None:
+    model = make_model(kind, **extra)
+    weights = model.state_dict()
+    if extra["tie_word_embeddings"]:
+        del weights["lm_head.weight"]
+    model.state_dict = lambda: weights
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", model, kind))
+    assert checkpoint.names() == sorted(weights)
+    for name, weight in weights.items():
+        loaded = checkpoint.load(name)
+        assert checkpoint.shape(name) == tuple(weight.shape)
+        assert torch.equal(loaded, weight), name  # type: ignore[arg-type]
+    config = AutoConfig.for_model(**checkpoint.config)
+    for field in ("hidden_size", "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings"):
+        assert getattr(config, field) == getattr(model.config, field), field
+    assert config.rope_parameters["rope_theta"] == 5e5
+    assert len(checkpoint.source_sha256) == 64
+
+
+def test_block_formats_come_as_float32(tmp_path: Path) -> None:
+    model = make_model("llama")
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", model, "llama", Kind.Q8_0))
+    name = "model.layers.1.self_attn.q_proj.weight"
+    loaded = checkpoint.load(name)
+    assert isinstance(loaded, torch.Tensor)
+    assert (loaded.dtype, checkpoint.dtype(name)) == (torch.float32, torch.float16)
+    assert checkpoint.nbytes(name) == 64 * 64 * 34 // 32
+    torch.testing.assert_close(loaded, model.state_dict()[name], atol=1e-3, rtol=0)
+
+
+def test_unsupported_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    with pytest.raises(CheckpointError, match="gemma"):
+        open_checkpoint(write_gguf(path, make_model("llama"), "gemma"))
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("blk.0.attn_q.weight", np.zeros((1, 144), np.uint8), raw_dtype=Kind.Q4_K)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CheckpointError, match="Q4_K"):
+        open_checkpoint(path)
+
+
+def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", make_model("llama"), "llama")
+    whole = path.read_bytes()
+    for size in (len(whole) - 4000, len(whole) // 2, 300, 10, 0):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match="GGUF") as caught:
+            open_checkpoint(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(b"nonsense" * 100)
+    with pytest.raises(CheckpointError, match="GGUF"):
+        open_checkpoint(path)
+
+
+def test_llama3_rotary_factors_are_those_of_transformers() -> None:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling["original_max_position_embeddings"] = 8192
+    config = AutoConfig.for_model(
+        "llama", rope_theta=5e5, rope_scaling=scaling, head_dim=64, max_position_embeddings=131072
+    )
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    plain = 5e5 ** -(torch.arange(0, 64, 2) / 64)
+    np.testing.assert_allclose((plain / scaled).numpy(), llama3_factors(scaling, 5e5, 64), rtol=1e-4)
