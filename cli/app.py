@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import MoraLiteError
-from . import evaluate, info, predict, pull, quantize
+from . import evaluate, info, predict, pull, quantize, train
 
 
 class Commands(TyperGroup):
@@ -73,7 +73,7 @@ app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)
 app.command("pull")(pull.pull)
-# app.command("train")(train.train): to come with cli/train.py
+app.command("train")(train.train)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -295,7 +295,7 @@ class Decoder(nn.Module):
         ids: int64 [B, T]. real: bool [B, T], False at padding, which may be on either side. With a cache, ids
         are the tokens after those it holds. Without a branch this is the base model, bit for bit.
         """
-        step = self.begin(*ids.shape, real=real, cache=cache)
+        step = self.begin(ids.shape[0], ids.shape[1], real, cache)
         x = self.embed(ids)
         unadapted = self.sizes.layers - (branch.a.shape[1] if branch is not None else 0)
         for index, layer in enumerate(self.layers):

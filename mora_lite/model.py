@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .device import available_bytes, choose_device, choose_dtype
+from .device import available_bytes, choose_device, choose_dtype, keep_freed_memory
 from .errors import DeviceError
 from .graph import GraphBatch, Graphs, concatenate, featurize
 from .hypernet import Tokens
@@ -139,7 +139,11 @@ class Model:
                     torch.cuda.empty_cache()
                 continue
             start += size
-        return np.concatenate(done) * self._deviation + self._mean
+        return self.in_units(np.concatenate(done))
+
+    def in_units(self, z_scores: np.ndarray) -> np.ndarray:
+        """z-scores float32 `[B, P]` -> values in the tasks' units."""
+        return z_scores * self._deviation + self._mean
 
     def _score_batch(self, graphs: Graphs) -> np.ndarray:
         """z-scores float32 `[B, P]`."""
@@ -196,6 +200,7 @@ def load(
     memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
     each use. Raises `PackError` or `DeviceError`, each with what to do.
     """
+    keep_freed_memory()
     where = choose_device(device)
     number_type = choose_dtype(dtype, where)
     opened = open_pack(pack)

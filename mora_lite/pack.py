@@ -277,3 +277,4 @@ def _sha256(path: Path) -> str:
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors writes files that only their owner can read

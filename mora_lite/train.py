@@ -12,6 +12,7 @@ checkpoint holds weights, average and optimiser state.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -75,7 +76,7 @@ def fit(
     assert len(train) >= settings.batch_size, "fewer molecules than one batch"
     keep_freed_memory()
     model.to(device).train()
-    state = _State(model, settings, device)
+    state = _State(model, settings, _fingerprint(train, task_weights), device)
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     path = folder / "checkpoint.safetensors"
@@ -118,6 +119,14 @@ def validate(model: nn.Module, weights: dict[str, Tensor], data: Dataset, device
     return torch.cat(errors).nanmean(0).nanmean().item()
 
 
+def _fingerprint(train: Dataset, task_weights: list[float]) -> str:
+    """Of the training molecules, their targets and the weights of the tasks."""
+    digest = hashlib.sha256(train.fingerprint.encode())
+    for array in (train.rows, train.targets, np.array(task_weights)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def l1_loss(scores: Tensor, targets: Tensor, task_weights: Tensor) -> Tensor:
     """float32 scalar: weighted mean of |scores - targets| over `[B, P]`, cells with a NaN target left out."""
     known = ~torch.isnan(targets)
@@ -133,8 +142,9 @@ def _autocast(device: torch.device) -> torch.autocast:
 class _State:
     """Optimiser, average and schedule of one run, and their file."""
 
-    def __init__(self, model: nn.Module, settings: FitSettings, device: torch.device):
+    def __init__(self, model: nn.Module, settings: FitSettings, data: str, device: torch.device):
         self.settings = settings
+        self.data = data
         self.model = model
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.named.items()}
@@ -176,19 +186,19 @@ class _State:
         for name, p in self.named.items():
             for key, value in self.optimizer.state[p].items():
                 tensors[f"optimizer.{name}.{key}"] = value
-        notes = {"step": str(step), "settings": json.dumps(asdict(self.settings))}
+        notes = {"step": str(step), "settings": json.dumps(asdict(self.settings)), "data": self.data}
         part = path.with_suffix(".part")
         save_file({n: t.contiguous() for n, t in tensors.items()}, part, metadata=notes)
         os.replace(part, path)
 
     def load(self, path: Path) -> int:
-        """Steps done already; 0 when there is no checkpoint or it belongs to other settings."""
+        """Steps done already; 0 when there is no checkpoint or it belongs to other settings or data."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             return 0
         with safe_open(path, "pt") as file:
             notes, held = file.metadata(), set(file.keys())
-            if json.loads(notes["settings"]) != asdict(self.settings):
+            if json.loads(notes["settings"]) != asdict(self.settings) or notes["data"] != self.data:
                 return 0
             for name, p in self.named.items():
                 p.data.copy_(file.get_tensor(f"weight.{name}"))

@@ -24,7 +24,8 @@ from .device import autocast_dtype, describe_processor
 from .encoder import GraphEncoder
 from .errors import InputError, OutputError
 from .hub import resolve_base
-from .pack import Pack, save_pack
+from .evaluate import evaluate_pack
+from .pack import Pack, save_pack, write_manifest
 from .recipe import Recipe
 from .scorer import Scorer
 from .tasks import Task
@@ -80,7 +81,7 @@ def train_pack(
         "prompt_ids": base.ids,
     }
     source = {"name": recipe.base, "sha256": base.sha256}
-    return save_pack(
+    pack = save_pack(
         out,
         recipe.name,
         scorer.cpu(),
@@ -92,6 +93,17 @@ def train_pack(
         share_upper=share_upper,
         force=force,
     )
+    return record_metrics(pack, table)
+
+
+def record_metrics(pack: Pack, table: Path) -> Pack:
+    """Measure the pack as it lies on disk on its test set, and write the figures into its provenance."""
+    metrics = evaluate_pack(pack.path, table)
+    for row in metrics.values():
+        row.update({name: float(f"{v:.5g}") for name, v in row.items() if isinstance(v, float)})
+    pack.provenance["test"] = metrics
+    write_manifest(pack.path, pack.manifest)
+    return pack
 
 
 def new_scorer(

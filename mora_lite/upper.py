@@ -173,14 +173,15 @@ class UpperLayers(nn.Module):
         assert a.shape[1] == c.shape[0] == self.k, (
             f"adapted layers: got {a.shape[1]}, {c.shape[0]}; expected {self.k}"
         )
-        a, c = a.to(self.dtype), c.to(self.dtype)
-        x = prompts.base + shared_lowrank_branch(self.first_norm(prompts.attended), a[:, 0], c[0], scale)
+        # unbind, not indexing: the gradient of an index is a whole `a` of zeros for each layer.
+        own, shared = a.to(self.dtype).unbind(1), c.to(self.dtype).unbind(0)
+        x = prompts.base + shared_lowrank_branch(self.first_norm(prompts.attended), own[0], shared[0], scale)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
             x = x + layer.out(self.attend_prefix(layer, index, x, prompts).flatten(2))
             normed = layer.ffn_norm(x)
             x = x + layer.feed_forward(normed)
-            x = x + lowrank_branch(normed, a[:, index + 1], c[index + 1], scale)
+            x = x + lowrank_branch(normed, own[index + 1], shared[index + 1], scale)
         return self.norm(x)
 
     def attend_prefix(self, layer: DecoderLayer, index: int, x: Tensor, prompts: PromptBase) -> Tensor:

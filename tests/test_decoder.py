@@ -308,7 +308,7 @@ def smollm2() -> Path:
 
 
 def transformers_gguf(path: Path) -> Any:
-    """transformers' own reading of the file; its from_pretrained(gguf_file=...) would also want accelerate."""
+    """transformers' own reading of the file; its from_pretrained(gguf_file=...) also wants accelerate."""
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path.parent, gguf_file=path.name))
