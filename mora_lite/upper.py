@@ -174,7 +174,7 @@ class UpperLayers(nn.Module):
             f"adapted layers: got {a.shape[1]}, {c.shape[0]}; expected {self.k}"
         )
         # unbind, not indexing: the gradient of an index is a whole `a` of zeros for each layer.
-        own, shared = a.to(self.dtype).unbind(1), c.to(self.dtype).unbind(0)
+        own, shared = a.unbind(1), c.unbind(0)
         x = prompts.base + shared_lowrank_branch(self.first_norm(prompts.attended), own[0], shared[0], scale)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)

@@ -1,0 +1,207 @@
+"""What many tests stand on: a tiny random Llama on disk, a table of molecules, and a pack made of the two.
+
+Everything is made once, in seconds, without a network. Tests that damage files copy them first.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MOLECULES = """
+C N O [He] CC CO C#C C#N C=O CCO CCN CCC CC=O C1CC1 C1CO1 COC CC#N NC=O CC(C)=O CC(=O)O
+c1ccccc1 c1ccncc1 c1ccoc1 c1cc[nH]c1 c1ccsc1 Cc1ccccc1 Oc1ccccc1 Nc1ccccc1 Fc1ccccc1 Clc1ccccc1
+C1CCCCC1 C1CCNCC1 C1COCCO1 C1CCC2CCCCC2C1 c1ccc2ccccc2c1 CC(C)(C)O CCOC(C)=O CC(N)C(=O)O C[C@H](O)CC C[C@@H](O)CC
+C/C=C/C C/C=C\\C CS(C)=O CS(C)(=O)=O C[N+](C)(C)C [Na+].[Cl-] CC(=O)[O-].[Na+] O=[N+]([O-])c1ccccc1 *CC* [NH4+]
+FC(F)(F)C ClC(Cl)Cl BrCCBr CI OB(O)c1ccccc1 C[Si](C)(C)C CP(C)C O=C1CCCN1 CN1CCC1 CCCCCCCCCC
+""".split()
+
+
+def truth(smiles: str) -> tuple[float, float]:
+    """Two made-up measurements that a graph determines: `size` and `polarity`."""
+    from rdkit import Chem
+
+    mol = Chem.MolFromSmiles(smiles.replace("\\\\", "\\"))
+    size = sum(1 + atom.GetTotalNumHs() / 4 for atom in mol.GetAtoms())
+    return size, sum(atom.GetAtomicNum() in (7, 8) for atom in mol.GetAtoms()) / mol.GetNumAtoms()
+
+
+@pytest.fixture(scope="session")
+def molecules() -> list[str]:
+    """60 SMILES: one atom, rings, charges, salts, wildcards, stereochemistry, many elements."""
+    assert len(set(MOLECULES)) == 60
+    return [smiles.replace("\\\\", "\\") for smiles in MOLECULES]
+
+
+@pytest.fixture(scope="session")
+def table_path(molecules: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The molecules as a CSV with columns id, smiles, size and polarity; three cells of polarity are blank."""
+    path = tmp_path_factory.mktemp("table") / "molecules.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "smiles", "size", "polarity"])
+        for i, smiles in enumerate(molecules):
+            size, polarity = truth(smiles)
+            writer.writerow([i, smiles, size, "" if i % 20 == 7 else polarity])
+    return path
+
+
+@pytest.fixture(scope="session")
+def dataset(table_path: Path) -> Any:
+    """The table as graphs and targets."""
+    from mora_lite.dataset import read_dataset
+
+    return read_dataset(table_path, "smiles", ["size", "polarity"])
+
+
+@pytest.fixture(scope="session")
+def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 4 layers, width 64, with a tokenizer whose tokens are bytes, as transformers saves them."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("base") / "tiny-llama"
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({"<end>": 0} | {c: i for i, c in enumerate(alphabet, 1)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(path)
+    config = LlamaConfig(
+        vocab_size=len(alphabet) + 1,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    """Questions of different lengths."""
+    return ["How large is it? Answer:", "What is the polarity of the molecule? Answer:", "Mass:"]
+
+
+@pytest.fixture(scope="session")
+def compiled_base(base_path: Path, prompts: list[str]) -> Any:
+    """The prompts compiled on the random Llama in NF4, for adapters in its 3 uppermost layers."""
+    from mora_lite.base import compile_base
+
+    return compile_base(base_path, prompts, 3)
+
+
+@pytest.fixture(scope="session")
+def adapter_sizes() -> Any:
+    """Small, but of two encoder layers and two hypernetwork blocks."""
+    from mora_lite.scorer import AdapterSizes
+
+    return AdapterSizes(
+        encoder_width=32,
+        encoder_layers=2,
+        hypernet_width=32,
+        hypernet_blocks=2,
+        adapted_layers=3,
+        rank=4,
+        alpha=8.0,
+    )
+
+
+@pytest.fixture
+def make_scorer(compiled_base: Any, adapter_sizes: Any) -> Any:
+    """A function that makes a random scorer; `c`: deviation of the entries of C, 0 as before training."""
+    import torch
+
+    from mora_lite.scorer import Scorer
+
+    def make(c: float = 0.0, seed: int = 0) -> Scorer:
+        torch.manual_seed(seed)
+        upper = compiled_base.upper(adapter_sizes.adapted_layers)
+        scorer = Scorer(adapter_sizes, upper, compiled_base.prompts).eval()
+        torch.nn.init.normal_(scorer.c, std=c) if c else None
+        return scorer
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pack_path(
+    compiled_base: Any,
+    adapter_sizes: Any,
+    prompts: list[str],
+    dataset: Any,
+    base_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A pack of three tasks with random weights and a C large enough that molecules differ. Not to be changed."""
+    import torch
+
+    from mora_lite.baseline import EncoderBaseline
+    from mora_lite.encoder import GraphEncoder
+    from mora_lite.pack import save_pack
+    from mora_lite.scorer import Scorer
+    from mora_lite.tasks import Task
+
+    torch.manual_seed(0)
+    scorer = Scorer(adapter_sizes, compiled_base.upper(adapter_sizes.adapted_layers), compiled_base.prompts)
+    torch.nn.init.normal_(scorer.c, std=0.3)
+    facts = zip(("size", "polarity", "mass"), ("", "e", "u"), (5.0, 0.2, 100.0), (2.0, 0.1, 30.0), strict=True)
+    tasks = tuple(
+        Task(name, unit, prompt, mean, deviation)
+        for (name, unit, mean, deviation), prompt in zip(facts, prompts, strict=True)
+    )
+    provenance = {
+        "data": {"file": "molecules.csv", "rows": dataset.n_rows, "smiles_sha256": dataset.fingerprint},
+        "split": {"seed": 0, "train": 40, "valid": 10, "kind": "random"},
+        "recipe": {
+            "smiles": "smiles",
+            "tasks": [{"name": "size", "column": "size"}, {"name": "polarity", "column": "polarity"}],
+        },
+    }
+    baseline = EncoderBaseline(GraphEncoder(adapter_sizes.encoder_width, adapter_sizes.encoder_layers), 3)
+    path = tmp_path_factory.mktemp("packs") / "tiny"
+    base = {"name": str(base_path), "sha256": compiled_base.sha256}
+    save_pack(path, "tiny", scorer, tasks, compiled_base.weights, base, provenance, baseline)
+    return path
+
+
+@pytest.fixture
+def model(pack_path: Path) -> Any:
+    """The pack, loaded for exact work."""
+    from mora_lite import load
+
+    return load(pack_path, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The per-user cache, empty and apart from the real one."""
+    path = tmp_path / "cache"
+    path.mkdir()
+    monkeypatch.setenv("MORA_LITE_CACHE", str(path))
+    return path
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Runs `mora-lite` in this process; returns exit code, stdout, stderr."""
+    import sys
+
+    from mora_lite.cli.app import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        sys.stdout.flush()
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
