@@ -24,8 +24,11 @@ class Split(str, Enum):
 
 
 def evaluate(
-    pack: Annotated[str, typer.Argument(help="Name of a pack, or its directory.")],
-    data: Annotated[Path, typer.Argument(help="Table with SMILES and the true values; CSV, plain or .gz.")],
+    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")],
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Table with SMILES and the true values: CSV, plain or .gz."),
+    ],
     *,
     split: Annotated[
         Split, typer.Option(help="Which part of the data, by the split that the pack records.")
@@ -42,11 +45,18 @@ def evaluate(
     ] = None,
     base: Annotated[
         Path | None,
-        typer.Option(help="Base model in full precision, to compare the pack with.", show_default="none"),
+        typer.Option(
+            help="Base model before 4 bits, to compare with: a name or a path.",
+            show_default="the pack's, if pulled",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object for each task.")] = False,
 ) -> None:
     """Print the errors of a pack on data with known values.
+
+    Beside them stand the errors of the graph encoder without a language model
+    (encoder mae) and, where the base has been pulled, of the same pack on the
+    base before 4 bits (bf16 mae).
 
     \b
     Examples:

@@ -50,7 +50,8 @@ def predict(
 
     Writes one row for each row of INPUT, in order, with all its columns, then
     a column for each task with its unit, then status (ok, empty, unparsable,
-    too_large, malformed) and error. A bad molecule is a row with a status.
+    too_large, malformed, not_finite) and error. A bad molecule is a row with
+    a status, never the end of the run.
 
     \b
     Examples:

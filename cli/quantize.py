@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def quantize(  # noqa: PLR0917 - Typer makes them options
-    src: Annotated[str, typer.Argument(help="Model directory, .gguf file, or a name known to `pull`.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    src: Annotated[str, typer.Argument(metavar="MODEL", help="Model directory, .gguf file, or a name known to pull.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
     double: Annotated[
         bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
     ] = False,
@@ -27,16 +27,16 @@ def quantize(  # noqa: PLR0917 - Typer makes them options
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Write a 4-bit (NF4) copy of a language model that mora-lite and transformers with bitsandbytes load.
+    """Write a 4-bit (NF4) copy of a language model.
 
-    Prints bits per weight, sizes, the relative squared error of each kind of layer, and the perplexity on a
-    bundled text before and after.
+    mora-lite loads it, and so does transformers with bitsandbytes. Prints
+    bits per weight, sizes, the relative squared error of each kind of layer,
+    and the perplexity on a bundled text before and after.
 
+    \b
     Examples:
-
-      mora-lite quantize smollm2-135m -o smollm2-nf4
-
-      mora-lite quantize ./Qwen3-0.6B -o qwen3-nf4 --double --json
+    mora-lite quantize smollm2-135m -o smollm2-nf4
+    mora-lite quantize ./Qwen3-0.6B -o qwen3-nf4 --double --json
     """
     from ..hub import resolve_base
     from ..quant.checkpoint import open_checkpoint

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def train(
     recipe_path: Annotated[
         Path | None,
-        typer.Argument(metavar="[RECIPE]", help="TOML file with tasks and settings; see examples/qm9.toml."),
+        typer.Argument(metavar="RECIPE", help="TOML file with tasks and settings; see examples/qm9.toml."),
     ] = None,
     *,
     data: Annotated[Path, typer.Option(help="Table with SMILES and targets: CSV, plain or .gz.")],
@@ -77,7 +77,8 @@ def train(
         force=force,
     )
     for name, row in pack.provenance["test"].items():
-        typer.echo(f"{name}: test MAE {row['mae']:.4g} {row['unit']} (encoder alone {row['encoder_mae']:.4g})")
+        error = f"{row['mae']:.4g} {row['unit']} (encoder alone {row['encoder_mae']:.4g})" if row["n"] else "unknown"
+        typer.echo(f"{name}: test MAE {error}")
 
 
 def _override(

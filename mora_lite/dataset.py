@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from .errors import InputError, near_matches
 from .graph import Graphs, concatenate, featurize
 from .molecules import parse_smiles
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]
             for row in reader:
                 if row:
                     yield reader.line_num, [row[i] if i < len(row) else "" for i in at]
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV text in UTF-8: {error}") from None
 
 
@@ -98,9 +101,12 @@ def _number(cell: str, column: str, line: int) -> float:
     if not cell.strip():
         return float("nan")
     try:
-        return float(cell)
+        value = float(cell)
     except ValueError:
-        raise InputError(f"line {line}, column {column!r}: got {cell!r}, expected a number or a blank") from None
+        value = float("inf")
+    if abs(value) > LARGEST:  # NaN passes: it is how many programs write a missing value
+        raise InputError(f"line {line}, column {column!r}: got {cell!r}, expected a number or a blank")
+    return value
 
 
 @dataclass(frozen=True)
@@ -120,10 +126,10 @@ class Split:
 
         The permutation is NumPy's `Generator(PCG64(seed)).permutation`, whose stream NumPy keeps between versions.
         """
-        if self.train + self.valid >= n_rows:
+        if self.train < 1 or self.valid < 1 or self.train + self.valid >= n_rows:
             raise InputError(
-                f"split: got {self.train} training and {self.valid} validation rows of {n_rows}, "
-                "which leaves no test row; ask for fewer"
+                f"split: got {self.train} training and {self.valid} validation rows of {n_rows}; "
+                "each of train, valid and test needs one row at least"
             )
         order = np.random.Generator(np.random.PCG64(self.seed)).permutation(n_rows)
         ends = self.train, self.train + self.valid

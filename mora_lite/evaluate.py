@@ -98,7 +98,7 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
     at = [model.pack.tasks.index(task) for task in model.tasks]
     baseline = baseline.to(model.device)
     cast = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
-    parts = []
+    parts = [np.empty((0, len(model.tasks)), dtype=np.float32)]
     for start in range(0, len(graphs), 2048):
         rows = np.arange(start, min(start + 2048, len(graphs)))
         batch = graphs.select(rows).batch().rounded().to(model.device)

@@ -1,6 +1,6 @@
 """Hypernetwork: the tokens of one molecule -> low-rank factors for every adapted layer.
 
-`K` learned queries pass two decoder blocks (self-attention over the queries, cross-attention to the molecule's tokens,
+`K` learned queries, to which the molecule token is added, pass two decoder blocks (self-attention over the queries, cross-attention to the molecule's tokens,
 FFN), then one linear head makes `A [K, D, R]`. Molecules stay flat and are never padded to the largest of the batch: the
 softmax over a molecule's tokens is a sum over a segment, so a molecule's numbers do not depend on its neighbours.
 """
@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 
 class Tokens:
-    """The tokens of a batch, flat: all atoms, then one molecule token each. values: `[V+B, H]`; graph: int64 `[V+B]`."""
+    """The tokens of a batch, flat: all atoms, then one molecule token each.
+
+    values: `[V+B, H]`; molecules: `[B, H]`; graph: int64 `[V+B]`.
+    """
 
     def __init__(self, atoms: Tensor, molecules: Tensor, graph: Tensor):
         self.n_graphs = len(molecules)
+        self.molecules = molecules
         self.values = torch.cat([atoms, molecules])
         self.graph = torch.cat([graph, torch.arange(self.n_graphs, device=graph.device)])
 
@@ -104,6 +108,9 @@ class Hypernet(nn.Module):
         super().__init__()
         self.model_width, self.rank = model_width, rank
         self.queries = nn.Parameter(torch.randn(n_layers, width) * 0.5)
+        # The short way from encoder to weights. Without it the cross-attention must first learn where to look, and a
+        # warm-started encoder's work lies idle for the first hundreds of steps.
+        self.molecule = nn.Linear(token_width, width)
         self.blocks = nn.ModuleList(HypernetBlock(width, token_width, heads) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, model_width * rank)
@@ -114,7 +121,7 @@ class Hypernet(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """-> `A [B, K, D, R]`, in the type of the matrix products."""
-        x = self.queries.expand(tokens.n_graphs, -1, -1)
+        x = self.queries + self.molecule(tokens.molecules).unsqueeze(1)
         for block in self.blocks:
             x = block(x, tokens)
         return self.head(self.norm(x)).unflatten(-1, (self.model_width, self.rank))

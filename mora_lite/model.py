@@ -68,7 +68,9 @@ class Predictions:
         import pyarrow
 
         arrays = {
-            name: pyarrow.array(column, mask=np.isnan(column)) if isinstance(column, np.ndarray) else column
+            name: pyarrow.array(column, mask=np.isnan(column))
+            if isinstance(column, np.ndarray)
+            else pyarrow.array(column, pyarrow.string())
             for name, column in self.columns().items()
         }
         return pyarrow.table(arrays)
@@ -99,7 +101,7 @@ class Model:
 
     def predict(self, smiles: str | Sequence[str], batch_size: int | None = None) -> Predictions:
         """Score SMILES; a row that cannot be scored has NaN values, a status and an error, and stops nothing."""
-        rows = [smiles] if isinstance(smiles, str) else ["" if s is None else str(s) for s in smiles]
+        rows = [smiles] if isinstance(smiles, str) else [_text(entry) for entry in smiles]
         return Predictions(rows, self.tasks, self.score(rows, batch_size))
 
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
@@ -120,7 +122,7 @@ class Model:
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """float32 `[B, P]` in the tasks' units, for graphs that are ready."""
         size = batch_size or BATCH_SIZE[self.device.type]
-        done: list[np.ndarray] = []
+        done = [np.empty((0, len(self.tasks)), dtype=np.float32)]
         start = 0
         while start < len(graphs):
             part = graphs.select(np.arange(start, min(start + size, len(graphs))))
@@ -179,6 +181,15 @@ class Model:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds[stage] += time.perf_counter() - started
+
+
+def _text(entry: object) -> str:
+    """An entry of a list or column as SMILES text; missing values of any kind (None, NaN, pandas.NA) are empty."""
+    if isinstance(entry, str):
+        return entry
+    import pandas
+
+    return "" if pandas.isna(entry) is True else str(entry)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -152,6 +152,16 @@ def list_packs() -> list[Pack]:
     return list(found.values())
 
 
+def check_free(path: Path, force: bool) -> None:
+    """Raises `OutputError` when `path` exists and `force` is not set, or when what is there is not a pack."""
+    if not path.exists():
+        return
+    if not force:
+        raise OutputError(f"{path} exists; choose another name or use --force")
+    if not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{path} exists and is not a pack, so --force does not replace it; choose another name")
+
+
 def save_pack(
     path: Path,
     name: str,
@@ -167,14 +177,44 @@ def save_pack(
 ) -> Pack:
     """Write a pack whole or not at all. base: `name` and `sha256` of the base model's files.
 
-    share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use. Raises `OutputError` when
-    `path` exists and `force` is not set.
+    share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use. Raises `OutputError` as
+    `check_free` does.
     """
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists; choose another name or use --force")
-    part = path.with_name(f".{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    check_free(path, force)
+    part, old = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "old"))
+    for leftover in (part, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        manifest = _write_files(part, name, scorer, tasks, upper_weights, base, provenance, baseline)
+        if share_upper:
+            (path.parent / SHARED).mkdir(exist_ok=True)
+            upper = next(part.glob("upper-*"))
+            os.replace(upper, path.parent / SHARED / upper.name)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    finally:
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return Pack(path, manifest)
+
+
+def _write_files(
+    part: Path,
+    name: str,
+    scorer: Scorer,
+    tasks: tuple[Task, ...],
+    upper_weights: dict[str, Tensor | NF4Tensor],
+    base: dict[str, str],
+    provenance: dict[str, Any],
+    baseline: EncoderBaseline | None,
+) -> dict[str, Any]:
+    """All files of a pack into the folder `part`; returns the manifest."""
     exact = ("readout", "offset")
     trained = {n: t if n in exact else t.half() for n, t in scorer.trained().items()}
     _save(trained, part / "adapter.safetensors")
@@ -199,13 +239,7 @@ def save_pack(
         "files": files,
     }
     write_manifest(part, manifest)
-    if share_upper:
-        shared = path.parent / SHARED
-        shared.mkdir(exist_ok=True)
-        os.replace(upper, shared / upper.name)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(part, path)
-    return Pack(path, manifest)
+    return manifest
 
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:

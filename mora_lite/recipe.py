@@ -11,7 +11,7 @@
     [pretrain]         # FitSettings of the encoder alone
     epochs = 45
     [mora]             # FitSettings of the whole
-    epochs = 12
+    epochs = 8
     [[task]]
     name = "homo"
     unit = "Ha"
@@ -23,7 +23,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,16 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"no such recipe: {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
+    known = {"task" if field.name == "tasks" else field.name for field in fields(Recipe)}
+    _check_names(content, known, path)
     seed = content.get("seed", 0)
-    content["tasks"] = tuple(_build(TaskRecipe, entry, path) for entry in content.pop("task", []))
+    tasks = content.pop("task", [])
+    for stage in ("split", "adapter", "pretrain", "mora"):
+        if not isinstance(content.get(stage, {}), dict):
+            raise InputError(f"{path}: {stage}: got {content[stage]!r}, expected a table [{stage}]")
+    if not isinstance(tasks, list) or not all(isinstance(entry, dict) for entry in tasks):
+        raise InputError(f"{path}: task: expected one table [[task]] for each task, in double brackets")
+    content["tasks"] = tuple(_build(TaskRecipe, entry, path) for entry in tasks)
     if "split" in content:
         content["split"] = _build(Split, {"seed": seed, **content["split"]}, path)
     if "adapter" in content:
@@ -109,12 +117,28 @@ def read_recipe(path: Path) -> Recipe:
     return _build(Recipe, {"name": path.stem, **content}, path)
 
 
-def _build(kind: Any, entries: Mapping[str, Any], path: Path) -> Any:
-    """An instance of the dataclass `kind`, with errors that name the recipe and the entry."""
-    known = {field.name: field for field in fields(kind)}
+# The fields' annotations, which are text (see the first import), and what they admit in TOML.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+}
+
+
+def _check_names(entries: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
     for key in entries:
         if key not in known:
             raise InputError(f"{path}: unknown entry {key!r}: {near_matches(key, known)}")
+
+
+def _build(kind: Any, entries: Mapping[str, Any], path: Path) -> Any:
+    """An instance of the dataclass `kind`, with errors that name the recipe and the entry."""
+    known = {field.name: str(field.type) for field in fields(kind)}
+    _check_names(entries, known, path)
+    for key, value in entries.items():
+        types, words = _TYPES.get(known[key], ((object,), ""))
+        if not isinstance(value, types) or (words and isinstance(value, bool)):
+            raise InputError(f"{path}: {key}: got {value!r}, expected {words}")
     try:
         return kind(**entries)
     except TypeError as error:

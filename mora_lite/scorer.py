@@ -59,7 +59,8 @@ class Scorer(nn.Module):
         )
         # Zero, so that training starts from the base model.
         self.c = nn.Parameter(torch.zeros(sizes.adapted_layers, sizes.rank, width))
-        self.readout = nn.Parameter(torch.randn(n_prompts, width) / width)
+        # Large enough that C, which starts at zero, has a gradient from the first step.
+        self.readout = nn.Parameter(torch.randn(n_prompts, width) * width**-0.5)
         self.offset = nn.Parameter(torch.zeros(n_prompts))
         # Stands in for `upper.score` while training, when set: the same function, compiled.
         self.compiled_score: Callable[..., Tensor] | None = None

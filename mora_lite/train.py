@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from .dataset import Dataset
 from .device import autocast_dtype, keep_freed_memory
+from .errors import InputError
 from .graph import GraphBatch
 
 
@@ -45,6 +46,11 @@ class FitSettings:
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,8 @@ def fit(
     path = folder / "checkpoint.safetensors"
     done = state.load(path)
     step_fn = _make_step(model, state, train, settings, task_weights, device)
-    progress = Progress(done, n_steps, math.nan, math.nan, math.nan, math.nan)
+    error = validate(model, state.average(), valid, device) if done == n_steps else math.nan
+    progress = Progress(done, n_steps, math.nan, error, math.nan, 0.0)
     for epoch in range(done // per_epoch, settings.epochs):
         started, losses = time.perf_counter(), []
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))

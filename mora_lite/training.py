@@ -22,10 +22,10 @@ from .baseline import EncoderBaseline
 from .dataset import Dataset, read_dataset
 from .device import autocast_dtype, describe_processor
 from .encoder import GraphEncoder
-from .errors import InputError, OutputError
+from .errors import InputError
 from .hub import resolve_base
 from .evaluate import evaluate_pack
-from .pack import Pack, save_pack, write_manifest
+from .pack import Pack, check_free, save_pack, write_manifest
 from .recipe import Recipe
 from .scorer import Scorer
 from .tasks import Task
@@ -49,14 +49,15 @@ def train_pack(
     Checkpoints lie in `out` + `.run`; started again with the same recipe and table, it goes on where it was. Raises
     `InputError` for data that cannot be trained on.
     """
-    if out.exists() and not force:
-        raise OutputError(f"{out} exists; choose another name or use --force")
+    check_free(out, force)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
     started = time.perf_counter()
     data = read_dataset(table, recipe.smiles, [task.column for task in recipe.tasks])
     split = recipe.split_of(data.n_rows)
     rows = split.rows(data.n_rows)
     train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
+    if not len(valid):
+        raise InputError(f"{table}: no molecule of the {split.valid} validation rows could be read")
     tasks = fitted_tasks(recipe, train)
     train, valid = standardize(train, tasks), standardize(valid, tasks)
     pretrain, mora = (shrink_batch(s, len(train)) for s in (recipe.pretrain, recipe.mora))
@@ -125,7 +126,7 @@ def fitted_tasks(recipe: Recipe, train: Dataset) -> tuple[Task, ...]:
     tasks = []
     for i, task in enumerate(recipe.tasks):
         values = train.targets[:, i][~np.isnan(train.targets[:, i])].astype(np.float64)
-        if len(values) < 2 or not values.std() > 0:
+        if len(values) < 2 or values.min() == values.max():
             raise InputError(
                 f"column {task.column!r}: got {len(values)} training values"
                 f"{' that are all the same' if len(values) > 1 else ''}, expected at least two different ones"

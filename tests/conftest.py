@@ -24,7 +24,7 @@ def truth(smiles: str) -> tuple[float, float]:
     """Two made-up measurements that a graph determines: `size` and `polarity`."""
     from rdkit import Chem
 
-    mol = Chem.MolFromSmiles(smiles.replace("\\\\", "\\"))
+    mol = Chem.MolFromSmiles(smiles)
     size = sum(1 + atom.GetTotalNumHs() / 4 for atom in mol.GetAtoms())
     return size, sum(atom.GetAtomicNum() in (7, 8) for atom in mol.GetAtoms()) / mol.GetNumAtoms()
 
@@ -33,7 +33,7 @@ def truth(smiles: str) -> tuple[float, float]:
 def molecules() -> list[str]:
     """60 SMILES: one atom, rings, charges, salts, wildcards, stereochemistry, many elements."""
     assert len(set(MOLECULES)) == 60
-    return [smiles.replace("\\\\", "\\") for smiles in MOLECULES]
+    return MOLECULES
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +153,9 @@ def pack_path(
 
     torch.manual_seed(0)
     scorer = Scorer(adapter_sizes, compiled_base.upper(adapter_sizes.adapted_layers), compiled_base.prompts)
-    torch.nn.init.normal_(scorer.c, std=0.3)
+    torch.nn.init.normal_(scorer.c)
+    torch.nn.init.normal_(scorer.hypernet.head.weight, std=0.05)
+    torch.nn.init.normal_(scorer.readout, std=0.1)
     facts = zip(("size", "polarity", "mass"), ("", "e", "u"), (5.0, 0.2, 100.0), (2.0, 0.1, 30.0), strict=True)
     tasks = tuple(
         Task(name, unit, prompt, mean, deviation)
@@ -164,7 +166,11 @@ def pack_path(
         "split": {"seed": 0, "train": 40, "valid": 10, "kind": "random"},
         "recipe": {
             "smiles": "smiles",
-            "tasks": [{"name": "size", "column": "size"}, {"name": "polarity", "column": "polarity"}],
+            "tasks": [
+                {"name": "size", "column": "size"},
+                {"name": "polarity", "column": "polarity"},
+                {"name": "mass", "column": "size"},
+            ],
         },
     }
     baseline = EncoderBaseline(GraphEncoder(adapter_sizes.encoder_width, adapter_sizes.encoder_layers), 3)
