@@ -39,9 +39,7 @@ def evaluate(
     dtype: Dtype = "auto",
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="N", help="Only the first so many molecules of the split.", show_default="all"
-        ),
+        typer.Option(min=1, metavar="N", help="Only the first so many molecules of the split.", show_default="all"),
     ] = None,
     base: Annotated[
         Path | None,

@@ -8,9 +8,7 @@ import typer
 
 Tasks = Annotated[
     str | None,
-    typer.Option(
-        "--tasks", "-t", metavar="A,B", help="Tasks of the pack, separated by commas.", show_default="all"
-    ),
+    typer.Option("--tasks", "-t", metavar="A,B", help="Tasks of the pack, separated by commas.", show_default="all"),
 ]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0; auto takes CUDA when there is one.")

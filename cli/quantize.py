@@ -15,16 +15,14 @@ if TYPE_CHECKING:
     from ..quant.convert import QuantReport
 
 
-def quantize(  # noqa: PLR0917 - Typer makes them options
+def quantize(
     src: Annotated[str, typer.Argument(metavar="MODEL", help="Model directory, .gguf file, or a name known to pull.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
     double: Annotated[
         bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
     ] = False,
     no_perplexity: Annotated[bool, typer.Option("--no-perplexity", help="Leave out the perplexity.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the model in the output directory.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the model in the output directory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Write a 4-bit (NF4) copy of a language model.

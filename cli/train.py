@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,14 +27,10 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new pack.")],
     target: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="COLUMN[:UNIT]", help="Without a recipe: a column to learn, with its unit; repeatable."
-        ),
+        typer.Option(metavar="COLUMN[:UNIT]", help="Without a recipe: a column to learn, with its unit; repeatable."),
     ] = None,
     smiles_column: Annotated[str | None, typer.Option(help="The SMILES column.", show_default="smiles")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Base model: a name or a path.", show_default="smollm2-135m")
-    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: a name or a path.", show_default="smollm2-135m")] = None,
     pretrain_epochs: Annotated[int | None, typer.Option(min=1, help="Of the encoder alone.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the whole, with the frozen base.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Molecules in a step.")] = None,
@@ -67,15 +65,9 @@ def train(
     else:
         raise typer.BadParameter("give a RECIPE, or at least one --target", param_hint="RECIPE")
     recipe = _override(recipe, smiles_column, base, pretrain_epochs, epochs, batch_size, seed)
-    pack = train_pack(
-        recipe,
-        data,
-        output,
-        choose_device(device),
-        _print_progress,
-        share_upper=share_upper,
-        force=force,
-    )
+    where = choose_device(device)
+    with _progress() as show:
+        pack = train_pack(recipe, data, output, where, show, share_upper=share_upper, force=force)
     for name, row in pack.provenance["test"].items():
         error = f"{row['mae']:.4g} {row['unit']} (encoder alone {row['encoder_mae']:.4g})" if row["n"] else "unknown"
         typer.echo(f"{name}: test MAE {error}")
@@ -103,10 +95,24 @@ def _override(
     return replace(recipe, pretrain=pretrain, mora=mora, split=split, **changed)  # type: ignore[arg-type]
 
 
-def _print_progress(stage: str, progress: Progress) -> None:
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    typer.echo(
-        f"{stage:8} step {progress.step:>6}/{progress.n_steps}  loss {progress.loss:.4f}  "
-        f"valid {progress.valid_error:.4f}  {progress.mol_per_s:,.0f} mol/s  {minutes}:{seconds:02} left",
-        err=True,
-    )
+@contextmanager
+def _progress() -> Iterator[Callable[[str, Progress], None]]:
+    """A line on stderr for each epoch; on a terminal, a bar below them that moves within the epoch."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, highlight=False)
+    fields = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    with Bar(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
+        job = bar.add_task("reading", total=None, text="")
+
+        def show(stage: str, at: Progress) -> None:
+            minutes, seconds = divmod(round(at.seconds_left), 60)
+            text = f"loss {at.loss:.4f}  {at.mol_per_s:,.0f} mol/s  {minutes}:{seconds:02} left"
+            bar.update(job, description=stage, total=at.n_steps, completed=at.step, text=text)
+            if at.epoch_done:
+                step = f"{at.step:>6}/{at.n_steps}"
+                console.print(f"{stage:7} step {step}  valid {at.valid_error:.4f}  {text}")
+
+        yield show

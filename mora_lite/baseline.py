@@ -23,7 +23,5 @@ class EncoderBaseline(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """-> z-scores `[B, P]`."""
-        _, molecule = self.encoder(
-            batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
-        )
+        _, molecule = self.encoder(batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs)
         return self.head(molecule)

@@ -62,9 +62,7 @@ def choose_smiles_column(
         by_content = [i for i, cell in enumerate(header) if _reads_as_smiles([cell])]
     if len(by_content) > 1:
         names = ", ".join(repr(header[i]) for i in by_content)
-        raise InputError(
-            f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column"
-        )
+        raise InputError(f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column")
     if not by_content:
         raise InputError(f"{source}: no SMILES column among {_listed(header)}; name it with --smiles-column")
     index = by_content[0]

@@ -24,7 +24,7 @@ class Dataset:
     """Molecules with targets; only rows whose SMILES could be read.
 
     graphs: `N` molecules. targets: float32 `[N, P]`, in each task's own unit, NaN where there is no value.
-    rows: int64 `[N]`, row of each molecule in the table, counted from 0. n_rows: rows of the table, unreadable ones too.
+    rows: int64 `[N]`, row of each molecule in the table, counted from 0. n_rows: rows of the table.
     fingerprint: SHA-256 of the SMILES column, to recognise the same table again.
     """
 
@@ -52,7 +52,7 @@ class Dataset:
 
 
 def read_dataset(path: str | Path, smiles_column: str, target_columns: Sequence[str]) -> Dataset:
-    """Read a CSV (plain or .gz). Blank cells are missing values; unreadable molecules are left out and counted by `n_rows`.
+    """Read a CSV (plain or .gz). Blank cells are missing values; unreadable molecules are left out.
 
     Raises `InputError` when the file or a column is missing, or a target is neither blank nor a number.
     """
@@ -111,7 +111,9 @@ def _number(cell: str, column: str, line: int) -> float:
 
 @dataclass(frozen=True)
 class Split:
-    """A seeded random split by row number of the table, unreadable rows included, so that it needs no chemistry to repeat.
+    """A seeded random split by row number of the table.
+
+    Unreadable rows take part, so that no chemistry is needed to repeat it.
 
     train, valid: numbers of rows; the rest is the test set.
     """

@@ -59,9 +59,7 @@ class DecoderSizes:
         fields = dict(config)
         kind = fields.pop("model_type", None)
         if kind not in ARCHITECTURES:
-            raise CheckpointError(
-                f"model_type not supported: got {kind}; expected one of {', '.join(ARCHITECTURES)}"
-            )
+            raise CheckpointError(f"model_type not supported: got {kind}; expected one of {', '.join(ARCHITECTURES)}")
         try:
             hf: Any = AutoConfig.for_model(kind, **fields)
         except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
@@ -73,8 +71,7 @@ class DecoderSizes:
         window = getattr(hf, "sliding_window", None) or 0
         kinds = getattr(hf, "layer_types", None) if kind != "mistral" else None
         windows = [
-            window if kinds is None or kinds[i] == "sliding_attention" else 0
-            for i in range(hf.num_hidden_layers)
+            window if kinds is None or kinds[i] == "sliding_attention" else 0 for i in range(hf.num_hidden_layers)
         ]
         return cls(
             architecture=kind,
@@ -172,9 +169,7 @@ def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tens
 class DecoderLayer(nn.Module):
     """One frozen layer. `forward` is the whole of it; scoring enters between its steps, which are methods."""
 
-    def __init__(
-        self, source: TensorSource, index: int, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode
-    ) -> None:
+    def __init__(self, source: TensorSource, index: int, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
         at = f"model.layers.{index}"
         held = set(source.names())
@@ -243,9 +238,7 @@ class Decoder(nn.Module):
     def __init__(self, source: TensorSource, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
         self.sizes, self.dtype = sizes, dtype
-        self.embedding = nn.Parameter(
-            dense(source.load("model.embed_tokens.weight"), dtype), requires_grad=False
-        )
+        self.embedding = nn.Parameter(dense(source.load("model.embed_tokens.weight"), dtype), requires_grad=False)
         self.layers = nn.ModuleList(DecoderLayer(source, i, sizes, dtype, mode) for i in range(sizes.layers))
         self.norm = RMSNorm(source.load("model.norm.weight"), sizes.norm_eps, dtype)
         self.untied_head = None if sizes.tied_head else load_linear(source, ["lm_head"], dtype, mode)

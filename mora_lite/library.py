@@ -189,9 +189,7 @@ def _records(source: _Source) -> Iterator[list[str]]:
             blank, seen = 0, True
             yield cells
     except csv.Error as error:
-        raise InputError(
-            f"{source.name}, line {reader.line_num}: {error}; is a quote out of place?"
-        ) from None
+        raise InputError(f"{source.name}, line {reader.line_num}: {error}; is a quote out of place?") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{source.name} is damaged after line {reader.line_num}: {_words(error)}") from None
     except OSError as error:
@@ -226,9 +224,7 @@ def format_cells(cells: Sequence[str]) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(
-        error
-    ).__name__
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
 
 
 class _Lines:
@@ -299,9 +295,7 @@ class TableWriter:
     ):
         self.name = "standard output" if str(path) == STDIO else str(path)
         suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-        self._lines = _Lines(
-            "\t" if suffixes[-2:] in ([".tsv"], [".tsv", ".gz"]) or suffixes[-1:] == [".tsv"] else ","
-        )
+        self._lines = _Lines("\t" if suffixes[-2:] in ([".tsv"], [".tsv", ".gz"]) or suffixes[-1:] == [".tsv"] else ",")
         self._target: Path | None = None
         self._part: Path | None = None
         self._streams: list[Any] = []  # innermost last; closed from the last to the first
@@ -347,9 +341,7 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             if kind is None:
                 self._finish()

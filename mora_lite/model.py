@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,7 @@ class Model:
         self.dtype = dtype
         self.device = scorer.c.device
         self.seconds: dict[str, float] = defaultdict(float)
+        self._fits = sys.maxsize  # molecules at a time, once memory has run out
         self._mean = np.array([task.mean for task in tasks], dtype=np.float32)
         self._deviation = np.array([task.deviation for task in tasks], dtype=np.float32)
         self._filler = featurize([parse_smiles("C").mol])
@@ -105,7 +107,9 @@ class Model:
         return Predictions(rows, self.tasks, self.score(rows, batch_size))
 
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
-        """Values, statuses and errors of SMILES, in order. In float32 on a CPU the bits of a row do not depend on the others.
+        """Values, statuses and errors of SMILES, in order.
+
+        In float32 on a CPU the bits of a row do not depend on the other rows or the batch size.
 
         batch_size: molecules at a time; halved, and kept so, when memory does not suffice.
         """
@@ -121,7 +125,7 @@ class Model:
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """float32 `[B, P]` in the tasks' units, for graphs that are ready."""
-        size = batch_size or BATCH_SIZE[self.device.type]
+        size = min(batch_size or BATCH_SIZE[self.device.type], self._fits)
         done = [np.empty((0, len(self.tasks)), dtype=np.float32)]
         start = 0
         while start < len(graphs):
@@ -131,12 +135,12 @@ class Model:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if size == 1:
+                if len(part) == 1:
                     raise DeviceError(
                         f"out of memory on {self.device} with one molecule at a time; use --device cpu, "
                         "fewer tasks, or close other programs"
                     ) from None
-                size = (size + 1) // 2
+                size = self._fits = (len(part) + 1) // 2
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
@@ -187,9 +191,8 @@ def _text(entry: object) -> str:
     """An entry of a list or column as SMILES text; missing values of any kind (None, NaN, pandas.NA) are empty."""
     if isinstance(entry, str):
         return entry
-    import pandas
-
-    return "" if pandas.isna(entry) is True else str(entry)
+    text = str(entry)
+    return "" if text in ("None", "nan", "<NA>") else text
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -207,7 +210,8 @@ def load(
 ) -> Model:
     """Load a pack by name or path, for prediction. No network is used.
 
-    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. tasks: names, None for all.
+    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`.
+    tasks: names, None for all.
     memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
     each use. Raises `PackError` or `DeviceError`, each with what to do.
     """

@@ -1,23 +1,23 @@
 """A recipe: everything that makes a pack out of a table, in one TOML file or the options of `mora-lite train`.
 
-    name = "qm9"
-    base = "smollm2-135m"
-    smiles = "smiles"
-    seed = 0
-    [split]
-    train = 110000
-    valid = 10000
-    [adapter]          # AdapterSizes
-    [pretrain]         # FitSettings of the encoder alone
-    epochs = 45
-    [mora]             # FitSettings of the whole
-    epochs = 8
-    [[task]]
-    name = "homo"
-    unit = "Ha"
-    prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
-    weight = 2.0       # in the loss; 1 when left out
-    column = "homo"    # of the table; the task's name when left out
+name = "qm9"
+base = "smollm2-135m"
+smiles = "smiles"
+seed = 0
+[split]
+train = 110000
+valid = 10000
+[adapter]          # AdapterSizes
+[pretrain]         # FitSettings of the encoder alone
+epochs = 45
+[mora]             # FitSettings of the whole
+epochs = 8
+[[task]]
+name = "homo"
+unit = "Ha"
+prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
+weight = 2.0       # in the loss; 1 when left out
+column = "homo"    # of the table; the task's name when left out
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ else:
     import tomli as tomllib
 
 DEFAULT_PROMPT = "Question: What is the {name} of the molecule{unit}? Answer:"
+DEFAULT_SIZES = AdapterSizes()
 PRETRAIN = FitSettings(epochs=30)
 # The encoder arrives trained; the new parts learn at the full rate.
 MORA = FitSettings(epochs=10, encoder_lr_scale=0.3)
@@ -73,7 +74,7 @@ class Recipe:
     smiles: str = "smiles"
     seed: int = 0
     split: Split | None = None
-    adapter: AdapterSizes = AdapterSizes()
+    adapter: AdapterSizes = DEFAULT_SIZES
     pretrain: FitSettings = PRETRAIN
     mora: FitSettings = MORA
 

@@ -37,9 +37,7 @@ class Rope:
         parameters = config.rope_parameters
         kind, theta = parameters.get("rope_type", "default"), float(parameters["rope_theta"])
         if kind not in ROPE_KINDS:
-            raise CheckpointError(
-                f"rope type not supported: got {kind}; expected one of {', '.join(ROPE_KINDS)}"
-            )
+            raise CheckpointError(f"rope type not supported: got {kind}; expected one of {', '.join(ROPE_KINDS)}")
         if kind == "default":
             exponents = torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim
             frequencies, attention_factor = 1.0 / theta**exponents, 1.0

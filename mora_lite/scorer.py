@@ -40,7 +40,10 @@ class AdapterSizes:
 
 
 class Scorer(nn.Module):
-    """Molecules -> z-scores for `P` prompts. Trained: encoder, hypernetwork, `c`, read-out. Frozen: the upper layers."""
+    """Molecules -> z-scores for `P` prompts.
+
+    Trained: encoder, hypernetwork, `c`, read-out. Frozen: the upper layers.
+    """
 
     def __init__(self, sizes: AdapterSizes, upper: UpperLayers, prompts: PromptBase):
         super().__init__()
@@ -112,5 +115,3 @@ class Scorer(nn.Module):
         probe = fn(torch.zeros(()))  # the prompts are not parameters, but must follow the device
         self.prompts = self.prompts.to(probe.device)
         return self
-
-

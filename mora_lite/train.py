@@ -28,9 +28,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .dataset import Dataset
-from .device import autocast_dtype, keep_freed_memory
+from .device import keep_freed_memory, training_dtype
 from .errors import InputError
 from .graph import GraphBatch
+
+SECONDS_BETWEEN_REPORTS = 2.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known after some steps: loss and error are means over tasks, in units of a task's deviation."""
+    """What is known after some steps: loss and error are means over tasks, in units of a task's deviation.
+
+    loss: since the epoch began. valid_error: after the last whole epoch, NaN before that.
+    """
 
     step: int
     n_steps: int
@@ -63,6 +68,7 @@ class Progress:
     valid_error: float
     mol_per_s: float
     seconds_left: float
+    epoch_done: bool = True
 
 
 def fit(
@@ -77,7 +83,8 @@ def fit(
 ) -> Progress:
     """Train `model` in place, leaving the averaged weights in it; targets of both sets must be z-scores already.
 
-    Continues from `folder/checkpoint.safetensors` if that holds the same settings.
+    `on_progress` is called after each epoch, and every few seconds within. Continues from
+    `folder/checkpoint.safetensors` if that holds the same settings and data.
     """
     assert len(train) >= settings.batch_size, "fewer molecules than one batch"
     keep_freed_memory()
@@ -91,18 +98,24 @@ def fit(
     error = validate(model, state.average(), valid, device) if done == n_steps else math.nan
     progress = Progress(done, n_steps, math.nan, error, math.nan, 0.0)
     for epoch in range(done // per_epoch, settings.epochs):
-        started, losses = time.perf_counter(), []
+        started, told, losses = time.perf_counter(), time.perf_counter(), []
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
         for at in range(per_epoch):
             rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
-            state.set_learning_rate(epoch * per_epoch + at, n_steps)
+            state.set_schedule(epoch * per_epoch + at, n_steps)
             losses.append(step_fn(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
+            if (now := time.perf_counter()) - told > SECONDS_BETWEEN_REPORTS:
+                told, rate = now, len(losses) * settings.batch_size / (now - started)
+                done = epoch * per_epoch + at + 1
+                left = (n_steps - done) * settings.batch_size / rate
+                loss = torch.stack(losses).mean().item()
+                on_progress(Progress(done, n_steps, loss, progress.valid_error, rate, left, False))
         loss = torch.stack(losses).mean().item()
-        seconds = time.perf_counter() - started
+        rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
         error = validate(model, state.average(), valid, device)
         left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
         done = (epoch + 1) * per_epoch
-        progress = Progress(done, n_steps, loss, error, per_epoch * settings.batch_size / seconds, left)
+        progress = Progress(done, n_steps, loss, error, rate, left)
         state.save(path, done)
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(asdict(progress)) + "\n")
@@ -142,8 +155,9 @@ def l1_loss(scores: Tensor, targets: Tensor, task_weights: Tensor) -> Tensor:
 
 
 def _autocast(device: torch.device) -> torch.autocast:
-    dtype = autocast_dtype(device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    dtype = training_dtype(device)
+    # No cache of converted weights: within a captured step it would be stale at the next replay.
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
 
 
 class _State:
@@ -155,18 +169,23 @@ class _State:
         self.model = model
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.named.items()}
+        self.average_rate = torch.zeros((), device=device)  # a tensor for the same reason as the learning rate
         encoder = [p for name, p in self.named.items() if name.startswith("encoder.")]
         others = [p for name, p in self.named.items() if not name.startswith("encoder.")]
         self.scales = [settings.encoder_lr_scale, 1.0]
         on_gpu = device.type == "cuda"
         # A captured step reads the learning rate from a tensor; a number would be frozen into the graph.
-        rate = torch.tensor(0.0, device=device) if on_gpu else 0.0
-        groups = [{"params": g, "lr": rate.clone() if on_gpu else rate} for g in (encoder, others)]
+        groups = [
+            {"params": group, "lr": torch.tensor(0.0, device=device) if on_gpu else 0.0} for group in (encoder, others)
+        ]
         self.optimizer = torch.optim.AdamW(
             groups, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True, capturable=on_gpu
         )
 
-    def set_learning_rate(self, step: int, n_steps: int) -> None:
+    def set_schedule(self, step: int, n_steps: int) -> None:
+        """Learning rate and averaging rate of a step."""
+        # The average forgets fast at first, or a short run would carry its first weights to the end.
+        self.average_rate.fill_(1 - min(self.settings.ema_decay, (1 + step) / (10 + step)))
         warmup = min(self.settings.warmup_steps, max(n_steps // 10, 1))
         done = (step - warmup) / max(n_steps - warmup, 1)
         rate = (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * done))
@@ -181,8 +200,10 @@ class _State:
         """Clip, step, and move the average: everything after the backward pass."""
         nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip_norm)
         self.optimizer.step()
-        weights = [p.detach() for p in self.named.values()]
-        torch._foreach_lerp_(list(self.mean.values()), weights, 1 - self.settings.ema_decay)
+        mean = list(self.mean.values())
+        change = torch._foreach_sub([p.detach() for p in self.named.values()], mean)
+        torch._foreach_mul_(change, self.average_rate)
+        torch._foreach_add_(mean, change)
 
     def average(self) -> dict[str, Tensor]:
         return self.mean
@@ -247,9 +268,7 @@ def _make_step(
     return _capture_step(eager, train, settings, device)
 
 
-def _capture_step(
-    eager: StepFunction, train: Dataset, settings: FitSettings, device: torch.device
-) -> StepFunction:
+def _capture_step(eager: StepFunction, train: Dataset, settings: FitSettings, device: torch.device) -> StepFunction:
     """The same step as one CUDA graph over batches padded to a size that nearly every batch fits."""
 
     def room(counts: np.ndarray) -> int:
@@ -285,7 +304,7 @@ def _capture_step(
             captured.append((graph, loss))
         else:
             inputs, held_targets = fixed[0]
-            for name in ("atoms", "bonds", "source", "target", "graph"):
+            for name in inputs.tensors:
                 getattr(inputs, name).copy_(getattr(padded, name))
             held_targets.copy_(padded_targets)
         graph, loss = captured[0]

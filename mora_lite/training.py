@@ -20,11 +20,11 @@ from . import __version__
 from .base import CompiledBase, compile_base
 from .baseline import EncoderBaseline
 from .dataset import Dataset, read_dataset
-from .device import autocast_dtype, describe_processor
+from .device import describe_processor, training_dtype
 from .encoder import GraphEncoder
 from .errors import InputError
-from .hub import resolve_base
 from .evaluate import evaluate_pack
+from .hub import resolve_base
 from .pack import Pack, check_free, save_pack, write_manifest
 from .recipe import Recipe
 from .scorer import Scorer
@@ -107,11 +107,9 @@ def record_metrics(pack: Pack, table: Path) -> Pack:
     return pack
 
 
-def new_scorer(
-    recipe: Recipe, base: CompiledBase, baseline: EncoderBaseline, device: torch.device
-) -> Scorer:
+def new_scorer(recipe: Recipe, base: CompiledBase, baseline: EncoderBaseline, device: torch.device) -> Scorer:
     """An untrained scorer on `device` that starts from the baseline's encoder and answers every task's mean."""
-    upper = base.upper(recipe.adapter.adapted_layers, autocast_dtype(device))
+    upper = base.upper(recipe.adapter.adapted_layers, training_dtype(device))
     torch.manual_seed(recipe.seed + 1)
     scorer = Scorer(recipe.adapter, upper, base.prompts)
     scorer.start_from(baseline.encoder.cpu())
@@ -132,9 +130,7 @@ def fitted_tasks(recipe: Recipe, train: Dataset) -> tuple[Task, ...]:
                 f"{' that are all the same' if len(values) > 1 else ''}, expected at least two different ones"
             )
         mean, deviation = float(np.float32(values.mean())), float(np.float32(values.std()))
-        tasks.append(
-            Task(task.name, task.unit, task.prompt, mean, deviation, description=task.description)
-        )
+        tasks.append(Task(task.name, task.unit, task.prompt, mean, deviation, description=task.description))
     return tuple(tasks)
 
 
@@ -160,7 +156,7 @@ def run_facts(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "rdkit": rdkit.__version__,
         "python": platform.python_version(),
-        "dtype": str(autocast_dtype(device)).removeprefix("torch."),
+        "dtype": str(training_dtype(device)).removeprefix("torch."),
     }
 
 

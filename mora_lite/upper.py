@@ -82,9 +82,7 @@ class PromptBase:
     def select(self, indices: Sequence[int]) -> PromptBase:
         """Only some of the prompts, in the order given; padding stays, so their numbers do too."""
         at = torch.tensor(indices, device=self.lengths.device)
-        return PromptBase(
-            self.attended[at], self.base[at], self.keys[:, at], self.values[:, at], self.lengths[at]
-        )
+        return PromptBase(self.attended[at], self.base[at], self.keys[:, at], self.values[:, at], self.lengths[at])
 
 
 @torch.no_grad()
@@ -170,9 +168,7 @@ class UpperLayers(nn.Module):
         capture it.
         Semantics: out[b, p] = decoder.hidden(prompt[p], branch=Branch(a[b], c, scale, "last"))[-1]
         """
-        assert a.shape[1] == c.shape[0] == self.k, (
-            f"adapted layers: got {a.shape[1]}, {c.shape[0]}; expected {self.k}"
-        )
+        assert a.shape[1] == c.shape[0] == self.k, f"adapted layers: got {a.shape[1]}, {c.shape[0]}; expected {self.k}"
         # unbind, not indexing: the gradient of an index is a whole `a` of zeros for each layer.
         own, shared = a.unbind(1), c.unbind(0)
         x = prompts.base + shared_lowrank_branch(self.first_norm(prompts.attended), own[0], shared[0], scale)
@@ -206,9 +202,7 @@ class UpperLayers(nn.Module):
         own = own.permute(1, 2, 0, 3).flatten(2) * (scale * sizes.rope.attention_factor**2)
         weights = torch.cat((prefix, own.unsqueeze(-1)), dim=-1).softmax(-1).to(self.dtype)
         mixed, own = (
-            part.unflatten(2, (-1, groups[1])).permute(
-                2, 0, 1, 3, 4
-            )  # [B, P, kv_heads, group, head_dim or 1]
+            part.unflatten(2, (-1, groups[1])).permute(2, 0, 1, 3, 4)  # [B, P, kv_heads, group, head_dim or 1]
             for part in (weights[..., :-1] @ values, weights[..., -1:])
         )
         return (mixed + own * value.unsqueeze(3)).flatten(2, 3)

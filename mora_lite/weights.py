@@ -108,9 +108,7 @@ def load_linear(source: TensorSource, names: Sequence[str], dtype: torch.dtype, 
         return load_packed(weights, biases, dtype)
     matrices = [dense(weight, dtype) for weight in weights]
     weight = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
-    linear = nn.Linear(
-        weight.shape[1], weight.shape[0], bias=any(b is not None for b in biases), device="meta"
-    )
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=any(b is not None for b in biases), device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if linear.bias is not None:
         filled = [m.new_zeros(m.shape[0]) if b is None else b for m, b in zip(matrices, biases, strict=True)]

@@ -99,9 +99,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = _read_json(
-            path / "config.json", f"{path}: it has no config.json; is it a model directory?"
-        )
+        self.config = _read_json(path / "config.json", f"{path}: it has no config.json; is it a model directory?")
         check_architecture(path, str(self.config.get("model_type")), self.config.get("architectures"))
         self._check_quantization()
         self._where = self._locate()
@@ -122,9 +120,7 @@ class HuggingFaceCheckpoint(Checkpoint):
             try:
                 return tuple(int(n) for n in json.loads(bytes(state.tolist()))["shape"])
             except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(
-                    f"{self.path}: the 4-bit description of {name} is damaged ({error})"
-                ) from None
+                raise CheckpointError(f"{self.path}: the 4-bit description of {name} is damaged ({error})") from None
         return tuple(self._slice(name).get_shape())
 
     def nbytes(self, name: str) -> int:
@@ -166,17 +162,13 @@ class HuggingFaceCheckpoint(Checkpoint):
             shards = set(_read_json(index, str(index)).get("weight_map", {}).values())
             missing = sorted(shard for shard in shards if not (self.path / Path(shard).name).is_file())
             if missing:
-                raise CheckpointError(
-                    f"{self.path}: shard {missing[0]} named in {INDEX} is missing; fetch it again"
-                )
+                raise CheckpointError(f"{self.path}: shard {missing[0]} named in {INDEX} is missing; fetch it again")
             found = sorted(self.path / Path(shard).name for shard in shards)
         elif (self.path / "model.safetensors").exists():
             found = [self.path / "model.safetensors"]
         if not found:
             pickled = sorted([*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")])
-            why = (
-                f"only pickled weights ({pickled[0].name}), which are never read" if pickled else "no weights"
-            )
+            why = f"only pickled weights ({pickled[0].name}), which are never read" if pickled else "no weights"
             raise CheckpointError(f"{self.path}: it holds {why}; safetensors files are needed")
         return {name: file for file in found for name in _header(file)}
 
@@ -196,9 +188,7 @@ def check_architecture(path: Path, model_type: str, architectures: list[str] | N
     """Raises CheckpointError unless the model is of a supported family."""
     if model_type not in ARCHITECTURES:
         name = architectures[0] if architectures else model_type
-        raise CheckpointError(
-            f"{path}: architecture {name} is not supported; known: {', '.join(ARCHITECTURES)}"
-        )
+        raise CheckpointError(f"{path}: architecture {name} is not supported; known: {', '.join(ARCHITECTURES)}")
 
 
 def load_tokenizer(directory: Path, **options: Any) -> Any:
@@ -208,9 +198,7 @@ def load_tokenizer(directory: Path, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False, **options
-        )
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise CheckpointError(f"{directory}: its tokenizer cannot be loaded ({reason})") from None

@@ -89,9 +89,7 @@ def quantize_checkpoint(
             weight, stored = src.load(name), src.nbytes(name)
             assert isinstance(weight, Tensor)
             if not torch.isfinite(weight).all():
-                raise CheckpointError(
-                    f"{src.path}: {name} holds values that are not finite; the file is damaged"
-                )
+                raise CheckpointError(f"{src.path}: {name} holds values that are not finite; the file is damaged")
             report.weights_total += weight.numel()
             report.bytes_source += stored
             match = MATRIX.fullmatch(name)
@@ -115,9 +113,7 @@ def quantize_checkpoint(
             progress(len(names), len(names), "")
 
     tokenizer = src.path if isinstance(src, HuggingFaceCheckpoint) else src.tokenizer()
-    write_checkpoint(
-        out, src.config | {"dtype": str(common).removeprefix("torch.")}, stream(), tokenizer, force=force
-    )
+    write_checkpoint(out, src.config | {"dtype": str(common).removeprefix("torch.")}, stream(), tokenizer, force=force)
     report.bits_per_weight = bits / report.weights_quantized
     report.bytes_16bit = 2 * report.weights_total
     report.relative_error = {kind: error[kind] / power[kind] for kind in KINDS if power[kind]}

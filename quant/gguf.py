@@ -56,14 +56,10 @@ class GGUFCheckpoint(Checkpoint):
         self.path = path
         try:
             self._reader = GGUFReader(path)
-            self._meta = {
-                key: field.contents() for key, field in self._reader.fields.items() if _is_small(key)
-            }
+            self._meta = {key: field.contents() for key, field in self._reader.fields.items() if _is_small(key)}
         # The reader checks nothing: a short or damaged file shows as whatever numpy stumbles over.
         except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-            raise CheckpointError(
-                f"{path}: damaged or truncated GGUF ({_short(error)}); fetch it again"
-            ) from None
+            raise CheckpointError(f"{path}: damaged or truncated GGUF ({_short(error)}); fetch it again") from None
         self._arch = str(self._meta.get("general.architecture"))
         # llama.cpp files of Mistral models call themselves llama.
         check_architecture(path, self._arch if self._arch in CLASSES else f"{self._arch} (GGUF)")
@@ -111,9 +107,7 @@ class GGUFCheckpoint(Checkpoint):
     def _need(self, key: str) -> Any:
         value = self._get(key)
         if value is None:
-            raise CheckpointError(
-                f"{self.path}: {self._arch}.{key} is missing; the file is damaged or very old"
-            )
+            raise CheckpointError(f"{self.path}: {self._arch}.{key} is missing; the file is damaged or very old")
         return value
 
     def _name(self, stored: str) -> str | None:
@@ -137,14 +131,10 @@ class GGUFCheckpoint(Checkpoint):
                     f"known: {', '.join(TYPES)}"
                 )
             if int(tensor.data_offset) + int(tensor.n_bytes) > size:
-                raise CheckpointError(
-                    f"{self.path}: truncated GGUF ({name} ends past the file); fetch it again"
-                )
+                raise CheckpointError(f"{self.path}: truncated GGUF ({name} ends past the file); fetch it again")
         embedding = self._tensors.get("model.embed_tokens.weight")
         if embedding is None or "model.norm.weight" not in self._tensors:
-            raise CheckpointError(
-                f"{self.path}: it has no token_embd or output_norm; is it a whole language model?"
-            )
+            raise CheckpointError(f"{self.path}: it has no token_embd or output_norm; is it a whole language model?")
         width, heads = int(self._need("embedding_length")), int(self._need("attention.head_count"))
         kv_heads = self._get("attention.head_count_kv", heads)
         if not isinstance(kv_heads, int):
@@ -186,9 +176,7 @@ class GGUFCheckpoint(Checkpoint):
         if kind == "yarn":
             length = int(self._need("rope.scaling.original_context_length"))
             return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
-        raise CheckpointError(
-            f"{self.path}: rotary scaling {kind} is not supported; known: linear, yarn, llama3"
-        )
+        raise CheckpointError(f"{self.path}: rotary scaling {kind} is not supported; known: linear, yarn, llama3")
 
     def _llama3_scaling(self, factors: np.ndarray, config: dict[str, Any]) -> dict[str, Any]:
         """Llama 3.1 files hold the resulting divisors, not the settings: the released settings are tried and
@@ -201,12 +189,8 @@ class GGUFCheckpoint(Checkpoint):
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         }
-        if not np.allclose(
-            factors, llama3_factors(scaling, config["rope_theta"], config["head_dim"]), rtol=1e-3
-        ):
-            raise CheckpointError(
-                f"{self.path}: its rotary factors are not those of Llama 3.1; use the original model"
-            )
+        if not np.allclose(factors, llama3_factors(scaling, config["rope_theta"], config["head_dim"]), rtol=1e-3):
+            raise CheckpointError(f"{self.path}: its rotary factors are not those of Llama 3.1; use the original model")
         return scaling
 
 

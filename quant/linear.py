@@ -68,9 +68,7 @@ class Linear4bit(nn.Module):
             assert isinstance(self.nested_absmax, Tensor)
             assert isinstance(self.nested_offset, Tensor)
             assert isinstance(self.nested_code, Tensor)
-            nested = NestedScales(
-                self.nested_absmax, self.nested_offset, self.nested_code, self._nested_block
-            )
+            nested = NestedScales(self.nested_absmax, self.nested_offset, self.nested_code, self._nested_block)
         shape = (self.out_features, self.in_features)
         return NF4Tensor(self.codes, self.absmax, shape, self._block, self._source_dtype, nested)
 
@@ -84,9 +82,7 @@ class Linear4bit(nn.Module):
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
         """Moves between devices but keeps the scales in fp32: rounding them would change every weight."""
-        exact = {
-            name: getattr(self, name) for name in ("absmax", "nested_absmax", "nested_offset", "nested_code")
-        }
+        exact = {name: getattr(self, name) for name in ("absmax", "nested_absmax", "nested_offset", "nested_code")}
         super()._apply(fn, recurse)
         for name, before in exact.items():
             after = getattr(self, name)

@@ -23,9 +23,7 @@ KERNELS = ("torch", "bitsandbytes")
 _forced: list[str] = []
 
 
-def linear_nf4(
-    x: Tensor, q: NF4Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None
-) -> Tensor:
+def linear_nf4(x: Tensor, q: NF4Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """Reference product. x: `[..., in]`; q: `[out, in]`; bias: `[out]` or None; result: `x.dtype` `[...,
     out]`.
 

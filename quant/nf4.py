@@ -188,9 +188,7 @@ def to_tensors(name: str, q: NF4Tensor) -> dict[str, Tensor]:
     }
     if q.nested is not None:
         tensors[f"{name}.nested_absmax"] = q.nested.absmax
-        tensors[f"{name}.nested_quant_map"] = (
-            q.nested.code.clone()
-        )  # one map serves all: files forbid sharing
+        tensors[f"{name}.nested_quant_map"] = q.nested.code.clone()  # one map serves all: files forbid sharing
         state |= {
             "nested_blocksize": q.nested.block,
             "nested_dtype": "float32",
@@ -221,13 +219,9 @@ def from_tensors(name: str, tensors: Mapping[str, Tensor]) -> NF4Tensor:
                 block=int(state["nested_blocksize"]),
             )
     except KeyError as error:
-        raise CheckpointError(
-            f"{name}: part {error} of the 4-bit weight is missing; save the model again"
-        ) from None
+        raise CheckpointError(f"{name}: part {error} of the 4-bit weight is missing; save the model again") from None
     except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{name}: the 4-bit description is damaged ({error}); save the model again"
-        ) from None
+        raise CheckpointError(f"{name}: the 4-bit description is damaged ({error}); save the model again") from None
     count = math.prod(shape)
     if levels.shape != NF4_CODE.shape or (levels.cpu() - NF4_CODE).abs().max() > 1e-6:
         raise CheckpointError(f"{name}: its 16 levels are not those of NF4; quantise the model with NF4")
@@ -278,9 +272,7 @@ def _nest(absmax: Tensor) -> tuple[Tensor, NestedScales]:
     # A block of equal scales is all zeros once centred: bitsandbytes stores code 0, harmless with a scale of
     # 0.
     index = torch.where((nested_absmax == 0)[:, None], torch.zeros_like(index), index)
-    return index.view(-1)[:count].contiguous(), NestedScales(
-        nested_absmax, offset, dynamic_map().to(absmax.device)
-    )
+    return index.view(-1)[:count].contiguous(), NestedScales(nested_absmax, offset, dynamic_map().to(absmax.device))
 
 
 @functools.cache

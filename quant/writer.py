@@ -148,9 +148,7 @@ def _name_shards(part: Path, shards: list[list[str]], total: int) -> None:
         file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
         os.replace(part / f"{number}.shard", part / file)
         weight_map |= dict.fromkeys(names, file)
-    _write_json(
-        part / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    )
+    _write_json(part / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

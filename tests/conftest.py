@@ -11,13 +11,68 @@ from typing import Any
 
 import pytest
 
-MOLECULES = """
-C N O [He] CC CO C#C C#N C=O CCO CCN CCC CC=O C1CC1 C1CO1 COC CC#N NC=O CC(C)=O CC(=O)O
-c1ccccc1 c1ccncc1 c1ccoc1 c1cc[nH]c1 c1ccsc1 Cc1ccccc1 Oc1ccccc1 Nc1ccccc1 Fc1ccccc1 Clc1ccccc1
-C1CCCCC1 C1CCNCC1 C1COCCO1 C1CCC2CCCCC2C1 c1ccc2ccccc2c1 CC(C)(C)O CCOC(C)=O CC(N)C(=O)O C[C@H](O)CC C[C@@H](O)CC
-C/C=C/C C/C=C\\C CS(C)=O CS(C)(=O)=O C[N+](C)(C)C [Na+].[Cl-] CC(=O)[O-].[Na+] O=[N+]([O-])c1ccccc1 *CC* [NH4+]
-FC(F)(F)C ClC(Cl)Cl BrCCBr CI OB(O)c1ccccc1 C[Si](C)(C)C CP(C)C O=C1CCCN1 CN1CCC1 CCCCCCCCCC
-""".split()
+MOLECULES = [
+    "C",
+    "N",
+    "O",
+    "[He]",
+    "CC",
+    "CO",
+    "C#C",
+    "C#N",
+    "C=O",
+    "CCO",
+    "CCN",
+    "CCC",
+    "CC=O",
+    "C1CC1",
+    "C1CO1",
+    "COC",
+    "CC#N",
+    "NC=O",
+    "CC(C)=O",
+    "CC(=O)O",
+    "c1ccccc1",
+    "c1ccncc1",
+    "c1ccoc1",
+    "c1cc[nH]c1",
+    "c1ccsc1",
+    "Cc1ccccc1",
+    "Oc1ccccc1",
+    "Nc1ccccc1",
+    "Fc1ccccc1",
+    "Clc1ccccc1",
+    "C1CCCCC1",
+    "C1CCNCC1",
+    "C1COCCO1",
+    "C1CCC2CCCCC2C1",
+    "c1ccc2ccccc2c1",
+    "CC(C)(C)O",
+    "CCOC(C)=O",
+    "CC(N)C(=O)O",
+    "C[C@H](O)CC",
+    "C[C@@H](O)CC",
+    "C/C=C/C",
+    "C/C=C\\C",
+    "CS(C)=O",
+    "CS(C)(=O)=O",
+    "C[N+](C)(C)C",
+    "[Na+].[Cl-]",
+    "CC(=O)[O-].[Na+]",
+    "O=[N+]([O-])c1ccccc1",
+    "*CC*",
+    "[NH4+]",
+    "FC(F)(F)C",
+    "ClC(Cl)Cl",
+    "BrCCBr",
+    "CI",
+    "OB(O)c1ccccc1",
+    "C[Si](C)(C)C",
+    "CP(C)C",
+    "O=C1CCCN1",
+    "CN1CCC1",
+    "CCCCCCCCCC",
+]
 
 
 def truth(smiles: str) -> tuple[float, float]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mora_lite.quant.checkpoint import INDEX, open_checkpoint, sha256_of
-from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
-from mora_lite.quant.writer import SUMS, write_checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mora_lite.errors import CheckpointError, OutputError
+from mora_lite.quant.checkpoint import INDEX, open_checkpoint, sha256_of
+from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
+from mora_lite.quant.writer import SUMS, write_checkpoint
 
 NAME = "model.layers.0.mlp.gate_proj.weight"
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -79,8 +79,9 @@ def test_what_we_write_in_4_bits_is_read_again(plain: Path, tmp_path: Path, doub
 def test_a_directory_that_bitsandbytes_wrote(plain: Path, tmp_path: Path) -> None:
     """Built from bitsandbytes' own state dict, as transformers saves it."""
     functional = pytest.importorskip("bitsandbytes.functional")
-    from mora_lite.quant.writer import quantization_config
     from safetensors.torch import save_file
+
+    from mora_lite.quant.writer import quantization_config
 
     source = open_checkpoint(plain)
     weight = source.load(NAME)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mora_lite.cli import app, evaluate, info
-from mora_lite.cli.options import split_names
 
 import mora_lite
+from mora_lite.cli import app, evaluate, info
+from mora_lite.cli.options import split_names
 from mora_lite.errors import DeviceError, PackError
 from mora_lite.molecules import parse_smiles
 
@@ -299,10 +299,7 @@ def test_info_prints_all_sections(run):
 
 
 def test_nested_facts_fit_in_one_line():
-    assert (
-        info._show({"": "H100", "gib": 79.1, "flags": ["a", "b"], "x": None})
-        == "H100, gib 79.1, flags a b, x none"
-    )
+    assert info._show({"": "H100", "gib": 79.1, "flags": ["a", "b"], "x": None}) == "H100, gib 79.1, flags a b, x none"
 
 
 def test_metrics_are_a_table(capsys):

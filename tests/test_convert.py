@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from mora_lite.cli.quantize import quantize
-from mora_lite.quant.checkpoint import open_checkpoint
-from mora_lite.quant.convert import KINDS, MATRIX, quantize_checkpoint
-from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from mora_lite.cli.quantize import quantize
 from mora_lite.errors import CheckpointError, OutputError
+from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.convert import KINDS, MATRIX, quantize_checkpoint
+from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -22,9 +22,7 @@ SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=50, tie_word_embeddings=True, **SIZES)).save_pretrained(
-        tmp_path / "plain"
-    )
+    LlamaForCausalLM(LlamaConfig(vocab_size=50, tie_word_embeddings=True, **SIZES)).save_pretrained(tmp_path / "plain")
     return tmp_path / "plain"
 
 
@@ -32,9 +30,7 @@ def plain(tmp_path: Path) -> Path:
 def test_matrices_become_nf4_and_the_rest_stays(plain: Path, tmp_path: Path, double: bool) -> None:
     seen: list[tuple[int, int]] = []
     source = open_checkpoint(plain)
-    report = quantize_checkpoint(
-        source, tmp_path / "out", double, lambda done, total, name: seen.append((done, total))
-    )
+    report = quantize_checkpoint(source, tmp_path / "out", double, lambda done, total, name: seen.append((done, total)))
     out = open_checkpoint(tmp_path / "out")
     assert out.names() == source.names()
     for name in source.names():

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from mora_lite.quant.checkpoint import open_checkpoint
-from mora_lite.quant.nf4 import dequantize_nf4, quantize_nf4
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -18,6 +16,8 @@ from mora_lite.decoder import Decoder, DecoderSizes, KVCache
 from mora_lite.errors import CheckpointError
 from mora_lite.hub import resolve_base
 from mora_lite.lowrank import Branch
+from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.nf4 import dequantize_nf4, quantize_nf4
 
 TOLERANCE = 2e-4  # float32, logits of order 1; about 1e-6 is usual
 
@@ -164,9 +164,7 @@ def test_without_adapters_it_is_the_base_model_bit_for_bit(decoder: Decoder, pos
     off = tiny_branch(2, positions=positions)
     off = dataclasses.replace(off, c=torch.zeros_like(off.c))
     assert torch.equal(decoder.logits(ids, branch=off), decoder.logits(ids))
-    assert not torch.allclose(
-        decoder.logits(ids, branch=tiny_branch(2, positions=positions)), decoder.logits(ids)
-    )
+    assert not torch.allclose(decoder.logits(ids, branch=tiny_branch(2, positions=positions)), decoder.logits(ids))
 
 
 @torch.no_grad()
@@ -177,9 +175,7 @@ def test_branch_is_added_beside_the_feed_forward_block(positions: Any) -> None:
 
     def add_branch(layer: int) -> Any:
         def hook(_: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            extra = branch.scale * torch.stack(
-                [x @ a for x, a in zip(inputs[0], branch.a[:, layer], strict=True)]
-            )
+            extra = branch.scale * torch.stack([x @ a for x, a in zip(inputs[0], branch.a[:, layer], strict=True)])
             extra = extra @ branch.c[layer]
             if positions == "last":
                 extra[:, :-1] = 0

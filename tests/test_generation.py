@@ -77,9 +77,7 @@ def test_greedy_tokens_are_those_of_transformers(pair: tuple[Any, Decoder]) -> N
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_rows_of_a_batch_equal_the_rows_alone(
-    pair: tuple[Any, Decoder], branch: Branch, temperature: float
-) -> None:
+def test_rows_of_a_batch_equal_the_rows_alone(pair: tuple[Any, Decoder], branch: Branch, temperature: float) -> None:
     _, decoder = pair
     got = generate(decoder, PROMPTS, branch=branch, max_new_tokens=12, temperature=temperature, seed=4)
     for row, ids in enumerate(PROMPTS):
@@ -95,9 +93,7 @@ def test_rows_of_a_batch_equal_the_rows_alone(
     assert got != generate(decoder, PROMPTS, max_new_tokens=12, temperature=temperature, seed=4)
 
 
-def test_rows_with_the_same_prompt_differ_by_their_adapters(
-    pair: tuple[Any, Decoder], branch: Branch
-) -> None:
+def test_rows_with_the_same_prompt_differ_by_their_adapters(pair: tuple[Any, Decoder], branch: Branch) -> None:
     got = generate(pair[1], [PROMPTS[0]] * 3, branch=branch, max_new_tokens=12)
     assert len({tuple(row) for row in got}) == 3
 

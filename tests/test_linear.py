@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from mora_lite.errors import DeviceError
 from mora_lite.quant.linear import Linear4bit, choose_mode
 from mora_lite.quant.matmul import choose_kernel, force_kernel, linear_nf4, multiply
 from mora_lite.quant.nf4 import dequantize_nf4, quantize_nf4
-
-from mora_lite.errors import DeviceError
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -85,8 +85,7 @@ def test_rdkit_speaks_again_afterwards(capfd):
 
 
 @given(
-    st.text(alphabet=st.characters(max_codepoint=0x2FF), max_size=40)
-    | st.text("CNOc1()[]=#+-@%.*/\\ ", max_size=30)
+    st.text(alphabet=st.characters(max_codepoint=0x2FF), max_size=40) | st.text("CNOc1()[]=#+-@%.*/\\ ", max_size=30)
 )
 def test_any_text_gets_an_answer(text):
     parsed = parse_smiles(text)

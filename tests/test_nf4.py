@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from mora_lite.errors import CheckpointError
 from mora_lite.quant.nf4 import (
     NF4_CODE,
     STATE_KEY,
@@ -19,8 +21,6 @@ from mora_lite.quant.nf4 import (
     quantize_nf4,
     to_tensors,
 )
-
-from mora_lite.errors import CheckpointError
 
 bnb = pytest.importorskip("bitsandbytes.functional", reason="the numbers are compared with bitsandbytes")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -110,9 +110,7 @@ def test_sizes() -> None:
     weight = torch.randn(64, 64)
     assert quantize_nf4(weight).nbytes == 64 * 64 // 2 + 4 * 64
     assert quantize_nf4(weight).bits_per_weight == 4.5
-    assert quantize_nf4(torch.randn(1024, 1024), double=True).bits_per_weight == pytest.approx(
-        4.127, abs=0.01
-    )
+    assert quantize_nf4(torch.randn(1024, 1024), double=True).bits_per_weight == pytest.approx(4.127, abs=0.01)
 
 
 @pytest.mark.parametrize("double", [False, True])

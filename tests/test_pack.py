@@ -138,7 +138,7 @@ def test_one_flipped_bit_anywhere_in_the_manifest_is_found(copy: Path) -> None:
     for at in range(0, len(whole), 23):
         path.write_bytes(whole)
         flip(path, at, 1 << at % 7)
-        with pytest.raises(PackError, match="pack format|install the pack again"):
+        with pytest.raises(PackError, match=r"pack format|install the pack again"):
             open_pack(copy)
     path.write_bytes(whole)
     open_pack(copy)

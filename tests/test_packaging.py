@@ -53,9 +53,7 @@ def test_only_mora_lite_is_installed_at_the_top():
     assert text.split() == ["mora_lite"]
 
 
-@pytest.mark.parametrize(
-    "path", sources("mora_lite", "mora_lite.quant"), ids=lambda p: str(p.relative_to(ROOT))
-)
+@pytest.mark.parametrize("path", sources("mora_lite", "mora_lite.quant"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_core_never_imports_the_command_line_or_the_export(path):
     for name in imported(path):
         assert not f"{name}.".startswith(("mora_lite.cli.", "mora_lite.export."))
@@ -70,9 +68,7 @@ def test_nothing_imports_the_mapped_folders_by_their_folder_names():
 def test_nothing_reads_or_writes_pickles():
     for path in sources("mora_lite", "mora_lite.quant", "mora_lite.export", "mora_lite.cli"):
         text = path.read_text(encoding="utf-8")
-        assert not {name.split(".")[0] for name in imported(path)} & {"pickle", "dill", "joblib", "shelve"}, (
-            path
-        )
+        assert not {name.split(".")[0] for name in imported(path)} & {"pickle", "dill", "joblib", "shelve"}, path
         assert "torch.load(" not in text, path
         assert "torch.save(" not in text, path
         assert "allow_pickle=True" not in text, path

@@ -30,9 +30,7 @@ def test_each_token_but_the_first_is_predicted_once(window: int) -> None:
     ids = torch.randint(0, 10, (30,), generator=torch.Generator().manual_seed(0))
     table = torch.randn(10, 10)
     expected = -torch.log_softmax(table, 1)[ids[:-1], ids[1:]].mean().item()
-    assert perplexity(lambda piece: table[piece], ids[None], window) == pytest.approx(
-        math.exp(expected), rel=1e-5
-    )
+    assert perplexity(lambda piece: table[piece], ids[None], window) == pytest.approx(math.exp(expected), rel=1e-5)
 
 
 def test_too_little_to_predict() -> None:

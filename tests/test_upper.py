@@ -85,10 +85,7 @@ def prompt_base(decoder: Decoder, k: int, lengths: tuple[int, ...] = (21, 2, 9, 
 
 def full_answers(decoder: Decoder, a: Tensor, c: Tensor, scale: float) -> Tensor:
     """The slow way: the whole decoder over the whole prompt for each molecule, float32 [B, P, D]."""
-    rows = [
-        decoder.hidden(ids.expand(len(a), -1), branch=Branch(a, c, scale, "last"))[:, -1]
-        for ids in tiny_prompts()
-    ]
+    rows = [decoder.hidden(ids.expand(len(a), -1), branch=Branch(a, c, scale, "last"))[:, -1] for ids in tiny_prompts()]
     return torch.stack(rows, dim=1)
 
 

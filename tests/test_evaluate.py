@@ -1,0 +1,137 @@
+"""Metrics of a pack beside those of the encoder alone and of the unquantised base."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mora_lite
+from mora_lite.dataset import Dataset, Split
+from mora_lite.errors import CheckpointError, InputError, PackError
+from mora_lite.evaluate import baseline_values, evaluate_pack, unquantized
+from mora_lite.metrics import value_metrics
+from mora_lite.pack import MANIFEST, open_pack, write_manifest
+
+EXACT = {"device": "cpu", "dtype": "float32"}
+
+
+def known(dataset: Dataset, part: str | None = None) -> tuple[list[str], np.ndarray]:
+    """SMILES and the fixture pack's targets (its task `mass` has the column `size`) of a part of the split."""
+    rows = np.arange(60) if part is None else Split(0, 40, 10).rows(60)[part]
+    return [dataset.smiles[i] for i in rows], dataset.targets[rows][:, [0, 1, 0]]
+
+
+@pytest.mark.parametrize(("split", "n"), [("train", 40), ("valid", 10), ("test", 10), ("all", 60)])
+def test_metrics_are_those_of_the_predictions(pack_path, table_path, dataset, model, split: str, n: int) -> None:
+    got = evaluate_pack(pack_path, table_path, split=split, **EXACT)
+    smiles, true = known(dataset, None if split == "all" else split)
+    values = model.predict(smiles).scores.values
+    assert list(got) == ["size", "polarity", "mass"]
+    for i, row in enumerate(got.values()):
+        expected = value_metrics(values[:, i], true[:, i])
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert got["size"]["n"] == n
+    assert got["polarity"]["n"] == np.isfinite(true[:, 1]).sum()
+    assert [row["unit"] for row in got.values()] == ["", "e", "u"]
+
+
+def test_the_encoder_alone_and_the_unquantised_base_stand_beside_it(pack_path, table_path) -> None:
+    got = evaluate_pack(pack_path, table_path, split="all", **EXACT)
+    for row in got.values():
+        assert row["encoder_mae"] > 0
+        assert row["bf16_mae"] > 0
+        assert row["loss_4bit"] == pytest.approx(row["mae"] / row["bf16_mae"] - 1)
+        assert row["bf16_mae"] != row["mae"]
+
+
+def test_chosen_tasks_have_the_metrics_of_all_tasks(pack_path, table_path) -> None:
+    everything = evaluate_pack(pack_path, table_path, **EXACT)
+    some = evaluate_pack(pack_path, table_path, tasks=["mass", "polarity"], **EXACT)
+    assert list(some) == ["mass", "polarity"]
+    for name, row in some.items():
+        for kind in ("mae", "encoder_mae"):
+            assert row[kind] == pytest.approx(everything[name][kind], rel=1e-5)
+        assert row["bf16_mae"] == pytest.approx(everything[name]["bf16_mae"], rel=2e-2)
+
+
+def test_a_limit_takes_the_first_molecules(pack_path, table_path, dataset, model) -> None:
+    got = evaluate_pack(pack_path, table_path, limit=3, **EXACT)
+    smiles, true = known(dataset, "test")
+    expected = value_metrics(model.predict(smiles[:3]).scores.values[:, 0], true[:3, 0])
+    assert (got["size"]["n"], got["size"]["mae"]) == (3, pytest.approx(expected["mae"]))
+
+
+def test_another_table_is_refused_unless_all_of_it_is_asked_for(pack_path, table_path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("".join(table_path.read_text().splitlines(keepends=True)[:31]))
+    with pytest.raises(InputError, match=r"30 rows, expected 60\); use --split all for other data"):
+        evaluate_pack(pack_path, other, **EXACT)
+    assert evaluate_pack(pack_path, other, split="all", **EXACT)["size"]["n"] == 30
+
+
+def test_the_table_may_have_another_file_name_and_more_columns(pack_path, table_path, tmp_path: Path) -> None:
+    lines = table_path.read_text().splitlines()
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text("\n".join(f"{line},more" for line in lines))
+    assert evaluate_pack(pack_path, renamed, **EXACT) == evaluate_pack(pack_path, table_path, **EXACT)
+
+
+def test_a_missing_column_is_told(pack_path, table_path, tmp_path: Path) -> None:
+    text = table_path.read_text()
+    for column, words in (("polarity", "no column 'polarity'"), ("smiles", "no column 'smiles'")):
+        path = tmp_path / "without.csv"
+        path.write_text(text.replace(column, "X", 1))
+        with pytest.raises(InputError, match=words):
+            evaluate_pack(pack_path, path, **EXACT)
+    assert evaluate_pack(pack_path, path, smiles_column="X", **EXACT)["size"]["n"] == 10
+
+
+def test_without_its_base_the_comparison_is_left_out(pack_path, table_path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pack_path, tmp_path / "copy"))
+    manifest = open_pack(copy).manifest
+    write_manifest(copy, {**manifest, "base": {**manifest["base"], "name": "/nowhere"}})
+    row = evaluate_pack(copy, table_path, **EXACT)["size"]
+    assert "encoder_mae" in row
+    assert "bf16_mae" not in row
+    assert "loss_4bit" not in row
+    with pytest.raises(CheckpointError, match="neither a path nor a known base model"):
+        evaluate_pack(copy, table_path, base=Path("/nowhere"), **EXACT)
+
+
+def test_without_its_baseline_the_comparison_is_left_out(pack_path, table_path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pack_path, tmp_path / "copy"))
+    manifest = open_pack(copy).manifest
+    files = {name: entry for name, entry in manifest["files"].items() if not name.startswith("baseline")}
+    write_manifest(copy, {**manifest, "files": files})
+    assert "encoder_mae" not in evaluate_pack(copy, table_path, **EXACT)["size"]
+
+
+def test_a_damaged_pack_is_not_evaluated(pack_path, table_path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pack_path, tmp_path / "copy"))
+    (copy / MANIFEST).write_text("{}")
+    with pytest.raises(PackError, match="is damaged"):
+        evaluate_pack(copy, table_path, **EXACT)
+
+
+def test_the_unquantised_model_answers_nearly_the_same(model, base_path, dataset) -> None:
+    """Four bits cost a random base more than a trained one; what they must not do is to exchange tasks or molecules."""
+    other = unquantized(model, base_path)
+    deviation = np.array([task.deviation for task in model.tasks])
+    z, z_other = (m.score_graphs(dataset.graphs) / deviation for m in (model, other))
+    alike = np.corrcoef(z.T, z_other.T)[:3, 3:]
+    assert alike.argmax(0).tolist() == alike.argmax(1).tolist() == [0, 1, 2]
+    assert np.diag(alike).min() > 0.6
+    assert np.abs(z - z_other).max() > 1e-4
+
+
+def test_the_baseline_answers_in_the_tasks_units(pack_path, dataset) -> None:
+    chosen = mora_lite.load(pack_path, tasks=["mass"], **EXACT)
+    everything = mora_lite.load(pack_path, **EXACT)
+    values = baseline_values(everything, everything.pack.load_baseline(), dataset.graphs)
+    one = baseline_values(chosen, chosen.pack.load_baseline(), dataset.graphs)
+    assert values.shape == (60, 3)
+    np.testing.assert_allclose(one[:, 0], values[:, 2], rtol=1e-6)
+    assert (np.abs(values[:, 2] - 100) < 5 * 30).all()
