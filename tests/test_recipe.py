@@ -168,7 +168,7 @@ def test_options_win_over_the_recipe(trained_by) -> None:
         "--smiles-column",
         "S",
         "--base",
-        "/tmp/llama",
+        "models/llama",
         "--pretrain-epochs",
         "2",
         "--epochs",
@@ -179,7 +179,7 @@ def test_options_win_over_the_recipe(trained_by) -> None:
         "5",
     ]
     _, _, recipe = trained_by(QM9, *options)
-    assert (recipe.smiles, recipe.base, recipe.seed) == ("S", "/tmp/llama", 5)
+    assert (recipe.smiles, recipe.base, recipe.seed) == ("S", "models/llama", 5)
     assert (recipe.pretrain.epochs, recipe.mora.epochs) == (2, 3)
     assert recipe.pretrain.batch_size == recipe.mora.batch_size == 4
     assert recipe.pretrain.seed == recipe.mora.seed == recipe.split.seed == 5
