@@ -113,6 +113,6 @@ def _progress() -> Iterator[Callable[[str, Progress], None]]:
             bar.update(job, description=stage, total=at.n_steps, completed=at.step, text=text)
             if at.epoch_done:
                 step = f"{at.step:>6}/{at.n_steps}"
-                console.print(f"{stage:7} step {step}  valid {at.valid_error:.4f}  {text}")
+                console.print(f"{stage:7} step {step}  valid {at.valid_error:.4f}  {text}", soft_wrap=True)
 
         yield show

@@ -24,7 +24,7 @@ from .device import describe_processor, training_dtype
 from .encoder import GraphEncoder
 from .errors import InputError
 from .evaluate import evaluate_pack
-from .hub import resolve_base
+from .hub import BASES, resolve_base
 from .pack import Pack, check_free, save_pack, write_manifest
 from .recipe import Recipe
 from .scorer import Scorer
@@ -51,6 +51,7 @@ def train_pack(
     """
     check_free(out, force)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
+    base_name = recipe.base if recipe.base in BASES else base_path.name  # a path is nobody else's business
     started = time.perf_counter()
     data = read_dataset(table, recipe.smiles, [task.column for task in recipe.tasks])
     split = recipe.split_of(data.n_rows)
@@ -76,12 +77,12 @@ def train_pack(
     provenance = {
         "data": {"file": table.name, "rows": data.n_rows, "smiles_sha256": data.fingerprint},
         "split": asdict(split),
-        "recipe": recipe.as_dict(),
+        "recipe": {**recipe.as_dict(), "base": base_name},
         "trained": {"molecules": len(train), "valid_error": last.valid_error, **run_facts(device)},
         "seconds": round(time.perf_counter() - started),
         "prompt_ids": base.ids,
     }
-    source = {"name": recipe.base, "sha256": base.sha256}
+    source = {"name": base_name, "sha256": base.sha256}
     pack = save_pack(
         out,
         recipe.name,
@@ -94,12 +95,12 @@ def train_pack(
         share_upper=share_upper,
         force=force,
     )
-    return record_metrics(pack, table)
+    return record_metrics(pack, table, base_path)
 
 
-def record_metrics(pack: Pack, table: Path) -> Pack:
+def record_metrics(pack: Pack, table: Path, base: Path) -> Pack:
     """Measure the pack as it lies on disk on its test set, and write the figures into its provenance."""
-    metrics = evaluate_pack(pack.path, table)
+    metrics = evaluate_pack(pack.path, table, base=base)
     for row in metrics.values():
         row.update({name: float(f"{v:.5g}") for name, v in row.items() if isinstance(v, float)})
     pack.provenance["test"] = metrics

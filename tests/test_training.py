@@ -111,7 +111,8 @@ def test_the_pack_says_where_it_comes_from(trained: Path, folder: Path, base_pat
     values = data.subset(Split(0, 32, 4).rows(40)["train"]).targets[:, 0]
     assert pack.tasks[0].mean == pytest.approx(values.mean(), rel=1e-6)
     assert pack.tasks[0].deviation == pytest.approx(values.std(), rel=1e-6)
-    assert pack.manifest["base"]["name"] == str(base_path)
+    assert pack.manifest["base"]["name"] == base_path.name, "not the path, which is nobody else's business"
+    assert facts["recipe"]["base"] == base_path.name
 
 
 def test_predict_works_with_it(run, trained: Path, folder: Path, tmp_path: Path) -> None:
@@ -127,8 +128,8 @@ def test_predict_works_with_it(run, trained: Path, folder: Path, tmp_path: Path)
     np.testing.assert_allclose(got, model.predict([row["smiles"] for row in rows]).scores.values, rtol=1e-5)
 
 
-def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder: Path) -> None:
-    code, out, _ = run("evaluate", trained, folder / "data.csv", "--split", "test", "--json")
+def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder: Path, base_path: Path) -> None:
+    code, out, _ = run("evaluate", trained, folder / "data.csv", "--split", "test", "--json", "--base", base_path)
     assert code == 0
     metrics = json.loads(out)
     assert set(metrics) == {"size", "polar"}
