@@ -36,6 +36,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Molecules in a step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of split, weights and order.")] = None,
     device: Device = "auto",
+    unquantized: Annotated[
+        bool, typer.Option("--unquantized", help="Leave the base as it is: to measure what 4 bits cost.")
+    ] = False,
     share_upper: Annotated[
         bool, typer.Option("--share-upper", help="Keep the base's layers beside the pack, for several packs.")
     ] = False,
@@ -65,6 +68,7 @@ def train(
     else:
         raise typer.BadParameter("give a RECIPE, or at least one --target", param_hint="RECIPE")
     recipe = _override(recipe, smiles_column, base, pretrain_epochs, epochs, batch_size, seed)
+    recipe = replace(recipe, four_bit=recipe.four_bit and not unquantized)
     where = choose_device(device)
     with _progress() as show:
         pack = train_pack(recipe, data, output, where, show, share_upper=share_upper, force=force)

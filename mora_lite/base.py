@@ -59,7 +59,7 @@ class CompiledBase:
 def compile_base(path: Path, prompts: list[str], n_layers: int, *, four_bit: bool = True) -> CompiledBase:
     """Run the base model in float32 over all prompts and keep what `n_layers` adapted layers need.
 
-    four_bit: quantise its matrices to NF4 first; False is for comparisons with the unquantised model.
+    four_bit: quantise its matrices to NF4 first; False keeps those of the upper layers in bfloat16.
     """
     checkpoint = open_checkpoint(path)
     source = NF4Source(checkpoint) if four_bit else checkpoint
@@ -68,4 +68,6 @@ def compile_base(path: Path, prompts: list[str], n_layers: int, *, four_bit: boo
     compiled = compile_prompts(decoder, ids, n_layers)
     names = upper_tensor_names(checkpoint.names(), decoder.sizes, n_layers)
     weights = {name: source.load(name) for name in names}
+    if not four_bit:
+        weights = {name: w.bfloat16() if MATRIX.fullmatch(name) else w for name, w in weights.items()}
     return CompiledBase(decoder.sizes, compiled, weights, checkpoint.source_sha256, ids)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
@@ -52,7 +51,6 @@ def train_pack(
     check_free(out, force)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
     base_name = recipe.base if recipe.base in BASES else base_path.name  # a path is nobody else's business
-    started = time.perf_counter()
     data = read_dataset(table, recipe.smiles, [task.column for task in recipe.tasks])
     split = recipe.split_of(data.n_rows)
     rows = split.rows(data.n_rows)
@@ -70,7 +68,9 @@ def train_pack(
     baseline = EncoderBaseline(encoder, len(tasks))
     fit(baseline, train, valid, weights, pretrain, run / "pretrain", device, lambda p: on_progress("encoder", p))
 
-    base = compile_base(base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers)
+    base = compile_base(
+        base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers, four_bit=recipe.four_bit
+    )
     scorer = new_scorer(recipe, base, baseline, device)
     last = fit(scorer, train, valid, weights, mora, run / "mora", device, lambda p: on_progress("mora", p))
 
@@ -79,7 +79,6 @@ def train_pack(
         "split": asdict(split),
         "recipe": {**recipe.as_dict(), "base": base_name},
         "trained": {"molecules": len(train), "valid_error": last.valid_error, **run_facts(device)},
-        "seconds": round(time.perf_counter() - started),
         "prompt_ids": base.ids,
     }
     source = {"name": base_name, "sha256": base.sha256}
