@@ -41,28 +41,33 @@ def evaluate(
         int | None,
         typer.Option(min=1, metavar="N", help="Only the first so many molecules of the split.", show_default="all"),
     ] = None,
-    base: Annotated[
+    bf16: Annotated[
         Path | None,
         typer.Option(
-            help="Base model before 4 bits, to compare with: a name or a path.",
-            show_default="the pack's, if pulled",
+            metavar="PACK",
+            help="The same pack trained with --unquantized, to measure what 4 bits cost.",
+            show_default="the figure that the pack records",
         ),
     ] = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the metrics of the test set into the pack.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object for each task.")] = False,
 ) -> None:
     """Print the errors of a pack on data with known values.
 
     Beside them stand the errors of the graph encoder without a language model
-    (encoder mae) and, where the base has been pulled, of the same pack on the
-    base before 4 bits (bf16 mae).
+    (encoder mae) and of the same pack trained on the base before 4 bits
+    (bf16 mae), with the difference (loss 4bit).
 
     \b
     Examples:
     mora-lite evaluate qm9 qm9.csv.gz --split test
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     """
-    from ..evaluate import evaluate_pack
+    from ..evaluate import evaluate_pack, record_metrics
+    from ..pack import open_pack
 
+    if record and (split is not Split.TEST or limit is not None or tasks is not None):
+        raise typer.BadParameter("only the whole test set with all tasks is recorded", param_hint="--record")
     metrics = evaluate_pack(
         pack,
         data,
@@ -72,8 +77,10 @@ def evaluate(
         dtype=dtype,
         batch_size=batch_size,
         limit=limit,
-        base=base,
+        bf16=bf16,
     )
+    if record:
+        record_metrics(open_pack(pack), metrics)
     if as_json:
         import json
 
@@ -87,12 +94,13 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    table = Table("task", box=None, header_style="bold", pad_edge=False)
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values if name != "unit"))
+    table = Table("task", box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for task, values in metrics.items():
-        table.add_row(task, *(_show(values.get(name)) for name in names))
+        label = f"{task} \\[{values['unit']}]" if values.get("unit") else task
+        table.add_row(label, *(_show(values.get(name)) for name in names))
     Console().print(table)
 
 

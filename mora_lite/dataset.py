@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ import numpy as np
 
 from .errors import InputError, near_matches
 from .graph import Graphs, concatenate, featurize
+from .library import open_table
 from .molecules import parse_smiles
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -52,15 +50,15 @@ class Dataset:
 
 
 def read_dataset(path: str | Path, smiles_column: str, target_columns: Sequence[str]) -> Dataset:
-    """Read a CSV (plain or .gz). Blank cells are missing values; unreadable molecules are left out.
+    """Read a table as `mora-lite predict` does. Blank cells are missing values; unreadable molecules are left out.
 
     Raises `InputError` when the file or a column is missing, or a target is neither blank nor a number.
     """
     smiles: list[str] = []
     values: list[list[float]] = []
-    for line, row in _rows(Path(path), [smiles_column, *target_columns]):
+    for number, row in _rows(path, smiles_column, target_columns):
         smiles.append(row[0])
-        values.append([_number(cell, name, line) for cell, name in zip(row[1:], target_columns, strict=True)])
+        values.append([_number(cell, name, number) for cell, name in zip(row[1:], target_columns, strict=True)])
     if not smiles:
         raise InputError(f"{path} has no rows: a header and at least one molecule are needed")
     parts, rows = [], []
@@ -72,32 +70,25 @@ def read_dataset(path: str | Path, smiles_column: str, target_columns: Sequence[
             rows += [start + i for i in good]
     if not rows:
         raise InputError(f"no molecule of {path} could be read: is {smiles_column!r} the SMILES column?")
-    fingerprint = hashlib.sha256("\n".join(smiles).encode()).hexdigest()
+    fingerprint = hashlib.sha256("\n".join(smiles).encode(errors="surrogateescape")).hexdigest()
     targets = np.array(values, dtype=np.float32).reshape(len(values), len(target_columns))[rows]
     kept = [smiles[i] for i in rows]
     return Dataset(kept, concatenate(parts), targets, np.array(rows), len(smiles), fingerprint)
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            for name in columns:
-                if name not in header:
-                    raise InputError(f"{path} has no column {name!r}: {near_matches(name, header)}")
-            at = [header.index(name) for name in columns]
-            for row in reader:
-                if row:
-                    yield reader.line_num, [row[i] if i < len(row) else "" for i in at]
-    except (UnicodeDecodeError, OSError, EOFError, zlib.error, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV text in UTF-8: {error}") from None
+def _rows(path: str | Path, smiles_column: str, target_columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Row number from 1, then the cells of the SMILES and the targets; a record with too many cells has none."""
+    with open_table(path, smiles_column) as table:
+        for name in target_columns:
+            if name not in table.columns:
+                raise InputError(f"{path} has no column {name!r}: {near_matches(name, table.columns)}")
+        at = [table.smiles_index, *(table.columns.index(name) for name in target_columns)]
+        rows = (row for chunk in table.chunks(4096) for row in chunk)
+        for number, row in enumerate(rows, start=1):
+            yield number, [""] * len(at) if row.fault else [row.cells[i] for i in at]
 
 
-def _number(cell: str, column: str, line: int) -> float:
+def _number(cell: str, column: str, row: int) -> float:
     if not cell.strip():
         return float("nan")
     try:
@@ -105,7 +96,7 @@ def _number(cell: str, column: str, line: int) -> float:
     except ValueError:
         value = float("inf")
     if abs(value) > LARGEST:  # NaN passes: it is how many programs write a missing value
-        raise InputError(f"line {line}, column {column!r}: got {cell!r}, expected a number or a blank")
+        raise InputError(f"row {row}, column {column!r}: got {cell!r}, expected a number or a blank")
     return value
 
 

@@ -37,6 +37,7 @@ class DeviceError(MoraLiteError):
 def near_matches(got: str, known: Iterable[str]) -> str:
     """Words for an error message: the names nearest to `got`, then all that are known."""
     known = sorted(known)
-    near = difflib.get_close_matches(got, known, n=3, cutoff=0.5)
+    plain = {name.lower(): name for name in known}
+    near = [plain[name] for name in difflib.get_close_matches(got.lower(), plain, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{hint}known: {', '.join(known) if known else 'none'}"

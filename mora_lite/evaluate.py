@@ -1,4 +1,4 @@
-"""A pack's error on data with known values, beside the encoder-only baseline and beside the unquantised base model."""
+"""A pack's error on data with known values, beside the encoder-only baseline and beside what no quantisation gives."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import compile_base
 from .baseline import EncoderBaseline
 from .dataset import Dataset, Split, read_dataset
-from .errors import CheckpointError, InputError, PackError
+from .errors import InputError, PackError
 from .graph import Graphs
-from .hub import resolve_base
 from .metrics import value_metrics
 from .model import Model, load
+from .pack import Pack, write_manifest
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -32,17 +31,17 @@ def evaluate_pack(
     dtype: str = "auto",
     batch_size: int | None = None,
     limit: int | None = None,
-    base: Path | None = None,
+    bf16: str | Path | None = None,
     smiles_column: str | None = None,
 ) -> Metrics:
     """Task name -> metrics.
 
-    `unit`, `n`, `mae`, `rmse`, `r2` of the pack; `encoder_mae`, of the encoder-only baseline; and
-    `bf16_mae`, of the same adapter on the unquantised base in bfloat16, with `loss_4bit` = mae / bf16_mae - 1.
+    `unit`, `n`, `mae`, `rmse`, `r2` of the pack; `encoder_mae`, of the encoder-only baseline; and `bf16_mae`, of a pack
+    trained the same way on the unquantised base in bfloat16, with `loss_4bit` = mae / bf16_mae - 1.
 
-    split: `train`, `valid`, `test` by the split that the pack records, or `all`. base: the unquantised base model; None
-    looks in the cache and leaves the comparison out when it is not there. Raises `InputError` when the table is not the
-    one that the pack was split by, or lacks a column.
+    split: `train`, `valid`, `test` by the split that the pack records, or `all`. bf16: the pack to compare with, as
+    `mora-lite train --unquantized` makes it; None takes the figure that the pack records for its whole test set, if it
+    records one. Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
     model = load(pack, device=device, dtype=dtype, tasks=tasks)
     facts = model.pack.provenance
@@ -53,17 +52,41 @@ def evaluate_pack(
     if limit is not None:
         part = part.subset(part.rows[:limit])
 
+    def mae(values: np.ndarray) -> list[Any]:
+        return [value_metrics(values[:, i], part.targets[:, i])["mae"] for i in range(len(model.tasks))]
+
     predicted = model.score_graphs(part.graphs, batch_size)
-    results: Metrics = {}
-    for i, task in enumerate(model.tasks):
-        results[task.name] = {"unit": task.unit, **value_metrics(predicted[:, i], part.targets[:, i])}
-    for name, values in other_models(model, part.graphs, base).items():
-        for i, task in enumerate(model.tasks):
-            results[task.name][f"{name}_mae"] = value_metrics(values[:, i], part.targets[:, i])["mae"]
+    results: Metrics = {
+        task.name: {"unit": task.unit, **value_metrics(predicted[:, i], part.targets[:, i])}
+        for i, task in enumerate(model.tasks)
+    }
+    beside: dict[str, list[Any]] = {}
+    with suppress(PackError):  # a pack may come without its baseline
+        beside["encoder_mae"] = mae(baseline_values(model, model.pack.load_baseline(), part.graphs))
+    if bf16 is not None:
+        names = [task.name for task in model.tasks]
+        other = load(bf16, device=device, dtype="bfloat16", tasks=names)
+        beside["bf16_mae"] = mae(other.score_graphs(part.graphs, batch_size))
+    elif split == "test" and limit is None and "test" in facts:
+        beside["bf16_mae"] = [facts["test"][task.name].get("bf16_mae") for task in model.tasks]
+    for name, values in beside.items():
+        for row, value in zip(results.values(), values, strict=True):
+            if value is not None:
+                row[name] = value
     for row in results.values():
-        if row.get("bf16_mae"):
+        if row["mae"] is not None and row.get("bf16_mae"):
             row["loss_4bit"] = row["mae"] / row["bf16_mae"] - 1
     return results
+
+
+def record_metrics(pack: Pack, metrics: Metrics) -> None:
+    """Write the metrics of the whole test set into the pack's provenance, to five significant digits."""
+    rounded = {
+        task: {name: float(f"{v:.5g}") if isinstance(v, float) else v for name, v in row.items()}
+        for task, row in metrics.items()
+    }
+    pack.provenance["test"] = rounded
+    write_manifest(pack.path, pack.manifest)
 
 
 def choose_rows(table: Dataset, split: str, facts: dict[str, Any], pack: str, path: Path) -> Dataset:
@@ -78,21 +101,6 @@ def choose_rows(table: Dataset, split: str, facts: dict[str, Any], pack: str, pa
     return table.subset(Split(**facts["split"]).rows(table.n_rows)[split])
 
 
-def other_models(model: Model, graphs: Graphs, base: Path | None) -> dict[str, np.ndarray]:
-    """Values float32 `[B, P]` of what the pack is compared with: `encoder` and `bf16`, where they can be had."""
-    found = {}
-    with suppress(PackError):  # a pack may come without its baseline
-        found["encoder"] = baseline_values(model, model.pack.load_baseline(), graphs)
-    try:
-        path = resolve_base(base if base is not None else model.pack.base)
-    except CheckpointError:
-        if base is not None:
-            raise
-        return found
-    found["bf16"] = unquantized(model, path).score_graphs(graphs)
-    return found
-
-
 def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> np.ndarray:
     """Values of the encoder-only baseline in the tasks' units, float32 `[B, P]`."""
     at = [model.pack.tasks.index(task) for task in model.tasks]
@@ -105,15 +113,3 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
         with torch.inference_mode(), cast:
             parts.append(baseline(batch)[: len(rows), at].float().cpu().numpy())
     return model.in_units(np.concatenate(parts))
-
-
-def unquantized(model: Model, base: Path) -> Model:
-    """The same adapter on the base model's weights as they were before NF4, in bfloat16."""
-    k = model.pack.sizes.adapted_layers
-    prompts = [task.prompt for task in model.tasks]
-    compiled = compile_base(base, prompts, k, four_bit=False)
-    scorer = model.pack.load_scorer(torch.bfloat16)
-    scorer.select([model.pack.tasks.index(task) for task in model.tasks])
-    scorer.prompts = compiled.prompts
-    scorer.upper = compiled.upper(k, torch.bfloat16)
-    return Model(model.pack, scorer.to(model.device).eval(), model.tasks, torch.bfloat16)

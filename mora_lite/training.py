@@ -22,9 +22,9 @@ from .dataset import Dataset, read_dataset
 from .device import describe_processor, training_dtype
 from .encoder import GraphEncoder
 from .errors import InputError
-from .evaluate import evaluate_pack
+from .evaluate import evaluate_pack, record_metrics
 from .hub import BASES, resolve_base
-from .pack import Pack, check_free, save_pack, write_manifest
+from .pack import Pack, check_free, save_pack
 from .recipe import Recipe
 from .scorer import Scorer
 from .tasks import Task
@@ -94,16 +94,7 @@ def train_pack(
         share_upper=share_upper,
         force=force,
     )
-    return record_metrics(pack, table, base_path)
-
-
-def record_metrics(pack: Pack, table: Path, base: Path) -> Pack:
-    """Measure the pack as it lies on disk on its test set, and write the figures into its provenance."""
-    metrics = evaluate_pack(pack.path, table, base=base)
-    for row in metrics.values():
-        row.update({name: float(f"{v:.5g}") for name, v in row.items() if isinstance(v, float)})
-    pack.provenance["test"] = metrics
-    write_manifest(pack.path, pack.manifest)
+    record_metrics(pack, evaluate_pack(pack.path, table, device=str(device)))
     return pack
 
 
