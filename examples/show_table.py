@@ -18,14 +18,22 @@ def main(path: str) -> None:
     table.add_column(header[0], no_wrap=True)
     for name in header[smiles + 1 : status]:
         # The unit goes under the name: eight tasks side by side then need 80 characters.
-        table.add_column(name.replace(" [", "\n\\["), justify="right", no_wrap=True)
+        table.add_column(name.replace(" [", "\n\\[").replace("cal/", "cal/\n"), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row[0], *(f"{float(cell):.4g}" if cell else "-" for cell in row[smiles + 1 : status]))
+        table.add_row(row[0], *(shorten(cell) for cell in row[smiles + 1 : status]))
     console = Console(highlight=False)
     console.print(table)
     for row in rows:
         if row[status] != "ok":
             console.print(f"{row[0]} ({row[smiles]}): {row[status]}, {row[error]}", markup=False)
+
+
+def shorten(cell: str) -> str:
+    """Four decimals below 1, four digits above."""
+    if not cell:
+        return "-"
+    value = float(cell)
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

@@ -69,5 +69,7 @@ def compile_base(path: Path, prompts: list[str], n_layers: int, *, four_bit: boo
     names = upper_tensor_names(checkpoint.names(), decoder.sizes, n_layers)
     weights = {name: source.load(name) for name in names}
     if not four_bit:
-        weights = {name: w.bfloat16() if isinstance(w, Tensor) and MATRIX.fullmatch(name) else w for name, w in weights.items()}
+        for name, weight in weights.items():
+            if isinstance(weight, Tensor) and MATRIX.fullmatch(name):
+                weights[name] = weight.bfloat16()
     return CompiledBase(decoder.sizes, compiled, weights, checkpoint.source_sha256, ids)
