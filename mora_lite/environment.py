@@ -53,11 +53,11 @@ def _describe_versions() -> dict[str, str]:
 def _describe_devices() -> dict[str, Any]:
     import torch
 
-    from .device import autocast_dtype, choose_device, cpu_flags
+    from .device import autocast_dtype, choose_device, cpu_flags, cpu_name
 
     flags = [flag for flag in _FAST_FLAGS if flag in cpu_flags()]
     devices: dict[str, Any] = {
-        "cpu": {"": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "flags": flags}
+        "cpu": {"": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "flags": flags}
     }
     for i in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(i)
@@ -69,17 +69,6 @@ def _describe_devices() -> dict[str, Any]:
     chosen = choose_device("auto")
     devices["auto"] = {"": str(chosen), "dtype": str(autocast_dtype(chosen)).removeprefix("torch.")}
     return devices
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _describe_packs() -> dict[str, Any]:
