@@ -126,11 +126,3 @@ class Hypernet(nn.Module):
         for block in self.blocks:
             x = block(x, tokens)
         return self.head(self.norm(x)).unflatten(-1, (self.model_width, self.rank))
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Trainable numbers in `module`."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-__all__ = ["Hypernet", "Tokens", "count_parameters", "segment_attention"]

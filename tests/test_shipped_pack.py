@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import mora_lite
+from mora_lite.base import NF4Source
+from mora_lite.decoder import Decoder
+from mora_lite.errors import CheckpointError
+from mora_lite.graph import featurize
+from mora_lite.hub import resolve_base
+from mora_lite.lowrank import Branch
 from mora_lite.model import Model
+from mora_lite.molecules import parse_smiles
 from mora_lite.pack import SHIPPED, list_packs, open_pack
+from mora_lite.quant.checkpoint import open_checkpoint
 
 # Hartree, from QM9: HOMO, LUMO, gap.
 KNOWN = {
@@ -93,3 +102,23 @@ def test_its_own_record_keeps_what_the_project_promises() -> None:
 def test_shipped_packs_are_small() -> None:
     assert "qm9" in [pack.name for pack in list_packs()]
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 40 * 2**20
+
+
+def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
+    """The compiled prompts and upper layers leave nothing out: all 30 layers, all tokens, one molecule at a time."""
+    try:
+        base = resolve_base(qm9.pack.base)
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    decoder = Decoder.from_checkpoint(NF4Source(open_checkpoint(base)))
+    scorer = qm9.scorer
+    graphs = featurize([parse_smiles(smiles).mol for smiles in ("CC(C)=O", "c1ccoc1")])
+    with torch.inference_mode():
+        batch = graphs.batch()
+        a = scorer.adapt(batch)
+        fast = scorer(batch)
+        for at, ids in enumerate(qm9.pack.provenance["prompt_ids"]):
+            branch = Branch(a, scorer.c, scorer.scale, "last")
+            hidden = decoder.hidden(torch.tensor([ids] * 2), branch=branch)[:, -1:]
+            whole = (hidden * scorer.readout[at]).sum(-1)[:, 0] + scorer.offset[at]
+            torch.testing.assert_close(fast[:, at], whole, rtol=1e-4, atol=1e-4)
