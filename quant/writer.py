@@ -131,8 +131,8 @@ def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]],
 
 def _flush(part: Path, shards: list[list[str]], held: dict[str, Tensor]) -> None:
     file = part / f"{len(shards)}.shard"
-    file.touch()  # safetensors would make it readable by its owner only
     save_file(held, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors makes it readable by its owner only
     shards.append(list(held))
 
 

@@ -42,6 +42,7 @@ def test_matrices_become_nf4_and_the_rest_stays(plain: Path, tmp_path: Path, dou
         else:
             assert isinstance(after, torch.Tensor)
             assert torch.equal(before, after)
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in (tmp_path / "out").iterdir()), "others may read it"
     assert report.matrices == 14
     assert list(report.relative_error) == list(KINDS)
     assert all(0.005 < error < 0.015 for error in report.relative_error.values())
