@@ -129,8 +129,7 @@ class GraphBatch:
     def rounded(self, multiple: int = 128) -> GraphBatch:
         """Padded to a multiple of atoms, so that few sizes occur.
 
-        On CPUs the bfloat16 products are compiled for each new size they meet: a training step on 512 molecules took
-        seven times longer when every batch brought its own number of atoms.
+        On CPUs the bfloat16 products are compiled for each new size they meet (docs/benchmarks.md has what it costs).
         """
         return self.padded((len(self.atoms) // multiple + 1) * multiple, len(self.bonds))
 
