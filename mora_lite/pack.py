@@ -29,6 +29,7 @@ from .decoder import DecoderSizes, Mode
 from .encoder import GraphEncoder
 from .errors import OutputError, PackError, near_matches
 from .graph import ATOM_FIELDS, BOND_FIELDS
+from .quant.checkpoint import sha256_of
 from .quant.nf4 import NF4Tensor, from_tensors, to_tensors
 from .scorer import AdapterSizes, Scorer
 from .tasks import Task
@@ -128,7 +129,7 @@ def open_pack(name_or_path: str | Path) -> Pack:
         file = pack.file(name)
         if name != Path(name).name or not file.is_file():
             raise PackError(f"pack {pack.name}: {name} is missing from {path}; install the pack again")
-        if file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:
+        if file.stat().st_size != entry["bytes"] or sha256_of(file) != entry["sha256"]:
             raise PackError(f"pack {pack.name}: {file} is damaged (its SHA-256 is wrong); install the pack again")
     return pack
 
@@ -223,9 +224,9 @@ def _write_files(
         weights = {n: p.detach().half() for n, p in baseline.named_parameters()}
         _save(weights, part / "baseline.safetensors")
     _save(split_nf4(upper_weights), part / "upper.safetensors")
-    upper = part / f"upper-{_sha256(part / 'upper.safetensors')[:12]}.safetensors"
+    upper = part / f"upper-{sha256_of(part / 'upper.safetensors')[:12]}.safetensors"
     os.replace(part / "upper.safetensors", upper)
-    files = {f.name: {"sha256": _sha256(f), "bytes": f.stat().st_size} for f in sorted(part.iterdir())}
+    files = {f.name: {"sha256": sha256_of(f), "bytes": f.stat().st_size} for f in sorted(part.iterdir())}
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -299,14 +300,6 @@ def _manifest_sha256(manifest: dict[str, Any]) -> str:
     """Of the content in a fixed form, itself left out, so that line ends and spaces do not matter."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
