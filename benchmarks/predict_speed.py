@@ -99,7 +99,7 @@ def time_library(table_path: Path, work: Path, args: argparse.Namespace) -> dict
     for i in range(args.repeats):
         started = time.perf_counter()
         with open_table(table_path) as table:
-            columns = output_columns(table.columns, model.tasks)
+            columns = output_columns(table.columns, model)
             with TableWriter(work / f"library-{i}.csv", columns) as writer:
                 summary = predict_table(table, writer, model)
         runs.append(time.perf_counter() - started)

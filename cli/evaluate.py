@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import BatchSize, Device, Dtype, Tasks, split_names
+from .options import BatchSize, Confidence, Device, Dtype, Tasks, split_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,18 +49,27 @@ def evaluate(
             show_default="the figure that the pack records",
         ),
     ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Also by similarity to training, by domain, by scaffold; calibration.")
+    ] = False,
+    confidence: Confidence = 0.9,
+    smiles_column: Annotated[
+        str | None, typer.Option(help="The SMILES column.", show_default="as in the pack's training table")
+    ] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the metrics of the test set into the pack.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: one object for each task.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: figures and tables of each task.")] = False,
 ) -> None:
     """Print the errors of a pack on data with known values.
 
-    Beside them stand the errors of the graph encoder without a language model
-    (encoder mae) and of the same pack trained on the base before 4 bits
-    (bf16 mae), with the difference (loss 4bit).
+    Values: n, mae, rmse, r2, the share of true values inside their interval,
+    and the intervals' mean width. Classes: n, positives, roc auc, pr auc,
+    brier and ece (calibration error). Beside them stand the graph encoder
+    without a language model (encoder ...) and, where it was measured, the same
+    pack trained on the base before 4 bits (bf16 mae, loss 4bit).
 
     \b
     Examples:
-    mora-lite evaluate qm9 qm9.csv.gz --split test
+    mora-lite evaluate admet mine.csv --split all --tasks logS --tables
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     """
     from ..evaluate import evaluate_pack, record_metrics
@@ -68,7 +77,7 @@ def evaluate(
 
     if record and (split is not Split.TEST or limit is not None or tasks is not None):
         raise typer.BadParameter("only the whole test set with all tasks is recorded", param_hint="--record")
-    metrics = evaluate_pack(
+    found = evaluate_pack(
         pack,
         data,
         split=split.value,
@@ -78,33 +87,41 @@ def evaluate(
         batch_size=batch_size,
         limit=limit,
         bf16=bf16,
+        smiles_column=smiles_column,
+        confidence=confidence,
     )
     if record:
-        record_metrics(open_pack(pack), metrics)
+        record_metrics(open_pack(pack), found)
     if as_json:
         import json
 
-        typer.echo(json.dumps(metrics, indent=2))
+        typer.echo(json.dumps({"figures": found.figures, "tables": found.tables}, indent=2))
     else:
-        print_metrics(metrics)
+        print_evaluation(found.figures, found.tables if tables else {})
 
 
-def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """A table on stdout: a row for each task, a column for each metric that any task has."""
+def print_evaluation(figures: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Mapping[str, Any]] = {}) -> None:
+    """On stdout: a table of the values, one of the classes, then the tables of each task."""
     from rich.console import Console
-    from rich.table import Table
 
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values if name != "unit"))
-    table = Table("task", box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    for task, values in metrics.items():
-        label = f"{task} \\[{values['unit']}]" if values.get("unit") else task
-        table.add_row(label, *(_show(values.get(name)) for name in names))
-    Console().print(table)
+    from .tables import print_rows
+
+    console = Console(highlight=False)
+    classes = [name for name, found in figures.items() if "roc_auc" in found]
+    for title, names in (("values", [n for n in figures if n not in classes]), ("classes", classes)):
+        rows = [{"task": _label(name, figures[name])} | _without(figures[name], "unit") for name in names]
+        if rows:
+            print_rows(title, rows, console)
+    for task, named in tables.items():
+        for name, rows in named.items():
+            if rows:
+                console.print()
+                print_rows(f"{_label(task, figures[task])}, {name.replace('_', ' ')}", rows, console)
 
 
-def _show(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value)
+def _label(task: str, found: Mapping[str, Any]) -> str:
+    return f"{task} [{found['unit']}]" if found.get("unit") else task
+
+
+def _without(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if key != name}

@@ -25,6 +25,9 @@ BatchSize = Annotated[
 Dtype = Annotated[
     str, typer.Option(metavar="TYPE", help="auto, float32, bfloat16 or float16; float32 is exact and slower.")
 ]
+Confidence = Annotated[
+    float, typer.Option(metavar="P", help="Share of true values that the intervals X_lo to X_hi are to hold.")
+]
 
 
 def split_names(text: str | None) -> list[str] | None:

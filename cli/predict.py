@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import BatchSize, Device, Dtype, Tasks, split_names
+from .options import BatchSize, Confidence, Device, Dtype, Tasks, split_names
 
 if TYPE_CHECKING:
     from ..library import Table
@@ -44,14 +44,17 @@ def predict(
     device: Device = "auto",
     batch_size: BatchSize = None,
     dtype: Dtype = "auto",
+    confidence: Confidence = 0.9,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Score every molecule of a table.
 
     Writes one row for each row of INPUT, in order, with all its columns, then
-    a column for each task with its unit, then status (ok, empty, unparsable,
-    too_large, malformed, not_finite) and error. A bad molecule is a row with
-    a status, never the end of the run.
+    a column for each task: a value with its unit and interval (X_lo, X_hi),
+    or the probability of a yes; then similarity to the nearest training
+    molecule and in_domain; then status (ok, empty, unparsable, too_large,
+    malformed, not_finite) and error. A bad molecule is a row with a status,
+    never the end of the run.
 
     \b
     Examples:
@@ -72,9 +75,9 @@ def predict(
         for notice in table.notices:
             typer.echo(f"note: {notice}", err=True)
         started = time.perf_counter()
-        model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks))
+        model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks), confidence=confidence)
         load_seconds = time.perf_counter() - started
-        columns = output_columns(table.columns, model.tasks)
+        columns = output_columns(table.columns, model)
         with (
             TableWriter(target, columns, source=table_path, force=force) as writer,
             _bar(table) as on_progress,

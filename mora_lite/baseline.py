@@ -19,9 +19,10 @@ class EncoderBaseline(nn.Module):
         super().__init__()
         self.encoder = encoder
         width = encoder.width
+        self.dropout = nn.Dropout(0.0)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, n_tasks))
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """-> z-scores `[B, P]`."""
         _, molecule = self.encoder(batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs)
-        return self.head(molecule)
+        return self.head(self.dropout(molecule))

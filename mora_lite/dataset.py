@@ -1,10 +1,10 @@
-"""Training and evaluation data: molecules as graphs, targets as columns, a split that anyone can repeat."""
+"""Training and evaluation data: molecules as graphs, targets as columns."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,10 @@ from .library import open_table
 from .molecules import parse_smiles
 
 LARGEST = float(np.finfo(np.float32).max)
+CLASS_WORDS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "active", "positive", "pos"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "inactive", "negative", "neg"), 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Dataset:
     graphs: `N` molecules. targets: float32 `[N, P]`, in each task's own unit, NaN where there is no value.
     rows: int64 `[N]`, row of each molecule in the table, counted from 0. n_rows: rows of the table.
     fingerprint: SHA-256 of the SMILES column, to recognise the same table again.
+    marks: cells of the split column, one for every row of the table; empty if none was asked for.
+    unreadable: row of the table, counted from 0 -> its SMILES, for the molecules left out.
     """
 
     smiles: list[str]
@@ -32,99 +38,100 @@ class Dataset:
     rows: np.ndarray
     n_rows: int
     fingerprint: str
+    marks: list[str] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def subset(self, table_rows: np.ndarray) -> Dataset:
         """The molecules at these rows of the table, in the table's order; unreadable rows fall out."""
-        at = np.flatnonzero(np.isin(self.rows, table_rows))
-        return Dataset(
-            [self.smiles[i] for i in at],
-            self.graphs.select(at),
-            self.targets[at],
-            self.rows[at],
-            self.n_rows,
-            self.fingerprint,
+        return self.at(np.flatnonzero(np.isin(self.rows, table_rows)))
+
+    def at(self, positions: np.ndarray) -> Dataset:
+        """The molecules at these positions, int64, among the `N`."""
+        return replace(
+            self,
+            smiles=[self.smiles[i] for i in positions],
+            graphs=self.graphs.select(positions),
+            targets=self.targets[positions],
+            rows=self.rows[positions],
         )
 
 
-def read_dataset(path: str | Path, smiles_column: str, target_columns: Sequence[str]) -> Dataset:
+def read_dataset(
+    path: str | Path, smiles_column: str, target_columns: Sequence[str], split_column: str | None = None
+) -> Dataset:
     """Read a table as `mora-lite predict` does. Blank cells are missing values; unreadable molecules are left out.
 
-    Raises `InputError` when the file or a column is missing, or a target is neither blank nor a number.
+    A column of words such as yes and no (`CLASS_WORDS`, any case; 0, 1 and blanks may stand between them) is read as 1
+    and 0. split_column: column whose cells become `Dataset.marks`.
+
+    Raises `InputError` when the file or a column is missing, or a target is neither blank nor a number nor such a word.
     """
     smiles: list[str] = []
     values: list[list[float]] = []
-    for number, row in _rows(path, smiles_column, target_columns):
+    marks: list[str] = []
+    words: dict[str, tuple[int, str]] = {}  # column -> the first row that says it in a word, from 1, and the word
+    n_targets = len(target_columns)
+    for number, row in _rows(path, smiles_column, [*target_columns, *([split_column] if split_column else [])]):
         smiles.append(row[0])
-        values.append([_number(cell, name, number) for cell, name in zip(row[1:], target_columns, strict=True)])
+        cells = zip(row[1 : n_targets + 1], target_columns, strict=True)
+        values.append([_number(cell, name, number, words) for cell, name in cells])
+        marks += row[n_targets + 1 :]
     if not smiles:
         raise InputError(f"{path} has no rows: a header and at least one molecule are needed")
+    targets = np.array(values, dtype=np.float32).reshape(len(values), n_targets)
+    _check_words(targets, target_columns, words)
     parts, rows = [], []
+    unreadable: dict[int, str] = {}
     for start in range(0, len(smiles), 4096):
         parsed = [parse_smiles(text) for text in smiles[start : start + 4096]]
         good = [i for i, p in enumerate(parsed) if p.mol is not None]
         if good:
             parts.append(featurize([parsed[i].mol for i in good]))
             rows += [start + i for i in good]
+        unreadable |= {start + i: smiles[start + i] for i, p in enumerate(parsed) if p.mol is None}
     if not rows:
         raise InputError(f"no molecule of {path} could be read: is {smiles_column!r} the SMILES column?")
     fingerprint = hashlib.sha256("\n".join(smiles).encode(errors="surrogateescape")).hexdigest()
-    targets = np.array(values, dtype=np.float32).reshape(len(values), len(target_columns))[rows]
     kept = [smiles[i] for i in rows]
-    return Dataset(kept, concatenate(parts), targets, np.array(rows), len(smiles), fingerprint)
+    return Dataset(kept, concatenate(parts), targets[rows], np.array(rows), len(smiles), fingerprint, marks, unreadable)
 
 
-def _rows(path: str | Path, smiles_column: str, target_columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Row number from 1, then the cells of the SMILES and the targets; a record with too many cells has none."""
+def _rows(path: str | Path, smiles_column: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Row number from 1, then the cells of the SMILES and of the columns; a record with too many cells has none."""
     with open_table(path, smiles_column) as table:
-        for name in target_columns:
+        for name in columns:
             if name not in table.columns:
                 raise InputError(f"{path} has no column {name!r}: {near_matches(name, table.columns)}")
-        at = [table.smiles_index, *(table.columns.index(name) for name in target_columns)]
+        at = [table.smiles_index, *(table.columns.index(name) for name in columns)]
         rows = (row for chunk in table.chunks(4096) for row in chunk)
         for number, row in enumerate(rows, start=1):
             yield number, [""] * len(at) if row.fault else [row.cells[i] for i in at]
 
 
-def _number(cell: str, column: str, row: int) -> float:
+def _number(cell: str, column: str, row: int, words: dict[str, tuple[int, str]]) -> float:
+    """The cell's value; a class word is noted in `words`, for only the whole column shows whether it may stand."""
     if not cell.strip():
         return float("nan")
     try:
         value = float(cell)
     except ValueError:
-        value = float("inf")
+        value = CLASS_WORDS.get(cell.strip().lower(), float("inf"))
+        words.setdefault(column, (row, cell))
     if abs(value) > LARGEST:  # NaN passes: it is how many programs write a missing value
         raise InputError(f"row {row}, column {column!r}: got {cell!r}, expected a number or a blank")
     return value
 
 
-@dataclass(frozen=True)
-class Split:
-    """A seeded random split by row number of the table.
-
-    Unreadable rows take part, so that no chemistry is needed to repeat it.
-
-    train, valid: numbers of rows; the rest is the test set.
-    """
-
-    seed: int
-    train: int
-    valid: int
-    kind: str = "random"
-
-    def rows(self, n_rows: int) -> dict[str, np.ndarray]:
-        """int64 row numbers of `train`, `valid` and `test`, each ascending.
-
-        The permutation is NumPy's `Generator(PCG64(seed)).permutation`, whose stream NumPy keeps between versions.
-        """
-        if self.train < 1 or self.valid < 1 or self.train + self.valid >= n_rows:
+def _check_words(targets: np.ndarray, columns: Sequence[str], words: dict[str, tuple[int, str]]) -> None:
+    """Raises `InputError` if a column has class words and numbers other than 0 and 1."""
+    for column, (row, cell) in words.items():
+        values = targets[:, columns.index(column)]
+        other = np.flatnonzero(~np.isnan(values) & (values != 0) & (values != 1))
+        if len(other):
             raise InputError(
-                f"split: got {self.train} training and {self.valid} validation rows of {n_rows}; "
-                "each of train, valid and test needs one row at least"
+                f"row {row}, column {column!r}: got {cell!r}, expected a number or a blank, as in row {other[0] + 1} "
+                f"({values[other[0]]:g}); words for yes and no stand only beside 0, 1 and blanks"
             )
-        order = np.random.Generator(np.random.PCG64(self.seed)).permutation(n_rows)
-        ends = self.train, self.train + self.valid
-        parts = order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :]
-        return {name: np.sort(part) for name, part in zip(("train", "valid", "test"), parts, strict=True)}

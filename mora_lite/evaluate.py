@@ -1,9 +1,9 @@
-"""A pack's error on data with known values, beside the encoder-only baseline and beside what no quantisation gives."""
+"""A pack's figures on data with known values: beside the encoder alone, and by scaffold and by distance to training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,36 @@ import numpy as np
 import torch
 
 from .baseline import EncoderBaseline
-from .dataset import Dataset, Split, read_dataset
-from .errors import InputError, PackError
+from .breakdown import by_domain, by_scaffold, by_similarity, scaffolds
+from .calibrate import molecule_bits
+from .checks import merge_duplicates
+from .dataset import Dataset, read_dataset
+from .errors import InputError
 from .graph import Graphs
-from .metrics import value_metrics
-from .model import Model, load
+from .metrics import calibration_table, class_metrics, coverage, value_metrics
+from .model import Model, Scores, load
 from .pack import Pack, write_manifest
+from .splits import Split, split_rows
+from .tasks import Task
 
-Metrics = dict[str, dict[str, Any]]
+Figures = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """figures: task name -> its figures on all molecules. tables: task name -> name of a table -> its rows.
+
+    Figures of a value: `unit`, `n`, `mae`, `rmse`, `r2`, `inside` (share of true values within their interval) and
+    `mean_width`; of a class: `n`, `positives`, `roc_auc`, `pr_auc`, `brier`, `ece`. Of both, where the pack has a
+    baseline, `encoder_mae` or `encoder_roc_auc`: the graph encoder alone. `bf16_mae`: of a pack trained the same way on
+    the unquantised base, with `loss_4bit` = mae / bf16_mae - 1.
+
+    Tables: `by_similarity` to the nearest training molecule, `by_domain`, `by_scaffold`, and `calibration` of classes.
+    """
+
+    figures: dict[str, Figures]
+    tables: dict[str, dict[str, Rows]]
 
 
 def evaluate_pack(
@@ -33,76 +55,146 @@ def evaluate_pack(
     limit: int | None = None,
     bf16: str | Path | None = None,
     smiles_column: str | None = None,
-) -> Metrics:
-    """Task name -> metrics.
-
-    `unit`, `n`, `mae`, `rmse`, `r2` of the pack; `encoder_mae`, of the encoder-only baseline; and `bf16_mae`, of a pack
-    trained the same way on the unquantised base in bfloat16, with `loss_4bit` = mae / bf16_mae - 1.
+    confidence: float = 0.9,
+) -> Evaluation:
+    """Score the molecules of one part of a table and compare.
 
     split: `train`, `valid`, `test` by the split that the pack records, or `all`. bf16: the pack to compare with, as
     `mora-lite train --unquantized` makes it; None takes the figure that the pack records for its whole test set, if it
     records one. Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
-    model = load(pack, device=device, dtype=dtype, tasks=tasks)
+    model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     facts = model.pack.provenance
-    column = smiles_column or facts["recipe"]["smiles"]
     columns = {task["name"]: task["column"] for task in facts["recipe"]["tasks"]}
-    table = read_dataset(data, column, [columns[task.name] for task in model.tasks])
-    part = choose_rows(table, split, facts, model.pack.name, data)
+    table = read_dataset(
+        data,
+        smiles_column or facts["recipe"]["smiles"],
+        [columns[task.name] for task in model.tasks],
+        split_column=facts["split"].get("column", "") if split != "all" else "",
+    )
+    if "merged" in facts["data"]:
+        table, _ = merge_duplicates(table, [task.is_class for task in model.tasks])
+    part, train = choose_rows(table, split, facts, model.pack.name, data)
     if limit is not None:
         part = part.subset(part.rows[:limit])
+    bits = molecule_bits(part) if model.trust is not None else None
+    scores = model.judge(model.score_graphs(part.graphs, batch_size), bits)
+    baseline = None
+    if model.pack.has("baseline"):
+        baseline = model.judge(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
+    figures, tables = {}, {}
+    known_scaffolds = None if train is None else set(scaffolds(train.smiles))
+    of_part = scaffolds(part.smiles)
+    for i, task in enumerate(model.tasks):
+        one = _Column(task, part.targets[:, i], scores, i)
+        rows = np.arange(len(part))
+        figures[task.name] = ({} if task.is_class else {"unit": task.unit}) | one.figures(rows)
+        if baseline is not None:
+            figures[task.name] |= {f"encoder_{k}": v for k, v in one.main_figure(baseline[:, i]).items()}
+        tables[task.name] = one.tables(of_part, known_scaffolds)
+    _add_bf16(figures, model, part, facts, bf16, recorded=split == "test" and limit is None, batch_size=batch_size)
+    return Evaluation(figures, tables)
 
-    def mae(values: np.ndarray) -> list[Any]:
-        return [value_metrics(values[:, i], part.targets[:, i])["mae"] for i in range(len(model.tasks))]
 
-    predicted = model.score_graphs(part.graphs, batch_size)
-    results: Metrics = {
-        task.name: {"unit": task.unit, **value_metrics(predicted[:, i], part.targets[:, i])}
-        for i, task in enumerate(model.tasks)
-    }
-    beside: dict[str, list[Any]] = {}
-    with suppress(PackError):  # a pack may come without its baseline
-        beside["encoder_mae"] = mae(baseline_values(model, model.pack.load_baseline(), part.graphs))
+@dataclass(frozen=True)
+class _Column:
+    """One task's truth, float32 `[N]` with NaN where unknown, and scores; `i`: its place among the tasks."""
+
+    task: Task
+    truth: np.ndarray
+    scores: Scores
+    i: int
+
+    def figures(self, rows: np.ndarray) -> Figures:
+        """Of the molecules `rows`, int64 `[n]`."""
+        values, truth = self.scores.values[rows, self.i], self.truth[rows]
+        if self.task.is_class:
+            return class_metrics(values, truth)
+        found = value_metrics(values, truth)
+        if self.scores.low is not None and self.scores.high is not None:
+            held = coverage(self.scores.low[rows, self.i], self.scores.high[rows, self.i], truth)
+            found |= {"inside": held["inside"], "mean_width": held["mean_width"]}
+        return found
+
+    def main_figure(self, values: np.ndarray) -> Figures:
+        """The figure by which another model's values, float32 `[N]`, are compared."""
+        if self.task.is_class:
+            return {"roc_auc": class_metrics(values, self.truth)["roc_auc"]}
+        return {"mae": value_metrics(values, self.truth)["mae"]}
+
+    def tables(self, of_part: Sequence[str], known: set[str] | None) -> dict[str, Rows]:
+        """of_part: scaffolds of the molecules. known: those of the training molecules, None when they are not known."""
+        found: dict[str, Rows] = {}
+        if self.scores.nearest is not None and self.scores.inside is not None:
+            found["by_similarity"] = by_similarity(self.figures, self.scores.nearest[:, self.i])
+            found["by_domain"] = by_domain(self.figures, self.scores.inside[:, self.i])
+        if known is not None:
+            found["by_scaffold"] = by_scaffold(self.figures, of_part, known)
+        if self.task.is_class:
+            found["calibration"] = calibration_table(self.scores.values[:, self.i], self.truth)
+        return found
+
+
+def _add_bf16(
+    figures: Mapping[str, Figures],
+    model: Model,
+    part: Dataset,
+    facts: dict[str, Any],
+    bf16: str | Path | None,
+    *,
+    recorded: bool,
+    batch_size: int | None,
+) -> None:
+    """`bf16_mae` and `loss_4bit` into the figures of values, from the other pack or from what the pack records."""
+    found: dict[str, float | None] = {}
     if bf16 is not None:
         names = [task.name for task in model.tasks]
-        other = load(bf16, device=device, dtype="bfloat16", tasks=names)
-        beside["bf16_mae"] = mae(other.score_graphs(part.graphs, batch_size))
-    elif split == "test" and limit is None and "test" in facts:
-        beside["bf16_mae"] = [facts["test"][task.name].get("bf16_mae") for task in model.tasks]
-    for name, values in beside.items():
-        for row, value in zip(results.values(), values, strict=True):
-            if value is not None:
-                row[name] = value
-    for row in results.values():
-        if row["mae"] is not None and row.get("bf16_mae"):
-            row["loss_4bit"] = row["mae"] / row["bf16_mae"] - 1
-    return results
+        other = load(bf16, device=str(model.device), dtype="bfloat16", tasks=names)
+        values = other.score_graphs(part.graphs, batch_size)
+        found = {name: value_metrics(values[:, i], part.targets[:, i])["mae"] for i, name in enumerate(names)}
+    elif recorded and "test" in facts:
+        found = {task.name: facts["test"][task.name].get("bf16_mae") for task in model.tasks}
+    for name, mae in found.items():
+        own = figures[name].get("mae")
+        if mae and own is not None:
+            figures[name] |= {"bf16_mae": mae, "loss_4bit": own / mae - 1}
 
 
-def record_metrics(pack: Pack, metrics: Metrics) -> None:
-    """Write the metrics of the whole test set into the pack's provenance, to five significant digits."""
-    rounded = {
-        task: {name: float(f"{v:.5g}") if isinstance(v, float) else v for name, v in row.items()}
-        for task, row in metrics.items()
-    }
-    pack.provenance["test"] = rounded
+def record_metrics(pack: Pack, evaluation: Evaluation) -> None:
+    """Write figures and tables of the whole test set into the pack's provenance, to five significant digits."""
+    pack.provenance["test"] = _rounded(evaluation.figures)
+    pack.provenance["tables"] = _rounded(evaluation.tables)
     write_manifest(pack.path, pack.manifest)
 
 
-def choose_rows(table: Dataset, split: str, facts: dict[str, Any], pack: str, path: Path) -> Dataset:
-    """The molecules of one part of the split. Raises `InputError` if this is not the table that was split."""
+def _rounded(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_rounded(value) for value in content]
+    return float(f"{content:.5g}") if isinstance(content, float) else content
+
+
+def choose_rows(
+    table: Dataset, split: str, facts: dict[str, Any], pack: str, path: Path
+) -> tuple[Dataset, Dataset | None]:
+    """The molecules of one part of the split, and those that trained where that is known.
+
+    Raises `InputError` if this is not the table that was split.
+    """
     if split == "all":
-        return table
+        return table, None
     if table.fingerprint != facts["data"]["smiles_sha256"]:
         raise InputError(
             f"{path}: its SMILES are not those of {facts['data']['file']}, by whose row numbers pack {pack} was "
             f"split ({table.n_rows} rows, expected {facts['data']['rows']}); use --split all for other data"
         )
-    return table.subset(Split(**facts["split"]).rows(table.n_rows)[split])
+    rows = split_rows(Split(**facts["split"]), table)
+    return table.subset(rows[split]), table.subset(rows["train"])
 
 
 def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> np.ndarray:
-    """Values of the encoder-only baseline in the tasks' units, float32 `[B, P]`."""
+    """Values of the encoder-only baseline as of `Model.score_graphs`, float32 `[B, P]`."""
     at = [model.pack.tasks.index(task) for task in model.tasks]
     baseline = baseline.to(model.device)
     cast = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)

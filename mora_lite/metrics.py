@@ -1,11 +1,19 @@
-"""Error metrics of predictions against measured values."""
+"""Figures of predictions against measured values: errors of numbers, quality of probabilities, coverage of ranges."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+Figures = dict[str, float | int | None]
 
-def value_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float | int | None]:
+BINS = 10
+LEAST_PER_BIN = 10  # molecules, on average: with fewer the gaps within bins are chance
+
+
+def value_metrics(predicted: np.ndarray, true: np.ndarray) -> Figures:
     """n, MAE, RMSE and R2 of two float arrays `[N]` in one unit; pairs with a NaN are left out.
 
     R2 is None when there are fewer than two values or all true values are the same.
@@ -23,3 +31,106 @@ def value_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float | 
         "rmse": float(np.sqrt(np.square(error).mean())),
         "r2": r2,
     }
+
+
+def class_metrics(probability: np.ndarray, true: np.ndarray) -> Figures:
+    """Figures of probabilities against what was found; pairs with a NaN are left out.
+
+    probability: float `[N]`, 0 to 1, of a yes. true: float `[N]`, 0 or 1.
+
+    `n`, `positives`; `roc_auc`; `pr_auc`, the average precision; `brier`, the mean square error; `ece`, the gap between
+    predicted and observed share, averaged over at most 10 bins of equal width, of fewer when there are not 10 molecules
+    for each. The areas are None when only one class is there, all but the counts when nothing is.
+    """
+    probability, true = _known_pairs(probability, true)
+    n, positives = len(true), int(true.sum())
+    if n == 0:
+        return {"n": 0, "positives": 0, "roc_auc": None, "pr_auc": None, "brier": None, "ece": None}
+    both = 0 < positives < n
+    bins = min(BINS, max(1, n // LEAST_PER_BIN))
+    gaps = [row["n"] * abs(row["predicted"] - row["observed"]) for row in calibration_table(probability, true, bins)]
+    return {
+        "n": n,
+        "positives": positives,
+        "roc_auc": _roc_auc(probability, true) if both else None,
+        "pr_auc": _average_precision(probability, true) if both else None,
+        "brier": float(np.square(probability.astype(np.float64) - true).mean()),
+        "ece": float(sum(gaps) / n),
+    }
+
+
+def calibration_table(probability: np.ndarray, true: np.ndarray, bins: int = BINS) -> list[dict[str, Any]]:
+    """How often a yes comes true that was given some probability: a row for each bin of equal width that is not empty.
+
+    probability: float `[N]`, 0 to 1. true: float `[N]`, 0 or 1; pairs with a NaN are left out. Row: `from`, `to`, `n`,
+    `predicted` (mean probability), `observed` (share of positives). An edge belongs to the bin above it.
+    """
+    probability, true = _known_pairs(probability, true)
+    edges = [i / bins for i in range(bins + 1)]
+    at = bin_numbers(probability, edges)
+    rows = []
+    for i in range(bins):
+        here = at == i
+        if here.any():
+            row = {"from": edges[i], "to": edges[i + 1], "n": int(here.sum())}
+            row["predicted"] = float(probability[here].mean(dtype=np.float64))
+            row["observed"] = float(true[here].mean(dtype=np.float64))
+            rows.append(row)
+    return rows
+
+
+def coverage(low: np.ndarray, high: np.ndarray, true: np.ndarray) -> Figures:
+    """How often ranges hold the true value: float arrays `[N]` in one unit; triples with a NaN are left out.
+
+    `n`; `inside`, the share of values from `low` to `high`, None when n = 0; `mean_width` in that unit, None also when
+    any range is infinite (as a range without enough data behind it is). An infinite range covers like any other.
+    """
+    known = ~(np.isnan(low) | np.isnan(high) | np.isnan(true))
+    low, high, true = (a[known].astype(np.float64) for a in (low, high, true))
+    if not len(true):
+        return {"n": 0, "inside": None, "mean_width": None}
+    finite = bool(np.isfinite(low).all() and np.isfinite(high).all())
+    return {
+        "n": len(true),
+        "inside": float(((low <= true) & (true <= high)).mean()),
+        "mean_width": float((high - low).mean()) if finite else None,
+    }
+
+
+def bin_numbers(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """int64 `[N]`: the bin of each of the floats `[N]`; an edge belongs to the bin above it, the last one to the last.
+
+    What lies above all edges, and NaN, gets `len(edges) - 1`; what lies below them gets -1: no bin has these numbers.
+    """
+    # In the values' own precision: 0.7 as float32 is less than 0.7 as float64, and would fall below its own edge.
+    limits = np.asarray(edges, dtype=values.dtype)
+    at = np.searchsorted(limits, values, side="right") - 1
+    at[values == limits[-1]] = len(edges) - 2
+    return at
+
+
+def _known_pairs(probability: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    known = ~(np.isnan(probability) | np.isnan(true))
+    probability, true = probability[known], true[known]
+    assert ((probability >= 0) & (probability <= 1)).all(), "probabilities outside 0 to 1"
+    assert ((true == 0) | (true == 1)).all(), "classes other than 0 and 1"
+    return probability, true
+
+
+def _roc_auc(probability: np.ndarray, true: np.ndarray) -> float:
+    """Share of the pairs of a positive and a negative that are in the right order; a tie counts half."""
+    _, at, counts = np.unique(probability, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[at]  # from 1; equal probabilities share their mean rank
+    positive = true == 1
+    n1 = int(positive.sum())
+    n0 = len(true) - n1
+    return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+
+
+def _average_precision(probability: np.ndarray, true: np.ndarray) -> float:
+    """Precision at every threshold, weighted by the recall that the threshold adds."""
+    order = np.argsort(-probability, kind="stable")
+    ranked, hits = probability[order], np.cumsum(true[order] == 1)
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each run of equal probabilities
+    gained = np.diff(hits[last], prepend=0)
+    return float((gained * hits[last] / (last + 1)).sum() / hits[-1])

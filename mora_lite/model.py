@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .conformal import Intervals, Platt, check_confidence
 from .device import available_bytes, choose_device, choose_dtype, keep_freed_memory
+from .domain import Domain, fingerprints
 from .errors import DeviceError
 from .graph import GraphBatch, Graphs, concatenate, featurize
-from .hypernet import Tokens
 from .molecules import OK, parse_smiles
 from .pack import Pack, open_pack
 from .quant.linear import choose_mode
@@ -36,16 +37,48 @@ FILL = 256
 
 @dataclass(frozen=True)
 class Scores:
-    """values: float32 `[B, P]` in each task's unit, NaN where `status[i]` is not `ok`; status, error: `B` texts."""
+    """What was found for `B` molecules, in order; status, error: `B` texts.
+
+    values: float32 `[B, P]`: in each task's unit, or the probability of a yes. NaN where `status[i]` is not `ok`.
+    low, high: float32 `[B, P]`, the interval that holds the true value with the model's `confidence`; NaN for classes,
+    infinite when the pack was calibrated on too few molecules for that. nearest: float32 `[B, P]`, Tanimoto similarity
+    to the nearest molecule that the task was trained on. inside: bool `[B, P]`, whether that is near enough. All four
+    are None when the pack was not calibrated.
+    """
 
     values: np.ndarray
     status: list[str]
     error: list[str]
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    nearest: np.ndarray | None = None
+    inside: np.ndarray | None = None
+
+    @property
+    def similarity(self) -> np.ndarray | None:
+        """float32 `[B]`: that of the task which the molecule is farthest from."""
+        return None if self.nearest is None else self.nearest.min(axis=1)
+
+    @property
+    def in_domain(self) -> np.ndarray | None:
+        """bool `[B]`: whether the molecule is near enough for every task."""
+        return None if self.inside is None else self.inside.all(axis=1)
+
+    def columns(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+        """Name -> float32 or bool `[B]`: what comes between the molecule and its status in every table."""
+        columns: dict[str, np.ndarray] = {}
+        for i, task in enumerate(tasks):
+            columns[task.column] = self.values[:, i]
+            if self.low is not None and self.high is not None and not task.is_class:
+                columns |= {f"{task.name}_lo": self.low[:, i], f"{task.name}_hi": self.high[:, i]}
+        if self.similarity is not None and self.in_domain is not None:
+            columns |= {"similarity": self.similarity, "in_domain": self.in_domain}
+        return columns
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row for each molecule given, in order: `smiles`, a column for each task, `status`, `error`."""
+    """One row for each molecule given, in order: `smiles`, the columns of `Scores.columns`, `status`, `error`."""
 
     smiles: list[str]
     tasks: tuple[Task, ...]
@@ -55,9 +88,9 @@ class Predictions:
         return len(self.smiles)
 
     def columns(self) -> dict[str, Any]:
-        """Column name -> list or float32 array."""
-        values = {task.column: self.scores.values[:, i] for i, task in enumerate(self.tasks)}
-        return {"smiles": self.smiles, **values, "status": self.scores.status, "error": self.scores.error}
+        """Column name -> list or array."""
+        scores = self.scores
+        return {"smiles": self.smiles, **scores.columns(self.tasks), "status": scores.status, "error": scores.error}
 
     def to_pandas(self) -> pandas.DataFrame:
         import pandas
@@ -68,8 +101,9 @@ class Predictions:
         """Failed values are nulls, not NaN."""
         import pyarrow
 
+        failed = np.array([status != OK for status in self.scores.status], dtype=bool)
         arrays = {
-            name: pyarrow.array(column, mask=np.isnan(column))
+            name: pyarrow.array(column, mask=failed | (np.isnan(column) if column.dtype.kind == "f" else failed))
             if isinstance(column, np.ndarray)
             else pyarrow.array(column, pyarrow.string())
             for name, column in self.columns().items()
@@ -86,19 +120,24 @@ class Predictions:
 class Model:
     """A loaded pack. Made by `load`.
 
-    tasks: what it answers, in column order. seconds: time spent so far in each stage, by name.
+    tasks: what it answers, in column order. confidence: of the intervals. seconds: time spent so far in each stage, by
+    name.
     """
 
-    def __init__(self, pack: Pack, scorer: Scorer, tasks: tuple[Task, ...], dtype: torch.dtype):
+    def __init__(
+        self, pack: Pack, scorer: Scorer, tasks: tuple[Task, ...], dtype: torch.dtype, trust: Trust | None = None
+    ):
         self.pack = pack
         self.scorer = scorer
         self.tasks = tasks
         self.dtype = dtype
+        self.trust = trust
         self.device = scorer.c.device
         self.seconds: dict[str, float] = defaultdict(float)
         self._fits = sys.maxsize  # molecules at a time, once memory has run out
         self._mean = np.array([task.mean for task in tasks], dtype=np.float32)
         self._deviation = np.array([task.deviation for task in tasks], dtype=np.float32)
+        self._is_class = np.array([task.is_class for task in tasks], dtype=bool)
         self._filler = featurize([parse_smiles("C").mol])
 
     def predict(self, smiles: str | Sequence[str], batch_size: int | None = None) -> Predictions:
@@ -107,7 +146,7 @@ class Model:
         return Predictions(rows, self.tasks, self.score(rows, batch_size))
 
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
-        """Values, statuses and errors of SMILES, in order.
+        """Values, intervals, statuses and errors of SMILES, in order.
 
         In float32 on a CPU the bits of a row do not depend on the other rows or the batch size.
 
@@ -116,15 +155,66 @@ class Model:
         with self._timed("parse"):
             parsed = [parse_smiles(text) for text in smiles]
             good = [i for i, p in enumerate(parsed) if p.status == OK]
-        values = np.full((len(parsed), len(self.tasks)), np.nan, dtype=np.float32)
+            molecules = [parsed[i].mol for i in good]
+        status, error = [p.status for p in parsed], [p.reason for p in parsed]
+        values, bits = np.empty((0, len(self.tasks)), np.float32), None
         if good:
             with self._timed("graphs"):
-                graphs = featurize([parsed[i].mol for i in good])
-            values[good] = self.score_graphs(graphs, batch_size)
-        return Scores(values, [p.status for p in parsed], [p.reason for p in parsed])
+                graphs = featurize(molecules)
+            values = self.score_graphs(graphs, batch_size)
+        if self.trust is not None:
+            with self._timed("similarity"):
+                bits = fingerprints(molecules)
+        return self._spread(self.judge(values, bits, status, error), good)
+
+    def judge(
+        self,
+        values: np.ndarray,
+        bits: np.ndarray | None,
+        status: list[str] | None = None,
+        error: list[str] | None = None,
+    ) -> Scores:
+        """Values as of `score_graphs` with the pack's calibration: probabilities, intervals, domain.
+
+        bits: of `domain.fingerprints`, for the same molecules; None leaves intervals and domain out.
+        """
+        status, error = (
+            given if given is not None else [each] * len(values) for given, each in ((status, OK), (error, ""))
+        )
+        if self.trust is None or bits is None:
+            return Scores(self._probabilities(values), status, error)
+        with self._timed("similarity"):
+            nearest = self.trust.domain.similarity(bits, self.device)
+        low, high = self.trust.intervals(values, nearest)
+        inside = nearest >= self.trust.thresholds
+        return Scores(self._probabilities(values), status, error, low, high, nearest, inside)
+
+    def _probabilities(self, values: np.ndarray) -> np.ndarray:
+        """The same with the log-odds of classes as probabilities."""
+        values = values.copy()
+        for i in np.flatnonzero(self._is_class):
+            platt = self.trust.parts[i] if self.trust is not None else Platt(1.0, 0.0)
+            assert isinstance(platt, Platt)
+            values[:, i] = platt.probability(values[:, i])
+        return values
+
+    def _spread(self, found: Scores, good: list[int]) -> Scores:
+        """The scores of the readable molecules, at their places among all."""
+        shape = len(found.status), len(self.tasks)
+
+        def spread(part: np.ndarray | None) -> np.ndarray | None:
+            if part is None:
+                return None
+            whole = np.zeros(shape, bool) if part.dtype == bool else np.full(shape, np.nan, part.dtype)
+            whole[good] = part
+            return whole
+
+        values, *rest = (spread(p) for p in (found.values, found.low, found.high, found.nearest, found.inside))
+        assert values is not None
+        return Scores(values, found.status, found.error, *rest)
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        """float32 `[B, P]` in the tasks' units, for graphs that are ready."""
+        """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready."""
         size = min(batch_size or BATCH_SIZE[self.device.type], self._fits)
         done = [np.empty((0, len(self.tasks)), dtype=np.float32)]
         start = 0
@@ -148,7 +238,7 @@ class Model:
         return self.in_units(np.concatenate(done))
 
     def in_units(self, z_scores: np.ndarray) -> np.ndarray:
-        """z-scores float32 `[B, P]` -> values in the tasks' units."""
+        """z-scores float32 `[B, P]` -> values in the tasks' units, log-odds for classes."""
         return z_scores * self._deviation + self._mean
 
     def _score_batch(self, graphs: Graphs) -> np.ndarray:
@@ -166,14 +256,12 @@ class Model:
         """The scorer's forward pass, stage by stage."""
         scorer = self.scorer
         with self._timed("encoder"):
-            atoms, molecules = scorer.encoder(
-                batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
-            )
+            tokens = scorer.encode(batch)
         with self._timed("hypernetwork"):
-            a = scorer.hypernet(Tokens(atoms, molecules, batch.graph))
+            a = scorer.hypernet(tokens)
         with self._timed("decoder"):
             hidden = scorer.upper.score(scorer.prompts, a, scorer.c, scorer.scale)
-            return scorer.read_out(hidden)
+            return scorer.read_out(hidden, tokens.molecules)
 
     def _needs_fill(self) -> bool:
         return self.device.type == "cpu"
@@ -200,6 +288,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
+@dataclass(frozen=True)
+class Trust:
+    """How far a pack's numbers can be trusted: its calibration and domain, for the chosen tasks."""
+
+    parts: Sequence[Intervals | Platt]
+    thresholds: np.ndarray
+    domain: Domain
+    confidence: float
+
+    def intervals(self, values: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds float32 `[B, P]` for values and similarities of that shape; NaN for classes."""
+        half = np.full_like(values, np.nan)
+        for i, part in enumerate(self.parts):
+            if isinstance(part, Intervals):
+                half[:, i] = part.half_width(similarity[:, i], self.confidence)
+        return values - half, values + half
+
+
 def load(
     pack: str | Path = "qm9",
     *,
@@ -207,13 +313,14 @@ def load(
     dtype: str = "auto",
     tasks: Sequence[str] | None = None,
     memory_budget: int | None = None,
+    confidence: float = 0.9,
 ) -> Model:
     """Load a pack by name or path, for prediction. No network is used.
 
     device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`.
     tasks: names, None for all.
     memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
-    each use. Raises `PackError` or `DeviceError`, each with what to do.
+    each use. confidence: of the intervals, between 0 and 1. Raises `PackError` or `DeviceError`, each with what to do.
     """
     keep_freed_memory()
     where = choose_device(device)
@@ -225,4 +332,10 @@ def load(
     mode = choose_mode(opened.resident_numbers() * width, budget)
     scorer = opened.load_scorer(number_type, mode)
     scorer.select(chosen)
-    return Model(opened, scorer.to(where), tuple(opened.tasks[i] for i in chosen), number_type)
+    calibration, domain = opened.load_calibration(), opened.load_domain()
+    trust = None
+    if calibration is not None and domain is not None:
+        held = calibration.select(chosen)
+        thresholds = np.array(held.thresholds, dtype=np.float32)
+        trust = Trust(held.parts, thresholds, domain.select(chosen), check_confidence(confidence))
+    return Model(opened, scorer.to(where), tuple(opened.tasks[i] for i in chosen), number_type, trust)

@@ -5,6 +5,9 @@
     prompts.safetensors  the compiled prompts, float32
     upper-HASH.safetensors  the base model's upper layers, NF4; packs over one base share it in ../upper/
     baseline.safetensors the encoder-only baseline, float16 (optional)
+    calibration.safetensors  error bars and calibrated probabilities (optional)
+    domain.safetensors   fingerprints of the training molecules (optional)
+    README.md            model card; not checked
 
 Everything is checked at load, so a damaged or exchanged file is an error and never a wrong prediction.
 """
@@ -25,7 +28,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .baseline import EncoderBaseline
+from .conformal import Calibration
 from .decoder import DecoderSizes, Mode
+from .domain import Domain
 from .encoder import GraphEncoder
 from .errors import OutputError, PackError, near_matches
 from .graph import ATOM_FIELDS, BOND_FIELDS
@@ -88,6 +93,20 @@ class Pack:
             return load_file(self.file(name))
         except (OSError, SafetensorError) as error:
             raise PackError(f"{self.file(name)} cannot be read: {error}; install the pack again") from None
+
+    def load_calibration(self) -> Calibration | None:
+        """What turns scores into intervals and probabilities; None when the pack has none."""
+        return (
+            Calibration.from_tensors(self.tensors("calibration"), len(self.tasks)) if self.has("calibration") else None
+        )
+
+    def load_domain(self) -> Domain | None:
+        """The training molecules' fingerprints; None when the pack has none."""
+        return Domain.from_tensors(self.tensors("domain")) if self.has("domain") else None
+
+    def has(self, prefix: str) -> bool:
+        """Whether there is a file whose name starts so."""
+        return any(name.startswith(prefix) for name in self.manifest["files"])
 
     def resident_numbers(self) -> int:
         """Weights of the dequantised upper layers."""
@@ -172,37 +191,36 @@ def save_pack(
     base: dict[str, str],
     provenance: dict[str, Any],
     baseline: EncoderBaseline | None = None,
-    *,
-    share_upper: bool = False,
-    force: bool = False,
 ) -> Pack:
-    """Write a pack whole or not at all. base: `name` and `sha256` of the base model's files.
+    """Write a pack into the new folder `path`. base: `name` and `sha256` of the base model's files."""
+    path.mkdir(parents=True)
+    return Pack(path, _write_files(path, name, scorer, tasks, upper_weights, base, provenance, baseline))
+
+
+def install_pack(staged: Path, out: Path, *, share_upper: bool = False, force: bool = False) -> Pack:
+    """Move the finished pack `staged` to `out`, whole or not at all; both must be on one file system.
 
     share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use. Raises `OutputError` as
     `check_free` does.
     """
-    check_free(path, force)
-    part, old = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "old"))
-    for leftover in (part, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    check_free(out, force)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        manifest = _write_files(part, name, scorer, tasks, upper_weights, base, provenance, baseline)
         if share_upper:
-            (path.parent / SHARED).mkdir(exist_ok=True)
-            upper = next(part.glob("upper-*"))
-            os.replace(upper, path.parent / SHARED / upper.name)
-        if path.exists():
-            os.replace(path, old)
-        os.replace(part, path)
+            (out.parent / SHARED).mkdir(exist_ok=True)
+            upper = next(staged.glob("upper-*"))
+            os.replace(upper, out.parent / SHARED / upper.name)
+        if out.exists():
+            os.replace(out, old)
+        os.replace(staged, out)
     except BaseException:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
+        if old.exists() and not out.exists():
+            os.replace(old, out)
         raise
     finally:
-        for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-    return Pack(path, manifest)
+        shutil.rmtree(old, ignore_errors=True)
+    return Pack(out, _read_manifest(out))
 
 
 def _write_files(
@@ -241,6 +259,16 @@ def _write_files(
     }
     write_manifest(part, manifest)
     return manifest
+
+
+def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:
+    """Write more safetensors files into a pack, or replace them, by name without suffix; then the manifest."""
+    for name, tensors in files.items():
+        file, part = pack.path / f"{name}.safetensors", pack.path / f".{name}.part"
+        _save(tensors, part)
+        os.replace(part, file)
+        pack.manifest["files"][file.name] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+    write_manifest(pack.path, pack.manifest)
 
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:

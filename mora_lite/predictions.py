@@ -1,6 +1,6 @@
 """A table of molecules in, the same table with predictions out: the stream from reader to model to writer.
 
-The output has every column of the input, unchanged and in order, then one column for each task, then `status`
+The output has every column of the input, unchanged and in order, then the columns of `Scores.columns`, then `status`
 and `error`. Where the input has a column of such a name already, ours is called `<name> (mora-lite)`, then
 `<name> (mora-lite 2)`.
 """
@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,17 +23,11 @@ NOT_FINITE = "not_finite"  # the model's value is infinite or not a number
 CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them into batches
 
 
-class Task(Protocol):
-    """What is asked of a task here: `column` is its header, `<name> [<unit>]`, or the bare name without a
-    unit.
-    """
-
-    @property
-    def column(self) -> str: ...
-
-
 class Scores(Protocol):
-    """values: float32 `[B, P]`, NaN where `status[i]` is not `ok`; status, error: `B` texts."""
+    """values: float32 `[B, P]`, NaN where `status[i]` is not `ok`; status, error: `B` texts.
+
+    columns: name -> float32 or bool `[B]`, given the model's tasks.
+    """
 
     @property
     def values(self) -> np.ndarray: ...
@@ -41,13 +35,14 @@ class Scores(Protocol):
     def status(self) -> Sequence[str]: ...
     @property
     def error(self) -> Sequence[str]: ...
+    def columns(self, tasks: Sequence[Any]) -> dict[str, np.ndarray]: ...
 
 
 class Model(Protocol):
     """What is asked of a model here; `mora_lite.Model` is one, and so is a few-line stand-in for tests."""
 
     @property
-    def tasks(self) -> Sequence[Task]: ...
+    def tasks(self) -> Sequence[Any]: ...
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores: ...
 
 
@@ -88,10 +83,10 @@ class Summary:
         return lines
 
 
-def output_columns(columns: Sequence[str], tasks: Sequence[Task]) -> list[str]:
+def output_columns(columns: Sequence[str], model: Model) -> list[str]:
     """Header of the output: the input's `columns` as they are, then ours under names that are not taken."""
     out = list(columns)
-    for name in [*(task.column for task in tasks), "status", "error"]:
+    for name in [*model.score([]).columns(model.tasks), "status", "error"]:
         free, n = name, 1
         while free in out:
             free = f"{name} (mora-lite)" if n == 1 else f"{name} (mora-lite {n})"
@@ -118,18 +113,18 @@ def predict_table(
     started = time.perf_counter()
     for rows in table.chunks(chunk_rows):
         scores = model.score(["" if row.fault else row.cells[table.smiles_index] for row in rows], batch_size)
-        writer.write(_records(rows, scores, summary))
+        writer.write(_records(rows, scores, model, summary))
         on_progress(summary.n_rows)
     summary.seconds = time.perf_counter() - started
     return summary
 
 
-def _records(rows: Sequence[Row], scores: Scores, summary: Summary) -> Iterator[list[str]]:
-    blank = [""] * scores.values.shape[1]
+def _records(rows: Sequence[Row], scores: Scores, model: Model, summary: Summary) -> Iterator[list[str]]:
+    columns = [_texts(column) for column in scores.columns(model.tasks).values()]
+    blank = [""] * len(columns)
     finite = np.isfinite(scores.values).all(axis=1)
-    values = scores.values.tolist()
     first_row = summary.n_rows + 1
-    assert len(rows) == len(values) == len(scores.status) == len(scores.error)
+    assert len(rows) == len(finite) == len(scores.status) == len(scores.error)
     for i, row in enumerate(rows):
         status, error = scores.status[i], scores.error[i]
         if row.fault:
@@ -139,5 +134,11 @@ def _records(rows: Sequence[Row], scores: Scores, summary: Summary) -> Iterator[
         summary.counts[status] += 1
         if status != OK:
             summary.first.setdefault(status, (first_row + i, error))
-        texts = [f"{value:.6g}" for value in values[i]] if status == OK else blank
+        texts = [column[i] for column in columns] if status == OK else blank
         yield [*row.cells, *texts, status, error]
+
+
+def _texts(column: np.ndarray) -> list[str]:
+    if column.dtype == bool:
+        return ["true" if value else "false" for value in column]
+    return [f"{value:.6g}" for value in column.tolist()]

@@ -4,11 +4,13 @@ name = "qm9"
 base = "smollm2-135m"
 smiles = "smiles"
 seed = 0
-[split]
+start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite pretrain`
+[split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
+kind = "random"
 train = 110000
 valid = 10000
 [adapter]          # AdapterSizes
-[pretrain]         # FitSettings of the encoder alone
+[encoder]          # FitSettings of the encoder alone
 epochs = 45
 [mora]             # FitSettings of the whole
 epochs = 8
@@ -16,6 +18,7 @@ epochs = 8
 name = "homo"
 unit = "Ha"
 prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
+kind = "value"     # or "class", for 0 and 1; found out from the column when left out
 weight = 2.0       # in the loss; 1 when left out
 column = "homo"    # of the table; the task's name when left out
 """
@@ -24,13 +27,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .dataset import Split
+from .dataset import Dataset
 from .errors import InputError, near_matches
 from .scorer import AdapterSizes
+from .splits import Split, fractions
+from .tasks import KINDS
 from .train import FitSettings
 
 if sys.version_info >= (3, 11):
@@ -39,37 +44,63 @@ else:
     import tomli as tomllib
 
 DEFAULT_PROMPT = "Question: What is the {name} of the molecule{unit}? Answer:"
-DEFAULT_SIZES = AdapterSizes()
-PRETRAIN = FitSettings(epochs=30)
-# The encoder arrives trained; the new parts learn at the full rate.
-MORA = FitSettings(epochs=10, encoder_lr_scale=0.3)
+CLASS_PROMPT = "Question: Is the molecule {name}? Answer:"
+DEFAULT_SIZES = AdapterSizes(direct_width=2 * AdapterSizes().encoder_width)
+# For tables of some hundreds to some ten thousands of rows. The encoder arrives pre-trained and learns more slowly.
+ENCODER = FitSettings(
+    epochs=15,
+    batch_size=64,
+    peak_lr=1e-3,
+    encoder_lr_scale=0.1,
+    warmup_steps=100,
+    ema_decay=0.99,
+    patience=10,
+    dropout=0.1,
+    huber=1.0,
+)
+MORA = replace(ENCODER, epochs=12, peak_lr=3e-4, encoder_lr_scale=0.3)
 
 
 @dataclass(frozen=True)
 class TaskRecipe:
-    """A task before training: which column, which question, what weight in the loss."""
+    """A task before training: which column, which question, what weight in the loss.
+
+    kind: `value`, `class`, or empty: a column of nothing but 0 and 1 is a class.
+    """
 
     name: str
     column: str = ""
     unit: str = ""
     prompt: str = ""
+    kind: str = ""
     weight: float = 1.0
     description: str = ""
 
     def __post_init__(self) -> None:
-        unit = f" in {self.unit}" if self.unit else ""
         object.__setattr__(self, "column", self.column or self.name)
-        object.__setattr__(self, "prompt", self.prompt or DEFAULT_PROMPT.format(name=self.name, unit=unit))
         if not self.name or not self.weight > 0:
             raise InputError(f"task {self.name!r}: got weight {self.weight}, expected a name and a weight above 0")
+        if self.kind not in ("", *KINDS):
+            raise InputError(f"task {self.name!r}: got kind {self.kind!r}, expected {' or '.join(KINDS)}")
+        if self.kind == "class" and self.unit:
+            raise InputError(f"task {self.name!r}: got unit {self.unit!r}, but a class has none")
+
+    def settled(self, kind: str) -> TaskRecipe:
+        """With its kind found out, and a question if it has none."""
+        unit = f" in {self.unit}" if self.unit else ""
+        made = CLASS_PROMPT.format(name=self.name)
+        if kind == "value":
+            made = DEFAULT_PROMPT.format(name=self.name, unit=unit)
+        return replace(self, kind=kind, prompt=self.prompt or made)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """See the module's text.
 
+    start: of the encoder; `random` also when its sizes are not those of the encoder that ships.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
-    split: None makes 80 % of the rows train, 10 % validate, 10 % test, by `seed`.
+    split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
     """
 
     name: str
@@ -77,10 +108,11 @@ class Recipe:
     base: str = "smollm2-135m"
     smiles: str = "smiles"
     seed: int = 0
+    start: str = "pretrained"
     four_bit: bool = True
     split: Split | None = None
     adapter: AdapterSizes = DEFAULT_SIZES
-    pretrain: FitSettings = PRETRAIN
+    encoder: FitSettings = ENCODER
     mora: FitSettings = MORA
 
     def __post_init__(self) -> None:
@@ -88,9 +120,12 @@ class Recipe:
         if not names or len(set(names)) < len(names):
             raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
 
-    def split_of(self, n_rows: int) -> Split:
-        """The split of a table of `n_rows`."""
-        return self.split or Split(self.seed, n_rows * 8 // 10, n_rows // 10)
+    def split_of(self, data: Dataset) -> Split:
+        """The split; numbers of rows that are left open are 80 % and 10 % of the table."""
+        split = self.split or Split(self.seed)
+        if split.train or split.valid or split.kind == "given":
+            return split
+        return fractions(split.kind, len(data) if split.kind == "scaffold" else data.n_rows, split.seed)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -108,7 +143,7 @@ def read_recipe(path: Path) -> Recipe:
     _check_names(content, known, path)
     seed = content.get("seed", 0)
     tasks = content.pop("task", [])
-    for stage in ("split", "adapter", "pretrain", "mora"):
+    for stage in ("split", "adapter", "encoder", "mora"):
         if not isinstance(content.get(stage, {}), dict):
             raise InputError(f"{path}: {stage}: got {content[stage]!r}, expected a table [{stage}]")
     if not isinstance(tasks, list) or not all(isinstance(entry, dict) for entry in tasks):
@@ -117,8 +152,8 @@ def read_recipe(path: Path) -> Recipe:
     if "split" in content:
         content["split"] = _build(Split, {"seed": seed, **content["split"]}, path)
     if "adapter" in content:
-        content["adapter"] = _build(AdapterSizes, content["adapter"], path)
-    for stage, default in (("pretrain", PRETRAIN), ("mora", MORA)):
+        content["adapter"] = _build(AdapterSizes, {**asdict(DEFAULT_SIZES), **content["adapter"]}, path)
+    for stage, default in (("encoder", ENCODER), ("mora", MORA)):
         content[stage] = _build(FitSettings, {**asdict(default), "seed": seed, **content.get(stage, {})}, path)
     return _build(Recipe, {"name": path.stem, **content}, path)
 

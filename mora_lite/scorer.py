@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .baseline import EncoderBaseline
 from .encoder import GraphEncoder
 from .errors import PackError
 from .graph import GraphBatch
@@ -18,20 +19,25 @@ from .upper import PromptBase, UpperLayers
 
 @dataclass(frozen=True)
 class AdapterSizes:
-    """What defines the trained part of a pack. alpha: the branch is scaled by alpha / rank."""
+    """What defines the trained part of a pack. alpha: the branch is scaled by alpha / rank.
+
+    direct_width: hidden width of the read-out that goes from the molecule token past the language model; 0 for none.
+    """
 
     encoder_width: int = 256
-    encoder_layers: int = 6
+    encoder_layers: int = 4
     hypernet_width: int = 256
     hypernet_blocks: int = 2
     adapted_layers: int = 4
     rank: int = 8
     alpha: float = 16.0
+    direct_width: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not value > 0:
-                raise PackError(f"{name}: got {value}, expected a number above 0")
+            least = "0 or more" if name == "direct_width" else "a number above 0"
+            if not (value > 0 or (value == 0 and name == "direct_width")):
+                raise PackError(f"{name}: got {value}, expected {least}")
         if self.hypernet_width % 8:
             raise PackError(f"hypernet_width: got {self.hypernet_width}, expected a multiple of 8 (its heads)")
 
@@ -39,10 +45,24 @@ class AdapterSizes:
         return asdict(self)
 
 
+class DirectReadout(nn.Module):
+    """Molecule token -> MLP -> z-scores, past the language model, which then adds to what the encoder knows."""
+
+    def __init__(self, token_width: int, width: int, n_prompts: int):
+        super().__init__()
+        self.hidden = nn.Linear(token_width, width)
+        self.weight = nn.Parameter(torch.zeros(n_prompts, width))
+
+    def forward(self, molecules: Tensor) -> Tensor:
+        """`[B, H]` -> float32 `[B, P]`. Product and sum for the reason that `Scorer.read_out` has."""
+        hidden = nn.functional.gelu(self.hidden(molecules)).float()
+        return (hidden.unsqueeze(1) * self.weight).sum(-1)
+
+
 class Scorer(nn.Module):
     """Molecules -> z-scores for `P` prompts.
 
-    Trained: encoder, hypernetwork, `c`, read-out. Frozen: the upper layers.
+    Trained: encoder, hypernetwork, `c`, read-outs. Frozen: the upper layers.
     """
 
     def __init__(self, sizes: AdapterSizes, upper: UpperLayers, prompts: PromptBase):
@@ -65,6 +85,9 @@ class Scorer(nn.Module):
         # Large enough that C, which starts at zero, has a gradient from the first step.
         self.readout = nn.Parameter(torch.randn(n_prompts, width) * width**-0.5)
         self.offset = nn.Parameter(torch.zeros(n_prompts))
+        self.direct = None
+        if sizes.direct_width:
+            self.direct = DirectReadout(sizes.encoder_width, sizes.direct_width, n_prompts)
         # Stands in for `upper.score` while training, when set: the same function, compiled.
         self.compiled_score: Callable[..., Tensor] | None = None
 
@@ -73,42 +96,58 @@ class Scorer(nn.Module):
         """The factor of the branch, alpha / R."""
         return self.sizes.alpha / self.sizes.rank
 
-    def adapt(self, batch: GraphBatch) -> Tensor:
-        """The molecules' own low-rank factors `A [B, K, D, R]`."""
+    def encode(self, batch: GraphBatch) -> Tokens:
+        """The tokens of each molecule."""
         atoms, molecules = self.encoder(
             batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
         )
-        return self.hypernet(Tokens(atoms, molecules, batch.graph))
+        return Tokens(atoms, molecules, batch.graph)
 
-    def read_out(self, hidden: Tensor) -> Tensor:
-        """Final hidden states float32 `[B, P, D]` -> z-scores `[B, P]`.
+    def read_out(self, hidden: Tensor, molecules: Tensor) -> Tensor:
+        """Final hidden states float32 `[B, P, D]` and molecule tokens `[B, H]` -> z-scores `[B, P]`.
 
         Written as product and sum: a matrix product with one column adds in an order that depends on the batch.
         """
-        return (hidden * self.readout).sum(-1) + self.offset
+        scores = (hidden * self.readout).sum(-1) + self.offset
+        return scores if self.direct is None else scores + self.direct(molecules)
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """-> z-scores float32 `[B, P]`."""
         score = self.compiled_score if self.training and self.compiled_score else self.upper.score
-        return self.read_out(score(self.prompts, self.adapt(batch), self.c, self.scale))
+        tokens = self.encode(batch)
+        hidden = score(self.prompts, self.hypernet(tokens), self.c, self.scale)
+        return self.read_out(hidden, tokens.molecules)
 
     def select(self, prompts: list[int]) -> None:
         """Keep only these prompts, in this order."""
         self.prompts = self.prompts.select(prompts)
         self.readout = nn.Parameter(self.readout.detach()[prompts])
         self.offset = nn.Parameter(self.offset.detach()[prompts])
+        if self.direct is not None:
+            self.direct.weight = nn.Parameter(self.direct.weight.detach()[prompts])
 
     def trained(self) -> dict[str, Tensor]:
         """What training changes, by name; the rest comes from the base model."""
         return {name: p.detach() for name, p in self.named_parameters() if not name.startswith("upper.")}
 
-    def start_from(self, encoder: GraphEncoder) -> None:
-        """Take over a pre-trained encoder, and an offset that makes the untrained read-out answer 0, the mean."""
-        self.encoder.load_state_dict(encoder.state_dict())
+    def start_from(self, baseline: EncoderBaseline) -> None:
+        """Take over a trained encoder, and an offset that makes the untrained language model add 0.
+
+        With a direct read-out the scorer then answers as the baseline does, without one the mean.
+        """
+        self.encoder.load_state_dict(baseline.encoder.state_dict())
         with torch.no_grad():
             a = torch.zeros(1, self.sizes.adapted_layers, self.readout.shape[1], self.sizes.rank)
             hidden = self.upper.score(self.prompts, a.to(self.c.device), self.c, self.scale)
             self.offset.copy_(-(hidden[0] * self.readout).sum(-1))
+            if self.direct is not None:
+                first, _, last = baseline.head
+                assert isinstance(first, nn.Linear)
+                assert isinstance(last, nn.Linear)
+                assert len(first.weight) == self.sizes.direct_width, "not the width of the baseline's head"
+                self.direct.hidden.load_state_dict(first.state_dict())
+                self.direct.weight.copy_(last.weight)
+                self.offset += last.bias
 
     def _apply(self, fn: Any, recurse: bool = True) -> Scorer:
         super()._apply(fn, recurse)

@@ -7,12 +7,16 @@ from typing import Any
 
 from .errors import PackError, near_matches
 
-KINDS = ("value",)  # a number with a unit
+KINDS = ("value", "class")  # a number with a unit; the probability of a yes
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a pack answers. mean, deviation: of the training targets, in `unit`; the model itself works in z-scores."""
+    """What a pack answers. The model itself works in z-scores.
+
+    mean, deviation: of the training targets, in `unit`. Of a class: the log-odds of the training positives, and 1, so
+    that the same arithmetic gives log-odds.
+    """
 
     name: str
     unit: str
@@ -28,6 +32,10 @@ class Task:
                 f"task {self.name!r}: got kind {self.kind!r} and deviation {self.deviation}, expected a kind of "
                 f"{', '.join(KINDS)} and a deviation above 0"
             )
+
+    @property
+    def is_class(self) -> bool:
+        return self.kind == "class"
 
     @property
     def column(self) -> str:

@@ -1,9 +1,9 @@
 """The training loop, for the encoder alone and for MoRA alike: anything that maps a batch of graphs to z-scores.
 
 AdamW, linear warm-up then cosine decay, gradient clipping, an exponential moving average of the weights that is what
-is validated and kept, L1 loss on z-scores with missing values left out. bfloat16 products where the processor is built
-for them. On CUDA the whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and
-replayed on padded batches: without that, training a small model is bound by kernel launches.
+is validated and kept, as it was after the best epoch. bfloat16 products where the processor is built for them. On CUDA
+the whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
+batches: without that, training a small model is bound by kernel launches.
 
 A run can be killed at any moment and started again: the order of the data depends on seed and epoch alone, and a
 checkpoint holds weights, average and optimiser state.
@@ -30,13 +30,17 @@ from .dataset import Dataset
 from .device import keep_freed_memory, training_dtype
 from .errors import InputError
 from .graph import GraphBatch
+from .losses import TargetFacts, task_loss, validation_error
 
 SECONDS_BETWEEN_REPORTS = 2.0
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """One stage of training. `encoder_lr_scale` is for an encoder that has been trained before."""
+    """One stage of training. `encoder_lr_scale` is for an encoder that has been trained before.
+
+    patience: epochs without a better validation error after which it stops; 0 for never. huber: see `task_loss`.
+    """
 
     epochs: int
     batch_size: int = 512
@@ -46,25 +50,30 @@ class FitSettings:
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     ema_decay: float = 0.998
+    patience: int = 0
+    dropout: float = 0.0
+    huber: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known after some steps: loss and error are means over tasks, in units of a task's deviation.
+    """What is known after some steps.
 
-    loss: since the epoch began. valid_error: after the last whole epoch, NaN before that.
+    loss: since the epoch began. valid_error: of `losses.validation_error`, after the last whole epoch or of the start;
+    best_error: the least so far, whose weights are kept. Both NaN when no validation molecule has a value.
     """
 
     step: int
     n_steps: int
     loss: float
     valid_error: float
+    best_error: float
     mol_per_s: float
     seconds_left: float
     epoch_done: bool = True
@@ -74,13 +83,15 @@ def fit(
     model: nn.Module,
     train: Dataset,
     valid: Dataset,
-    task_weights: list[float],
+    facts: TargetFacts,
     settings: FitSettings,
     folder: Path,
     device: torch.device,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Train `model` in place, leaving the averaged weights in it; targets of both sets must be z-scores already.
+    """Train `model` in place, leaving the averaged weights of the best epoch in it.
+
+    Targets of both sets must be z-scores already, or 0 and 1 for classes.
 
     `on_progress` is called after each epoch, and every few seconds within. Continues from
     `folder/checkpoint.safetensors` if that holds the same settings and data.
@@ -88,15 +99,21 @@ def fit(
     assert len(train) >= settings.batch_size, "fewer molecules than one batch"
     keep_freed_memory()
     model.to(device).train()
-    state = _State(model, settings, _fingerprint(train, task_weights), device)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = settings.dropout
+    facts = facts.to(device)
+    state = _State(model, settings, _fingerprint(train, facts), device)
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     path = folder / "checkpoint.safetensors"
-    done = state.load(path)
-    step_fn = _make_step(model, state, train, settings, task_weights, device)
-    error = validate(model, state.average(), valid, device) if done == n_steps else math.nan
-    progress = Progress(done, n_steps, math.nan, error, math.nan, 0.0)
-    for epoch in range(done // per_epoch, settings.epochs):
+    progress = Progress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
+    step_fn = _make_step(model, state, train, settings, facts, device)
+    if progress.step == 0:  # a start that is better than all that follows is kept
+        state.judge(validate(model, state.mean, valid, facts, device))
+    for epoch in range(progress.step // per_epoch, settings.epochs):
+        if settings.patience and state.stale >= settings.patience:
+            break
         started, told, losses = time.perf_counter(), time.perf_counter(), []
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
         for at in range(per_epoch):
@@ -108,49 +125,51 @@ def fit(
                 done = epoch * per_epoch + at + 1
                 left = (n_steps - done) * settings.batch_size / rate
                 loss = torch.stack(losses).mean().item()
-                on_progress(Progress(done, n_steps, loss, progress.valid_error, rate, left, False))
+                on_progress(Progress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
         loss = torch.stack(losses).mean().item()
         rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
-        error = validate(model, state.average(), valid, device)
+        state.judge(validate(model, state.mean, valid, facts, device))
         left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
         done = (epoch + 1) * per_epoch
-        progress = Progress(done, n_steps, loss, error, rate, left)
+        progress = Progress(done, n_steps, loss, state.error, state.best_error, rate, left)
         state.save(path, done)
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(asdict(progress)) + "\n")
         on_progress(progress)
-    model.load_state_dict(state.average(), strict=False)
+    model.load_state_dict(state.best, strict=False)
     model.eval()
     return progress
 
 
-def validate(model: nn.Module, weights: dict[str, Tensor], data: Dataset, device: torch.device) -> float:
-    """Mean absolute error of z-scores, averaged over tasks, with `weights` in place of the model's own."""
+def validate(
+    model: nn.Module, weights: dict[str, Tensor], data: Dataset, facts: TargetFacts, device: torch.device
+) -> float:
+    """`losses.validation_error` with `weights` in place of the model's own."""
     model.eval()
-    errors = []
+    with torch.no_grad():
+        scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)
+    model.train()
+    return validation_error(scores.to(device), torch.from_numpy(data.targets).to(device), facts)
+
+
+def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device: torch.device) -> Tensor:
+    """Scores float32 `[N, P]` on the CPU, in the number type of training."""
+    scores = []
     for start in range(0, len(data), 2048):
         rows = np.arange(start, min(start + 2048, len(data)))
         batch = data.graphs.select(rows).batch(device)
-        with torch.no_grad(), _autocast(device):
-            scores = torch.func.functional_call(model, weights, (batch.rounded(),))[: len(rows)]
-        errors.append((scores.float().cpu() - torch.from_numpy(data.targets[rows])).abs())
-    model.train()
-    return torch.cat(errors).nanmean(0).nanmean().item()
+        with _autocast(device):
+            scores.append(model(batch.rounded())[: len(rows)].float().cpu())
+    return torch.cat(scores)
 
 
-def _fingerprint(train: Dataset, task_weights: list[float]) -> str:
-    """Of the training molecules, their targets and the weights of the tasks."""
+def _fingerprint(train: Dataset, facts: TargetFacts) -> str:
+    """Of the training molecules, their targets and what is done with these."""
     digest = hashlib.sha256(train.fingerprint.encode())
-    for array in (train.rows, train.targets, np.array(task_weights)):
+    numbers = (t.cpu().numpy() for t in (facts.weights, facts.classes, facts.positive_weight))
+    for array in (train.rows, train.targets, *numbers):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def l1_loss(scores: Tensor, targets: Tensor, task_weights: Tensor) -> Tensor:
-    """float32 scalar: weighted mean of |scores - targets| over `[B, P]`, cells with a NaN target left out."""
-    known = ~torch.isnan(targets)
-    error = (scores.float() - torch.nan_to_num(targets)).abs() * known * task_weights
-    return error.sum() / (known * task_weights).sum().clamp(min=1e-6)
 
 
 def _autocast(device: torch.device) -> torch.autocast:
@@ -168,6 +187,8 @@ class _State:
         self.model = model
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.named.items()}
+        self.best = {name: p.clone() for name, p in self.mean.items()}
+        self.error, self.best_error, self.stale = math.nan, math.nan, 0
         self.average_rate = torch.zeros((), device=device)  # a tensor for the same reason as the learning rate
         encoder = [p for name, p in self.named.items() if name.startswith("encoder.")]
         others = [p for name, p in self.named.items() if not name.startswith("encoder.")]
@@ -204,16 +225,23 @@ class _State:
         torch._foreach_mul_(change, self.average_rate)
         torch._foreach_add_(mean, change)
 
-    def average(self) -> dict[str, Tensor]:
-        return self.mean
+    def judge(self, error: float) -> None:
+        """Keep the average if its validation error is the least so far; as long as there is none, the latest."""
+        self.error = error
+        self.stale += 1
+        if math.isnan(self.best_error) or error < self.best_error:
+            self.best = {name: p.clone() for name, p in self.mean.items()}
+            self.best_error, self.stale = error, 0
 
     def save(self, path: Path, step: int) -> None:
         tensors = {f"weight.{n}": p.detach() for n, p in self.named.items()}
         tensors |= {f"average.{n}": p for n, p in self.mean.items()}
+        tensors |= {f"best.{n}": p for n, p in self.best.items()}
         for name, p in self.named.items():
             for key, value in self.optimizer.state[p].items():
                 tensors[f"optimizer.{name}.{key}"] = value
-        notes = {"step": str(step), "settings": json.dumps(asdict(self.settings)), "data": self.data}
+        judged = json.dumps([self.error, self.best_error, self.stale])
+        notes = {"step": str(step), "settings": json.dumps(asdict(self.settings)), "data": self.data, "judged": judged}
         part = path.with_suffix(".part")
         save_file({n: t.contiguous() for n, t in tensors.items()}, part, metadata=notes)
         os.replace(part, path)
@@ -230,11 +258,13 @@ class _State:
             for name, p in self.named.items():
                 p.data.copy_(file.get_tensor(f"weight.{name}"))
                 self.mean[name].copy_(file.get_tensor(f"average.{name}"))
+                self.best[name].copy_(file.get_tensor(f"best.{name}"))
                 if f"optimizer.{name}.step" not in held:
                     continue  # this stage does not use the weight
                 keys = ("step", "exp_avg", "exp_avg_sq")
                 values = {k: file.get_tensor(f"optimizer.{name}.{k}") for k in keys}
                 self.optimizer.state[p] = {k: v.to(p.device) for k, v in values.items()}
+        self.error, self.best_error, self.stale = json.loads(notes["judged"])
         return int(notes["step"])
 
 
@@ -246,17 +276,16 @@ def _make_step(
     state: _State,
     train: Dataset,
     settings: FitSettings,
-    task_weights: list[float],
+    facts: TargetFacts,
     device: torch.device,
 ) -> StepFunction:
     """One training step; returns the loss, float32 scalar on the device. Captured where there is a GPU."""
-    weights = torch.tensor(task_weights, dtype=torch.float32, device=device)
 
     def eager(batch: GraphBatch, targets: Tensor) -> Tensor:
         """The plain step. Padding molecules have scores but no targets, and no part in the loss."""
         with _autocast(device):
             scores = model(batch)
-        loss = l1_loss(scores[: len(targets)], targets, weights)
+        loss = task_loss(scores[: len(targets)], targets, facts, settings.huber)
         loss.backward()
         state.update()
         state.optimizer.zero_grad(set_to_none=False)

@@ -235,6 +235,24 @@ def pack_path(
     return path
 
 
+@pytest.fixture(scope="session")
+def calibrated_pack_path(pack_path: Path, dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pack with error bars and domain, from the parts of its own split. Not to be changed."""
+    import shutil
+    from dataclasses import replace
+
+    from mora_lite.calibrate import calibrate_pack
+    from mora_lite.pack import open_pack
+    from mora_lite.splits import Split
+
+    path = Path(shutil.copytree(pack_path, tmp_path_factory.mktemp("packs") / "calibrated"))
+    data = replace(dataset, targets=dataset.targets[:, [0, 1, 0]])  # the task `mass` has the column `size`
+    rows = Split(0, 40, 10).rows(60)
+    train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
+    calibrate_pack(open_pack(path), train, valid, device="cpu", dtype="float32")
+    return path
+
+
 @pytest.fixture
 def model(pack_path: Path) -> Any:
     """The pack, loaded for exact work."""

@@ -32,7 +32,7 @@ HEAVY = (
     "safetensors",
     "gguf",
 )
-COMMANDS = ("predict", "info", "evaluate", "train", "quantize", "pull")
+COMMANDS = ("predict", "info", "evaluate", "train", "pretrain", "quantize", "pull")
 
 
 class FakeTask:
@@ -44,6 +44,9 @@ class FakeTask:
 class FakeScores:
     def __init__(self, values, status, error):
         self.values, self.status, self.error = values, status, error
+
+    def columns(self, tasks):
+        return {task.column: self.values[:, i] for i, task in enumerate(tasks)}
 
 
 class FakeModel:
@@ -124,7 +127,7 @@ def test_predict_writes_beside_the_input_and_keeps_stdout_silent(tmp_path, run, 
     assert "a.predictions.csv: 2 rows, 1 ok, " in first
     assert "molecules/s" in first
     assert second == "  1 unparsable; the first is row 2: unclosed ring"
-    assert fake_load == [("qm9", {"device": "auto", "dtype": "auto", "tasks": None})]
+    assert fake_load == [("qm9", {"device": "auto", "dtype": "auto", "tasks": None, "confidence": 0.9})]
 
 
 def test_predict_to_stdout_prints_nothing_but_the_table(tmp_path, run, fake_load):
@@ -144,8 +147,10 @@ def test_predict_reads_standard_input(monkeypatch, run, fake_load):
 
 
 def test_options_reach_the_model(tmp_path, run, fake_load):
-    run("predict", table(tmp_path), "-p", "other", "-t", "a, b,", "--device", "cpu", "--dtype", "float32")
-    assert fake_load == [("other", {"device": "cpu", "dtype": "float32", "tasks": ["a", "b"]})]
+    options = ["-p", "other", "-t", "a, b,", "--device", "cpu", "--dtype", "float32", "--confidence", "0.5"]
+    run("predict", table(tmp_path), *options)
+    wanted = {"device": "cpu", "dtype": "float32", "tasks": ["a", "b"], "confidence": 0.5}
+    assert fake_load == [("other", wanted)]
 
 
 def test_a_header_alone_is_no_failure(tmp_path, run, fake_load):
@@ -239,10 +244,11 @@ class Model:
     tasks = (Thing(column="x"),)
     def score(self, smiles, batch_size=None):
         n = len(smiles)
-        if SLEEP:
+        if n and SLEEP:  # of no molecules only the columns are wanted
             print("scoring", file=sys.stderr, flush=True)
             time.sleep(30)
-        return Thing(values=np.zeros((n, 1), np.float32), status=["ok"] * n, error=[""] * n)
+        values = np.zeros((n, 1), np.float32)
+        return Thing(values=values, status=["ok"] * n, error=[""] * n, columns=lambda _: {"x": values[:, 0]})
 mora_lite.load = lambda *_, **__: Model()
 from mora_lite.cli.app import main
 sys.exit(main(sys.argv[1:]))
@@ -302,10 +308,37 @@ def test_nested_facts_fit_in_one_line():
     assert info._show({"": "H100", "gib": 79.1, "flags": ["a", "b"], "x": None}) == "H100, gib 79.1, flags a b, x none"
 
 
-def test_metrics_are_a_table(capsys):
-    evaluate.print_metrics({"homo": {"mae": 0.0023456, "n": 10}, "toxic": {"auc": 0.9, "n": 10}})
+VALUE = {"unit": "Ha", "mae": 0.0023456, "n": 10}
+CLASS = {"roc_auc": 0.9, "n": 10}
+
+
+def test_figures_are_a_table_of_values_and_one_of_classes(capsys):
+    evaluate.print_evaluation({"homo": VALUE, "toxic": CLASS, "count": {"unit": "", "n": 0, "mae": None}})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines == [["task", "mae", "n", "auc"], ["homo", "0.002346", "10"], ["toxic", "10", "0.9"]]
+    assert lines == [
+        ["values"], ["task", "mae", "n"], ["homo", "[Ha]", "0.002346", "10"], ["count", "0"],
+        ["classes"], ["task", "roc", "auc", "n"], ["toxic", "0.9", "10"],
+    ]  # fmt: skip
+
+
+def test_breakdowns_follow_the_figures_each_under_its_task(capsys):
+    rows = [{"scaffold": "c1ccc(C[n+]2ccccc2)cc1", "n": 3}, {"scaffold": "[red]", "n": 1}]
+    evaluate.print_evaluation({"homo": VALUE}, {"homo": {"by_scaffold": rows, "by_domain": []}})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[4:] == [
+        ["homo", "[Ha],", "by", "scaffold"], ["scaffold", "n"], ["c1ccc(C[n+]2ccccc2)cc1", "3"], ["[red]", "1"],
+    ]  # fmt: skip
+
+
+def test_a_breakdown_fits_the_terminal_without_losing_a_digit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    figures = {f"mean_thing_{i}": -123.4567 - i for i in range(4)}
+    evaluate.print_evaluation({"homo": VALUE}, {"homo": {"by_scaffold": [{"scaffold": "C" * 70, **figures}]}})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    last = lines[-1].split()
+    assert last[0].endswith("…")
+    assert last[1:] == ["-123.5", "-124.5", "-125.5", "-126.5"]
 
 
 @pytest.mark.parametrize(

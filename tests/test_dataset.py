@@ -1,4 +1,4 @@
-"""Tables with known values, and splits that anyone can repeat."""
+"""Tables with known values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mora_lite.dataset import Dataset, Split, read_dataset
+from mora_lite.dataset import Dataset, read_dataset
 from mora_lite.errors import InputError
 
 
@@ -45,6 +45,34 @@ def test_unreadable_molecules_are_left_out_but_counted(tmp_path: Path) -> None:
     assert data.rows.tolist() == [0, 3]
     assert data.targets[:, 0].tolist() == [1, 4]
     assert data.n_rows == 4
+    assert data.unreadable == {1: "C1CC", 2: ""}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["true", "false", "TRUE", "False"],
+        ["t", "f", "T", "F"],
+        ["yes", "no", "Yes", "NO"],
+        ["y", "n", "Y", "N"],
+        ["active", "inactive", " Active ", "INACTIVE"],
+        ["positive", "negative", "pos", "neg"],
+        ["yes", "0", "1.0", "inactive"],
+    ],
+)
+def test_class_words_are_1_and_0(tmp_path: Path, cells: list[str]) -> None:
+    data = read(tmp_path, "smiles,y,x\n" + "".join(f"C,{cell},7\n" for cell in cells) + "C,,7\nC,nan,7\n", "y", "x")
+    np.testing.assert_array_equal(data.targets[:, 0], np.array([1, 0, 1, 0, np.nan, np.nan], np.float32))
+    assert (data.targets[:, 1] == 7).all()
+
+
+def test_a_split_column_is_kept_for_every_row_of_the_table(tmp_path: Path) -> None:
+    data = read_dataset(write(tmp_path, "smiles,part,y\nC,train,1\nbad,Test ,2\nN\n"), "smiles", ["y"], "part")
+    assert data.marks == ["train", "Test ", ""]
+    assert data.subset(np.array([2])).marks == data.marks
+    assert read(tmp_path, "smiles,part,y\nC,train,1\n").marks == []
+    with pytest.raises(InputError, match="has no column 'parts': did you mean part"):
+        read_dataset(tmp_path / "data.csv", "smiles", ["y"], "parts")
 
 
 def test_compressed_bom_and_windows_line_ends_read_the_same(tmp_path: Path) -> None:
@@ -71,6 +99,8 @@ def test_the_fingerprint_is_of_the_smiles_in_order(tmp_path: Path) -> None:
         ("SMILE,y\nC,1\n", "no column 'smiles' for --smiles-column; did you mean SMILE"),
         ("smiles,y\nC,1\nN,high\n", "row 2, column 'y': got 'high', expected a number or a blank"),
         ('smiles,note,y\nC,"a\nb",1\nN,,x\n', "row 2, column 'y'"),
+        ("smiles,y\nC,0.5\nN,\nO,no\n", "row 3, column 'y': got 'no', expected a number or a blank, as in row 1 .0.5"),
+        ("smiles,y\nC,no\nN,maybe\n", "row 2, column 'y': got 'maybe', expected a number or a blank$"),
         ("smiles,y\nC,inf\n", "row 1, column 'y': got 'inf'"),
         ("smiles,y\nC,1e300\n", "row 1, column 'y': got '1e300'"),
         ("smiles,y\n", "has no rows"),
@@ -112,32 +142,3 @@ def test_a_subset_is_by_rows_of_the_table(tmp_path: Path) -> None:
     assert part.targets[:, 0].tolist() == [2, 4]
     assert part.graphs.n_atoms.tolist() == [2, 4]
     assert (part.n_rows, part.fingerprint) == (data.n_rows, data.fingerprint)
-
-
-# --- splitting
-
-
-def test_a_split_is_the_same_for_ever() -> None:
-    """Golden: packs record only seed and sizes, so these rows may never change."""
-    rows = Split(0, 80, 10).rows(100)
-    assert rows["train"][:5].tolist() == [0, 1, 2, 3, 4]
-    assert rows["valid"].tolist() == [7, 31, 38, 48, 63, 73, 76, 77, 88, 89]
-    assert rows["test"].tolist() == [29, 33, 41, 54, 56, 59, 69, 78, 79, 95]
-
-
-@pytest.mark.parametrize(("n_rows", "train", "valid"), [(3, 1, 1), (100, 80, 10), (1000, 5, 994)])
-def test_parts_are_disjoint_and_cover_the_table(n_rows: int, train: int, valid: int) -> None:
-    rows = Split(1, train, valid).rows(n_rows)
-    assert [len(part) for part in rows.values()] == [train, valid, n_rows - train - valid]
-    assert np.array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(n_rows))
-    assert all((np.diff(part) > 0).all() for part in rows.values())
-
-
-def test_another_seed_is_another_split() -> None:
-    assert not np.array_equal(Split(0, 80, 10).rows(100)["test"], Split(1, 80, 10).rows(100)["test"])
-
-
-@pytest.mark.parametrize(("train", "valid"), [(90, 10), (200, 1), (0, 10), (80, 0), (-1, 5)])
-def test_a_part_without_rows_is_refused(train: int, valid: int) -> None:
-    with pytest.raises(InputError, match=f"split: got {train} training and {valid} validation rows of 100"):
-        Split(0, train, valid).rows(100)

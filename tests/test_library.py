@@ -33,6 +33,9 @@ class FakeScores:
     status: list[str]
     error: list[str]
 
+    def columns(self, tasks):
+        return {task.column: self.values[:, i] for i, task in enumerate(tasks)}
+
 
 class FakeModel:
     """Counts atoms: what a model must offer to `predict_table`, and nothing else."""
@@ -56,7 +59,7 @@ def predict(source, target, smiles_column=None, chunk_rows=4096):
     """The whole way from file to file; returns header, rows and summary."""
     model = FakeModel()
     with open_table(source, smiles_column) as table:
-        columns = output_columns(table.columns, model.tasks)
+        columns = output_columns(table.columns, model)
         with TableWriter(target, columns, source=source, force=True) as writer:
             summary = predict_table(table, writer, model, chunk_rows=chunk_rows)
     unpack = gzip.open if str(target).endswith(".gz") else open
@@ -172,8 +175,28 @@ def test_duplicate_rows_and_column_names_are_kept(tmp_path):
 
 
 def test_predictions_of_predictions_have_names_of_their_own():
-    names = output_columns(["status", "status (mora-lite)"], [])
-    assert names == ["status", "status (mora-lite)", "status (mora-lite 2)", "error"]
+    names = output_columns(["status", "status (mora-lite)"], FakeModel())
+    assert names == ["status", "status (mora-lite)", "atoms", "mass [Da]", "status (mora-lite 2)", "error"]
+
+
+def test_flags_are_words_and_an_unlimited_interval_is_inf(tmp_path):
+    class Sure(FakeModel):
+        def score(self, smiles, batch_size=None):
+            scores = super().score(smiles)
+            scores.columns = lambda _: {"x_lo": np.full(len(smiles), -np.inf), "near": np.arange(len(smiles)) == 1}
+            return scores
+
+    source = write(tmp_path / "a.csv", "smiles\nCCO\nCC\nxx\n")
+    with open_table(source) as table:
+        header = output_columns(table.columns, Sure())
+        with TableWriter(tmp_path / "o.csv", header) as writer:
+            predict_table(table, writer, Sure())
+    assert (tmp_path / "o.csv").read_text().splitlines()[:4] == [
+        "smiles,x_lo,near,status,error",
+        "CCO,-inf,false,ok,",
+        "CC,-inf,true,ok,",
+        "xx,,,unparsable,syntax error near character 1",
+    ]
 
 
 def test_a_header_alone_gives_a_header_alone(tmp_path):

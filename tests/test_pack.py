@@ -14,7 +14,17 @@ import torch
 import mora_lite
 from mora_lite import pack as pack_module
 from mora_lite.errors import OutputError, PackError
-from mora_lite.pack import MANIFEST, Pack, list_packs, open_pack, save_pack, write_manifest
+from mora_lite.pack import (
+    MANIFEST,
+    Pack,
+    add_files,
+    check_free,
+    install_pack,
+    list_packs,
+    open_pack,
+    save_pack,
+    write_manifest,
+)
 from mora_lite.quant.nf4 import NF4Tensor
 
 KINDS = ("adapter", "baseline", "prompts", "upper")
@@ -37,6 +47,19 @@ def save(make_scorer, pack_path: Path, compiled_base):
         return save_pack(path, path.name, scorer, tasks, compiled_base.weights, base, {}, **options)
 
     return save
+
+
+@pytest.fixture
+def put(save):
+    """Writes the pack aside and moves it to a path, as training does."""
+
+    def put(path: Path, seed: int = 1, **options) -> Pack:
+        staged = path.parent.parent / f"{path.name}.staged"
+        shutil.rmtree(staged, ignore_errors=True)
+        save(staged, seed)
+        return install_pack(staged, path, **options)
+
+    return put
 
 
 def file_of(pack: Path, kind: str) -> Path:
@@ -243,12 +266,38 @@ def test_broken_packs_are_not_listed_but_named_when_loaded(cached: Path) -> None
         open_pack("tiny")
 
 
-# --- saving
+# --- more files
 
 
-def test_packs_share_their_upper_layers(save, tmp_path: Path) -> None:
+def test_files_are_added_and_replaced(copy: Path) -> None:
+    before = open_pack(copy)
+    assert not before.has("extra")
+    for number in (1.0, 2.0):
+        add_files(before, {"extra": {"x": torch.tensor(number)}})
+        opened = open_pack(copy)
+        assert opened.has("extra")
+        assert opened.tensors("extra")["x"].item() == number
+    assert stat.S_IMODE((copy / "extra.safetensors").stat().st_mode) & 0o444 == 0o444 & ~current_umask()
+    flip(copy / "extra.safetensors", -1)
+    with pytest.raises(PackError, match=r"extra\.safetensors is damaged"):
+        open_pack(copy)
+
+
+def test_a_pack_may_lack_calibration_and_domain(pack_path: Path, calibrated_pack_path: Path) -> None:
+    plain, whole = open_pack(pack_path), open_pack(calibrated_pack_path)
+    assert (plain.load_calibration(), plain.load_domain()) == (None, None)
+    assert len(whole.load_calibration().parts) == 3
+    assert whole.load_domain().patterns.shape[1] == 3
+
+
+# --- putting it in its place
+
+
+def test_packs_share_their_upper_layers(put, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "packs"
+    tmp_path.mkdir()
     for name, seed in (("a", 1), ("b", 2)):
-        save(tmp_path / name, seed=seed, share_upper=True)
+        put(tmp_path / name, seed, share_upper=True)
     (shared,) = (tmp_path / "upper").iterdir()
     assert not list(tmp_path.glob("[ab]/upper*"))
     a, b = (mora_lite.load(tmp_path / name, device="cpu", dtype="float32") for name in "ab")
@@ -261,72 +310,65 @@ def test_packs_share_their_upper_layers(save, tmp_path: Path) -> None:
             open_pack(tmp_path / name)
 
 
-def test_saving_refuses_to_overwrite(save, copy: Path) -> None:
+def test_a_pack_is_never_put_over_another_unasked(put, save, copy: Path) -> None:
     before = (copy / MANIFEST).read_bytes()
-    with pytest.raises(OutputError, match="exists; choose another name or use --force"):
+    for check in (put, lambda path: check_free(path, force=False)):
+        with pytest.raises(OutputError, match="exists; choose another name or use --force"):
+            check(copy)
+    with pytest.raises(FileExistsError):
         save(copy)
     assert (copy / MANIFEST).read_bytes() == before
-    save(copy, force=True)
+    put(copy, force=True)
     assert (copy / MANIFEST).read_bytes() != before
     open_pack(copy)
     assert [path.name for path in copy.parent.iterdir()] == ["tiny"]
 
 
-def test_force_replaces_packs_only(save, tmp_path: Path) -> None:
+def test_force_replaces_packs_only(put, tmp_path: Path) -> None:
     """`-o .` or a path of one's own papers must not be wiped."""
-    (tmp_path / "papers").mkdir()
+    tmp_path = tmp_path / "packs"
+    (tmp_path / "papers").mkdir(parents=True)
     (tmp_path / "papers" / "thesis.txt").write_text("years")
     (tmp_path / "note").write_text("days")
     for name in ("papers", "note"):
         with pytest.raises(OutputError, match="is not a pack, so --force does not replace it"):
-            save(tmp_path / name, force=True)
+            put(tmp_path / name, force=True)
     assert (tmp_path / "papers" / "thesis.txt").read_text() == "years"
     (tmp_path / "empty").mkdir()
-    save(tmp_path / "empty", force=True)
+    put(tmp_path / "empty", force=True)
+    open_pack(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("where", ["_save", "write_manifest", "first move", "last move"])
+@pytest.mark.parametrize("share_upper", [False, True])
+@pytest.mark.parametrize("move", ["first", "last"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_an_interrupted_save_leaves_the_old_pack_and_nothing_else(
-    save, copy: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: type[BaseException]
+def test_an_interrupted_move_leaves_the_old_pack(
+    put, copy: Path, monkeypatch: pytest.MonkeyPatch, move: str, error: type[BaseException], share_upper: bool
 ) -> None:
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    calls = 0
-
-    def interrupted(*arguments):
-        nonlocal calls
-        calls += 1
-        if where == "_save" and calls < 3:
-            return real(*arguments)
-        raise error("stop")
+    real = os.replace
 
     def replace(source, target):
-        moves_a_pack = Path(target).parent == copy.parent and not Path(source).is_file()
-        is_last = Path(target) == copy and Path(source).name.endswith(".part")
-        if moves_a_pack and is_last == (where == "last move") and not Path(source).name.endswith(".old"):
+        comes_in = Path(target) == copy and Path(source).name.endswith(".staged")
+        if comes_in if move == "last" else Path(source) == copy:
             raise error("stop")
         return real(source, target)
 
     with monkeypatch.context() as patched:
-        if where.endswith("move"):
-            real = os.replace
-            patched.setattr(pack_module.os, "replace", replace)
-        else:
-            real = getattr(pack_module, where)
-            patched.setattr(pack_module, where, interrupted)
+        patched.setattr(pack_module.os, "replace", replace)
         with pytest.raises(error):
-            save(copy, force=True)
-    assert [path.name for path in copy.parent.iterdir()] == ["tiny"]
+            put(copy, force=True, share_upper=share_upper)
+    assert {path.name for path in copy.parent.iterdir()} == {"tiny", *(["upper"] if share_upper else [])}
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
-    save(copy, force=True)
+    open_pack(copy)
+    put(copy, force=True, share_upper=share_upper)
     open_pack(copy)
 
 
-def test_what_a_killed_save_left_is_no_hindrance(save, tmp_path: Path) -> None:
-    (tmp_path / ".a.part").mkdir()
-    (tmp_path / ".a.part" / "adapter.safetensors").write_text("half")
-    save(tmp_path / "a")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert set(open_pack(tmp_path / "a").manifest["files"]) == {
-        path.name for path in (tmp_path / "a").glob("*.safetensors")
-    }
+def test_what_a_killed_move_left_is_no_hindrance(put, copy: Path) -> None:
+    left = copy.with_name(f".{copy.name}.old")
+    left.mkdir()
+    (left / "adapter.safetensors").write_text("half")
+    put(copy, force=True)
+    assert [path.name for path in copy.parent.iterdir()] == ["tiny"]
+    assert set(open_pack(copy).manifest["files"]) == {path.name for path in copy.glob("*.safetensors")}

@@ -6,16 +6,24 @@ from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from mora_lite.dataset import Split
+from mora_lite.dataset import Dataset
 from mora_lite.errors import InputError, MoraLiteError
-from mora_lite.recipe import MORA, PRETRAIN, Recipe, TaskRecipe, read_recipe
+from mora_lite.recipe import DEFAULT_SIZES, ENCODER, MORA, Recipe, TaskRecipe, read_recipe
 from mora_lite.scorer import AdapterSizes
+from mora_lite.splits import Split
 from mora_lite.train import FitSettings
 
 QM9 = Path(__file__).resolve().parents[1] / "examples" / "qm9.toml"
 TASK = '[[task]]\nname = "logS"\n'
+
+
+def table_of(n_rows: int, readable: int | None = None) -> Dataset:
+    """As much of a table as a split is settled by."""
+    n = n_rows if readable is None else readable
+    return Dataset(["C"] * n, None, np.zeros((n, 1), np.float32), np.arange(n), n_rows, "")
 
 
 @pytest.fixture
@@ -35,26 +43,53 @@ def test_the_shipped_recipe_reads() -> None:
     assert [task.weight for task in recipe.tasks] == [2.0] * 3 + [1.0] * 5
     assert recipe.split == Split(0, 110_000, 10_000)
     assert recipe.mora.encoder_lr_scale < 1
+    assert recipe.start == "random", "no encoder that has seen other molecules than the training ones"
     assert all(task.prompt.endswith("Answer:") and task.unit and task.description for task in recipe.tasks)
 
 
 def test_everything_but_a_task_may_be_left_out(read) -> None:
     recipe = read(TASK)
     assert recipe == Recipe("mine", (TaskRecipe("logS"),))
-    assert (recipe.pretrain, recipe.mora, recipe.adapter) == (PRETRAIN, MORA, AdapterSizes())
-    assert recipe.split_of(1000) == Split(0, 800, 100)
+    assert (recipe.encoder, recipe.mora, recipe.adapter) == (ENCODER, MORA, DEFAULT_SIZES)
+    assert recipe.start == "pretrained"
+    assert recipe.split_of(table_of(1000)) == Split(0, 800, 100)
     task = recipe.tasks[0]
-    assert (task.column, task.unit, task.weight) == ("logS", "", 1.0)
-    assert task.prompt == "Question: What is the logS of the molecule? Answer:"
-    assert TaskRecipe("logS", unit="mol/L").prompt == "Question: What is the logS of the molecule in mol/L? Answer:"
-    assert TaskRecipe("{odd}").prompt == "Question: What is the {odd} of the molecule? Answer:"
+    assert (task.column, task.unit, task.kind, task.weight) == ("logS", "", "", 1.0)
+
+
+def test_a_task_without_a_prompt_gets_one_for_its_kind() -> None:
+    def prompt(task: TaskRecipe, kind: str = "value") -> str:
+        return task.settled(kind).prompt
+
+    assert prompt(TaskRecipe("logS")) == "Question: What is the logS of the molecule? Answer:"
+    assert prompt(TaskRecipe("logS", unit="mol/L")) == "Question: What is the logS of the molecule in mol/L? Answer:"
+    assert prompt(TaskRecipe("{odd}")) == "Question: What is the {odd} of the molecule? Answer:"
+    assert prompt(TaskRecipe("toxic"), "class") == "Question: Is the molecule toxic? Answer:"
+    assert prompt(TaskRecipe("{odd}"), "class") == "Question: Is the molecule {odd}? Answer:"
+    assert prompt(TaskRecipe("toxic", prompt="Does it kill?"), "class") == "Does it kill?"
+    assert TaskRecipe("toxic").settled("class").kind == "class"
+
+
+def test_shares_of_the_table_are_split_where_the_recipe_has_no_numbers(read) -> None:
+    scaffold = read('seed = 3\n[split]\nkind = "scaffold"\n' + TASK)
+    assert scaffold.split_of(table_of(1000, readable=500)) == Split(3, 400, 50, "scaffold"), "of what can be read"
+    random = read('[split]\nkind = "random"\n' + TASK)
+    assert random.split_of(table_of(1000, readable=500)) == Split(0, 800, 100), "of all rows"
+    given = read('[split]\nkind = "given"\ncolumn = "part"\n' + TASK)
+    assert given.split_of(table_of(1000)) == Split(0, kind="given", column="part")
+
+
+@pytest.mark.parametrize("entry", ["train = 4", "valid = 4"])
+def test_half_a_split_is_told(read, entry: str) -> None:
+    with pytest.raises(InputError, match=r"split: got \d training and \d validation rows of 100"):
+        read(f"[split]\n{entry}\n" + TASK).split_of(table_of(100)).rows(100)
 
 
 def test_one_seed_reaches_every_part(read) -> None:
     recipe = read("seed = 7\n[split]\ntrain = 8\nvalid = 1\n[mora]\nseed = 9\n" + TASK)
-    assert (recipe.seed, recipe.pretrain.seed, recipe.mora.seed) == (7, 7, 9)
+    assert (recipe.seed, recipe.encoder.seed, recipe.mora.seed) == (7, 7, 9)
     assert recipe.split == Split(7, 8, 1)
-    assert read("seed = 7\n" + TASK).split_of(100).seed == 7
+    assert read("seed = 7\n" + TASK).split_of(table_of(100)).seed == 7
 
 
 def test_whole_numbers_do_where_numbers_are_expected(read) -> None:
@@ -72,7 +107,8 @@ def test_whole_numbers_do_where_numbers_are_expected(read) -> None:
         ("[adapter]\nranks = 4\n" + TASK, "unknown entry 'ranks': did you mean rank"),
         ("[mora]\nepoch = 4\n" + TASK, "unknown entry 'epoch': did you mean epochs"),
         (TASK + 'units = "Ha"', "unknown entry 'units': did you mean unit"),
-        ("[split]\ntrain = 4\n" + TASK, "Split: .*valid"),
+        ("[pretrain]\nepochs = 4\n" + TASK, "unknown entry 'pretrain'"),
+        ("[split]\nsize = 4\n" + TASK, "unknown entry 'size'"),
         ("[[task]]\nunit = 'Ha'\n", "TaskRecipe: .*name"),
     ],
 )
@@ -92,10 +128,16 @@ def test_unknown_and_missing_entries_are_named(read, text: str, words: str) -> N
         ("[mora]\nepochs = 1.5\n" + TASK, "epochs: got 1.5, expected a whole number"),
         ("[mora]\nepochs = true\n" + TASK, "epochs: got True, expected a whole number"),
         ("[mora]\nepochs = 0\n" + TASK, "epochs: got 0, expected 1 or more"),
-        ("[pretrain]\nbatch_size = 0\n" + TASK, "batch_size: got 0, expected 1 or more"),
-        ("[pretrain]\npeak_lr = '1e-3'\n" + TASK, "peak_lr: got '1e-3', expected a number"),
+        ("[encoder]\nbatch_size = 0\n" + TASK, "batch_size: got 0, expected 1 or more"),
+        ("[encoder]\npeak_lr = '1e-3'\n" + TASK, "peak_lr: got '1e-3', expected a number"),
         ("[adapter]\nrank = '8'\n" + TASK, "rank: got '8', expected a whole number"),
         ("[adapter]\nrank = 0\n" + TASK, "rank: got 0, expected a number above 0"),
+        ("[mora]\npatience = -1\n" + TASK, "patience: got -1, expected 0 or more"),
+        ("[split]\nkind = 'scafold'\n" + TASK, "split: unknown kind 'scafold': did you mean scaffold"),
+        ("[split]\nkind = 'given'\n" + TASK, "got kind 'given' and column '', expected a column with kind 'given'"),
+        ("start = 3\n" + TASK, "start: got 3, expected text"),
+        (TASK + "kind = 'number'", "'logS': got kind 'number', expected value or class"),
+        (TASK + "kind = 'class'\nunit = 'nM'", "'logS': got unit 'nM', but a class has none"),
         ("[split]\ntrain = '1'\nvalid = 1\n" + TASK, "train: got '1', expected a whole number"),
         ("adapter = 3\n" + TASK, r"adapter: got 3, expected a table \[adapter\]"),
         ("split = [1, 2]\n" + TASK, r"split: got \[1, 2\], expected a table"),
@@ -153,14 +195,14 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
             return SimpleNamespace(provenance={"test": {}})
 
         monkeypatch.setattr(training, "train_pack", train_pack)
-        code, _, err = run("train", *arguments, "--data", "data.csv", "-o", "out")
+        code, _, err = run("train", "data.csv", *arguments, "-o", "out")
         return code, err, recipes[0] if recipes else None
 
     return trained_by
 
 
 def test_without_options_the_recipe_is_followed(trained_by) -> None:
-    assert trained_by(QM9) == (0, "", read_recipe(QM9))
+    assert trained_by("--recipe", QM9) == (0, "", read_recipe(QM9))
 
 
 def test_options_win_over_the_recipe(trained_by) -> None:
@@ -169,7 +211,7 @@ def test_options_win_over_the_recipe(trained_by) -> None:
         "S",
         "--base",
         "models/llama",
-        "--pretrain-epochs",
+        "--encoder-epochs",
         "2",
         "--epochs",
         "3",
@@ -177,28 +219,63 @@ def test_options_win_over_the_recipe(trained_by) -> None:
         "4",
         "--seed",
         "5",
+        "--patience",
+        "6",
+        "--start",
+        "pretrained",
+        "--unquantized",
     ]
-    _, _, recipe = trained_by(QM9, *options)
+    assert read_recipe(QM9).four_bit
+    _, _, recipe = trained_by("-r", QM9, *options)
     assert (recipe.smiles, recipe.base, recipe.seed) == ("S", "models/llama", 5)
-    assert (recipe.pretrain.epochs, recipe.mora.epochs) == (2, 3)
-    assert recipe.pretrain.batch_size == recipe.mora.batch_size == 4
-    assert recipe.pretrain.seed == recipe.mora.seed == recipe.split.seed == 5
+    assert (recipe.encoder.epochs, recipe.mora.epochs) == (2, 3)
+    assert recipe.encoder.batch_size == recipe.mora.batch_size == 4
+    assert recipe.encoder.patience == recipe.mora.patience == 6
+    assert recipe.encoder.seed == recipe.mora.seed == recipe.split.seed == 5
+    assert (recipe.start, recipe.four_bit) == ("pretrained", False)
     assert recipe.split.train == 110_000
     assert recipe.mora.encoder_lr_scale == read_recipe(QM9).mora.encoder_lr_scale
     assert recipe.tasks == read_recipe(QM9).tasks
 
 
+def test_a_seed_of_the_split_alone_is_kept(trained_by, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("seed = 1\n[split]\nseed = 7\ntrain = 8\nvalid = 1\n" + TASK)
+    _, _, recipe = trained_by("--recipe", tmp_path / "mine.toml")
+    assert (recipe.seed, recipe.split) == (1, Split(7, 8, 1))
+
+
 def test_targets_make_a_recipe(trained_by) -> None:
-    _, _, recipe = trained_by("--target", "logS:mol/L", "--target", "logD", "--epochs", "2")
+    _, _, recipe = trained_by("--target", "logS:mol/L", "-t", "logD", "--epochs", "2")
     assert recipe.name == "out"
-    assert [(task.name, task.unit) for task in recipe.tasks] == [("logS", "mol/L"), ("logD", "")]
-    assert (recipe.mora.epochs, recipe.pretrain) == (2, PRETRAIN)
+    assert [(task.name, task.unit, task.kind) for task in recipe.tasks] == [("logS", "mol/L", ""), ("logD", "", "")]
+    assert (recipe.mora.epochs, recipe.encoder) == (2, ENCODER)
+    assert recipe.split is None
+
+
+def test_a_target_may_say_its_kind(trained_by) -> None:
+    _, _, recipe = trained_by("-t", "active:class", "-t", "count:value", "-t", "a:b:class", "-t", "c:d:nM")
+    found = [(task.name, task.unit, task.kind) for task in recipe.tasks]
+    assert found == [("active", "", "class"), ("count", "", "value"), ("a:b", "", "class"), ("c:d", "nM", "")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "split"),
+    [
+        ("random", Split(4, 0, 0, "random")),
+        ("scaffold", Split(4, 0, 0, "scaffold")),
+        ("part", Split(4, 0, 0, "given", "part")),
+        ("given", Split(4, 0, 0, "given", "given")),
+    ],
+)
+def test_the_split_is_by_chance_by_scaffold_or_by_a_column(trained_by, kind: str, split: Split) -> None:
+    assert trained_by("-t", "logS", "--split", kind, "--seed", "4")[2].split == split
+    assert trained_by("-r", QM9, "--split", kind, "--seed", "4")[2].split == split, "not with the recipe's numbers"
 
 
 def test_a_recipe_or_targets_but_not_both(trained_by) -> None:
     code, err, _ = trained_by()
     assert code == 2
-    assert "at least one --target" in err
-    code, err, _ = trained_by(QM9, "--target", "logS")
+    assert "name at least one column" in err
+    code, err, _ = trained_by("--recipe", QM9, "--target", "logS")
     assert code == 2
     assert "leave --target out" in err

@@ -22,11 +22,17 @@ def test_json_restores_a_task() -> None:
     assert Task(**json.loads(json.dumps(task.as_dict()))) == task
 
 
+def test_a_class_is_a_task_without_a_unit() -> None:
+    task = Task("toxic", "", "Is it?", -2.2, 1.0, kind="class")
+    assert (task.is_class, task.column) == (True, "toxic")
+    assert not KNOWN[0].is_class
+
+
 @pytest.mark.parametrize(
-    "change", [{"name": ""}, {"kind": "class"}, {"deviation": 0.0}, {"deviation": -1.0}, {"deviation": float("nan")}]
+    "change", [{"name": ""}, {"kind": "classes"}, {"deviation": 0.0}, {"deviation": -1.0}, {"deviation": float("nan")}]
 )
 def test_impossible_tasks_are_refused(change: dict) -> None:
-    with pytest.raises(PackError, match="expected a kind of value and a deviation above 0"):
+    with pytest.raises(PackError, match="expected a kind of value, class and a deviation above 0"):
         Task(**{"name": "a", "unit": "", "prompt": "Q?", "mean": 0.0, "deviation": 1.0, **change})
 
 

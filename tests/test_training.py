@@ -15,10 +15,11 @@ import torch
 import mora_lite
 from mora_lite import training
 from mora_lite.cli.app import main
-from mora_lite.dataset import Split, read_dataset
+from mora_lite.dataset import read_dataset
 from mora_lite.errors import CheckpointError, InputError, OutputError
 from mora_lite.pack import open_pack
 from mora_lite.recipe import Recipe, TaskRecipe, read_recipe
+from mora_lite.splits import Split
 from mora_lite.train import FitSettings, Progress
 from mora_lite.training import fitted_tasks, shrink_batch, standardize, train_pack
 

@@ -1,0 +1,92 @@
+"""The labelled sets of the comparisons: files, targets, splits, and the figure that each is judged by.
+
+Files are those of MoleculeNet as `chemprop` distributes them, with a column `scaffold_split` (Bemis-Murcko scaffolds in
+the way of DeepChem's ScaffoldSplitter, 80/10/10). It is not a published split file.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+TOX21 = [
+    "NR-AR",
+    "NR-AR-LBD",
+    "NR-AhR",
+    "NR-Aromatase",
+    "NR-ER",
+    "NR-ER-LBD",
+    "NR-PPAR-gamma",
+    "SR-ARE",
+    "SR-ATAD5",
+    "SR-HSE",
+    "SR-MMP",
+    "SR-p53",
+]
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """kind: `value` (judged by RMSE, or MAE where the field does) or `class` (by ROC-AUC, the mean over targets)."""
+
+    name: str
+    targets: list[str]
+    kind: str
+    metric: str
+    split: str = "scaffold_split"
+
+    @property
+    def smaller_is_better(self) -> bool:
+        return self.metric != "roc_auc"
+
+
+SETS = {
+    s.name: s
+    for s in (
+        LabelledSet("delaney", ["log_solubility_mol_per_L"], "value", "rmse"),
+        LabelledSet("lipo", ["lipo"], "value", "rmse"),
+        LabelledSet("bbbp", ["p_np"], "class", "roc_auc"),
+        LabelledSet("bace", ["Class"], "class", "roc_auc"),
+        LabelledSet("clintox", ["FDA_APPROVED", "CT_TOX"], "class", "roc_auc"),
+        LabelledSet("tox21", TOX21, "class", "roc_auc"),
+        LabelledSet("hiv", ["HIV_active"], "class", "roc_auc"),
+        LabelledSet("qm9_10k", ["homo", "lumo", "gap"], "value", "mae", "split"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A set's rows that RDKit can read. targets: float64 `[N, P]`, NaN where blank; split: train, valid or test."""
+
+    smiles: list[str]
+    targets: np.ndarray
+    split: np.ndarray
+
+
+def read_set(data: Path, labelled: LabelledSet) -> Rows:
+    """Read `data/<name>.csv.gz`."""
+    with gzip.open(data / f"{labelled.name}.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row[labelled.split] in ("train", "valid", "test")]
+    targets = [[float(row[t]) if row[t] else np.nan for t in labelled.targets] for row in rows]
+    return Rows([r["smiles"] for r in rows], np.array(targets), np.array([r[labelled.split] for r in rows]))
+
+
+def test_metric(labelled: LabelledSet, truth: np.ndarray, predicted: np.ndarray) -> float:
+    """The set's figure over `[N, P]`: per target, known cells only, then the mean over targets."""
+    from sklearn.metrics import roc_auc_score
+
+    figures = []
+    for p in range(truth.shape[1]):
+        known = ~np.isnan(truth[:, p])
+        y, z = truth[known, p], predicted[known, p]
+        if labelled.metric == "roc_auc":
+            figures.append(roc_auc_score(y, z))
+        else:
+            error = np.abs(y - z)
+            figures.append(np.sqrt((error**2).mean()) if labelled.metric == "rmse" else error.mean())
+    return float(np.mean(figures))

@@ -1,0 +1,53 @@
+"""`mora-lite pretrain`: an encoder from molecules without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device
+
+
+def pretrain(
+    tables: Annotated[
+        list[Path], typer.Argument(metavar="TABLE...", help="Tables with SMILES, such as an in-house library.")
+    ],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of the encoder, .safetensors.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the molecules.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Molecules in a step.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="That compute the descriptors.")] = 1,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Pre-train a graph encoder to predict RDKit's descriptors and fingerprints.
+
+    `mora-lite train --start FILE` starts from it. The one that ships was made
+    so, and is where `train` starts without this option. Started again with the
+    same settings it goes on at its last checkpoint, which lies in OUTPUT.run.
+
+    \b
+    Example:
+    mora-lite pretrain library.csv.gz --processes 4 -o encoder.safetensors
+    """
+    from ..device import choose_device
+    from ..errors import OutputError
+    from ..pretrain import pretrain_encoder
+    from ..train import FitSettings
+    from .train import show_progress
+
+    if output.exists() and not force:
+        raise OutputError(f"{output} exists; choose another name or use --force")
+    settings = FitSettings(epochs=epochs, batch_size=batch_size, huber=1.0, seed=seed)
+    with show_progress() as show:
+        pretrain_encoder(
+            tables,
+            output,
+            settings,
+            choose_device(device),
+            processes=processes,
+            on_progress=lambda progress: show("encoder", progress),
+        )

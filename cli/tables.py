@@ -1,0 +1,54 @@
+"""Rows of figures as a table on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LEAST_TEXT = 8  # characters that are left of a text when the numbers need the room
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print `title` and a table: a column for each key that any row has, numbers to four significant digits.
+
+    Fits the console's width: headers are broken at spaces, then long texts (scaffolds) end in an ellipsis.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: [_show(row.get(name)) for row in rows] for name in names}
+    text = [name for name in names if any(isinstance(row.get(name), str) for row in rows)]
+    heads = {name: name.replace("_", " ") for name in names}
+    widths = {name: max(map(len, [heads[name], *cells])) for name, cells in columns.items()}
+    if sum(widths.values()) + len(names) - 1 > console.width:
+        for name in names:
+            widths[name] = max(map(len, [*heads[name].split(), *columns[name]]))
+        room = console.width - (len(names) - 1) - sum(widths[name] for name in names if name not in text)
+        for i, name in enumerate(sorted(text, key=widths.__getitem__)):  # what short ones leave is for the long ones
+            widths[name] = min(widths[name], max(LEAST_TEXT, room // (len(text) - i)))
+            room -= widths[name]
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in names:
+        side = "left" if name in text else "right"
+        # Where even this is too wide, numbers go on in the next line: a number cut off is a wrong one.
+        table.add_column(Text(heads[name]), justify=side, width=widths[name], overflow="fold")  # type: ignore[arg-type]
+    for i in range(len(rows)):
+        # As Text, since the brackets of SMILES are markup to rich.
+        table.add_row(*(Text(_shorten(columns[name][i], widths[name])) for name in names))
+    console.print(Text(title, style="bold"))
+    console.print(table)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

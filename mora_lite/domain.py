@@ -1,0 +1,230 @@
+"""How near a molecule is to what a pack was trained on: Tanimoto similarity of Morgan fingerprints.
+
+The intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices. Training
+molecules are sorted by the tasks they have values for and then by their number of bits. Among molecules with equally
+many bits the similarity grows with the intersection, so each such run is reduced to its largest intersection first,
+and only what remains is divided.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
+from torch import Tensor
+
+from .device import autocast_dtype
+
+RADIUS = 2
+N_BITS = 1024
+REFERENCE_ROWS = 4096  # training molecules of one matrix product
+QUERY_ROWS = 512  # molecules asked about in one matrix product; 512 x 4096 intersections stay near the processor
+CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
+SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
+EXACT_COUNT = 256  # bfloat16 holds every integer up to here
+
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
+
+
+@functools.cache
+def _generator() -> Any:
+    return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=N_BITS)
+
+
+def fingerprints(molecules: Sequence[Chem.Mol]) -> np.ndarray:
+    """Morgan fingerprints (radius 2, 1024 bits; Rogers and Hahn 2010), packed by `np.packbits`: uint8 `[N, 128]`."""
+    generator = _generator()
+    bits = np.zeros((len(molecules), N_BITS), np.uint8)
+    for row, molecule in zip(bits, molecules, strict=True):
+        row[:] = generator.GetFingerprintAsNumPy(molecule)
+    return np.packbits(bits, axis=1)
+
+
+def threshold_of(similarity: np.ndarray, share: float = 0.05) -> float:
+    """The similarity below which a molecule is out of the domain; unitless, 0 to 1.
+
+    similarity: float32 `[N]`, of held-out molecules to the training molecules, without NaN. The threshold is their
+    quantile `share` (linear interpolation), so about that share of molecules like them would be called out of the
+    domain. 0.0, which nothing is below, when there are none. The value is one of float32, as similarities are.
+    """
+    assert not np.isnan(similarity).any()
+    return float(np.float32(np.quantile(similarity.astype(np.float64), share))) if len(similarity) else 0.0
+
+
+class _Chunk(NamedTuple):
+    """Rows of the reference that are multiplied together, and how their intersections are reduced to groups.
+
+    spans: (first row, last row + 1, first group, last group + 1), rows counted from the start of the chunk; a span is
+    a run that becomes one group, or short runs of which each row is a group. counts: float32 `[G]`, set bits of the
+    fingerprints of each group. segments: (pattern, first group, last group + 1).
+    """
+
+    rows: slice
+    spans: list[tuple[int, int, int, int]]
+    counts: np.ndarray
+    segments: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The fingerprints of the training molecules and which tasks each has a value for.
+
+    packed: uint8 `[N, 128]`, sorted by pattern, then by number of bits. patterns: bool `[M, P]`, tasks of each pattern.
+    sizes: int64 `[M]`, rows of each pattern. Made by `Domain.of`.
+    """
+
+    packed: np.ndarray
+    patterns: np.ndarray
+    sizes: np.ndarray
+    _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, packed: np.ndarray, known: np.ndarray) -> Domain:
+        """packed: uint8 `[N, 128]` from `fingerprints`; known: bool `[N, P]`.
+
+        Rows with the same fingerprint and the same pattern of `known` become one; rows without any value are left out.
+        """
+        assert (packed.dtype, known.dtype) == (np.uint8, np.bool_)
+        assert packed.shape == (len(known), N_BITS // 8)
+        used = known.any(1)
+        packed, known = packed[used], known[used]
+        counts = _counts(packed).astype(">u2")[:, None].view(np.uint8)  # big end first: sorts as bytes
+        key = np.ascontiguousarray(np.concatenate([np.packbits(known, axis=1), counts, packed], axis=1))
+        _, first = np.unique(key.view(np.dtype((np.void, key.shape[1]))).ravel(), return_index=True)
+        packed, known = packed[first], known[first]
+        starts = np.flatnonzero(np.concatenate([[len(known) > 0], (known[1:] != known[:-1]).any(1)]))
+        return cls(packed, known[starts], np.diff(starts, append=len(known)))
+
+    def similarity(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
+        """Tanimoto similarity to the nearest training molecule that has a value for the task: float32 `[B, P]`, 0 to 1.
+
+        packed: uint8 `[B, 128]`. 0.0 where a task has no training molecules, and between two fingerprints without bits.
+        The numbers are exact in every type and on every device: counts are whole and small, and divided in float32.
+        """
+        assert packed.dtype == np.uint8
+        assert packed.shape[1:] == (N_BITS // 8,)
+        nearest = np.zeros((len(packed), self.patterns.shape[1]), np.float32)
+        for start in range(0, len(packed), QUERY_ROWS):
+            by_pattern = self._nearest(packed[start : start + QUERY_ROWS], device)
+            for task in range(nearest.shape[1]):
+                has = np.flatnonzero(self.patterns[:, task])
+                if len(has):
+                    nearest[start : start + QUERY_ROWS, task] = by_pattern[torch.from_numpy(has)].amax(0).numpy()
+        return nearest
+
+    def select(self, tasks: Sequence[int]) -> Domain:
+        """Only these tasks, in this order, and only the molecules that have a value for one of them."""
+        known = np.repeat(self.patterns, self.sizes, axis=0)
+        return Domain.of(self.packed, known[:, list(tasks)])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For safetensors. Some 5 % of the bits are set, so positions take fewer bytes than bits.
+
+        bits: uint16, positions of the set bits, row after row; counts: uint16 `[N]`, of each row; patterns: uint8
+        `[M, P]`; sizes: int32 `[M]`.
+        """
+        flat = np.flatnonzero(np.unpackbits(self.packed, axis=1))
+        return {
+            "bits": torch.from_numpy((flat % N_BITS).astype(np.uint16)),
+            "counts": torch.from_numpy(_counts(self.packed).astype(np.uint16)),
+            "patterns": torch.from_numpy(self.patterns.astype(np.uint8)),
+            "sizes": torch.from_numpy(self.sizes.astype(np.int32)),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Domain:
+        """The inverse of `tensors`."""
+        counts = tensors["counts"].numpy()
+        bits = np.zeros((len(counts), N_BITS), np.uint8)
+        bits[np.repeat(np.arange(len(counts)), counts), tensors["bits"].numpy()] = 1
+        patterns, sizes = tensors["patterns"].numpy().astype(np.bool_), tensors["sizes"].numpy().astype(np.int64)
+        return cls(np.packbits(bits, axis=1), patterns, sizes)
+
+    def _nearest(self, packed: np.ndarray, device: torch.device) -> Tensor:
+        """Similarity to the nearest molecule of each pattern: float32 `[M, B]`, on the CPU."""
+        dtype = autocast_dtype(device)
+        query = _unpack(packed, device, dtype)
+        query_counts = torch.from_numpy(_counts(packed).astype(np.float32)).to(device)
+        most = float(query_counts.max())
+        product = torch.empty(min(REFERENCE_ROWS, len(self.packed)), len(packed), dtype=dtype, device=device)
+        nearest = torch.zeros(len(self.patterns), len(packed), device=device)
+        for chunk in self._chunks():
+            reference = self._reference(chunk.rows, device, dtype)
+            if min(most, chunk.counts.max()) <= EXACT_COUNT:
+                inter = torch.mm(reference, query.T, out=product[: len(reference)])
+            else:
+                inter = torch.mm(reference.float(), query.float().T)
+            top = torch.empty(len(chunk.counts), len(packed), dtype=inter.dtype, device=device)
+            for start, stop, first, last in chunk.spans:
+                if last - first == 1:
+                    torch.amax(inter[start:stop], 0, out=top[first])
+                else:
+                    top[first:last] = inter[start:stop]
+            tanimoto = top.float()
+            union = torch.from_numpy(chunk.counts).to(device).unsqueeze(1) + query_counts - tanimoto
+            tanimoto /= union.clamp_(min=1)  # without bits there is no union, and 0 / 1 is the answer wanted
+            for pattern, start, stop in chunk.segments:
+                torch.maximum(nearest[pattern], tanimoto[start:stop].amax(0), out=nearest[pattern])
+        return nearest.cpu()
+
+    def _reference(self, rows: slice, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """These rows as a 0/1 matrix; kept from call to call when all rows fit."""
+        if len(self.packed) * N_BITS * dtype.itemsize > CACHED_BYTES:
+            return _unpack(self.packed[rows], device, dtype)
+        if (device, dtype) not in self._cache:
+            self._cache[device, dtype] = _unpack(self.packed, device, dtype)
+        return self._cache[device, dtype][rows]
+
+    def _chunks(self) -> list[_Chunk]:
+        if "chunks" not in self._cache:
+            counts, pattern = _counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
+            starts = range(0, len(counts), REFERENCE_ROWS)
+            self._cache["chunks"] = [_plan(slice(i, i + REFERENCE_ROWS), counts, pattern) for i in starts]
+        return self._cache["chunks"]
+
+
+def _plan(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _Chunk:
+    """counts, pattern: int64 `[N]`, set bits and pattern of all rows of the reference."""
+    counts, pattern = counts[rows], pattern[rows]
+    runs = _borders((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))
+    spans: list[tuple[int, int, int, int]] = []
+    group_rows: list[int] = []  # one row of each group
+    for start, stop in itertools.pairwise(runs):
+        group = len(group_rows)
+        group_rows.extend([start] if stop - start >= SHORT_RUN else range(start, stop))
+        # Neighbouring short runs are copied together.
+        if spans and stop - start < SHORT_RUN and _rows_are_groups(spans[-1]):
+            first_row, _, group, _ = spans.pop()
+            spans.append((first_row, stop, group, len(group_rows)))
+        else:
+            spans.append((start, stop, group, len(group_rows)))
+    of_group = pattern[group_rows]
+    borders = _borders(of_group[1:] != of_group[:-1])
+    segments = [(int(of_group[a]), a, b) for a, b in itertools.pairwise(borders)]
+    return _Chunk(rows, spans, counts[group_rows].astype(np.float32), segments)
+
+
+def _rows_are_groups(span: tuple[int, int, int, int]) -> bool:
+    return span[1] - span[0] == span[3] - span[2]
+
+
+def _borders(changes: np.ndarray) -> list[int]:
+    """Starts of runs and the end of the last, from whether each row but the first differs from the one before it."""
+    return [0, *(np.flatnonzero(changes) + 1).tolist(), len(changes) + 1]
+
+
+def _counts(packed: np.ndarray) -> np.ndarray:
+    """Set bits of each fingerprint: int64 `[N]`."""
+    return _BITS_OF_BYTE[packed].sum(1, dtype=np.int64)
+
+
+def _unpack(packed: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """As a 0/1 matrix `[N, 1024]`."""
+    return torch.from_numpy(np.unpackbits(packed, axis=1)).to(device).to(dtype)
