@@ -33,7 +33,7 @@ def predict(
             show_default="INPUT.predictions.csv",
         ),
     ] = None,
-    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "qm9",
+    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "admet",
     tasks: Tasks = None,
     smiles_column: Annotated[
         str | None,

@@ -66,6 +66,9 @@ def train(
     share_upper: Annotated[
         bool, typer.Option("--share-upper", help="Keep the base's layers beside the pack, for several packs.")
     ] = False,
+    drop_baseline: Annotated[
+        bool, typer.Option("--drop-baseline", help="Keep the encoder alone out of the pack; its figures stay.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Train a pack: first the graph encoder alone, then MoRA on the frozen base.
@@ -111,7 +114,17 @@ def train(
 
     where = choose_device(device)
     with show_progress() as show:
-        pack = train_pack(plan, data, output, where, show, on_note, share_upper=share_upper, force=force)
+        pack = train_pack(
+            plan,
+            data,
+            output,
+            where,
+            show,
+            on_note,
+            share_upper=share_upper,
+            keep_baseline=not drop_baseline,
+            force=force,
+        )
     print_evaluation(pack.provenance["test"])
 
 

@@ -75,6 +75,7 @@ class Targets:
 
 def make_targets(numbers: np.ndarray, bits: np.ndarray) -> Targets:
     """Targets of a library out of the rows of `describe`; constant descriptors and rare bits are left out."""
+    numbers = numbers[:, ~np.isnan(numbers).all(axis=0)]
     low, high = np.nanpercentile(numbers, [0.1, 99.9], axis=0)
     clipped = np.clip(numbers, low, high)
     mean, deviation = np.nanmean(clipped, axis=0, dtype=np.float64), np.nanstd(clipped, axis=0, dtype=np.float64)

@@ -125,14 +125,21 @@ class Domain:
         return Domain.of(self.packed, known[:, list(tasks)])
 
     def tensors(self) -> dict[str, Tensor]:
-        """For safetensors. Some 5 % of the bits are set, so positions take fewer bytes than bits.
+        """For safetensors. Some 5 % of the bits are set, so the gaps between them take fewer bytes than bits.
 
-        bits: uint16, positions of the set bits, row after row; counts: uint16 `[N]`, of each row; patterns: uint8
-        `[M, P]`; sizes: int32 `[M]`.
+        gaps: uint8, what is to be added to come from one set bit of a row to the next, from 0 to the first; 255 stands
+        for 255 and more to come. counts: uint16 `[N]`, set bits of each row. patterns: uint8 `[M, P]`. sizes: int32
+        `[M]`.
         """
-        flat = np.flatnonzero(np.unpackbits(self.packed, axis=1))
+        row, position = np.nonzero(np.unpackbits(self.packed, axis=1))
+        gap = np.diff(position, prepend=0)
+        first = np.flatnonzero(np.diff(row, prepend=-1))
+        gap[first] = position[first]
+        ends = np.cumsum(gap // 255 + 1)
+        gaps = np.full(ends[-1] if len(ends) else 0, 255, np.uint8)
+        gaps[ends - 1] = gap % 255
         return {
-            "bits": torch.from_numpy((flat % N_BITS).astype(np.uint16)),
+            "gaps": torch.from_numpy(gaps),
             "counts": torch.from_numpy(_counts(self.packed).astype(np.uint16)),
             "patterns": torch.from_numpy(self.patterns.astype(np.uint8)),
             "sizes": torch.from_numpy(self.sizes.astype(np.int32)),
@@ -141,9 +148,11 @@ class Domain:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Domain:
         """The inverse of `tensors`."""
-        counts = tensors["counts"].numpy()
+        counts, gaps = tensors["counts"].numpy().astype(np.int64), tensors["gaps"].numpy()
+        run = np.cumsum(gaps, dtype=np.int64)[gaps < 255]  # positions, of all rows one after the other
+        before = np.concatenate([[0], run])[np.cumsum(counts) - counts]  # where each row begins
         bits = np.zeros((len(counts), N_BITS), np.uint8)
-        bits[np.repeat(np.arange(len(counts)), counts), tensors["bits"].numpy()] = 1
+        bits[np.repeat(np.arange(len(counts)), counts), run - np.repeat(before, counts)] = 1
         patterns, sizes = tensors["patterns"].numpy().astype(np.bool_), tensors["sizes"].numpy().astype(np.int64)
         return cls(np.packbits(bits, axis=1), patterns, sizes)
 

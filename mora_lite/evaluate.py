@@ -13,15 +13,13 @@ import torch
 from .baseline import EncoderBaseline
 from .breakdown import by_domain, by_scaffold, by_similarity, scaffolds
 from .calibrate import molecule_bits
-from .checks import merge_duplicates
-from .dataset import Dataset, read_dataset
-from .errors import InputError
+from .dataset import Dataset
 from .graph import Graphs
 from .metrics import calibration_table, class_metrics, coverage, value_metrics
 from .model import Model, Scores, load
 from .pack import Pack, write_manifest
-from .splits import Split, split_rows
 from .tasks import Task
+from .training_table import parts_of, read_training_table
 
 Figures = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -65,16 +63,9 @@ def evaluate_pack(
     """
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     facts = model.pack.provenance
-    columns = {task["name"]: task["column"] for task in facts["recipe"]["tasks"]}
-    table = read_dataset(
-        data,
-        smiles_column or facts["recipe"]["smiles"],
-        [columns[task.name] for task in model.tasks],
-        split_column=facts["split"].get("column", "") if split != "all" else "",
-    )
-    if "merged" in facts["data"]:
-        table, _ = merge_duplicates(table, [task.is_class for task in model.tasks])
-    part, train = choose_rows(table, split, facts, model.pack.name, data)
+    table = read_training_table(data, facts, model.tasks, split, smiles_column)
+    parts = None if split == "all" else parts_of(table, facts, model.pack.name, data)
+    part, train = (table, None) if parts is None else (parts[split], parts["train"])
     if limit is not None:
         part = part.subset(part.rows[:limit])
     bits = molecule_bits(part) if model.trust is not None else None
@@ -92,7 +83,7 @@ def evaluate_pack(
         if baseline is not None:
             figures[task.name] |= {f"encoder_{k}": v for k, v in one.main_figure(baseline[:, i]).items()}
         tables[task.name] = one.tables(of_part, known_scaffolds)
-    _add_bf16(figures, model, part, facts, bf16, recorded=split == "test" and limit is None, batch_size=batch_size)
+    _add_recorded(figures, model, part, facts, bf16, recorded=split == "test" and limit is None, batch_size=batch_size)
     return Evaluation(figures, tables)
 
 
@@ -135,7 +126,7 @@ class _Column:
         return found
 
 
-def _add_bf16(
+def _add_recorded(
     figures: Mapping[str, Figures],
     model: Model,
     part: Dataset,
@@ -145,7 +136,10 @@ def _add_bf16(
     recorded: bool,
     batch_size: int | None,
 ) -> None:
-    """`bf16_mae` and `loss_4bit` into the figures of values, from the other pack or from what the pack records."""
+    """`bf16_mae` and `loss_4bit` into the figures of values, from the other pack or from what the pack records.
+
+    With it the figures of the encoder alone, where the pack has them but not the encoder.
+    """
     found: dict[str, float | None] = {}
     if bf16 is not None:
         names = [task.name for task in model.tasks]
@@ -154,6 +148,9 @@ def _add_bf16(
         found = {name: value_metrics(values[:, i], part.targets[:, i])["mae"] for i, name in enumerate(names)}
     elif recorded and "test" in facts:
         found = {task.name: facts["test"][task.name].get("bf16_mae") for task in model.tasks}
+        for task in model.tasks:  # a pack whose baseline was left out
+            alone = {k: v for k, v in facts["test"][task.name].items() if k.startswith("encoder_")}
+            figures[task.name] |= {k: v for k, v in alone.items() if k not in figures[task.name]}
     for name, mae in found.items():
         own = figures[name].get("mae")
         if mae and own is not None:
@@ -173,24 +170,6 @@ def _rounded(content: Any) -> Any:
     if isinstance(content, list):
         return [_rounded(value) for value in content]
     return float(f"{content:.5g}") if isinstance(content, float) else content
-
-
-def choose_rows(
-    table: Dataset, split: str, facts: dict[str, Any], pack: str, path: Path
-) -> tuple[Dataset, Dataset | None]:
-    """The molecules of one part of the split, and those that trained where that is known.
-
-    Raises `InputError` if this is not the table that was split.
-    """
-    if split == "all":
-        return table, None
-    if table.fingerprint != facts["data"]["smiles_sha256"]:
-        raise InputError(
-            f"{path}: its SMILES are not those of {facts['data']['file']}, by whose row numbers pack {pack} was "
-            f"split ({table.n_rows} rows, expected {facts['data']['rows']}); use --split all for other data"
-        )
-    rows = split_rows(Split(**facts["split"]), table)
-    return table.subset(rows[split]), table.subset(rows["train"])
 
 
 def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> np.ndarray:

@@ -307,7 +307,7 @@ class Trust:
 
 
 def load(
-    pack: str | Path = "qm9",
+    pack: str | Path = "admet",
     *,
     device: str = "auto",
     dtype: str = "auto",

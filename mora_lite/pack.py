@@ -271,6 +271,13 @@ def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:
     write_manifest(pack.path, pack.manifest)
 
 
+def remove_file(pack: Pack, name: str) -> None:
+    """Take an optional file out of a pack."""
+    del pack.manifest["files"][name]
+    write_manifest(pack.path, pack.manifest)
+    (pack.path / name).unlink()
+
+
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """Write pack.json with the SHA-256 of its own content."""
     manifest["sha256"] = _manifest_sha256(manifest)

@@ -152,7 +152,10 @@ def read_recipe(path: Path) -> Recipe:
     if "split" in content:
         content["split"] = _build(Split, {"seed": seed, **content["split"]}, path)
     if "adapter" in content:
-        content["adapter"] = _build(AdapterSizes, {**asdict(DEFAULT_SIZES), **content["adapter"]}, path)
+        sizes = {**asdict(DEFAULT_SIZES), **content["adapter"]}
+        if "direct_width" not in content["adapter"]:
+            sizes["direct_width"] = 2 * sizes["encoder_width"]
+        content["adapter"] = _build(AdapterSizes, sizes, path)
     for stage, default in (("encoder", ENCODER), ("mora", MORA)):
         content[stage] = _build(FitSettings, {**asdict(default), "seed": seed, **content.get(stage, {})}, path)
     return _build(Recipe, {"name": path.stem, **content}, path)

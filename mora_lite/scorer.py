@@ -38,6 +38,10 @@ class AdapterSizes:
             least = "0 or more" if name == "direct_width" else "a number above 0"
             if not (value > 0 or (value == 0 and name == "direct_width")):
                 raise PackError(f"{name}: got {value}, expected {least}")
+        if self.direct_width not in (0, 2 * self.encoder_width):
+            raise PackError(
+                f"direct_width: got {self.direct_width}, expected 0 or {2 * self.encoder_width}, twice encoder_width"
+            )
         if self.hypernet_width % 8:
             raise PackError(f"hypernet_width: got {self.hypernet_width}, expected a multiple of 8 (its heads)")
 

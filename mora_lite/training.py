@@ -28,7 +28,7 @@ from .errors import InputError
 from .evaluate import evaluate_pack, record_metrics
 from .hub import BASES, resolve_base
 from .losses import TargetFacts
-from .pack import Pack, check_free, install_pack, save_pack
+from .pack import Pack, check_free, install_pack, remove_file, save_pack
 from .pretrain import SHIPPED, load_encoder
 from .recipe import Recipe
 from .scorer import AdapterSizes, Scorer
@@ -49,12 +49,14 @@ def train_pack(
     on_note: Callable[[str], None] = lambda _note: None,
     *,
     share_upper: bool = False,
+    keep_baseline: bool = True,
     force: bool = False,
 ) -> Pack:
     """Train by `recipe` on `table` and write the pack to `out`.
 
     Checkpoints lie in `out` + `.run`; started again with the same recipe and table, it goes on where it was. What is
-    odd about the data is told by `on_note`, one line each. Raises `InputError` for data that cannot be trained on.
+    odd about the data is told by `on_note`, one line each. keep_baseline: False leaves the encoder alone out of the
+    pack, once its test figures are recorded. Raises `InputError` for data that cannot be trained on.
     """
     check_free(out, force)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
@@ -117,6 +119,8 @@ def train_pack(
     pack = save_pack(staged, recipe.name, scorer.cpu(), tasks, base.weights, source, provenance, baseline.cpu())
     calibrate_pack(pack, train, valid, device=str(device))
     record_metrics(pack, evaluate_pack(staged, table, device=str(device)))
+    if not keep_baseline:
+        remove_file(pack, "baseline.safetensors")
     (staged / "README.md").write_text(model_card(pack.manifest), encoding="utf-8")
     return install_pack(staged, out, share_upper=share_upper, force=force)
 

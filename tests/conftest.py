@@ -173,16 +173,23 @@ def adapter_sizes() -> Any:
 
 @pytest.fixture
 def make_scorer(compiled_base: Any, adapter_sizes: Any) -> Any:
-    """A function that makes a random scorer; `c`: deviation of the entries of C, 0 as before training."""
+    """A function that makes a random scorer; `c`: deviation of the entries of C, 0 as before training.
+
+    direct: with a read-out past the language model, its weights random too.
+    """
+    from dataclasses import replace
+
     import torch
 
     from mora_lite.scorer import Scorer
 
-    def make(c: float = 0.0, seed: int = 0) -> Scorer:
+    def make(c: float = 0.0, seed: int = 0, direct: bool = False) -> Scorer:
         torch.manual_seed(seed)
         upper = compiled_base.upper(adapter_sizes.adapted_layers)
-        scorer = Scorer(adapter_sizes, upper, compiled_base.prompts).eval()
+        sizes = replace(adapter_sizes, direct_width=2 * adapter_sizes.encoder_width if direct else 0)
+        scorer = Scorer(sizes, upper, compiled_base.prompts).eval()
         torch.nn.init.normal_(scorer.c, std=c) if c else None
+        torch.nn.init.normal_(scorer.direct.weight) if scorer.direct is not None else None
         return scorer
 
     return make

@@ -123,8 +123,8 @@ def test_the_interval_is_that_of_the_validation_errors(calibrated: Model, datase
     predicted = calibrated.predict(part("valid")).scores.values[:, 0]
     worst = np.abs(predicted - dataset.targets[ROWS["valid"], 0]).max()
     scores = calibrated.predict(part("test")).scores
-    np.testing.assert_allclose((scores.high - scores.low)[:, 0] / 2, worst, rtol=1e-4)
-    middle = ((scores.high + scores.low) / 2)[:, 0]
+    middle = (scores.high[:, 0] + scores.low[:, 0]) / 2
+    np.testing.assert_allclose(scores.high[:, 0] - middle, worst, rtol=1e-4)
     np.testing.assert_allclose(middle, scores.values[:, 0], rtol=1e-4, atol=1e-4)
 
 
@@ -209,7 +209,9 @@ def test_without_calibration_the_log_odds_are_taken_as_they_are(class_pack_path:
     write_manifest(plain, {**manifest, "files": files})
     model = mora_lite.load(plain, **EXACT)
     log_odds = model.score_graphs(dataset.graphs)[:, 1]
-    np.testing.assert_allclose(model.predict(dataset.smiles).scores.values[:, 1], 1 / (1 + np.exp(-log_odds)), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(dataset.smiles).scores.values[:, 1], 1 / (1 + np.exp(-log_odds)), rtol=1e-5
+    )
 
 
 # --- the program
@@ -221,7 +223,9 @@ def test_predict_writes_what_the_api_says(run, calibrated_pack_path: Path, table
     assert run("predict", table_path, "-p", calibrated_pack_path, "-o", out, *options)[0] == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    frame = mora_lite.load(calibrated_pack_path, confidence=0.5, **EXACT).predict([r["smiles"] for r in rows]).to_pandas()
+    frame = (
+        mora_lite.load(calibrated_pack_path, confidence=0.5, **EXACT).predict([r["smiles"] for r in rows]).to_pandas()
+    )
     taken = {"size": "size (mora-lite)"}  # the table has a column of this name
     for name in COLUMNS[1:-3]:
         got = np.array([row[taken.get(name, name)] for row in rows], dtype=np.float64)

@@ -163,13 +163,24 @@ def test_a_molecule_alone_or_among_others(domain: Domain, packed: np.ndarray, ex
 
 def test_storing(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
     stored = domain.tensors()
-    assert stored["bits"].dtype == torch.uint16
+    assert stored["gaps"].dtype == torch.uint8
+    assert stored["counts"].dtype == torch.uint16
     back = Domain.from_tensors(load(save(stored)))
     for name in ("packed", "patterns", "sizes"):
         got, want = getattr(back, name), getattr(domain, name)
         assert got.dtype == want.dtype
         np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(back.similarity(packed, CPU), expected)
+
+
+@pytest.mark.parametrize("positions", [[0], [1023], [0, 255, 510], [254, 509, 1019], [0, 1023], [255, 256], []])
+def test_storing_long_gaps(positions: list[int]) -> None:
+    """Gaps of 255 and more take several bytes; rows without bits take none."""
+    bits = np.zeros((3, 1024), np.uint8)
+    bits[1, positions] = 1
+    bits[2, 7] = 1
+    domain = Domain.of(np.packbits(bits, axis=1), np.ones((3, 1), bool))
+    np.testing.assert_array_equal(Domain.from_tensors(load(save(domain.tensors()))).packed, domain.packed)
 
 
 def test_storing_nothing() -> None:

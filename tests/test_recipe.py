@@ -98,6 +98,12 @@ def test_whole_numbers_do_where_numbers_are_expected(read) -> None:
     assert recipe.tasks[0].weight == 2
 
 
+def test_the_direct_readout_is_as_wide_as_the_encoders_head(read) -> None:
+    assert read("[adapter]\nrank = 4\n" + TASK).adapter.direct_width == DEFAULT_SIZES.direct_width == 512
+    assert read("[adapter]\nencoder_width = 32\n" + TASK).adapter.direct_width == 64
+    assert read("[adapter]\nencoder_width = 32\ndirect_width = 0\n" + TASK).adapter.direct_width == 0
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

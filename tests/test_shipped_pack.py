@@ -115,7 +115,7 @@ def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
     graphs = featurize([parse_smiles(smiles).mol for smiles in ("CC(C)=O", "c1ccoc1")])
     with torch.inference_mode():
         batch = graphs.batch()
-        a = scorer.adapt(batch)
+        a = scorer.hypernet(scorer.encode(batch))
         fast = scorer(batch)
         for at, ids in enumerate(qm9.pack.provenance["prompt_ids"]):
             branch = Branch(a, scorer.c, scorer.scale, "last")

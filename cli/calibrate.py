@@ -1,0 +1,39 @@
+"""`mora-lite calibrate`: error bars, probabilities and domain of a pack, fitted anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, Dtype
+
+
+def calibrate(
+    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The table that it was trained on.")],
+    *,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Fit a pack's intervals, probabilities and domain to the table it was made from.
+
+    Intervals and probabilities come from the rows that validated, the domain
+    from those that trained; `train` does the same at its end. For packs that
+    were made without, and after a change of how it is done.
+
+    \b
+    Example:
+    mora-lite calibrate ./mine my.csv
+    """
+    from ..calibrate import calibrate_pack
+    from ..pack import open_pack
+    from ..training_table import parts_of, read_training_table
+
+    opened = open_pack(pack)
+    facts = opened.provenance
+    table = read_training_table(data, facts, opened.tasks, "valid")
+    parts = parts_of(table, facts, opened.name, data)
+    calibrate_pack(opened, parts["train"], parts["valid"], device=device, dtype=dtype)
+    typer.echo(f"{opened.path}: calibrated on {len(parts['valid']):,} molecules", err=True)
