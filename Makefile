@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+SHOWN := logS logS_lo logS_hi logD BBB HIV similarity in_domain
 INSTALL := $(PIP) install --quiet --constraint .constraints.txt
 
 .PHONY: demo test lint types tests base clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mora-lite predict examples/molecules.csv --force
-	$(BIN)/python examples/show_table.py examples/molecules.predictions.csv
+	$(BIN)/python examples/show_table.py examples/molecules.predictions.csv $(SHOWN)
 
 test: lint types tests
 

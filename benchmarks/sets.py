@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import random
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,3 +92,20 @@ def test_metric(labelled: LabelledSet, truth: np.ndarray, predicted: np.ndarray)
             error = np.abs(y - z)
             figures.append(np.sqrt((error**2).mean()) if labelled.metric == "rmse" else error.mean())
     return float(np.mean(figures))
+
+
+def make_qm9_10k(source: str, target: str) -> None:
+    """The table of `qm9_10k` out of all of QM9."""
+    with gzip.open(source, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    random.Random(0).shuffle(rows)
+    with gzip.open(target, "wt", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["smiles", "homo", "lumo", "gap", "split"])
+        for i, row in enumerate(rows[:20_000]):
+            split = "train" if i < 10_000 else "valid" if i < 11_000 else "test"
+            writer.writerow([row["smiles"], row["homo"], row["lumo"], row["gap"], split])
+
+
+if __name__ == "__main__":
+    make_qm9_10k(*sys.argv[1:])

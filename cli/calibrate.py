@@ -14,6 +14,9 @@ def calibrate(
     pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The table that it was trained on.")],
     *,
+    smiles_column: Annotated[
+        str | None, typer.Option(help="The SMILES column.", show_default="as in the pack's training table")
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -33,7 +36,7 @@ def calibrate(
 
     opened = open_pack(pack)
     facts = opened.provenance
-    table = read_training_table(data, facts, opened.tasks, "valid")
+    table = read_training_table(data, facts, opened.tasks, "valid", smiles_column)
     parts = parts_of(table, facts, opened.name, data)
     calibrate_pack(opened, parts["train"], parts["valid"], device=device, dtype=dtype)
     typer.echo(f"{opened.path}: calibrated on {len(parts['valid']):,} molecules", err=True)

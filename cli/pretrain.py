@@ -39,6 +39,14 @@ def pretrain(
     from ..train import FitSettings
     from .train import show_progress
 
+    told = 0
+
+    def _tell(n_read: int) -> None:
+        nonlocal told
+        if n_read - told >= 50_000:
+            told = n_read
+            typer.echo(f"described {n_read:,} molecules", err=True)
+
     if output.exists() and not force:
         raise OutputError(f"{output} exists; choose another name or use --force")
     settings = FitSettings(epochs=epochs, batch_size=batch_size, huber=1.0, seed=seed)
@@ -49,5 +57,6 @@ def pretrain(
             settings,
             choose_device(device),
             processes=processes,
+            on_read=_tell,
             on_progress=lambda progress: show("encoder", progress),
         )

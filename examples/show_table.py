@@ -1,4 +1,7 @@
-"""Print a table of predictions to fit a terminal: `python examples/show_table.py x.predictions.csv`."""
+"""Print some columns of a table of predictions, fitted to a terminal.
+
+python examples/show_table.py x.predictions.csv logS HIV similarity     (names without unit; all when none is given)
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 
-def main(path: str) -> None:
-    """Show the first column, then every predicted one; under them, the rows that could not be scored."""
+def main(path: str, *wanted: str) -> None:
+    """Show the first column, then the predicted ones; under them, the rows that could not be scored."""
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     smiles, status, error = header.index("smiles"), header.index("status"), header.index("error")
+    shown = [at for at in range(smiles + 1, status) if not wanted or header[at].partition(" [")[0] in wanted]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column(header[0], no_wrap=True)
-    for name in header[smiles + 1 : status]:
-        # The unit goes under the name: eight tasks side by side then need 80 characters.
-        table.add_column(name.replace(" [", "\n\\[").replace("cal/", "cal/\n"), justify="right", no_wrap=True)
+    for at in shown:
+        # The unit goes under the name: more columns fit side by side.
+        table.add_column(header[at].replace(" [", "\n\\["), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row[0], *(shorten(cell) for cell in row[smiles + 1 : status]))
+        table.add_row(row[0], *(shorten(row[at]) for at in shown))
     console = Console(highlight=False)
     console.print(table)
     for row in rows:
@@ -29,12 +33,12 @@ def main(path: str) -> None:
 
 
 def shorten(cell: str) -> str:
-    """Four decimals below 1, four digits above."""
-    if not cell:
-        return "-"
+    """Two decimals below 100, three digits above."""
+    if cell in ("", "true", "false"):
+        return {"true": "yes", "false": "no"}.get(cell, "-")
     value = float(cell)
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.4g}"
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -26,6 +26,8 @@ LABELS = {
     "pr_auc": "PR-AUC",
     "brier": "Brier",
     "ece": "ECE",
+    "inside": "inside the 90 % interval",
+    "mean_width": "mean width of the interval",
     "bf16_mae": "MAE before 4 bits",
     "loss_4bit": "relative loss by 4 bits",
     "file": "table",

@@ -1,7 +1,8 @@
 """What the encoder is pre-trained to predict: RDKit's 2D descriptors and a Morgan fingerprint, from the graph alone.
 
-They cost nothing to label with, cover size, polarity, charge distribution, shape of the skeleton, rings and functional
-groups, and no measured value is among them, so that no test molecule's label can leak into the encoder. The idea is
+They cost nothing to label with and cover size, polarity, charge distribution, shape of the skeleton, rings and
+functional groups. No measured value is among them (some, such as Crippen's logP, are sums of atom contributions that
+were fitted to measurements), so no test molecule's label leaks into the encoder. The idea is
 that of CheMeleon (arXiv 2506.15792), which regresses Mordred descriptors.
 """
 

@@ -56,23 +56,26 @@ class Scores:
 
     @property
     def similarity(self) -> np.ndarray | None:
-        """float32 `[B]`: that of the task which the molecule is farthest from."""
-        return None if self.nearest is None else self.nearest.min(axis=1)
+        """float32 `[B]`: to the nearest training molecule of any task asked for."""
+        return None if self.nearest is None else self.nearest.max(axis=1)
 
     @property
     def in_domain(self) -> np.ndarray | None:
-        """bool `[B]`: whether the molecule is near enough for every task."""
-        return None if self.inside is None else self.inside.all(axis=1)
+        """bool `[B]`: whether the molecule is near enough for any task; `outside` names those it is not."""
+        return None if self.inside is None else self.inside.any(axis=1)
 
     def columns(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-        """Name -> float32 or bool `[B]`: what comes between the molecule and its status in every table."""
+        """Name -> float32, bool or text `[B]`: what comes between the molecule and its status in every table."""
         columns: dict[str, np.ndarray] = {}
         for i, task in enumerate(tasks):
             columns[task.column] = self.values[:, i]
             if self.low is not None and self.high is not None and not task.is_class:
                 columns |= {f"{task.name}_lo": self.low[:, i], f"{task.name}_hi": self.high[:, i]}
-        if self.similarity is not None and self.in_domain is not None:
-            columns |= {"similarity": self.similarity, "in_domain": self.in_domain}
+        if self.similarity is not None and self.inside is not None:
+            names = np.array([task.name for task in tasks], dtype=object)
+            found = zip(self.inside, self.status, strict=True)
+            outside = np.array([" ".join(names[~row]) if status == OK else "" for row, status in found], dtype=object)
+            columns |= {"similarity": self.similarity, "in_domain": self.inside.any(axis=1), "outside": outside}
         return columns
 
 
@@ -104,7 +107,7 @@ class Predictions:
         failed = np.array([status != OK for status in self.scores.status], dtype=bool)
         arrays = {
             name: pyarrow.array(column, mask=failed | (np.isnan(column) if column.dtype.kind == "f" else failed))
-            if isinstance(column, np.ndarray)
+            if isinstance(column, np.ndarray) and column.dtype != object
             else pyarrow.array(column, pyarrow.string())
             for name, column in self.columns().items()
         }
@@ -332,10 +335,11 @@ def load(
     mode = choose_mode(opened.resident_numbers() * width, budget)
     scorer = opened.load_scorer(number_type, mode)
     scorer.select(chosen)
+    check_confidence(confidence)
     calibration, domain = opened.load_calibration(), opened.load_domain()
     trust = None
     if calibration is not None and domain is not None:
         held = calibration.select(chosen)
         thresholds = np.array(held.thresholds, dtype=np.float32)
-        trust = Trust(held.parts, thresholds, domain.select(chosen), check_confidence(confidence))
+        trust = Trust(held.parts, thresholds, domain.select(chosen), confidence)
     return Model(opened, scorer.to(where), tuple(opened.tasks[i] for i in chosen), number_type, trust)

@@ -26,7 +26,7 @@ CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them i
 class Scores(Protocol):
     """values: float32 `[B, P]`, NaN where `status[i]` is not `ok`; status, error: `B` texts.
 
-    columns: name -> float32 or bool `[B]`, given the model's tasks.
+    columns: name -> float32, bool or text `[B]`, given the model's tasks.
     """
 
     @property
@@ -139,6 +139,8 @@ def _records(rows: Sequence[Row], scores: Scores, model: Model, summary: Summary
 
 
 def _texts(column: np.ndarray) -> list[str]:
+    if column.dtype == object:
+        return list(column)
     if column.dtype == bool:
         return ["true" if value else "false" for value in column]
     return [f"{value:.6g}" for value in column.tolist()]

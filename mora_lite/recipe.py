@@ -98,7 +98,7 @@ class TaskRecipe:
 class Recipe:
     """See the module's text.
 
-    start: of the encoder; `random` also when its sizes are not those of the encoder that ships.
+    start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
     split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
     """

@@ -5,7 +5,7 @@ is validated and kept, as it was after the best epoch. bfloat16 products where t
 the whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
 batches: without that, training a small model is bound by kernel launches.
 
-A run can be killed at any moment and started again: the order of the data depends on seed and epoch alone, and a
+A run can be killed at any moment and started again: order of the data and dropout depend on seed and epoch alone, and a
 checkpoint holds weights, average and optimiser state.
 """
 
@@ -88,13 +88,15 @@ def fit(
     folder: Path,
     device: torch.device,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    origin: str = "",
 ) -> Progress:
     """Train `model` in place, leaving the averaged weights of the best epoch in it.
 
     Targets of both sets must be z-scores already, or 0 and 1 for classes.
 
     `on_progress` is called after each epoch, and every few seconds within. Continues from
-    `folder/checkpoint.safetensors` if that holds the same settings and data.
+    `folder/checkpoint.safetensors` if that holds the same settings, data and `origin`: a digest of what else the run
+    stands on, such as the weights it starts from.
     """
     assert len(train) >= settings.batch_size, "fewer molecules than one batch"
     keep_freed_memory()
@@ -103,7 +105,7 @@ def fit(
         if isinstance(module, nn.Dropout):
             module.p = settings.dropout
     facts = facts.to(device)
-    state = _State(model, settings, _fingerprint(train, facts), device)
+    state = _State(model, settings, _fingerprint(train, facts, origin), device)
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     path = folder / "checkpoint.safetensors"
@@ -116,6 +118,7 @@ def fit(
             break
         started, told, losses = time.perf_counter(), time.perf_counter(), []
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
+        torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
         for at in range(per_epoch):
             rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
             state.set_schedule(epoch * per_epoch + at, n_steps)
@@ -163,9 +166,18 @@ def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device:
     return torch.cat(scores)
 
 
-def _fingerprint(train: Dataset, facts: TargetFacts) -> str:
-    """Of the training molecules, their targets and what is done with these."""
-    digest = hashlib.sha256(train.fingerprint.encode())
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and their shapes."""
+    digest = hashlib.sha256()
+    for name, p in model.named_parameters():
+        digest.update(f"{name}{tuple(p.shape)}".encode())
+        digest.update(p.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fingerprint(train: Dataset, facts: TargetFacts, origin: str) -> str:
+    """Of the training molecules, their targets, what is done with these, and `origin`."""
+    digest = hashlib.sha256((train.fingerprint + origin).encode())
     numbers = (t.cpu().numpy() for t in (facts.weights, facts.classes, facts.positive_weight))
     for array in (train.rows, train.targets, *numbers):
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from . import __version__
 from .base import CompiledBase, compile_base
 from .baseline import EncoderBaseline
 from .calibrate import calibrate_pack
-from .card import model_card
 from .checks import check_data, first_rows, looks_like_class, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .device import describe_processor, training_dtype
@@ -34,7 +35,7 @@ from .recipe import Recipe
 from .scorer import AdapterSizes, Scorer
 from .splits import split_notes, split_rows
 from .tasks import Task
-from .train import FitSettings, Progress, fit
+from .train import FitSettings, Progress, fit, weights_digest
 
 OnProgress = Callable[[str, Progress], None]
 COMPILE_FROM = 20_000  # training molecules; compiling takes half a minute, more than a small run gains by it
@@ -91,18 +92,20 @@ def train_pack(
 
     done: list[dict[str, Any]] = []
 
-    def fit_stage(name: str, model: torch.nn.Module) -> None:
+    def fit_stage(name: str, model: torch.nn.Module, origin: str) -> None:
         settings = stages[name]
-        last = fit(model, train_z, valid_z, facts, settings, run / name, device, lambda p: on_progress(name, p))
+        show = partial(on_progress, name)
+        last = fit(model, train_z, valid_z, facts, settings, run / name, device, show, origin)
         epochs = last.step // (len(train) // settings.batch_size)
         done.append({"stage": name, "epochs": epochs, "best_error": last.best_error})
 
-    fit_stage("encoder", baseline)
+    fit_stage("encoder", baseline, weights_digest(baseline))
     base = compile_base(
         base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers, four_bit=recipe.four_bit
     )
     scorer = new_scorer(recipe.adapter, base, baseline, device, recipe.seed + 1, compiled=len(train) >= COMPILE_FROM)
-    fit_stage("mora", scorer)
+    stands_on = [weights_digest(baseline), base.sha256, base.ids, recipe.four_bit, recipe.adapter.as_dict()]
+    fit_stage("mora", scorer, json.dumps(stands_on))
 
     provenance = {
         "data": {"file": table.name, "rows": data.n_rows, "smiles_sha256": data.fingerprint, "merged": n_merged},
@@ -121,7 +124,6 @@ def train_pack(
     record_metrics(pack, evaluate_pack(staged, table, device=str(device)))
     if not keep_baseline:
         remove_file(pack, "baseline.safetensors")
-    (staged / "README.md").write_text(model_card(pack.manifest), encoding="utf-8")
     return install_pack(staged, out, share_upper=share_upper, force=force)
 
 

@@ -37,7 +37,7 @@ def parts_of(data: Dataset, facts: dict[str, Any], pack: str, path: Path) -> dic
     if data.fingerprint != facts["data"]["smiles_sha256"]:
         raise InputError(
             f"{path}: its SMILES are not those of {facts['data']['file']}, by whose row numbers pack {pack} was "
-            f"split ({data.n_rows} rows, expected {facts['data']['rows']}); use --split all for other data"
+            f"split ({data.n_rows} rows, expected {facts['data']['rows']}); for other data use evaluate --split all"
         )
     rows = split_rows(Split(**facts["split"]), data)
     return {name: data.subset(rows[name]) for name in ("train", "valid", "test")}

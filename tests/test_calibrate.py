@@ -30,7 +30,7 @@ COLUMNS = [
     *("size", "size_lo", "size_hi"),
     *("polarity [e]", "polarity_lo", "polarity_hi"),
     *("mass [u]", "mass_lo", "mass_hi"),
-    *("similarity", "in_domain", "status", "error"),
+    *("similarity", "in_domain", "outside", "status", "error"),
 ]
 
 
@@ -163,12 +163,15 @@ def test_what_is_far_from_training_is_out_of_the_domain(calibrated: Model, part)
     assert (scores.similarity[:2] < 0.3).all()
 
 
-def test_a_molecule_is_inside_when_it_is_near_enough_for_every_task(calibrated: Model, molecules: list[str]) -> None:
+def test_a_molecule_is_inside_when_it_is_near_enough_for_some_task(calibrated: Model, molecules: list[str]) -> None:
     scores = calibrated.predict(molecules).scores
     thresholds = open_pack(calibrated.pack.path).load_calibration().thresholds
     assert np.array_equal(scores.inside, scores.nearest >= np.array(thresholds, np.float32))
-    assert np.array_equal(scores.in_domain, scores.inside.all(axis=1))
-    assert np.array_equal(scores.similarity, scores.nearest.min(axis=1))
+    assert np.array_equal(scores.in_domain, scores.inside.any(axis=1))
+    assert np.array_equal(scores.similarity, scores.nearest.max(axis=1))
+    names = [task.name for task in calibrated.tasks]
+    listed = [text.split() for text in scores.columns(calibrated.tasks)["outside"]]
+    assert listed == [[name for name, inside in zip(names, row, strict=True) if not inside] for row in scores.inside]
 
 
 def test_fingerprints_of_a_data_set_are_those_of_its_molecules(dataset: Dataset) -> None:
@@ -227,10 +230,11 @@ def test_predict_writes_what_the_api_says(run, calibrated_pack_path: Path, table
         mora_lite.load(calibrated_pack_path, confidence=0.5, **EXACT).predict([r["smiles"] for r in rows]).to_pandas()
     )
     taken = {"size": "size (mora-lite)"}  # the table has a column of this name
-    for name in COLUMNS[1:-3]:
+    for name in COLUMNS[1:-4]:
         got = np.array([row[taken.get(name, name)] for row in rows], dtype=np.float64)
         np.testing.assert_allclose(got, frame[name], rtol=1e-5, err_msg=name)
     assert [row["in_domain"] for row in rows] == ["true" if flag else "false" for flag in frame.in_domain]
+    assert [row["outside"] for row in rows] == list(frame.outside)
 
 
 def test_a_confidence_that_cannot_be_is_one_line(run, calibrated_pack_path: Path, table_path: Path, tmp_path) -> None:

@@ -121,7 +121,7 @@ def test_values_and_classes_have_a_table_each_with_the_encoder_beside(manifest: 
 
 def test_it_says_where_the_pack_is_good(manifest: dict) -> None:
     _, _, _, similarity, scaffold, calibration, _ = tables(model_card(manifest))
-    assert similarity == [["range", "n", "MAE", "inside"], ["0.2 to 0.3", "9", "1.25", "0.9"]]
+    assert similarity == [["range", "n", "MAE", "inside the 90 % interval"], ["0.2 to 0.3", "9", "1.25", "0.9"]]
     assert scaffold == [
         ["scaffold", "n", "MAE"],
         ["not seen in training", "0", ""],

@@ -96,7 +96,7 @@ def test_a_limit_takes_the_first_molecules(pack_path, table_path, dataset, model
 def test_another_table_is_refused_unless_all_of_it_is_asked_for(pack_path, table_path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("".join(table_path.read_text().splitlines(keepends=True)[:31]))
-    with pytest.raises(InputError, match=r"30 rows, expected 60\); use --split all for other data"):
+    with pytest.raises(InputError, match=r"30 rows, expected 60\); for other data use evaluate --split all"):
         evaluate_pack(pack_path, other, **EXACT)
     assert evaluate_pack(pack_path, other, split="all", **EXACT).figures["size"]["n"] == 30
 

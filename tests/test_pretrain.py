@@ -7,6 +7,7 @@ import json
 import stat
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,6 @@ SETTINGS = FitSettings(epochs=1, batch_size=128, peak_lr=3e-3, huber=1.0)
 ENDS = ["C", "N", "O", "F", "Cl", "Br", "S", "C#N", "C=O", "C(=O)O", "C(N)=O", "c1ccccc1", "C1CC1", "c1ccncc1"]
 MIDDLES = ["C", "CC", "CCC", "C(C)C", "C(=O)C", "COC", "CNC", "CSC"]
 LIBRARY = ["".join(parts) for parts in itertools.product(["N", "O"], MIDDLES, ENDS)] * 5  # 224 molecules, 1,120 rows
-PROCESSES = pretrain.multiprocessing.get_context
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,12 +101,15 @@ def test_the_targets_do_not_depend_on_the_chunks(table: Path, monkeypatch: pytes
     assert (whole.smiles, whole.fingerprint) == (parts.smiles, parts.fingerprint)
 
 
-def test_processes_of_their_own_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "few.csv").write_text("\n".join(["smiles", *LIBRARY[:20], "bad"]))
-    expected, _ = read_library([tmp_path / "few.csv"], 1)
-    monkeypatch.setattr(pretrain.multiprocessing, "get_context", PROCESSES)
-    got, _ = read_library([tmp_path / "few.csv"], 1)
-    assert np.array_equal(got.targets, expected.targets, equal_nan=True)
+def test_what_goes_between_processes_can() -> None:
+    """The function to a worker, arrays back from it, an error of the table through it."""
+    smiles, graphs, numbers, bits = pretrain._describe_all([*LIBRARY[:5], "bad"])
+    for what in (pretrain._describe_all, InputError("no such file"), (smiles, graphs, numbers, bits)):
+        back = ForkingPickler.loads(ForkingPickler.dumps(what))
+    assert back[0] == LIBRARY[:5]
+    assert len(back[1]) == 5
+    assert np.array_equal(back[2], numbers, equal_nan=True)
+    assert np.array_equal(back[3], bits)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_it_learns_what_the_descriptors_are(table: Path, tmp_path: Path) -> None
 def test_the_file_says_what_it_was_made_of(trained: Path) -> None:
     with safe_open(trained, "pt") as file:
         facts = json.loads(file.metadata()["encoder"])
-        assert all(file.get_tensor(name).dtype == torch.float16 for name in file.keys())
+        assert all(file.get_tensor(name).dtype == torch.float16 for name in file.keys())  # noqa: SIM118
     assert (facts["width"], facts["layers"], facts["molecules"], facts["epochs"]) == (16, 1, 1120, 1)
     assert facts["targets"] > 100
     assert 0 < facts["valid_error"] < 2

@@ -12,7 +12,6 @@ import pytest
 from mora_lite.dataset import Dataset
 from mora_lite.errors import InputError, MoraLiteError
 from mora_lite.recipe import DEFAULT_SIZES, ENCODER, MORA, Recipe, TaskRecipe, read_recipe
-from mora_lite.scorer import AdapterSizes
 from mora_lite.splits import Split
 from mora_lite.train import FitSettings
 

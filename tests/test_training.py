@@ -159,7 +159,7 @@ def test_predict_works_with_it(run, trained: Path, folder: Path, tmp_path: Path)
     assert list(rows[0]) == [
         *("id", "smiles", "size", "polarity"),
         *("size [a]", "size_lo", "size_hi", "polar", "polar_lo", "polar_hi"),
-        *("similarity", "in_domain", "status", "error"),
+        *("similarity", "in_domain", "outside", "status", "error"),
     ]
     got = np.array([[float(row["size [a]"]), float(row["polar"])] for row in rows], np.float32)
     model = mora_lite.load(trained, device="cpu", dtype="float32")
@@ -184,7 +184,7 @@ def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder
 def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_path: Path) -> None:
     code, out, err = run("evaluate", trained, table_path, "--split", "test")
     assert (code, out) == (2, "")
-    assert "60 rows, expected 40); use --split all for other data" in err
+    assert "60 rows, expected 40); for other data use evaluate --split all" in err
     code, out, _ = run("evaluate", trained, table_path, "--split", "all", "--json")
     assert code == 0
     assert [row["n"] for row in json.loads(out)["figures"].values()] == [60, 57]
@@ -193,12 +193,15 @@ def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_p
 # --- killed and started again
 
 
-def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
     def stop(stage: str, progress: Progress) -> None:
         if stage == "mora" and progress.epoch_done:
             raise KeyboardInterrupt
 
-    longer = replace(recipe, mora=replace(recipe.mora, epochs=2))
+    assert recipe.mora.dropout > 0, "the harder case"
+    longer = replace(
+        recipe, encoder=replace(recipe.encoder, epochs=4), mora=replace(recipe.mora, epochs=2, peak_lr=3e-3)
+    )
     with pytest.raises(KeyboardInterrupt):
         train_pack(longer, folder / "data.csv", tmp_path / "killed", CPU, stop)
     assert not (tmp_path / "killed").exists()
@@ -214,7 +217,7 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tra
     for name in ("adapter", "baseline"):
         for key, tensor in straight.tensors(name).items():
             assert torch.equal(again.tensors(name)[key], tensor), key
-    assert not torch.equal(straight.tensors("adapter")["c"], open_pack(trained).tensors("adapter")["c"])
+    assert straight.tensors("adapter")["c"].any(), "the start was not the best"
     assert again.provenance["trained"]["valid_error"] == straight.provenance["trained"]["valid_error"]
 
 
@@ -230,10 +233,12 @@ def test_force_trains_over_an_old_pack(recipe: Recipe, folder: Path, tmp_path: P
 # --- data that cannot be trained on
 
 
-def table(tmp_path: Path, values: list[object], smiles: list[str] | None = None) -> Path:
+def table(
+    tmp_path: Path, values: list[object], smiles: list[str] | None = None, polarity: list[object] | None = None
+) -> Path:
     path = tmp_path / "data.csv"
     names = smiles or ["C" * (i + 1) for i in range(len(values))]
-    lines = [f"{s},{v},{v}" for s, v in zip(names, values, strict=True)]
+    lines = [f"{s},{v},{p}" for s, v, p in zip(names, values, polarity or values, strict=True)]
     path.write_text("\n".join(["smiles,size,polarity", *lines]) + "\n")
     return path
 
@@ -261,13 +266,15 @@ def test_targets_without_information_are_refused(recipe: Recipe, tmp_path: Path,
         ([""] * 32, "got 0 training values, expected at least two different ones"),
     ],
 )
-def test_training_rows_without_information_are_refused(recipe: Recipe, tmp_path: Path, values: list, words: str) -> None:
+def test_training_rows_without_information_are_refused(
+    recipe: Recipe, tmp_path: Path, values: list, words: str
+) -> None:
     """The other rows have values, which is not enough."""
     column: list[object] = list(range(40))
     for row, value in zip(Split(0, 32, 4).rows(40)["train"], values, strict=True):
         column[row] = value
     with pytest.raises(InputError, match=f"column 'size': {words}"):
-        train_pack(recipe, table(tmp_path, column), tmp_path / "out", CPU)
+        train_pack(recipe, table(tmp_path, column, polarity=list(range(40))), tmp_path / "out", CPU)
 
 
 def test_validation_rows_that_cannot_be_read_are_told(recipe: Recipe, tmp_path: Path) -> None:
@@ -302,34 +309,29 @@ def test_an_unknown_base_is_told_before_the_work(recipe: Recipe, folder: Path, t
 # --- classes
 
 
-CLASS_COLUMNS = "smiles,part,ring,size\n"
-
-
 @pytest.fixture(scope="module")
 def class_data(folder: Path, molecules: list[str]) -> Path:
     """45 rows with `ring` in words (yes and no), three of them molecules that have stood before, and a split column."""
     smiles = [*molecules[:42], "OCC", "C1=CC=CC=C1", "CC(O)=O"]
-    parts = ["train"] * 24 + ["valid"] * 9 + ["test"] * 12
+    parts = ["train", "train", "train", "valid", "test"] * 9
     rows = [
         f"{text},{part},{'' if i % 11 == 10 else 'yes' if '1' in text else 'no'},{len(text)}"
-        for i, (text, part) in enumerate(zip(smiles, parts[::7] + [p for i, p in enumerate(parts) if i % 7], strict=True))
+        for i, (text, part) in enumerate(zip(smiles, parts, strict=True))
     ]
     path = folder / "classes.csv"
-    path.write_text(CLASS_COLUMNS + "\n".join(rows) + "\n")
+    path.write_text("\n".join(["smiles,part,ring,size", *rows]) + "\n")
     return path
 
 
 @pytest.fixture(scope="module")
-def class_pack(folder: Path, class_data: Path) -> Path:
+def class_pack(folder: Path, class_data: Path, base_path: Path) -> Path:
     """A pack of a class and a value, split by a column of the table."""
     text = RECIPE.replace('name = "size"\nunit = "a"', 'name = "ring"').replace(
         'name = "polar"\ncolumn = "polarity"', 'name = "size"\nunit = "a"'
     )
-    (folder / "classes.toml").write_text(text.format(base=folder.parent / "none"))
-    recipe = read_recipe(folder / "classes.toml")
-    base = read_recipe(folder / "recipe.toml").base
-    recipe = replace(recipe, base=base, split=Split(0, kind="given", column="part"))
-    train_pack(recipe, class_data, folder / "class-pack", CPU)
+    (folder / "classes.toml").write_text(text.format(base=base_path))
+    split = Split(0, kind="given", column="part")
+    train_pack(replace(read_recipe(folder / "classes.toml"), split=split), class_data, folder / "class-pack", CPU)
     return folder / "class-pack"
 
 
@@ -338,7 +340,8 @@ def test_a_column_of_yes_and_no_is_a_class(class_pack: Path, class_data: Path) -
     assert (ring.kind, ring.unit, ring.deviation, size.kind) == ("class", "", 1.0, "value")
     assert ring.prompt == "Question: Is the molecule ring? Answer:"
     with class_data.open() as file:
-        train = [row["ring"] for row in csv.DictReader(file) if row["part"] == "train" and row["ring"]]
+        rows = list(csv.DictReader(file))[:42]  # the others repeat molecules
+    train = [row["ring"] for row in rows if row["part"] == "train" and row["ring"]]
     share = train.count("yes") / len(train)
     assert ring.mean == pytest.approx(np.log(share / (1 - share)), rel=1e-5), "log-odds of the training positives"
 
@@ -351,7 +354,7 @@ def test_it_answers_with_a_probability(run, class_pack: Path, class_data: Path, 
     ours = [name for name in rows[0] if name not in ("smiles", "part", "ring", "size")]
     assert ours == [
         *("ring (mora-lite)", "size [a]", "size_lo", "size_hi"),
-        *("similarity", "in_domain", "status", "error"),
+        *("similarity", "in_domain", "outside", "status", "error"),
     ]
     assert all(0 <= float(row["ring (mora-lite)"]) <= 1 for row in rows)
     assert len({row["ring (mora-lite)"] for row in rows}) > 20
@@ -364,6 +367,7 @@ def test_its_figures_are_those_of_a_class(run, class_pack: Path, class_data: Pat
     found = json.loads(out)
     ring = found["figures"]["ring"]
     assert {"n", "positives", "roc_auc", "pr_auc", "brier", "ece", "encoder_roc_auc"} <= set(ring)
+    assert 0 < ring["positives"] < ring["n"]
     assert ring == pytest.approx(open_pack(class_pack).provenance["test"]["ring"], rel=1e-3)
     assert set(found["tables"]["ring"]) == {"by_similarity", "by_domain", "by_scaffold", "calibration"}
     code, out, _ = run("evaluate", class_pack, class_data, "--tables")
