@@ -165,6 +165,7 @@ def read_recipe(path: Path) -> Recipe:
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
     "str": ((str,), "text"),
 }
 
@@ -181,7 +182,7 @@ def _build(kind: Any, entries: Mapping[str, Any], path: Path) -> Any:
     _check_names(entries, known, path)
     for key, value in entries.items():
         types, words = _TYPES.get(known[key], ((object,), ""))
-        if not isinstance(value, types) or (words and isinstance(value, bool)):
+        if not isinstance(value, types) or (bool not in types and words and isinstance(value, bool)):
             raise InputError(f"{path}: {key}: got {value!r}, expected {words}")
     try:
         return kind(**entries)

@@ -39,7 +39,8 @@ SECONDS_BETWEEN_REPORTS = 2.0
 class FitSettings:
     """One stage of training. `encoder_lr_scale` is for an encoder that has been trained before.
 
-    patience: epochs without a better validation error after which it stops; 0 for never. huber: see `task_loss`.
+    patience: epochs without a better validation error after which it stops; 0 for never. keep_start: whether the weights
+    it starts from are kept when no epoch is better. huber: see `task_loss`.
     """
 
     epochs: int
@@ -51,6 +52,7 @@ class FitSettings:
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     patience: int = 0
+    keep_start: bool = True
     dropout: float = 0.0
     huber: float = 0.0
     seed: int = 0
@@ -111,7 +113,7 @@ def fit(
     path = folder / "checkpoint.safetensors"
     progress = Progress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
     step_fn = _make_step(model, state, train, settings, facts, device)
-    if progress.step == 0:  # a start that is better than all that follows is kept
+    if progress.step == 0 and settings.keep_start:
         state.judge(validate(model, state.mean, valid, facts, device))
     for epoch in range(progress.step // per_epoch, settings.epochs):
         if settings.patience and state.stale >= settings.patience:

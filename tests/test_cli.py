@@ -127,7 +127,7 @@ def test_predict_writes_beside_the_input_and_keeps_stdout_silent(tmp_path, run, 
     assert "a.predictions.csv: 2 rows, 1 ok, " in first
     assert "molecules/s" in first
     assert second == "  1 unparsable; the first is row 2: unclosed ring"
-    assert fake_load == [("qm9", {"device": "auto", "dtype": "auto", "tasks": None, "confidence": 0.9})]
+    assert fake_load == [("admet", {"device": "auto", "dtype": "auto", "tasks": None, "confidence": 0.9})]
 
 
 def test_predict_to_stdout_prints_nothing_but_the_table(tmp_path, run, fake_load):

@@ -1,4 +1,4 @@
-"""The pack that ships, for real: real base model, real weights, molecules whose properties are known."""
+"""The packs that ship, for real: real base model, real weights, molecules whose properties are known."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mora_lite.lowrank import Branch
 from mora_lite.model import Model
 from mora_lite.molecules import parse_smiles
 from mora_lite.pack import SHIPPED, list_packs, open_pack
+from mora_lite.pretrain import load_encoder
 from mora_lite.quant.checkpoint import open_checkpoint
 
 # Hartree, from QM9: HOMO, LUMO, gap.
@@ -122,3 +123,53 @@ def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
             hidden = decoder.hidden(torch.tensor([ids] * 2), branch=branch)[:, -1:]
             whole = (hidden * scorer.readout[at]).sum(-1)[:, 0] + scorer.offset[at]
             torch.testing.assert_close(fast[:, at], whole, rtol=1e-4, atol=1e-4)
+
+
+# --- admet, the default
+
+
+@pytest.fixture(scope="module")
+def admet() -> Model:
+    return mora_lite.load(device="cpu", dtype="float32")
+
+
+def test_the_default_pack_answers_what_people_screen_for(admet: Model) -> None:
+    assert admet.pack.name == "admet"
+    kinds = {task.name: task.kind for task in admet.tasks}
+    values = {"logS", "logD", "logBB", "BACE1_pIC50"}
+    assert {name for name, kind in kinds.items() if kind == "value"} == values
+    assert {"BBB", "BACE1", "FDA_approved", "clinical_toxicity", "HIV", "NR-AhR", "SR-p53"} <= kinds.keys()
+    assert len(kinds) == 21
+
+
+def test_it_orders_what_every_chemist_can_order(admet: Model) -> None:
+    frame = admet.predict(["CCO", "c1ccccc1", "c1ccc2cc3ccccc3cc2c1", "CCCCCCCCCCCCCCCC"]).to_pandas()
+    solubility = frame["logS [log mol/L]"]
+    assert solubility.is_monotonic_decreasing, "ethanol, benzene, anthracene, hexadecane"
+    assert frame["logD"][0] < frame["logD"][1] < frame["logD"][2]
+
+
+def test_its_intervals_hold_and_its_far_molecules_are_worse() -> None:
+    """On its own test molecules, as the pack records it: counts and not shares, for small sets vary."""
+    facts = open_pack("admet").provenance
+    rows = [row for row in facts["test"].values() if "inside" in row]
+    n = sum(row["n"] for row in rows)
+    assert sum(row["inside"] * row["n"] for row in rows) / n == pytest.approx(0.9, abs=0.02)
+    qm9 = open_pack("qm9").provenance
+    for name in ORBITALS:
+        assert qm9["test"][name]["inside"] == pytest.approx(0.9, abs=0.02)
+        inside, outside = qm9["tables"][name]["by_domain"]
+        assert outside["mae"] > 1.2 * inside["mae"]
+
+
+def test_its_classes_are_told_apart_on_molecules_it_has_not_seen() -> None:
+    figures = open_pack("admet").provenance["test"]
+    assert all(row["roc_auc"] > 0.65 for row in figures.values() if "roc_auc" in row)
+    assert figures["HIV"]["roc_auc"] > 0.8
+    assert figures["BBB"]["roc_auc"] > 0.9
+
+
+def test_the_shipped_encoder_is_the_one_that_packs_start_from() -> None:
+    encoder = load_encoder()
+    assert (encoder.width, len(encoder.layers)) == (256, 4)
+    assert open_pack("admet").provenance["recipe"]["start"] == "pretrained"
