@@ -39,8 +39,8 @@ SECONDS_BETWEEN_REPORTS = 2.0
 class FitSettings:
     """One stage of training. `encoder_lr_scale` is for an encoder that has been trained before.
 
-    patience: epochs without a better validation error after which it stops; 0 for never. keep_start: whether the weights
-    it starts from are kept when no epoch is better. huber: see `task_loss`.
+    patience: epochs without a better validation error after which it stops; 0 for never. keep_start: whether the
+    weights it starts from are kept when no epoch is better. huber: see `task_loss`.
     """
 
     epochs: int
@@ -154,7 +154,7 @@ def validate(
     with torch.no_grad():
         scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)
     model.train()
-    return validation_error(scores.to(device), torch.from_numpy(data.targets).to(device), facts)
+    return validation_error(scores, torch.from_numpy(data.targets), facts)
 
 
 def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device: torch.device) -> Tensor:

@@ -134,11 +134,21 @@ def test_the_error_of_values_is_the_root_mean_square_of_each_task() -> None:
     assert validation_error(scores, targets, values(1, 5)) == pytest.approx(expected), "weights take no part"
 
 
-def test_the_error_of_classes_is_relative_to_that_of_the_training_share() -> None:
+def test_the_error_of_classes_is_relative_and_does_not_mind_being_too_sure() -> None:
+    """As Platt's calibration will mend it: order counts, size and shift of the scores do not."""
     facts, _ = one_class(1, 3)
-    scores, targets = torch.tensor([[2.0], [-1.0]]), torch.tensor([[1.0], [0.0]])
-    got = surprise(logistic(2 + log(1 / 3))) + surprise(1 - logistic(-1 + log(1 / 3)))
-    assert validation_error(scores, targets, facts) == pytest.approx(got / (surprise(1 / 4) + surprise(3 / 4)))
+    rng = np.random.default_rng(0)
+    log_odds = rng.standard_normal((4000, 1)).astype(np.float32)
+    targets = torch.from_numpy((rng.random((4000, 1)) < 1 / (1 + np.exp(-log_odds))).astype(np.float32))
+    scores = torch.from_numpy(log_odds)
+    share = targets.mean().item()
+    chance = 1 / (1 + np.exp(-log_odds))
+    truly = -np.log(np.where(targets.numpy() == 1, chance, 1 - chance)).mean()
+    expected = truly / (share * surprise(share) + (1 - share) * surprise(1 - share))
+    assert expected < 0.9
+    for changed in (scores, 5 * scores + 3, scores / 5):
+        assert validation_error(changed, targets, facts) == pytest.approx(expected, abs=0.01)
+    assert validation_error(-scores, targets, facts) > 0.99, "the wrong way round tells nothing"
 
 
 def test_the_training_mean_alone_has_an_error_of_1() -> None:

@@ -250,6 +250,14 @@ def test_the_weights_of_the_best_epoch_are_kept(
     assert is_epoch(new_model(), weights[0])
 
 
+def test_the_start_is_no_candidate_where_it_may_not_be_kept(parts, tmp_path: Path, judged) -> None:
+    weights, model = judged(3, 1, 2, 2), new_model()
+    seen = train(model, parts, tmp_path, replace(SETTINGS, keep_start=False))
+    assert [p.best_error for p in seen] == [3, 1, 1, 1]
+    assert is_epoch(model, weights[1])
+    assert not is_epoch(new_model(), weights[0]), "the first to be judged is the first epoch"
+
+
 def test_patience_ends_a_run_that_makes_no_progress(parts, tmp_path: Path, judged) -> None:
     weights, model = judged(5, 3, 1, 2, 2), new_model()
     patient = replace(SETTINGS, epochs=9, patience=2)
