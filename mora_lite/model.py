@@ -62,7 +62,7 @@ class Scores:
     @property
     def in_domain(self) -> np.ndarray | None:
         """bool `[B]`: whether the molecule is near enough for any task; `outside` names those it is not."""
-        return None if self.inside is None else self.inside.any(axis=1)
+        return None if self.inside is None else np.any(self.inside, axis=1)
 
     def columns(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         """Name -> float32, bool or text `[B]`: what comes between the molecule and its status in every table."""
@@ -75,7 +75,7 @@ class Scores:
             names = np.array([task.name for task in tasks], dtype=object)
             found = zip(self.inside, self.status, strict=True)
             outside = np.array([" ".join(names[~row]) if status == OK else "" for row, status in found], dtype=object)
-            columns |= {"similarity": self.similarity, "in_domain": self.inside.any(axis=1), "outside": outside}
+            columns |= {"similarity": self.similarity, "in_domain": np.any(self.inside, axis=1), "outside": outside}
         return columns
 
 
@@ -195,7 +195,7 @@ class Model:
     def _probabilities(self, values: np.ndarray) -> np.ndarray:
         """The same with the log-odds of classes as probabilities."""
         values = values.copy()
-        for i in np.flatnonzero(self._is_class):
+        for i in np.flatnonzero(self._is_class).tolist():
             platt = self.trust.parts[i] if self.trust is not None else Platt(1.0, 0.0)
             assert isinstance(platt, Platt)
             values[:, i] = platt.probability(values[:, i])

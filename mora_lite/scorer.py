@@ -151,7 +151,7 @@ class Scorer(nn.Module):
                 assert len(first.weight) == self.sizes.direct_width, "not the width of the baseline's head"
                 self.direct.hidden.load_state_dict(first.state_dict())
                 self.direct.weight.copy_(last.weight)
-                self.offset += last.bias
+                self.offset.add_(last.bias)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Scorer:
         super()._apply(fn, recurse)
