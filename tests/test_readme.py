@@ -25,7 +25,9 @@ SHOWN = "logS logS_lo logS_hi logD BBB HIV similarity in_domain"
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    """The fenced blocks of a language; '' for those that name none."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [block for named, block in fenced if named == language]
 
 
 def commands(path: Path) -> list[list[str]]:
