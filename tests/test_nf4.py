@@ -56,10 +56,25 @@ def assert_same_as_bitsandbytes(weight: torch.Tensor, double: bool) -> None:
         assert ours.nested is not None
         assert torch.equal(ours.nested.absmax, state.state2.absmax)
         assert torch.equal(ours.nested.offset, state.offset)
+    n = weight.numel()
+    places = torch.stack([codes.view(-1) >> 4, codes.view(-1) & 15], dim=1).view(-1)[:n].long()
+    defined = state.code[places] * dequantize_absmax(state).repeat_interleave(64)[:n]
+    assert torch.equal(dequantize_nf4(ours, torch.float32).view(-1), defined)
+    # bitsandbytes 0.50.2 on CPUs takes the scale of a neighbouring block where rows are a multiple of 16, not of 64,
+    # wide: it does not follow its own definition there, which is what is compared above.
+    if weight.dim() > 1 and weight.shape[-1] % 16 == 0 and weight.shape[-1] % 64:
+        return
     for dtype in DTYPES:
         state.dtype = dtype
         theirs = bnb.dequantize_4bit(codes, state)
         assert torch.equal(dequantize_nf4(ours, dtype).view(-1), theirs.reshape(-1))
+
+
+def dequantize_absmax(state: object) -> torch.Tensor:
+    """The scales of blocks, float32, double quantisation undone."""
+    if not state.nested:
+        return state.absmax
+    return bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -73,6 +88,8 @@ def assert_same_as_bitsandbytes(weight: torch.Tensor, double: bool) -> None:
 @example(shape=(65,), dtype=torch.float16, kind="a zero block", double=True)
 @example(shape=(33, 71), dtype=torch.bfloat16, kind="normal", double=True)
 @example(shape=(1, 2), dtype=torch.float32, kind="normal", double=False)
+@example(shape=(5, 16), dtype=torch.float32, kind="normal", double=False)
+@example(shape=(5, 16), dtype=torch.float32, kind="normal", double=True)
 def test_any_shape_gives_the_bits_of_bitsandbytes(
     shape: tuple[int, ...], dtype: torch.dtype, kind: str, double: bool
 ) -> None:
