@@ -95,6 +95,7 @@ def evaluate(
         bf16=bf16,
         smiles_column=smiles_column,
         confidence=confidence,
+        tables=tables or record or as_json,
     )
     if record:
         record_metrics(open_pack(pack), found)

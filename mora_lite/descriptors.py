@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem import rdMolDescriptors as descriptors
 
-N_BITS = 1024
+from .domain import fingerprints
+
 RARE = 0.01  # bits that fewer (or all but fewer) molecules have teach little and are left out
 FARTHEST = 6.0  # deviations; descriptors have long tails
 
@@ -41,11 +41,6 @@ def _calculators() -> list[Callable[[Chem.Mol], Iterable[Any]]]:
     ]
 
 
-@functools.cache
-def _morgan() -> Any:
-    return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=N_BITS)
-
-
 def describe(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors float32 `[n]`, NaN where one cannot be had (BCUT of some elements); bits bool `[1024]`."""
     values: list[float] = []
@@ -57,7 +52,7 @@ def describe(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.array(values, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = np.where(np.abs(numbers) < 1e9, numbers, np.nan).astype(np.float32)
-    return numbers, _morgan().GetFingerprintAsNumPy(mol).astype(bool)
+    return numbers, np.unpackbits(fingerprints([mol])[0]).astype(bool)
 
 
 @functools.cache

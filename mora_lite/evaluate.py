@@ -55,12 +55,14 @@ def evaluate_pack(
     bf16: str | Path | None = None,
     smiles_column: str | None = None,
     confidence: float = 0.9,
+    tables: bool = True,
 ) -> Evaluation:
     """Score the molecules of one part of a table and compare.
 
     split: `train`, `valid`, `test` by the split that the pack records, or `all`. bf16: the pack to compare with, as
     `mora-lite train --unquantized` makes it; None takes the figure that the pack records for its whole test set, if it
-    records one. Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
+    records one. tables: False leaves them empty, and spares the scaffolds of the training molecules. Raises
+    `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     facts = model.pack.provenance
@@ -74,18 +76,20 @@ def evaluate_pack(
     baseline = None
     if model.pack.has("baseline"):
         baseline = model.judge(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
-    figures, tables = {}, {}
-    known_scaffolds = None if train is None else set(scaffolds(train.smiles))
-    of_part = scaffolds(part.smiles)
+    figures, by_task = {}, {}
+    if tables:
+        known_scaffolds = None if train is None else set(scaffolds(train.smiles))
+        of_part = scaffolds(part.smiles)
     for i, task in enumerate(model.tasks):
         one = _Column(task, part.targets[:, i], scores, i)
         rows = np.arange(len(part))
         figures[task.name] = ({} if task.is_class else {"unit": task.unit}) | one.figures(rows)
         if baseline is not None:
             figures[task.name] |= {f"encoder_{k}": v for k, v in one.main_figure(baseline[:, i]).items()}
-        tables[task.name] = one.tables(of_part, known_scaffolds)
+        if tables:
+            by_task[task.name] = one.tables(of_part, known_scaffolds)
     _add_recorded(figures, model, part, facts, bf16, recorded=split == "test" and limit is None, batch_size=batch_size)
-    return Evaluation(figures, tables)
+    return Evaluation(figures, by_task)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from rdkit import Chem
 from rdkit.Chem import Crippen, Descriptors
 from rdkit.Chem import rdMolDescriptors as rd
 
-from mora_lite.descriptors import FARTHEST, N_BITS, describe, make_targets
+from mora_lite.descriptors import FARTHEST, describe, make_targets
+from mora_lite.domain import N_BITS
 from mora_lite.molecules import parse_smiles
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
