@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .conformal import Intervals, Platt, check_confidence
+from .cpu_scorer import CpuScorer, can_run
 from .device import available_bytes, choose_device, choose_dtype, keep_freed_memory
 from .domain import Domain, fingerprints
 from .errors import DeviceError
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
+# Of `CpuScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
+# row has the same bits whatever the other rows are, in bfloat16 too.
+CPU_BATCH_SIZE = 64
 # Batches are filled up with one-atom molecules to a multiple of this. Matrix libraries choose another order of adding
 # for a few rows than for many; from 256 rows on a row's float32 bits were the same at every size (docs/method.md).
 FILL = 256
@@ -128,10 +132,17 @@ class Model:
     """
 
     def __init__(
-        self, pack: Pack, scorer: Scorer, tasks: tuple[Task, ...], dtype: torch.dtype, trust: Trust | None = None
+        self,
+        pack: Pack,
+        scorer: Scorer,
+        tasks: tuple[Task, ...],
+        dtype: torch.dtype,
+        trust: Trust | None = None,
+        cpu_scorer: CpuScorer | None = None,
     ):
         self.pack = pack
         self.scorer = scorer
+        self.cpu_scorer = cpu_scorer
         self.tasks = tasks
         self.dtype = dtype
         self.trust = trust
@@ -151,9 +162,10 @@ class Model:
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
         """Values, intervals, statuses and errors of SMILES, in order.
 
-        In float32 on a CPU the bits of a row do not depend on the other rows or the batch size.
+        On a CPU the bits of a row do not depend on the other rows or the batch size; of types other than float32 that
+        holds where `cpu_scorer` is used, else nearly.
 
-        batch_size: molecules at a time; halved, and kept so, when memory does not suffice.
+        batch_size: molecules at a time; halved, and kept so, when memory does not suffice. `cpu_scorer` has its own.
         """
         with self._timed("parse"):
             parsed = [parse_smiles(text) for text in smiles]
@@ -219,12 +231,18 @@ class Model:
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready."""
         size = min(batch_size or BATCH_SIZE[self.device.type], self._fits)
-        done = [np.empty((0, len(self.tasks)), dtype=np.float32)]
+        if self.cpu_scorer is not None:
+            size = min(CPU_BATCH_SIZE, self._fits)
+        z_scores = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
+        # Molecules of one size beside each other: `CpuScorer` pads to the largest, and no batch is much larger than
+        # the others.
+        order = np.argsort(graphs.n_atoms, kind="stable")
         start = 0
         while start < len(graphs):
-            part = graphs.select(np.arange(start, min(start + size, len(graphs))))
+            rows = order[start : start + size]
+            part = graphs.select(rows)
             try:
-                done.append(self._score_batch(part))
+                z_scores[rows] = self._score_batch(part)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -238,7 +256,7 @@ class Model:
                     torch.cuda.empty_cache()
                 continue
             start += size
-        return self.in_units(np.concatenate(done))
+        return self.in_units(z_scores)
 
     def in_units(self, z_scores: np.ndarray) -> np.ndarray:
         """z-scores float32 `[B, P]` -> values in the tasks' units, log-odds for classes."""
@@ -247,9 +265,13 @@ class Model:
     def _score_batch(self, graphs: Graphs) -> np.ndarray:
         """z-scores float32 `[B, P]`."""
         n = len(graphs)
+        if self.cpu_scorer is not None:
+            missing = max(0, CPU_BATCH_SIZE - n)
+            filled = concatenate([self._fillers(missing), graphs]) if missing else graphs
+            return self.cpu_scorer(filled, self._timed)[missing:].numpy()
         with self._timed("graphs"):
             missing = -n % FILL if n >= FILL or self._needs_fill() else 0
-            filled = concatenate([graphs, *[self._filler] * missing]) if missing else graphs
+            filled = concatenate([graphs, self._fillers(missing)]) if missing else graphs
             batch = filled.batch().rounded().to(self.device)
         cast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
         with torch.inference_mode(), cast:
@@ -265,6 +287,9 @@ class Model:
         with self._timed("decoder"):
             hidden = scorer.upper.score(scorer.prompts, a, scorer.c, scorer.scale)
             return scorer.read_out(hidden, tokens.molecules)
+
+    def _fillers(self, n: int) -> Graphs:
+        return self._filler.select(np.zeros(n, np.int64))
 
     def _needs_fill(self) -> bool:
         return self.device.type == "cpu"
@@ -320,7 +345,8 @@ def load(
 ) -> Model:
     """Load a pack by name or path, for prediction. No network is used.
 
-    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`.
+    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. With `auto` a CPU computes
+    by the short way (`cpu_scorer.py`), else by the plain one (`scorer.py`).
     tasks: names, None for all.
     memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
     each use. confidence: of the intervals, between 0 and 1. Raises `PackError` or `DeviceError`, each with what to do.
@@ -342,4 +368,6 @@ def load(
         held = calibration.select(chosen)
         thresholds = np.array(held.thresholds, dtype=np.float32)
         trust = Trust(held.parts, thresholds, domain.select(chosen), confidence)
-    return Model(opened, scorer.to(where), tuple(opened.tasks[i] for i in chosen), number_type, trust)
+    scorer = scorer.to(where)
+    short = CpuScorer(scorer, number_type) if dtype == "auto" and where.type == "cpu" and can_run(scorer) else None
+    return Model(opened, scorer, tuple(opened.tasks[i] for i in chosen), number_type, trust, short)

@@ -200,17 +200,16 @@ def save_pack(
 def install_pack(staged: Path, out: Path, *, share_upper: bool = False, force: bool = False) -> Pack:
     """Move the finished pack `staged` to `out`, whole or not at all; both must be on one file system.
 
-    share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use. Raises `OutputError` as
-    `check_free` does.
+    share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use; none are put there when a
+    file there holds them all, as that of a pack with more adapted layers does. Raises `OutputError` as `check_free`
+    does.
     """
     check_free(out, force)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     try:
         if share_upper:
-            (out.parent / SHARED).mkdir(exist_ok=True)
-            upper = next(staged.glob("upper-*"))
-            os.replace(upper, out.parent / SHARED / upper.name)
+            _share_upper(staged, out.parent / SHARED)
         if out.exists():
             os.replace(out, old)
         os.replace(staged, out)
@@ -221,6 +220,23 @@ def install_pack(staged: Path, out: Path, *, share_upper: bool = False, force: b
     finally:
         shutil.rmtree(old, ignore_errors=True)
     return Pack(out, _read_manifest(out))
+
+
+def _share_upper(staged: Path, shared: Path) -> None:
+    """Move the upper layers of the pack `staged` into the folder `shared`, or refer to a file there that holds them."""
+    shared.mkdir(exist_ok=True)
+    own = next(staged.glob("upper-*"))
+    tensors = load_file(own)
+    for file in sorted(shared.glob("upper-*.safetensors")):
+        held = load_file(file)
+        if all(name in held and torch.equal(held[name], tensor) for name, tensor in tensors.items()):
+            manifest = _read_manifest(staged)
+            del manifest["files"][own.name]
+            manifest["files"][file.name] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+            write_manifest(staged, manifest)
+            own.unlink()
+            return
+    os.replace(own, shared / own.name)
 
 
 def _write_files(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import mora_lite
 from mora_lite import pack as pack_module
@@ -308,6 +309,21 @@ def test_packs_share_their_upper_layers(put, tmp_path: Path) -> None:
     for name in "ab":
         with pytest.raises(PackError, match=f"{shared.name} is damaged"):
             open_pack(tmp_path / name)
+
+
+def test_a_pack_with_fewer_adapted_layers_uses_the_larger_ones_file(put, pack_path, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "packs"
+    tmp_path.mkdir()
+    put(tmp_path / "a", 1, share_upper=True)
+    (shared,) = (tmp_path / "upper").iterdir()
+    fewer = Path(shutil.copytree(pack_path, tmp_path / ".b.staged"))
+    (own,) = fewer.glob("upper-*")
+    tensors = load_file(own)
+    del tensors[next(iter(tensors))]
+    save_file(tensors, own)
+    install_pack(fewer, tmp_path / "b", share_upper=True)
+    assert list((tmp_path / "upper").iterdir()) == [shared]
+    assert open_pack(tmp_path / "b").file(shared.name) == shared
 
 
 def test_a_pack_is_never_put_over_another_unasked(put, save, copy: Path) -> None:

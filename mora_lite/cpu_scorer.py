@@ -1,0 +1,62 @@
+"""`Scorer.forward` for prediction on a CPU: the same numbers with a fraction of the operations.
+
+The plain reference is `scorer.Scorer`; tests prove the two equal in float32, and near in bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from .cpu_encoder import CpuEncoder, SortedBatch
+from .cpu_hypernet import CpuHypernet
+from .cpu_product import Product
+from .cpu_upper import CpuUpper, covers
+from .graph import Graphs
+from .scorer import Scorer
+
+
+def can_run(scorer: Scorer) -> bool:
+    """Whether `CpuScorer` covers this scorer: dequantised upper layers without biases or norms of queries and keys."""
+    return covers(scorer.upper)
+
+
+def _untimed(stage: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+class CpuScorer:
+    """Frozen: later changes of the scorer's weights are not seen."""
+
+    def __init__(self, scorer: Scorer, dtype: torch.dtype):
+        with torch.no_grad():
+            self.encoder = CpuEncoder(scorer.encoder, dtype)
+            self.hypernet = CpuHypernet(scorer.hypernet, dtype)
+            self.upper = CpuUpper(scorer, dtype)
+            self.direct: tuple[Product, Product] | None = None
+            if scorer.direct is not None:
+                hidden = scorer.direct.hidden
+                first = Product(hidden.weight, hidden.bias, dtype, "gelu")
+                self.direct = first, Product(scorer.direct.weight, None, dtype)
+
+    @torch.inference_mode()
+    def __call__(self, graphs: Graphs, timed: Callable[[str], AbstractContextManager[None]] = _untimed) -> Tensor:
+        """z-scores float32 `[B, P]`. Molecules of about one size are fastest: all are padded to the largest.
+
+        timed: wraps each stage, by its name.
+        """
+        with timed("graphs"):
+            batch = SortedBatch.of(graphs)
+        with timed("encoder"):
+            atoms, molecules = self.encoder(batch)
+        with timed("hypernetwork"):
+            states = self.hypernet(atoms, molecules, batch)
+        with timed("decoder"):
+            scores = self.upper(states)
+            if self.direct is not None:
+                first, last = self.direct
+                scores = scores + last(first(molecules))
+            return scores
