@@ -202,8 +202,8 @@ def _head(name: str, look: str, kind: str, unit: str = "") -> str:
 
 
 def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool) -> str:
-    name, smiles = as_html(row["name"] or ""), as_html(row["smiles"] or "")
-    drawing = draw(row["smiles"] or "") or f'<code class="undrawn">{smiles}</code>'
+    name, smiles = (as_html("" if row[key] is None else row[key]) for key in ("name", "smiles"))
+    drawing = draw(str(row["smiles"])) or f'<code class="undrawn">{smiles}</code>'
     outside = f" {row.get('outside') or ''} "
     cells = [
         f'<td class="rank num" data-v="{row["rank"]}">{row["rank"]}</td><td class="structure">{drawing}</td>',
@@ -213,7 +213,8 @@ def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool) -> str
     cells += [_value(row, task, f" {task.name} " in outside) for task in tasks]
     if calibrated:
         n_inside = sum(f" {task.name} " not in outside for task in tasks)
-        cells.append(f'<td class="num" data-v="{row["similarity"]:.6g}">{as_number(row["similarity"], 2)}</td>')
+        similarity = float("nan") if row["similarity"] is None else row["similarity"]
+        cells.append(f'<td class="num" data-v="{similarity:.6g}">{as_number(similarity, 2)}</td>')
         if not row["in_domain"]:
             words = '<span class="badge">outside</span>'
         else:
