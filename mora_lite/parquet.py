@@ -109,13 +109,13 @@ class ParquetSource:
 
 @contextmanager
 def parquet_errors(path: str, row: Callable[[], int] = lambda: 0) -> Iterator[None]:
-    """What pyarrow raises becomes an `InputError` that names the file and the row, from `row`, it was read to."""
+    """What pyarrow raises becomes an `InputError` that names the file and, by `row`, how many rows were read before."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet after row {row():,}: {words_of(error)}") from None
+        raise InputError(f"{path} cannot be read as Parquet after {row():,} rows: {words_of(error)}") from None
 
 
 def _texts(column: Any) -> list[str]:

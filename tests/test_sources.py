@@ -166,7 +166,7 @@ def test_the_name_column_can_be_named_or_numbered(tmp_path: Path) -> None:
     kinds=st.lists(st.sampled_from(["smi", "csv.gz", "sdf", "parquet", "txt.zst"]), min_size=4, max_size=4),
     n_rows=st.integers(1, 14),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_windows_do_not_show_where_files_end(
     tmp_path: Path, rows: list[int], cuts: list[int], kinds: list[str], n_rows: int
 ) -> None:
@@ -250,7 +250,7 @@ def test_a_damaged_file_is_named_with_the_line(tmp_path: Path, kind: str, packin
 
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", b"PAR1" + b"x" * 100)
-    with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet after row 0"):
+    with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet after 0 rows"):
         open_library([tmp_path / "a.parquet"])
     pq.write_table(pa.table({"smiles": [1, 2]}), tmp_path / "b.parquet")
     with pytest.raises(InputError, match=r"column 'smiles' holds int64, not SMILES"):
