@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import MoraLiteError
-from . import calibrate, evaluate, info, predict, pretrain, pull, quantize, train
+from . import calibrate, evaluate, info, predict, prepare, pretrain, pull, quantize, train
 
 
 class Commands(TyperGroup):
@@ -69,6 +69,7 @@ def describe(
 
 
 app.command("predict")(predict.predict)
+app.command("prepare")(prepare.prepare)
 app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .options import BatchSize, Confidence, Device, Dtype, Tasks, split_names
-
-if TYPE_CHECKING:
-    from ..library import Table
+from .progress import progress_bar
 
 
 def predict(
@@ -81,35 +77,10 @@ def predict(
         columns = output_columns(table.columns, model)
         with (
             TableWriter(target, columns, source=table_path, force=force) as writer,
-            _bar(table) as on_progress,
+            progress_bar(table) as on_progress,
         ):
             summary = predict_table(table, writer, model, batch_size=batch_size, on_progress=on_progress)
     for line in summary.lines(writer.name, load_seconds):
         typer.echo(line, err=True)
     if summary.n_rows and not summary.n_ok:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _bar(table: Table) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while the block runs, if stderr is a terminal; told how many rows are done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    fields = (
-        TextColumn("{task.fields[rows]:,} rows"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]:,.0f} molecules/s"),
-        TimeRemainingColumn(),
-    )
-    started = time.perf_counter()
-    with Progress(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
-        job = bar.add_task("", total=table.bytes_total, rows=0, rate=0.0)
-
-        def on_progress(n_rows: int) -> None:
-            rate = n_rows / (time.perf_counter() - started)
-            bar.update(job, completed=table.bytes_read, rows=n_rows, rate=rate)
-
-        yield on_progress

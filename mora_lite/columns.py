@@ -1,5 +1,5 @@
 """Which column of a table holds the SMILES: the one asked for, else the one so named, else the one that reads
-as SMILES.
+as SMILES. And which holds the molecules' names: the one asked for, else the first with a name of names.
 """
 
 from __future__ import annotations
@@ -28,6 +28,28 @@ _NAMES = (
 )
 # Names that other things have too: taken only when the cells read as SMILES.
 _VAGUE_NAMES = ("mol", "molecule", "structure", "compound", "drug", "ligand")
+# Columns of names, letters and digits only.
+_NAMES_OF_NAMES = {
+    "id",
+    "name",
+    "title",
+    "identifier",
+    "catalogid",
+    "chemblid",
+    "cid",
+    "cmpdid",
+    "compoundid",
+    "compoundname",
+    "drugname",
+    "idnumber",
+    "moleculechemblid",
+    "moleculeid",
+    "moleculename",
+    "molid",
+    "molname",
+    "pubchemcid",
+    "zincid",
+}
 
 
 @dataclass
@@ -71,22 +93,52 @@ def choose_smiles_column(
     return _with_header(header, index)
 
 
+def choose_name_column(columns: Sequence[str], wanted: str | None, smiles_index: int, source: str) -> int | None:
+    """The column with the molecules' names, counted from 0; None when no column is called like that.
+
+    wanted: a name, or a number counted from 1. Raises `InputError` when there is no such column.
+    """
+    if wanted is None:
+        likely = (i for i, name in enumerate(columns) if i != smiles_index and _plain(name) in _NAMES_OF_NAMES)
+        return next(likely, None)
+    found = _find_wanted(columns, wanted)
+    if found is not None:
+        return found
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(columns):
+        return int(wanted) - 1
+    raise InputError(f"{source}: no column {wanted!r} for --name-column; {_hint(columns, wanted)}")
+
+
+def _find_wanted(columns: Sequence[str], wanted: str) -> int | None:
+    """The column called `wanted`, or so but for blanks around it and capitals."""
+    exact = [i for i, name in enumerate(columns) if name == wanted]
+    loose = [i for i, name in enumerate(columns) if name.strip().lower() == wanted.strip().lower()]
+    return next(iter(exact + loose), None)
+
+
+def _hint(columns: Sequence[str], wanted: str) -> str:
+    return near_matches(wanted, {name for name in columns if name.strip()})
+
+
+def _plain(name: str) -> str:
+    """Its letters and digits, lower case."""
+    return "".join(char for char in name.lower() if char.isalnum())
+
+
 def _choose_wanted(header: Sequence[str], rows: Sequence[Sequence[str]], wanted: str, source: str) -> Choice:
-    exact = [i for i, name in enumerate(header) if name == wanted]
-    loose = [i for i, name in enumerate(header) if name.strip().lower() == wanted.strip().lower()]
-    if exact or loose:
-        return _with_header(header, (exact or loose)[0])
+    found = _find_wanted(header, wanted)
+    if found is not None:
+        return _with_header(header, found)
     if wanted.isdecimal() and 1 <= int(wanted) <= len(header):
         index = int(wanted) - 1
         if _n_atoms(header[index]) > 0 and (not rows or _reads_as_smiles(_column(rows, index))):
             return _without_header(len(header), index, source)
         return _with_header(header, index)
-    hint = near_matches(wanted, {name for name in header if name.strip()})
-    raise InputError(f"{source}: no column {wanted!r} for --smiles-column; {hint}")
+    raise InputError(f"{source}: no column {wanted!r} for --smiles-column; {_hint(header, wanted)}")
 
 
 def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: str) -> int | None:
-    plain = ["".join(char for char in name.lower() if char.isalnum()) for name in header]
+    plain = [_plain(name) for name in header]
     for name in _NAMES:
         if name in plain:
             return plain.index(name)

@@ -7,9 +7,10 @@ its two ends counted from the molecule's own first atom. Bonds become directed (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,19 @@ ATOM_FIELDS: dict[str, int] = {
 BOND_FIELDS: dict[str, int] = {"order": 5, "conjugated": 2, "ring": 2, "stereo": 4}
 N_BOND_CODES = 5 * 2 * 2 * 4  # the four fields as the digits of one number, order the most significant
 
-# Enumerations are looked up by identity in dictionaries: converting them with int() costs more than the look-up.
+# Molecules whose atoms and bonds are Python objects at a time: with many more the garbage collector sets in, which
+# costs a quarter of the whole.
+BLOCK = 8
+
+
+def _codes(kinds: Any, known: dict[Any, int], other: int) -> Callable[[Any], int]:
+    """A function from a member of the enumeration `kinds` to its code.
+
+    A look-up in a dictionary of all members costs less than a conversion with int().
+    """
+    return {kind: known.get(kind, other) for kind in kinds.values.values()}.__getitem__
+
+
 _HYBRID = {Hybrid.S: 1, Hybrid.SP: 2, Hybrid.SP2: 3, Hybrid.SP3: 4, Hybrid.SP3D: 5, Hybrid.SP3D2: 6}
 _CHIRAL = {Chiral.CHI_UNSPECIFIED: 0, Chiral.CHI_TETRAHEDRAL_CW: 1, Chiral.CHI_TETRAHEDRAL_CCW: 2}
 _ORDER = {Bond.SINGLE: 0, Bond.DOUBLE: 1, Bond.TRIPLE: 2, Bond.AROMATIC: 3}
@@ -47,6 +60,27 @@ _STEREO = {
     Stereo.STEREOZ: 2,
     Stereo.STEREOCIS: 2,
 }
+
+# What is asked of each atom and bond: RDKit's method, and what makes a number of an answer that is none.
+_Facts = Sequence[tuple[Any, Callable[[Any], int] | None]]
+_ATOM_FACTS: _Facts = (
+    (Chem.Atom.GetAtomicNum, None),
+    (Chem.Atom.GetFormalCharge, None),
+    (Chem.Atom.GetDegree, None),
+    (Chem.Atom.GetTotalNumHs, None),
+    (Chem.Atom.GetHybridization, _codes(Hybrid, _HYBRID, 0)),
+    (Chem.Atom.GetIsAromatic, None),
+    (Chem.Atom.GetChiralTag, _codes(Chiral, _CHIRAL, 3)),
+    (Chem.Atom.GetNumRadicalElectrons, None),
+)
+_BOND_FACTS: _Facts = (
+    (Chem.Bond.GetBeginAtomIdx, None),
+    (Chem.Bond.GetEndAtomIdx, None),
+    (Chem.Bond.GetBondType, _codes(Bond, _ORDER, 4)),
+    (Chem.Bond.GetIsConjugated, None),
+    (Chem.Bond.IsInRing, None),
+    (Chem.Bond.GetStereo, _codes(Stereo, _STEREO, 3)),
+)
 
 
 @dataclass(frozen=True)
@@ -161,77 +195,66 @@ def concatenate(parts: Sequence[Graphs]) -> Graphs:
 def featurize(molecules: Sequence[Chem.Mol]) -> Graphs:
     """RDKit molecules -> codes. Atoms keep RDKit's order; a molecule must have at least one atom.
 
-    Python only collects plain numbers; mapping them to codes is done once for the whole list.
+    Python only collects plain numbers, one kind after the other; mapping them to codes is done once for the whole list.
     """
-    atoms: list[tuple] = []
-    bonds: list[tuple] = []
-    rings: list[tuple[int, int]] = []
-    n_atoms, n_bonds = [], []
-    for molecule in molecules:
-        n_atoms.append(molecule.GetNumAtoms())
-        n_bonds.append(molecule.GetNumBonds())
-        assert n_atoms[-1] > 0, "a molecule without atoms has no graph"
-        atoms += [_atom(a) for a in molecule.GetAtoms()]
-        bonds += [_bond(b) for b in molecule.GetBonds()]
-        rings += _ring_facts(molecule, n_atoms[-1])
+    n_atoms = [molecule.GetNumAtoms() for molecule in molecules]
+    n_bonds = [molecule.GetNumBonds() for molecule in molecules]
+    assert all(n_atoms), "a molecule without atoms has no graph"
+    atom_ptr, bond_ptr = _pointer(n_atoms), _pointer(n_bonds)
+    raw = np.empty((len(_ATOM_FACTS), atom_ptr[-1]), dtype=np.int64)
+    flat = np.empty((len(_BOND_FACTS), bond_ptr[-1]), dtype=np.int64)
+    for start in range(0, len(molecules), BLOCK):
+        block = slice(start, start + BLOCK)
+        stop = start + len(molecules[block])
+        atoms: list[Any] = []
+        bonds: list[Any] = []
+        for molecule, n, m in zip(molecules[block], n_atoms[block], n_bonds[block], strict=True):
+            atoms.extend(map(molecule.GetAtomWithIdx, range(n)))
+            bonds.extend(map(molecule.GetBondWithIdx, range(m)))
+        _ask(atoms, _ATOM_FACTS, raw[:, atom_ptr[start] : atom_ptr[stop]])
+        _ask(bonds, _BOND_FACTS, flat[:, bond_ptr[start] : bond_ptr[stop]])
 
-    raw = np.array(atoms, dtype=np.int64).reshape(-1, 8)
-    ring = np.array(rings, dtype=np.int64).reshape(-1, 2)
-    codes = np.empty((len(raw), len(ATOM_FIELDS)), dtype=np.uint8)
-    codes[:, 0] = raw[:, 0]
-    charge = raw[:, 1] + 4
+    ring_size, ring_count = _ring_facts(molecules, atom_ptr)
+    codes = np.empty((len(ring_size), len(ATOM_FIELDS)), dtype=np.uint8)
+    codes[:, 0] = raw[0]
+    charge = raw[1] + 4
     codes[:, 1] = np.where((charge >= 0) & (charge <= 8), charge, 9)
-    codes[:, 2] = np.minimum(raw[:, 2], 7)
-    codes[:, 3] = np.minimum(raw[:, 3], 5)
-    codes[:, 4:7] = raw[:, 4:7]
-    codes[:, 7] = np.minimum(raw[:, 7], 2)
-    codes[:, 8] = np.where(ring[:, 0] == 0, 0, np.minimum(ring[:, 0] - 2, 7))
-    codes[:, 9] = np.minimum(ring[:, 1], 3)
-
-    flat = np.array(bonds, dtype=np.int64).reshape(-1, 6)
-    bond_codes = ((flat[:, 2] * 2 + flat[:, 3]) * 2 + flat[:, 4]) * 4 + flat[:, 5]
-    return Graphs(
-        atoms=codes,
-        bonds=bond_codes.astype(np.uint8),
-        ends=flat[:, :2].astype(np.uint16),
-        atom_ptr=np.concatenate([[0], np.cumsum(n_atoms, dtype=np.int64)]).astype(np.int64),
-        bond_ptr=np.concatenate([[0], np.cumsum(n_bonds, dtype=np.int64)]).astype(np.int64),
-    )
+    codes[:, 2] = np.minimum(raw[2], 7)
+    codes[:, 3] = np.minimum(raw[3], 5)
+    codes[:, 4:7] = raw[4:7].T
+    codes[:, 7] = np.minimum(raw[7], 2)
+    codes[:, 8] = np.where(ring_size == 0, 0, np.minimum(ring_size - 2, 7))
+    codes[:, 9] = np.minimum(ring_count, 3)
+    bond_codes = ((flat[2] * 2 + flat[3]) * 2 + flat[4]) * 4 + flat[5]
+    return Graphs(codes, bond_codes.astype(np.uint8), flat[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
 
 
-def _atom(a: Chem.Atom) -> tuple:
-    return (
-        a.GetAtomicNum(),
-        a.GetFormalCharge(),
-        a.GetDegree(),
-        a.GetTotalNumHs(),
-        _HYBRID.get(a.GetHybridization(), 0),
-        a.GetIsAromatic(),
-        _CHIRAL.get(a.GetChiralTag(), 3),
-        a.GetNumRadicalElectrons(),
-    )
+def _pointer(counts: Sequence[int]) -> np.ndarray:
+    """Where each molecule's items begin, and the end of the last: int64 `[B+1]`."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
-def _bond(b: Chem.Bond) -> tuple:
-    return (
-        b.GetBeginAtomIdx(),
-        b.GetEndAtomIdx(),
-        _ORDER.get(b.GetBondType(), 4),
-        b.GetIsConjugated(),
-        b.IsInRing(),
-        _STEREO.get(b.GetStereo(), 3),
-    )
+def _ask(things: list[Any], facts: _Facts, out: np.ndarray) -> None:
+    """One row of `out` for each of `facts`, one column for each atom or bond."""
+    for row, (method, code) in zip(out, facts, strict=True):
+        answers = map(method, things)
+        row[:] = np.fromiter(answers if code is None else map(code, answers), row.dtype, len(things))
 
 
-def _ring_facts(molecule: Chem.Mol, n_atoms: int) -> list[tuple[int, int]]:
-    """Size of the smallest ring (0: none) and number of rings, for each atom."""
-    rings = molecule.GetRingInfo().AtomRings()
-    if not rings:
-        return [(0, 0)] * n_atoms
-    size, count = [0] * n_atoms, [0] * n_atoms
-    for ring in sorted(rings, key=len, reverse=True):  # smaller rings come last and overwrite
-        for atom in ring:
-            size[atom] = len(ring)
-    for atom in chain.from_iterable(rings):
-        count[atom] += 1
-    return list(zip(size, count, strict=True))
+def _ring_facts(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Size of the smallest ring (0: none) and number of rings, for each atom: int64 `[V]` both."""
+    n_rings: list[int] = []
+    sizes: list[int] = []
+    members: list[int] = []
+    for molecule in molecules:
+        rings = molecule.GetRingInfo().AtomRings()
+        n_rings.append(len(rings))
+        sizes.extend(map(len, rings))
+        members.extend(chain.from_iterable(rings))
+    of_ring = np.array(sizes, dtype=np.int64)
+    first = np.repeat(np.repeat(atom_ptr[:-1], n_rings), of_ring)
+    atoms = np.array(members, dtype=np.int64) + first
+    count = np.bincount(atoms, minlength=atom_ptr[-1])
+    size = np.full(atom_ptr[-1], np.iinfo(np.int64).max)
+    np.minimum.at(size, atoms, np.repeat(of_ring, of_ring))
+    return np.where(count == 0, 0, size), count

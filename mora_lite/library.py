@@ -1,7 +1,7 @@
 """Tables of molecules: read in a stream, written in a stream, nothing lost.
 
-Reading keeps the text of every cell as it is, in constant memory. Comma, tab or semicolon, plain or gzip,
-with or without a byte-order mark, any line ends. Bytes that are not UTF-8 are carried as surrogates and
+Reading keeps the text of every cell as it is, in constant memory. Comma, tab or semicolon, plain, gzip or
+zstd, with or without a byte-order mark, any line ends. Bytes that are not UTF-8 are carried as surrogates and
 written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
 blank line between others (all cells empty; blank lines at the end of the file are not rows) and one with
 too many cells (`Row.fault` says so and lists them).
@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import os
 import secrets
-import stat
 import sys
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,20 +23,10 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from .columns import SAMPLE_ROWS, Choice, choose_smiles_column
-from .errors import InputError, OutputError
+from .errors import InputError, OutputError, words_of
+from .unpacking import STDIO, UNREADABLE, Source
 
-STDIO = "-"
 MAX_CELL = 2**24  # characters; beyond this it is a quote that nobody closed
-_NOT_TEXT = {
-    b"PK\x03\x04": "a zip archive or an Excel file",
-    b"\xd0\xcf\x11\xe0": "an Excel file",
-    b"PAR1": "a Parquet file",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zX": "an xz file",
-    b"\x28\xb5\x2f\xfd": "a zstd file",
-}
 
 
 class Row(NamedTuple):
@@ -54,7 +41,7 @@ class Table:
     `chunks`.
     """
 
-    def __init__(self, name: str, records: Iterator[list[str]], choice: Choice, source: _Source):
+    def __init__(self, name: str, records: Iterator[list[str]], choice: Choice, source: Source):
         self.name = name
         self.columns = choice.columns
         self.smiles_index = choice.smiles_index
@@ -102,7 +89,11 @@ def open_table(path: str | Path, smiles_column: str | None = None) -> Table:
     smiles_column: a column's name, or its number counted from 1. Raises `InputError` when the file is
     missing, empty, no table, or has no SMILES column that can be told from the others.
     """
-    source = _Source(path)
+    return read_table(Source(path), smiles_column)
+
+
+def read_table(source: Source, smiles_column: str | None = None) -> Table:
+    """The same of a file that is open already."""
     try:
         records = _records(source)
         head: list[list[str]] = []
@@ -119,60 +110,7 @@ def open_table(path: str | Path, smiles_column: str | None = None) -> Table:
     return Table(source.name, chain(head[1 if choice.has_header else 0 :], records), choice, source)
 
 
-class _Source:
-    """The file's bytes, unpacked, as text; knows how far it has been read."""
-
-    def __init__(self, path: str | Path):
-        self.name = "standard input" if str(path) == STDIO else str(path)
-        self.bytes_total: int | None = None
-        try:
-            raw: Any = sys.stdin.buffer if str(path) == STDIO else open(path, "rb")  # noqa: SIM115
-            if str(path) != STDIO and stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
-                self.bytes_total = os.fstat(raw.fileno()).st_size
-        except FileNotFoundError:
-            raise InputError(f"no such file: {path}") from None
-        except IsADirectoryError:
-            raise InputError(f"{path} is a directory: name a CSV file in it") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {_words(error)}") from None
-        if not hasattr(raw, "peek"):  # a stand-in for standard input
-            raw = io.BufferedReader(raw)
-        self._raw = raw
-        unpacked: Any = raw
-        if _peek(raw)[:2] == b"\x1f\x8b":
-            unpacked = gzip.GzipFile(fileobj=raw, mode="rb")
-        self.start = self._guard(unpacked)
-        self.text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-    def _guard(self, unpacked: Any) -> bytes:
-        """The first bytes of the text; refuses what is plainly no text."""
-        try:
-            start = _peek(unpacked)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"cannot unpack {self.name}: {_words(error)}") from None
-        for magic, what in _NOT_TEXT.items():
-            if start.startswith(magic):
-                raise InputError(f"{self.name} is {what}: save it as CSV in UTF-8")
-        return start
-
-    @property
-    def bytes_read(self) -> int:
-        return self._raw.tell() if self.bytes_total is not None else 0
-
-    def close(self) -> None:
-        if self._raw is not getattr(sys.stdin, "buffer", None):
-            self.text.close()
-            self._raw.close()
-        else:
-            self.text.detach()
-
-
-def _peek(stream: Any) -> bytes:
-    """Some bytes from where the stream stands, which stay in it."""
-    return bytes(stream.peek(io.DEFAULT_BUFFER_SIZE))
-
-
-def _records(source: _Source) -> Iterator[list[str]]:
+def _records(source: Source) -> Iterator[list[str]]:
     """The records of the file, blank lines before the first and after the last left out."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     # strict: a stray or unclosed quote is an error with its line, where it would else swallow rows in
@@ -190,10 +128,8 @@ def _records(source: _Source) -> Iterator[list[str]]:
             yield cells
     except csv.Error as error:
         raise InputError(f"{source.name}, line {reader.line_num}: {error}; is a quote out of place?") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{source.name} is damaged after line {reader.line_num}: {_words(error)}") from None
-    except OSError as error:
-        raise InputError(f"cannot read {source.name}: {_words(error)}") from None
+    except UNREADABLE as error:
+        raise source.broken(error, reader.line_num) from None
 
 
 def _sniff_delimiter(start: bytes) -> str:
@@ -223,10 +159,6 @@ def format_cells(cells: Sequence[str]) -> str:
     return "".join(lines.take())[:-1]
 
 
-def _words(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
-
-
 class _Lines:
     """What `csv.writer` writes to: one call for each record.
 
@@ -252,7 +184,7 @@ def default_output(path: str | Path) -> str:
         return STDIO
     path = Path(path)
     packed = ".gz" if path.suffix.lower() == ".gz" else ""
-    stem = path.with_suffix("") if packed else path
+    stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
     return str(stem.with_name(f"{stem.stem}.predictions.csv{packed}"))
 
 
@@ -302,7 +234,7 @@ class TableWriter:
         try:
             self._open(path, source, force, packed=suffixes[-1:] == [".gz"])
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {_words(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
         try:
             self.write([columns])
         except BaseException:
@@ -336,7 +268,7 @@ class TableWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {_words(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
 
     def __enter__(self) -> TableWriter:
         return self
@@ -366,7 +298,7 @@ class TableWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {_words(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
 
     def _discard(self) -> None:
         """Close what is open and remove what is not complete, whatever went wrong before."""

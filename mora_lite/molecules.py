@@ -1,6 +1,6 @@
 """Text to RDKit molecule, or the reason why not.
 
-A bad molecule is data, not an exception: `parse_smiles` never raises. RDKit writes its complaints to stderr
+A bad molecule is data, not an exception: nothing here raises. RDKit writes its complaints to stderr
 by itself; here they are blocked while it works and, for a molecule that fails, read once more for the reason.
 """
 
@@ -51,6 +51,33 @@ def parse_smiles(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
         mol = Chem.MolFromSmiles(text)
     if mol is None:
         return Parsed(None, UNPARSABLE, _explain(text))
+    return _sized(mol, max_atoms)
+
+
+def parse_molblock(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
+    """Read one MDL mol block, V2000 or V3000, under the same limits. Hydrogens become part of their atoms, and
+    stereochemistry is taken from the drawing, as RDKit does by default.
+    """
+    if not text.strip():
+        return Parsed(None, EMPTY, "no mol block in this record")
+    if "\0" in text:
+        return Parsed(None, UNPARSABLE, f"NUL byte at character {text.index(chr(0)) + 1}")
+    text = text.encode("ascii", "replace").decode()  # titles may hold anything; atoms and bonds are ASCII
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromMolBlock(text)
+        if mol is not None:
+            return _sized(mol, max_atoms)
+        reason = _chemistry_problem(Chem.MolFromMolBlock(text, sanitize=False))
+    damage = "not a valid mol block" if "\nM  END" in text else "the mol block does not end with 'M  END'"
+    return Parsed(None, UNPARSABLE, reason or damage)
+
+
+def parse_entry(text: str) -> Parsed:
+    """A SMILES, or, when there is a line end in `text`, a mol block."""
+    return parse_molblock(text) if "\n" in text else parse_smiles(text)
+
+
+def _sized(mol: Chem.Mol, max_atoms: int) -> Parsed:
     n_atoms = mol.GetNumAtoms()
     if n_atoms == 0:
         return Parsed(None, EMPTY, "no atoms")
@@ -90,15 +117,21 @@ def _explain(text: str) -> str:
     """Why RDKit refused `text`, in one line. Costs about two more parses, so it is for failures only."""
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(text, sanitize=False)
-        problems = [] if mol is None else Chem.DetectChemistryProblems(mol)
-        if problems:
-            return " ".join(str(problems[0].Message()).split())
+        problem = _chemistry_problem(mol)
+        if problem:
+            return problem
         capture = getattr(rdBase, "CaptureErrorLog", None)  # newer RDKit only
         if capture is None or len(text) > _LONG_TEXT:  # RDKit takes seconds to write of 20,000 characters
             return "not a valid SMILES"
         with capture() as log:
             Chem.MolFromSmiles(text)
     return _tidy(log.messages)
+
+
+def _chemistry_problem(mol: Chem.Mol | None) -> str:
+    """The first of a molecule that was read without checks; empty when there is none."""
+    problems = [] if mol is None else Chem.DetectChemistryProblems(mol)
+    return " ".join(str(problems[0].Message()).split()) if problems else ""
 
 
 def _tidy(log: str) -> str:

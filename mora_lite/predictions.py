@@ -71,10 +71,23 @@ class Summary:
 
     def lines(self, where: str, load_seconds: float) -> list[str]:
         """The summary for people: one line, and one more for each reason of failure."""
-        lines = [
+        return [
             f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, "
-            f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load"
+            f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load",
+            *self.failures(),
         ]
+
+    def count(self, status: Sequence[str], error: Sequence[str]) -> None:
+        """Add rows that follow those counted before."""
+        first_row = self.n_rows + 1
+        self.counts.update(status)
+        for i, word in enumerate(status):
+            if word != OK:
+                self.first.setdefault(word, (first_row + i, error[i]))
+
+    def failures(self) -> list[str]:
+        """One line for each reason of failure, the most frequent first."""
+        lines = []
         width = max((len(f"{n:,}") for status, n in self.counts.items() if status != OK), default=0)
         for status, n in self.counts.most_common():
             if status != OK:

@@ -32,7 +32,7 @@ HEAVY = (
     "safetensors",
     "gguf",
 )
-COMMANDS = ("predict", "info", "evaluate", "train", "pretrain", "quantize", "pull")
+COMMANDS = ("predict", "prepare", "info", "evaluate", "train", "pretrain", "quantize", "pull")
 
 
 class FakeTask:

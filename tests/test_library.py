@@ -312,6 +312,25 @@ def test_an_unusable_table_is_an_error_in_one_line(tmp_path, text, wanted, words
     assert "\n" not in str(caught.value)
 
 
+def test_a_zstd_file_is_read_as_any_other_and_a_damaged_one_is_told(tmp_path):
+    import pyarrow as pa
+
+    packed = tmp_path / "a.csv.zst"
+    with pa.CompressedOutputStream(str(packed), "zstd") as file:
+        file.write(("smiles,name\n" + "CCO,ethanol\n" * 50_000).encode())
+    with open_table(packed) as table:
+        assert table.columns == ["smiles", "name"]
+        assert sum(len(chunk) for chunk in table.chunks(1000)) == 50_000
+        assert table.bytes_read == table.bytes_total == packed.stat().st_size
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"a.csv.zst"), open_table(packed) as table:
+        list(table.chunks(1000))
+    packed.write_bytes(whole[:6] + b"x" * 40)
+    with pytest.raises(InputError, match="cannot unpack"):
+        open_table(packed)
+
+
 def test_a_missing_file_a_directory_and_a_damaged_gzip(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         open_table(tmp_path / "none.csv")
@@ -345,6 +364,7 @@ def test_files_without_permission(tmp_path):
 def test_the_default_output_has_a_name_of_its_own():
     assert default_output("dir/a.csv") == os.path.join("dir", "a.predictions.csv")
     assert default_output("a.csv.gz") == "a.predictions.csv.gz"
+    assert default_output("a.csv.zst") == "a.predictions.csv"
     assert default_output("a.tsv") == "a.predictions.csv"
     assert default_output("a") == "a.predictions.csv"
     assert default_output("-") == "-"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mora_lite.molecules import MAX_ATOMS, MAX_CHARACTERS, parse_smiles
+from mora_lite.molecules import MAX_ATOMS, MAX_CHARACTERS, parse_entry, parse_molblock, parse_smiles
 
 CAFFEINE = "Cn1c(=O)c2c(ncn2C)n(C)c1=O"
 
@@ -68,6 +68,55 @@ def test_a_bad_text_gets_a_status_and_a_one_line_reason(text, status, words):
 
 def test_the_limit_can_be_lowered():
     assert parse_smiles("CCCC", max_atoms=3).status == "too_large"
+
+
+def mol_block(smiles, **options):
+    from rdkit import Chem
+
+    return Chem.MolToMolBlock(Chem.MolFromSmiles(smiles, sanitize=False), kekulize=False, **options)
+
+
+@pytest.mark.parametrize("v3000", [False, True])
+def test_a_mol_block_is_a_molecule(v3000):
+    from rdkit import Chem
+
+    parsed = parse_entry(mol_block("CC[C@H](N)O", forceV3000=v3000))
+    assert parsed.status == "ok"
+    assert Chem.MolToSmiles(parsed.mol) == "CC[C@H](N)O"
+    with_hydrogens = Chem.MolToMolBlock(Chem.AddHs(parsed.mol))
+    assert parse_entry(f"caf\udce9{with_hydrogens}").mol.GetNumAtoms() == 5
+
+
+@pytest.mark.parametrize(
+    ("block", "status", "words"),
+    [
+        (" \n", "empty", "no mol block"),
+        (mol_block(""), "empty", "no atoms"),
+        ("CCO\n", "unparsable", "does not end with 'M  END'"),
+        (mol_block("CCO")[:150], "unparsable", "does not end"),
+        (mol_block("CC(C)(C)(C)C"), "unparsable", "valence for atom # 1 C"),
+        (mol_block("CCO").replace(" O ", " Zz"), "unparsable", "not a valid mol block"),
+        (mol_block("CCO").replace("  3  2", "  x  2"), "unparsable", "not a valid mol block"),
+        (mol_block("CCO").replace("  2  3", "  2  9"), "unparsable", "not a valid mol block"),
+        (mol_block("CCO") + "\0", "unparsable", "NUL"),
+        (mol_block("C" * 500), "too_large", "500 atoms, more than 400"),
+    ],
+)
+def test_a_bad_mol_block_gets_a_status_and_a_one_line_reason(block, status, words, capfd):
+    parsed = parse_molblock(block)
+    assert (parsed.mol, parsed.status) == (None, status)
+    assert words in parsed.reason
+    assert "\n" not in parsed.reason
+    assert capfd.readouterr() == ("", "")
+
+
+@given(st.data())
+def test_any_damage_to_a_mol_block_gets_an_answer(data):
+    block = mol_block("C/C=C/C(N)=O")
+    place = data.draw(st.integers(0, len(block)))
+    width = data.draw(st.integers(0, 30))
+    parsed = parse_molblock(block[:place] + data.draw(st.text(max_size=5)) + block[place + width :])
+    assert (parsed.mol is None) == (parsed.status != "ok") == bool(parsed.reason)
 
 
 def test_rdkit_stays_silent(capfd):
