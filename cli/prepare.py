@@ -9,32 +9,36 @@ import typer
 
 from .progress import progress_bar
 
+LibraryPaths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="LIBRARY...",
+        help="Files of molecules: CSV, SMILES list, SDF (each plain, .gz or .zst) or Parquet; patterns like "
+        "'part-*.smi'; - is standard input.",
+    ),
+]
+SmilesColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The SMILES column of tables: its name, or its number from 1.",
+        show_default="found by name or content",
+    ),
+]
+NameColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The column, or the data field of an SDF, with the molecules' names.",
+        show_default="id, name or the like; the title in an SDF",
+    ),
+]
+
 
 def prepare(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="LIBRARY...",
-            help="Files of molecules: CSV, SMILES list, SDF (each plain, .gz or .zst) or Parquet; patterns like "
-            "'part-*.smi'; - is standard input.",
-        ),
-    ],
+    paths: LibraryPaths,
     *,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write: a Parquet file.")],
-    smiles_column: Annotated[
-        str | None,
-        typer.Option(
-            help="The SMILES column of tables: its name, or its number from 1.",
-            show_default="found by name or content",
-        ),
-    ] = None,
-    name_column: Annotated[
-        str | None,
-        typer.Option(
-            help="The column, or the data field of an SDF, with the molecules' names.",
-            show_default="id, name or the like; the title in an SDF",
-        ),
-    ] = None,
+    smiles_column: SmilesColumn = None,
+    name_column: NameColumn = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Make the graphs and fingerprints of a library once, to be scored often.

@@ -14,8 +14,9 @@ The form in Arrow, which `prepared_files` keeps in Parquet, has every row, in or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +27,12 @@ from .entries import Entry
 from .errors import words_of
 from .graph import Graphs
 from .molecules import OK, UNPARSABLE, Parsed, parse_entry
+from .pool import CRASHED, TIMEOUT
 from .predictions import MALFORMED
 from .sources import Window
 
 SHOWN_CHARACTERS = 200  # of a text that failed
+_REASONS = {TIMEOUT: "parsing took longer than the time limit", CRASHED: "parsing ended the process that did it"}
 _N_BYTES = domain.N_BITS // 8
 _ATOM = pa.binary(len(graph.ATOM_FIELDS))
 _ENDS = pa.binary(4)
@@ -77,9 +80,22 @@ class Prepared:
         return np.flatnonzero([status == OK for status in self.status])
 
 
-def prepare(window: Window, parse: Callable[[str], Parsed] = parse_entry) -> Prepared:
-    """Parse and featurise a window's rows; whatever is wrong with a molecule becomes its status."""
-    read = [_read(entry, parse) for entry in window.entries]
+def prepare(
+    window: Window,
+    parse: Callable[[str], Parsed] = parse_entry,
+    marked: Mapping[int, str] = MappingProxyType({}),
+    at: Callable[[int], None] = lambda row: None,
+) -> Prepared:
+    """Parse and featurise a window's rows; whatever is wrong with a molecule becomes its status.
+
+    marked: statuses of rows, counted from 0, that are not to be tried. at: called with each row before it is parsed and
+    with -1 after the last; both are of `pool`.
+    """
+    read = []
+    for i, entry in enumerate(window.entries):
+        at(i)
+        read.append(_failed(entry.text, marked[i], _REASONS[marked[i]]) if i in marked else _read(entry, parse))
+    at(-1)
     good = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
     try:
         graphs, bits = _features([read[i][0].mol for i in good])
@@ -133,7 +149,7 @@ def to_arrow(prepared: Prepared) -> pa.RecordBatch:
     bits[ok] = prepared.bits
     columns = [
         pa.array(np.arange(prepared.first_row, prepared.first_row + n_rows, dtype=np.int64)),
-        *map(_from_texts, (prepared.names, prepared.smiles, prepared.status, prepared.error)),
+        *map(from_texts, (prepared.names, prepared.smiles, prepared.status, prepared.error)),
         _lists("atoms", _from_bytes(graphs.atoms, _ATOM), graphs.atom_ptr, ok, n_rows),
         _lists("bonds", pa.array(graphs.bonds, pa.uint8()), graphs.bond_ptr, ok, n_rows),
         _lists("ends", _from_bytes(graphs.ends.astype("<u2"), _ENDS), graphs.bond_ptr, ok, n_rows),
@@ -184,7 +200,8 @@ def _to_bytes(column: pa.Array) -> np.ndarray:
     return data[column.offset * width : (column.offset + len(column)) * width].reshape(-1, width)
 
 
-def _from_texts(texts: list[str]) -> pa.Array:
+def from_texts(texts: list[str]) -> pa.Array:
+    """A column of text that keeps bytes that are not UTF-8."""
     # A view, for a cast would refuse bytes that are not UTF-8.
     return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())
 

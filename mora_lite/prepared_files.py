@@ -12,12 +12,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rdkit
@@ -166,19 +166,23 @@ class PreparedLibrary:
 
     def windows(self, n_rows: int) -> Iterator[Prepared]:
         """The rows of all files in order, numbered through, `n_rows` at a time; only the last may be fewer."""
+        return map(from_arrow, self.batches(n_rows))
+
+    def batches(self, n_rows: int) -> Iterator[pa.RecordBatch]:
+        """The same as they lie in Arrow."""
         self._rows_read, first_row = 0, 1
         held: list[pa.RecordBatch] = []  # fewer than n_rows
-        for piece in self._batches(n_rows):
+        for piece in self._pieces(n_rows):
             batch, room = piece, n_rows - sum(map(len, held))
             while len(batch) >= room:
-                yield replace(_joined([*held, batch.slice(0, room)]), first_row=first_row)
+                yield _joined([*held, batch.slice(0, room)], first_row)
                 first_row += n_rows
                 held, batch, room = [], batch.slice(room), n_rows
             held += [batch] if len(batch) else []
         if held:
-            yield replace(_joined(held), first_row=first_row)
+            yield _joined(held, first_row)
 
-    def _batches(self, n_rows: int) -> Iterator[pa.RecordBatch]:
+    def _pieces(self, n_rows: int) -> Iterator[pa.RecordBatch]:
         for path in self.files:
             with (
                 parquet_errors(path, partial(self._rows_since, self._rows_read)),
@@ -222,7 +226,7 @@ def _check_facts(path: str, file: pq.ParquetFile) -> None:
         raise InputError(f"{path} was prepared by another version of mora-lite: {words} differ; prepare it again")
 
 
-def _joined(batches: Sequence[pa.RecordBatch]) -> Prepared:
-    if len(batches) == 1:
-        return from_arrow(batches[0])
-    return from_arrow(pa.Table.from_batches(batches).combine_chunks().to_batches()[0])
+def _joined(batches: Sequence[pa.RecordBatch], first_row: int) -> pa.RecordBatch:
+    one = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    rows = pa.array(np.arange(first_row, first_row + len(one), dtype=np.int64))
+    return pa.RecordBatch.from_arrays([rows, *one.columns[1:]], schema=SCHEMA)

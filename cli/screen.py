@@ -1,0 +1,106 @@
+"""`mora-lite screen`: a library of any size in, scored shards, a ranked list and a report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Confidence, Device, Dtype, Tasks, split_names
+from .prepare import LibraryPaths, NameColumn, SmilesColumn
+from .progress import progress_bar
+
+
+def screen(
+    paths: LibraryPaths,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the run.")],
+    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "admet",
+    tasks: Tasks = None,
+    form: Annotated[str, typer.Option("--format", metavar="parquet|csv", help="Of the shards.")] = "parquet",
+    top: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of top.csv and of the report's table.")] = 100,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPRESSION",
+            help="What top.csv is sorted by, the highest first: a task, or for example 'logS - 0.5 * HIV'.",
+            show_default="the first task",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="CONDITION", help="What rows of top.csv must fulfil: 'logS > -4 and bbb > 0.5'."),
+    ] = None,
+    ascending: Annotated[bool, typer.Option("--ascending", help="The lowest first.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what DIR holds; begin when it holds nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that DIR holds.")] = False,
+    device: Device = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes that parse (and on a CPU score).", show_default="one a core"),
+    ] = None,
+    dtype: Dtype = "auto",
+    confidence: Confidence = 0.9,
+    smiles_column: SmilesColumn = None,
+    name_column: NameColumn = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Score only every N-th shard: one of N machines.", show_default="all")
+    ] = "1/1",
+    time_limit: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="For parsing one molecule.")] = 30.0,
+) -> None:
+    """Score a library of millions, with a fixed amount of memory.
+
+    Writes DIR/part-00000.parquet and so on with a row for each row of the
+    LIBRARY (row, name, smiles, the columns that `predict` writes, status,
+    error), then DIR/top.csv, the best rows, and DIR/report.html. A run that
+    was stopped, however it was, goes on with --resume and ends in the same
+    bytes. --top, --by and --where may change between the two.
+
+    \b
+    Examples:
+    mora-lite screen library.smi.gz -o run --tasks logS,BBB --by BBB --where 'logS > -4'
+    mora-lite screen lib.parquet -o run --resume
+    mora-lite screen 'zinc/*.sdf.zst' -o run --shard 2/8
+    """
+    from ..campaign import Campaign, open_any_library, summary_lines
+    from ..run_directory import lock, open_run, parse_part
+
+    first, parts = parse_part(shard)
+    part = f"{first + 1}-of-{parts}" if parts > 1 else ""
+    with open_any_library(paths, smiles_column, name_column) as library:
+        for notice in library.notices:
+            typer.echo(f"note: {notice}", err=True)
+        campaign = Campaign.plan(
+            library,
+            pack=pack,
+            tasks=split_names(tasks),
+            form=form,
+            device=device,
+            dtype=dtype,
+            confidence=confidence,
+            columns=(smiles_column, name_column),
+        )
+        ranking = campaign.ranking(top, by, where, ascending)  # a wrong expression is told before the work
+        with lock(output, part):
+            run = open_run(output, campaign.settings, part=part, resume=resume, force=force)
+            with progress_bar(library) as on_rows:
+                progress = campaign.score(
+                    run,
+                    library,
+                    workers=workers,
+                    part=(first, parts),
+                    time_limit=time_limit,
+                    on_progress=lambda progress: on_rows(progress.skipped + progress.rows),
+                )
+            counts = campaign.counts(run)
+            for line in summary_lines(str(output), counts, progress):
+                typer.echo(line, err=True)
+            if parts > 1:
+                typer.echo("when all parts are in one directory, --resume without --shard makes top.csv", err=True)
+            else:
+                campaign.finish(run, progress, ranking)
+    if counts.n_rows and not counts.n_ok:
+        raise typer.Exit(1)
