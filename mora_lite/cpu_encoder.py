@@ -105,7 +105,7 @@ class _Layer:
         h = self.norm(virtual.index_select(0, batch.graph).add_(x))
         messages = relu_(F.embedding_bag(batch.messages, torch.cat([h, self.bond_codes]), mode="sum"))
         gathered = segment_sum(messages, batch.bond_ends).add_(h, alpha=self.own)
-        x = x + self.down(self.up(gathered))
+        x.add_(self.down(self.up(gathered)))  # in place: nobody else holds it
         pooled = segment_sum(x, batch.atom_ends).div_(POOL_SCALE)
         virtual = virtual + self.last(self.first(self.virtual_norm(torch.cat([virtual, pooled], 1))))
         return x, virtual

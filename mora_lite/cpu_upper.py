@@ -132,7 +132,7 @@ def _repeat(part: Tensor, sizes: DecoderSizes) -> Tensor:
 
 
 class PrefixAttention:
-    """Residual stream after the attention of a layer above L-K+1: float32 `[P, B, D]` in and out."""
+    """Residual stream after the attention of a layer above L-K+1: float32 `[P, B, D]`, changed in place."""
 
     def __init__(self, layer: DecoderLayer, prompts: PromptBase, index: int, dtype: torch.dtype):
         sizes = layer.sizes
@@ -160,11 +160,11 @@ class PrefixAttention:
         weights = torch.cat([prefix, own.unsqueeze(-1)], -1).softmax(-1).to(self.dtype)
         mixed = (weights[..., :-1] @ self.values).unflatten(2, (n, -1))
         mixed = mixed + weights[..., -1:].unflatten(2, (n, -1)) * value
-        return x + self.out(mixed.transpose(1, 2).reshape(n_prompts, n, -1))
+        return x.add_(self.out(mixed.transpose(1, 2).reshape(n_prompts, n, -1)))
 
 
 class FeedForward:
-    """The feed-forward half of a layer with its branch: float32 `[P, B, D]` in and out."""
+    """The feed-forward half of a layer with its branch: float32 `[P, B, D]`, changed in place."""
 
     def __init__(self, layer: DecoderLayer, hypernet: Hypernet, c: Tensor, dtype: torch.dtype):
         assert isinstance(layer.gate_up, nn.Linear)
@@ -186,4 +186,4 @@ class FeedForward:
         a = self.head(state).unflatten(-1, (self.rank, -1))  # [B, R, D]
         inner = torch.bmm(normed.transpose(0, 1), a.transpose(1, 2)).transpose(0, 1)  # [P, B, R]
         added = self.down(self.gate(normed).mul_(self.up(normed)))
-        return x + torch.addmm(added.flatten(0, 1), inner.reshape(-1, self.rank), self.c).view_as(x)
+        return x.add_(torch.addmm(added.flatten(0, 1), inner.reshape(-1, self.rank), self.c).view_as(x))

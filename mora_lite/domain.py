@@ -24,8 +24,8 @@ from .device import autocast_dtype
 
 RADIUS = 2
 N_BITS = 1024
-REFERENCE_ROWS = 4096  # training molecules of one matrix product
-QUERY_ROWS = 512  # molecules asked about in one matrix product; 512 x 4096 intersections stay near the processor
+REFERENCE_ROWS = 2048  # training molecules of one matrix product
+QUERY_ROWS = 1024  # molecules asked about in one matrix product; 1024 x 2048 intersections stay near the processor
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
 SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
 EXACT_COUNT = 256  # bfloat16 holds every integer up to here
