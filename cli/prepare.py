@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..prepared import Prepared
+    from ..sources import Window
 
 LibraryPaths = Annotated[
     list[str],
@@ -31,6 +36,12 @@ NameColumn = Annotated[
         show_default="id, name or the like; the title in an SDF",
     ),
 ]
+Workers = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Processes that do the work.", show_default="one a core")
+]
+TimeLimit = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="For parsing one molecule; a longer one has status timeout.")
+]
 
 
 def prepare(
@@ -39,6 +50,8 @@ def prepare(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write: a Parquet file.")],
     smiles_column: SmilesColumn = None,
     name_column: NameColumn = None,
+    workers: Workers = None,
+    time_limit: TimeLimit = 30.0,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Make the graphs and fingerprints of a library once, to be scored often.
@@ -53,14 +66,26 @@ def prepare(
     mora-lite prepare enamine.smi.gz -o enamine.parquet
     mora-lite prepare 'zinc/*.sdf.zst' --name-column zinc_id -o zinc.parquet
     """
+    from ..campaign import default_workers
+    from ..pool import WorkerPool
+    from ..prepared import from_arrow
     from ..prepared_files import PreparedWriter, prepare_library
+    from ..screening import from_stream, make_preparer
     from ..sources import open_library
 
     with open_library(paths, smiles_column, name_column) as library:
         for notice in library.notices:
             typer.echo(f"note: {notice}", err=True)
-        with PreparedWriter(output, library.files, force=force) as writer, progress_bar(library) as on_progress:
-            summary = prepare_library(library, writer, on_progress=on_progress)
+        with (
+            PreparedWriter(output, library.files, force=force) as writer,
+            WorkerPool(workers or default_workers(), make_preparer, (), time_limit) as pool,
+            progress_bar(library) as on_progress,
+        ):
+
+            def prepared(_: object, windows: Iterator[Window]) -> Iterator[Prepared]:
+                return (from_arrow(from_stream(data)) for data in pool.results(windows))
+
+            summary = prepare_library(library, writer, map=prepared, on_progress=on_progress)
     size = os.path.getsize(output)
     typer.echo(
         f"{output}: {summary.n_rows:,} rows, {summary.n_ok:,} ok, {summary.seconds:.1f} s "

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Confidence, Device, Dtype, Tasks, split_names
-from .prepare import LibraryPaths, NameColumn, SmilesColumn
+from .prepare import LibraryPaths, NameColumn, SmilesColumn, TimeLimit, Workers
 from .progress import progress_bar
 
 
@@ -38,10 +38,7 @@ def screen(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that DIR holds.")] = False,
     device: Device = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Processes that parse (and on a CPU score).", show_default="one a core"),
-    ] = None,
+    workers: Workers = None,
     dtype: Dtype = "auto",
     confidence: Confidence = 0.9,
     smiles_column: SmilesColumn = None,
@@ -49,7 +46,7 @@ def screen(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Score only every N-th shard: one of N machines.", show_default="all")
     ] = "1/1",
-    time_limit: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="For parsing one molecule.")] = 30.0,
+    time_limit: TimeLimit = 30.0,
 ) -> None:
     """Score a library of millions, with a fixed amount of memory.
 

@@ -1,0 +1,83 @@
+"""`mora-lite bench`: the speed of this machine, stage by stage."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from .options import BatchSize, Device, Dtype, Tasks, split_names
+
+
+def bench(
+    paths: Annotated[list[str], typer.Argument(metavar="LIBRARY...", help="Files of molecules, as for screen.")],
+    *,
+    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "admet",
+    tasks: Tasks = None,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, metavar="N", help="Molecules to score.")] = 4096,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of matrix products on a CPU.", show_default="all cores")
+    ] = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """Measure how fast molecules are scored here.
+
+    Prints a table of stages: time and share of each, the operations of its
+    matrix products, and how many times longer it takes than these (or one
+    reading of the weights) would at the rates measured on this machine. The
+    last line is the same as JSON.
+
+    \b
+    Examples:
+    mora-lite bench library.smi --tasks logS,BBB
+    mora-lite bench library.smi --threads 1
+    """
+    import json
+
+    import torch
+    from rich.console import Console
+
+    import mora_lite
+
+    from .. import bench as benchmark
+    from ..device import describe_processor
+    from ..errors import InputError
+    from ..sources import open_library
+    from .tables import print_rows
+
+    if threads:
+        torch.set_num_threads(threads)
+    with open_library(paths) as library:
+        windows = library.windows(min(number, 4096))
+        smiles = list(islice((entry.text for window in windows for entry in window.entries), number))
+    model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks))
+    if not any(status == "ok" for status in model.score(smiles).status):
+        raise InputError(f"{', '.join(library.files)}: no molecule among the first {len(smiles):,} rows can be scored")
+    found = benchmark.measure(model, smiles, batch_size)
+    where = describe_processor(model.device)
+    number_type = str(model.dtype).removeprefix("torch.")
+    title = f"{found.n:,} molecules, {len(model.tasks)} tasks of {model.pack.name}, {number_type} on {where}"
+    console = Console()
+    print_rows(title, found.rows(), console)
+    rates = f"{found.tflop_per_s:.2f} TFLOP/s" + (f" and {found.gb_per_s:,.0f} GB/s" if found.gb_per_s else "")
+    console.print(f"{found.mol_per_s:,.0f} molecules/s from SMILES, {found.prepared_mol_per_s:,.0f} prepared")
+    console.print(f"floors from {rates}")
+    facts = {
+        "molecules": found.n,
+        "tasks": len(model.tasks),
+        "pack": model.pack.name,
+        "dtype": number_type,
+        "device": where,
+        "torch": torch.__version__,
+        "mol_per_s": round(found.mol_per_s, 1),
+        "prepared_mol_per_s": round(found.prepared_mol_per_s, 1),
+        "tflop_per_s": round(found.tflop_per_s, 3),
+        "gb_per_s": round(found.gb_per_s, 2),
+        "stages": {
+            stage.name: {"us": round(stage.us, 2), "floor_us": round(stage.floor_us, 2)} for stage in found.stages
+        },
+    }
+    typer.echo(json.dumps(facts))

@@ -1,0 +1,158 @@
+"""Where the time of scoring goes, and how far each stage is from what the hardware allows.
+
+The floor of a stage is the time of its multiplications at the rate of a large matrix product of the same type; on a GPU
+it is not less than one reading of its weights for each batch at the rate of a large copy. (A CPU keeps weights of this
+size in its cache.) Both rates are measured here, now.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .domain import fingerprints
+from .graph import Graphs, featurize
+from .model import BATCH_SIZE, CPU_BATCH_SIZE, Model
+from .molecules import OK, parse_smiles
+
+LEARNT = ("encoder", "hypernetwork", "decoder")  # stages with weights
+COUNTED = 256  # molecules that operations are counted with
+_PRODUCT = 2048  # rows and columns of the product that the arithmetic rate is measured with
+_COPY_BYTES = 256 << 20
+_SECONDS = 0.5  # for each rate
+
+
+@dataclass(frozen=True)
+class Stage:
+    """us: microseconds a molecule. gflop: billions of operations a molecule. floor_us: see the module; 0 where none."""
+
+    name: str
+    us: float
+    gflop: float = 0.0
+    floor_us: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """stages: in the order of the work. mol_per_s: of all stages one after the other; prepared: of those from `encoder`
+    on, as for a prepared library. tflop_per_s, gb_per_s: the rates that floors stand on; the second 0 on a CPU.
+    """
+
+    stages: list[Stage]
+    n: int
+    mol_per_s: float
+    prepared_mol_per_s: float
+    tflop_per_s: float
+    gb_per_s: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For a table: each stage with its share and how often its floor its time is."""
+        total = sum(stage.us for stage in self.stages)
+        return [
+            {
+                "stage": stage.name,
+                "us/molecule": stage.us,
+                "share %": 100 * stage.us / total,
+                "MFLOP": 1e3 * stage.gflop if stage.gflop else None,
+                "floor us": stage.floor_us or None,
+                "times floor": stage.us / stage.floor_us if stage.floor_us else None,
+            }
+            for stage in self.stages
+        ]
+
+
+def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) -> Bench:
+    """Score `smiles` once to warm up and once more for the figures."""
+    mols = [parsed.mol for parsed in map(parse_smiles, smiles) if parsed.status == OK]
+    graphs = featurize(mols)
+    model.score(smiles, batch_size)
+    model.seconds.clear()
+    started = time.perf_counter()
+    model.score(smiles, batch_size)
+    whole = time.perf_counter() - started
+    seconds, n = dict(model.seconds), len(mols)
+    begun = time.perf_counter()
+    fingerprints(mols)
+    seconds["fingerprints"] = time.perf_counter() - begun if model.trust is not None else 0.0
+    seconds["similarity"] = max(0.0, seconds.get("similarity", 0.0) - seconds["fingerprints"])
+    size = CPU_BATCH_SIZE if model.cpu_scorer is not None else batch_size or BATCH_SIZE[model.device.type]
+    flops, weights = count_operations(model, graphs, min(size, COUNTED)), weight_bytes(model)
+    on_gpu = model.device.type == "cuda"
+    rate, bandwidth = product_rate(model), copy_rate(model) if on_gpu else 0.0
+    stages = []
+    for name in ("parse", "graphs", "fingerprints", *LEARNT, "similarity"):
+        reading = weights.get(name, 0) / min(size, n) / bandwidth if on_gpu else 0.0
+        floor = max(flops.get(name, 0) / rate, reading) * 1e6
+        stages.append(Stage(name, seconds.get(name, 0.0) / n * 1e6, flops.get(name, 0) / 1e9, floor))
+    ready = sum(stage.us for stage in stages[3:])
+    return Bench(stages, n, n / whole, 1e6 / ready, rate / 1e12, bandwidth / 1e9)
+
+
+def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str, float]:
+    """Floating-point operations a molecule of each stage's matrix products, in a batch of medium-sized molecules."""
+    order = np.argsort(graphs.n_atoms, kind="stable")
+    middle = max(0, (len(order) - batch_size) // 2)
+    batch = graphs.select(order[middle : middle + batch_size])
+    counters: dict[str, FlopCounterMode] = {}
+    packed = {torch.ops.mkldnn._linear_pointwise: _packed_flops} if torch.backends.mkldnn.is_available() else {}
+
+    def counted(stage: str) -> FlopCounterMode:
+        return counters.setdefault(stage, FlopCounterMode(display=False, custom_mapping=packed))
+
+    if model.cpu_scorer is not None:
+        model.cpu_scorer(batch, counted)
+    else:
+        tensors = batch.batch().to(model.device)
+        # With gradients, though none are wanted: the counter hangs itself on the modules' gradient functions.
+        with torch.autocast(model.device.type, model.dtype, model.dtype != torch.float32):
+            scorer = model.scorer
+            with counted("encoder"):
+                tokens = scorer.encode(tensors)
+            with counted("hypernetwork"):
+                a = scorer.hypernet(tokens)
+            with counted("decoder"):
+                scorer.read_out(scorer.upper.score(scorer.prompts, a, scorer.c, scorer.scale), tokens.molecules)
+    return {name: counter.get_total_flops() / len(batch) for name, counter in counters.items()}
+
+
+def _packed_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * int(np.prod(x)) * weight[0]
+
+
+def weight_bytes(model: Model) -> dict[str, float]:
+    """Bytes of each stage's weights in the model's number type."""
+    scorer, width = model.scorer, torch.empty((), dtype=model.dtype).element_size()
+    parts = zip(LEARNT, (scorer.encoder, scorer.hypernet, scorer.upper), strict=True)
+    return {name: float(width * sum(p.numel() for p in part.parameters())) for name, part in parts}
+
+
+def product_rate(model: Model) -> float:
+    """Operations a second of a large matrix product in the model's number type."""
+    x = torch.randn(_PRODUCT, _PRODUCT, device=model.device).to(model.dtype)
+    return 2 * _PRODUCT**3 / _seconds_of(lambda: x @ x, model.device)
+
+
+def copy_rate(model: Model) -> float:
+    """Bytes a second that a large copy reads; what it writes is not counted."""
+    source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=model.device)
+    target = torch.empty_like(source)
+    return _COPY_BYTES / _seconds_of(lambda: target.copy_(source), model.device)
+
+
+def _seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    """Of one call: the shortest of as many as fit into the time for a rate."""
+    work()
+    shortest, started = float("inf"), time.perf_counter()
+    while time.perf_counter() - started < _SECONDS:
+        begun = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        shortest = min(shortest, time.perf_counter() - begun)
+    return shortest
