@@ -7,7 +7,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from mora_lite.encoder import GraphEncoder
+from mora_lite.encoder import GINEConv, GraphEncoder
 from mora_lite.graph import GraphBatch, featurize
 
 
@@ -15,6 +15,25 @@ from mora_lite.graph import GraphBatch, featurize
 def encoder() -> GraphEncoder:
     torch.manual_seed(0)
     return GraphEncoder(48, 3).eval()
+
+
+def test_the_layer_is_torch_geometrics(molecules: list[str]) -> None:
+    from torch_geometric.nn import GINEConv as Reference
+
+    torch.manual_seed(0)
+    batch = featurize([Chem.MolFromSmiles(smiles) for smiles in molecules]).batch()
+    x = torch.randn(len(batch.atoms), 16, requires_grad=True)
+    bonds = torch.randn(len(batch.bonds), 16, requires_grad=True)
+    mlp = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16))
+    ours, theirs = GINEConv(mlp), Reference(mlp, train_eps=True)
+    with torch.no_grad():
+        ours.eps.fill_(0.3)
+    theirs.load_state_dict(ours.state_dict())
+    a = ours(x, batch.source, batch.target, bonds)
+    b = theirs(x, torch.stack([batch.source, batch.target]), bonds)
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    for p, q in zip(*(torch.autograd.grad(y.square().sum(), (x, bonds)) for y in (a, b)), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-4)
 
 
 def encode(encoder: GraphEncoder, batch: GraphBatch) -> tuple[Tensor, Tensor]:
