@@ -37,7 +37,7 @@ def facts_of(data: Dataset, weights: list[float] = WEIGHTS) -> TargetFacts:
     return TargetFacts.of(data.targets, [False, False], weights)
 
 
-def new_model(seed: int = 3) -> EncoderBaseline:
+def new_model(seed: int = 0) -> EncoderBaseline:
     torch.manual_seed(seed)
     return EncoderBaseline(GraphEncoder(16, 1), 2)
 
@@ -82,7 +82,7 @@ def killed(
 # --- resuming
 
 
-@pytest.mark.parametrize(("steps", "dropout"), [(3, 0.0), (10, 0.0), (13, 0.0), (13, 0.5), (19, 0.0)])
+@pytest.mark.parametrize(("steps", "dropout"), [(3, 0.0), (10, 0.0), (13, 0.0), (13, 0.2), (19, 0.0)])
 def test_a_killed_run_goes_on_to_the_same_weights(parts, tmp_path: Path, steps: int, dropout: float) -> None:
     """Five steps to an epoch: killed within the first, between two, within a later one, and in the last."""
     settings = replace(SETTINGS, dropout=dropout)
@@ -197,7 +197,7 @@ def test_the_averaged_weights_are_what_is_validated_and_kept(parts, tmp_path: Pa
 def test_dropout_is_for_training_only(parts, tmp_path: Path) -> None:
     plain, dropped = new_model(), new_model()
     train(plain, parts, tmp_path / "plain")
-    seen = train(dropped, parts, tmp_path / "dropped", replace(SETTINGS, dropout=0.5))
+    seen = train(dropped, parts, tmp_path / "dropped", replace(SETTINGS, dropout=0.2))
     assert not same_weights(plain, dropped)
     kept, facts = dict(dropped.named_parameters()), facts_of(parts[0])
     errors = [validate(dropped, kept, parts[1], facts, CPU) for _ in range(2)]
