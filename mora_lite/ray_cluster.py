@@ -82,8 +82,8 @@ def _check_port(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise DeviceError(
-            f"nothing answers at {address} ({words_of(error)}): give --ray-address auto on a machine of the cluster, or "
-            "the HOST:PORT that `ray start` told"
+            f"nothing answers at {address} ({words_of(error)}): give --ray-address auto on a machine of the cluster, "
+            "or the HOST:PORT that `ray start` told"
         ) from None
 
 
