@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 starves the actors where the machine has other work
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # of its C++ part, which writes to stderr whatever Python's loggers are told
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # what becomes of other processes, which Ray would print on stdout
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what it will be; unset, Ray warns
 }
 
@@ -30,7 +32,6 @@ def import_ray() -> Any:
     try:
         import ray
         import ray.data
-        import ray.data.exceptions
         import ray.exceptions
     except ImportError as error:
         raise DeviceError(f'--engine ray needs Ray ({error}): pip install "mora-lite[ray]"') from None
@@ -38,6 +39,17 @@ def import_ray() -> Any:
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
+
+
+class Tries:
+    """A small actor that counts for all others how often each shard was begun: who dies cannot."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def begin(self, number: int) -> int:
+        self._counts[number] += 1
+        return self._counts[number]
 
 
 @contextmanager

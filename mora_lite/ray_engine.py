@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, errors
 from .errors import DeviceError, InputError, MoraLiteError, OutputError
 from .prepared_files import PreparedLibrary
-from .ray_cluster import connected, import_ray
+from .ray_cluster import Tries, connected, import_ray
 from .run_directory import RunDirectory
 from .screening import Progress, WindowScorer, make_scorer, to_stream, write_shard
 
@@ -74,10 +73,11 @@ def score_on_ray(
     progress.skipped = library.n_rows - sum(map(work.n_rows, todo))
     if todo:
         for number, entry in _entries(work, todo, len(campaign.devices), workers, address):
-            if not _is_here(run.file(number), entry):
+            file = run.file(number)
+            if not (file.exists() and file.stat().st_size == entry["bytes"]):
                 raise OutputError(
-                    f"an actor wrote {run.file(number)}, and it is not here: the run's directory must be on a file "
-                    "system that all machines of the cluster share"
+                    f"an actor wrote {file}, and it is not here: the run's directory must be on a file system that all "
+                    "machines of the cluster share"
                 )
             run.add(number, entry)
             progress.rows += entry["rows"]
@@ -169,17 +169,6 @@ class ShardScorer:
         return write_shard(self._work.run.file(number), results, self._work.schema, settings["format"])
 
 
-class Tries:
-    """A small actor that counts for all others how often each shard was begun: who dies cannot."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def begin(self, number: int) -> int:
-        self._counts[number] += 1
-        return self._counts[number]
-
-
 def _open_scorer(work: ShardWork) -> WindowScorer:
     """The model, on a machine that must be like the driver's, or the shards would not be of one kind."""
     import torch
@@ -227,7 +216,7 @@ def _entries(
     from .campaign import default_workers
 
     gpu = work.device == "cuda"
-    n_local = workers or (n_devices if gpu else default_workers())
+    n_local = n_devices if gpu else workers or default_workers()
     with connected(address, n_local, n_local if gpu else 0) as ray:
         found = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
         if not found:
@@ -250,15 +239,8 @@ def _entries(
                 if batch["kind"][0]:
                     raise getattr(errors, batch["kind"][0])(batch["error"][0])
                 yield int(batch["shard"][0]), json.loads(batch["entry"][0])
-        except (ray.exceptions.RayTaskError, ray.data.exceptions.UserCodeException):
+        except ray.exceptions.RayTaskError:
             raise  # a bug of ours in an actor: its traceback tells
         except ray.exceptions.RayError as error:
             words = " ".join(str(error).split())[:300]
             raise DeviceError(f"Ray gave up ({words}); what is finished is kept: --resume goes on") from None
-
-
-def _is_here(file: Path, entry: Mapping[str, Any]) -> bool:
-    try:
-        return file.stat().st_size == entry["bytes"]
-    except OSError:
-        return False
