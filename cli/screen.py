@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,6 +47,14 @@ def screen(
         str, typer.Option(metavar="I/N", help="Score only every N-th shard: one of N machines.", show_default="all")
     ] = "1/1",
     time_limit: TimeLimit = 30.0,
+    engine: Annotated[
+        str,
+        typer.Option(metavar="local|ray", help="Processes of this machine, or a Ray cluster for prepared libraries."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Of the cluster: auto or HOST:PORT.", show_default="a local one"),
+    ] = None,
 ) -> None:
     """Score a library of millions, with a fixed amount of memory.
 
@@ -61,15 +69,23 @@ def screen(
     mora-lite screen library.smi.gz -o run --tasks logS,BBB --by BBB --where 'logS > -4'
     mora-lite screen lib.parquet -o run --resume
     mora-lite screen 'zinc/*.sdf.zst' -o run --shard 2/8
+    mora-lite screen 'prepared/*.parquet' -o run --engine ray --ray-address auto
     """
     from ..campaign import Campaign, open_any_library, summary_lines
+    from ..errors import InputError
+    from ..ray_engine import check_ray, score_on_ray
     from ..run_directory import lock, open_run, parse_part
 
+    if engine not in ("local", "ray"):
+        raise InputError(f"--engine: got {engine!r}, expected local or ray")
+    if ray_address is not None and engine != "ray":
+        raise InputError("--ray-address is for --engine ray: give both or neither")
     first, parts = parse_part(shard)
     part = f"{first + 1}-of-{parts}" if parts > 1 else ""
     with open_any_library(paths, smiles_column, name_column) as library:
         for notice in library.notices:
             typer.echo(f"note: {notice}", err=True)
+        on_ray = check_ray(library) if engine == "ray" else None
         campaign = Campaign.plan(
             library,
             pack=pack,
@@ -84,14 +100,15 @@ def screen(
         with lock(output, part):
             run = open_run(output, campaign.settings, part=part, resume=resume, force=force)
             with progress_bar(library) as on_rows:
-                progress = campaign.score(
-                    run,
-                    library,
-                    workers=workers,
-                    part=(first, parts),
-                    time_limit=time_limit,
-                    on_progress=lambda progress: on_rows(progress.skipped + progress.rows),
-                )
+                options: dict[str, Any] = {
+                    "workers": workers,
+                    "part": (first, parts),
+                    "on_progress": lambda progress: on_rows(progress.skipped + progress.rows),
+                }
+                if on_ray is not None:
+                    progress = score_on_ray(campaign, run, on_ray, address=ray_address, **options)
+                else:
+                    progress = campaign.score(run, library, time_limit=time_limit, **options)
             counts = campaign.counts(run)
             for line in summary_lines(str(output), counts, progress):
                 typer.echo(line, err=True)

@@ -44,6 +44,7 @@ from .screening import (
     result_schema,
     score_on,
     screen,
+    unfinished_windows,
 )
 from .sources import Library, digest_file, expand_paths, open_library
 from .tasks import Task, choose_tasks
@@ -152,7 +153,11 @@ class Campaign:
         """Score what is not scored yet. workers: processes; time_limit: seconds for parsing one molecule."""
         n = workers or default_workers()
         names, form = [task.name for task in self.tasks], run.settings["format"]
-        windows = library.windows(WINDOW_ROWS) if isinstance(library, Library) else library.batches(WINDOW_ROWS)
+        windows: Iterator[Any] = (
+            library.windows(WINDOW_ROWS)
+            if isinstance(library, Library)
+            else unfinished_windows(library, run, part, WINDOW_ROWS)
+        )
         rest: dict[str, Any] = {"part": part, "digest": STDIO in library.files, "on_progress": on_progress}
         if self.devices[0].type == "cpu":
             arguments = (str(self.pack.path.resolve()), names, self.dtype, self.confidence, form)

@@ -142,13 +142,16 @@ class PreparedLibrary:
     """Prepared files as one library, with the attributes and the windows of `sources.Library`.
 
     files: their names. n_rows: of all files. notices: lines for the user. bytes_total: size of all files on disk.
+    rows_read: for `bytes_read`; who reads elsewhere sets it.
     """
 
     def __init__(self, paths: Sequence[str | Path]):
         """paths: files and patterns. Raises `InputError` when one is not prepared, or not for this version."""
         self.files = expand_paths(paths)
         self.notices: list[str] = []
-        self.n_rows = self.bytes_total = self._rows_read = 0
+        self.n_rows = self.bytes_total = self.rows_read = 0
+        self._counts: list[int] = []  # rows of each file
+        self._described: tuple[str, Any] | None = None  # the file opened last and its metadata
         for path in self.files:
             if path != STDIO and not os.path.exists(path):
                 raise InputError(f"no such file: {path}")
@@ -156,23 +159,26 @@ class PreparedLibrary:
                 raise InputError(f"{path} is not a prepared library: prepare it, or give no prepared ones with it")
             with parquet_errors(path), pq.ParquetFile(path) as file:
                 _check_facts(path, file)
+                self._counts.append(file.metadata.num_rows)
                 self.n_rows += file.metadata.num_rows
                 self.bytes_total += os.path.getsize(path)
 
     @property
     def bytes_read(self) -> int:
         """How much of all files was read, told by rows."""
-        return self.bytes_total * self._rows_read // max(self.n_rows, 1)
+        return self.bytes_total * self.rows_read // max(self.n_rows, 1)
 
     def windows(self, n_rows: int) -> Iterator[Prepared]:
         """The rows of all files in order, numbered through, `n_rows` at a time; only the last may be fewer."""
         return map(from_arrow, self.batches(n_rows))
 
-    def batches(self, n_rows: int) -> Iterator[pa.RecordBatch]:
-        """The same as they lie in Arrow."""
-        self._rows_read, first_row = 0, 1
+    def batches(self, n_rows: int, start_row: int = 0) -> Iterator[pa.RecordBatch]:
+        """The same as they lie in Arrow. start_row: how many rows to leave out; files and row groups of which nothing
+        is wanted are not read.
+        """
+        self.rows_read, first_row = start_row, start_row + 1
         held: list[pa.RecordBatch] = []  # fewer than n_rows
-        for piece in self._pieces(n_rows):
+        for piece in self._pieces(n_rows, start_row):
             batch, room = piece, n_rows - sum(map(len, held))
             while len(batch) >= room:
                 yield _joined([*held, batch.slice(0, room)], first_row)
@@ -182,18 +188,28 @@ class PreparedLibrary:
         if held:
             yield _joined(held, first_row)
 
-    def _pieces(self, n_rows: int) -> Iterator[pa.RecordBatch]:
-        for path in self.files:
-            with (
-                parquet_errors(path, partial(self._rows_since, self._rows_read)),
-                pq.ParquetFile(path, buffer_size=READ_BYTES, page_checksum_verification=True) as file,
-            ):
-                for batch in file.iter_batches(n_rows, use_threads=False):
-                    self._rows_read += len(batch)
-                    yield batch
+    def _pieces(self, n_rows: int, start_row: int) -> Iterator[pa.RecordBatch]:
+        skip = start_row
+        for path, count in zip(self.files, self._counts, strict=True):
+            if skip >= count:
+                skip -= count
+                continue
+            with parquet_errors(path, partial(self._rows_since, self.rows_read - skip)), self._open(path) as file:
+                groups, skip = _groups_after(file.metadata, skip)
+                for batch in file.iter_batches(n_rows, row_groups=groups, use_threads=False):
+                    piece, skip = batch.slice(skip), max(0, skip - len(batch))
+                    self.rows_read += len(piece)
+                    yield piece
+
+    def _open(self, path: str) -> pq.ParquetFile:
+        """Metadata are kept: those of a large file take long to read, and shard after shard is read of one file."""
+        held = self._described[1] if self._described is not None and self._described[0] == path else None
+        file = pq.ParquetFile(path, metadata=held, buffer_size=READ_BYTES, page_checksum_verification=True)
+        self._described = path, file.metadata
+        return file
 
     def _rows_since(self, before: int) -> int:
-        return self._rows_read - before
+        return self.rows_read - before
 
     def close(self) -> None:
         """Nothing stays open between windows; here for the likeness with `Library`."""
@@ -224,6 +240,15 @@ def _check_facts(path: str, file: pq.ParquetFile) -> None:
     if wrong:
         words = ", ".join(name.replace("_", " ") for name in wrong)
         raise InputError(f"{path} was prepared by another version of mora-lite: {words} differ; prepare it again")
+
+
+def _groups_after(metadata: Any, n_rows: int) -> tuple[list[int], int]:
+    """The row groups that hold what comes after the first `n_rows` rows, and how many of those they hold too."""
+    first = 0
+    while first < metadata.num_row_groups and n_rows >= metadata.row_group(first).num_rows:
+        n_rows -= metadata.row_group(first).num_rows
+        first += 1
+    return list(range(first, metadata.num_row_groups)), n_rows
 
 
 def _joined(batches: Sequence[pa.RecordBatch], first_row: int) -> pa.RecordBatch:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
+from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from .sources import Window, digest_file
 
 if TYPE_CHECKING:
     from .model import Model
+    from .prepared_files import PreparedLibrary
     from .tasks import Task
 
 Job = Window | bytes
@@ -191,7 +193,7 @@ class Progress:
 
 def screen(
     run: RunDirectory,
-    windows: Iterable[Window | pa.RecordBatch],
+    windows: Iterable[Window | pa.RecordBatch | range],
     score: Callable[[Iterator[Job]], Iterator[Scored]],
     schema: pa.Schema,
     *,
@@ -201,24 +203,41 @@ def screen(
 ) -> Progress:
     """Score the windows whose shards are not finished, and write those shards.
 
-    windows: of `sources.Library` or `PreparedLibrary.batches`, all of `WINDOW_ROWS` rows but the last. score: jobs ->
+    windows: of `sources.Library` or `unfinished_windows`, all of `WINDOW_ROWS` rows but the last. score: jobs ->
     results in order. part: which shards are this run's: `number % part[1] == part[0]`. digest: keep and compare a
     SHA-256 of each shard's rows, for input that cannot be read beforehand. Raises `InputError` when a finished shard's
     rows are others now.
     """
     progress, started = Progress(), time.perf_counter()
     jobs = _Jobs(run, windows, part, digest, progress)
+
+    def count(n_rows: int) -> None:
+        progress.rows += n_rows
+        progress.seconds = time.perf_counter() - started
+        on_progress(progress)
+
     # A key is asked for when its result is there, so the job is in `sent` by then.
     for number, results in groupby(score(iter(jobs)), lambda result: jobs.sent.popleft()):
-        file = run.file(number)
-        with replacing(file) as stream:
-            entry = _write_shard(stream, results, schema, run.settings["format"], progress, started, on_progress)
-        entry |= {"file": file.name, "bytes": file.stat().st_size, "sha256": digest_file(file)}
+        entry = write_shard(run.file(number), results, schema, run.settings["format"], count)
         run.add(number, entry | ({"rows_sha256": jobs.digests[number]} if digest else {}))
     if part[1] == 1:
         run.set_rows(progress.rows + progress.skipped)
     progress.seconds = time.perf_counter() - started
     return progress
+
+
+def unfinished_windows(
+    library: PreparedLibrary, run: RunDirectory, part: tuple[int, int], n_rows: int
+) -> Iterator[pa.RecordBatch | range]:
+    """The windows of a prepared library for `screen`; those that it will not score are not read, only as long."""
+    shard_rows = SHARD_WINDOWS * n_rows
+    for number, first_row in enumerate(range(0, library.n_rows, shard_rows)):
+        if number in run.shards or number % part[1] != part[0]:
+            last_row = min(first_row + shard_rows, library.n_rows)
+            for row in range(first_row, last_row, n_rows):
+                yield range(row, min(row + n_rows, last_row))
+        else:
+            yield from islice(library.batches(n_rows, first_row), SHARD_WINDOWS)
 
 
 class _Jobs:
@@ -259,27 +278,29 @@ class _Jobs:
             )
 
 
-def _write_shard(
-    stream: IO[bytes],
-    results: Iterable[Scored],
-    schema: pa.Schema,
-    form: str,
-    progress: Progress,
-    started: float,
-    on_progress: Callable[[Progress], None],
+def write_shard(
+    file: Path, results: Iterable[Scored], schema: pa.Schema, form: str, on_rows: Callable[[int], None] = lambda n: None
 ) -> dict[str, Any]:
-    """Write the windows' results one after the other; returns what the manifest says of the shard."""
+    """Write the windows' results one after the other; returns what the manifest says of the shard.
+
+    on_rows: called with the number of rows of each window.
+    """
     counts: Counter[str] = Counter()
     first: dict[str, tuple[int, str]] = {}
-    with _writer(stream, schema, form) as write:
+    with replacing(file) as stream, _writer(stream, schema, form) as write:
         for scored in results:
             write(scored.data)
             counts.update(scored.counts)
             first = {**scored.first, **first}
-            progress.rows += scored.n_rows
-            progress.seconds = time.perf_counter() - started
-            on_progress(progress)
-    return {"rows": counts.total(), "counts": dict(sorted(counts.items())), "first": dict(sorted(first.items()))}
+            on_rows(scored.n_rows)
+    return {
+        "rows": counts.total(),
+        "counts": dict(sorted(counts.items())),
+        "first": dict(sorted(first.items())),
+        "file": file.name,
+        "bytes": file.stat().st_size,
+        "sha256": digest_file(file),
+    }
 
 
 @contextmanager
