@@ -12,7 +12,6 @@ from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..prepared import Prepared
-    from ..sources import Window
 
 LibraryPaths = Annotated[
     list[str],
@@ -71,14 +70,14 @@ def prepare(
     from ..prepared import from_arrow
     from ..prepared_files import PreparedWriter, prepare_library
     from ..screening import from_stream, make_preparer
-    from ..sources import open_library
+    from ..sources import Window, open_library
 
     with open_library(paths, smiles_column, name_column) as library:
         for notice in library.notices:
             typer.echo(f"note: {notice}", err=True)
         with (
             PreparedWriter(output, library.files, force=force) as writer,
-            WorkerPool(workers or default_workers(), make_preparer, (), time_limit) as pool,
+            WorkerPool[Window, bytes](workers or default_workers(), make_preparer, (), time_limit) as pool,
             progress_bar(library) as on_progress,
         ):
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .cpu_product import Product, relu_, segment_sum
@@ -83,7 +83,7 @@ class CpuEncoder:
 class Norm:
     """Layer norm of a float32 tensor, returned in `dtype`."""
 
-    def __init__(self, norm: torch.nn.LayerNorm, dtype: torch.dtype):
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype):
         self.weight, self.bias, self.eps, self.dtype = norm.weight.detach(), norm.bias.detach(), norm.eps, dtype
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -92,14 +92,14 @@ class Norm:
 
 class _Layer:
     def __init__(self, layer: EncoderLayer, dtype: torch.dtype):
+        assert isinstance(layer.conv.nn, nn.Sequential)
         up, _, down = layer.conv.nn
         first, _, last = layer.virtual_mlp
         self.norm, self.virtual_norm = Norm(layer.norm, dtype), Norm(layer.virtual_norm, dtype)
         self.bond_codes = layer.bond_codes.weight.detach().to(dtype)
         self.own = 1.0 + layer.conv.eps.item()
-        self.up, self.down = Product(up.weight, up.bias, dtype, "relu"), Product(down.weight, down.bias, dtype)
-        self.first = Product(first.weight, first.bias, dtype, "gelu")
-        self.last = Product(last.weight, last.bias, dtype)
+        self.up, self.down = Product.of(up, dtype, "relu"), Product.of(down, dtype)
+        self.first, self.last = Product.of(first, dtype, "gelu"), Product.of(last, dtype)
 
     def __call__(self, x: Tensor, virtual: Tensor, batch: SortedBatch) -> tuple[Tensor, Tensor]:
         h = self.norm(virtual.index_select(0, batch.graph).add_(x))

@@ -22,7 +22,7 @@ class CpuHypernet:
     def __init__(self, hypernet: Hypernet, dtype: torch.dtype):
         self.dtype = dtype
         self.queries = hypernet.queries.detach().float()
-        self.molecule = Product(hypernet.molecule.weight, hypernet.molecule.bias, dtype)
+        self.molecule = Product.of(hypernet.molecule, dtype)
         self.blocks = [_Block(block, dtype) for block in hypernet.blocks if isinstance(block, HypernetBlock)]
         self.norm = Norm(hypernet.norm, dtype)
 
@@ -55,13 +55,11 @@ class _Block:
         self.dtype, self.heads = dtype, own.heads
         self.norms = [Norm(norm, dtype) for norm in block.norms if isinstance(norm, torch.nn.LayerNorm)]
         self.scale = (own.out.weight.shape[0] // own.heads) ** -0.5
-        self.joined = Product(own.joined.weight, own.joined.bias, dtype)
-        self.own_out = Product(own.out.weight, own.out.bias, dtype)
+        self.joined, self.own_out = Product.of(own.joined, dtype), Product.of(own.out, dtype)
         self.query = Product(cross.query.weight * self.scale, cross.query.bias * self.scale, dtype)
-        self.key_value = Product(cross.key_value.weight, cross.key_value.bias, dtype)
-        self.cross_out = Product(cross.out.weight, cross.out.bias, dtype)
+        self.key_value, self.cross_out = Product.of(cross.key_value, dtype), Product.of(cross.out, dtype)
         up, _, down = block.ffn
-        self.up, self.down = Product(up.weight, up.bias, dtype, "gelu"), Product(down.weight, down.bias, dtype)
+        self.up, self.down = Product.of(up, dtype, "gelu"), Product.of(down, dtype)
 
     def __call__(self, x: Tensor, tokens: Tensor, padding: Tensor) -> Tensor:
         """x: float32 `[B, K, H]`, the residual stream."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 _PLAIN = {"none": lambda y: y, "relu": torch.relu_, "gelu": F.gelu, "swish": F.silu}
@@ -26,6 +26,12 @@ class Product:
         self.packed = dtype == torch.bfloat16 and has_packed_products()
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+
+    @classmethod
+    def of(cls, layer: nn.Module, dtype: torch.dtype, act: str = "none") -> Product:
+        """The layer, which is an `nn.Linear`, and `act` after it."""
+        assert isinstance(layer, nn.Linear)
+        return cls(layer.weight, layer.bias, dtype, act)
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self.packed:

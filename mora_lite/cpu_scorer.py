@@ -38,8 +38,7 @@ class CpuScorer:
             self.upper = CpuUpper(scorer, dtype)
             self.direct: tuple[Product, Product] | None = None
             if scorer.direct is not None:
-                hidden = scorer.direct.hidden
-                first = Product(hidden.weight, hidden.bias, dtype, "gelu")
+                first = Product.of(scorer.direct.hidden, dtype, "gelu")
                 self.direct = first, Product(scorer.direct.weight, None, dtype)
 
     @torch.inference_mode()
