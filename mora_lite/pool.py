@@ -33,7 +33,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Work(Protocol[Job, Result]):
+class Work(Protocol):
     """What a worker does. Called with a job, the statuses of items to leave out, and `at`, to be called with the number
     of each item before it is taken, and with -1 after the last.
     """
