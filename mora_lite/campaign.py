@@ -20,6 +20,7 @@ import torch
 from pyarrow import csv
 
 from . import __version__
+from .conformal import check_confidence
 from .device import choose_device, choose_dtype, describe_processor
 from .errors import InputError
 from .expression import CONDITION, NUMBER, Expression, parse_expression
@@ -105,6 +106,7 @@ class Campaign:
         """columns: the SMILES and the name column asked for. Raises `MoraLiteError` for what does not exist."""
         if form not in FORMATS:
             raise InputError(f"--format: got {form!r}, expected {' or '.join(FORMATS)}")
+        check_confidence(confidence)
         opened, devices = open_pack(pack), choose_devices(device)
         chosen = tuple(opened.tasks[i] for i in choose_tasks(opened.tasks, tasks))
         number_type = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")

@@ -309,14 +309,18 @@ class PoolHere:
 
     works: ClassVar[dict[Any, Any]] = {}
 
+    def __class_getitem__(cls, _: object) -> type[PoolHere]:
+        return cls
+
     def __init__(self, n: int, make: Any, arguments: tuple[Any, ...], seconds: float):
         import torch
 
         key = repr((make.__name__, arguments))
-        n_threads = torch.get_num_threads()
-        self.work = self.works.setdefault(key, None) or make(*arguments)
-        torch.set_num_threads(n_threads)  # that of a worker is not that of the tests
-        self.works[key] = self.work
+        if key not in self.works:
+            n_threads = torch.get_num_threads()
+            self.works[key] = make(*arguments)
+            torch.set_num_threads(n_threads)  # that of a worker is not that of the tests
+        self.work = self.works[key]
 
     def __enter__(self) -> PoolHere:
         return self
