@@ -73,7 +73,7 @@ def wait_and_kill(process: subprocess.Popen[bytes], path: Path, chance: random.R
     """
     wanted = len(list(path.glob("part-*"))) + chance.randrange(3)
     while process.poll() is None and len(list(path.glob("part-*"))) < wanted:
-        time.sleep(0.005)
+        time.sleep(0.02)
     try:
         process.wait(chance.uniform(0, 1))
         return ""

@@ -183,10 +183,10 @@ def test_a_shard_that_cannot_be_read_is_told(calibrated: Model, tmp_path: Path) 
 
 
 def test_shards_do_not_depend_on_the_window_a_row_is_in(calibrated: Model, window: Window, tmp_path: Path) -> None:
-    tables = []
-    for n_rows in (1, 7, 100):
+    tables, some = [], Window(1, window.entries[50:])
+    for n_rows in (2, 7, 100):
         run = begin(tmp_path / str(n_rows))
-        screen(run, windows_of(window, n_rows), scoring(calibrated, "parquet"), schema_of(calibrated))
+        screen(run, windows_of(some, n_rows), scoring(calibrated, "parquet"), schema_of(calibrated))
         tables.append(pa.concat_tables(map(pq.read_table, run.finished())).combine_chunks())
     for table in tables[1:]:
         for name in table.schema.names:
