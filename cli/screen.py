@@ -97,8 +97,10 @@ def screen(
             columns=(smiles_column, name_column),
         )
         ranking = campaign.ranking(top, by, where, ascending)  # a wrong expression is told before the work
-        with lock(output, part):
+        with lock(output, part, alone=force):
             run = open_run(output, campaign.settings, part=part, resume=resume, force=force)
+            for notice in run.notices:
+                typer.echo(f"note: {notice}", err=True)
             with progress_bar(library) as on_rows:
                 options: dict[str, Any] = {
                     "workers": workers,

@@ -20,6 +20,7 @@ import torch
 from pyarrow import csv
 
 from . import __version__
+from .conformal import check_confidence
 from .device import choose_device, choose_dtype, describe_processor
 from .errors import InputError
 from .expression import CONDITION, NUMBER, Expression, parse_expression
@@ -106,6 +107,7 @@ class Campaign:
         """columns: the SMILES and the name column asked for. Raises `MoraLiteError` for what does not exist."""
         if form not in FORMATS:
             raise InputError(f"--format: got {form!r}, expected {' or '.join(FORMATS)}")
+        check_confidence(confidence)
         opened, devices = open_pack(pack), choose_devices(device)
         chosen = tuple(opened.tasks[i] for i in choose_tasks(opened.tasks, tasks))
         number_type = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
@@ -158,14 +160,14 @@ class Campaign:
             if isinstance(library, Library)
             else unfinished_windows(library, run, part, WINDOW_ROWS)
         )
-        rest: dict[str, Any] = {"part": part, "digest": STDIO in library.files, "on_progress": on_progress}
+        rest: dict[str, Any] = {"part": part, "digest": any(map(is_stream, library.files)), "on_progress": on_progress}
         if self.devices[0].type == "cpu":
             arguments = (str(self.pack.path.resolve()), names, self.dtype, self.confidence, form)
             with WorkerPool[Job, Scored](n, make_scorer, arguments, time_limit) as pool:
                 return screen(run, windows, pool.results, self.schema, **rest)
         from .model import load
 
-        options = {"dtype": self.dtype, "tasks": names, "confidence": self.confidence}
+        options: dict[str, Any] = {"dtype": self.dtype, "tasks": names, "confidence": self.confidence}
         models = [load(self.pack.path, device=str(device), **options) for device in self.devices]
         with WorkerPool[Job, bytes](n, make_preparer, (), time_limit) as preparers:
 
@@ -188,6 +190,7 @@ class Campaign:
         summary = Summary(self.tasks)
 
         def shards() -> Iterator[pa.Table]:
+            yield self.schema.empty_table()  # so that top.csv has its columns whatever the library holds
             for shard in read_shards(run, self.schema):
                 summary.add(shard)
                 yield shard
@@ -205,7 +208,7 @@ class Campaign:
         versions = (("mora-lite", __version__), ("torch", torch.__version__), ("rdkit", metadata.version("rdkit")))
         facts = {
             "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {run.settings['dtype']})",
-            "Library": ", ".join(entry["file"] for entry in run.settings["inputs"]),
+            "Library": _named([entry["file"] for entry in run.settings["inputs"]]),
             "Machine": f"{describe_processor(self.devices[0])}, {platform.system()}",
             "Versions": ", ".join(f"{name} {version}" for name, version in versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -216,10 +219,19 @@ class Campaign:
         return facts
 
 
+def is_stream(path: str) -> bool:
+    """Whether what is read from the file is gone then: standard input, a pipe like `<(zcat library.gz)`."""
+    return path == STDIO or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def _named(files: Sequence[str]) -> str:
+    return ", ".join(files[:3]) + (f" and {len(files) - 3:,} more" if len(files) > 3 else "")
+
+
 def describe_file(path: str) -> dict[str, Any]:
     """What a manifest says of an input."""
-    if path == STDIO:
-        return {"file": "standard input"}
+    if is_stream(path):
+        return {"file": "standard input" if path == STDIO else "a pipe"}
     return {"file": Path(path).name, "bytes": os.path.getsize(path), "sha256": digest_file(path)}
 
 

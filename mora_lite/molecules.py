@@ -6,6 +6,7 @@ by itself; here they are blocked while it works and, for a molecule that fails, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rdkit import Chem, rdBase
@@ -39,6 +40,10 @@ def parse_smiles(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
     Blanks round the text are ignored, and so is a name after the SMILES, as in `.smi` files (`CCO ethanol`).
     Atoms are the nodes of RDKit's graph, so hydrogens count only where RDKit keeps them as atoms.
     """
+    return _without_raising(_parse_smiles, text, max_atoms)
+
+
+def _parse_smiles(text: str, max_atoms: int) -> Parsed:
     text = text.strip()
     refused = _refuse_text(text)
     if refused is not None:
@@ -58,6 +63,10 @@ def parse_molblock(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
     """Read one MDL mol block, V2000 or V3000, under the same limits. Hydrogens become part of their atoms, and
     stereochemistry is taken from the drawing, as RDKit does by default.
     """
+    return _without_raising(_parse_molblock, text, max_atoms)
+
+
+def _parse_molblock(text: str, max_atoms: int) -> Parsed:
     if not text.strip():
         return Parsed(None, EMPTY, "no mol block in this record")
     if "\0" in text:
@@ -75,6 +84,17 @@ def parse_molblock(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
 def parse_entry(text: str) -> Parsed:
     """A SMILES, or, when there is a line end in `text`, a mol block."""
     return parse_molblock(text) if "\n" in text else parse_smiles(text)
+
+
+def _without_raising(parse: Callable[[str, int], Parsed], text: str, max_atoms: int) -> Parsed:
+    """RDKit breaks its own rules for atoms like [#200], and has no base class for what it raises then."""
+    try:
+        return parse(text, max_atoms)
+    except MemoryError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        return Parsed(None, UNPARSABLE, lines[1] if len(lines) > 1 and lines[0].endswith("Violation") else lines[0])
 
 
 def _sized(mol: Chem.Mol, max_atoms: int) -> Parsed:

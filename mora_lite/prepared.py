@@ -138,7 +138,8 @@ def _read(entry: Entry, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
 
 def _failed(text: str, status: str, reason: str) -> tuple[Parsed, str]:
     shown = text[:SHOWN_CHARACTERS].replace("\r", " ").replace("\n", " ").strip()
-    return Parsed(None, status, " ".join(reason.split())), shown
+    words = " ".join(reason.split()).encode("utf-8", "replace").decode()  # may quote bytes that are not UTF-8
+    return Parsed(None, status, words), shown
 
 
 def to_arrow(prepared: Prepared) -> pa.RecordBatch:

@@ -78,7 +78,7 @@ def report_html(
     template = resources.files("mora_lite").joinpath(TEMPLATE).read_text(encoding="utf-8")
     script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
     assert script is not None
-    rows = hits.slice(0, MAX_HITS).to_pylist()
+    rows = _readable(hits.slice(0, MAX_HITS)).to_pylist()
     return Template(template).substitute(
         script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
         facts="".join(_fact(name, text) for name, text in facts.items()),
@@ -89,6 +89,18 @@ def report_html(
         hits_title=as_html(hits_title),
         hits=_hits(rows, tasks, hits.num_rows),
     )
+
+
+def _readable(table: pyarrow.Table) -> pyarrow.Table:
+    """Shards keep bytes that are not UTF-8; a page is text."""
+    import pyarrow
+
+    for i, field in enumerate(table.schema):
+        if pyarrow.types.is_string(field.type):
+            cells = table.column(i).cast(pyarrow.binary()).to_pylist()
+            texts = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
+            table = table.set_column(i, field, pyarrow.array(texts, field.type))
+    return table
 
 
 def _fact(name: str, text: str) -> str:

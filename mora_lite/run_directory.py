@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,13 +26,17 @@ from .sources import digest_file
 
 FORMAT = 1
 FORMATS = ("parquet", "csv")
-_NAMES = ("manifest*.json", "part-*.parquet", "part-*.csv", "top.csv", "report.html", ".*.part")
+_MANIFEST = re.compile(r"manifest(-\d+-of-\d+)?\.json")
+_OURS = re.compile(rf"{_MANIFEST.pattern}|part-\d{{5,}}\.(parquet|csv)|top\.csv|report\.html(\.part)?|\..+\.part")
+_BEFORE = re.compile(r"\.lock.*|\.manifest.*\.part")  # what a run that ended before its first manifest leaves
+_SHOWN_CHARACTERS = 200  # of a setting
 
 
 @dataclass
 class RunDirectory:
     """An open run. settings: plain types for JSON, all that the shards' bytes depend on. shards: number -> entry with
-    `file`, `rows`, `sha256`, `counts` of rows by status, `first` row and error of each. Made by `open_run`.
+    `file`, `bytes`, `rows`, `sha256`, `counts` of rows by status, `first` row and error of each. notices: lines for the
+    user. rows: of the library, if it has ended already. Made by `open_run`.
     """
 
     path: Path
@@ -38,6 +44,8 @@ class RunDirectory:
     manifest: Path
     shards: dict[int, dict[str, Any]] = field(default_factory=dict)
     own: set[int] = field(default_factory=set)  # those that this manifest lists
+    rows: int | None = None
+    notices: list[str] = field(default_factory=list)
 
     def file(self, number: int) -> Path:
         """Where the shard lies or will."""
@@ -51,13 +59,14 @@ class RunDirectory:
 
     def set_rows(self, n_rows: int) -> None:
         """Enter that the library has ended, after so many rows."""
-        self.settings["rows"] = n_rows
+        self.rows = n_rows
         self._write()
 
     def _write(self) -> None:
         content = {
             "format": FORMAT,
             "settings": self.settings,
+            "rows": self.rows,
             "shards": {str(n): self.shards[n] for n in sorted(self.own)},
         }
         with replacing(self.manifest) as file:
@@ -69,92 +78,144 @@ class RunDirectory:
 
 
 def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bool, force: bool) -> RunDirectory:
-    """Begin a run in `path`, or go on with the one that is there.
+    """Begin a run in `path`, or go on with the one that is there. To be called under `lock`.
 
     part: `2-of-4` for one of several that share the work. Raises `OutputError` when something is there and neither
     resume nor force is given, or the settings are not those it was begun with; with `force` the old run is removed.
     """
-    manifest = path / (f"manifest-{part}.json" if part else "manifest.json")
+    if resume and force:
+        raise OutputError("--resume keeps what is finished and --force removes it: give one of the two")
+    run = RunDirectory(path, settings, path / (f"manifest-{part}.json" if part else "manifest.json"))
     try:
         path.mkdir(parents=True, exist_ok=True)
-        strangers = [p.name for p in path.iterdir() if not any(p.match(name) for name in (*_NAMES, ".lock*"))]
-        begun = any(path.glob("manifest*.json"))
-        if strangers and not begun:
+        manifests = sorted(file for file in path.iterdir() if _MANIFEST.fullmatch(file.name))
+        for file in manifests:
+            _check_ours(file)
+        strangers = sorted(file.name for file in path.iterdir() if not _BEFORE.fullmatch(file.name))
+        if strangers and not manifests:
             raise OutputError(f"{path} holds other files ({strangers[0]}): name an empty or a new directory")
+        # Of runs that share the work each may begin where others did.
+        begun = any(not part or file.name in (run.manifest.name, "manifest.json") for file in manifests)
         if begun and not (resume or force):
             raise OutputError(f"{path} holds a run already: --resume to go on with it, --force to replace it")
-        if force and not resume:
-            for name in _NAMES:
-                for old in path.glob(name):
-                    old.unlink()
-        run = RunDirectory(path, settings, manifest)
-        for file in sorted(path.glob("manifest*.json")):
+        if force:
+            _remove_run(path)
+        for file in [] if force else manifests:
             _take_over(run, file)
+        if not part:
+            _remove_leftovers(path)
         run._write()
     except OSError as error:
         raise OutputError(f"cannot write in {path}: {words_of(error)}") from None
     return run
 
 
+def _check_ours(file: Path) -> None:
+    """Others have files of this name too, which not even --force may remove."""
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError:
+        return  # damaged: it may have been ours
+    if not (isinstance(content, dict) and {"format", "settings", "shards"} <= content.keys()):
+        raise OutputError(f"{file} is not of a screening run: name an empty or a new directory")
+
+
+def _remove_run(path: Path) -> None:
+    """Manifests first: what is stopped between leaves no manifest of shards that are gone."""
+    for old in sorted(path.iterdir(), key=lambda file: not _MANIFEST.fullmatch(file.name)):
+        if _OURS.fullmatch(old.name):
+            old.unlink()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What runs that were killed had not finished; nobody else is writing here now."""
+    for file in path.glob(".*.part"):
+        file.unlink()
+
+
 def _take_over(run: RunDirectory, file: Path) -> None:
     """The finished shards of a manifest that still are what it says."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        held, shards, version = content["settings"], content["shards"], content["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(file.read_bytes())
+        held, rows, version = dict(content["settings"]), content.get("rows"), content["format"]
+        shards = {int(number): dict(entry) for number, entry in content["shards"].items()}
+        sums = {number: (int(entry["bytes"]), str(entry["sha256"])) for number, entry in shards.items()}
+        _ = [(entry["counts"].items(), entry["first"].items()) for entry in shards.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(f"{file} is damaged ({words_of(error)}): --force starts again") from None
     if version != FORMAT:
         raise OutputError(f"{file} is of format {version}, expected {FORMAT}: finish it with the version that began it")
-    n_rows = held.pop("rows", None)
-    _compare(run.path, held, {key: value for key, value in run.settings.items() if key != "rows"})
-    if n_rows is not None:
-        run.settings["rows"] = n_rows
-    for name, entry in shards.items():
-        if _is_whole(run.path / entry["file"], entry):
-            run.shards[int(name)] = entry
-            if file == run.manifest:
-                run.own.add(int(name))
+    _compare(run.path, held, run.settings)
+    run.rows = rows if isinstance(rows, int) else run.rows
+    for number, entry in shards.items():
+        fault = _fault_of(run.file(number), *sums[number])
+        if fault:
+            run.notices.append(f"{run.file(number).name} {fault}: it is made again")
+            continue
+        run.shards[number] = entry
+        if file == run.manifest:
+            run.own.add(number)
 
 
 def _compare(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for key in dict.fromkeys([*held, *wanted]):
-        if held.get(key) != wanted.get(key):
-            was, now = (json.dumps(side.get(key))[:200] for side in (held, wanted))
-            raise OutputError(
-                f"{path} was begun with {key.replace('_', ' ')} {was}, and now it is {now}: "
-                "use what it was begun with, another directory, or --force to start again"
-            )
+        was, now = held.get(key), wanted.get(key)
+        if was == now:
+            continue
+        if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+            was, now = next(pair for pair in zip(was, now, strict=True) if pair[0] != pair[1])
+        old, new = (json.dumps(value)[:_SHOWN_CHARACTERS] for value in (was, now))
+        raise OutputError(
+            f"{path} was begun with {key.replace('_', ' ')} {old}, and now it is {new}: "
+            "use what it was begun with, another directory, or --force to start again"
+        )
 
 
-def _is_whole(file: Path, entry: Mapping[str, Any]) -> bool:
+def _fault_of(file: Path, n_bytes: int, sha256: str) -> str:
+    """Words for the user; empty when the file is what it was."""
     try:
-        if file.stat().st_size != entry["bytes"]:
-            return False
-        return digest_file(file) == entry["sha256"]
-    except (OSError, InputError):
-        return False
+        if file.stat().st_size == n_bytes and digest_file(file) == sha256:
+            return ""
+        return "is not what it was"
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, InputError) as error:
+        return f"cannot be read ({words_of(error)})"
 
 
 @contextmanager
-def lock(path: Path, part: str = "") -> Iterator[None]:
-    """Keep other runs out of the directory; the lock ends with the process, however it ends. Raises `OutputError`."""
+def lock(path: Path, part: str = "", *, alone: bool = False) -> Iterator[None]:
+    """Keep other runs out of the directory; the lock ends with the process, however it ends.
+
+    part: of a run that shares the work with others, which may go on at the same time unless `alone`. Raises
+    `OutputError`.
+    """
     from filelock import FileLock, Timeout
 
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / (f".lock-{part}" if part else ".lock"), timeout=0):
-            yield
-    except Timeout:
-        raise OutputError(f"another run is writing to {path}: wait for it, or name another directory") from None
+    own, whole = (path / name for name in (f".lock-{part}" if part else ".lock", ".lock"))
+    with ExitStack() as held:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(own, timeout=0))
+            # First one's own, then a look at the others': of two that start at once at least one sees the other.
+            others = set(path.glob(".lock*")) if alone or not part else {whole}
+            for other in sorted(others - {own}):
+                with FileLock(other, timeout=0):
+                    pass
+        except Timeout:
+            raise OutputError(f"another run is writing to {path}: wait for it, or name another directory") from None
+        except OSError as error:
+            raise OutputError(f"cannot write in {path}: {words_of(error)}; choose another place with -o") from None
+        yield
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write; it takes the place of `path` when it is whole and on the disk. Raises `OutputError`."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         try:
-            with part.open("wb") as file:
+            with part.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

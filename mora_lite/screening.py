@@ -205,9 +205,11 @@ def screen(
 
     windows: of `sources.Library` or `unfinished_windows`, all of `WINDOW_ROWS` rows but the last. score: jobs ->
     results in order. part: which shards are this run's: `number % part[1] == part[0]`. digest: keep and compare a
-    SHA-256 of each shard's rows, for input that cannot be read beforehand. Raises `InputError` when a finished shard's
-    rows are others now.
+    SHA-256 of each shard's rows, for input that cannot be read beforehand; only a `Library` has such. Raises
+    `InputError` when a finished shard's rows are others now.
     """
+    if not digest and run.rows is not None and run.rows == sum(entry["rows"] for entry in run.shards.values()):
+        return Progress(skipped=run.rows)  # all is there; reading the library again would tell nothing new
     progress, started = Progress(), time.perf_counter()
     jobs = _Jobs(run, windows, part, digest, progress)
 
@@ -253,25 +255,28 @@ class _Jobs:
         self.digests: dict[int, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
-        sha256 = hashlib.sha256()
-        for index, window in enumerate(self.windows):
-            number, place = divmod(index, SHARD_WINDOWS)
-            if self.digest:
-                sha256 = sha256 if place else hashlib.sha256()
-                for entry in window.entries:
-                    sha256.update(f"{entry.name}\0{entry.text}\0".encode("utf-8", "surrogateescape"))
-                self.digests[number] = sha256.hexdigest()
-            finished = number in self.run.shards
-            if finished or number % self.part[1] != self.part[0]:
-                self.progress.skipped += len(window.entries) if isinstance(window, Window) else len(window)
-                if self.digest and finished and place == SHARD_WINDOWS - 1:
-                    self._compare(number)
-            else:
-                self.sent.append(number)
-                yield window if isinstance(window, Window) else to_stream(window)
+        finished = set(self.run.shards)
+        for number, shard in groupby(enumerate(self.windows), lambda window: window[0] // SHARD_WINDOWS):
+            sha256 = hashlib.sha256()
+            for _, window in shard:
+                if self.digest:
+                    for entry in window.entries:
+                        sha256.update(repr(tuple(entry)).encode())
+                    self.digests[number] = sha256.hexdigest()
+                if number in finished or number % self.part[1] != self.part[0]:
+                    self.progress.skipped += len(window.entries) if isinstance(window, Window) else len(window)
+                else:
+                    self.sent.append(number)
+                    yield window if isinstance(window, Window) else to_stream(window)
+            if self.digest and number in finished:
+                self._compare(number)
+        if self.digest:
+            for number in sorted(finished - self.digests.keys()):
+                self._compare(number)
 
     def _compare(self, number: int) -> None:
-        if self.run.shards[number].get("rows_sha256") != self.digests[number]:
+        """Of a finished shard, whose rows may have ended in other ways too when this is called."""
+        if self.run.shards[number].get("rows_sha256") != self.digests.get(number):
             raise InputError(
                 f"the rows of {self.run.file(number).name} are not those that it was made of: give the same input, or "
                 "--force to start again"
@@ -316,9 +321,18 @@ def _writer(stream: IO[bytes], schema: pa.Schema, form: str) -> Iterator[Callabl
 
 def read_shards(run: RunDirectory, schema: pa.Schema) -> Iterator[pa.Table]:
     """The finished shards in order. Raises `OutputError` when one cannot be read."""
-    types = csv.ConvertOptions(column_types=schema, strings_can_be_null=False)
     for file in run.finished():
         try:
-            yield csv.read_csv(file, convert_options=types) if file.suffix == ".csv" else parquet.read_table(file)
+            yield _read_csv(file, schema) if file.suffix == ".csv" else parquet.read_table(file)
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"{file} cannot be read: {words_of(error)}; --resume makes it again") from None
+
+
+def _read_csv(file: Path, schema: pa.Schema) -> pa.Table:
+    return csv.read_csv(
+        file,
+        # In one block, for a name may be longer than a usual one.
+        csv.ReadOptions(block_size=min(max(file.stat().st_size, 1 << 20), (1 << 31) - 1)),
+        csv.ParseOptions(newlines_in_values=True),
+        csv.ConvertOptions(column_types=schema, strings_can_be_null=False, check_utf8=False),
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -291,3 +291,42 @@ def run(capfd: pytest.CaptureFixture[str]) -> Any:
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Screening with 4 rows in a window and 3 windows in a shard, in this process instead of spawned ones."""
+    from mora_lite import campaign, screening
+
+    monkeypatch.setattr(campaign, "WINDOW_ROWS", 4)
+    for module in (campaign, screening):
+        monkeypatch.setattr(module, "SHARD_WINDOWS", 3)
+    monkeypatch.setattr(campaign, "WorkerPool", PoolHere)
+
+
+class PoolHere:
+    """`WorkerPool` in this process; each work is made once for all tests."""
+
+    works: ClassVar[dict[Any, Any]] = {}
+
+    def __class_getitem__(cls, _: object) -> type[PoolHere]:
+        return cls
+
+    def __init__(self, n: int, make: Any, arguments: tuple[Any, ...], seconds: float):
+        import torch
+
+        key = repr((make.__name__, arguments))
+        if key not in self.works:
+            n_threads = torch.get_num_threads()
+            self.works[key] = make(*arguments)
+            torch.set_num_threads(n_threads)  # that of a worker is not that of the tests
+        self.work = self.works[key]
+
+    def __enter__(self) -> PoolHere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def results(self, jobs: Any) -> Any:
+        return (self.work(job, {}, lambda item: None) for job in jobs)

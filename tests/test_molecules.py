@@ -154,3 +154,12 @@ def test_parsing_costs_little_more_than_rdkit():
         return best
 
     assert seconds(parse_smiles) < 1.5 * seconds(Chem.MolFromSmiles)
+
+
+@pytest.mark.parametrize("text", ["[#200]", "C[#999]", "[#200+]"])
+def test_what_rdkit_raises_is_a_reason(text: str) -> None:
+    """Not an error of ours that would stop a whole library."""
+    parsed = parse_smiles(text)
+    assert (parsed.mol, parsed.status) == (None, "unparsable")
+    assert parsed.reason
+    assert "\n" not in parsed.reason
