@@ -21,7 +21,7 @@ from pyarrow import csv
 
 from . import __version__
 from .conformal import check_confidence
-from .device import choose_device, choose_dtype, describe_processor
+from .device import choose_device, choose_dtype, processor_name
 from .errors import InputError
 from .expression import CONDITION, NUMBER, Expression, parse_expression
 from .library import STDIO
@@ -209,7 +209,7 @@ class Campaign:
         facts = {
             "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {run.settings['dtype']})",
             "Library": _named([entry["file"] for entry in run.settings["inputs"]]),
-            "Machine": f"{describe_processor(self.devices[0])}, {platform.system()}",
+            "Machine": ", ".join(sorted({processor_name(device) for device in self.devices}) + [platform.system()]),
             "Versions": ", ".join(f"{name} {version}" for name, version in versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Command": shlex.join(["mora-lite", *sys.argv[1:]]),

@@ -92,11 +92,15 @@ def available_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def describe_processor(device: torch.device) -> str:
+def processor_name(device: torch.device) -> str:
     """The name of the device, for people."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def describe_processor(device: torch.device) -> str:
+    """The name of the device, of a CPU with the number of threads."""
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    return processor_name(device) + threads
 
 
 def cpu_name() -> str:
