@@ -209,7 +209,7 @@ class Campaign:
         facts = {
             "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {run.settings['dtype']})",
             "Library": _named([entry["file"] for entry in run.settings["inputs"]]),
-            "Machine": ", ".join(sorted({processor_name(device) for device in self.devices}) + [platform.system()]),
+            "Machine": ", ".join([*sorted({processor_name(device) for device in self.devices}), platform.system()]),
             "Versions": ", ".join(f"{name} {version}" for name, version in versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Command": shlex.join(["mora-lite", *sys.argv[1:]]),

@@ -286,6 +286,6 @@ def test_another_device_scores_the_same(
     score(tmp_path / "cpu", library, pack=pack_path)
     monkeypatch.setattr(campaign_module, "choose_devices", lambda name: (Renamed(), Renamed()))
     monkeypatch.setattr(campaign_module, "choose_dtype", lambda *_: torch.float32)
-    monkeypatch.setattr(campaign_module, "describe_processor", lambda device: "two of them")
+    monkeypatch.setattr(campaign_module, "processor_name", lambda device: "two of them")
     score(tmp_path / "other", library, pack=pack_path)
     assert results(tmp_path / "other") == results(tmp_path / "cpu")
