@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pyarrow import csv, parquet
 
+from mora_lite import campaign
 from mora_lite.run_directory import lock
 
 LINES = ["CCO a", "C1CC b", "CCCC c", "", "N d", "CCN e", "C1CCCCC1 f", "xx g", "c1ccccc1 h", "CC i", "O j", "CCC k"]
@@ -220,38 +223,50 @@ def test_changed_input_or_a_run_beside_is_told(screen: Any, library: Path, tmp_p
 # --- kills
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As workers have."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
+@pytest.mark.usefixtures("small_screens", "one_thread")
 def test_a_run_that_is_killed_ends_in_the_same_bytes(
-    tmp_path: Path, calibrated_pack_path: Path, molecules: list[str]
+    screen: Any, tmp_path: Path, calibrated_pack_path: Path, molecules: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed when so many shards are there, and a little later; so that it does not matter how fast the machine is."""
+    """Killed when so many shards are there, and a little later; so that it does not matter how fast the machine is.
+
+    `benchmarks/kill_resume.py` does the same more often.
+    """
     library = tmp_path / "library.smi"
     library.write_text("".join(f"{molecules[i % 60]} m{i}\n" for i in range(2000)))
+    monkeypatch.setattr(campaign, "WINDOW_ROWS", 50)
+    assert screen(library, output=tmp_path / "whole")[0] == 0
+    wanted = results(tmp_path / "whole")
+    assert len(wanted) == 15  # 14 shards of 3 windows, and top.csv
     driver = (
         "import sys\nfrom mora_lite import campaign, screening\n"
-        "campaign.WINDOW_ROWS, campaign.SHARD_WINDOWS, screening.SHARD_WINDOWS = 50, 4, 4\n"
+        "campaign.WINDOW_ROWS, campaign.SHARD_WINDOWS, screening.SHARD_WINDOWS = 50, 3, 3\n"
         "from mora_lite.cli.app import main\nsys.exit(main(sys.argv[1:]))\n"
     )
-
-    def start(name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", driver, "screen", library, "-o", tmp_path / name, "--resume"]
-        options = ["--pack", calibrated_pack_path, "--device", "cpu", "--workers", "1"]
-        return subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL, start_new_session=True)
-
-    assert start("whole").wait() == 0
-    wanted = results(tmp_path / "whole")
-    assert len(wanted) == 11
+    command = [sys.executable, "-c", driver, "screen", library, "-o", tmp_path / "killed", "--resume"]
+    options = ["--pack", calibrated_pack_path, "--device", "cpu", "--dtype", "float32", "--workers", "1"]
     chance = random.Random(0)
     for n_shards in (0, 2, 6):
-        process = start("killed")
-        while process.poll() is None and len(list((tmp_path / "killed").glob("part-*"))) < n_shards:
-            time.sleep(0.01)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0, 0.3))
-        with suppress(ProcessLookupError):  # it may have ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            while process.poll() is None and len(list((tmp_path / "killed").glob("part-*"))) < n_shards:
+                time.sleep(0.01)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0, 0.3))
+        finally:
+            with suppress(ProcessLookupError):  # it may have ended
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         assert results(tmp_path / "killed").items() <= wanted.items()
-    assert start("killed").wait() == 0
+    assert screen(library, "--resume", output=tmp_path / "killed")[0] == 0
     assert results(tmp_path / "killed") == wanted
     assert names(tmp_path / "killed") == names(tmp_path / "whole")
