@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 Job = Window | bytes
 
-WINDOW_ROWS = 4096
-SHARD_WINDOWS = 16
+WINDOW_ROWS = 2048  # small enough that the last windows of a short library keep all workers busy
+SHARD_WINDOWS = 32
 NOT_FINITE_REASON = "the model's value is not a finite number"
 
 
