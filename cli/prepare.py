@@ -65,8 +65,7 @@ def prepare(
     mora-lite prepare enamine.smi.gz -o enamine.parquet
     mora-lite prepare 'zinc/*.sdf.zst' --name-column zinc_id -o zinc.parquet
     """
-    from ..campaign import default_workers
-    from ..pool import WorkerPool
+    from ..pool import WorkerPool, default_workers
     from ..prepared import from_arrow
     from ..prepared_files import PreparedWriter, prepare_library
     from ..screening import from_stream, make_preparer

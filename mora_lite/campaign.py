@@ -27,8 +27,8 @@ from .expression import CONDITION, NUMBER, Expression, parse_expression
 from .library import STDIO
 from .molecules import OK
 from .pack import Pack, open_pack
-from .pool import WorkerPool
-from .predictions import Summary as Counts
+from .pool import WorkerPool, default_workers
+from .predictions import Counts
 from .prepared_files import PreparedLibrary, is_prepared
 from .ranking import rank
 from .report import Summary, write_report
@@ -49,8 +49,6 @@ from .screening import (
 )
 from .sources import Library, digest_file, expand_paths, open_library
 from .tasks import Task, choose_tasks
-
-WORKER_BYTES = 700 << 20  # of one process with its model; measured, docs/screen.md
 
 
 class Ranking(NamedTuple):
@@ -205,12 +203,13 @@ class Campaign:
         )
 
     def _facts(self, run: RunDirectory, progress: Progress) -> dict[str, str]:
-        versions = (("mora-lite", __version__), ("torch", torch.__version__), ("rdkit", metadata.version("rdkit")))
+        settings = run.settings
+        versions = (f"{name.replace('_', '-')} {settings[name]}" for name in ("mora_lite", "torch", "rdkit"))
         facts = {
-            "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {run.settings['dtype']})",
-            "Library": _named([entry["file"] for entry in run.settings["inputs"]]),
+            "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {settings['dtype']})",
+            "Library": _named([entry["file"] for entry in settings["inputs"]]),
             "Machine": ", ".join([*sorted({processor_name(device) for device in self.devices}), platform.system()]),
-            "Versions": ", ".join(f"{name} {version}" for name, version in versions),
+            "Versions": ", ".join(versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Command": shlex.join(["mora-lite", *sys.argv[1:]]),
         }
@@ -245,14 +244,6 @@ def choose_devices(names: str) -> tuple[torch.device, ...]:
     if not devices or len({device.type for device in devices}) > 1:
         raise InputError(f"--device: got {names!r}, expected one device, or several CUDA devices like cuda:0,cuda:1")
     return devices
-
-
-def default_workers() -> int:
-    """A process for each processor core that this one may use, if memory suffices."""
-    import psutil
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(psutil.virtual_memory().available * 0.8 / WORKER_BYTES)))
 
 
 def summary_lines(where: str, counts: Counts, progress: Progress) -> list[str]:

@@ -59,9 +59,7 @@ class SortedBatch:
 
 
 class CpuEncoder:
-    """`SortedBatch` -> float32 atom states `[V, width]`, of which those of added atoms mean nothing, and molecule
-    tokens of `dtype` `[B, width]`. The residual streams are in float32, messages and products in `dtype`.
-    """
+    """The residual streams are in float32, messages and products in `dtype`. Tokens of added atoms mean nothing."""
 
     def __init__(self, encoder: GraphEncoder, dtype: torch.dtype):
         self.dtype, self.width = dtype, encoder.width

@@ -10,6 +10,7 @@ Processes are spawned, not forked, so nothing depends on what threads the parent
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 import traceback
@@ -22,6 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .errors import DeviceError, MoraLiteError, words_of
 
+WORKER_BYTES = 700 << 20  # of one process with its model; measured, docs/screen.md
 TIMEOUT, CRASHED = "timeout", "crashed"
 MOST_MARKED = 1000  # items of one job; each costs the start of a process or two
 _POLL_SECONDS = 0.2
@@ -246,3 +248,11 @@ def _work_until_error(
         return "error", DeviceError(words)
     except Exception:
         return "bug", traceback.format_exc()
+
+
+def default_workers() -> int:
+    """A process for each processor core that this one may use, if memory suffices."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(psutil.virtual_memory().available * 0.8 / WORKER_BYTES)))

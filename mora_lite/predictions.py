@@ -20,6 +20,7 @@ from .molecules import OK
 
 MALFORMED = "malformed"  # the record has too many cells
 NOT_FINITE = "not_finite"  # the model's value is infinite or not a number
+NOT_FINITE_REASON = "the model's value is not a finite number"
 CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them into batches
 
 
@@ -47,7 +48,7 @@ class Model(Protocol):
 
 
 @dataclass
-class Summary:
+class Counts:
     """counts: rows by status.
 
     first: by status, the first row (counted from 1, header not counted) and its error.
@@ -55,7 +56,6 @@ class Summary:
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
-    seconds: float = 0.0
 
     @property
     def n_rows(self) -> int:
@@ -64,18 +64,6 @@ class Summary:
     @property
     def n_ok(self) -> int:
         return self.counts[OK]
-
-    @property
-    def mol_per_s(self) -> float:
-        return self.n_rows / self.seconds if self.seconds > 0 else 0.0
-
-    def lines(self, where: str, load_seconds: float) -> list[str]:
-        """The summary for people: one line, and one more for each reason of failure."""
-        return [
-            f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, "
-            f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load",
-            *self.failures(),
-        ]
 
     def count(self, status: Sequence[str], error: Sequence[str]) -> None:
         """Add rows that follow those counted before."""
@@ -94,6 +82,25 @@ class Summary:
                 row, reason = self.first[status]
                 lines.append(f"  {n:>{width},} {status}; the first is row {row:,}: {reason}")
         return lines
+
+
+@dataclass
+class Summary(Counts):
+    """seconds: that the rows took."""
+
+    seconds: float = 0.0
+
+    @property
+    def mol_per_s(self) -> float:
+        return self.n_rows / self.seconds if self.seconds > 0 else 0.0
+
+    def lines(self, where: str, load_seconds: float) -> list[str]:
+        """The summary for people: one line, and one more for each reason of failure."""
+        return [
+            f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, "
+            f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load",
+            *self.failures(),
+        ]
 
 
 def output_columns(columns: Sequence[str], model: Model) -> list[str]:
@@ -143,7 +150,7 @@ def _records(rows: Sequence[Row], scores: Scores, model: Model, summary: Summary
         if row.fault:
             status, error = MALFORMED, row.fault
         elif status == OK and not finite[i]:
-            status, error = NOT_FINITE, "the model's value is not a finite number"
+            status, error = NOT_FINITE, NOT_FINITE_REASON
         summary.counts[status] += 1
         if status != OK:
             summary.first.setdefault(status, (first_row + i, error))

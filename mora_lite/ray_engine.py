@@ -213,7 +213,7 @@ def _entries(
     work: ShardWork, todo: list[int], n_devices: int, workers: int | None, address: str | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each shard and its entry, as they are finished."""
-    from .campaign import default_workers
+    from .pool import default_workers
 
     gpu = work.device == "cuda"
     n_local = n_devices if gpu else workers or default_workers()

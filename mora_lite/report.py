@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
 from .drawing import draw
-from .errors import OutputError
 from .molecules import OK
+from .run_directory import replacing
 from .summary import Summary, summarise
 from .tasks import Task
 
@@ -54,17 +53,8 @@ def write_report(
 ) -> None:
     """Write the page of `report_html` to `path`, whole or not at all. Raises `OutputError` when that is impossible."""
     page = report_html(facts=facts, tasks=tasks, summary=summary, hits=hits, hits_title=hits_title)
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(page.encode("utf-8", "replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with -o") from None
+    with replacing(Path(path)) as file:
+        file.write(page.encode("utf-8", "replace"))
 
 
 def report_html(

@@ -25,7 +25,7 @@ from pyarrow import csv, parquet
 
 from .errors import InputError, OutputError, words_of
 from .molecules import OK, parse_entry
-from .predictions import NOT_FINITE
+from .predictions import NOT_FINITE, NOT_FINITE_REASON
 from .prepared import Prepared, from_arrow, from_texts, prepare, to_arrow
 from .run_directory import RunDirectory, replacing
 from .sources import Window, digest_file
@@ -39,7 +39,6 @@ Job = Window | bytes
 
 WINDOW_ROWS = 2048  # small enough that the last windows of a short library keep all workers busy
 SHARD_WINDOWS = 32
-NOT_FINITE_REASON = "the model's value is not a finite number"
 
 
 @dataclass(frozen=True)

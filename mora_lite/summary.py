@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .molecules import OK
+from .predictions import Counts
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -57,31 +58,22 @@ class Histogram:
         return int(self.counts[place:].sum()) / self.n if self.n else float("nan")
 
 
-class Summary:
+class Summary(Counts):
     """Filled by `add`.
 
-    counts: rows by status. first: by status, the lowest `row` and its error. scores: task's name -> histogram of the
+    first: by status, the lowest `row` and its error. scores: task's name -> histogram of the
     rows that are `ok`. similarity: theirs to the nearest training molecule. n_inside: how many are in the domain of
     any task. n_inside_task: task's name -> how many are in its domain. is_calibrated: whether the shards tell.
     """
 
     def __init__(self, tasks: Sequence[Task]):
+        super().__init__()
         self.tasks = tuple(tasks)
-        self.counts: Counter[str] = Counter()
-        self.first: dict[str, tuple[int, str]] = {}
         self.scores = {task.name: _histogram(task) for task in tasks}
         self.similarity = Histogram(0, 1, SHARE_BINS)
         self.n_inside = 0
         self.n_inside_task = Counter({task.name: 0 for task in tasks})
         self.is_calibrated = False
-
-    @property
-    def n_rows(self) -> int:
-        return sum(self.counts.values())
-
-    @property
-    def n_ok(self) -> int:
-        return self.counts[OK]
 
     @property
     def n_failed(self) -> int:
