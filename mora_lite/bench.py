@@ -81,7 +81,7 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
     fingerprints(mols)
     seconds["fingerprints"] = time.perf_counter() - begun if model.trust is not None else 0.0
     seconds["similarity"] = max(0.0, seconds.get("similarity", 0.0) - seconds["fingerprints"])
-    size = CPU_BATCH_SIZE if model.cpu_scorer is not None else batch_size or BATCH_SIZE[model.device.type]
+    size = CPU_BATCH_SIZE if model.short_scorer is not None else batch_size or BATCH_SIZE[model.device.type]
     flops, weights = count_operations(model, graphs, min(size, COUNTED)), weight_bytes(model)
     on_gpu = model.device.type == "cuda"
     rate, bandwidth = product_rate(model), copy_rate(model) if on_gpu else 0.0
@@ -105,8 +105,8 @@ def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str,
     def counted(stage: str) -> FlopCounterMode:
         return counters.setdefault(stage, FlopCounterMode(display=False, custom_mapping=packed))
 
-    if model.cpu_scorer is not None:
-        model.cpu_scorer(batch, counted)
+    if model.short_scorer is not None:
+        model.short_scorer(batch, counted)
     else:
         tensors = batch.batch().to(model.device)
         # With gradients, though none are wanted: the counter hangs itself on the modules' gradient functions.

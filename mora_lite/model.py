@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .conformal import Intervals, Platt, check_confidence
-from .cpu_scorer import CpuScorer, can_run
+from .short_scorer import ShortScorer, can_run
 from .device import available_bytes, choose_device, choose_dtype, keep_freed_memory
 from .domain import Domain, fingerprints
 from .errors import DeviceError
@@ -23,6 +23,7 @@ from .graph import GraphBatch, Graphs, concatenate, featurize
 from .molecules import OK, parse_smiles
 from .pack import Pack, open_pack
 from .quant.linear import choose_mode
+from .replay import Replay
 from .scorer import Scorer
 from .tasks import Task, choose_tasks
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
-# Of `CpuScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
+# Of `ShortScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
 # row has the same bits whatever the other rows are, in bfloat16 too.
 CPU_BATCH_SIZE = 64
 # Batches are filled up with one-atom molecules to a multiple of this. Matrix libraries choose another order of adding
@@ -138,11 +139,13 @@ class Model:
         tasks: tuple[Task, ...],
         dtype: torch.dtype,
         trust: Trust | None = None,
-        cpu_scorer: CpuScorer | None = None,
+        short_scorer: ShortScorer | None = None,
     ):
         self.pack = pack
         self.scorer = scorer
-        self.cpu_scorer = cpu_scorer
+        self.short_scorer = short_scorer
+        on_gpu = short_scorer is not None and scorer.c.device.type == "cuda"
+        self.replay = Replay(short_scorer, scorer.c.device) if short_scorer is not None and on_gpu else None
         self.tasks = tasks
         self.dtype = dtype
         self.trust = trust
@@ -163,9 +166,9 @@ class Model:
         """Values, intervals, statuses and errors of SMILES, in order.
 
         On a CPU the bits of a row do not depend on the other rows or the batch size; of types other than float32 that
-        holds where `cpu_scorer` is used, else nearly.
+        holds where `short_scorer` is used, else nearly.
 
-        batch_size: molecules at a time; halved, and kept so, when memory does not suffice. `cpu_scorer` has its own.
+        batch_size: molecules at a time; halved, and kept so, when memory does not suffice. `short_scorer` has its own.
         """
         with self._timed("parse"):
             parsed = [parse_smiles(text) for text in smiles]
@@ -231,10 +234,10 @@ class Model:
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready."""
         size = min(batch_size or BATCH_SIZE[self.device.type], self._fits)
-        if self.cpu_scorer is not None:
+        if self.short_scorer is not None and self.replay is None:
             size = min(CPU_BATCH_SIZE, self._fits)
         z_scores = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
-        # Molecules of one size beside each other: `CpuScorer` pads to the largest, and no batch is much larger than
+        # Molecules of one size beside each other: `ShortScorer` pads to the largest, and no batch is much larger than
         # the others.
         order = np.argsort(graphs.n_atoms, kind="stable")
         start = 0
@@ -265,10 +268,13 @@ class Model:
     def _score_batch(self, graphs: Graphs) -> np.ndarray:
         """z-scores float32 `[B, P]`."""
         n = len(graphs)
-        if self.cpu_scorer is not None:
+        if self.replay is not None:
+            with self._timed("device"):
+                return self.replay(graphs)
+        if self.short_scorer is not None:
             missing = max(0, CPU_BATCH_SIZE - n)
             filled = concatenate([self._fillers(missing), graphs]) if missing else graphs
-            return self.cpu_scorer(filled, self._timed)[missing:].numpy()
+            return self.short_scorer(filled, self._timed)[missing:].numpy()
         with self._timed("graphs"):
             missing = -n % FILL if n >= FILL or self._needs_fill() else 0
             filled = concatenate([graphs, self._fillers(missing)]) if missing else graphs
@@ -345,8 +351,8 @@ def load(
 ) -> Model:
     """Load a pack by name or path, for prediction. No network is used.
 
-    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. With `auto` a CPU computes
-    by the short way (`cpu_scorer.py`), else by the plain one (`scorer.py`).
+    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. With `auto` it computes by
+    the short way (`short_scorer.py`), else by the plain one (`scorer.py`).
     tasks: names, None for all.
     memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
     each use. confidence: of the intervals, between 0 and 1. Raises `PackError` or `DeviceError`, each with what to do.
@@ -369,5 +375,5 @@ def load(
         thresholds = np.array(held.thresholds, dtype=np.float32)
         trust = Trust(held.parts, thresholds, domain.select(chosen), confidence)
     scorer = scorer.to(where)
-    short = CpuScorer(scorer, number_type) if dtype == "auto" and where.type == "cpu" and can_run(scorer) else None
+    short = ShortScorer(scorer, number_type) if dtype == "auto" and can_run(scorer) else None
     return Model(opened, scorer, tuple(opened.tasks[i] for i in chosen), number_type, trust, short)

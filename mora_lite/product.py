@@ -1,6 +1,6 @@
-"""Matrix products with frozen weights on a CPU, and sums over rows that lie one after the other.
+"""Matrix products with frozen weights, and sums over rows that lie one after the other.
 
-In bfloat16 the weight is brought into the order that the processor's matrix instructions read, once, and the activation
+On a CPU in bfloat16 the weight is brought into the order that the processor's matrix instructions read, once, and the activation
 is applied while the result is still in registers: oneDNN through the operators that torch's own compiler emits. Where
 torch lacks them, and in float32, the plain operators do the same.
 """
@@ -23,7 +23,7 @@ class Product:
         self.act, self.width = act, weight.shape[0]
         self.weight = weight.detach().to(dtype).contiguous()
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.packed = dtype == torch.bfloat16 and has_packed_products()
+        self.packed = self.weight.device.type == "cpu" and dtype == torch.bfloat16 and has_packed_products()
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 
@@ -69,20 +69,22 @@ def relu_(x: Tensor) -> Tensor:
 
 
 def segment_sum(rows: Tensor, ends: Tensor) -> Tensor:
-    """Sums over runs of rows: x.dtype `[S, C]` of `[N, C]`; ends: int64 `[S+1]`, from 0, where each run starts.
+    """Sums over runs of rows: x.dtype `[S, C]` of `[N, C]`; ends: int `[S+1]`, from 0, where each run starts.
 
     Rows after `ends[-1]` take no part. Added in float32 for either type, in the rows' order.
     Semantics: out[s] = rows[ends[s] : ends[s + 1]].sum(0)
     """
-    return F.embedding_bag(iota(len(rows)), rows, ends, mode="sum", include_last_offset=True)
+    return F.embedding_bag(iota(len(rows), ends), rows, ends, mode="sum", include_last_offset=True)
 
 
 _iota = torch.arange(0)
 
 
-def iota(n: int) -> Tensor:
-    """int64 0 .. n-1, a view of one array that is kept."""
+def iota(n: int, like: Tensor) -> Tensor:
+    """0 .. n-1 of the type and on the device of `like`; on a CPU, for int64, a view of one array that is kept."""
     global _iota  # noqa: PLW0603
+    if like.device.type != "cpu" or like.dtype != torch.int64:
+        return torch.arange(n, dtype=like.dtype, device=like.device)
     if len(_iota) < n:
         _iota = torch.arange(2 * n)
     return _iota[:n]

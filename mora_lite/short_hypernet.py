@@ -1,7 +1,7 @@
-"""The hypernetwork for prediction on a CPU: `hypernet.Hypernet` up to its head, on molecules of about one size.
+"""The hypernetwork for prediction: `hypernet.Hypernet` up to its head, on molecules of about one size.
 
 Molecules of a batch are of about one size, so padding their tokens to the largest costs little, and attention becomes
-small dense products. The head is left to `cpu_upper`, which needs some of its products only in another form.
+small dense products. The head is left to `short_upper`, which needs some of its products only in another form.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .cpu_encoder import Norm, SortedBatch
-from .cpu_product import Product, iota
+from .short_encoder import Norm, SortedBatch
+from .product import Product, iota
 from .hypernet import Hypernet, HypernetBlock
 
 TOKENS = 8  # padded lengths are multiples of this, so that few sizes occur
 
 
-class CpuHypernet:
+class ShortHypernet:
     """Tokens of a batch -> `[B, K, H]` of `dtype`, what `Hypernet.head` would be applied to."""
 
     def __init__(self, hypernet: Hypernet, dtype: torch.dtype):
@@ -28,23 +28,22 @@ class CpuHypernet:
 
     def __call__(self, atoms: Tensor, molecules: Tensor, batch: SortedBatch) -> Tensor:
         """atoms: `[V, width]`, molecules: `[B, width]`, the encoder's, of `dtype`."""
-        tokens, padding = _padded(atoms, molecules, batch.atom_ends)
+        tokens, padding = _padded(atoms, molecules, batch.atom_ends, batch.longest)
         x = self.queries + self.molecule(molecules).unsqueeze(1)
         for block in self.blocks:
             x = block(x, tokens, padding)
         return self.norm(x)
 
 
-def _padded(atoms: Tensor, molecules: Tensor, atom_ends: Tensor) -> tuple[Tensor, Tensor]:
+def _padded(atoms: Tensor, molecules: Tensor, atom_ends: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     """Each molecule's atoms, then its own token, then padding: `[B, T, width]`; and float32 `[B, 1, 1, T]`, 0 at
     tokens and -inf at padding.
     """
     counts = atom_ends.diff()
-    longest = -(-(int(counts.max()) + 1) // TOKENS) * TOKENS
-    place = iota(longest)
+    place = iota(-(-(longest + 1) // TOKENS) * TOKENS, counts)
     index = torch.minimum(atom_ends[:-1, None] + place, atom_ends[1:, None])  # padding repeats something finite
-    index.scatter_(1, counts[:, None], len(atoms) + iota(len(counts))[:, None])
-    padding = torch.zeros(index.shape).masked_fill_(place > counts[:, None], float("-inf"))
+    index.scatter_(1, counts[:, None].long(), len(atoms) + iota(len(counts), counts)[:, None])
+    padding = torch.zeros(index.shape, device=index.device).masked_fill_(place > counts[:, None], float("-inf"))
     # An index one past the last atom stands in the padding only, where the molecules' tokens follow.
     return torch.cat([atoms, molecules])[index], padding[:, None, None]
 

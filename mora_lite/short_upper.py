@@ -1,4 +1,4 @@
-"""The upper layers for prediction on a CPU: `upper.UpperLayers.score` and the read-out with fewer operations.
+"""The upper layers for prediction: `upper.UpperLayers.score` and the read-out with fewer operations.
 
 What differs between molecules enters layer L-K as `u @ C`, of rank R, beside a constant of the prompt:
 `x[b] = e[b] @ X` with `e = [1, u]` and `X = [base; C]`. Everything that is linear in x before the next feed-forward
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .cpu_product import Product
+from .product import Product
 from .decoder import DecoderLayer, DecoderSizes
 from .hypernet import Hypernet
 from .scorer import Scorer
@@ -30,7 +30,7 @@ def covers(upper: UpperLayers) -> bool:
     )
 
 
-class CpuUpper:
+class ShortUpper:
     """Normalised hypernetwork states `[B, K, H]` of `dtype` -> what the language model adds, float32 `[B, P]`."""
 
     def __init__(self, scorer: Scorer, dtype: torch.dtype):

@@ -1,4 +1,4 @@
-"""The graph encoder for prediction on a CPU: `encoder.GraphEncoder` with fewer and shorter passes over memory.
+"""The graph encoder for prediction: `encoder.GraphEncoder` with fewer and shorter passes over memory.
 
 Bonds are sorted by the atom they lead to, so that sums over them are sums over runs. A message is looked up and added
 in one pass, from a table that holds the atoms' states and, after them, the states of the bond codes.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .cpu_product import Product, relu_, segment_sum
+from .product import Product, relu_, segment_sum
 from .encoder import POOL_SCALE, EncoderLayer, GraphEncoder
 from .graph import Graphs
 
@@ -24,8 +24,9 @@ ROWS = 128  # sizes are rounded up to this: oneDNN compiles a product for every 
 class SortedBatch:
     """A batch with its bonds in the order of their targets, and atoms rounded up by some that belong to nobody.
 
-    atoms: int64 `[V, 10]`, codes. messages: int64 `[E, 2]`: the source atom, and `V` + the bond's code. bond_ends:
-    int64 `[V+1]`, where the bonds to each atom start. graph: int64 `[V]`, 0 for the added. atom_ends: int64 `[B+1]`.
+    All int64, or all int32. atoms: `[V, 10]`, codes. messages: `[E, 2]`: the source atom, and `V` + the bond's code.
+    bond_ends: `[V+1]`, where the bonds to each atom start. graph: `[V]`, of the added some number below `B`. atom_ends:
+    `[B+1]`. longest: atoms of the largest molecule, or more.
     """
 
     atoms: Tensor
@@ -33,6 +34,7 @@ class SortedBatch:
     bond_ends: Tensor
     graph: Tensor
     atom_ends: Tensor
+    longest: int
 
     @classmethod
     def of(cls, graphs: Graphs) -> SortedBatch:
@@ -52,13 +54,13 @@ class SortedBatch:
         graph = np.zeros(rounded, np.int64)
         graph[:n] = np.repeat(np.arange(len(graphs)), n_atoms)
         arrays = (atoms, messages, bond_ends, graph, np.ascontiguousarray(graphs.atom_ptr))
-        return cls(*(torch.from_numpy(a) for a in arrays))
+        return cls(*(torch.from_numpy(a) for a in arrays), longest=int(n_atoms.max()))
 
     def __len__(self) -> int:
         return len(self.atom_ends) - 1
 
 
-class CpuEncoder:
+class ShortEncoder:
     """The residual streams are in float32, messages and products in `dtype`. Tokens of added atoms mean nothing."""
 
     def __init__(self, encoder: GraphEncoder, dtype: torch.dtype):

@@ -10,10 +10,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite import load
-from mora_lite.cpu_encoder import CpuEncoder, SortedBatch
-from mora_lite.cpu_hypernet import CpuHypernet
-from mora_lite.cpu_product import Product, has_packed_products, relu_, segment_sum
-from mora_lite.cpu_scorer import CpuScorer, can_run
+from mora_lite.short_encoder import ShortEncoder, SortedBatch
+from mora_lite.short_hypernet import ShortHypernet
+from mora_lite.product import Product, has_packed_products, relu_, segment_sum
+from mora_lite.short_scorer import ShortScorer, can_run
 from mora_lite.decoder import Decoder
 from mora_lite.graph import featurize
 from mora_lite.molecules import parse_smiles
@@ -35,9 +35,9 @@ def test_scores_equal_the_plain_scorers(make_scorer, graphs, direct: bool) -> No
     scorer = make_scorer(c=1.0, direct=direct)
     plain = scorer(graphs.batch())
     assert plain.std(0).min() > 0.1, "the molecules must differ"
-    exact = (CpuScorer(scorer, torch.float32)(graphs) - plain).abs().max() / plain.std()
+    exact = (ShortScorer(scorer, torch.float32)(graphs) - plain).abs().max() / plain.std()
     assert exact <= SCORE[torch.float32]
-    near = (CpuScorer(scorer, torch.bfloat16)(graphs) - plain).abs().mean() / plain.std()
+    near = (ShortScorer(scorer, torch.bfloat16)(graphs) - plain).abs().mean() / plain.std()
     assert near <= SCORE[torch.bfloat16]
 
 
@@ -47,7 +47,7 @@ def test_scores_equal_the_plain_scorers(make_scorer, graphs, direct: bool) -> No
 def test_any_number_of_adapted_layers_and_any_positions(graphs, kind: str, adapted_layers: int) -> None:
     scorer = make_llama_scorer(kind, adapted_layers)
     plain = scorer(graphs.batch())
-    torch.testing.assert_close(CpuScorer(scorer, torch.float32)(graphs), plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ShortScorer(scorer, torch.float32)(graphs), plain, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -58,9 +58,9 @@ def test_layers_that_it_does_not_cover_are_left_to_the_plain_scorer() -> None:
 
 
 def test_four_bits_at_each_call_is_left_to_the_plain_scorer(pack_path) -> None:
-    assert load(pack_path, device="cpu").cpu_scorer is not None
-    assert load(pack_path, device="cpu", memory_budget=0).cpu_scorer is None
-    assert load(pack_path, device="cpu", dtype="float32").cpu_scorer is None, "exact work takes the plain way"
+    assert load(pack_path, device="cpu").short_scorer is not None
+    assert load(pack_path, device="cpu", memory_budget=0).short_scorer is None
+    assert load(pack_path, device="cpu", dtype="float32").short_scorer is None, "exact work takes the plain way"
 
 
 def test_a_model_answers_alike_by_both_ways(pack_path, molecules) -> None:
@@ -87,18 +87,18 @@ def test_a_row_has_the_same_bits_whatever_the_others_are(pack_path, molecules) -
 def test_encoder_and_hypernetwork_equal_theirs(make_scorer, graphs) -> None:
     scorer = make_scorer(c=1.0)
     tokens, batch = scorer.encode(graphs.batch()), SortedBatch.of(graphs)
-    atoms, molecules = CpuEncoder(scorer.encoder, torch.float32)(batch)
+    atoms, molecules = ShortEncoder(scorer.encoder, torch.float32)(batch)
     n_atoms = len(graphs.atoms)
     torch.testing.assert_close(atoms[:n_atoms], tokens.values[:n_atoms], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(molecules, tokens.molecules, rtol=1e-4, atol=1e-5)
-    states = CpuHypernet(scorer.hypernet, torch.float32)(atoms, molecules, batch)
+    states = ShortHypernet(scorer.hypernet, torch.float32)(atoms, molecules, batch)
     a = scorer.hypernet.head(states).unflatten(-1, (scorer.hypernet.model_width, scorer.hypernet.rank))
     torch.testing.assert_close(a, scorer.hypernet(tokens), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_the_order_of_molecules_does_not_matter(make_scorer, graphs) -> None:
-    short = CpuScorer(make_scorer(c=1.0), torch.float32)
+    short = ShortScorer(make_scorer(c=1.0), torch.float32)
     order = np.random.default_rng(0).permutation(len(graphs))
     torch.testing.assert_close(short(graphs.select(order)), short(graphs)[order], rtol=1e-4, atol=1e-4)
 
@@ -132,7 +132,7 @@ def test_products(dtype: torch.dtype, act: str) -> None:
 
 
 def test_without_onednn_the_plain_operators_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mora_lite.cpu_product.has_packed_products", lambda: False)
+    monkeypatch.setattr("mora_lite.product.has_packed_products", lambda: False)
     product = Product(torch.eye(8), None, torch.bfloat16, "relu")
     assert not product.packed
     assert torch.equal(product(torch.tensor([[-1.0, 2.0] * 4]).bfloat16()).float(), torch.tensor([[0.0, 2.0] * 4]))

@@ -1,4 +1,4 @@
-"""`Scorer.forward` for prediction on a CPU: the same numbers with a fraction of the operations.
+"""`Scorer.forward` for prediction: the same numbers with a fraction of the operations.
 
 The plain reference is `scorer.Scorer`; tests prove the two equal in float32, and near in bfloat16.
 """
@@ -11,16 +11,16 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from .cpu_encoder import CpuEncoder, SortedBatch
-from .cpu_hypernet import CpuHypernet
-from .cpu_product import Product
-from .cpu_upper import CpuUpper, covers
+from .short_encoder import ShortEncoder, SortedBatch
+from .short_hypernet import ShortHypernet
+from .product import Product
+from .short_upper import ShortUpper, covers
 from .graph import Graphs
 from .scorer import Scorer
 
 
 def can_run(scorer: Scorer) -> bool:
-    """Whether `CpuScorer` covers this scorer: dequantised upper layers without biases or norms of queries and keys."""
+    """Whether `ShortScorer` covers this scorer: dequantised upper layers without biases or norms of queries and keys."""
     return covers(scorer.upper)
 
 
@@ -28,14 +28,14 @@ def _untimed(stage: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-class CpuScorer:
+class ShortScorer:
     """Frozen: later changes of the scorer's weights are not seen."""
 
     def __init__(self, scorer: Scorer, dtype: torch.dtype):
         with torch.no_grad():
-            self.encoder = CpuEncoder(scorer.encoder, dtype)
-            self.hypernet = CpuHypernet(scorer.hypernet, dtype)
-            self.upper = CpuUpper(scorer, dtype)
+            self.encoder = ShortEncoder(scorer.encoder, dtype)
+            self.hypernet = ShortHypernet(scorer.hypernet, dtype)
+            self.upper = ShortUpper(scorer, dtype)
             self.direct: tuple[Product, Product] | None = None
             if scorer.direct is not None:
                 first = Product.of(scorer.direct.hidden, dtype, "gelu")
@@ -49,6 +49,10 @@ class CpuScorer:
         """
         with timed("graphs"):
             batch = SortedBatch.of(graphs)
+        return self.run(batch, timed)
+
+    def run(self, batch: SortedBatch, timed: Callable[[str], AbstractContextManager[None]] = _untimed) -> Tensor:
+        """The same of a batch that is ready, on the scorer's device."""
         with timed("encoder"):
             atoms, molecules = self.encoder(batch)
         with timed("hypernetwork"):
