@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LARGEST_B = 4.0
 FEWEST_FOR_B = 30  # with fewer molecules every molecule is taken to be equally difficult
@@ -165,6 +167,8 @@ class Calibration:
     def tensors(self) -> dict[str, Tensor]:
         """For safetensors: `I.scores` float32 and `I.b` float64, or `I.platt` float64 `[2]` (slope, intercept), for the
         task at position I; `thresholds` float64 `[P]`."""
+        import torch
+
         tensors = {"thresholds": torch.tensor(self.thresholds, dtype=torch.float64)}
         for i, part in enumerate(self.parts):
             if isinstance(part, Platt):
@@ -175,14 +179,14 @@ class Calibration:
         return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], n_tasks: int) -> Calibration:
-        """The inverse of `tensors`. Raises `KeyError` when a tensor is missing."""
+    def from_tensors(cls, tensors: Mapping[str, Any], n_tasks: int) -> Calibration:
+        """The inverse of `tensors`, of tensors or NumPy arrays. Raises `KeyError` when a tensor is missing."""
         parts: list[Intervals | Platt] = []
         for i in range(n_tasks):
             if f"{i}.platt" in tensors:
                 parts.append(Platt(*tensors[f"{i}.platt"].tolist()))
             else:
-                parts.append(Intervals(float(tensors[f"{i}.b"]), tensors[f"{i}.scores"].numpy()))
+                parts.append(Intervals(float(tensors[f"{i}.b"]), np.asarray(tensors[f"{i}.scores"])))
         return cls(parts, tensors["thresholds"].tolist())
 
     def select(self, tasks: Sequence[int]) -> Calibration:

@@ -12,15 +12,15 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
-from torch import Tensor
 
-from .device import autocast_dtype
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 RADIUS = 2
 N_BITS = 1024
@@ -115,7 +115,7 @@ class Domain:
             for task in range(nearest.shape[1]):
                 has = np.flatnonzero(self.patterns[:, task])
                 if len(has):
-                    nearest[start : start + QUERY_ROWS, task] = by_pattern[torch.from_numpy(has)].amax(0).numpy()
+                    nearest[start : start + QUERY_ROWS, task] = by_pattern[has].max(0)
         return nearest
 
     def select(self, tasks: Sequence[int]) -> Domain:
@@ -130,6 +130,8 @@ class Domain:
         for 255 and more to come. counts: uint16 `[N]`, set bits of each row. patterns: uint8 `[M, P]`. sizes: int32
         `[M]`.
         """
+        import torch
+
         row, position = np.nonzero(np.unpackbits(self.packed, axis=1))
         gap = np.diff(position, prepend=0)
         first = np.flatnonzero(np.diff(row, prepend=-1))
@@ -145,18 +147,23 @@ class Domain:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Domain:
-        """The inverse of `tensors`."""
-        counts, gaps = tensors["counts"].numpy().astype(np.int64), tensors["gaps"].numpy()
+    def from_tensors(cls, tensors: Mapping[str, Any]) -> Domain:
+        """The inverse of `tensors`, of tensors or NumPy arrays."""
+        counts, gaps = np.asarray(tensors["counts"]).astype(np.int64), np.asarray(tensors["gaps"])
         run = np.cumsum(gaps, dtype=np.int64)[gaps < 255]  # positions, of all rows one after the other
         before = np.concatenate([[0], run])[np.cumsum(counts) - counts]  # where each row begins
         bits = np.zeros((len(counts), N_BITS), np.uint8)
         bits[np.repeat(np.arange(len(counts)), counts), run - np.repeat(before, counts)] = 1
-        patterns, sizes = tensors["patterns"].numpy().astype(np.bool_), tensors["sizes"].numpy().astype(np.int64)
+        patterns = np.asarray(tensors["patterns"]).astype(np.bool_)
+        sizes = np.asarray(tensors["sizes"]).astype(np.int64)
         return cls(np.packbits(bits, axis=1), patterns, sizes)
 
-    def _nearest(self, packed: np.ndarray, device: torch.device) -> Tensor:
-        """Similarity to the nearest molecule of each pattern: float32 `[M, B]`, on the CPU."""
+    def _nearest(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
+        """Similarity to the nearest molecule of each pattern: float32 `[M, B]`."""
+        import torch
+
+        from .device import autocast_dtype
+
         dtype = autocast_dtype(device)
         query = _unpack(packed, device, dtype)
         query_counts = torch.from_numpy(_counts(packed).astype(np.float32)).to(device)
@@ -180,7 +187,7 @@ class Domain:
             tanimoto /= union.clamp_(min=1)  # without bits there is no union, and 0 / 1 is the answer wanted
             for pattern, start, stop in chunk.segments:
                 torch.maximum(nearest[pattern], tanimoto[start:stop].amax(0), out=nearest[pattern])
-        return nearest.cpu()
+        return nearest.cpu().numpy()
 
     def _reference(self, rows: slice, device: torch.device, dtype: torch.dtype) -> Tensor:
         """These rows as a 0/1 matrix; kept from call to call when all rows fit."""
@@ -235,4 +242,6 @@ def _counts(packed: np.ndarray) -> np.ndarray:
 
 def _unpack(packed: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
     """As a 0/1 matrix `[N, 1024]`."""
+    import torch
+
     return torch.from_numpy(np.unpackbits(packed, axis=1)).to(device).to(dtype)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from rdkit import Chem
+
+if TYPE_CHECKING:
+    import torch  # imported where tensors are made: featurising needs none
 
 Hybrid = Chem.HybridizationType
 Chiral = Chem.ChiralType
@@ -116,6 +118,8 @@ class Graphs:
 
     def batch(self, device: torch.device | str = "cpu") -> GraphBatch:
         """All molecules of this store as one batch of tensors on `device`."""
+        import torch
+
         n_bonds = np.diff(self.bond_ptr)
         first = np.repeat(self.atom_ptr[:-1], n_bonds)[:, None]
         ends = self.ends.astype(np.int64) + first
@@ -148,6 +152,8 @@ class GraphBatch:
 
         The added bonds are loops on the last atom, so no real atom receives anything from them.
         """
+        import torch
+
         more_atoms, more_bonds = n_atoms - len(self.atoms), n_bonds - len(self.bonds)
         assert min(more_atoms - 1, more_bonds) >= 0, "the batch is larger than the size to pad to"
         loops = self.source.new_full((more_bonds,), n_atoms - 1)

@@ -1,35 +1,28 @@
-"""The front door: load a pack, give it SMILES, get a table."""
+"""The front door: load a pack, give it SMILES, get a table. Here torch computes the values."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from .conformal import Intervals, Platt, check_confidence
-from .short_scorer import ShortScorer, can_run
 from .device import available_bytes, choose_device, choose_dtype, keep_freed_memory
-from .domain import Domain, fingerprints
 from .errors import DeviceError
 from .graph import GraphBatch, Graphs, concatenate, featurize
-from .molecules import OK, parse_smiles
+from .molecules import parse_smiles
 from .pack import Pack, open_pack
+from .predictor import Predictor
 from .quant.linear import choose_mode
 from .replay import Replay
 from .scorer import Scorer
+from .scores import Predictions, Scores, Trust
+from .short_scorer import ShortScorer, can_run
 from .tasks import Task, choose_tasks
 
-if TYPE_CHECKING:
-    import pandas
-    import pyarrow
+__all__ = ["Model", "Predictions", "Scores", "Trust", "is_out_of_memory", "load"]
 
 BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
 # Of `ShortScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
@@ -40,96 +33,12 @@ CPU_BATCH_SIZE = 64
 FILL = 256
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What was found for `B` molecules, in order; status, error: `B` texts.
-
-    values: float32 `[B, P]`: in each task's unit, or the probability of a yes. NaN where `status[i]` is not `ok`.
-    low, high: float32 `[B, P]`, the interval that holds the true value with the model's `confidence`; NaN for classes,
-    infinite when the pack was calibrated on too few molecules for that. nearest: float32 `[B, P]`, Tanimoto similarity
-    to the nearest molecule that the task was trained on. inside: bool `[B, P]`, whether that is near enough. All four
-    are None when the pack was not calibrated.
-    """
-
-    values: np.ndarray
-    status: list[str]
-    error: list[str]
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
-    nearest: np.ndarray | None = None
-    inside: np.ndarray | None = None
-
-    @property
-    def similarity(self) -> np.ndarray | None:
-        """float32 `[B]`: to the nearest training molecule of any task asked for."""
-        return None if self.nearest is None else self.nearest.max(axis=1)
-
-    @property
-    def in_domain(self) -> np.ndarray | None:
-        """bool `[B]`: whether the molecule is near enough for any task; `outside` names those it is not."""
-        return None if self.inside is None else np.any(self.inside, axis=1)
-
-    def columns(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-        """Name -> float32, bool or text `[B]`: what comes between the molecule and its status in every table."""
-        columns: dict[str, np.ndarray] = {}
-        for i, task in enumerate(tasks):
-            columns[task.column] = self.values[:, i]
-            if self.low is not None and self.high is not None and not task.is_class:
-                columns |= {f"{task.name}_lo": self.low[:, i], f"{task.name}_hi": self.high[:, i]}
-        if self.similarity is not None and self.inside is not None:
-            names = np.array([task.name for task in tasks], dtype=object)
-            found = zip(self.inside, self.status, strict=True)
-            outside = np.array([" ".join(names[~row]) if status == OK else "" for row, status in found], dtype=object)
-            columns |= {"similarity": self.similarity, "in_domain": np.any(self.inside, axis=1), "outside": outside}
-        return columns
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One row for each molecule given, in order: `smiles`, the columns of `Scores.columns`, `status`, `error`."""
-
-    smiles: list[str]
-    tasks: tuple[Task, ...]
-    scores: Scores
-
-    def __len__(self) -> int:
-        return len(self.smiles)
-
-    def columns(self) -> dict[str, Any]:
-        """Column name -> list or array."""
-        scores = self.scores
-        return {"smiles": self.smiles, **scores.columns(self.tasks), "status": scores.status, "error": scores.error}
-
-    def to_pandas(self) -> pandas.DataFrame:
-        import pandas
-
-        return pandas.DataFrame(self.columns())
-
-    def to_arrow(self) -> pyarrow.Table:
-        """Failed values are nulls, not NaN."""
-        import pyarrow
-
-        failed = np.array([status != OK for status in self.scores.status], dtype=bool)
-        arrays = {
-            name: pyarrow.array(column, mask=failed | (np.isnan(column) if column.dtype.kind == "f" else failed))
-            if isinstance(column, np.ndarray) and column.dtype != object
-            else pyarrow.array(column, pyarrow.string())
-            for name, column in self.columns().items()
-        }
-        return pyarrow.table(arrays)
-
-    def __repr__(self) -> str:
-        return repr(self.to_pandas())
-
-    def _repr_html_(self) -> str:
-        return self.to_pandas().to_html()
-
-
-class Model:
+class Model(Predictor):
     """A loaded pack. Made by `load`.
 
-    tasks: what it answers, in column order. confidence: of the intervals. seconds: time spent so far in each stage, by
-    name.
+    On a CPU the bits of a row do not depend on the other rows or the batch size; of types other than float32 that holds
+    where `short_scorer` is used, else nearly. A batch is halved, and kept so, when memory does not suffice. `short_scorer`
+    has its own size of batch.
     """
 
     def __init__(
@@ -141,95 +50,17 @@ class Model:
         trust: Trust | None = None,
         short_scorer: ShortScorer | None = None,
     ):
+        super().__init__(tasks, trust, scorer.c.device)
         self.pack = pack
         self.scorer = scorer
         self.short_scorer = short_scorer
         on_gpu = short_scorer is not None and scorer.c.device.type == "cuda"
         self.replay = Replay(short_scorer, scorer.c.device) if short_scorer is not None and on_gpu else None
-        self.tasks = tasks
         self.dtype = dtype
-        self.trust = trust
-        self.device = scorer.c.device
-        self.seconds: dict[str, float] = defaultdict(float)
         self._fits = sys.maxsize  # molecules at a time, once memory has run out
         self._mean = np.array([task.mean for task in tasks], dtype=np.float32)
         self._deviation = np.array([task.deviation for task in tasks], dtype=np.float32)
-        self._is_class = np.array([task.is_class for task in tasks], dtype=bool)
         self._filler = featurize([parse_smiles("C").mol])
-
-    def predict(self, smiles: str | Sequence[str], batch_size: int | None = None) -> Predictions:
-        """Score SMILES; a row that cannot be scored has NaN values, a status and an error, and stops nothing."""
-        rows = [smiles] if isinstance(smiles, str) else [_text(entry) for entry in smiles]
-        return Predictions(rows, self.tasks, self.score(rows, batch_size))
-
-    def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
-        """Values, intervals, statuses and errors of SMILES, in order.
-
-        On a CPU the bits of a row do not depend on the other rows or the batch size; of types other than float32 that
-        holds where `short_scorer` is used, else nearly.
-
-        batch_size: molecules at a time; halved, and kept so, when memory does not suffice. `short_scorer` has its own.
-        """
-        with self._timed("parse"):
-            parsed = [parse_smiles(text) for text in smiles]
-            good = [i for i, p in enumerate(parsed) if p.status == OK]
-            molecules = [parsed[i].mol for i in good]
-        status, error = [p.status for p in parsed], [p.reason for p in parsed]
-        values, bits = np.empty((0, len(self.tasks)), np.float32), None
-        if good:
-            with self._timed("graphs"):
-                graphs = featurize(molecules)
-            values = self.score_graphs(graphs, batch_size)
-        if self.trust is not None:
-            with self._timed("similarity"):
-                bits = fingerprints(molecules)
-        return self._spread(self.judge(values, bits, status, error), good)
-
-    def judge(
-        self,
-        values: np.ndarray,
-        bits: np.ndarray | None,
-        status: list[str] | None = None,
-        error: list[str] | None = None,
-    ) -> Scores:
-        """Values as of `score_graphs` with the pack's calibration: probabilities, intervals, domain.
-
-        bits: of `domain.fingerprints`, for the same molecules; None leaves intervals and domain out.
-        """
-        status, error = (
-            given if given is not None else [each] * len(values) for given, each in ((status, OK), (error, ""))
-        )
-        if self.trust is None or bits is None:
-            return Scores(self._probabilities(values), status, error)
-        with self._timed("similarity"):
-            nearest = self.trust.domain.similarity(bits, self.device)
-        low, high = self.trust.intervals(values, nearest)
-        inside = nearest >= self.trust.thresholds
-        return Scores(self._probabilities(values), status, error, low, high, nearest, inside)
-
-    def _probabilities(self, values: np.ndarray) -> np.ndarray:
-        """The same with the log-odds of classes as probabilities."""
-        values = values.copy()
-        for i in np.flatnonzero(self._is_class).tolist():
-            platt = self.trust.parts[i] if self.trust is not None else Platt(1.0, 0.0)
-            assert isinstance(platt, Platt)
-            values[:, i] = platt.probability(values[:, i])
-        return values
-
-    def _spread(self, found: Scores, good: list[int]) -> Scores:
-        """The scores of the readable molecules, at their places among all."""
-        shape = len(found.status), len(self.tasks)
-
-        def spread(part: np.ndarray | None) -> np.ndarray | None:
-            if part is None:
-                return None
-            whole = np.zeros(shape, bool) if part.dtype == bool else np.full(shape, np.nan, part.dtype)
-            whole[good] = part
-            return whole
-
-        values, *rest = (spread(p) for p in (found.values, found.low, found.high, found.nearest, found.inside))
-        assert values is not None
-        return Scores(values, found.status, found.error, *rest)
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready."""
@@ -300,44 +131,14 @@ class Model:
     def _needs_fill(self) -> bool:
         return self.device.type == "cpu"
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
+    def _finish(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.seconds[stage] += time.perf_counter() - started
-
-
-def _text(entry: object) -> str:
-    """An entry of a list or column as SMILES text; missing values of any kind (None, NaN, pandas.NA) are empty."""
-    if isinstance(entry, str):
-        return entry
-    text = str(entry)
-    return "" if text in ("None", "nan", "<NA>") else text
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether CUDA, torch's CPU allocator or Python ran out of memory."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
-@dataclass(frozen=True)
-class Trust:
-    """How far a pack's numbers can be trusted: its calibration and domain, for the chosen tasks."""
-
-    parts: Sequence[Intervals | Platt]
-    thresholds: np.ndarray
-    domain: Domain
-    confidence: float
-
-    def intervals(self, values: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds float32 `[B, P]` for values and similarities of that shape; NaN for classes."""
-        half = np.full_like(values, np.nan)
-        for i, part in enumerate(self.parts):
-            if isinstance(part, Intervals):
-                half[:, i] = part.half_width(similarity[:, i], self.confidence)
-        return values - half, values + half
 
 
 def load(
@@ -367,13 +168,7 @@ def load(
     mode = choose_mode(opened.resident_numbers() * width, budget)
     scorer = opened.load_scorer(number_type, mode)
     scorer.select(chosen)
-    check_confidence(confidence)
-    calibration, domain = opened.load_calibration(), opened.load_domain()
-    trust = None
-    if calibration is not None and domain is not None:
-        held = calibration.select(chosen)
-        thresholds = np.array(held.thresholds, dtype=np.float32)
-        trust = Trust(held.parts, thresholds, domain.select(chosen), confidence)
+    trust = Trust.of(opened.load_calibration(), opened.load_domain(), chosen, confidence)
     scorer = scorer.to(where)
     short = ShortScorer(scorer, number_type) if dtype == "auto" and can_run(scorer) else None
     return Model(opened, scorer, tuple(opened.tasks[i] for i in chosen), number_type, trust, short)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .product import Product, relu_, segment_sum
 from .encoder import POOL_SCALE, EncoderLayer, GraphEncoder
 from .graph import Graphs
+from .product import Product, relu_, segment_sum
 
 ROWS = 128  # sizes are rounded up to this: oneDNN compiles a product for every number of rows that it meets
 

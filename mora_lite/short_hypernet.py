@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .short_encoder import Norm, SortedBatch
-from .product import Product, iota
 from .hypernet import Hypernet, HypernetBlock
+from .product import Product, iota
+from .short_encoder import Norm, SortedBatch
 
 TOKENS = 8  # padded lengths are multiples of this, so that few sizes occur
 

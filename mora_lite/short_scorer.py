@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from .graph import Graphs
+from .product import Product
+from .scorer import Scorer
 from .short_encoder import ShortEncoder, SortedBatch
 from .short_hypernet import ShortHypernet
-from .product import Product
 from .short_upper import ShortUpper, covers
-from .graph import Graphs
-from .scorer import Scorer
 
 
 def can_run(scorer: Scorer) -> bool:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .product import Product
 from .decoder import DecoderLayer, DecoderSizes
 from .hypernet import Hypernet
+from .product import Product
 from .scorer import Scorer
 from .upper import PromptBase, UpperLayers, visible
 

@@ -146,7 +146,7 @@ def test_bfloat16_equals_float32(monkeypatch: pytest.MonkeyPatch, density: float
     domain = Domain.of(reference, np.ones((40, 1), bool))
     expected = plain_similarity(query, reference).max(1, keepdims=True)
     for dtype in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr(domain_module, "autocast_dtype", lambda device, dtype=dtype: dtype)
+        monkeypatch.setattr("mora_lite.device.autocast_dtype", lambda device, dtype=dtype: dtype)
         np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
 
 

@@ -10,14 +10,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite import load
-from mora_lite.short_encoder import ShortEncoder, SortedBatch
-from mora_lite.short_hypernet import ShortHypernet
-from mora_lite.product import Product, has_packed_products, relu_, segment_sum
-from mora_lite.short_scorer import ShortScorer, can_run
 from mora_lite.decoder import Decoder
 from mora_lite.graph import featurize
 from mora_lite.molecules import parse_smiles
+from mora_lite.product import Product, has_packed_products, relu_, segment_sum
 from mora_lite.scorer import AdapterSizes, Scorer
+from mora_lite.short_encoder import ShortEncoder, SortedBatch
+from mora_lite.short_hypernet import ShortHypernet
+from mora_lite.short_scorer import ShortScorer, can_run
 from mora_lite.upper import PromptBase, UpperLayers, compile_prompt
 
 SCORE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the scores' deviation, in the mean; float32: the largest
