@@ -38,7 +38,7 @@ def make_timed() -> Any:
             seconds.append(time.perf_counter() - started)
             return parsed
 
-        status = prepare(job, parse, marked, at).status
+        status = prepare(job, parse, marked, at).column("status")
         for i in sorted(marked):
             seconds.insert(i, float("nan"))
         return status, seconds

@@ -109,6 +109,9 @@ class Domain:
         """
         assert packed.dtype == np.uint8
         assert packed.shape[1:] == (N_BITS // 8,)
+        fits = 0 < len(self.packed) * N_BITS * 2 <= CACHED_BYTES
+        if device is not None and device.type == "cuda" and fits:
+            return self._at_once(packed, device)
         nearest = np.zeros((len(packed), self.patterns.shape[1]), np.float32)
         for start in range(0, len(packed), QUERY_ROWS):
             by_pattern = self._nearest(packed[start : start + QUERY_ROWS], device)
@@ -188,6 +191,29 @@ class Domain:
             for pattern, start, stop in chunk.segments:
                 torch.maximum(nearest[pattern], tanimoto[start:stop].amax(0), out=nearest[pattern])
         return nearest.cpu().numpy()
+
+    def _at_once(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
+        """`similarity` in few, large steps, for a device on which starting a step costs more than its work."""
+        import torch
+
+        # float16 holds every integer up to 2048, more than there are bits.
+        if ("whole", device) not in self._cache:
+            counts = torch.from_numpy(_counts(self.packed).astype(np.float32)).unsqueeze(1)
+            reference = _unpack(self.packed, device, torch.float16)
+            rest = (counts, torch.from_numpy(self.sizes), torch.from_numpy(self.patterns.T.copy()).unsqueeze(-1))
+            self._cache["whole", device] = reference, *(part.to(device) for part in rest)
+        reference, counts, sizes, has = self._cache["whole", device]
+        places = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
+        found = [torch.zeros(0, len(has), device=device)]
+        with torch.inference_mode():
+            for start in range(0, len(packed), QUERY_ROWS):
+                rows = torch.from_numpy(packed[start : start + QUERY_ROWS]).to(device)
+                query = (rows.unsqueeze(-1) >> places).bitwise_and_(1).flatten(1).to(reference.dtype)
+                inter = (reference @ query.T).float()
+                union = counts + query.sum(1, dtype=torch.float32) - inter
+                by_pattern = torch.segment_reduce(inter / union.clamp_(min=1), "max", lengths=sizes, axis=0)
+                found.append(torch.where(has, by_pattern, 0.0).amax(1).T)
+            return torch.cat(found).cpu().numpy()
 
     def _reference(self, rows: slice, device: torch.device, dtype: torch.dtype) -> Tensor:
         """These rows as a 0/1 matrix; kept from call to call when all rows fit."""

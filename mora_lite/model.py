@@ -37,8 +37,8 @@ class Model(Predictor):
     """A loaded pack. Made by `load`.
 
     On a CPU the bits of a row do not depend on the other rows or the batch size; of types other than float32 that holds
-    where `short_scorer` is used, else nearly. A batch is halved, and kept so, when memory does not suffice. `short_scorer`
-    has its own size of batch.
+    where `short_scorer` is used, which has its own size of batch there, else nearly. A batch is halved, and kept so,
+    when memory does not suffice.
     """
 
     def __init__(
@@ -68,13 +68,15 @@ class Model(Predictor):
         if self.short_scorer is not None and self.replay is None:
             size = min(CPU_BATCH_SIZE, self._fits)
         z_scores = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
+        # What fits into one batch of a GPU is taken as it is: sorting it here costs more than padding it there.
+        ready = self.replay is not None and len(graphs) <= size
         # Molecules of one size beside each other: `ShortScorer` pads to the largest, and no batch is much larger than
         # the others.
-        order = np.argsort(graphs.n_atoms, kind="stable")
+        order = np.arange(len(graphs)) if ready else np.argsort(graphs.n_atoms, kind="stable")
         start = 0
         while start < len(graphs):
             rows = order[start : start + size]
-            part = graphs.select(rows)
+            part = graphs if ready and len(rows) == len(graphs) else graphs.select(rows)
             try:
                 z_scores[rows] = self._score_batch(part)
             except (MemoryError, RuntimeError) as error:

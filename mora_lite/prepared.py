@@ -20,6 +20,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rdkit import Chem
 
 from . import domain, graph
@@ -33,6 +34,7 @@ from .sources import Window
 
 SHOWN_CHARACTERS = 200  # of a text that failed
 _REASONS = {TIMEOUT: "parsing took longer than the time limit", CRASHED: "parsing ended the process that did it"}
+TEXTS = ("name", "smiles", "status", "error")
 _N_BYTES = domain.N_BITS // 8
 _ATOM = pa.binary(len(graph.ATOM_FIELDS))
 _ENDS = pa.binary(4)
@@ -58,26 +60,28 @@ SCHEMA = pa.schema(
 class Prepared:
     """`B` rows of a library that follow each other, `N` of them ok.
 
-    first_row: number of the first, from 1. names, smiles, status, error: `B` texts. smiles: as given, without what
-    follows it; of a mol block RDKit's canonical SMILES; of a row that failed the beginning of its text.
+    first_row: number of the first, from 1. texts: the columns name, smiles, status and error; they stay in Arrow, for
+    most rows pass through without being looked at. smiles: as given, without what follows it; of a mol block RDKit's
+    canonical SMILES; of a row that failed the beginning of its text.
     graphs: of the rows that are ok, in order. bits: uint8 `[N, 128]`, their `domain.fingerprints`.
     """
 
     first_row: int
-    names: list[str]
-    smiles: list[str]
-    status: list[str]
-    error: list[str]
+    texts: pa.RecordBatch
     graphs: Graphs
     bits: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.status)
+        return len(self.texts)
+
+    def column(self, name: str) -> list[str]:
+        """One of `texts` as Python's."""
+        return _to_texts(self.texts.column(name))
 
     @property
     def ok_rows(self) -> np.ndarray:
         """int64 `[N]`: which of the rows are ok, counted from 0."""
-        return np.flatnonzero([status == OK for status in self.status])
+        return np.flatnonzero(_is_ok(self.texts.column("status")))
 
 
 def prepare(
@@ -106,14 +110,14 @@ def prepare(
             except Exception as error:
                 read[i] = _failed(window.entries[i].text, UNPARSABLE, words_of(error))
         graphs, bits = _features([parsed.mol for parsed, _ in read if parsed.status == OK])
-    return Prepared(
-        window.first_row,
+    texts = (
         [entry.name for entry in window.entries],
         [smiles for _, smiles in read],
         [parsed.status for parsed, _ in read],
         [parsed.reason for parsed, _ in read],
-        graphs,
-        bits,
+    )
+    return Prepared(
+        window.first_row, pa.RecordBatch.from_arrays([from_texts(t) for t in texts], names=TEXTS), graphs, bits
     )
 
 
@@ -150,7 +154,7 @@ def to_arrow(prepared: Prepared) -> pa.RecordBatch:
     bits[ok] = prepared.bits
     columns = [
         pa.array(np.arange(prepared.first_row, prepared.first_row + n_rows, dtype=np.int64)),
-        *map(from_texts, (prepared.names, prepared.smiles, prepared.status, prepared.error)),
+        *prepared.texts.columns,
         _lists("atoms", _from_bytes(graphs.atoms, _ATOM), graphs.atom_ptr, ok, n_rows),
         _lists("bonds", pa.array(graphs.bonds, pa.uint8()), graphs.bond_ptr, ok, n_rows),
         _lists("ends", _from_bytes(graphs.ends.astype("<u2"), _ENDS), graphs.bond_ptr, ok, n_rows),
@@ -161,8 +165,7 @@ def to_arrow(prepared: Prepared) -> pa.RecordBatch:
 
 def from_arrow(batch: pa.RecordBatch) -> Prepared:
     """The inverse of `to_arrow`; the graphs are views of the batch where nothing is to be converted."""
-    names, smiles, status, error = (_to_texts(batch.column(name)) for name in ("name", "smiles", "status", "error"))
-    ok = np.fromiter((word == OK for word in status), bool, len(status))
+    ok = _is_ok(batch.column("status"))
     atoms, bonds, ends = (batch.column(name) for name in ("atoms", "bonds", "ends"))
     graphs = Graphs(
         _to_bytes(atoms.flatten()),
@@ -172,8 +175,13 @@ def from_arrow(batch: pa.RecordBatch) -> Prepared:
         _pointer(bonds, ok),
     )
     bits = _to_bytes(batch.column("fingerprint"))
-    first_row = batch.column("row")[0].as_py() if len(status) else 1
-    return Prepared(first_row, names, smiles, status, error, graphs, bits if ok.all() else bits[ok])
+    first_row = batch.column("row")[0].as_py() if len(batch) else 1
+    return Prepared(first_row, batch.select(TEXTS), graphs, bits if ok.all() else bits[ok])
+
+
+def _is_ok(status: pa.Array) -> np.ndarray:
+    """bool `[B]`."""
+    return pc.equal(status, OK).to_numpy(zero_copy_only=False)
 
 
 def _lists(name: str, items: pa.Array, ptr: np.ndarray, ok: np.ndarray, n_rows: int) -> pa.Array:

@@ -132,7 +132,7 @@ def prepare_library(
     started = time.perf_counter()
     for prepared in map(prepare, library.windows(window_rows)):
         writer.write(prepared)
-        summary.count(prepared.status, prepared.error)
+        summary.count(prepared.column("status"), prepared.column("error"))
         on_progress(summary.n_rows)
     summary.seconds = time.perf_counter() - started
     return summary

@@ -1,8 +1,8 @@
 """Matrix products with frozen weights, and sums over rows that lie one after the other.
 
-On a CPU in bfloat16 the weight is brought into the order that the processor's matrix instructions read, once, and the activation
-is applied while the result is still in registers: oneDNN through the operators that torch's own compiler emits. Where
-torch lacks them, and in float32, the plain operators do the same.
+On a CPU in bfloat16 the weight is brought into the order that the processor's matrix instructions read, once, and the
+activation is applied while the result is still in registers: oneDNN through the operators that torch's own compiler
+emits. Where torch lacks them, in other types and on other devices, the plain operators do the same.
 """
 
 from __future__ import annotations

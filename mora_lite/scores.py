@@ -58,11 +58,23 @@ class Scores:
             if self.low is not None and self.high is not None and not task.is_class:
                 columns |= {f"{task.name}_lo": self.low[:, i], f"{task.name}_hi": self.high[:, i]}
         if self.similarity is not None and self.inside is not None:
-            names = np.array([task.name for task in tasks], dtype=object)
-            found = zip(self.inside, self.status, strict=True)
-            outside = np.array([" ".join(names[~row]) if status == OK else "" for row, status in found], dtype=object)
-            columns |= {"similarity": self.similarity, "in_domain": np.any(self.inside, axis=1), "outside": outside}
+            columns |= {
+                "similarity": self.similarity,
+                "in_domain": np.any(self.inside, axis=1),
+                "outside": self._outside(self.inside, [task.name for task in tasks]),
+            }
         return columns
+
+    def _outside(self, inside: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Texts `[B]`: the tasks that each molecule is outside of. Molecules share few patterns, each written once."""
+        packed = np.ascontiguousarray(np.packbits(inside, axis=1))
+        _, first, pattern = np.unique(
+            packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True
+        )
+        texts = [" ".join(name for name, within in zip(names, inside[i], strict=True) if not within) for i in first]
+        outside = np.array(texts, dtype=object)[pattern] if texts else np.empty(0, object)
+        outside[[status != OK for status in self.status]] = ""
+        return outside
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from .errors import InputError, OutputError, words_of
@@ -68,41 +69,44 @@ def result_schema(tasks: Sequence[Task], calibrated: bool) -> pa.Schema:
 def score_window(model: Model, prepared: Prepared) -> pa.RecordBatch:
     """One row of results for each row of the window; values are null where status is not ok."""
     scores = model.judge(model.score_graphs(prepared.graphs), prepared.bits if model.trust is not None else None)
-    status, error = np.array(prepared.status, dtype=object), np.array(prepared.error, dtype=object)
-    ok = prepared.ok_rows
-    finite = np.isfinite(scores.values).all(axis=1)
-    status[ok[~finite]], error[ok[~finite]] = NOT_FINITE, NOT_FINITE_REASON
-    source = np.full(len(prepared), -1)
-    source[ok[finite]] = np.flatnonzero(finite)
-    take = pa.array(source, mask=source < 0)
-    columns = {name: pa.array(column).take(take) for name, column in scores.columns(model.tasks).items()}
     schema = result_schema(model.tasks, model.trust is not None)
+    found = scores.columns(model.tasks)
+    columns = {name: pa.array(column, schema.field(name).type) for name, column in found.items()}
+    status, error = prepared.texts.column("status"), prepared.texts.column("error")
+    finite, ok = np.isfinite(scores.values).all(axis=1), prepared.ok_rows
+    if not finite.all():
+        words, reasons = prepared.column("status"), prepared.column("error")
+        for i in ok[~finite].tolist():
+            words[i], reasons[i] = NOT_FINITE, NOT_FINITE_REASON
+        status, error = from_texts(words), from_texts(reasons)
+    if len(ok) < len(prepared) or not finite.all():
+        source = np.full(len(prepared), -1)
+        source[ok[finite]] = np.flatnonzero(finite)
+        take = pa.array(source, mask=source < 0)
+        columns = {name: column.take(take) for name, column in columns.items()}
     rows = np.arange(prepared.first_row, prepared.first_row + len(prepared), dtype=np.int64)
-    arrays = [
-        pa.array(rows),
-        from_texts(prepared.names),
-        from_texts(prepared.smiles),
-        *(columns[name].cast(schema.field(name).type) for name in schema.names[3:-2]),
-        from_texts(status.tolist()),
-        from_texts(error.tolist()),
-    ]
+    names, smiles = prepared.texts.column("name"), prepared.texts.column("smiles")
+    arrays = [pa.array(rows), names, smiles, *(columns[name] for name in schema.names[3:-2]), status, error]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def packed(batch: pa.RecordBatch, form: str) -> Scored:
     """The rows as bytes that another process can append to a shard of the form `parquet` or `csv`."""
-    status, rows = batch.column("status").to_pylist(), batch.column("row").to_pylist()
+    status = batch.column("status")
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(status).to_pylist()}
     first: dict[str, tuple[int, str]] = {}
-    for i, word in enumerate(status):
-        if word != OK and word not in first:
-            first[word] = rows[i], batch.column("error")[i].cast(pa.binary()).as_py().decode("utf-8", "replace")
+    for word in counts:
+        if word != OK:
+            i = pc.index(status, word).as_py()
+            reason = batch.column("error")[i].cast(pa.binary()).as_py()
+            first[word] = batch.column("row")[i].as_py(), reason.decode("utf-8", "replace")
     if form == "csv":
         sink = io.BytesIO()
         csv.write_csv(batch, sink, csv.WriteOptions(include_header=False, quoting_style="needed"))
         data = sink.getvalue()
     else:
         data = to_stream(batch)
-    return Scored(len(status), dict(Counter(status)), first, data)
+    return Scored(len(batch), counts, first, data)
 
 
 class WindowScorer:

@@ -20,7 +20,7 @@ from .short_upper import ShortUpper, covers
 
 
 def can_run(scorer: Scorer) -> bool:
-    """Whether `ShortScorer` covers this scorer: dequantised upper layers without biases or norms of queries and keys."""
+    """Whether `ShortScorer` covers it: dequantised upper layers without biases or norms of queries and keys."""
     return covers(scorer.upper)
 
 

@@ -150,6 +150,11 @@ def test_bfloat16_equals_float32(monkeypatch: pytest.MonkeyPatch, density: float
         np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
 
 
+def test_in_large_steps_as_on_gpus(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(domain._at_once(packed, CPU), expected)
+    assert domain._at_once(packed[:0], CPU).shape == (0, expected.shape[1])
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_same_numbers(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:

@@ -41,8 +41,8 @@ def window_of(*texts: str) -> Window:
 
 
 def assert_same(a: Prepared, b: Prepared) -> None:
-    for field in ("first_row", "names", "smiles", "status", "error"):
-        assert getattr(a, field) == getattr(b, field), field
+    assert a.first_row == b.first_row
+    assert all(x.equals(y) for x, y in zip(a.texts.columns, b.texts.columns, strict=True))
     for got, wanted in [
         (a.bits, b.bits),
         *((getattr(a.graphs, f.name), getattr(b.graphs, f.name)) for f in fields(Graphs)),
@@ -66,10 +66,10 @@ def test_each_row_gets_its_status_and_the_good_ones_a_graph_and_bits() -> None:
         Window(7, [Entry("a", "CCO x", ""), Entry("b", "C1CC", ""), Entry("c", "CC", "bad"), Entry("d", BLOCK, "")])
     )
     assert rows.first_row == 7
-    assert rows.names == ["a", "b", "c", "d"]
-    assert rows.smiles == ["CCO", "C1CC", "CC", "CO"]
-    assert rows.status == ["ok", "unparsable", "malformed", "ok"]
-    assert rows.error == ["", "unclosed ring", "bad", ""]
+    assert rows.column("name") == ["a", "b", "c", "d"]
+    assert rows.column("smiles") == ["CCO", "C1CC", "CC", "CO"]
+    assert rows.column("status") == ["ok", "unparsable", "malformed", "ok"]
+    assert rows.column("error") == ["", "unclosed ring", "bad", ""]
     assert rows.ok_rows.tolist() == [0, 3]
     mols = [Chem.MolFromSmiles("CCO"), Chem.MolFromSmiles("OC")]
     expected = replace(rows, graphs=featurize(mols), bits=domain.fingerprints(mols))
@@ -80,19 +80,19 @@ def test_each_row_gets_its_status_and_the_good_ones_a_graph_and_bits() -> None:
 @settings(max_examples=40, deadline=None)
 def test_any_texts_are_as_many_rows(chosen: list[str]) -> None:
     rows = prepare(window_of(*chosen))
-    assert len(rows.names) == len(rows.smiles) == len(rows.status) == len(rows.error) == len(chosen)
-    assert len(rows.graphs) == len(rows.bits) == rows.status.count("ok")
-    assert not any("\n" in text for text in rows.smiles + rows.error)
+    assert len(rows) == len(rows.column("error")) == len(chosen)
+    assert len(rows.graphs) == len(rows.bits) == rows.column("status").count("ok")
+    assert not any("\n" in text for text in rows.column("smiles") + rows.column("error"))
 
 
 def test_a_limit_of_ones_own() -> None:
     rows = prepare(window_of("CCO", "CC"), parse=lambda text: parse_smiles(text, max_atoms=2))
-    assert rows.status == ["too_large", "ok"]
+    assert rows.column("status") == ["too_large", "ok"]
 
 
 def test_a_text_that_failed_is_shown_in_one_short_line() -> None:
     rows = prepare(window_of("a\r\nb" + "x" * 500))
-    assert rows.smiles == ["a  b" + "x" * 196]
+    assert rows.column("smiles") == ["a  b" + "x" * 196]
 
 
 def test_a_molecule_that_rdkit_fails_on_later_does_not_disturb_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +103,8 @@ def test_a_molecule_that_rdkit_fails_on_later_does_not_disturb_the_others(monkey
 
     monkeypatch.setattr(graph, "featurize", featurize_but_helium)
     rows = prepare(window_of("CCO", "[He]", "CC"))
-    assert rows.status == ["ok", "unparsable", "ok"]
-    assert rows.error[1] == "no helium at all"
+    assert rows.column("status") == ["ok", "unparsable", "ok"]
+    assert rows.column("error")[1] == "no helium at all"
     assert rows.graphs.n_atoms.tolist() == [3, 2]
     assert len(rows.bits) == 2
 
