@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -159,11 +158,8 @@ def test_windows_show_neither_files_nor_row_groups(
         whole = prepare(window_of(*chosen))
         graphs = concatenate([window.graphs for window in got])
         bits = np.concatenate([window.bits for window in got])
-        lists = {
-            name: list(chain.from_iterable(getattr(window, name) for window in got))
-            for name in ("names", "smiles", "status", "error")
-        }
-        assert_same(Prepared(1, **lists, graphs=graphs, bits=bits), whole)
+        texts = pa.Table.from_batches([window.texts for window in got]).combine_chunks().to_batches()[0]
+        assert_same(Prepared(1, texts, graphs, bits), whole)
 
 
 def test_a_library_is_prepared_in_order_whatever_maps(tmp_path: Path) -> None:
