@@ -20,7 +20,9 @@ from .domain import fingerprints
 from .graph import Graphs, featurize
 from .model import BATCH_SIZE, CPU_BATCH_SIZE, Model
 from .molecules import OK, parse_smiles
+from .replay import BatchSize, pack_batch, unpack_batch
 
+MOVING = ("copies", "sorting")  # of graphs to a GPU, and of their bonds there
 LEARNT = ("encoder", "hypernetwork", "decoder")  # stages with weights
 COUNTED = 256  # molecules that operations are counted with
 _PRODUCT = 2048  # rows and columns of the product that the arithmetic rate is measured with
@@ -77,16 +79,23 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
     model.score(smiles, batch_size)
     whole = time.perf_counter() - started
     seconds, n = dict(model.seconds), len(mols)
+    size = batch_size or BATCH_SIZE[model.device.type]
+    if model.replay is not None:
+        part = graphs.select(np.arange(min(n, size)))
+        on_device = {name: each * n / len(part) for name, each in model.replay.stage_seconds(part).items()}
+        # What is not work of the device: filling its batches, the ways there and back.
+        seconds |= on_device | {"copies": max(0.0, seconds["device"] - sum(on_device.values()))}
+    elif model.short_scorer is not None:
+        size = CPU_BATCH_SIZE
     begun = time.perf_counter()
     fingerprints(mols)
     seconds["fingerprints"] = time.perf_counter() - begun if model.trust is not None else 0.0
     seconds["similarity"] = max(0.0, seconds.get("similarity", 0.0) - seconds["fingerprints"])
-    size = CPU_BATCH_SIZE if model.short_scorer is not None else batch_size or BATCH_SIZE[model.device.type]
     flops, weights = count_operations(model, graphs, min(size, COUNTED)), weight_bytes(model)
     on_gpu = model.device.type == "cuda"
     rate, bandwidth = product_rate(model), copy_rate(model) if on_gpu else 0.0
     stages = []
-    for name in ("parse", "graphs", "fingerprints", *LEARNT, "similarity"):
+    for name in ("parse", "graphs", "fingerprints", *(MOVING if model.replay else ()), *LEARNT, "similarity"):
         reading = weights.get(name, 0) / min(size, n) / bandwidth if on_gpu else 0.0
         floor = max(flops.get(name, 0) / rate, reading) * 1e6
         stages.append(Stage(name, seconds.get(name, 0.0) / n * 1e6, flops.get(name, 0) / 1e9, floor))
@@ -105,8 +114,14 @@ def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str,
     def counted(stage: str) -> FlopCounterMode:
         return counters.setdefault(stage, FlopCounterMode(display=False, custom_mapping=packed))
 
-    if model.short_scorer is not None:
+    if model.short_scorer is not None and model.replay is None:
         model.short_scorer(batch, counted)
+    elif model.short_scorer is not None:
+        size = BatchSize.of(batch, len(batch))
+        held = np.zeros(size.nbytes, np.uint8)
+        pack_batch(batch, size, held)
+        with torch.inference_mode():
+            model.short_scorer.run(unpack_batch(torch.from_numpy(held).to(model.device), size), counted)
     else:
         tensors = batch.batch().to(model.device)
         # With gradients, though none are wanted: the counter hangs itself on the modules' gradient functions.

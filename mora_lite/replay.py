@@ -8,8 +8,9 @@ sizes; all else, the sorting too, is in the graph.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -148,21 +149,55 @@ class Replay:
         return self._bytes
 
     def _record(self, size: BatchSize, data: Tensor) -> _Recorded:
-        def score() -> Tensor:
-            return self.short.run(unpack_batch(data[: size.nbytes], size))
-
         while len(self._recorded) >= MOST_GRAPHS:
             self._recorded.popitem(last=False)
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(aside):  # libraries are started outside of a recording
-            score()
-        torch.cuda.current_stream(self.device).wait_stream(aside)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        # Other devices' threads may work meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            scores = score()
+        graph, scores = record(lambda: self.short.run(unpack_batch(data[: size.nbytes], size)), self.device, self._pool)
         recorded = self._recorded[size] = _Recorded(graph, scores)
         return recorded
+
+    def stage_seconds(self, graphs: Graphs, repeats: int = 20) -> dict[str, float]:
+        """What each stage of a batch takes on the device, by its name; each is recorded by itself."""
+        short, size = self.short, BatchSize.of(graphs, _rounded(len(graphs), 64))
+        held = np.zeros(size.nbytes, np.uint8)
+        pack_batch(graphs, size, held)
+        seconds = {}
+
+        def timed(name: str, work: Callable[[], Any]) -> Any:
+            graph, result = record(work, self.device, None)
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            graph.replay()
+            start.record()
+            for _ in range(repeats):
+                graph.replay()
+            end.record()
+            end.synchronize()
+            seconds[name] = start.elapsed_time(end) / 1e3 / repeats
+            kept.append(graph)  # its memory holds the result
+            return result
+
+        kept: list[Any] = []
+        with torch.inference_mode(), torch.cuda.device(self.device):
+            data = torch.from_numpy(held).to(self.device)
+            batch = timed("sorting", lambda: unpack_batch(data, size))
+            atoms, molecules = timed("encoder", lambda: short.encoder(batch))
+            states = timed("hypernetwork", lambda: short.hypernet(atoms, molecules, batch))
+            timed("decoder", lambda: short.read_out(states, molecules))
+        return seconds
+
+
+def record(
+    work: Callable[[], Any], device: torch.device, pool: tuple[int, int] | None
+) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """A CUDA graph of `work`, which has run once before, and the result that each replay of it writes anew."""
+    aside, here = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):  # libraries are started outside of a recording
+        work()
+    here.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    # Other devices' threads may work meanwhile.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        result = work()
+    return graph, result

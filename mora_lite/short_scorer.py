@@ -58,8 +58,12 @@ class ShortScorer:
         with timed("hypernetwork"):
             states = self.hypernet(atoms, molecules, batch)
         with timed("decoder"):
-            scores = self.upper(states)
-            if self.direct is not None:
-                first, last = self.direct
-                scores = scores + last(first(molecules))
-            return scores
+            return self.read_out(states, molecules)
+
+    def read_out(self, states: Tensor, molecules: Tensor) -> Tensor:
+        """States of the hypernetwork and molecule tokens -> z-scores."""
+        scores = self.upper(states)
+        if self.direct is not None:
+            first, last = self.direct
+            scores = scores + last(first(molecules))
+        return scores
