@@ -19,7 +19,7 @@ from .quant.linear import choose_mode
 from .replay import Replay
 from .scorer import Scorer
 from .scores import Predictions, Scores, Trust
-from .short_scorer import ShortScorer, can_run
+from .short_scorer import ShortScorer, can_run, choose_ops
 from .tasks import Task, choose_tasks
 
 __all__ = ["Model", "Predictions", "Scores", "Trust", "is_out_of_memory", "load"]
@@ -172,5 +172,5 @@ def load(
     scorer.select(chosen)
     trust = Trust.of(opened.load_calibration(), opened.load_domain(), chosen, confidence)
     scorer = scorer.to(where)
-    short = ShortScorer(scorer, number_type) if dtype == "auto" and can_run(scorer) else None
+    short = ShortScorer(scorer, number_type, choose_ops(where)) if dtype == "auto" and can_run(scorer) else None
     return Model(opened, scorer, tuple(opened.tasks[i] for i in chosen), number_type, trust, short)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .graph import ATOM_FIELDS, Graphs
-from .short_encoder import SortedBatch
+from .short_batch import SortedBatch
 from .short_scorer import ShortScorer
 
 MOST_GRAPHS = 24  # recorded ones that are kept; each holds its inputs and answers, the rest of the memory is shared
@@ -136,17 +136,21 @@ class Replay:
                 recorded.graph.replay()
                 return recorded.scores[: len(graphs)].cpu().numpy()
         except RuntimeError:
-            self._recorded.clear()
+            self._forget()
             self._bytes = None
             raise
 
     def _room(self, nbytes: int) -> tuple[Tensor, Tensor]:
         """The bytes here and on the device; when they move, what was recorded reads the wrong ones."""
         if self._bytes is None or len(self._bytes[0]) < nbytes:
-            self._recorded.clear()
+            self._forget()
             held = torch.zeros(2 * nbytes, dtype=torch.uint8, pin_memory=True)
             self._bytes = held, torch.zeros(2 * nbytes, dtype=torch.uint8, device=self.device)
         return self._bytes
+
+    def _forget(self) -> None:
+        self._recorded.clear()
+        self._pool = None  # memory that no graph uses any more cannot be shared again
 
     def _record(self, size: BatchSize, data: Tensor) -> _Recorded:
         while len(self._recorded) >= MOST_GRAPHS:

@@ -5,16 +5,20 @@ The plain reference is `scorer.Scorer`; tests prove the two equal in float32, an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from . import short_ops
 from .graph import Graphs
 from .product import Product
 from .scorer import Scorer
-from .short_encoder import ShortEncoder, SortedBatch
+from .short_batch import SortedBatch
+from .short_encoder import ShortEncoder
 from .short_hypernet import ShortHypernet
 from .short_upper import ShortUpper, covers
 
@@ -24,17 +28,31 @@ def can_run(scorer: Scorer) -> bool:
     return covers(scorer.upper)
 
 
+def choose_ops(device: torch.device) -> ModuleType:
+    """`fused_ops` on CUDA devices where Triton works, else `short_ops`."""
+    if device.type != "cuda":
+        return short_ops
+    try:
+        from . import fused_ops
+
+        fused_ops.check(device)
+    except Exception as error:  # Triton is not there for every system, and needs a C compiler where it is
+        logging.getLogger("mora_lite").info("fused kernels are not used: %s", error)
+        return short_ops
+    return fused_ops
+
+
 def _untimed(stage: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
 class ShortScorer:
-    """Frozen: later changes of the scorer's weights are not seen."""
+    """Frozen: later changes of the scorer's weights are not seen. ops: `short_ops` or `fused_ops`."""
 
-    def __init__(self, scorer: Scorer, dtype: torch.dtype):
+    def __init__(self, scorer: Scorer, dtype: torch.dtype, ops: ModuleType = short_ops):
         with torch.no_grad():
-            self.encoder = ShortEncoder(scorer.encoder, dtype)
-            self.hypernet = ShortHypernet(scorer.hypernet, dtype)
+            self.encoder = ShortEncoder(scorer.encoder, dtype, ops)
+            self.hypernet = ShortHypernet(scorer.hypernet, dtype, ops)
             self.upper = ShortUpper(scorer, dtype)
             self.direct: tuple[Product, Product] | None = None
             if scorer.direct is not None:

@@ -15,7 +15,8 @@ from mora_lite.graph import featurize
 from mora_lite.molecules import parse_smiles
 from mora_lite.product import Product, has_packed_products, relu_, segment_sum
 from mora_lite.scorer import AdapterSizes, Scorer
-from mora_lite.short_encoder import ShortEncoder, SortedBatch
+from mora_lite.short_batch import SortedBatch
+from mora_lite.short_encoder import ShortEncoder
 from mora_lite.short_hypernet import ShortHypernet
 from mora_lite.short_scorer import ShortScorer, can_run
 from mora_lite.upper import PromptBase, UpperLayers, compile_prompt
