@@ -72,6 +72,7 @@ def screen(
     mora-lite screen 'prepared/*.parquet' -o run --engine ray --ray-address auto
     """
     from ..campaign import Campaign, open_any_library, summary_lines
+    from ..drawing import obstacle
     from ..errors import InputError
     from ..ray_engine import check_ray, score_on_ray
     from ..run_directory import lock, open_run, parse_part
@@ -118,5 +119,7 @@ def screen(
                 typer.echo("when all parts are in one directory, --resume without --shard makes top.csv", err=True)
             else:
                 campaign.finish(run, progress, ranking)
+                if obstacle():
+                    typer.echo(f"note: {obstacle()}", err=True)
     if counts.n_rows and not counts.n_ok:
         raise typer.Exit(1)

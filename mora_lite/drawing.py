@@ -7,9 +7,11 @@ others in the dark.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
+from .errors import words_of
 from .molecules import parse_smiles
 
 WIDTH, HEIGHT = 150, 96  # pixels
@@ -23,12 +25,13 @@ _FILL = re.compile(r"fill[:=]'?(#\w{6})")
 
 
 def draw(smiles: str) -> str | None:
-    """`<svg class="molecule" ...>` of a SMILES, on one line and the same for the same text; None if it cannot be read.
+    """`<svg class="molecule" ...>` of a SMILES, on one line and the same for the same text; None if it cannot be read
+    or `obstacle` says why nothing can be drawn.
 
     The text itself is not in the drawing.
     """
     molecule = parse_smiles(smiles).mol
-    if molecule is None:
+    if molecule is None or obstacle():
         return None
     from rdkit import rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
@@ -42,6 +45,16 @@ def draw(smiles: str) -> str | None:
         return None
     drawer.FinishDrawing()
     return _shrink(drawer.GetDrawingText())
+
+
+@functools.cache
+def obstacle() -> str:
+    """Why RDKit cannot draw here, in one line; empty when it can. Small systems lack libraries of X11 that it loads."""
+    try:
+        from rdkit.Chem.Draw import rdMolDraw2D  # noqa: F401
+    except ImportError as error:
+        return f"structures are not drawn: {words_of(error)}; on Debian and Ubuntu: apt install libxrender1 libxext6"
+    return ""
 
 
 def _set_options(options: Any) -> None:

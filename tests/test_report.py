@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow
 import pytest
 
 from mora_lite.charts import as_number, as_percent, decimals_for, ticks
-from mora_lite.drawing import draw
+from mora_lite.drawing import draw, obstacle
 from mora_lite.errors import OutputError
 from mora_lite.expression import parse_expression
 from mora_lite.ranking import rank
@@ -300,3 +301,13 @@ def test_light_and_dark_are_told_apart_and_a_narrow_page_does_not_scroll_sideway
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert browser.get_log("browser") == []
+
+
+def test_a_system_without_the_libraries_that_draw_gets_a_report_without_drawings(monkeypatch):
+    obstacle.cache_clear()
+    monkeypatch.setitem(sys.modules, "rdkit.Chem.Draw", None)  # an ImportError, as where libXrender is missing
+    try:
+        assert "structures are not drawn" in obstacle()
+        assert draw("CCO") is None
+    finally:
+        obstacle.cache_clear()
