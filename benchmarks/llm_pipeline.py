@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import mora_lite
+
 SHAPE = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -147,9 +149,8 @@ def main() -> None:
     for row in ours:
         print(row, flush=True)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    versions = {
-        package: metadata.version(package) for package in ("torch", "transformers", "bitsandbytes", "mora-lite")
-    }
+    versions = {package: metadata.version(package) for package in ("torch", "transformers", "bitsandbytes")}
+    versions["mora-lite"] = mora_lite.__version__
     print(
         json.dumps(
             {"pipeline": rows, "mora_lite": ours, "device": name, "versions": versions, "date": str(date.today())}
