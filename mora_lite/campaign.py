@@ -170,7 +170,9 @@ class Campaign:
         with WorkerPool[Job, bytes](n, make_preparer, (), time_limit) as preparers:
 
             def score(jobs: Iterator[Any]) -> Iterator[Scored]:
-                return score_on(models, preparers.results(jobs) if isinstance(library, Library) else jobs, form)
+                return score_on(
+                    models, preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs), form
+                )
 
             return screen(run, windows, score, self.schema, **rest)
 
