@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .domain import fingerprints
 from .graph import Graphs, featurize
 from .model import BATCH_SIZE, CPU_BATCH_SIZE, Model
 from .molecules import OK, parse_smiles
@@ -87,10 +86,6 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
         seconds |= on_device | {"copies": max(0.0, seconds["device"] - sum(on_device.values()))}
     elif model.short_scorer is not None:
         size = CPU_BATCH_SIZE
-    begun = time.perf_counter()
-    fingerprints(mols)
-    seconds["fingerprints"] = time.perf_counter() - begun if model.trust is not None else 0.0
-    seconds["similarity"] = max(0.0, seconds.get("similarity", 0.0) - seconds["fingerprints"])
     flops, weights = count_operations(model, graphs, min(size, COUNTED)), weight_bytes(model)
     on_gpu = model.device.type == "cuda"
     rate, bandwidth = product_rate(model), copy_rate(model) if on_gpu else 0.0

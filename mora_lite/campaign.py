@@ -31,6 +31,7 @@ from .pool import WorkerPool, default_workers
 from .predictions import Counts
 from .prepared_files import PreparedLibrary, is_prepared
 from .ranking import rank
+from .read_ahead import read_ahead
 from .report import Summary, write_report
 from .run_directory import FORMATS, RunDirectory, replacing
 from .screening import (
@@ -170,9 +171,8 @@ class Campaign:
         with WorkerPool[Job, bytes](n, make_preparer, (), time_limit) as preparers:
 
             def score(jobs: Iterator[Any]) -> Iterator[Scored]:
-                return score_on(
-                    models, preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs), form
-                )
+                ready = preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs)
+                return score_on(models, ready, form)
 
             return screen(run, windows, score, self.schema, **rest)
 

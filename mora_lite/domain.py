@@ -207,7 +207,7 @@ class Domain:
         found = [torch.zeros(0, len(has), device=device)]
         with torch.inference_mode():
             for start in range(0, len(packed), QUERY_ROWS):
-                rows = torch.from_numpy(packed[start : start + QUERY_ROWS]).to(device)
+                rows = torch.from_numpy(packed[start : start + QUERY_ROWS].copy()).to(device)
                 query = (rows.unsqueeze(-1) >> places).bitwise_and_(1).flatten(1).to(reference.dtype)
                 inter = (reference @ query.T).float()
                 union = counts + query.sum(1, dtype=torch.float32) - inter

@@ -61,7 +61,7 @@ class Predictor(ABC):
                 graphs = featurize(molecules)
             values = self.score_graphs(graphs, batch_size)
         if self.trust is not None:
-            with self._timed("similarity"):
+            with self._timed("fingerprints"):
                 bits = fingerprints(molecules)
         return self._spread(self.judge(values, bits, status, error), good)
 

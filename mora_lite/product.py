@@ -74,7 +74,11 @@ def segment_sum(rows: Tensor, ends: Tensor) -> Tensor:
     Rows after `ends[-1]` take no part. Added in float32 for either type, in the rows' order.
     Semantics: out[s] = rows[ends[s] : ends[s + 1]].sum(0)
     """
-    return F.embedding_bag(iota(len(rows), ends), rows, ends, mode="sum", include_last_offset=True)
+    if rows.device.type == "cpu":
+        return F.embedding_bag(iota(len(rows), ends), rows, ends, mode="sum", include_last_offset=True)
+    # There the last run goes on to the last row, whatever the last offset says: one more run takes what is left.
+    starts = torch.cat([ends, ends.new_full((1,), len(rows))])
+    return F.embedding_bag(iota(len(rows), ends), rows, starts, mode="sum", include_last_offset=True)[:-1]
 
 
 _iota = torch.arange(0)
