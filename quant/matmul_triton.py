@@ -1,0 +1,365 @@
+"""`y = x @ W.T` with `W` in NF4 as one Triton kernel for few rows, with a low-rank branch of each row added.
+
+Three things make it fast. The bytes of a weight are laid out anew once, so that the codes of one tile lie together
+and every register that is loaded holds whole pairs of the tensor cores' operand. A register of 8 codes becomes 8
+levels with 21 integer instructions: `prmt` looks four codes up at once in a table of 8 bytes. And the scales are
+not applied to the weights but to the 64 products that share one, after the tensor cores have summed them in fp32.
+
+So levels are rounded to x's dtype and scales are not, where the reference rounds `level * scale`: both stand for the
+same 4-bit weight, and differ by rounding.
+
+The plain reference is `matmul.linear_nf4`. What is not covered: blocks other than 64, gradients, float32 inputs.
+Works on CUDA (compute capability 8.0 and later) and, with TRITON_INTERPRET=1 set before Python starts, on any CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..errors import DeviceError
+from .nf4 import BLOCK, NF4_CODE, NF4Tensor, dequantize_nf4
+from .tuning import MOST_ROWS, ROW_TILE, Config, choose_config
+
+INTERPRETED: bool = triton.knobs.runtime.interpret
+_counters: dict[tuple[str, int], Tensor] = {}
+
+
+@dataclass(frozen=True)
+class TiledNF4:
+    """An NF4 weight laid out for the kernel: the same bytes in another order, and its scales in fp32.
+
+    codes: uint8 `[K / 64, padded N, 8, 4]`; `codes[b, n, p, i]` holds the codes of columns `64 b + 16 i + 2 p`, high
+    nibble, and the next one, low nibble. Padding rows have scale 0.
+    scales: float32 `[K / 64, padded N]`, double quantisation undone.
+    shape: `(N, K)`, the weight's own.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    shape: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes and scales together: what one product has to read."""
+        return self.codes.numel() + 4 * self.scales.numel()
+
+
+def tile_nf4(q: NF4Tensor) -> TiledNF4:
+    """Lays a matrix `[N, K]` out for the kernel; done once, at load. Takes as much memory again while it runs.
+
+    Raises DeviceError if the weight is no matrix, its block is not 64 or K is not a multiple of 64.
+    """
+    if len(q.shape) != 2 or q.block != BLOCK or q.shape[1] % BLOCK:
+        raise DeviceError(
+            f"the Triton kernel needs a matrix in blocks of {BLOCK} with a multiple of {BLOCK} columns: "
+            f"got shape {list(q.shape)} in blocks of {q.block}; use linear_nf4"
+        )
+    rows, columns = q.shape
+    blocks, padded = columns // BLOCK, -(-rows // ROW_TILE) * ROW_TILE
+    codes = q.codes.new_zeros(blocks, padded, 8, 4)
+    codes[:, :rows] = q.codes.view(rows, blocks, 4, 8).permute(1, 0, 3, 2)
+    scales = torch.zeros(blocks, padded, dtype=torch.float32, device=q.device)
+    scales[:, :rows] = q.scales().view(rows, blocks).t()
+    return TiledNF4(codes, scales, (rows, columns))
+
+
+def untile_nf4(w: TiledNF4) -> NF4Tensor:
+    """The weight in the layout of bitsandbytes again, bit for bit, but for double quantisation."""
+    rows = w.shape[0]
+    codes = w.codes[:, :rows].permute(1, 0, 3, 2).reshape(-1)
+    return NF4Tensor(codes, w.scales[:, :rows].t().reshape(-1), w.shape)
+
+
+def multiply_tiled(
+    x: Tensor,
+    w: TiledNF4,
+    bias: Tensor | None = None,
+    r: Tensor | None = None,
+    c: Tensor | None = None,
+    config: Config | None = None,
+) -> Tensor:
+    """Product with a 4-bit weight. x: bfloat16 or float16 `[M, K]` -> x.dtype `[M, N]`.
+
+    bias: `[N]` or None. r: `[M, R]` and c: `[R, N]`, both or none: the low-rank branch, see `project_rows`; both are
+    rounded to x.dtype. config: of the kernel; chosen by size if not given.
+    Semantics: `x @ w.T + r @ c + bias`, summed in fp32 and rounded once.
+    Above 128 rows the weight is dequantised and torch multiplies. Results are the same in every run.
+    Raises DeviceError for another dtype or sizes that do not fit.
+    """
+    (m, k), (n, columns) = x.shape, w.shape
+    if x.dtype not in (torch.bfloat16, torch.float16) or k != columns:
+        raise DeviceError(f"x must be bfloat16 or float16 [M, {columns}]: got {x.dtype} {list(x.shape)}")
+    if (r is None) != (c is None) or (r is not None and c is not None and (r.shape[0] != m or c.shape[1] != n)):
+        raise DeviceError(f"the branch needs r [{m}, R] and c [R, {n}] together: got {_size(r)} and {_size(c)}")
+    if m > MOST_ROWS:
+        out = torch.nn.functional.linear(x, dequantize_nf4(untile_nf4(w), x.dtype)).float()
+        if r is not None and c is not None:
+            out += (r.to(x.dtype) @ c.to(x.dtype)).float()
+        return (out if bias is None else out + bias).to(x.dtype)
+    y = x.new_empty(m, n)
+    if m == 0:
+        return y
+    x = x if x.stride(1) == 1 and x.stride(0) % 8 == 0 and x.data_ptr() % 16 == 0 else x.contiguous()
+    config = config or choose_config(m, n, k, _processors(x.device))
+    padded = w.scales.shape[1]
+    grid = (padded // config.block_n, -(-m // config.block_m), config.split)
+    tiles = grid[0] * grid[1]
+    partial, counters = y, y
+    if config.split > 1:
+        partial = torch.empty(tiles * config.split * config.block_n * config.block_m, device=x.device)
+        counters = _zero_counters(x.device, tiles)
+    rank = 0 if c is None else c.shape[0]
+    _gemm[grid](
+        x, w.codes, w.scales, y, partial, counters,
+        y if bias is None else bias, y if r is None else r.contiguous(), y if c is None else c.contiguous(),
+        _levels(x.dtype, str(x.device)),
+        m, n, padded, k // BLOCK, x.stride(0), rank, config.split,
+        BLOCK_N=config.block_n, BLOCK_M=config.block_m, WHOLE=config.split == 1, BLOCKS=config.blocks,
+        STAGES=config.stages, RANK=0 if rank == 0 else max(16, triton.next_power_of_2(rank)),
+        HAS_BIAS=bias is not None, ASM=prmt_assembly(x.dtype) if _has_prmt(x) else None,
+        num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
+    return y
+
+
+def project_rows(x: Tensor, a: Tensor, scale: float = 1.0, rows: Tensor | None = None) -> Tensor:
+    """The first half of the branch: each row times its molecule's own factor. float32 `[M, R]`.
+
+    x: bfloat16 or float16 `[M, K]`. a: any float type `[B, K, R]`. rows: int32 or int64 `[M]`, the molecule of each
+    row; if not given, row m has molecule m. Rows out of range are not checked, as that would wait for the device.
+    Semantics: `r[m] = scale * x[m] @ a[rows[m]]`, in fp32.
+    """
+    (m, k), (molecules, columns, rank) = x.shape, a.shape
+    if k != columns or (m != molecules if rows is None else rows.shape != (m,)):
+        raise DeviceError(
+            f"a must be [B, {k}, R] with rows [{m}], or [{m}, {k}, R] without: got {_size(a)} and rows {_size(rows)}"
+        )
+    padded = triton.next_power_of_2(rank)
+    chunk = max(1, min(4096 // padded, 512))
+    # Enough programs to fill the device even for one row; each sums at least one chunk.
+    split = max(1, min(2 * _processors(x.device) // max(m, 1), -(-k // chunk), 16))
+    r = torch.empty(m, rank, dtype=torch.float32, device=x.device)
+    if m == 0:
+        return r
+    partial = r if split == 1 else torch.empty(m, split, padded, dtype=torch.float32, device=x.device)
+    _project[(m, split)](
+        x, a.contiguous(), x if rows is None else rows, r, partial, _zero_counters(x.device, m), k, x.stride(0), scale,
+        rank, RANK=padded, CHUNK=chunk, SPLIT=split, HAS_ROWS=rows is not None, num_warps=4,
+    )  # fmt: skip
+    return r
+
+
+@triton.jit(do_not_specialize=["m_rows", "k_blocks", "rank", "split"])
+def _gemm(
+    x, codes, scales, y, partial, counters, bias, r, c, levels,
+    m_rows, n_rows, n_padded, k_blocks, x_stride, rank, split,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, WHOLE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
+    RANK: tl.constexpr, HAS_BIAS: tl.constexpr, ASM: tl.constexpr,
+):  # fmt: skip
+    """One tile `[BLOCK_N, BLOCK_M]` of `y.T` over one of `split` parts of K; WHOLE: there is one. The weight is the
+    left operand, so that its levels go from registers to the tensor cores without a way through shared memory.
+    """
+    tile = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    part = tl.program_id(2)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    m_read = tl.minimum(m, m_rows - 1)  # rows beyond the last are computed and thrown away
+    k = tl.arange(0, 16)
+    steps = k_blocks // BLOCKS
+    first, last = steps * part // split, steps * (part + 1) // split
+    operand: tl.constexpr = levels.dtype.element_ty  # x's dtype; float32 in the interpreter, which has no bfloat16
+    total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    if RANK > 0 and part == 0:
+        total = _branch(r, c, m_read, n, n_rows, rank, total, x.dtype.element_ty, operand, RANK)
+    words = codes.to(tl.pointer_type(tl.int16)) + (first * BLOCKS * n_padded + n[:, None]) * 16 + k[None, :]
+    pairs = codes + (first * BLOCKS * n_padded + n[:, None]) * 32 + (k[None, :] // 2) * 4
+    scale_at = scales + first * BLOCKS * n_padded + n
+    x_at = x + m_read[None, :] * x_stride + k[:, None] + first * BLOCKS * 64
+    for _ in tl.range(first, last, num_stages=STAGES):
+        for b in tl.static_range(BLOCKS):
+            scale = tl.load(scale_at + b * n_padded)
+            x0 = tl.load(x_at + b * 64).to(operand)
+            x1 = tl.load(x_at + b * 64 + 16).to(operand)
+            x2 = tl.load(x_at + b * 64 + 32).to(operand)
+            x3 = tl.load(x_at + b * 64 + 48).to(operand)
+            if ASM is not None:
+                w0, w1, w2, w3 = tl.inline_asm_elementwise(
+                    ASM, "=r,=r,=r,=r,r", [tl.load(words + b * n_padded * 16)],
+                    dtype=(x.dtype.element_ty,) * 4, is_pure=True, pack=2,
+                )  # fmt: skip
+            else:
+                w0 = _look_up(pairs + b * n_padded * 32, levels, k)
+                w1 = _look_up(pairs + b * n_padded * 32 + 1, levels, k)
+                w2 = _look_up(pairs + b * n_padded * 32 + 2, levels, k)
+                w3 = _look_up(pairs + b * n_padded * 32 + 3, levels, k)
+            product = tl.dot(w0, x0)
+            product = tl.dot(w1, x1, product)
+            product = tl.dot(w2, x2, product)
+            product = tl.dot(w3, x3, product)
+            total += product * scale[:, None]
+        words += BLOCKS * n_padded * 16
+        pairs += BLOCKS * n_padded * 32
+        scale_at += BLOCKS * n_padded
+        x_at += BLOCKS * 64
+    if WHOLE:
+        _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS)
+    else:
+        inside = tl.arange(0, BLOCK_N)[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
+        partial += tile * split * BLOCK_N * BLOCK_M + inside
+        tl.store(partial + part * BLOCK_N * BLOCK_M, total)
+        # All threads must have stored before one of them says so; the last program of a tile adds all parts up, in
+        # their order, so that results do not depend on who was last.
+        tl.debug_barrier()
+        if tl.atomic_add(counters + tile, 1, sem="acq_rel") == split - 1:
+            total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+            for s in tl.range(0, split, num_stages=1, loop_unroll_factor=2):  # more would take registers
+                total += tl.load(partial + s * BLOCK_N * BLOCK_M, cache_modifier=".cg")
+            tl.store(counters + tile, 0)  # ready for the next launch
+            _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS)
+
+
+@triton.jit
+def _look_up(at, levels, k):
+    """Levels of one plane of codes: high nibble for even k, low nibble for odd."""
+    return tl.load(levels + ((tl.load(at) >> (4 - 4 * (k[None, :] % 2))) & 15))
+
+
+@triton.jit
+def _branch(r, c, m, n, n_rows, rank, total, dtype: tl.constexpr, operand: tl.constexpr, RANK: tl.constexpr):
+    """`total + (r @ c).T`."""
+    j = tl.arange(0, RANK)
+    used = (j[None, :] < rank) & (n[:, None] < n_rows)
+    left = tl.load(c + j[None, :] * n_rows + n[:, None], mask=used, other=0.0).to(dtype).to(operand)
+    right = tl.load(r + m[None, :] * rank + j[:, None], mask=j[:, None] < rank, other=0.0).to(dtype).to(operand)
+    return tl.dot(left, right, total)
+
+
+@triton.jit
+def _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS: tl.constexpr):
+    """Adds the bias, rounds and stores `total.T`."""
+    if HAS_BIAS:
+        total += tl.load(bias + n, mask=n < n_rows, other=0.0).to(tl.float32)[:, None]
+    inside = (n[:, None] < n_rows) & (m[None, :] < m_rows)
+    tl.store(y + m[None, :] * n_rows + n[:, None], total.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["k_columns", "rank"])
+def _project(
+    x, a, rows, r, partial, counters, k_columns, x_stride, factor, rank,
+    RANK: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, HAS_ROWS: tl.constexpr,
+):  # fmt: skip
+    """One row of r over every SPLIT-th chunk of K; the last program of a row adds the parts up in their order."""
+    m, part = tl.program_id(0), tl.program_id(1)
+    molecule = m
+    if HAS_ROWS:
+        molecule = tl.load(rows + m)
+    a += molecule.to(tl.int64) * k_columns * rank
+    j = tl.arange(0, RANK)
+    total = tl.zeros((RANK,), tl.float32)
+    for start in range(part * CHUNK, k_columns, SPLIT * CHUNK):
+        k = start + tl.arange(0, CHUNK)
+        value = tl.load(x + m * x_stride + k, mask=k < k_columns, other=0.0).to(tl.float32)
+        used = (k[:, None] < k_columns) & (j[None, :] < rank)
+        factors = tl.load(a + k[:, None] * rank + j[None, :], mask=used, other=0.0).to(tl.float32)
+        total += tl.sum(factors * value[:, None], axis=0)
+    if SPLIT == 1:
+        tl.store(r + m * rank + j, total * factor, mask=j < rank)
+    else:
+        partial += m * SPLIT * RANK + j
+        tl.store(partial + part * RANK, total)
+        tl.debug_barrier()
+        if tl.atomic_add(counters + m, 1, sem="acq_rel") == SPLIT - 1:
+            total = tl.zeros((RANK,), tl.float32)
+            for s in tl.static_range(SPLIT):
+                total += tl.load(partial + s * RANK, cache_modifier=".cg")
+            tl.store(counters + m, 0)
+            tl.store(r + m * rank + j, total * factor, mask=j < rank)
+
+
+# What a thread does with a register of 8 codes, nibbles 0 to 7, the lowest first: 4 registers of 2 levels each.
+# `prmt` takes 4 nibbles as selectors of bytes out of a table of 8: the lower 3 bits of a code. Two tables, of negative
+# and positive levels, and two halves of a level, high and low byte, make 4 of them; the highest bit of a code, spread
+# over a byte, picks between the signs. The first word of a table is made in a register, by xor with a zero that the
+# assembler cannot see through: as a plain constant it would be moved into a register again for every use.
+_ASM = """{{
+.reg .b32 low, high, left, sign, zero, self, n0, p0, n1, p1, n, p, hi, lo;
+mov.u32 self, %lanemask_eq;
+mov.u32 zero, %lanemask_lt;
+and.b32 zero, zero, self;
+xor.b32 n1, zero, {n1a};
+xor.b32 p1, zero, {p1a};
+xor.b32 n0, zero, {n0a};
+xor.b32 p0, zero, {p0a};
+and.b32 low, $4, 0x77777777;
+shr.b32 high, low, 16;
+shl.b32 left, $4, 4;
+prmt.b32 sign, left, $4, 0xD9C8;
+prmt.b32 n, n1, {n1b}, low;
+prmt.b32 p, p1, {p1b}, low;
+lop3.b32 hi, sign, p, n, 0xCA;
+prmt.b32 n, n0, {n0b}, low;
+prmt.b32 p, p0, {p0b}, low;
+lop3.b32 lo, sign, p, n, 0xCA;
+prmt.b32 $0, lo, hi, 0x4051;
+prmt.b32 $1, lo, hi, 0x6273;
+prmt.b32 sign, left, $4, 0xFBEA;
+prmt.b32 n, n1, {n1b}, high;
+prmt.b32 p, p1, {p1b}, high;
+lop3.b32 hi, sign, p, n, 0xCA;
+prmt.b32 n, n0, {n0b}, high;
+prmt.b32 p, p0, {p0b}, high;
+lop3.b32 lo, sign, p, n, 0xCA;
+prmt.b32 $2, lo, hi, 0x4051;
+prmt.b32 $3, lo, hi, 0x6273;
+}}"""
+
+
+@functools.cache
+def prmt_assembly(dtype: torch.dtype) -> str:
+    """PTX that turns one register of 8 codes, `$4`, into levels of bfloat16 or float16: byte i, high nibble first,
+    becomes `$i`, the first level in the lower half.
+    """
+    levels = [value & 0xFFFF for value in NF4_CODE.to(dtype).view(torch.int16).tolist()]
+    words = {}
+    for half, shift in (("0", 0), ("1", 8)):
+        for sign, first in (("n", 0), ("p", 8)):
+            table = [(level >> shift) & 0xFF for level in levels[first : first + 8]]
+            for part, four in (("a", table[:4]), ("b", table[4:])):
+                words[sign + half + part] = f"0x{int.from_bytes(bytes(four), 'little'):08x}"
+    return _ASM.format(**words)
+
+
+@functools.lru_cache(maxsize=16)
+def _levels(dtype: torch.dtype, device: str) -> Tensor:
+    levels = NF4_CODE.to(device=device, dtype=dtype)
+    return levels.float() if INTERPRETED else levels
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    """Multiprocessors of a device; of the CPU, where only the interpreter runs, a few."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def _has_prmt(x: Tensor) -> bool:
+    return x.is_cuda and torch.version.cuda is not None and not INTERPRETED
+
+
+def _zero_counters(device: torch.device, count: int) -> Tensor:
+    """int32 zeros. Kernels leave them at zero, so one buffer serves all launches of a stream, which do not overlap."""
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    kept = _counters.get((str(device), stream))
+    if kept is None or kept.numel() < count:
+        kept = torch.zeros(max(count, 8192), dtype=torch.int32, device=device)
+        _counters[str(device), stream] = kept
+    return kept
+
+
+def _size(tensor: Tensor | None) -> list[int] | None:
+    return None if tensor is None else list(tensor.shape)
