@@ -3,7 +3,8 @@
 A job is a numbered list of items that are first taken one by one (parsing) and then together (scoring). While a worker
 takes items one by one it keeps the number of the present one in memory that the parent sees. When the item takes too
 long, or two workers die at it, the parent knows the culprit and sends the job to another worker with that item marked.
-One death proves nothing: a system short of memory kills whom it likes.
+One death proves nothing: a system short of memory kills whom it likes. When it dies between items, `BETWEEN` is marked,
+and the work is to tell where it is at every step.
 Processes are spawned, not forked, so nothing depends on what threads the parent has; results come in the order of jobs.
 """
 
@@ -24,6 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from .errors import DeviceError, MoraLiteError, words_of
 
 WORKER_BYTES = 700 << 20  # of one process with its model; measured, docs/screen.md
+BETWEEN = -1  # in place of an item's number
 TIMEOUT, CRASHED = "timeout", "crashed"
 MOST_MARKED = 1000  # items of one job; each costs the start of a process or two
 _POLL_SECONDS = 0.2
@@ -63,7 +65,7 @@ class WorkerPool(Generic[Job, Result]):
     """Up to `n` processes, each with its own `make(*arguments)`, which is called there and returns the `Work`.
 
     make and arguments must be picklable; so `make` is a function of a module. seconds: limit for one item.
-    Raises `DeviceError` when a worker dies while it is at no item, which no other worker would survive either.
+    Raises `DeviceError` when a worker dies at no item a second time, which no other worker would survive either.
     Use it in a `with` block.
     """
 
@@ -168,12 +170,14 @@ class WorkerPool(Generic[Job, Result]):
         worker.process.join()
         worker.pipe.close()
         code = worker.process.exitcode
-        if item < 0:
+        if item < 0 and code != _KILLED and BETWEEN not in worker.marked:
+            worker.marked[BETWEEN] = status
+        elif item < 0:
             how = "killed: out of memory?" if code == _KILLED else f"exit code {code}"
             raise DeviceError(
                 f"a worker process died ({how}); what is finished is kept: use --resume with fewer --workers"
             )
-        if status == CRASHED and code != _ENDED_BY_ALARM and worker.suspect != item:
+        elif status == CRASHED and code != _ENDED_BY_ALARM and worker.suspect != item:
             worker.suspect = item
         else:
             worker.marked[item] = TIMEOUT if code == _ENDED_BY_ALARM else status

@@ -15,6 +15,7 @@ The form in Arrow, which `prepared_files` keeps in Parquet, has every row, in or
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -28,7 +29,7 @@ from .entries import Entry
 from .errors import words_of
 from .graph import Graphs
 from .molecules import OK, UNPARSABLE, Parsed, parse_entry
-from .pool import CRASHED, TIMEOUT
+from .pool import BETWEEN, CRASHED, TIMEOUT
 from .predictions import MALFORMED
 from .sources import Window
 
@@ -92,8 +93,8 @@ def prepare(
 ) -> Prepared:
     """Parse and featurise a window's rows; whatever is wrong with a molecule becomes its status.
 
-    marked: statuses of rows, counted from 0, that are not to be tried. at: called with each row before it is parsed and
-    with -1 after the last; both are of `pool`.
+    marked: statuses of rows, counted from 0, that are not to be tried; with `BETWEEN` in it rows are featurised one by
+    one. at: called with each row before it is parsed and with -1 after the last; both are of `pool`.
     """
     read = []
     for i, entry in enumerate(window.entries):
@@ -101,6 +102,12 @@ def prepare(
         read.append(_failed(entry.text, marked[i], _REASONS[marked[i]]) if i in marked else _read(entry, parse))
     at(-1)
     good = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
+    if BETWEEN in marked:
+        for i in good:  # one of them ends the process: which?
+            at(i)
+            with suppress(Exception):
+                _features([read[i][0].mol])
+        at(-1)
     try:
         graphs, bits = _features([read[i][0].mol for i in good])
     except Exception:  # of one molecule, by RDKit, which has no base class for what it raises

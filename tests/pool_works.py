@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mora_lite.errors import InputError, PackError
+from mora_lite.pool import BETWEEN
 
 
 def take(job: list[str], marked: Mapping[int, str], at: Callable[[int], None]) -> list[str]:
@@ -22,6 +23,13 @@ def take(job: list[str], marked: Mapping[int, str], at: Callable[[int], None]) -
         at(i)
         found.append(marked[i] if i in marked else _taken(item))
     at(-1)
+    if BETWEEN in marked:
+        for i, item in enumerate(found):
+            at(i)
+            _taken(item.removeprefix("together "))
+        at(-1)
+    if any(item.startswith("together ") for item in found):
+        _taken("exit")
     return [_taken(item.removeprefix("later ")) if item.startswith("later ") else item for item in found]
 
 
@@ -48,7 +56,7 @@ def _taken(item: str) -> str:
         raise MemoryError
     elif word == "large":
         return "x" * int(rest)
-    elif word == "later":
+    elif word in ("later", "together"):
         return item
     return item.upper()
 

@@ -72,6 +72,10 @@ def test_items_that_kill_or_stop_a_worker_are_marked_and_the_others_done(works: 
     assert done(works, *jobs, n=2, seconds=1.0) == expected
 
 
+def test_an_item_that_kills_a_worker_when_all_are_taken_together_is_found(works: Any) -> None:
+    assert done(works, ["a", "together exit", "c"], ["d"]) == [["A", CRASHED, "C"], ["D"]]
+
+
 def test_one_death_is_not_held_against_an_item(works: Any, tmp_path: Path) -> None:
     """The system may have killed the worker for reasons of its own, and results must not depend on that."""
     item = f"die-once {tmp_path / 'died'}"

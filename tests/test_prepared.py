@@ -19,6 +19,7 @@ from mora_lite.errors import InputError, OutputError
 from mora_lite.graph import Graphs, concatenate, featurize
 from mora_lite.molecules import parse_smiles
 from mora_lite.parquet import PREPARED_KEY
+from mora_lite.pool import BETWEEN
 from mora_lite.prepared import Prepared, from_arrow, prepare, to_arrow
 from mora_lite.prepared_files import PreparedLibrary, PreparedWriter, is_prepared, prepare_library
 from mora_lite.sources import Entry, Window, open_library
@@ -82,6 +83,12 @@ def test_any_texts_are_as_many_rows(chosen: list[str]) -> None:
     assert len(rows) == len(rows.column("error")) == len(chosen)
     assert len(rows.graphs) == len(rows.bits) == rows.column("status").count("ok")
     assert not any("\n" in text for text in rows.column("smiles") + rows.column("error"))
+
+
+def test_rows_that_are_featurised_one_by_one_are_the_same() -> None:
+    window, seen = window_of("CCO", "C1CC", "c1ccccc1"), []
+    assert_same(prepare(window, marked={BETWEEN: "crashed"}, at=seen.append), prepare(window))
+    assert seen == [0, 1, 2, -1, 0, 2, -1]
 
 
 def test_a_limit_of_ones_own() -> None:
