@@ -81,7 +81,8 @@ def open_any_library(
 
 @dataclass(frozen=True)
 class Campaign:
-    """settings: all that the shards' bytes depend on, of plain types. devices: those that score."""
+    """settings: all that the shards' bytes depend on, of plain types. devices: those that score. states: of the input
+    files when their SHA-256 was taken, by name (`_state`)."""
 
     pack: Pack
     tasks: tuple[Task, ...]
@@ -89,6 +90,7 @@ class Campaign:
     dtype: str
     confidence: float
     settings: dict[str, Any]
+    states: dict[str, tuple[int, int] | None]
 
     @classmethod
     def plan(
@@ -110,6 +112,7 @@ class Campaign:
         opened, devices = open_pack(pack), choose_devices(device)
         chosen = tuple(opened.tasks[i] for i in choose_tasks(opened.tasks, tasks))
         number_type = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
+        states = {path: _state(path) for path in library.files}
         settings = {
             "mora_lite": __version__,
             "torch": torch.__version__,
@@ -127,7 +130,7 @@ class Campaign:
             "window_rows": WINDOW_ROWS,
             "shard_windows": SHARD_WINDOWS,
         }
-        return cls(opened, chosen, devices, dtype, confidence, settings)
+        return cls(opened, chosen, devices, dtype, confidence, settings, states)
 
     @property
     def schema(self) -> pa.Schema:
@@ -151,7 +154,25 @@ class Campaign:
         time_limit: float = 30.0,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Progress:
-        """Score what is not scored yet. workers: processes; time_limit: seconds for parsing one molecule."""
+        """Score what is not scored yet. workers: processes; time_limit: seconds for parsing one molecule.
+
+        Raises `InputError` when an input file has changed by the end.
+        """
+        progress = self._score(run, library, workers, part, time_limit, on_progress)
+        for path, state in self.states.items():
+            if _state(path) != state:
+                raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
+        return progress
+
+    def _score(
+        self,
+        run: RunDirectory,
+        library: Library | PreparedLibrary,
+        workers: int | None,
+        part: tuple[int, int],
+        time_limit: float,
+        on_progress: Callable[[Progress], None],
+    ) -> Progress:
         n = workers or default_workers()
         names, form = [task.name for task in self.tasks], run.settings["format"]
         windows: Iterator[Any] = (
@@ -234,6 +255,14 @@ def describe_file(path: str) -> dict[str, Any]:
     if is_stream(path):
         return {"file": "standard input" if path == STDIO else "a pipe"}
     return {"file": Path(path).name, "bytes": os.path.getsize(path), "sha256": digest_file(path)}
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Size and time of the last change; None of a stream."""
+    if is_stream(path) or not os.path.exists(path):
+        return None
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
 
 
 def choose_devices(names: str) -> tuple[torch.device, ...]:

@@ -194,6 +194,18 @@ def test_parts_of_two_machines_make_one_run(tmp_path: Path, pack_path: Path, lib
     assert sum(entry["rows"] for entry in run.shards.values()) == 30
 
 
+def test_a_library_that_changes_while_it_is_read_is_told(tmp_path: Path, pack_path: Path, library: Path) -> None:
+    def grow(progress: Progress) -> None:
+        with library.open("a") as file:
+            file.write("CCO late\n")
+
+    with open_any_library([str(library)]) as opened:
+        campaign = Campaign.plan(opened, pack=str(pack_path), device="cpu", dtype="float32")
+        run = open_run(tmp_path / "run", campaign.settings, part="", resume=False, force=False)
+        with pytest.raises(InputError, match=r"library\.smi changed while it was read"):
+            campaign.score(run, opened, workers=1, on_progress=grow)
+
+
 def test_a_library_that_changed_is_told(tmp_path: Path, pack_path: Path, library: Path) -> None:
     score(tmp_path / "run", library, pack=pack_path)
     with library.open("a") as file:
