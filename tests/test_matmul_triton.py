@@ -94,6 +94,17 @@ def test_compiled_products_are_near_float64(name: str) -> None:
     assert found["repeats"] == 1.0
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tuning_is_kept_for_the_process() -> None:
+    from mora_lite.quant.tuning import tune
+
+    processors = torch.cuda.get_device_properties("cuda").multi_processor_count
+    best = tune([(8, 256, 512)])[8, 256, 512]
+    assert best in candidates(8, 256, 512, processors)
+    assert choose_config(3, 256, 512, processors) == best  # of the same tile of rows
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_assembly_looks_up_every_code_at_every_place(dtype: torch.dtype) -> None:
     """The interpreter cannot run assembly, so a few lines here do: all 16 codes in all 8 nibbles of a register."""
