@@ -85,7 +85,8 @@ def test_products_are_near_float64(interpreted: dict[str, dict[str, float]], nam
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", CASES)
-def test_compiled_products_are_near_float64(name: str) -> None:
+def test_compiled_products_are_near_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
     from triton_works import distance
 
     found = distance(CASES[name], "cuda")
