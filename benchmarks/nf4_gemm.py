@@ -175,6 +175,12 @@ def measure(
         add("triton with branch", [functools.partial(with_branch, *branch(x, n, args.rank), w) for w in tiled])
 
 
+def name_of(config: Config) -> str:
+    """Tile, parts of K, then warps, stages, blocks a step, and j if its planes are joined."""
+    tile = f"{config.block_n}x{config.block_m}/{config.split}"
+    return f"{tile} w{config.warps} s{config.stages} b{config.blocks}{' j' if config.joined else ''}"
+
+
 def branch(x: Tensor, n: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """x, an own factor for each row, and a shared one."""
     a = torch.randn(*x.shape, rank, device=x.device, dtype=x.dtype)

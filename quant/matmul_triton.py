@@ -121,7 +121,7 @@ def multiply_tiled(
         _levels(x.dtype, str(x.device)),
         m, n, padded, k // BLOCK, x.stride(0), rank, config.split,
         BLOCK_N=config.block_n, BLOCK_M=config.block_m, WHOLE=config.split == 1, BLOCKS=config.blocks,
-        STAGES=config.stages, RANK=0 if rank == 0 else max(16, triton.next_power_of_2(rank)),
+        STAGES=config.stages, JOINED=config.joined, RANK=0 if rank == 0 else max(16, triton.next_power_of_2(rank)),
         HAS_BIAS=bias is not None, ASM=prmt_assembly(x.dtype) if _has_prmt(x) else None,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
@@ -160,7 +160,7 @@ def _gemm(
     x, codes, scales, y, partial, counters, bias, r, c, levels,
     m_rows, n_rows, n_padded, k_blocks, x_stride, rank, split,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, WHOLE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
-    RANK: tl.constexpr, HAS_BIAS: tl.constexpr, ASM: tl.constexpr,
+    RANK: tl.constexpr, HAS_BIAS: tl.constexpr, ASM: tl.constexpr, JOINED: tl.constexpr,
 ):  # fmt: skip
     """One tile `[BLOCK_N, BLOCK_M]` of `y.T` over one of `split` parts of K; WHOLE: there is one. The weight is the
     left operand, so that its levels go from registers to the tensor cores without a way through shared memory.
@@ -171,6 +171,7 @@ def _gemm(
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     m_read = tl.minimum(m, m_rows - 1)  # rows beyond the last are computed and thrown away
     k = tl.arange(0, 16)
+    k64 = tl.arange(0, 64)[:, None]
     steps = k_blocks // BLOCKS
     first, last = steps * part // split, steps * (part + 1) // split
     operand: tl.constexpr = levels.dtype.element_ty  # x's dtype; float32 in the interpreter, which has no bfloat16
@@ -180,28 +181,19 @@ def _gemm(
     words = codes.to(tl.pointer_type(tl.int16)) + (first * BLOCKS * n_padded + n[:, None]) * 16 + k[None, :]
     pairs = codes + (first * BLOCKS * n_padded + n[:, None]) * 32 + (k[None, :] // 2) * 4
     scale_at = scales + first * BLOCKS * n_padded + n
-    x_at = x + m_read[None, :] * x_stride + k[:, None] + first * BLOCKS * 64
+    x_at = x + m_read[None, :] * x_stride + first * BLOCKS * 64
     for _ in tl.range(first, last, num_stages=STAGES):
         for b in tl.static_range(BLOCKS):
             scale = tl.load(scale_at + b * n_padded)
-            x0 = tl.load(x_at + b * 64).to(operand)
-            x1 = tl.load(x_at + b * 64 + 16).to(operand)
-            x2 = tl.load(x_at + b * 64 + 32).to(operand)
-            x3 = tl.load(x_at + b * 64 + 48).to(operand)
-            if ASM is not None:
-                w0, w1, w2, w3 = tl.inline_asm_elementwise(
-                    ASM, "=r,=r,=r,=r,r", [tl.load(words + b * n_padded * 16)],
-                    dtype=(x.dtype.element_ty,) * 4, is_pure=True, pack=2,
-                )  # fmt: skip
+            w0, w1, w2, w3 = _planes(words + b * n_padded * 16, pairs + b * n_padded * 32, levels, k, ASM)
+            if JOINED:
+                w = tl.join(tl.join(w0, w1), tl.join(w2, w3)).permute(0, 3, 2, 1).reshape(BLOCK_N, 64)
+                product = tl.dot(w, tl.load(x_at + b * 64 + k64).to(operand))
             else:
-                w0 = _look_up(pairs + b * n_padded * 32, levels, k)
-                w1 = _look_up(pairs + b * n_padded * 32 + 1, levels, k)
-                w2 = _look_up(pairs + b * n_padded * 32 + 2, levels, k)
-                w3 = _look_up(pairs + b * n_padded * 32 + 3, levels, k)
-            product = tl.dot(w0, x0)
-            product = tl.dot(w1, x1, product)
-            product = tl.dot(w2, x2, product)
-            product = tl.dot(w3, x3, product)
+                product = tl.dot(w0, tl.load(x_at + b * 64 + k[:, None]).to(operand))
+                product = tl.dot(w1, tl.load(x_at + b * 64 + 16 + k[:, None]).to(operand), product)
+                product = tl.dot(w2, tl.load(x_at + b * 64 + 32 + k[:, None]).to(operand), product)
+                product = tl.dot(w3, tl.load(x_at + b * 64 + 48 + k[:, None]).to(operand), product)
             total += product * scale[:, None]
         words += BLOCKS * n_padded * 16
         pairs += BLOCKS * n_padded * 32
@@ -222,6 +214,21 @@ def _gemm(
                 total += tl.load(partial + s * BLOCK_N * BLOCK_M, cache_modifier=".cg")
             tl.store(counters + tile, 0)  # ready for the next launch
             _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS)
+
+
+@triton.jit
+def _planes(words, pairs, levels, k, ASM: tl.constexpr):
+    """Levels of a block, columns 0-15, 16-31, 32-47 and 48-63. Threads hold neighbouring columns in one register."""
+    if ASM is not None:
+        return tl.inline_asm_elementwise(
+            ASM, "=r,=r,=r,=r,r", [tl.load(words)], dtype=(levels.dtype.element_ty,) * 4, is_pure=True, pack=2
+        )
+    else:
+        w0 = _look_up(pairs, levels, k)
+        w1 = _look_up(pairs + 1, levels, k)
+        w2 = _look_up(pairs + 2, levels, k)
+        w3 = _look_up(pairs + 3, levels, k)
+        return w0, w1, w2, w3
 
 
 @triton.jit

@@ -20,14 +20,6 @@ MOST_ROWS = 128  # above, the weight is dequantised once and multiplied by torch
 ROW_TILE = 128  # rows of a weight are padded to a multiple of this
 MOST_PARTS = 16
 _tuned: dict[tuple[int, int, int, int], Config] = {}
-# By block_m: block_n, warps, stages, and how many programs a multiprocessor of Hopper holds at a time, as the registers
-# allow that Triton 3.6 gives them. The first is taken where nothing was measured.
-SHAPES: dict[int, list[tuple[int, int, int, int]]] = {
-    16: [(64, 2, 4, 11), (128, 4, 4, 5), (64, 4, 4, 8)],
-    32: [(128, 4, 4, 4), (64, 2, 4, 8), (64, 4, 4, 7)],
-    64: [(64, 4, 4, 4), (128, 8, 4, 2), (128, 4, 4, 2)],
-    128: [(128, 8, 3, 1), (64, 4, 3, 2)],
-}
 
 
 class Config(NamedTuple):
@@ -35,8 +27,9 @@ class Config(NamedTuple):
 
     block_n: rows of the weight in a tile, a power of two from 16 to 128. block_m: rows of x in a tile, a power of two
     from 16 to 128. split: parts of K, each with its own programs. blocks: blocks of 64 columns in one step of the
-    loop. stages: steps whose loads are under way at a time. warps: of a program; with 4 and more, and block_n of at
-    least 64, Hopper's `wgmma` multiplies.
+    loop, a divisor of their number. stages: steps whose loads are under way at a time. warps: of a program; with 4
+    and more, and block_n of at least 64, Hopper's `wgmma` multiplies. joined: a block is one product of 64 columns
+    instead of 4 of 16: `wgmma` waits less, other tensor cores read x more slowly.
     """
 
     block_n: int
@@ -45,6 +38,23 @@ class Config(NamedTuple):
     blocks: int
     stages: int
     warps: int
+    joined: bool
+
+
+# By block_m: block_n, blocks, stages, warps, joined, and how many programs a multiprocessor of Hopper holds at a time,
+# as the registers allow that Triton 3.6 gives them. The first is taken where nothing was measured.
+SHAPES: dict[int, list[tuple[int, int, int, int, bool, int]]] = {
+    16: [
+        (64, 1, 4, 2, False, 10),
+        (128, 1, 4, 4, True, 5),
+        (64, 1, 4, 4, True, 8),
+        (64, 2, 3, 2, False, 8),
+        (128, 2, 3, 4, True, 4),
+    ],
+    32: [(128, 1, 4, 4, True, 4), (64, 1, 4, 4, True, 6), (64, 1, 4, 2, False, 8), (64, 2, 3, 4, True, 5)],
+    64: [(64, 1, 4, 4, True, 4), (128, 1, 4, 8, True, 2)],
+    128: [(128, 1, 3, 8, True, 1), (64, 1, 3, 4, True, 2)],
+}
 
 
 def tile_rows(m: int) -> int:
@@ -66,11 +76,11 @@ def parts(tiles: int, steps: int, slots: int) -> int:
 
 def candidates(m: int, n: int, k: int, processors: int) -> list[Config]:
     """Configurations worth timing for a product `[m, k] @ [k, n]` on a device with so many multiprocessors."""
-    block_m, steps = tile_rows(m), k // 64
-    found = []
-    for block_n, warps, stages, resident in SHAPES[block_m]:
-        tiles = -(-n // block_n) * -(-m // block_m)
-        found.append(Config(block_n, block_m, parts(tiles, steps, processors * resident), 1, stages, warps))
+    block_m, found = tile_rows(m), []
+    for block_n, blocks, stages, warps, joined, resident in SHAPES[block_m]:
+        if k // 64 % blocks == 0:
+            split = parts(-(-n // block_n) * -(-m // block_m), k // 64 // blocks, processors * resident)
+            found.append(Config(block_n, block_m, split, blocks, stages, warps, joined))
     return found
 
 

@@ -37,17 +37,17 @@ CASES = {
         ("one row, one block", (1, 16, 64), {}),
         ("three rows, an odd number of outputs", (3, 201, 192), {"bias": True}),
         ("a whole tile", (16, 128, 256), {"double": True}),
-        ("one row more than two tiles", (33, 70, 320), {"config": (32, 16, 1, 1, 2, 2)}),
+        ("one row more than two tiles", (33, 70, 320), {"config": (32, 16, 1, 1, 2, 2, True)}),
         ("the most rows", (128, 130, 128), {}),
         ("rows for torch", (129, 40, 64), {"rank": 3, "bias": True}),
-        ("K in parts of unequal length", (5, 64, 704), {"config": (64, 16, 3, 1, 3, 2), "bias": True}),
-        ("as many parts as blocks", (2, 64, 192), {"config": (16, 16, 3, 1, 3, 1)}),
-        ("two blocks a step", (20, 96, 512), {"config": (64, 32, 2, 2, 3, 4)}),
+        ("K in parts of unequal length", (5, 64, 704), {"config": (64, 16, 3, 1, 3, 2, False), "bias": True}),
+        ("as many parts as blocks", (2, 64, 192), {"config": (16, 16, 3, 1, 3, 1, False)}),
+        ("two blocks a step", (20, 96, 512), {"config": (64, 32, 2, 2, 3, 4, True)}),
         ("a branch of rank 1", (4, 96, 128), {"rank": 1}),
         (
             "a branch of rank 5 and K in parts",
             (17, 130, 640),
-            {"rank": 5, "bias": True, "config": (64, 16, 4, 1, 2, 2)},
+            {"rank": 5, "bias": True, "config": (64, 16, 5, 2, 2, 2, False)},
         ),
         ("a branch of rank 32", (3, 64, 1280), {"rank": 32, "double": True}),
         ("rows that share molecules", (9, 64, 256), {"rank": 8, "molecules": 4}),
@@ -85,7 +85,7 @@ def test_products_are_near_float64(interpreted: dict[str, dict[str, float]], nam
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", CASES)
-def test_compiled_products_are_near_float64(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_compiled_products_are_near_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
     from triton_works import distance
 
@@ -93,6 +93,17 @@ def test_compiled_products_are_near_float64(monkeypatch: pytest.MonkeyPatch, nam
     assert found["product"] < LIMITS[CASES[name]["dtype"]] / 2
     assert found.get("branch", 0.0) < 1e-5
     assert found["repeats"] == 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tuning_is_kept_for_the_process() -> None:
+    from mora_lite.quant.tuning import tune
+
+    processors = torch.cuda.get_device_properties("cuda").multi_processor_count
+    best = tune([(8, 256, 512)])[8, 256, 512]
+    assert best in candidates(8, 256, 512, processors)
+    assert choose_config(3, 256, 512, processors) == best  # of the same tile of rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
