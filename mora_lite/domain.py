@@ -1,9 +1,10 @@
 """How near a molecule is to what a pack was trained on: Tanimoto similarity of Morgan fingerprints.
 
-The intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices. Training
-molecules are sorted by the tasks they have values for and then by their number of bits. Among molecules with equally
-many bits the similarity grows with the intersection, so each such run is reduced to its largest intersection first,
-and only what remains is divided.
+With torch the intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices.
+With NumPy alone they are sums of columns, one column for each set bit: 40 sums of bytes are several times faster than
+its product of 1,024 floats. Training molecules are sorted by the tasks they have values for and then by their number of
+bits. Among molecules with equally many bits the similarity grows with the intersection, so each such run is reduced to
+its largest intersection first, and only what remains is divided.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ QUERY_ROWS = 1024  # molecules asked about in one matrix product; 1024 x 2048 in
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
 SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
 EXACT_COUNT = 256  # bfloat16 holds every integer up to here
+COLUMN_ROWS = 65_536  # training molecules whose columns of bits are summed together without torch
 
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 _MIRRORED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
@@ -101,17 +103,18 @@ class Domain:
         starts = np.flatnonzero(np.concatenate([[len(known) > 0], (known[1:] != known[:-1]).any(1)]))
         return cls(packed, known[starts], np.diff(starts, append=len(known)))
 
-    def similarity(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
+    def similarity(self, packed: np.ndarray, device: torch.device | None = None) -> np.ndarray:
         """Tanimoto similarity to the nearest training molecule that has a value for the task: float32 `[B, P]`, 0 to 1.
 
-        packed: uint8 `[B, 128]`. 0.0 where a task has no training molecules, and between two fingerprints without bits.
+        packed: uint8 `[B, 128]`. device: None computes with NumPy, without torch. 0.0 where a task has no training molecules, and between two fingerprints without bits.
         The numbers are exact in every type and on every device: counts are whole and small, and divided in float32.
         """
         assert packed.dtype == np.uint8
         assert packed.shape[1:] == (N_BITS // 8,)
         nearest = np.zeros((len(packed), self.patterns.shape[1]), np.float32)
         for start in range(0, len(packed), QUERY_ROWS):
-            by_pattern = self._nearest(packed[start : start + QUERY_ROWS], device)
+            block = packed[start : start + QUERY_ROWS]
+            by_pattern = self._nearest_by_columns(block) if device is None else self._nearest(block, device)
             for task in range(nearest.shape[1]):
                 has = np.flatnonzero(self.patterns[:, task])
                 if len(has):
@@ -120,6 +123,8 @@ class Domain:
 
     def select(self, tasks: Sequence[int]) -> Domain:
         """Only these tasks, in this order, and only the molecules that have a value for one of them."""
+        if list(tasks) == list(range(self.patterns.shape[1])):
+            return self
         known = np.repeat(self.patterns, self.sizes, axis=0)
         return Domain.of(self.packed, known[:, list(tasks)])
 
@@ -189,6 +194,37 @@ class Domain:
                 torch.maximum(nearest[pattern], tanimoto[start:stop].amax(0), out=nearest[pattern])
         return nearest.cpu().numpy()
 
+    def _nearest_by_columns(self, packed: np.ndarray) -> np.ndarray:
+        """As `_nearest`, without torch."""
+        nearest = np.zeros((len(packed), len(self.patterns)), np.float32)
+        set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
+        counts, pattern = _counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
+        for first in range(0, len(counts), COLUMN_ROWS):
+            rows = slice(first, first + COLUMN_ROWS)
+            columns, of_rows, of_pattern = self._columns(rows), counts[rows], pattern[rows]
+            # A sum of bytes must not pass 255.
+            sums = np.zeros(len(of_rows), np.uint8 if of_rows.max() < 256 else np.uint16)
+            runs = np.array(_borders((of_rows[1:] != of_rows[:-1]) | (of_pattern[1:] != of_pattern[:-1]))[:-1])
+            sizes, of_run = of_rows[runs].astype(np.float32), of_pattern[runs]
+            segments = np.array(_borders(of_run[1:] != of_run[:-1])[:-1])
+            here = of_run[segments]
+            for row, bits in enumerate(set_bits):
+                sums[:] = 0
+                for bit in bits.tolist():
+                    np.add(sums, columns[bit], out=sums)
+                tanimoto = np.maximum.reduceat(sums, runs).astype(np.float32)
+                tanimoto /= np.maximum(sizes + np.float32(len(bits)) - tanimoto, 1)
+                nearest[row, here] = np.maximum(nearest[row, here], np.maximum.reduceat(tanimoto, segments))
+        return nearest.T
+
+    def _columns(self, rows: slice) -> np.ndarray:
+        """One row of 0 and 1 for each bit: uint8 `[1024, N]`; kept from call to call when all fit."""
+        if len(self.packed) * N_BITS > CACHED_BYTES:
+            return _as_columns(self.packed[rows])
+        if ("columns", rows.start) not in self._cache:
+            self._cache["columns", rows.start] = _as_columns(self.packed[rows])
+        return self._cache["columns", rows.start]
+
     def _reference(self, rows: slice, device: torch.device, dtype: torch.dtype) -> Tensor:
         """These rows as a 0/1 matrix; kept from call to call when all rows fit."""
         if len(self.packed) * N_BITS * dtype.itemsize > CACHED_BYTES:
@@ -245,3 +281,15 @@ def _unpack(packed: np.ndarray, device: torch.device, dtype: torch.dtype) -> Ten
     import torch
 
     return torch.from_numpy(np.unpackbits(packed, axis=1)).to(device).to(dtype)
+
+
+def _as_columns(packed: np.ndarray) -> np.ndarray:
+    """uint8 `[N, 128]` -> one row of 0 and 1 for each bit: uint8 `[1024, N]`."""
+    # Transposed as bytes first, which is an eighth of the work of transposing bits.
+    columns = np.empty((N_BITS // 8, 8, len(packed)), np.uint8)
+    for start in range(0, len(packed), 1024):  # blocks stay in the processor's cache
+        columns[:, 0, start : start + 1024] = packed[start : start + 1024].T
+    for bit in range(7, -1, -1):  # the first last, for it holds the bytes
+        np.right_shift(columns[:, 0], 7 - bit, out=columns[:, bit])
+        np.bitwise_and(columns[:, bit], 1, out=columns[:, bit])
+    return columns.reshape(N_BITS, len(packed))
