@@ -106,7 +106,8 @@ def open_exported(path: str | Path) -> Exported:
             assert_complete(opened)
     except FileNotFoundError:
         raise PackError(
-            f"{path} has no {MANIFEST}, so it is no exported folder; make one: mora-lite export PACK --full -o DIR"
+            f"{path} is no exported folder (it has no {MANIFEST}); ONNX Runtime needs one: "
+            f"mora-lite export {path} --full -o DIR"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, PackError):

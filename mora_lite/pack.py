@@ -324,6 +324,8 @@ def _find(name_or_path: str | Path) -> Path:
         return path
     if path.name == MANIFEST and path.is_file():
         return path.parent
+    if (path / "export.json").is_file():
+        raise PackError(f"{path} is an exported folder, not a pack; score with it by mora-lite predict --engine onnx")
     name = str(name_or_path)
     for folder in pack_folders():
         if name == Path(name).name and (folder / name / MANIFEST).is_file():

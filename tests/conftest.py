@@ -416,6 +416,18 @@ def exported_path(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathF
     return path
 
 
+@pytest.fixture(scope="session")
+def plain_values() -> Any:
+    """The made-up scorer in NumPy: graphs of one molecule -> float32 `[1, 3]`."""
+
+    def values(graphs: Any) -> Any:
+        arrays = graphs.arrays()
+        received = arrays["bonds"] * arrays["atoms"][arrays["source"], 1]
+        return (arrays["atoms"] @ made_up_weights()).sum(0, keepdims=True) + received.sum()
+
+    return values
+
+
 def made_up_weights() -> Any:
     """float32 `[10, 3]`, of the made-up scorer."""
     import numpy as np
