@@ -60,24 +60,30 @@ class GraphBuilder:
 
     def constant(self, name: str, values: Array) -> str:
         """An initialiser of the type and shape of `values`; its name is the scope and `name`."""
-        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
         full = "/".join([*self._scope, name])
         assert full not in self.initialisers, f"two constants are called {full}"
-        self.initialisers[full] = numpy_helper.from_array(np.ascontiguousarray(array), full)
+        self._add(full, values)
         return full
+
+    def _add(self, name: str, values: Array) -> None:
+        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+        # asarray with an order, since ascontiguousarray gives a number a dimension.
+        self.initialisers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
 
     def ints(self, *values: int) -> str:
         """A shared constant int64 `[n]`."""
-        return self._shared(f"ints/{'_'.join(map(str, values))}", np.array(values, np.int64))
+        return self.shared(f"ints/{'_'.join(map(str, values))}", np.array(values, np.int64))
 
     def number(self, value: int | float) -> str:
         """A shared constant without dimensions: float32 for a float, int64 for an int."""
-        dtype = np.float32 if isinstance(value, float) else np.int64
-        return self._shared(f"numbers/{value:g}" if isinstance(value, float) else f"numbers/int_{value}", dtype(value))
+        if isinstance(value, float):
+            return self.shared(f"numbers/{value!r}", np.array(value, np.float32))
+        return self.shared(f"numbers/int_{value}", np.array(value, np.int64))
 
-    def _shared(self, name: str, value: Any) -> str:
+    def shared(self, name: str, values: Array) -> str:
+        """An initialiser that may be asked for again; its name has no scope."""
         if name not in self.initialisers:
-            self.initialisers[name] = numpy_helper.from_array(np.asarray(value), name)
+            self._add(name, values)
         return name
 
     def op(self, kind: str, *inputs: str, name: str | None = None, domain: str = "", **attributes: Any) -> str:
