@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import MoraLiteError
-from . import bench, calibrate, evaluate, info, predict, prepare, pretrain, pull, quantize, screen, train
+from . import bench, calibrate, evaluate, info, predict, prepare, pretrain, pull, push, quantize, screen, train
 
 
 class Commands(TyperGroup):
@@ -74,6 +74,7 @@ app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)
 app.command("pull")(pull.pull)
+app.command("push")(push.push)
 app.command("screen")(screen.screen)
 app.command("train")(train.train)
 app.command("calibrate")(calibrate.calibrate)

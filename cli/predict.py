@@ -31,7 +31,7 @@ def predict(
         ),
     ] = None,
     pack: Annotated[
-        str, typer.Option("--pack", "-p", help="Name of a pack, or its directory, or an exported folder.")
+        str, typer.Option("--pack", "-p", help="Name of a pack, its directory, hf:owner/name, or an exported folder.")
     ] = "admet",
     tasks: Tasks = None,
     smiles_column: Annotated[

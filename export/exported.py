@@ -22,6 +22,7 @@ from ..conformal import Calibration
 from ..digest import sha256_of
 from ..domain import Domain
 from ..errors import PackError
+from ..hub_packs import local_path
 from ..scores import Trust
 from ..tasks import Task
 
@@ -87,16 +88,16 @@ class Exported:
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether this is a folder that `mora-lite export` wrote."""
-    return (Path(path) / MANIFEST).is_file()
+    """Whether this is a folder that `mora-lite export` wrote, on disk or in a repository of the hub."""
+    return (Path(local_path(path)) / MANIFEST).is_file()
 
 
 def open_exported(path: str | Path) -> Exported:
-    """Read the manifest of an exported folder.
+    """Read the manifest of an exported folder, given by path or by `hf:owner/name`.
 
     Raises `PackError` when it is missing, damaged, or of a format that this version cannot read.
     """
-    path = Path(path)
+    path = Path(local_path(path))
     file = path / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from .scorer import Scorer
 from .scores import Predictions, Scores, Trust
 from .tasks import Task, choose_tasks
 
-__all__ = ["Model", "Predictions", "Scores", "Trust", "is_out_of_memory", "load"]
+__all__ = ["Model", "Predictions", "Scores", "Trust", "from_pretrained", "is_out_of_memory", "load"]
 
 BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
 # Of `CpuScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
@@ -144,7 +145,8 @@ def load(
     memory_budget: int | None = None,
     confidence: float = 0.9,
 ) -> Model:
-    """Load a pack by name or path, for prediction. No network is used.
+    """Load a pack by name or path, for prediction. No network is used, but for a repository of the Hugging Face hub,
+    `hf:owner/name` or `hf:owner/name@revision`, that is not in the hub's cache.
 
     device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. With `auto` a CPU computes
     by the short way (`cpu_scorer.py`), else by the plain one (`scorer.py`).
@@ -166,3 +168,8 @@ def load(
     scorer = scorer.to(where)
     short = CpuScorer(scorer, number_type) if dtype == "auto" and where.type == "cpu" and can_run(scorer) else None
     return Model(opened, scorer, tuple(opened.tasks[i] for i in chosen), number_type, trust, short)
+
+
+def from_pretrained(repository: str, revision: str | None = None, **options: Any) -> Model:
+    """`load` of a repository of the Hugging Face hub, `owner/name`. revision: branch, tag or commit."""
+    return load(f"hf:{repository}@{revision}" if revision else f"hf:{repository}", **options)
