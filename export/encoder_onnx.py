@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from ..encoder import POOL_SCALE, EncoderLayer, GraphEncoder
 from ..graph import ATOM_FIELDS, N_BOND_CODES
@@ -44,6 +46,21 @@ class Places:
     counts: str
     own: str
     pool: str
+
+
+def build_encoder(
+    encoder: GraphEncoder, opset: int, metadata: dict[str, str], *, half: bool = False
+) -> onnx.ModelProto:
+    """`INPUTS` -> atom_tokens float32 `[atoms, width]` and molecule_tokens float32 `[molecules, width]`.
+
+    half: matrix products in float16, norms and sums in float32.
+    """
+    g = GraphBuilder("mora_lite_encoder", opset, half=half)
+    add_inputs(g)
+    atoms, molecules, _ = add_encoder(g, encoder)
+    g.output(atoms, "atom_tokens", ["atoms", encoder.width])
+    g.output(molecules, "molecule_tokens", ["molecules", encoder.width])
+    return g.model(metadata)
 
 
 def add_inputs(g: GraphBuilder) -> None:
@@ -101,9 +118,7 @@ def count_runs(g: GraphBuilder, index: str, n: str, n_owners: str) -> tuple[str,
     return g.unsqueeze(first, 1), g.unsqueeze(counts, 1), at
 
 
-def _fill(value: int) -> object:
-    from onnx import numpy_helper
-
+def _fill(value: int) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array([value], np.int64))
 
 

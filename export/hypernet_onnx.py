@@ -58,9 +58,15 @@ def add_block(g: GraphBuilder, block: HypernetBlock, x: str, tokens: PaddedToken
     own, cross, ffn = block.norms
     assert isinstance(own, type(cross))
     with g.scope("self"):
-        x = g.op("Add", x, add_self_attention(g, block.self_attention, g.layer_norm(x, block.norms[0], "norm"), n_queries))
+        x = g.op(
+            "Add", x, add_self_attention(g, block.self_attention, g.layer_norm(x, block.norms[0], "norm"), n_queries)
+        )
     with g.scope("cross"):
-        x = g.op("Add", x, add_cross_attention(g, block.cross_attention, g.layer_norm(x, block.norms[1], "norm"), tokens, n_queries))
+        x = g.op(
+            "Add",
+            x,
+            add_cross_attention(g, block.cross_attention, g.layer_norm(x, block.norms[1], "norm"), tokens, n_queries),
+        )
     with g.scope("ffn"):
         up, _, down = block.ffn
         hidden = g.gelu(g.linear(g.layer_norm(x, block.norms[2], "norm"), up.weight, up.bias, "up"))
@@ -83,7 +89,9 @@ def add_self_attention(g: GraphBuilder, attention: SelfAttention, x: str, n_quer
     return g.linear(mixed, attention.out.weight, attention.out.bias, "out")
 
 
-def add_cross_attention(g: GraphBuilder, attention: CrossAttention, x: str, tokens: PaddedTokens, n_queries: int) -> str:
+def add_cross_attention(
+    g: GraphBuilder, attention: CrossAttention, x: str, tokens: PaddedTokens, n_queries: int
+) -> str:
     """`hypernet.CrossAttention` for x `[B * K, H]`."""
     heads, width = attention.heads, attention.out.weight.shape[1]
     token_width = attention.key_value.weight.shape[1]
