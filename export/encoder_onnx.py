@@ -20,7 +20,7 @@ from ..encoder import POOL_SCALE, EncoderLayer, GraphEncoder
 from ..graph import ATOM_FIELDS, N_BOND_CODES
 from .graph_builder import FAR_BELOW, GraphBuilder
 
-INPUTS = {
+INPUTS: dict[str, list[str | int]] = {
     "atom_codes": ["atoms", len(ATOM_FIELDS)],
     "edge_index": [2, "edges"],
     "bond_codes": ["edges"],
@@ -122,8 +122,9 @@ def _fill(value: int) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array([value], np.int64))
 
 
-# Fields whose codes are looked up as one: fewer rows to fetch and add for each atom, for some hundred more in the table.
-JOINED = (1, 3, 4, 2)  # how many fields each look-up covers, in the order of `ATOM_FIELDS`
+# How many fields each look-up covers, in the order of `ATOM_FIELDS`: four rows to fetch and add for each atom instead
+# of ten, for some hundred more in the table.
+JOINED = (1, 3, 4, 2)
 
 
 def embed_atoms(g: GraphBuilder, encoder: GraphEncoder) -> str:
@@ -160,13 +161,13 @@ def add_layer(g: GraphBuilder, layer: EncoderLayer, x: str, virtual: str, places
     with g.scope("conv"):
         received = add_messages(g, h, layer.bond_codes.weight.detach().float(), places)
         own = g.op("Mul", h, g.constant("own", 1 + layer.conv.eps.detach().float()))
-        hidden = g.op("Relu", g.linear(g.op("Add", received, own), up.weight, up.bias, "up"))
-        x = g.op("Add", x, g.linear(hidden, down.weight, down.bias, "down"))
+        hidden = g.op("Relu", g.layer(g.op("Add", received, own), up, "up"))
+        x = g.op("Add", x, g.layer(hidden, down, "down"))
     with g.scope("virtual"):
         pooled = add_pooled(g, x, places)
         both = g.layer_norm(g.op("Concat", virtual, pooled, axis=1), layer.virtual_norm, "norm")
-        hidden = g.gelu(g.linear(both, first.weight, first.bias, "first"))
-        return x, g.op("Add", virtual, g.linear(hidden, last.weight, last.bias, "last"))
+        hidden = g.gelu(g.layer(both, first, "first"))
+        return x, g.op("Add", virtual, g.layer(hidden, last, "last"))
 
 
 def add_messages(g: GraphBuilder, h: str, bond_codes: torch.Tensor, places: Places) -> str:

@@ -1,6 +1,7 @@
 """How a molecule becomes the inputs of the exported models, as JSON that any language can follow.
 
-The numbers come from `graph.featurize`'s own tables; a test reads nothing but this description and makes the same codes.
+The numbers come from `graph.featurize`'s own tables; a test follows nothing but this description and gets the same
+codes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ def describe_featuriser() -> dict[str, Any]:
     return {
         "format": 1,
         "toolkit": "RDKit",
-        "molecule": "Chem.MolFromSmiles(smiles) with its default sanitisation; hydrogens stay inside their atoms. Atoms "
-        f"keep RDKit's order. A molecule has 1 to {MAX_ATOMS} atoms; salts and mixtures are one molecule.",
-        "code": "Look the answer of `call` up in `table`; what is not there gets `other`. Enumerations are looked up by "
-        "name, booleans as 0 and 1. Calls are methods of Chem.Atom and Chem.Bond. `ring_size` is the size of "
+        "molecule": "Chem.MolFromSmiles(smiles) with its default sanitisation; hydrogens stay inside their atoms. "
+        f"Atoms keep RDKit's order. A molecule has 1 to {MAX_ATOMS} atoms; salts and mixtures are one molecule.",
+        "code": "Look the answer of `call` up in `table`; what is not there gets `other`. Enumerations are looked up "
+        "by name, booleans as 0 and 1. Calls are methods of Chem.Atom and Chem.Bond. `ring_size` is the size of "
         "the smallest ring of RingInfo.AtomRings() that the atom is in, 0 outside of rings; `ring_count` is the number "
         "of those rings.",
         "atom_fields": [{"name": name, "codes": n, **_ATOM_RULES[name]} for name, n in ATOM_FIELDS.items()],
@@ -32,10 +33,10 @@ def describe_featuriser() -> dict[str, Any]:
             "factors": {"order": 16, "conjugated": 8, "ring": 4, "stereo": 1},
         },
         "inputs": {
-            "atom_codes": "int64 [atoms, 10]: a row for each atom of the batch, molecule after molecule, columns in the "
-            "order of atom_fields",
-            "edge_index": "int64 [2, edges]: each bond twice, once in each direction; row 0 the atom it comes from, row "
-            "1 the atom it leads to; atoms counted from the first of the batch",
+            "atom_codes": "int64 [atoms, 10]: a row for each atom of the batch, molecule after molecule, columns in "
+            "the order of atom_fields",
+            "edge_index": "int64 [2, edges]: each bond twice, once in each direction; row 0 the atom it comes from, "
+            "row 1 the atom it leads to; atoms counted from the first of the batch",
             "bond_codes": "int64 [edges]: the bond code of each column of edge_index",
             "graph_index": "int64 [atoms]: the molecule of each atom, ascending from 0; every molecule has an atom",
             "task_index": "int64 [tasks], of the scorer only: positions in `tasks` of export.json",

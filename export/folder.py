@@ -30,7 +30,7 @@ from .. import __version__
 from ..errors import DeviceError, ExportError, OutputError, words_of
 from ..pack import Pack, join_nf4
 from ..quant.checkpoint import sha256_of
-from ..tasks import Task, choose_tasks
+from ..tasks import choose_tasks
 
 if TYPE_CHECKING:
     import onnx

@@ -16,9 +16,8 @@ def quantise(source: Path, target: Path, metadata: dict[str, str]) -> None:
     logging.disable(logging.WARNING)  # it advises steps that do nothing for this model
     try:
         # Unsigned: processors without VNNI add products of signed bytes with saturation, which is wrong.
-        quantize_dynamic(
-            source, target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QUInt8
-        )
+        kinds = ["MatMul", "Gemm"]
+        quantize_dynamic(source, target, kinds, per_channel=True, weight_type=QuantType.QUInt8)
     finally:
         logging.disable(logging.NOTSET)
     model = onnx.load(target)

@@ -116,7 +116,7 @@ def session_run(path: Path) -> Run:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(f"{path.name}: onnxruntime {onnxruntime.__version__} cannot load it: {error}") from None
-    return lambda inputs: session.run(None, inputs)
+    return lambda inputs: list(session.run(None, inputs))
 
 
 def reference_run(model: onnx.ModelProto) -> Run:
@@ -124,7 +124,7 @@ def reference_run(model: onnx.ModelProto) -> Run:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(model)
-    return lambda inputs: evaluator.run(None, inputs)
+    return lambda inputs: list(evaluator.run(None, inputs))
 
 
 class Gate:
@@ -215,8 +215,8 @@ def check_reduced_encoder(name: str, run: Run, expected: Expected, kind: str) ->
         if case.real:
             graph = torch.from_numpy(inputs_of(case.graphs)["graph_index"])
             with torch.inference_mode():
-                got = expected.score(Tokens(torch.from_numpy(atoms), torch.from_numpy(molecules), graph))
-            pairs.append((got.numpy(), scores))
+                reduced = expected.score(Tokens(torch.from_numpy(atoms), torch.from_numpy(molecules), graph))
+            pairs.append((reduced.numpy(), scores))
     got, exact = (np.concatenate(part) for part in zip(*pairs, strict=True))
     correlation = [rank_correlation(*pair) for pair in zip(got.T, exact.T, strict=True)]
     off = np.abs(got - exact)
@@ -235,8 +235,8 @@ def check_reduced_encoder(name: str, run: Run, expected: Expected, kind: str) ->
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's, -1 to 1; equal values are ranked as they come."""
-    ranks = [np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    a, b = (np.argsort(np.argsort(values, kind="stable"), kind="stable") - (len(values) - 1) / 2 for values in (a, b))
+    return float((a * b).sum() / (a * a).sum())
 
 
 def ask(name: str, run: Run, case: Case, shapes: Iterable[tuple[int, ...]], *, tasks: bool) -> Sequence[np.ndarray]:
@@ -261,8 +261,8 @@ def judged(name: str, found: Difference, unit: str) -> dict[str, Any]:
     """The report, or `ExportError`."""
     if not found.largest <= found.limit:
         raise ExportError(
-            f"{name} failed its check: for {found.case!r} it is {found.largest:.3g}{unit} away from the model, expected "
-            f"{found.limit:g} at most; nothing was written"
+            f"{name} failed its check: for {found.case!r} it is {found.largest:.3g}{unit} away from the model, "
+            f"expected {found.limit:g} at most; nothing was written"
         )
     return found.report()
 

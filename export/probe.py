@@ -1,7 +1,7 @@
 """The batches that the parity gate asks an exported model about.
 
-Half of the molecules are put together from fragments by RDKit, half are random graphs of random codes, which reach every
-element, every code and shapes that no chemist would draw. All from one seed: the gate is the same at every export.
+Half of the molecules are put together from fragments by RDKit, half are random graphs of random codes, which reach
+every element, every code and shapes that no chemist would draw. All from one seed: the gate is always the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ CORES = (
     "c1ccc2ccccc2c1", "C1CC1", "C1CCOC1", "CC(C)C", "NCC(=O)O", "CCCC", "C1CC2CCC1C2", "c1nc2ccccc2s1", "O=C1CCCN1",
 )  # fmt: skip
 GROUPS = (
-    "C", "CC", "O", "OC", "N", "N(C)C", "F", "Cl", "Br", "I", "C#N", "C(=O)O", "C(=O)N", "S(=O)(=O)N", "C(F)(F)F", "[N+](=O)[O-]",
-    "C=C", "/C=C/C", "/C=C\\C", "[C@H](O)C", "[C@@H](N)C", "P(=O)(O)O", "B(O)O", "[Si](C)(C)C", "[Se]C", "C#C", "S", "C(=O)[O-]",
+    "C", "CC", "O", "OC", "N", "N(C)C", "F", "Cl", "Br", "I", "C#N", "C(=O)O", "C(=O)N", "S(=O)(=O)N", "C(F)(F)F",
+    "[N+](=O)[O-]", "C=C", "/C=C/C", "/C=C\\C", "[C@H](O)C", "[C@@H](N)C", "P(=O)(O)O", "B(O)O", "[Si](C)(C)C", "[Se]C",
+    "C#C", "S", "C(=O)[O-]",
 )  # fmt: skip
 SALTS = ("[Na+]", "[Cl-]", "[K+]", "Cl", "O", "[Ca+2]", "OS(=O)(=O)O", "[NH4+]", "CC(=O)[O-]")
 

@@ -38,7 +38,7 @@ def build_scorer(
     scores = add_upper(g, scorer, weights, states, rows)
     if scorer.direct is not None:
         with g.scope("direct"):
-            hidden = g.gelu(g.linear(molecules, scorer.direct.hidden.weight, scorer.direct.hidden.bias, "hidden"))
+            hidden = g.gelu(g.layer(molecules, scorer.direct.hidden, "hidden"))
             weight = add_prompts(g, "weight", scorer.direct.weight.detach().float(), rows)
             scores = g.op("Gemm", hidden, weight, scores, transB=1)
     with g.scope("units"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -264,8 +263,7 @@ def add_matrix(g: GraphBuilder, weights: Weights, layer: DecoderLayer, name: str
             return g.op("Gemm", *inputs, transB=1)
         n, k = weight.shape
         codes, scales = g.constant("codes", weight.codes.flatten()), g.constant("absmax", weight.scales().float())
-        sizes = {"K": k, "N": n, "block_size": weight.block, "quant_type": NF4}
-        y = g.op("MatMulBnb4", x, codes, scales, domain=CONTRIB, **sizes)
+        y = g.op("MatMulBnb4", x, codes, scales, domain=CONTRIB, K=k, N=n, block_size=weight.block, quant_type=NF4)
         return y if bias is None else g.op("Add", y, g.constant("bias", bias.float()))
 
 
