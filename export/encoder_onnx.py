@@ -97,13 +97,17 @@ def find_places(g: GraphBuilder) -> Places:
     here = g.op("Less", at, counts)
     incoming = g.op("Where", here, g.op("Add", first, at), n_bonds, name="incoming")
 
-    last = g.op("ReduceMax", graph, keepdims=1, name="last_molecule")
-    n_molecules = g.op("Add", last, g.ints(1), name="n_molecules")
+    n_molecules = count_molecules(g)
     first, counts, at = count_runs(g, graph, n_atoms, n_molecules)
     here = g.op("Less", at, counts)
     own = g.op("Where", here, g.op("Add", first, at), g.ints(0), name="own_atoms")
     pool = g.op("Where", here, g.number(1 / POOL_SCALE), g.number(0.0), name="pool")
     return Places(source, bonds, incoming, graph, n_molecules, first, counts, own, g.unsqueeze(pool, 1))
+
+
+def count_molecules(g: GraphBuilder) -> str:
+    """int64 `[1]`."""
+    return g.op("Add", g.op("ReduceMax", "graph_index", keepdims=1, name="last"), g.ints(1), name="n_molecules")
 
 
 def count_runs(g: GraphBuilder, index: str, n: str, n_owners: str) -> tuple[str, str, str]:

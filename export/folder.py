@@ -156,10 +156,10 @@ def write_folder(
         gate.encoder(save("encoder.onnx", encoder), encoder)
         if fp16:
             half = build_encoder(scorer.encoder, opset, metadata, half=True)
-            gate.reduced_encoder(save("encoder.fp16.onnx", half), "fp16")
+            gate.fp16_encoder(save("encoder.fp16.onnx", half), half)
         if int8:
             quantise(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
-            gate.reduced_encoder(stage / "encoder.int8.onnx", "int8")
+            gate.int8_encoder(stage / "encoder.int8.onnx")
         if full:
             weights = join_nf4(pack.tensors("upper"))
             gate.scorer(save("scorer.onnx", build_scorer(scorer, tasks, weights, opset, metadata)))
