@@ -113,6 +113,7 @@ def session_run(path: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # there may be fewer cores than threads
     options.log_severity_level = 3  # a failure is told once, by the error
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
