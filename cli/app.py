@@ -17,7 +17,21 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import MoraLiteError
-from . import bench, calibrate, evaluate, info, predict, prepare, pretrain, pull, push, quantize, screen, train
+from . import (
+    bench,
+    calibrate,
+    evaluate,
+    export,
+    info,
+    predict,
+    prepare,
+    pretrain,
+    pull,
+    push,
+    quantize,
+    screen,
+    train,
+)
 
 
 class Commands(TyperGroup):
@@ -80,6 +94,7 @@ app.command("train")(train.train)
 app.command("calibrate")(calibrate.calibrate)
 app.command("pretrain")(pretrain.pretrain)
 app.command("bench")(bench.bench)
+app.command("export")(export.export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

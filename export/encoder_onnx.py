@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from ..encoder import POOL_SCALE, EncoderLayer, GraphEncoder
 from ..graph import ATOM_FIELDS, N_BOND_CODES
 from .graph_builder import FAR_BELOW, GraphBuilder
 
-INPUTS = {
+INPUTS: dict[str, list[str | int]] = {
     "atom_codes": ["atoms", len(ATOM_FIELDS)],
     "edge_index": [2, "edges"],
     "bond_codes": ["edges"],
@@ -44,6 +46,21 @@ class Places:
     counts: str
     own: str
     pool: str
+
+
+def build_encoder(
+    encoder: GraphEncoder, opset: int, metadata: dict[str, str], *, half: bool = False
+) -> onnx.ModelProto:
+    """`INPUTS` -> atom_tokens float32 `[atoms, width]` and molecule_tokens float32 `[molecules, width]`.
+
+    half: matrix products in float16, norms and sums in float32.
+    """
+    g = GraphBuilder("mora_lite_encoder", opset, half=half)
+    add_inputs(g)
+    atoms, molecules, _ = add_encoder(g, encoder)
+    g.output(atoms, "atom_tokens", ["atoms", encoder.width])
+    g.output(molecules, "molecule_tokens", ["molecules", encoder.width])
+    return g.model(metadata)
 
 
 def add_inputs(g: GraphBuilder) -> None:
@@ -80,13 +97,17 @@ def find_places(g: GraphBuilder) -> Places:
     here = g.op("Less", at, counts)
     incoming = g.op("Where", here, g.op("Add", first, at), n_bonds, name="incoming")
 
-    last = g.op("ReduceMax", graph, keepdims=1, name="last_molecule")
-    n_molecules = g.op("Add", last, g.ints(1), name="n_molecules")
+    n_molecules = count_molecules(g)
     first, counts, at = count_runs(g, graph, n_atoms, n_molecules)
     here = g.op("Less", at, counts)
     own = g.op("Where", here, g.op("Add", first, at), g.ints(0), name="own_atoms")
     pool = g.op("Where", here, g.number(1 / POOL_SCALE), g.number(0.0), name="pool")
     return Places(source, bonds, incoming, graph, n_molecules, first, counts, own, g.unsqueeze(pool, 1))
+
+
+def count_molecules(g: GraphBuilder) -> str:
+    """int64 `[1]`."""
+    return g.op("Add", g.op("ReduceMax", "graph_index", keepdims=1, name="last"), g.ints(1), name="n_molecules")
 
 
 def count_runs(g: GraphBuilder, index: str, n: str, n_owners: str) -> tuple[str, str, str]:
@@ -101,14 +122,13 @@ def count_runs(g: GraphBuilder, index: str, n: str, n_owners: str) -> tuple[str,
     return g.unsqueeze(first, 1), g.unsqueeze(counts, 1), at
 
 
-def _fill(value: int) -> object:
-    from onnx import numpy_helper
-
+def _fill(value: int) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array([value], np.int64))
 
 
-# Fields whose codes are looked up as one: fewer rows to fetch and add for each atom, for some hundred more in the table.
-JOINED = (1, 3, 4, 2)  # how many fields each look-up covers, in the order of `ATOM_FIELDS`
+# How many fields each look-up covers, in the order of `ATOM_FIELDS`: four rows to fetch and add for each atom instead
+# of ten, for some hundred more in the table.
+JOINED = (1, 3, 4, 2)
 
 
 def embed_atoms(g: GraphBuilder, encoder: GraphEncoder) -> str:
@@ -145,13 +165,13 @@ def add_layer(g: GraphBuilder, layer: EncoderLayer, x: str, virtual: str, places
     with g.scope("conv"):
         received = add_messages(g, h, layer.bond_codes.weight.detach().float(), places)
         own = g.op("Mul", h, g.constant("own", 1 + layer.conv.eps.detach().float()))
-        hidden = g.op("Relu", g.linear(g.op("Add", received, own), up.weight, up.bias, "up"))
-        x = g.op("Add", x, g.linear(hidden, down.weight, down.bias, "down"))
+        hidden = g.op("Relu", g.layer(g.op("Add", received, own), up, "up"))
+        x = g.op("Add", x, g.layer(hidden, down, "down"))
     with g.scope("virtual"):
         pooled = add_pooled(g, x, places)
         both = g.layer_norm(g.op("Concat", virtual, pooled, axis=1), layer.virtual_norm, "norm")
-        hidden = g.gelu(g.linear(both, first.weight, first.bias, "first"))
-        return x, g.op("Add", virtual, g.linear(hidden, last.weight, last.bias, "last"))
+        hidden = g.gelu(g.layer(both, first, "first"))
+        return x, g.op("Add", virtual, g.layer(hidden, last, "last"))
 
 
 def add_messages(g: GraphBuilder, h: str, bond_codes: torch.Tensor, places: Places) -> str:

@@ -133,6 +133,11 @@ class GraphBuilder:
             y = self.op("Gemm", *inputs, transB=1)
             return self.cast(y, half=False) if self.half else y
 
+    def layer(self, x: str, layer: torch.nn.Module, name: str) -> str:
+        """The same of an `nn.Linear`."""
+        assert isinstance(layer, torch.nn.Linear)
+        return self.linear(x, layer.weight, layer.bias, name)
+
     def cast(self, value: str, *, half: bool = True) -> str:
         return self.op("Cast", value, to=TensorProto.FLOAT16 if half else TensorProto.FLOAT)
 

@@ -1,13 +1,15 @@
 """The hypernetwork as ONNX: `hypernet.Hypernet` up to its head, with keys and values worked into the queries.
 
-A molecule has a few queries and some thirty tokens, so it is the queries that are brought to the tokens' space and back,
-and no key or value is made of any token: `q . (W t + b) = (q W) . t + q . b`, whose last term the softmax cancels, and
-`sum(w * (V t + c)) = V sum(w * t) + c`. Tokens are padded to the molecule with the most.
+A molecule has a few queries and some thirty tokens, so it is the queries that are brought to the tokens' space and
+back, and no key or value is made of any token: `q . (W t + b) = (q W) . t + q . b`, whose last term the softmax
+cancels, and `sum(w * (V t + c)) = V sum(w * t) + c`. Tokens are padded to the molecule with the most.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import torch
 
 from ..hypernet import CrossAttention, Hypernet, HypernetBlock, SelfAttention
 from .encoder_onnx import Places
@@ -29,7 +31,7 @@ def add_hypernet(g: GraphBuilder, hypernet: Hypernet, atoms: str, molecules: str
     with g.scope("hypernet"):
         tokens = pad_tokens(g, atoms, molecules, places)
         width = hypernet.queries.shape[1]
-        added = g.linear(molecules, hypernet.molecule.weight, hypernet.molecule.bias, "molecule")
+        added = g.layer(molecules, hypernet.molecule, "molecule")
         x = g.op("Add", g.constant("queries", hypernet.queries.float()), g.unsqueeze(added, 1))
         x = g.reshape(x, -1, width)
         for i, block in enumerate(hypernet.blocks):
@@ -55,16 +57,17 @@ def pad_tokens(g: GraphBuilder, atoms: str, molecules: str, places: Places) -> P
 
 def add_block(g: GraphBuilder, block: HypernetBlock, x: str, tokens: PaddedTokens, n_queries: int) -> str:
     """`hypernet.HypernetBlock` for x `[B * K, H]`."""
-    own, cross, ffn = block.norms
-    assert isinstance(own, type(cross))
+    own, cross, last = (norm for norm in block.norms if isinstance(norm, torch.nn.LayerNorm))
     with g.scope("self"):
-        x = g.op("Add", x, add_self_attention(g, block.self_attention, g.layer_norm(x, block.norms[0], "norm"), n_queries))
+        normed = g.layer_norm(x, own, "norm")
+        x = g.op("Add", x, add_self_attention(g, block.self_attention, normed, n_queries))
     with g.scope("cross"):
-        x = g.op("Add", x, add_cross_attention(g, block.cross_attention, g.layer_norm(x, block.norms[1], "norm"), tokens, n_queries))
+        normed = g.layer_norm(x, cross, "norm")
+        x = g.op("Add", x, add_cross_attention(g, block.cross_attention, normed, tokens, n_queries))
     with g.scope("ffn"):
         up, _, down = block.ffn
-        hidden = g.gelu(g.linear(g.layer_norm(x, block.norms[2], "norm"), up.weight, up.bias, "up"))
-        return g.op("Add", x, g.linear(hidden, down.weight, down.bias, "down"))
+        hidden = g.gelu(g.layer(g.layer_norm(x, last, "norm"), up, "up"))
+        return g.op("Add", x, g.layer(hidden, down, "down"))
 
 
 def add_self_attention(g: GraphBuilder, attention: SelfAttention, x: str, n_queries: int) -> str:
@@ -80,10 +83,12 @@ def add_self_attention(g: GraphBuilder, attention: SelfAttention, x: str, n_quer
     logits = g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 2, 4, 3]), name="logits")
     mixed = g.op("MatMul", g.op("Softmax", logits, axis=-1), value, name="mixed")
     mixed = g.reshape(g.op("Transpose", mixed, perm=[0, 1, 3, 2, 4]), -1, width)
-    return g.linear(mixed, attention.out.weight, attention.out.bias, "out")
+    return g.layer(mixed, attention.out, "out")
 
 
-def add_cross_attention(g: GraphBuilder, attention: CrossAttention, x: str, tokens: PaddedTokens, n_queries: int) -> str:
+def add_cross_attention(
+    g: GraphBuilder, attention: CrossAttention, x: str, tokens: PaddedTokens, n_queries: int
+) -> str:
     """`hypernet.CrossAttention` for x `[B * K, H]`."""
     heads, width = attention.heads, attention.out.weight.shape[1]
     token_width = attention.key_value.weight.shape[1]

@@ -15,21 +15,14 @@ from .hypernet_onnx import add_hypernet
 from .upper_onnx import Rows, Weights, add_prompts, add_upper
 
 
-def build_encoder(scorer: Scorer, opset: int, metadata: dict[str, str], *, half: bool = False) -> onnx.ModelProto:
-    """Inputs of `encoder_onnx.INPUTS` -> atom_tokens float32 `[atoms, width]`, molecule_tokens `[molecules, width]`.
-
-    half: matrix products in float16.
-    """
-    g = GraphBuilder("mora_lite_encoder", opset, half=half)
-    add_inputs(g)
-    atoms, molecules, _ = add_encoder(g, scorer.encoder)
-    g.output(atoms, "atom_tokens", ["atoms", scorer.encoder.width])
-    g.output(molecules, "molecule_tokens", ["molecules", scorer.encoder.width])
-    return g.model(metadata)
-
-
 def build_scorer(
-    scorer: Scorer, tasks: Sequence[Task], weights: Weights, opset: int, metadata: dict[str, str], *, plain: bool = False
+    scorer: Scorer,
+    tasks: Sequence[Task],
+    weights: Weights,
+    opset: int,
+    metadata: dict[str, str],
+    *,
+    plain: bool = False,
 ) -> onnx.ModelProto:
     """The same inputs and task_index int64 `[tasks]`, positions in `tasks` -> values float32 `[molecules, tasks]`.
 
@@ -45,7 +38,7 @@ def build_scorer(
     scores = add_upper(g, scorer, weights, states, rows)
     if scorer.direct is not None:
         with g.scope("direct"):
-            hidden = g.gelu(g.linear(molecules, scorer.direct.hidden.weight, scorer.direct.hidden.bias, "hidden"))
+            hidden = g.gelu(g.layer(molecules, scorer.direct.hidden, "hidden"))
             weight = add_prompts(g, "weight", scorer.direct.weight.detach().float(), rows)
             scores = g.op("Gemm", hidden, weight, scores, transB=1)
     with g.scope("units"):

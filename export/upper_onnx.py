@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -150,9 +149,7 @@ def add_first_attention(g: GraphBuilder, scorer: Scorer, layer: DecoderLayer, e:
         return g.reshape(g.op("Transpose", mixed, perm=[2, 0, 1, 3, 4]), -1, sizes.heads * sizes.head_dim)
 
 
-def add_mixed(
-    g: GraphBuilder, scorer: Scorer, sizes: DecoderSizes, at: int, weights: str, own: str, rows: Rows
-) -> str:
+def add_mixed(g: GraphBuilder, scorer: Scorer, sizes: DecoderSizes, at: int, weights: str, own: str, rows: Rows) -> str:
     """Sums of values: `[P, kv_heads, B, group, head_dim]`.
 
     weights: `[P, kv_heads, B, group, S+1]`, the token's own last. own: `[P, kv_heads, B, 1, head_dim]`.
@@ -184,7 +181,11 @@ def add_attention(
         query, key, value = (
             g.reshape(
                 add_matrix(g, weights, layer, f"self_attn.{name}_proj", normed),
-                rows.molecules, rows.prompts, s.kv_heads, count, s.head_dim,
+                rows.molecules,
+                rows.prompts,
+                s.kv_heads,
+                count,
+                s.head_dim,
             )
             for name, count in (("q", groups), ("k", 1), ("v", 1))
         )  # [B, P, kv_heads, group or 1, head_dim]
@@ -192,7 +193,9 @@ def add_attention(
             query = add_rms_norm(g, query, layer.q_norm.weight, s.norm_eps, "q_norm")
             key = add_rms_norm(g, key, layer.k_norm.weight, s.norm_eps, "k_norm")
         query, key, value = (g.op("Transpose", part, perm=[1, 2, 0, 3, 4]) for part in (query, key, value))
-        own = g.op("Mul", g.sum(g.op("Mul", query, key), -1, keepdims=True), g.number(scale * s.rope.attention_factor**2))
+        own = g.op(
+            "Mul", g.sum(g.op("Mul", query, key), -1, keepdims=True), g.number(scale * s.rope.attention_factor**2)
+        )
         keys = (prompts.keys[at].float() * scale).permute(0, 2, 3, 1)  # [P, kv_heads, head_dim, S]
         query = g.op("Reshape", query, g.ints(0, 0, -1, s.head_dim))
         prefix = g.op("MatMul", query, add_prompts(g, "keys", keys, rows), name="prefix")
@@ -260,8 +263,7 @@ def add_matrix(g: GraphBuilder, weights: Weights, layer: DecoderLayer, name: str
             return g.op("Gemm", *inputs, transB=1)
         n, k = weight.shape
         codes, scales = g.constant("codes", weight.codes.flatten()), g.constant("absmax", weight.scales().float())
-        sizes = {"K": k, "N": n, "block_size": weight.block, "quant_type": NF4}
-        y = g.op("MatMulBnb4", x, codes, scales, domain=CONTRIB, **sizes)
+        y = g.op("MatMulBnb4", x, codes, scales, domain=CONTRIB, K=k, N=n, block_size=weight.block, quant_type=NF4)
         return y if bias is None else g.op("Add", y, g.constant("bias", bias.float()))
 
 
