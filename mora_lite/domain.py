@@ -73,6 +73,20 @@ class _Chunk(NamedTuple):
     segments: list[tuple[int, int, int]]
 
 
+class _ColumnChunk(NamedTuple):
+    """Rows of the reference whose columns are summed together.
+
+    runs: int64 `[G]`, first rows of runs of one pattern and one number of bits, counted from the start of the chunk.
+    counts: float32 `[G]`, that number. segments: int64, first runs of each pattern; patterns: int64, which it is.
+    """
+
+    rows: slice
+    runs: np.ndarray
+    counts: np.ndarray
+    segments: np.ndarray
+    patterns: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Domain:
     """The fingerprints of the training molecules and which tasks each has a value for.
@@ -199,24 +213,26 @@ class Domain:
         """As `_nearest`, without torch."""
         nearest = np.zeros((len(packed), len(self.patterns)), np.float32)
         set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
-        counts, pattern = _counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
-        for first in range(0, len(counts), COLUMN_ROWS):
-            rows = slice(first, first + COLUMN_ROWS)
-            columns, of_rows, of_pattern = self._columns(rows), counts[rows], pattern[rows]
+        for chunk in self._column_chunks():
+            columns = self._columns(chunk.rows)
             # A sum of bytes must not pass 255.
-            sums = np.zeros(len(of_rows), np.uint8 if of_rows.max() < 256 else np.uint16)
-            runs = np.array(_borders((of_rows[1:] != of_rows[:-1]) | (of_pattern[1:] != of_pattern[:-1]))[:-1])
-            sizes, of_run = of_rows[runs].astype(np.float32), of_pattern[runs]
-            segments = np.array(_borders(of_run[1:] != of_run[:-1])[:-1])
-            here = of_run[segments]
+            sums = np.zeros(columns.shape[1], np.uint8 if chunk.counts.max() < 256 else np.uint16)
             for row, bits in enumerate(set_bits):
                 sums[:] = 0
                 for bit in bits.tolist():
                     np.add(sums, columns[bit], out=sums)
-                tanimoto = np.maximum.reduceat(sums, runs).astype(np.float32)
-                tanimoto /= np.maximum(sizes + np.float32(len(bits)) - tanimoto, 1)
-                nearest[row, here] = np.maximum(nearest[row, here], np.maximum.reduceat(tanimoto, segments))
+                tanimoto = np.maximum.reduceat(sums, chunk.runs).astype(np.float32)
+                tanimoto /= np.maximum(chunk.counts + np.float32(len(bits)) - tanimoto, 1)
+                top = np.maximum.reduceat(tanimoto, chunk.segments)
+                nearest[row, chunk.patterns] = np.maximum(nearest[row, chunk.patterns], top)
         return nearest.T
+
+    def _column_chunks(self) -> list[_ColumnChunk]:
+        if "column chunks" not in self._cache:
+            counts, pattern = _counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
+            starts = range(0, len(counts), COLUMN_ROWS)
+            self._cache["column chunks"] = [_cut(slice(i, i + COLUMN_ROWS), counts, pattern) for i in starts]
+        return self._cache["column chunks"]
 
     def _columns(self, rows: slice) -> np.ndarray:
         """One row of 0 and 1 for each bit: uint8 `[1024, N]`; kept from call to call when all fit."""
@@ -261,6 +277,15 @@ def _plan(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _Chunk:
     borders = _borders(of_group[1:] != of_group[:-1])
     segments = [(int(of_group[a]), a, b) for a, b in itertools.pairwise(borders)]
     return _Chunk(rows, spans, counts[group_rows].astype(np.float32), segments)
+
+
+def _cut(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _ColumnChunk:
+    """counts, pattern: int64 `[N]`, as for `_plan`."""
+    counts, pattern = counts[rows], pattern[rows]
+    runs = np.array(_borders((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))[:-1])
+    of_run = pattern[runs]
+    segments = np.array(_borders(of_run[1:] != of_run[:-1])[:-1])
+    return _ColumnChunk(rows, runs, counts[runs].astype(np.float32), segments, of_run[segments])
 
 
 def _rows_are_groups(span: tuple[int, int, int, int]) -> bool:

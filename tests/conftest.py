@@ -334,102 +334,12 @@ class PoolHere:
 
 @pytest.fixture(scope="session")
 def exported_path(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported folder with the tasks and the calibration of the pack, and a made-up scorer. Not to be changed.
-
-    The scorer: of each task the sum over a molecule's atoms of the atom's codes times weights, and of the codes of the
-    bonds that end there times the other atom's charge code. So every input counts; `plain_values` is the same in NumPy.
-    """
-    import json
-
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from mora_lite.digest import sha256_of
+    """The calibrated pack, exported to ONNX. Not to be changed."""
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    from mora_lite.export.folder import export_pack
     from mora_lite.pack import open_pack
 
-    pack = open_pack(calibrated_pack_path)
-    path = tmp_path_factory.mktemp("exported") / "tiny-onnx"
-    path.mkdir()
-    int64 = TensorProto.INT64
-    inputs = {
-        "atom_codes": ["atoms", 10],
-        "edge_index": [2, "edges"],
-        "bond_codes": ["edges"],
-        "graph_index": ["atoms"],
-        "task_index": ["tasks"],
-    }
-    constants = {
-        "weights": made_up_weights(),
-        "one": np.int64([1]),
-        "first": np.int64(0),
-        "second": np.int64(1),
-    }
-    nodes = [
-        helper.make_node("Cast", ["atom_codes"], ["codes"], to=TensorProto.FLOAT),
-        helper.make_node("Cast", ["bond_codes"], ["bonds"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", ["edge_index", "first"], ["source"], axis=0),
-        helper.make_node("Gather", ["edge_index", "second"], ["target"], axis=0),
-        helper.make_node("Gather", ["codes", "second"], ["charges"], axis=1),
-        helper.make_node("Gather", ["charges", "source"], ["charge"], axis=0),
-        helper.make_node("Mul", ["bonds", "charge"], ["messages"]),
-        helper.make_node("Unsqueeze", ["messages", "one"], ["message_rows"]),
-        helper.make_node("MatMul", ["codes", "weights"], ["atom_values"]),
-        helper.make_node("Unsqueeze", ["target", "one"], ["target_rows"]),
-        helper.make_node("Shape", ["weights"], ["n_tasks"], start=1, end=2),
-        helper.make_node("Shape", ["bonds"], ["n_edges"]),
-        helper.make_node("Concat", ["n_edges", "n_tasks"], ["edge_shape"], axis=0),
-        helper.make_node("Expand", ["message_rows", "edge_shape"], ["edge_values"]),
-        helper.make_node("ScatterND", ["atom_values", "target_rows", "edge_values"], ["received"], reduction="add"),
-        helper.make_node("ReduceMax", ["graph_index"], ["last"], keepdims=1),
-        helper.make_node("Add", ["last", "one"], ["n_molecules"]),
-        helper.make_node("Concat", ["n_molecules", "n_tasks"], ["shape"], axis=0),
-        helper.make_node("ConstantOfShape", ["shape"], ["nothing"]),
-        helper.make_node("Unsqueeze", ["graph_index", "one"], ["graph_rows"]),
-        helper.make_node("ScatterND", ["nothing", "graph_rows", "received"], ["all_values"], reduction="add"),
-        helper.make_node("Gather", ["all_values", "task_index"], ["values"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "made_up_scorer",
-        [helper.make_tensor_value_info(name, int64, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info("values", TensorProto.FLOAT, ["molecules", "tasks"])],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path / "scorer.onnx")
-    calibration, domain = pack.load_calibration(), pack.load_domain()
-    assert calibration is not None and domain is not None  # noqa: PT018
-    arrays = {name: tensor.numpy() for name, tensor in calibration.tensors().items()}
-    arrays |= {f"domain.{name}": tensor.numpy() for name, tensor in domain.tensors().items()}
-    np.savez(path / "trust.npz", **arrays)
-    names = ("scorer.onnx", "trust.npz")
-    files = {name: {"bytes": (path / name).stat().st_size, "sha256": sha256_of(path / name)} for name in names}
-    manifest = {
-        "format": 1,
-        "pack": {"name": pack.name, "sha256": pack.manifest["sha256"], "base": pack.base},
-        "opset": 18,
-        "scorer": "scorer.onnx",
-        "files": files,
-        "tasks": [task.as_dict() for task in pack.tasks],
-    }
-    (path / "export.json").write_text(json.dumps(manifest))
+    path = tmp_path_factory.mktemp("exports") / "tiny-onnx"
+    export_pack(open_pack(calibrated_pack_path), path, full=True)
     return path
-
-
-@pytest.fixture(scope="session")
-def plain_values() -> Any:
-    """The made-up scorer in NumPy: graphs of one molecule -> float32 `[1, 3]`."""
-
-    def values(graphs: Any) -> Any:
-        arrays = graphs.arrays()
-        received = arrays["bonds"] * arrays["atoms"][arrays["source"], 1]
-        return (arrays["atoms"] @ made_up_weights()).sum(0, keepdims=True) + received.sum()
-
-    return values
-
-
-def made_up_weights() -> Any:
-    """float32 `[10, 3]`, of the made-up scorer."""
-    import numpy as np
-
-    return np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
