@@ -15,11 +15,11 @@ def push(
     *,
     private: Annotated[bool, typer.Option("--private", help="Make it private, if it is made.")] = False,
 ) -> None:
-    """Put a pack or an exported folder on the Hugging Face hub, and print its
-    address.
+    """Put a pack or an exported folder on the Hugging Face hub.
 
-    Log in before with `hf auth login`, or set HF_TOKEN. Others then give
-    hf:owner/name, or hf:owner/name@revision, where a command takes a pack.
+    Prints the address of the repository. Log in before
+    with `hf auth login`, or set HF_TOKEN. Others then give hf:owner/name, or
+    hf:owner/name@revision, where a command takes a pack.
 
     \b
     Examples:
