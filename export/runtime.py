@@ -21,8 +21,8 @@ from ..tasks import choose_tasks
 from .exported import AGAIN, Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
 
-# Molecules. On a CPU what a batch writes and reads again should stay in the processor's cache: of 16 to 1,024, 32 and 64
-# were the fastest with the pack admet, and 256 took a quarter longer.
+# Molecules. On a CPU what a batch writes and reads again should stay in the processor's cache: of 16 to 1,024
+# molecules 32 and 64 were the fastest with the pack admet, and 256 took a quarter longer.
 BATCH_SIZE = {"cpu": 64}
 BATCH_SIZE_ELSEWHERE = 1024
 INPUTS = ("atom_codes", "edge_index", "bond_codes", "graph_index", "task_index")

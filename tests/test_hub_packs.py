@@ -15,7 +15,7 @@ import mora_lite
 from mora_lite.card import model_card
 from mora_lite.errors import InputError, OutputError, PackError
 from mora_lite.hub_packs import Address, check_changeable, fetch, is_address, parse_address, push_to_hub
-from mora_lite.pack import install_pack, open_pack
+from mora_lite.pack import install_pack, open_pack, write_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 from fake_hub import FakeHub, running
@@ -94,14 +94,11 @@ def test_the_card_tells_how_others_have_it(hub: FakeHub, pack: Path) -> None:
 def test_a_revision_is_a_commit_and_stays_what_it_was(hub: FakeHub, pack: Path) -> None:
     push_to_hub(pack, "chemist/mine")
     first = hub.name_of("chemist/mine", "main")
-    old = open_pack(f"hf:chemist/mine@{first}")
-    old.manifest["name"] = "other"
-    from mora_lite.pack import write_manifest
-
     write_manifest(pack, open_pack(pack).manifest | {"name": "renamed"})
     push_to_hub(pack, "chemist/mine")
     assert open_pack("hf:chemist/mine").name == "renamed"
-    assert open_pack(f"hf:chemist/mine@{first}").name == "tiny"
+    hub.commit("chemist/mine", {"adapter.safetensors": b"something else"})
+    assert open_pack(f"hf:chemist/mine@{first}").name == "tiny", "all files are those of the commit"
     with pytest.raises(PackError, match=r"hf:chemist/mine@v9 could not be fetched.*check name, revision"):
         open_pack("hf:chemist/mine@v9")
 

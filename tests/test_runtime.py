@@ -124,6 +124,12 @@ def test_arrays_of_the_calibration_survive_the_file(calibrated_pack_path: Path) 
     np.testing.assert_array_equal(back.packed, domain.packed)
 
 
+def test_threads_are_those_asked_for_or_those_there_are(exported_path: Path, model: OnnxModel) -> None:
+    assert model.session.get_session_options().intra_op_num_threads == runtime.usable_cores() >= 1
+    three = runtime.load(exported_path, threads=3)
+    assert three.session.get_session_options().intra_op_num_threads == 3
+
+
 # --- folders that are not whole
 
 
