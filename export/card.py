@@ -16,6 +16,7 @@ SAID = {
     "scorer.plain.onnx": "the same in standard operators, for other runtimes",
     "trust.npz": "error bars, calibrated probabilities, training molecules",
     "featuriser.json": "how a molecule becomes the inputs",
+    "config.json": "what Hugging Face Optimum asks for",
     "parity.json": "what the models were compared with, and the differences",
 }
 

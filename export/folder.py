@@ -7,6 +7,7 @@
     featuriser.json      how a molecule becomes the inputs
     trust.npz            intervals, probabilities and domain, of packs that have them (full)
     parity.json          what the gate compared and found
+    config.json          lets Hugging Face Optimum load the folder
     README.md            model card
 
 It appears under its name when all of it is written and has passed the gate, and not before.
@@ -172,6 +173,8 @@ def write_folder(
     report = gate.report()
     write_json(stage / "parity.json", report)
     write_json(stage / "featuriser.json", featuriser)
+    # Optimum's classes want the file; what is in it is free as long as it names no kind of transformers model.
+    write_json(stage / "config.json", {"mora_lite": __version__, "pack": pack.name, "tasks": [t.name for t in tasks]})
     files = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
     (stage / "README.md").write_text(export_card(pack.manifest, tasks, files, report), encoding="utf-8")
     entries = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(stage.iterdir())}

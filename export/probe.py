@@ -66,12 +66,13 @@ def probe_cases(n_tasks: int) -> list[Case]:
 
 
 def small_cases(n_tasks: int) -> list[Case]:
-    """A few of the same, for an evaluator that is a hundred times slower."""
+    """A few of the same, for an evaluator that is slower."""
     rng = np.random.default_rng(SEED + 1)
     return [
         Case("one atom without bonds", lone_atoms([6]), list(range(n_tasks))),
-        Case("3 of the molecules", real_molecules(rng, 3), list(range(n_tasks))[::-1][:3], True),
-        Case("2 of the random graphs", random_graphs(rng, 2, 9), [0]),
+        Case("every bond code", every_bond_code(), [n_tasks - 1]),
+        Case("12 of the molecules", real_molecules(rng, 12), list(range(n_tasks))[::-1][:3], True),
+        Case("6 of the random graphs", random_graphs(rng, 6), [0]),
     ]
 
 

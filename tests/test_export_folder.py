@@ -54,7 +54,7 @@ def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_holds_what_it_should(exported: Path, manifest: dict[str, Any]) -> None:
     models = {f"{name}.onnx" for name in ("encoder", "encoder.fp16", "encoder.int8", "scorer", "scorer.plain")}
-    rest = {"featuriser.json", "parity.json", "trust.npz", "README.md"}
+    rest = {"featuriser.json", "parity.json", "trust.npz", "config.json", "README.md"}
     assert {file.name for file in exported.iterdir()} == models | rest | {"export.json"}
     assert set(manifest["files"]) == models | rest
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
@@ -116,7 +116,7 @@ def test_only_the_tasks_asked_for_in_their_order(pack_path: Path, tmp_path: Path
 def test_the_encoder_alone_is_the_default(pack_path: Path, tmp_path: Path) -> None:
     export_pack(open_pack(pack_path), tmp_path / "out")
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"encoder.onnx", "export.json", "featuriser.json", "parity.json", "README.md"}
+    assert names == {"encoder.onnx", "export.json", "featuriser.json", "parity.json", "config.json", "README.md"}
     assert "scorer" not in json.loads((tmp_path / "out" / "export.json").read_text())
 
 
