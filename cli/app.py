@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 no row could be scored, 2 wrong use, input or environment,
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,21 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import MoraLiteError
-from . import bench, calibrate, evaluate, info, predict, prepare, pretrain, pull, quantize, screen, train
+from . import (
+    bench,
+    calibrate,
+    evaluate,
+    export,
+    info,
+    predict,
+    prepare,
+    pretrain,
+    pull,
+    push,
+    quantize,
+    screen,
+    train,
+)
 
 
 class Commands(TyperGroup):
@@ -29,6 +44,12 @@ class Commands(TyperGroup):
         except MoraLiteError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package not in _required():
+                raise
+            typer.echo(f"error: this needs {package}, which is not installed: pip install {package}", err=True)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
@@ -37,6 +58,13 @@ class Commands(TyperGroup):
             # end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
+
+
+def _required() -> set[str]:
+    """Packages that this one depends on. Some of them are missing where it was installed to run exports alone."""
+    from importlib import metadata
+
+    return {re.split(r"[^\w-]", line)[0] for line in metadata.requires("mora-lite") or ()}
 
 
 app = typer.Typer(
@@ -74,11 +102,13 @@ app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)
 app.command("pull")(pull.pull)
+app.command("push")(push.push)
 app.command("screen")(screen.screen)
 app.command("train")(train.train)
 app.command("calibrate")(calibrate.calibrate)
 app.command("pretrain")(pretrain.pretrain)
 app.command("bench")(bench.bench)
+app.command("export")(export.export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,9 +31,11 @@ def calibrate(
     mora-lite calibrate ./mine my.csv
     """
     from ..calibrate import calibrate_pack
+    from ..hub_packs import check_changeable
     from ..pack import open_pack
     from ..training_table import parts_of, read_training_table
 
+    check_changeable(pack)
     opened = open_pack(pack)
     facts = opened.provenance
     table = read_training_table(data, facts, opened.tasks, "valid", smiles_column)

@@ -77,12 +77,15 @@ def evaluate(
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     """
     from ..evaluate import evaluate_pack, record_metrics
+    from ..hub_packs import check_changeable
     from ..pack import open_pack
 
     if record and (split is not Split.TEST or limit is not None or tasks is not None or confidence != RECORDED):
         raise typer.BadParameter(
             f"only the whole test set with all tasks and confidence {RECORDED} is recorded", param_hint="--record"
         )
+    if record:
+        check_changeable(pack)
     found = evaluate_pack(
         pack,
         data,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .engine import Engine, Provider, load_model
 from .options import BatchSize, Confidence, Device, Dtype, Tasks, split_names
 from .progress import progress_bar
 
@@ -29,7 +30,9 @@ def predict(
             show_default="INPUT.predictions.csv",
         ),
     ] = None,
-    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "admet",
+    pack: Annotated[
+        str, typer.Option("--pack", "-p", help="Name of a pack, its directory, hf:owner/name, or an exported folder.")
+    ] = "admet",
     tasks: Tasks = None,
     smiles_column: Annotated[
         str | None,
@@ -40,6 +43,8 @@ def predict(
     device: Device = "auto",
     batch_size: BatchSize = None,
     dtype: Dtype = "auto",
+    engine: Engine = "auto",
+    provider: Provider = "auto",
     confidence: Confidence = 0.9,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
@@ -58,9 +63,8 @@ def predict(
     mora-lite predict molecules.csv
     mora-lite predict library.csv.gz --tasks homo,lumo -o out.csv.gz
     cat molecules.csv | mora-lite predict - | head
+    mora-lite predict molecules.csv --engine onnx --pack admet-onnx
     """
-    import mora_lite
-
     from ..library import STDIO, TableWriter, claim_output, default_output, open_table
     from ..predictions import output_columns, predict_table
 
@@ -72,7 +76,15 @@ def predict(
         for notice in table.notices:
             typer.echo(f"note: {notice}", err=True)
         started = time.perf_counter()
-        model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks), confidence=confidence)
+        model = load_model(
+            pack,
+            engine=engine,
+            provider=provider,
+            device=device,
+            dtype=dtype,
+            tasks=split_names(tasks),
+            confidence=confidence,
+        )
         load_seconds = time.perf_counter() - started
         columns = output_columns(table.columns, model)
         with (

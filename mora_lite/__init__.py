@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .model import Model, Predictions, load
+    from .hub_packs import push_to_hub
+    from .model import Model, Predictions, from_pretrained, load
 
-__all__ = ["Model", "Predictions", "__version__", "load"]
+__all__ = ["Model", "Predictions", "__version__", "from_pretrained", "load", "push_to_hub"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported at first use: `mora-lite --help` must not wait for torch.
-    if name in ("Model", "Predictions", "load"):
+    if name == "push_to_hub":
+        from .hub_packs import push_to_hub
+
+        return push_to_hub
+    if name in ("Model", "Predictions", "from_pretrained", "load"):
         from . import model
 
         return getattr(model, name)

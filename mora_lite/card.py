@@ -72,10 +72,11 @@ FLAGGED = (
 NOT_FLAGGED = "This pack has no out-of-domain flag: it does not say which molecules are unlike its training molecules."
 
 
-def model_card(manifest: dict[str, Any]) -> str:
+def model_card(manifest: dict[str, Any], address: str = "") -> str:
     """The card of the pack with this manifest (the content of pack.json), as the text of a README.md.
 
-    It begins with the YAML header that the Hugging Face hub reads.
+    address: by which others have it, `hf:owner/name`; else they are told its name. The card begins with the YAML header
+    that the Hugging Face hub reads.
     """
     sections = [
         _header(manifest),
@@ -86,7 +87,7 @@ def model_card(manifest: dict[str, Any]) -> str:
         _warnings(manifest["provenance"]),
         _making(manifest),
         _limits(manifest),
-        _use(manifest),
+        _use(manifest, address),
     ]
     return _front_matter(manifest) + "\n" + "\n\n".join(section for section in sections if section) + "\n"
 
@@ -207,10 +208,11 @@ def _limits(manifest: Row) -> str:
     return _list("Limits", [*LIMITS, FLAGGED if flagged else NOT_FLAGGED])
 
 
-def _use(manifest: Row) -> str:
-    name = shlex.quote(manifest["name"])
+def _use(manifest: Row, address: str) -> str:
+    name = shlex.quote(address or manifest["name"])
+    what = "The address" if address else "The name"
     return (
-        "## Use\n\nThe name, or the path of the folder that this file lies in:\n\n```sh\n"
+        f"## Use\n\n{what}, or the path of the folder that this file lies in:\n\n```sh\n"
         f"mora-lite predict molecules.csv --pack {name}\n"
         f"mora-lite evaluate {name} measured.csv --split all\n```"
     )

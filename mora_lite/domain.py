@@ -1,9 +1,10 @@
 """How near a molecule is to what a pack was trained on: Tanimoto similarity of Morgan fingerprints.
 
-The intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices. Training
-molecules are sorted by the tasks they have values for and then by their number of bits. Among molecules with equally
-many bits the similarity grows with the intersection, so each such run is reduced to its largest intersection first,
-and only what remains is divided.
+With torch the intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices.
+With NumPy alone they are sums of columns, one column for each set bit: 40 sums of bytes are several times faster than
+its product of 1,024 floats. Training molecules are sorted by the tasks they have values for and then by their number of
+bits. Among molecules with equally many bits the similarity grows with the intersection, so each such run is reduced to
+its largest intersection first, and only what remains is divided.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ QUERY_ROWS = 1024  # molecules asked about in one matrix product; 1024 x 2048 in
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
 SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
 EXACT_COUNT = 256  # bfloat16 holds every integer up to here
+COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed together without torch
 
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 _MIRRORED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
@@ -71,6 +73,20 @@ class _Chunk(NamedTuple):
     segments: list[tuple[int, int, int]]
 
 
+class _ColumnChunk(NamedTuple):
+    """Rows of the reference whose columns are summed together.
+
+    runs: int64 `[G]`, first rows of runs of one pattern and one number of bits, counted from the start of the chunk.
+    counts: float32 `[G]`, that number. segments: int64, first runs of each pattern; patterns: int64, which it is.
+    """
+
+    rows: slice
+    runs: np.ndarray
+    counts: np.ndarray
+    segments: np.ndarray
+    patterns: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Domain:
     """The fingerprints of the training molecules and which tasks each has a value for.
@@ -101,11 +117,12 @@ class Domain:
         starts = np.flatnonzero(np.concatenate([[len(known) > 0], (known[1:] != known[:-1]).any(1)]))
         return cls(packed, known[starts], np.diff(starts, append=len(known)))
 
-    def similarity(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
+    def similarity(self, packed: np.ndarray, device: torch.device | None = None) -> np.ndarray:
         """Tanimoto similarity to the nearest training molecule that has a value for the task: float32 `[B, P]`, 0 to 1.
 
-        packed: uint8 `[B, 128]`. 0.0 where a task has no training molecules, and between two fingerprints without bits.
-        The numbers are exact in every type and on every device: counts are whole and small, and divided in float32.
+        packed: uint8 `[B, 128]`. device: where torch computes; None computes with NumPy. 0.0 where a task has no
+        training molecules, and between two fingerprints without bits. The numbers are exact in every type and on every
+        device: counts are whole and small, and divided in float32.
         """
         assert packed.dtype == np.uint8
         assert packed.shape[1:] == (N_BITS // 8,)
@@ -114,7 +131,8 @@ class Domain:
             return self._at_once(packed, device)
         nearest = np.zeros((len(packed), self.patterns.shape[1]), np.float32)
         for start in range(0, len(packed), QUERY_ROWS):
-            by_pattern = self._nearest(packed[start : start + QUERY_ROWS], device)
+            block = packed[start : start + QUERY_ROWS]
+            by_pattern = self._nearest_by_columns(block) if device is None else self._nearest(block, device)
             for task in range(nearest.shape[1]):
                 has = np.flatnonzero(self.patterns[:, task])
                 if len(has):
@@ -123,6 +141,8 @@ class Domain:
 
     def select(self, tasks: Sequence[int]) -> Domain:
         """Only these tasks, in this order, and only the molecules that have a value for one of them."""
+        if list(tasks) == list(range(self.patterns.shape[1])):
+            return self
         known = np.repeat(self.patterns, self.sizes, axis=0)
         return Domain.of(self.packed, known[:, list(tasks)])
 
@@ -215,6 +235,39 @@ class Domain:
                 found.append(torch.where(has, by_pattern, 0.0).amax(1).T)
             return torch.cat(found).cpu().numpy()
 
+    def _nearest_by_columns(self, packed: np.ndarray) -> np.ndarray:
+        """As `_nearest`, without torch."""
+        nearest = np.zeros((len(packed), len(self.patterns)), np.float32)
+        set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
+        for chunk in self._column_chunks():
+            columns = self._columns(chunk.rows)
+            # A sum of bytes must not pass 255.
+            sums = np.zeros(columns.shape[1], np.uint8 if chunk.counts.max() < 256 else np.uint16)
+            for row, bits in enumerate(set_bits):
+                sums[:] = 0
+                for bit in bits.tolist():
+                    np.add(sums, columns[bit], out=sums)
+                tanimoto = np.maximum.reduceat(sums, chunk.runs).astype(np.float32)
+                tanimoto /= np.maximum(chunk.counts + np.float32(len(bits)) - tanimoto, 1)
+                top = np.maximum.reduceat(tanimoto, chunk.segments)
+                nearest[row, chunk.patterns] = np.maximum(nearest[row, chunk.patterns], top)
+        return nearest.T
+
+    def _column_chunks(self) -> list[_ColumnChunk]:
+        if "column chunks" not in self._cache:
+            counts, pattern = _counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
+            starts = range(0, len(counts), COLUMN_ROWS)
+            self._cache["column chunks"] = [_cut(slice(i, i + COLUMN_ROWS), counts, pattern) for i in starts]
+        return self._cache["column chunks"]
+
+    def _columns(self, rows: slice) -> np.ndarray:
+        """One row of 0 and 1 for each bit: uint8 `[1024, N]`; kept from call to call when all fit."""
+        if len(self.packed) * N_BITS > CACHED_BYTES:
+            return _as_columns(self.packed[rows])
+        if ("columns", rows.start) not in self._cache:
+            self._cache["columns", rows.start] = _as_columns(self.packed[rows])
+        return self._cache["columns", rows.start]
+
     def _reference(self, rows: slice, device: torch.device, dtype: torch.dtype) -> Tensor:
         """These rows as a 0/1 matrix; kept from call to call when all rows fit."""
         if len(self.packed) * N_BITS * dtype.itemsize > CACHED_BYTES:
@@ -252,6 +305,15 @@ def _plan(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _Chunk:
     return _Chunk(rows, spans, counts[group_rows].astype(np.float32), segments)
 
 
+def _cut(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _ColumnChunk:
+    """counts, pattern: int64 `[N]`, as for `_plan`."""
+    counts, pattern = counts[rows], pattern[rows]
+    runs = np.array(_borders((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))[:-1])
+    of_run = pattern[runs]
+    segments = np.array(_borders(of_run[1:] != of_run[:-1])[:-1])
+    return _ColumnChunk(rows, runs, counts[runs].astype(np.float32), segments, of_run[segments])
+
+
 def _rows_are_groups(span: tuple[int, int, int, int]) -> bool:
     return span[1] - span[0] == span[3] - span[2]
 
@@ -271,3 +333,15 @@ def _unpack(packed: np.ndarray, device: torch.device, dtype: torch.dtype) -> Ten
     import torch
 
     return torch.from_numpy(np.unpackbits(packed, axis=1)).to(device).to(dtype)
+
+
+def _as_columns(packed: np.ndarray) -> np.ndarray:
+    """uint8 `[N, 128]` -> one row of 0 and 1 for each bit: uint8 `[1024, N]`."""
+    # Transposed as bytes first, which is an eighth of the work of transposing bits.
+    columns = np.empty((N_BITS // 8, 8, len(packed)), np.uint8)
+    for start in range(0, len(packed), 1024):  # blocks stay in the processor's cache
+        columns[:, 0, start : start + 1024] = packed[start : start + 1024].T
+    for bit in range(7, -1, -1):  # the first last, for it holds the bytes
+        np.right_shift(columns[:, 0], 7 - bit, out=columns[:, bit])
+        np.bitwise_and(columns[:, bit], 1, out=columns[:, bit])
+    return columns.reshape(N_BITS, len(packed))

@@ -30,6 +30,10 @@ class PackError(MoraLiteError):
     """A pack or one of its tasks is unknown, damaged or of another format version."""
 
 
+class ExportError(MoraLiteError):
+    """A model cannot be exported, or what was exported does not give the model's numbers."""
+
+
 class DeviceError(MoraLiteError):
     """The device, number type or optional package asked for is not there."""
 

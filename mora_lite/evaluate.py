@@ -13,7 +13,6 @@ import torch
 from .baseline import EncoderBaseline
 from .breakdown import by_domain, by_scaffold, by_similarity, scaffolds
 from .calibrate import molecule_bits
-from .card import model_card
 from .dataset import Dataset
 from .graph import Graphs
 from .metrics import calibration_table, class_metrics, coverage, value_metrics
@@ -167,7 +166,6 @@ def record_metrics(pack: Pack, evaluation: Evaluation) -> None:
     pack.provenance["test"] = _rounded(evaluation.figures)
     pack.provenance["tables"] = _rounded(evaluation.tables)
     write_manifest(pack.path, pack.manifest)
-    (pack.path / "README.md").write_text(model_card(pack.manifest), encoding="utf-8")
 
 
 def _rounded(content: Any) -> Any:

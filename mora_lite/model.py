@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from .scores import Predictions, Scores, Trust
 from .short_scorer import ShortScorer, can_run, choose_ops
 from .tasks import Task, choose_tasks
 
-__all__ = ["Model", "Predictions", "Scores", "Trust", "is_out_of_memory", "load"]
+__all__ = ["Model", "Predictions", "Scores", "Trust", "from_pretrained", "is_out_of_memory", "load"]
 
 BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
 # Of `ShortScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
@@ -152,7 +153,8 @@ def load(
     memory_budget: int | None = None,
     confidence: float = 0.9,
 ) -> Model:
-    """Load a pack by name or path, for prediction. No network is used.
+    """Load a pack by name or path, for prediction. No network is used, but for a repository of the Hugging Face hub,
+    `hf:owner/name` or `hf:owner/name@revision`, that is not in the hub's cache.
 
     device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. With `auto` it computes by
     the short way (`short_scorer.py`), else by the plain one (`scorer.py`).
@@ -174,3 +176,8 @@ def load(
     scorer = scorer.to(where)
     short = ShortScorer(scorer, number_type, choose_ops(where)) if dtype == "auto" and can_run(scorer) else None
     return Model(opened, scorer, tuple(opened.tasks[i] for i in chosen), number_type, trust, short)
+
+
+def from_pretrained(repository: str, revision: str | None = None, **options: Any) -> Model:
+    """`load` of a repository of the Hugging Face hub, `owner/name`. revision: branch, tag or commit."""
+    return load(f"hf:{repository}@{revision}" if revision else f"hf:{repository}", **options)

@@ -30,11 +30,12 @@ from torch import Tensor
 from .baseline import EncoderBaseline
 from .conformal import Calibration
 from .decoder import DecoderSizes, Mode
+from .digest import sha256_of
 from .domain import Domain
 from .encoder import GraphEncoder
 from .errors import OutputError, PackError, near_matches
 from .graph import ATOM_FIELDS, BOND_FIELDS
-from .quant.checkpoint import sha256_of
+from .hub_packs import local_path
 from .quant.nf4 import NF4Tensor, from_tensors, to_tensors
 from .scorer import AdapterSizes, Scorer
 from .tasks import Task
@@ -42,6 +43,7 @@ from .upper import PromptBase, UpperLayers
 
 FORMAT = 1
 MANIFEST = "pack.json"
+CARD = "README.md"
 SHARED = "upper"  # folder beside packs for upper layers that several of them use
 SHIPPED = Path(__file__).parent / "packs"
 
@@ -137,7 +139,7 @@ class Pack:
 
 
 def open_pack(name_or_path: str | Path) -> Pack:
-    """Find a pack by name (shipped, or in the user's folder) or by path, and check every file of it.
+    """Find a pack by name (shipped, or in the user's folder), path or `hf:owner/name`, and check every file of it.
 
     Raises `PackError` when it is unknown, damaged, or of a format this version cannot read.
     """
@@ -295,11 +297,14 @@ def remove_file(pack: Pack, name: str) -> None:
 
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    """Write pack.json with the SHA-256 of its own content."""
+    """Write pack.json with the SHA-256 of its own content, and README.md, the model card that follows from it."""
+    from .card import model_card
+
     manifest["sha256"] = _manifest_sha256(manifest)
-    part = path / f".{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path / MANIFEST)
+    for name, text in ((MANIFEST, json.dumps(manifest, indent=1) + "\n"), (CARD, model_card(manifest))):
+        part = path / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path / name)
 
 
 def split_nf4(weights: dict[str, Tensor | NF4Tensor]) -> dict[str, Tensor]:
@@ -319,11 +324,15 @@ def join_nf4(flat: dict[str, Tensor]) -> dict[str, Tensor | NF4Tensor]:
 
 
 def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
+    path = Path(local_path(name_or_path))
     if (path / MANIFEST).is_file():
         return path
     if path.name == MANIFEST and path.is_file():
         return path.parent
+    if (path / "export.json").is_file():
+        raise PackError(
+            f"{name_or_path} is an exported folder, not a pack; score with it by mora-lite predict --engine onnx"
+        )
     name = str(name_or_path)
     for folder in pack_folders():
         if name == Path(name).name and (folder / name / MANIFEST).is_file():

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .columns import choose_name_column
+from .digest import sha256_of
 from .entries import Entry, missing_field, read_list, read_sdf, trimmed
 from .errors import InputError, words_of
 from .library import read_table
@@ -138,8 +139,6 @@ def expand_paths(paths: Sequence[str | Path]) -> list[str]:
 
 def digest_file(path: str | Path) -> str:
     """SHA-256 of the file's bytes as they lie on disk, in hexadecimal. Raises `InputError` when it cannot be read."""
-    from .quant.checkpoint import sha256_of
-
     try:
         return sha256_of(Path(path))
     except OSError as error:

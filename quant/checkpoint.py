@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..digest import sha256_of
 from ..errors import CheckpointError
 from .nf4 import STATE_KEY, NF4Tensor, from_tensors
 
@@ -202,15 +203,6 @@ def load_tokenizer(directory: Path, **options: Any) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise CheckpointError(f"{directory}: its tokenizer cannot be loaded ({reason})") from None
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,8 +14,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..digest import sha256_of
 from ..errors import OutputError
-from .checkpoint import INDEX, sha256_of
+from .checkpoint import INDEX
 from .nf4 import NF4Tensor, to_tensors
 
 SHARD_BYTES = 1 << 29

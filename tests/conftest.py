@@ -335,3 +335,16 @@ class PoolHere:
 
     def results(self, jobs: Any) -> Any:
         return (self.work(job, {}, lambda item: None) for job in jobs)
+
+
+@pytest.fixture(scope="session")
+def exported_path(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The calibrated pack, exported to ONNX. Not to be changed."""
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    from mora_lite.export.folder import export_pack
+    from mora_lite.pack import open_pack
+
+    path = tmp_path_factory.mktemp("exports") / "tiny-onnx"
+    export_pack(open_pack(calibrated_pack_path), path, full=True)
+    return path

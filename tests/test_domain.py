@@ -66,6 +66,31 @@ def test_equals_rdkit(domain: Domain, packed: np.ndarray, expected: np.ndarray) 
     assert 0 < np.median(got[:, :3]) < 1
 
 
+def test_without_torch_the_numbers_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, domain: Domain, packed: np.ndarray, expected: np.ndarray
+) -> None:
+    np.testing.assert_array_equal(domain.similarity(packed), expected)
+    for rows, cached in ((7, 1 << 28), (16, 0), (1, 0)):
+        monkeypatch.setattr(domain_module, "COLUMN_ROWS", rows)
+        monkeypatch.setattr(domain_module, "CACHED_BYTES", cached)
+        fresh = Domain(domain.packed, domain.patterns, domain.sizes)
+        np.testing.assert_array_equal(fresh.similarity(packed), expected)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.03, 0.6, 1.0])
+def test_without_torch_counts_above_255_are_held_too(density: float) -> None:
+    reference, query = random_fingerprints(1500, density), random_fingerprints(9, density, seed=1)
+    known = np.random.default_rng(2).random((1500, 2)) < 0.6
+    domain = Domain.of(reference, known)
+    np.testing.assert_array_equal(domain.similarity(query), domain.similarity(query, CPU))
+
+
+def test_without_torch_an_empty_domain_and_no_questions(domain: Domain, packed: np.ndarray) -> None:
+    nothing = Domain.of(packed, np.zeros((len(packed), 2), bool))
+    assert nothing.similarity(packed[:3]).tolist() == [[0.0, 0.0]] * 3
+    assert domain.similarity(fingerprints([])).shape == (0, 4)
+
+
 def test_a_training_molecule_is_its_own_neighbour_where_it_has_a_value(
     domain: Domain, packed: np.ndarray, known: np.ndarray
 ) -> None:

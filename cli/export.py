@@ -1,0 +1,60 @@
+"""`mora-lite export`: a pack as ONNX, checked against the pack before it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Tasks, split_names
+
+
+def export(
+    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")] = "admet",
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory to write.")],
+    full: Annotated[
+        bool, typer.Option("--full", help="The whole scorer too: graphs in, values out, language model in 4 bits.")
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="With --full: also in standard operators, for runtimes other than ours.")
+    ] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="The encoder in float16 too, for GPUs.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="The encoder in 8 bits too, for small CPUs.")] = False,
+    tasks: Tasks = None,
+    opset: Annotated[
+        int | None, typer.Option(metavar="N", help="Version of the ONNX operators, 18 to 22.", show_default="22")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
+) -> None:
+    """Write a pack as ONNX, to run without torch.
+
+    DIR gets the graph encoder, with --full the whole scorer, a description of
+    the inputs, and a model card. Each model is compared with the pack on a
+    thousand molecules first: one that does not give the pack's numbers is an
+    error, and nothing is written.
+
+    \b
+    Examples:
+    mora-lite export -o encoder
+    mora-lite export admet --full -o admet-onnx
+    mora-lite export ./mine --full --plain --tasks logS -o mine-onnx
+    """
+    from ..export.folder import OPSET, export_pack
+    from ..pack import open_pack
+
+    report = export_pack(
+        open_pack(pack),
+        output,
+        tasks=split_names(tasks),
+        full=full,
+        plain=plain,
+        fp16=fp16,
+        int8=int8,
+        opset=OPSET if opset is None else opset,
+        force=force,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    size = sum(file.stat().st_size for file in output.iterdir())
+    typer.echo(f"{output}: {size / 1e6:.1f} MB, checked in {report['seconds']:.0f} s", err=True)

@@ -1,0 +1,32 @@
+"""`mora-lite push`: a pack or an exported folder into a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def push(
+    pack: Annotated[
+        str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory, or an exported folder.")
+    ],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name; it is made if it is not there.")],
+    *,
+    private: Annotated[bool, typer.Option("--private", help="Make it private, if it is made.")] = False,
+) -> None:
+    """Put a pack or an exported folder on the Hugging Face hub.
+
+    Prints the address of the repository. Log in before
+    with `hf auth login`, or set HF_TOKEN. Others then give hf:owner/name, or
+    hf:owner/name@revision, where a command takes a pack.
+
+    \b
+    Examples:
+    mora-lite push ./mine chemist/mine
+    mora-lite push ./mine chemist/mine --private
+    mora-lite predict molecules.csv --pack hf:chemist/mine
+    """
+    from ..hub_packs import push_to_hub
+
+    typer.echo(push_to_hub(pack, repository, private=private))

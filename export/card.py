@@ -1,0 +1,58 @@
+"""The README.md of an exported folder: a model card with the header that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..card import model_card
+from ..tasks import Task
+
+SAID = {
+    "encoder.onnx": "graphs of molecules to tokens, float32",
+    "encoder.fp16.onnx": "the same, matrix products in float16",
+    "encoder.int8.onnx": "the same, matrices in 8 bits",
+    "scorer.onnx": "graphs of molecules to values; the language model in 4 bits (`MatMulBnb4` of ONNX Runtime)",
+    "scorer.plain.onnx": "the same in standard operators, for other runtimes",
+    "trust.npz": "error bars, calibrated probabilities, training molecules",
+    "featuriser.json": "how a molecule becomes the inputs",
+    "config.json": "what Hugging Face Optimum asks for",
+    "parity.json": "what the models were compared with, and the differences",
+}
+
+
+def export_card(
+    manifest: Mapping[str, Any], tasks: Sequence[Task], files: Mapping[str, int], report: Mapping[str, Any]
+) -> str:
+    """manifest: of the pack. files: bytes by name. report: of the gate."""
+    card = model_card({**manifest, "tasks": [task.as_dict() for task in tasks]})
+    header, _, body = card.partition("\n# ")
+    body = body[body.index("\n## What it answers") :]
+    body = body[: body.index("\n## Use")]
+    header = header.replace('"mora"]', '"mora", "onnx"]')
+    name = manifest["name"]
+    intro = (
+        f"# {name}, as ONNX\n\nThe mora-lite pack `{name}` for ONNX Runtime and others, without torch: it predicts "
+        f"{'one property' if len(tasks) == 1 else f'{len(tasks)} properties'} of molecules from their graphs. "
+        "`export.json` lists the tasks; `docs/onnx.md` of mora-lite says how to run it."
+    )
+    rows = [f"| `{file}` | {n / 1e6:.2f} | {SAID[file]} |" for file, n in files.items() if file in SAID]
+    table = "\n".join(["## Files", "", "| file | MB | what it is |", "| --- | ---: | --- |", *rows])
+    found = [
+        f"| `{model}` | {where} | {row['molecules']:,} | {row['largest_difference']:.2g} |"
+        for model, runs in report["models"].items()
+        for where, row in runs.items()
+    ]
+    parity = "\n".join(
+        [
+            "## Checked",
+            "",
+            "Before it was written, each model was compared with the pack in torch. Differences are of tokens for "
+            "encoders, and in deviations of the task for scorers.",
+            "",
+            "| model | in | molecules | largest difference |",
+            "| --- | --- | ---: | ---: |",
+            *found,
+        ]
+    )
+    return f"{header}\n{intro}\n\n{table}\n\n{parity}\n{body}"

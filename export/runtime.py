@@ -1,0 +1,138 @@
+"""Scoring with ONNX Runtime: an exported folder, RDKit and NumPy. Nothing here imports torch.
+
+`load("admet-onnx", tasks=["logS", "BBB"]).predict(["CCO", "c1ccccc1"])`, as with `mora_lite.load`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..conformal import check_confidence
+from ..errors import DeviceError, PackError
+from ..graph import Graphs
+from ..predictor import Predictor
+from ..scores import Trust
+from ..tasks import choose_tasks
+from .exported import AGAIN, Exported, open_exported
+from .providers import PROVIDERS, choose_providers, import_onnxruntime
+
+# Molecules. On a CPU what a batch writes and reads again should stay in the processor's cache: of 16 to 1,024
+# molecules 32 and 64 were the fastest with the pack admet, and 256 took a quarter longer.
+BATCH_SIZE = {"cpu": 64}
+BATCH_SIZE_ELSEWHERE = 1024
+INPUTS = ("atom_codes", "edge_index", "bond_codes", "graph_index", "task_index")
+OUTPUT = "values"
+
+
+class OnnxModel(Predictor):
+    """An exported folder, loaded. Made by `load`. Used as `mora_lite.model.Model` is.
+
+    exported: the folder. session: of ONNX Runtime. provider: short name of what computes.
+    """
+
+    def __init__(self, exported: Exported, session: Any, chosen: Sequence[int], trust: Trust | None):
+        tasks = exported.tasks
+        super().__init__(tuple(tasks[i] for i in chosen), trust)
+        self.exported = exported
+        self.session = session
+        self._task_index = np.array(chosen, dtype=np.int64)
+
+    @property
+    def provider(self) -> str:
+        first = self.session.get_providers()[0]
+        return next((name for name, long in PROVIDERS.items() if long == first), first)
+
+    def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
+        """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready.
+
+        batch_size: molecules at a time, 64 on a CPU and 1,024 elsewhere if not given. Values depend on it, and on the
+        other molecules, by rounding at most: 4e-6 of a task's deviation with the pack admet.
+        """
+        size = batch_size or BATCH_SIZE.get(self.provider, BATCH_SIZE_ELSEWHERE)
+        values = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
+        # Molecules of one size beside each other: no batch is much larger than the others.
+        order = np.argsort(graphs.n_atoms, kind="stable")
+        for start in range(0, len(graphs), size):
+            rows = order[start : start + size]
+            with self._timed("graphs"):
+                feed = self._feed(graphs.select(rows))
+            with self._timed("scorer"):
+                values[rows] = self._run(feed, len(rows))
+        return values
+
+    def _run(self, feed: dict[str, np.ndarray], n: int) -> np.ndarray:
+        try:
+            return self.session.run([OUTPUT], feed)[0]
+        # ONNX Runtime's exceptions have no base class of their own.
+        except Exception as error:
+            raise DeviceError(
+                f"ONNX Runtime failed on {self.provider} with {n} molecules at a time ({_line(error)}); when memory is "
+                "short use a smaller --batch-size, else --provider cpu"
+            ) from None
+
+    def _feed(self, graphs: Graphs) -> dict[str, np.ndarray]:
+        arrays = graphs.arrays()
+        edges = np.stack([arrays["source"], arrays["target"]])
+        return dict(
+            zip(INPUTS, (arrays["atoms"], edges, arrays["bonds"], arrays["graph"], self._task_index), strict=True)
+        )
+
+
+def load(
+    folder: str | Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    provider: str = "auto",
+    confidence: float = 0.9,
+    threads: int | None = None,
+) -> OnnxModel:
+    """Load an exported folder, for prediction. No network is used.
+
+    tasks: names, None for all. provider: `auto` (CUDA, DirectML, CoreML, OpenVINO, CPU: the first that there is), or
+    `tensorrt` or one of these. confidence: of the intervals, between 0 and 1. threads: of the CPU, None for all.
+    Raises `PackError` for the folder, `DeviceError` for the provider or a missing package, each with what to do.
+    """
+    check_confidence(confidence)
+    exported = open_exported(folder)
+    chosen = choose_tasks(exported.tasks, list(tasks) if tasks is not None else None)
+    session = _open_session(exported.scorer_file(), provider, threads)
+    return OnnxModel(exported, session, chosen, exported.load_trust(chosen, confidence))
+
+
+def _open_session(file: Path, asked: str, threads: int | None) -> Any:
+    providers = choose_providers(asked)
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.log_severity_level = 3  # warnings of a provider that is left out are not for stderr
+    # Every batch has other sizes, so a plan of memory made for one is of no use for the next.
+    options.enable_mem_pattern = False
+    try:
+        session = runtime.InferenceSession(file, options, providers=providers)
+    # ONNX Runtime's exceptions have no base class of their own.
+    except Exception as error:
+        raise PackError(f"ONNX Runtime {runtime.__version__} cannot load {file}: {_line(error)}; {AGAIN}") from None
+    found = [given.name for given in session.get_inputs()], [given.name for given in session.get_outputs()]
+    if sorted(found[0]) != sorted(INPUTS) or OUTPUT not in found[1]:
+        raise PackError(
+            f"{file}: got inputs {', '.join(found[0])} and outputs {', '.join(found[1])}, expected "
+            f"{', '.join(INPUTS)} and {OUTPUT}; {AGAIN}"
+        )
+    if asked != "auto" and PROVIDERS[asked] not in session.get_providers():
+        raise DeviceError(f"provider: got {asked!r}, but its libraries cannot be loaded here; use auto or cpu")
+    return session
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use; ONNX Runtime counts all that there are, and waits for itself then."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _line(error: Exception) -> str:
+    """The first line of what ONNX Runtime says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
