@@ -18,7 +18,7 @@ def export(
         bool, typer.Option("--full", help="The whole scorer too: graphs in, values out, language model in 4 bits.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="With --full: also in standard operators, for runtimes other than ours.")
+        bool, typer.Option("--plain", help="With --full: in standard operators too, for other runtimes.")
     ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="The encoder in float16 too, for GPUs.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="The encoder in 8 bits too, for small CPUs.")] = False,

@@ -36,7 +36,7 @@ def export_card(
         f"{'one property' if len(tasks) == 1 else f'{len(tasks)} properties'} of molecules from their graphs. "
         "`export.json` lists the tasks; `docs/onnx.md` of mora-lite says how to run it."
     )
-    rows = [f"| `{file}` | {n / 1e6:.2f} | {SAID[file]} |" for file, n in files.items() if file in SAID]
+    rows = [f"| `{file}` | {files[file] / 1e6:.2f} | {said} |" for file, said in SAID.items() if file in files]
     table = "\n".join(["## Files", "", "| file | MB | what it is |", "| --- | ---: | --- |", *rows])
     found = [
         f"| `{model}` | {where} | {row['molecules']:,} | {row['largest_difference']:.2g} |"
