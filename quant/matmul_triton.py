@@ -109,8 +109,8 @@ def project_rows(x: Tensor, a: Tensor, scale: float = 1.0, rows: Tensor | None =
     partial = r if split == 1 else torch.empty(m, split, padded, dtype=torch.float32, device=x.device)
     _project[(m, split)](
         x, a, x if rows is None else rows, r, partial, _zero_counters(x.device, m), k, x.stride(0), a.stride(0), scale,
-        rank, RANK=padded, CHUNK=chunk, SPLIT=split, PARTS=triton.next_power_of_2(split), HAS_ROWS=rows is not None,
-        num_warps=4,
+        RANK=rank, PADDED=padded, CHUNK=chunk, SPLIT=split, PARTS=triton.next_power_of_2(split),
+        HAS_ROWS=rows is not None, num_warps=4,
     )  # fmt: skip
     return r
 
@@ -242,39 +242,41 @@ def _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS: tl.constexpr):
     tl.store(y + m[None, :] * n_rows + n[:, None], total.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["k_columns", "rank"])
+@triton.jit(do_not_specialize=["k_columns"])
 def _project(
-    x, a, rows, r, partial, counters, k_columns, x_stride, a_stride, factor, rank,
-    RANK: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, HAS_ROWS: tl.constexpr,
+    x, a, rows, r, partial, counters, k_columns, x_stride, a_stride, factor,
+    RANK: tl.constexpr, PADDED: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr,
+    HAS_ROWS: tl.constexpr,
 ):  # fmt: skip
     """One row of r over every SPLIT-th chunk of K; the last program of a row adds the parts up, always the same way.
 
-    PARTS: the power of two from SPLIT up.
+    PADDED, PARTS: the powers of two from RANK and SPLIT up. The rank is a constant, so that a load takes 16 bytes of A
+    rather than one number.
     """
     m, part = tl.program_id(0), tl.program_id(1)
     molecule = m
     if HAS_ROWS:
         molecule = tl.load(rows + m)
     a += molecule.to(tl.int64) * a_stride
-    j = tl.arange(0, RANK)
-    total = tl.zeros((RANK,), tl.float32)
+    j = tl.arange(0, PADDED)
+    total = tl.zeros((PADDED,), tl.float32)
     for start in range(part * CHUNK, k_columns, SPLIT * CHUNK):
         k = start + tl.arange(0, CHUNK)
         value = tl.load(x + m * x_stride + k, mask=k < k_columns, other=0.0).to(tl.float32)
-        used = (k[:, None] < k_columns) & (j[None, :] < rank)
-        factors = tl.load(a + k[:, None] * rank + j[None, :], mask=used, other=0.0).to(tl.float32)
+        used = (k[:, None] < k_columns) & (j[None, :] < RANK)
+        factors = tl.load(a + k[:, None] * RANK + j[None, :], mask=used, other=0.0).to(tl.float32)
         total += tl.sum(factors * value[:, None], axis=0)
     if SPLIT == 1:
-        tl.store(r + m * rank + j, total * factor, mask=j < rank)
+        tl.store(r + m * RANK + j, total * factor, mask=j < RANK)
     else:
-        partial += m * SPLIT * RANK
-        tl.store(partial + part * RANK + j, total)
+        partial += m * SPLIT * PADDED
+        tl.store(partial + part * PADDED + j, total)
         tl.debug_barrier()
         if tl.atomic_add(counters + m, 1, sem="acq_rel") == SPLIT - 1:
             s = tl.arange(0, PARTS)[:, None]
-            every = tl.load(partial + s * RANK + j[None, :], mask=s < SPLIT, other=0.0, cache_modifier=".cg")
+            every = tl.load(partial + s * PADDED + j[None, :], mask=s < SPLIT, other=0.0, cache_modifier=".cg")
             tl.store(counters + m, 0)
-            tl.store(r + m * rank + j, tl.sum(every, axis=0) * factor, mask=j < rank)
+            tl.store(r + m * RANK + j, tl.sum(every, axis=0) * factor, mask=j < RANK)
 
 
 @triton.jit

@@ -158,4 +158,3 @@ def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one() -> None:
     for prompts in (PROMPTS, [row[::-1] for row in PROMPTS], PROMPTS):
         expected = alone.generate(prompts, branch=branch, max_new_tokens=40)
         assert recorded.generate(prompts, branch=branch, max_new_tokens=40) == expected
-

@@ -18,7 +18,8 @@ from mora_lite.quant.tuning import Config
 
 def distance(case: dict[str, Any], device: str = "cpu") -> dict[str, float]:
     """Relative distances (by norm) of a product and of its branch's first half from float64; whether the same product
-    gives the same bits again; whether dequantising gives the bits of the reference. All operands are random; columns of c and bias are large enough to be missed.
+    gives the same bits again; whether dequantising gives the bits of the reference. All operands are random; columns of
+    c and bias are large enough to be missed.
     """
     torch.manual_seed(case["m"] + case["n"])
     m, n, k, rank, molecules = (case[name] for name in ("m", "n", "k", "rank", "molecules"))
