@@ -87,6 +87,8 @@ def text_out(decoder: Decoder, options: argparse.Namespace, batches: list[int]) 
         found: dict[str, Any] = rates(text, batch, options.new, options.repeats) | memory()
         found |= {"recorded_equals_unrecorded": recorded == alone, "first_two_tokens_as_plain": round(same, 3)}
         yield {"kind": "ours", "batch": batch, **found}
+        if options.profile:
+            yield {"kind": "profile", "batch": batch, "us_per_step": profile(decoder, branch, ids)}
         del steps, text, branch
 
 
@@ -147,6 +149,20 @@ def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Nam
     found = {"mol_per_s": round(rate), "times_baseline": round(rate / BASELINE, 1), "ms": round(seconds * 1e3, 2)}
     atoms = len(graphs.atoms) / batch
     return found | {"atoms": atoms, "finite": bool(scores.isfinite().all()), **memory()}, scores
+
+
+def profile(decoder: Decoder, branch: Branch, ids: list[list[int]], steps: int = 8) -> dict[str, float]:
+    """Microseconds of a step by kernel, the heaviest first; prompt and record are left out."""
+    alone, on_gpu, found = RecordedDecoder(decoder, record_steps=False), torch.cuda.is_available(), {}
+    activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+    for sign, new in ((-1, 1), (1, 1 + steps)):
+        with torch.profiler.profile(activities=[activity]) as seen:
+            alone.generate(ids, branch=branch, max_new_tokens=new)
+            finish()
+        for event in seen.key_averages():
+            us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            found[event.key[:60]] = found.get(event.key[:60], 0.0) + sign * us / steps
+    return {name: round(us, 1) for name, us in sorted(found.items(), key=lambda item: -item[1])[:25]}
 
 
 def products(options: argparse.Namespace) -> dict[str, tuple[int, int]]:
@@ -237,6 +253,7 @@ def main() -> None:
     parser.add_argument("--rival-ways", nargs="+", default=["dynamic", "static", "graph"])
     parser.add_argument("--cap", type=float, default=6.0, help="GiB of GPU memory in the part `capped`")
     parser.add_argument("--tune", action="store_true", help="time all configurations of the kernel first")
+    parser.add_argument("--profile", action="store_true", help="the time of each kernel of a step as well")
     parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:

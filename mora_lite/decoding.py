@@ -187,7 +187,8 @@ def step(decoder: Decoder, slots: Slots) -> None:
     values.
     """
     slots.cache.real.index_fill_(1, slots.at, True)
-    rotation = decoder.rotary(slots.position)
+    cos, sin = decoder.rotary(slots.position)
+    rotation = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
     biases = {window: slots.bias(window, decoder.dtype) for window in set(decoder.sizes.windows)}
     x = decoder.embed(slots.tokens.index_select(1, slots.at))[:, 0]
     branch = slots.branch
@@ -218,10 +219,11 @@ def attend(layer: DecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], bias
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rope.rotate` in fewer operations. x: [B, heads, head_dim]; cos, sin: float32 [B, 1, head_dim / 2]."""
+    """`rope.rotate` in fewer operations. x: [B, heads, head_dim]; cos, sin: float32 [B, 1, head_dim], the cosines twice
+    and the sines with either sign.
+    """
     wide = x.float()
-    swapped = wide.roll(wide.shape[-1] // 2, -1)
-    return torch.addcmul(wide * torch.cat((cos, cos), -1), swapped, torch.cat((-sin, sin), -1)).to(x.dtype)
+    return torch.addcmul(wide * cos, wide.roll(wide.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
 def feed_forward(layer: DecoderLayer, normed: Tensor, branch: Branch | None, adapted: int) -> Tensor:

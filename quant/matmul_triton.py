@@ -52,7 +52,10 @@ def multiply_tiled(
     if (r is None) != (c is None) or (r is not None and c is not None and (r.shape[0] != m or c.shape[1] != n)):
         raise DeviceError(f"the branch needs r [{m}, R] and c [R, {n}] together: got {_size(r)} and {_size(c)}")
     if m > MOST_ROWS:
-        out = torch.nn.functional.linear(x, dequantize_tiled(w, x.dtype)).float()
+        plain = torch.nn.functional.linear(x, dequantize_tiled(w, x.dtype))
+        if r is None and bias is None:
+            return plain
+        out = plain.float()
         if r is not None and c is not None:
             out += (r.to(x.dtype) @ c.to(x.dtype)).float()
         return (out if bias is None else out + bias).to(x.dtype)
@@ -130,8 +133,8 @@ def dequantize_tiled(w: TiledNF4, dtype: torch.dtype) -> Tensor:
 def check(device: torch.device) -> None:
     """Raises when Triton cannot make kernels for `device`, or makes wrong ones."""
     dice = torch.Generator().manual_seed(0)
-    q = quantize_nf4(torch.randn(64, 256, generator=dice))
-    x = torch.randn(3, 256, generator=dice).bfloat16()
+    weight, x = (torch.randn(n, 256, generator=dice, device="cpu") for n in (64, 3))
+    q, x = quantize_nf4(weight), x.bfloat16()
     tiled = tile_nf4(q.to(device))
     exact = dequantize_nf4(q)
     if not torch.equal(dequantize_tiled(tiled, torch.float32).cpu(), exact):
