@@ -151,6 +151,23 @@ def test_where_the_kernel_does_not_work_weights_come_back(monkeypatch: pytest.Mo
     assert torch.equal(layer.absmax, q.absmax)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("double", [False, True])
+def test_a_weight_goes_to_a_device_and_back(double: bool) -> None:
+    q = quantize_nf4(torch.randn(192, 256), double=double)
+    layer = Linear4bit(q, mode="4bit", dtype=torch.bfloat16).cuda()
+    if not matmul.has_triton(layer.codes.device):
+        pytest.skip("Triton does not work here")
+    assert layer.tiled is not None
+    for rows in (1, 128, 300):
+        x = torch.randn(rows, 256).bfloat16()
+        expected = x.float() @ dequantize_nf4(q).T
+        assert (layer(x.cuda()).cpu().float() - expected).norm() < 0.01 * expected.norm()
+    assert same_in_a_file(layer.nf4.to("cpu"), q)
+    assert same_in_a_file(layer.cpu().nf4, q)
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="mode"):
         Linear4bit(quantize_nf4(torch.randn(2, 2)), mode="fast")
