@@ -201,7 +201,7 @@ def record(
         work()
     here.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    # Other devices' threads may work meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    # Other devices' threads may work meanwhile. On the stream of the first run, whose buffers kernels keep.
+    with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
         result = work()
     return graph, result

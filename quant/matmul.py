@@ -1,15 +1,16 @@
 """`y = x @ W.T + bias` with `W` in NF4: the plain-torch reference, and the choice of a faster way where there
 is one.
 
-`linear_nf4` is the reference and the CPU path. On CUDA, bitsandbytes' kernels are used when it is installed,
-because they do not write the whole weight to memory for a few rows. `force_kernel` makes tests and benchmarks
-take one of the two.
+`linear_nf4` is the reference and the CPU path. On CUDA, weights that `Linear4bit` laid out for the Triton kernel are
+multiplied by it; others by bitsandbytes' kernels when it is installed, because they do not write the whole weight to
+memory for a few rows. `force_kernel` makes tests and benchmarks take one of the three.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +19,15 @@ from torch import Tensor
 
 from ..errors import DeviceError
 from .nf4 import NF4_CODE, NF4Tensor, dequantize_nf4
+from .tiling import TiledNF4, untile_nf4
 
-KERNELS = ("torch", "bitsandbytes")
+KERNELS = ("torch", "bitsandbytes", "triton")
 _forced: list[str] = []
 
 
-def linear_nf4(x: Tensor, q: NF4Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def linear_nf4(
+    x: Tensor, q: NF4Tensor | TiledNF4, bias: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Reference product. x: `[..., in]`; q: `[out, in]`; bias: `[out]` or None; result: `x.dtype` `[...,
     out]`.
 
@@ -34,23 +38,51 @@ def linear_nf4(x: Tensor, q: NF4Tensor, bias: Tensor | None = None, dtype: torch
     return out if bias is None else out + bias.to(out.dtype)
 
 
-def multiply(x: Tensor, q: NF4Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def multiply(
+    x: Tensor, q: NF4Tensor | TiledNF4, bias: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """As `linear_nf4`, by the kernel that `choose_kernel` names. Callers need not know which."""
-    if choose_kernel(x) == "bitsandbytes":
-        return _linear_bitsandbytes(x, q, bias)
+    kernel = choose_kernel(x, q)
+    if kernel == "triton" and isinstance(q, TiledNF4):
+        from .matmul_triton import multiply_tiled
+
+        return multiply_tiled(x.reshape(-1, x.shape[-1]), q, bias).view(*x.shape[:-1], q.shape[0])
+    if kernel == "bitsandbytes":
+        return _linear_bitsandbytes(x, untile_nf4(q) if isinstance(q, TiledNF4) else q, bias)
     return linear_nf4(x, q, bias, dtype)
 
 
-def choose_kernel(x: Tensor) -> str:
-    """The kernel for an input: one of `KERNELS`. bitsandbytes on CUDA if installed, plain torch elsewhere."""
+def multiply_with_branch(x: Tensor, q: TiledNF4, seen: Tensor, a: Tensor, c: Tensor, scale: float) -> Tensor:
+    """`multiply(x, q)` of the Triton kernel with the low-rank branch of each row, of another input, added in fp32.
+
+    x: bfloat16 or float16 `[B, in]`. seen: the same `[B, D]`. a: `[B, D, R]`, any float type; one layer's part of a
+    larger tensor is read where it is. c: `[R, out]`. Returns `x.dtype` `[B, out]`.
+    Semantics: `y[b] = x[b] @ q.T + scale * (seen[b] @ a[b]) @ c`
+    """
+    from .matmul_triton import multiply_tiled, project_rows
+
+    return multiply_tiled(x, q, r=project_rows(seen, a, scale), c=c)
+
+
+def choose_kernel(x: Tensor, q: NF4Tensor | TiledNF4 | None = None) -> str:
+    """The kernel for an input and a weight, one of `KERNELS`.
+
+    Triton for weights that are laid out for it, but where a gradient is asked for or x is float32; for others
+    bitsandbytes on CUDA if installed; else plain torch.
+    """
     if _forced:
         return _forced[-1]
+    if isinstance(q, TiledNF4):
+        learning = x.requires_grad and torch.is_grad_enabled()
+        return "triton" if x.dtype in (torch.bfloat16, torch.float16) and not learning else "torch"
     return "bitsandbytes" if x.is_cuda and _bitsandbytes() is not None else "torch"
 
 
 @contextlib.contextmanager
 def force_kernel(name: str) -> Iterator[None]:
-    """Uses one kernel for every product inside the `with` block. Raises DeviceError if it cannot be had."""
+    """Uses one kernel for every product inside the `with` block; "triton" only where weights are laid out for it,
+    plain torch elsewhere. Raises DeviceError if it cannot be had.
+    """
     if name not in KERNELS:
         raise DeviceError(f"kernel must be one of {', '.join(KERNELS)}: got {name}")
     if name == "bitsandbytes" and _bitsandbytes() is None:
@@ -62,18 +94,45 @@ def force_kernel(name: str) -> Iterator[None]:
         _forced.pop()
 
 
+@functools.cache
+def has_triton(device: torch.device) -> bool:
+    """Whether the Triton kernel works on a device: CUDA with compute capability 8.0 or later, and Triton with what it
+    needs. The first call for a device compiles a small product and compares it, some seconds.
+    """
+    if device.type != "cuda" or torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        from .matmul_triton import check
+
+        check(device)
+    except Exception as error:  # Triton is not there for every system, and needs a C compiler where it is
+        logging.getLogger("mora_lite").info("the kernel for 4-bit products is not used: %s", error)
+        return False
+    return True
+
+
 class _LinearNF4(torch.autograd.Function):
     """Keeps the 4-bit codes for the backward pass: the dequantised weights of all layers would not fit."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, q: NF4Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, q: NF4Tensor | TiledNF4, dtype: torch.dtype) -> Tensor:
         ctx.q, ctx.dtype = q, dtype
-        return torch.nn.functional.linear(x, dequantize_nf4(q, dtype).to(x.dtype))
+        return torch.nn.functional.linear(x, _dequantize(q, dtype).to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         grad = grads[0]
-        return grad @ dequantize_nf4(ctx.q, ctx.dtype).to(grad.dtype), None, None
+        return grad @ _dequantize(ctx.q, ctx.dtype).to(grad.dtype), None, None
+
+
+def _dequantize(q: NF4Tensor | TiledNF4, dtype: torch.dtype) -> Tensor:
+    if isinstance(q, NF4Tensor):
+        return dequantize_nf4(q, dtype)
+    if not q.codes.is_cuda:
+        return dequantize_nf4(untile_nf4(q), dtype)
+    from .matmul_triton import dequantize_tiled
+
+    return dequantize_tiled(q, dtype)
 
 
 @functools.cache

@@ -15,7 +15,6 @@ Works on CUDA (compute capability 8.0 and later) and, with TRITON_INTERPRET=1 se
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -23,57 +22,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ..errors import DeviceError
-from .nf4 import BLOCK, NF4_CODE, NF4Tensor, dequantize_nf4
-from .tuning import MOST_ROWS, ROW_TILE, Config, choose_config
+from .nf4 import BLOCK, NF4_CODE, dequantize_nf4, quantize_nf4
+from .tiling import TiledNF4, tile_nf4
+from .tuning import MOST_ROWS, Config, choose_config
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
-_counters: dict[tuple[str, int], Tensor] = {}
-
-
-@dataclass(frozen=True)
-class TiledNF4:
-    """An NF4 weight laid out for the kernel: the same bytes in another order, and its scales in fp32.
-
-    codes: uint8 `[K / 64, padded N, 8, 4]`; `codes[b, n, p, i]` holds the codes of columns `64 b + 16 i + 2 p`, high
-    nibble, and the next one, low nibble. Padding rows have scale 0.
-    scales: float32 `[K / 64, padded N]`, double quantisation undone.
-    shape: `(N, K)`, the weight's own.
-    """
-
-    codes: Tensor
-    scales: Tensor
-    shape: tuple[int, int]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of codes and scales together: what one product has to read."""
-        return self.codes.numel() + 4 * self.scales.numel()
-
-
-def tile_nf4(q: NF4Tensor) -> TiledNF4:
-    """Lays a matrix `[N, K]` out for the kernel; done once, at load. Takes as much memory again while it runs.
-
-    Raises DeviceError if the weight is no matrix, its block is not 64 or K is not a multiple of 64.
-    """
-    if len(q.shape) != 2 or q.block != BLOCK or q.shape[1] % BLOCK:
-        raise DeviceError(
-            f"the Triton kernel needs a matrix in blocks of {BLOCK} with a multiple of {BLOCK} columns: "
-            f"got shape {list(q.shape)} in blocks of {q.block}; use linear_nf4"
-        )
-    rows, columns = q.shape
-    blocks, padded = columns // BLOCK, -(-rows // ROW_TILE) * ROW_TILE
-    codes = q.codes.new_zeros(blocks, padded, 8, 4)
-    codes[:, :rows] = q.codes.view(rows, blocks, 4, 8).permute(1, 0, 3, 2)
-    scales = torch.zeros(blocks, padded, dtype=torch.float32, device=q.device)
-    scales[:, :rows] = q.scales().view(rows, blocks).t()
-    return TiledNF4(codes, scales, (rows, columns))
-
-
-def untile_nf4(w: TiledNF4) -> NF4Tensor:
-    """The weight in the layout of bitsandbytes again, bit for bit, but for double quantisation."""
-    rows = w.shape[0]
-    codes = w.codes[:, :rows].permute(1, 0, 3, 2).reshape(-1)
-    return NF4Tensor(codes, w.scales[:, :rows].t().reshape(-1), w.shape)
+_counters: dict[tuple[str, int], list[Tensor]] = {}
 
 
 def multiply_tiled(
@@ -98,7 +52,10 @@ def multiply_tiled(
     if (r is None) != (c is None) or (r is not None and c is not None and (r.shape[0] != m or c.shape[1] != n)):
         raise DeviceError(f"the branch needs r [{m}, R] and c [R, {n}] together: got {_size(r)} and {_size(c)}")
     if m > MOST_ROWS:
-        out = torch.nn.functional.linear(x, dequantize_nf4(untile_nf4(w), x.dtype)).float()
+        plain = torch.nn.functional.linear(x, dequantize_tiled(w, x.dtype))
+        if r is None and bias is None:
+            return plain
+        out = plain.float()
         if r is not None and c is not None:
             out += (r.to(x.dtype) @ c.to(x.dtype)).float()
         return (out if bias is None else out + bias).to(x.dtype)
@@ -131,8 +88,9 @@ def multiply_tiled(
 def project_rows(x: Tensor, a: Tensor, scale: float = 1.0, rows: Tensor | None = None) -> Tensor:
     """The first half of the branch: each row times its molecule's own factor. float32 `[M, R]`.
 
-    x: bfloat16 or float16 `[M, K]`. a: any float type `[B, K, R]`. rows: int32 or int64 `[M]`, the molecule of each
-    row; if not given, row m has molecule m. Rows out of range are not checked, as that would wait for the device.
+    x: bfloat16 or float16 `[M, K]`. a: any float type `[B, K, R]`, one layer's part of `[B, L, K, R]` too, without a
+    copy. rows: int32 or int64 `[M]`, the molecule of each row; if not given, row m has molecule m. Rows out of range
+    are not checked, as that would wait for the device.
     Semantics: `r[m] = scale * x[m] @ a[rows[m]]`, in fp32.
     """
     (m, k), (molecules, columns, rank) = x.shape, a.shape
@@ -140,19 +98,50 @@ def project_rows(x: Tensor, a: Tensor, scale: float = 1.0, rows: Tensor | None =
         raise DeviceError(
             f"a must be [B, {k}, R] with rows [{m}], or [{m}, {k}, R] without: got {_size(a)} and rows {_size(rows)}"
         )
-    padded = triton.next_power_of_2(rank)
-    chunk = max(1, min(4096 // padded, 512))
-    # Enough programs to fill the device even for one row; each sums at least one chunk.
-    split = max(1, min(2 * _processors(x.device) // max(m, 1), -(-k // chunk), 16))
     r = torch.empty(m, rank, dtype=torch.float32, device=x.device)
     if m == 0:
         return r
+    x = x if x.stride(1) == 1 else x.contiguous()
+    a = a if a.stride(2) == 1 and a.stride(1) == rank else a.contiguous()
+    padded = triton.next_power_of_2(rank)
+    # A program loads its whole part of A at once, 16 kB or more, so that many loads are under way without a loop that
+    # waits for each. For many rows the parts are larger: the device is full, and fewer sums have to be added up.
+    chunk = max(1, min(8192 // padded, 512))
+    chunks = -(-k // chunk)
+    split = min(chunks, 64) if m * chunks <= 16 * _processors(x.device) else min(chunks, 16)
     partial = r if split == 1 else torch.empty(m, split, padded, dtype=torch.float32, device=x.device)
     _project[(m, split)](
-        x, a.contiguous(), x if rows is None else rows, r, partial, _zero_counters(x.device, m), k, x.stride(0), scale,
-        rank, RANK=padded, CHUNK=chunk, SPLIT=split, HAS_ROWS=rows is not None, num_warps=4,
+        x, a, x if rows is None else rows, r, partial, _zero_counters(x.device, m), k, x.stride(0), a.stride(0), scale,
+        RANK=rank, PADDED=padded, CHUNK=chunk, SPLIT=split, PARTS=triton.next_power_of_2(split),
+        HAS_ROWS=rows is not None, num_warps=4,
     )  # fmt: skip
     return r
+
+
+def dequantize_tiled(w: TiledNF4, dtype: torch.dtype) -> Tensor:
+    """The weight that `w` stands for, `dtype` `[N, K]`: `dequantize_nf4` of it, bit for bit, without the tensors in
+    between, which would take 8 times the memory of the result.
+    """
+    n, k = w.shape
+    out = torch.empty(n, k, dtype=dtype, device=w.codes.device)
+    _dequantize[-(-n // 64), k // BLOCK](
+        w.codes, w.scales, out, _levels(torch.float32, str(out.device)), n, w.scales.shape[1], k, ROWS=64, num_warps=4
+    )
+    return out
+
+
+def check(device: torch.device) -> None:
+    """Raises when Triton cannot make kernels for `device`, or makes wrong ones."""
+    dice = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(n, 256, generator=dice, device="cpu") for n in (64, 3))
+    q, x = quantize_nf4(weight), x.bfloat16()
+    tiled = tile_nf4(q.to(device))
+    exact = dequantize_nf4(q)
+    if not torch.equal(dequantize_tiled(tiled, torch.float32).cpu(), exact):
+        raise RuntimeError("the kernel that dequantises gives wrong numbers")
+    expected = x.float() @ exact.T
+    if (multiply_tiled(x.to(device), tiled).cpu().float() - expected).norm() > 0.01 * expected.norm():
+        raise RuntimeError("the kernel of the product gives wrong numbers")
 
 
 @triton.jit(do_not_specialize=["m_rows", "k_blocks", "rank", "split"])
@@ -256,37 +245,58 @@ def _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS: tl.constexpr):
     tl.store(y + m[None, :] * n_rows + n[:, None], total.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["k_columns", "rank"])
+@triton.jit(do_not_specialize=["k_columns"])
 def _project(
-    x, a, rows, r, partial, counters, k_columns, x_stride, factor, rank,
-    RANK: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, HAS_ROWS: tl.constexpr,
+    x, a, rows, r, partial, counters, k_columns, x_stride, a_stride, factor,
+    RANK: tl.constexpr, PADDED: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr,
+    HAS_ROWS: tl.constexpr,
 ):  # fmt: skip
-    """One row of r over every SPLIT-th chunk of K; the last program of a row adds the parts up in their order."""
+    """One row of r over every SPLIT-th chunk of K; the last program of a row adds the parts up, always the same way.
+
+    PADDED, PARTS: the powers of two from RANK and SPLIT up. The rank is a constant, so that a load takes 16 bytes of A
+    rather than one number.
+    """
     m, part = tl.program_id(0), tl.program_id(1)
     molecule = m
     if HAS_ROWS:
         molecule = tl.load(rows + m)
-    a += molecule.to(tl.int64) * k_columns * rank
-    j = tl.arange(0, RANK)
-    total = tl.zeros((RANK,), tl.float32)
+    a += molecule.to(tl.int64) * a_stride
+    j = tl.arange(0, PADDED)
+    total = tl.zeros((PADDED,), tl.float32)
     for start in range(part * CHUNK, k_columns, SPLIT * CHUNK):
         k = start + tl.arange(0, CHUNK)
         value = tl.load(x + m * x_stride + k, mask=k < k_columns, other=0.0).to(tl.float32)
-        used = (k[:, None] < k_columns) & (j[None, :] < rank)
-        factors = tl.load(a + k[:, None] * rank + j[None, :], mask=used, other=0.0).to(tl.float32)
+        used = (k[:, None] < k_columns) & (j[None, :] < RANK)
+        factors = tl.load(a + k[:, None] * RANK + j[None, :], mask=used, other=0.0).to(tl.float32)
         total += tl.sum(factors * value[:, None], axis=0)
     if SPLIT == 1:
-        tl.store(r + m * rank + j, total * factor, mask=j < rank)
+        tl.store(r + m * RANK + j, total * factor, mask=j < RANK)
     else:
-        partial += m * SPLIT * RANK + j
-        tl.store(partial + part * RANK, total)
+        partial += m * SPLIT * PADDED
+        tl.store(partial + part * PADDED + j, total)
         tl.debug_barrier()
         if tl.atomic_add(counters + m, 1, sem="acq_rel") == SPLIT - 1:
-            total = tl.zeros((RANK,), tl.float32)
-            for s in tl.static_range(SPLIT):
-                total += tl.load(partial + s * RANK, cache_modifier=".cg")
+            s = tl.arange(0, PARTS)[:, None]
+            every = tl.load(partial + s * PADDED + j[None, :], mask=s < SPLIT, other=0.0, cache_modifier=".cg")
             tl.store(counters + m, 0)
-            tl.store(r + m * rank + j, total * factor, mask=j < rank)
+            tl.store(r + m * RANK + j, tl.sum(every, axis=0) * factor, mask=j < RANK)
+
+
+@triton.jit
+def _dequantize(codes, scales, out, levels, n_rows, n_padded, k_columns, ROWS: tl.constexpr):
+    """ROWS rows of one block of 64 columns. Codes are read and levels are written in rows that lie together."""
+    block = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    scale = tl.load(scales + block * n_padded + n)  # padding is a multiple of ROWS
+    byte = tl.load(codes + (block * n_padded + n[:, None]) * 32 + tl.arange(0, 32)[None, :])
+    first = tl.load(levels + (byte >> 4)) * scale[:, None]
+    second = tl.load(levels + (byte & 15)) * scale[:, None]
+    # [n, p, i] holds columns 16 i + 2 p and the next one.
+    joined = tl.join(first.reshape(ROWS, 8, 4), second.reshape(ROWS, 8, 4))
+    value = joined.permute(0, 2, 1, 3).reshape(ROWS, 64)
+    column = block * 64 + tl.arange(0, 64)
+    at = out + n[:, None].to(tl.int64) * k_columns + column[None, :]
+    tl.store(at, value.to(out.dtype.element_ty), mask=n[:, None] < n_rows)
 
 
 # What a thread does with a register of 8 codes, nibbles 0 to 7, the lowest first: 4 registers of 2 levels each.
@@ -360,12 +370,21 @@ def _has_prmt(x: Tensor) -> bool:
 
 def _zero_counters(device: torch.device, count: int) -> Tensor:
     """int32 zeros. Kernels leave them at zero, so one buffer serves all launches of a stream, which do not overlap."""
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    kept = _counters.get((str(device), stream))
-    if kept is None or kept.numel() < count:
-        kept = torch.zeros(max(count, 8192), dtype=torch.int32, device=device)
-        _counters[str(device), stream] = kept
-    return kept
+    if device.type != "cuda":
+        return _kept_zeros(("cpu", 0), count, device)
+    return _kept_zeros((str(device), torch.cuda.current_stream(device).cuda_stream), count, device)
+
+
+def _kept_zeros(key: tuple[str, int], count: int, device: torch.device) -> Tensor:
+    kept = _counters.setdefault(key, [])
+    if kept and kept[-1].numel() >= count:
+        return kept[-1]
+    zeros = torch.zeros(max(count, 8192), dtype=torch.int32, device=device)
+    if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+        # Smaller ones are never let go: a recorded graph may go on using them. Those made while one is recorded are
+        # zero only from its first replay on, so they are the graph's own.
+        kept.append(zeros)
+    return zeros
 
 
 def _size(tensor: Tensor | None) -> list[int] | None:

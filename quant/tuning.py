@@ -17,7 +17,6 @@ import torch
 from .nf4 import NF4Tensor
 
 MOST_ROWS = 128  # above, the weight is dequantised once and multiplied by torch
-ROW_TILE = 128  # rows of a weight are padded to a multiple of this
 MOST_PARTS = 16
 _tuned: dict[tuple[int, int, int, int], Config] = {}
 
@@ -96,7 +95,8 @@ def tune(
     """Times the candidates for each `(M, N, K)` on the current CUDA device with random weights, keeps the fastest for
     `choose_config`, and returns them. Nothing is stored on disk. About 0.3 s a size, and a compilation a candidate.
     """
-    from .matmul_triton import multiply_tiled, tile_nf4
+    from .matmul_triton import multiply_tiled
+    from .tiling import tile_nf4
 
     device = torch.device("cuda", torch.cuda.current_device())
     processors = torch.cuda.get_device_properties(device).multi_processor_count

@@ -17,6 +17,7 @@ import torch
 
 from mora_lite.errors import DeviceError
 from mora_lite.quant.nf4 import NF4_CODE, quantize_nf4
+from mora_lite.quant.tiling import tile_nf4, untile_nf4
 from mora_lite.quant.tuning import SHAPES, candidates, choose_config, parts, tile_rows
 
 # Distance from float64 by norm. The interpreter cuts bfloat16 off where a device rounds: twice the error.
@@ -50,6 +51,7 @@ CASES = {
             {"rank": 5, "bias": True, "config": (64, 16, 5, 2, 2, 2, False)},
         ),
         ("a branch of rank 32", (3, 64, 1280), {"rank": 32, "double": True}),
+        ("a branch of rank 64", (2, 64, 192), {"rank": 64}),
         ("rows that share molecules", (9, 64, 256), {"rank": 8, "molecules": 4}),
     ]
 }
@@ -79,7 +81,7 @@ def test_products_are_near_float64(interpreted: dict[str, dict[str, float]], nam
     found = interpreted[name]
     assert found["product"] < LIMITS[CASES[name]["dtype"]]
     assert found.get("branch", 0.0) < 1e-5
-    assert found["repeats"] == 1.0
+    assert found["repeats"] == found["dequantised"] == 1.0
 
 
 @pytest.mark.gpu
@@ -92,7 +94,7 @@ def test_compiled_products_are_near_float64(name: str, monkeypatch: pytest.Monke
     found = distance(CASES[name], "cuda")
     assert found["product"] < LIMITS[CASES[name]["dtype"]] / 2
     assert found.get("branch", 0.0) < 1e-5
-    assert found["repeats"] == 1.0
+    assert found["repeats"] == found["dequantised"] == 1.0
 
 
 @pytest.mark.gpu
@@ -154,8 +156,6 @@ def run_ptx(text: str, registers: dict[str, int]) -> dict[str, int]:
 
 
 def test_the_layout_keeps_every_bit() -> None:
-    from mora_lite.quant.matmul_triton import tile_nf4, untile_nf4
-
     q = quantize_nf4(torch.randn(70, 192))
     w = tile_nf4(q)
     assert w.codes.shape == (3, 128, 8, 4)
@@ -168,14 +168,24 @@ def test_the_layout_keeps_every_bit() -> None:
 
 
 def test_double_quantisation_is_undone_once() -> None:
-    from mora_lite.quant.matmul_triton import tile_nf4, untile_nf4
-
     q = quantize_nf4(torch.randn(33, 640), double=True)
     assert torch.equal(untile_nf4(tile_nf4(q)).absmax, q.scales())
 
 
+def test_counters_that_a_recorded_graph_uses_are_kept() -> None:
+    from mora_lite.quant import matmul_triton
+
+    key, cpu = ("a stream", 7), torch.device("cpu")
+    first = matmul_triton._kept_zeros(key, 10, cpu)
+    assert matmul_triton._kept_zeros(key, 20, cpu) is first
+    larger = matmul_triton._kept_zeros(key, 10_000, cpu)
+    assert len(larger) >= 10_000
+    assert matmul_triton._kept_zeros(key, 10, cpu) is larger
+    assert matmul_triton._counters.pop(key)[0] is first
+
+
 def test_wrong_operands() -> None:
-    from mora_lite.quant.matmul_triton import multiply_tiled, project_rows, tile_nf4
+    from mora_lite.quant.matmul_triton import multiply_tiled, project_rows
 
     w = tile_nf4(quantize_nf4(torch.randn(16, 128)))
     x = torch.randn(2, 128, dtype=torch.bfloat16)
