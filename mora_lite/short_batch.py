@@ -47,7 +47,8 @@ class SortedBatch:
         graph = np.zeros(rounded, np.int64)
         graph[:n] = np.repeat(np.arange(len(graphs)), n_atoms)
         arrays = (atoms, messages, bond_ends, graph, np.ascontiguousarray(graphs.atom_ptr))
-        return cls(*(torch.from_numpy(a) for a in arrays), longest=int(n_atoms.max()))
+        tensors = (torch.from_numpy(array) for array in arrays)
+        return cls(*tensors, int(n_atoms.max()))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.atom_ends) - 1

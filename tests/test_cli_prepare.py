@@ -28,8 +28,8 @@ def test_a_library_becomes_one_file(run: Any, library: Path, tmp_path: Path) -> 
     assert "bytes a row\n" in err
     assert err.endswith("  1 unparsable; the first is row 2: unclosed ring\n")
     (rows,) = PreparedLibrary([target]).windows(10)
-    assert rows.names == ["ethanol", "broken", "7"]
-    assert rows.status == ["ok", "unparsable", "ok"]
+    assert rows.column("name") == ["ethanol", "broken", "7"]
+    assert rows.column("status") == ["ok", "unparsable", "ok"]
 
 
 def test_columns_can_be_named_and_notices_are_told(run: Any, library: Path, tmp_path: Path) -> None:
@@ -37,11 +37,11 @@ def test_columns_can_be_named_and_notices_are_told(run: Any, library: Path, tmp_
     target = tmp_path / "out.parquet"
     table, bare = library / "b.csv.gz", library / "c.txt"
     assert run("prepare", table, "-o", target, "--smiles-column", "smiles", "--name-column", "code")[0] == 0
-    assert next(PreparedLibrary([target]).windows(1)).names == ["x"]
+    assert next(PreparedLibrary([target]).windows(1)).column("name") == ["x"]
     code, _, err = run("prepare", bare, "-o", target, "--name-column", "2", "--force")
     assert code == 0
     assert err.startswith(f"note: {bare} has no header: column 1 is called 'smiles'\n")
-    assert next(PreparedLibrary([target]).windows(1)).names == ["9"]
+    assert next(PreparedLibrary([target]).windows(1)).column("name") == ["9"]
 
 
 def test_wrong_use_is_one_line_and_leaves_nothing(run: Any, library: Path, tmp_path: Path) -> None:

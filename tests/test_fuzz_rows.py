@@ -30,10 +30,10 @@ def test_any_rows_come_out_as_rows_of_a_known_status(windows: list[Window]) -> N
         results = [from_arrow(from_stream(data)) for data in workers.results(iter(windows))]
     for window, rows in zip(windows, results, strict=True):
         assert rows.first_row == window.first_row
-        assert rows.names == [entry.name for entry in window.entries]
-        assert set(rows.status) <= KNOWN
-        assert len(rows.graphs) == len(rows.bits) == rows.status.count("ok")
-        assert not any("\n" in text for text in rows.smiles + rows.error)
-    assert {status for rows in results for status in rows.status} >= {"ok", "unparsable", "too_large"}
+        assert rows.column("name") == [entry.name for entry in window.entries]
+        assert set(rows.column("status")) <= KNOWN
+        assert len(rows.graphs) == len(rows.bits) == rows.column("status").count("ok")
+        assert not any("\n" in text for text in rows.column("smiles") + rows.column("error"))
+    assert {status for rows in results for status in rows.column("status")} >= {"ok", "unparsable", "too_large"}
     again = prepare(windows[0])
-    assert (again.status, again.error) == (results[0].status, results[0].error)
+    assert (again.column("status"), again.column("error")) == (results[0].column("status"), results[0].column("error"))
