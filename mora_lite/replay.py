@@ -120,7 +120,7 @@ class Replay:
     def __init__(self, short: ShortScorer, device: torch.device):
         self.short, self.device = short, device
         self._recorded: OrderedDict[BatchSize, _Recorded] = OrderedDict()
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._bytes: tuple[Tensor, Tensor] | None = None  # pinned, and on the device
 
     def __call__(self, graphs: Graphs) -> np.ndarray:
@@ -191,9 +191,7 @@ class Replay:
         return seconds
 
 
-def record(
-    work: Callable[[], Any], device: torch.device, pool: tuple[int, int] | None
-) -> tuple[torch.cuda.CUDAGraph, Any]:
+def record(work: Callable[[], Any], device: torch.device, pool: Any) -> tuple[torch.cuda.CUDAGraph, Any]:
     """A CUDA graph of `work`, which has run once before, and the result that each replay of it writes anew."""
     aside, here = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     aside.wait_stream(here)

@@ -46,9 +46,15 @@ class SortedBatch:
         atoms[:n] = graphs.atoms
         graph = np.zeros(rounded, np.int64)
         graph[:n] = np.repeat(np.arange(len(graphs)), n_atoms)
-        arrays = (atoms, messages, bond_ends, graph, np.ascontiguousarray(graphs.atom_ptr))
-        tensors = (torch.from_numpy(array) for array in arrays)
-        return cls(*tensors, int(n_atoms.max()))  # type: ignore[arg-type]
+        as_tensor = torch.from_numpy
+        return cls(
+            as_tensor(atoms),
+            as_tensor(messages),
+            as_tensor(bond_ends),
+            as_tensor(graph),
+            as_tensor(np.ascontiguousarray(graphs.atom_ptr)),
+            int(n_atoms.max()),
+        )
 
     def __len__(self) -> int:
         return len(self.atom_ends) - 1
