@@ -23,6 +23,7 @@ from pathlib import Path
 from rdkit import Chem, rdBase
 
 from .errors import InputError, near_matches
+from .graph import Graphs, featurize
 
 DIRECTIONS = ("forward", "retro")
 PARTS = ("train", "valid", "test")
@@ -164,6 +165,21 @@ def write_copies(reaction: Reaction, n_copies: int, seed: int) -> list[tuple[str
     aligner = Aligner(reaction.target)
     sources = [reaction.source, *reorder(reaction.source, dice, n_copies - 1)]
     return [(source, aligner.align(source)) for source in dict.fromkeys(sources)]
+
+
+def write_block(
+    reactions: Sequence[Reaction], n_copies: int, seed: int
+) -> tuple[list[list[tuple[str, str]]], Graphs]:
+    """Copies and graphs of some reactions, for one process of several; held-out ones have the canonical texts alone.
+
+    The graph is that of the source: one graph of as many components as there are molecules.
+    """
+    texts = [
+        write_copies(reaction, n_copies, seed) if reaction.part == "train" else [(reaction.source, reaction.target)]
+        for reaction in reactions
+    ]
+    with rdBase.BlockLogs():
+        return texts, featurize([Chem.MolFromSmiles(reaction.source) for reaction in reactions])
 
 
 def same_set(answer: str, target: str) -> bool:

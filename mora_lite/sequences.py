@@ -12,8 +12,11 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import chain, repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,11 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, OutputError, words_of
-from .graph import GraphBatch, Graphs
+from .graph import GraphBatch, Graphs, concatenate
+from .reactions import PARTS, Reaction, write_block
 
 FORMAT = 1
+BLOCK = 256  # reactions that a process takes at a time
 WIDTHS = (48, 64, 80, 96, 112, 128, 160, 192)  # tokens of a row, to which rows are padded
 IGNORED = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
 
@@ -53,6 +58,11 @@ class Prompt:
     def template(self) -> str:
         return f"{self.before}{{}}{self.between}"
 
+    def pieces(self, tokenizer: Any) -> tuple[list[int], list[int], int]:
+        """Token ids of the two texts, and the end."""
+        before, between = token_ids(tokenizer, [self.before, self.between])
+        return before, between, self.end
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -68,6 +78,8 @@ class Sequences:
     source_ptr: np.ndarray
     target_ptr: np.ndarray
     first: np.ndarray
+    part: np.ndarray
+    origin: np.ndarray
     graphs: Graphs
     facts: dict[str, Any]
 
@@ -117,24 +129,57 @@ def load_sequences(path: Path) -> Sequences:
     return data
 
 
-def join_sequences(
-    tokenizer: Any, questions: Sequence[Sequence[tuple[str, str]]], graphs: Graphs, facts: dict[str, Any]
+def prepare_reactions(
+    reactions: Sequence[Reaction],
+    tokenizer: Any,
+    facts: dict[str, Any],
+    *,
+    copies: int,
+    seed: int = 0,
+    processes: int = 1,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Sequences:
-    """Token arrays of texts. questions: for each question its copies, pairs of question and answer, canonical first."""
-    sources = [source for copies in questions for source, _ in copies]
-    targets = [target for copies in questions for _, target in copies]
-    small = len(tokenizer) <= 2**16
+    """Reactions as token arrays and graphs; those that train in up to `copies` orders, the others as they are.
 
-    def flat(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        ids = token_ids(tokenizer, texts)
-        ptr = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
-        joined = np.fromiter((i for row in ids for i in row), np.uint16 if small else np.int32, ptr[-1])
-        return joined, ptr
+    facts: kept with them. `on_progress` is told how many reactions are done.
+    """
+    blocks = [list(reactions[at : at + BLOCK]) for at in range(0, len(reactions), BLOCK)]
+    questions: list[list[tuple[str, str]]] = []
+    parts: list[Graphs] = []
+    # Fresh processes: a fork of one that has run torch's threads may hang.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for texts, graphs in pool.map(write_block, blocks, repeat(copies), repeat(seed)):
+            questions += texts
+            parts.append(graphs)
+            on_progress(len(questions))
+    origins = sorted({reaction.origin for reaction in reactions})
+    source, source_ptr = _flat(tokenizer, [source for texts in questions for source, _ in texts])
+    target, target_ptr = _flat(tokenizer, [target for texts in questions for _, target in texts])
+    return Sequences(
+        source,
+        target,
+        source_ptr,
+        target_ptr,
+        np.concatenate([[0], np.cumsum([len(texts) for texts in questions])]).astype(np.int64),
+        np.array([PARTS.index(reaction.part) for reaction in reactions], np.uint8),
+        np.array([origins.index(reaction.origin) for reaction in reactions], np.uint8),
+        concatenate(parts),
+        {
+            **facts,
+            "copies": copies,
+            "seed": seed,
+            "origins": origins,
+            "answers": ["" if reaction.part == "train" else reaction.target for reaction in reactions],
+        },
+    )
 
-    (source, source_ptr), (target, target_ptr) = flat(sources), flat(targets)
-    first = np.concatenate([[0], np.cumsum([len(copies) for copies in questions])]).astype(np.int64)
-    assert len(graphs) == len(questions) == len(facts["answers"])
-    return Sequences(source, target, source_ptr, target_ptr, first, graphs, facts)
+
+def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of all texts one after the other, and where each begins: `[C+1]`."""
+    ids = token_ids(tokenizer, texts)
+    ptr = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
+    kind = np.uint16 if len(tokenizer) <= 2**16 else np.int32
+    return np.fromiter(chain.from_iterable(ids), kind, ptr[-1]), ptr
 
 
 def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
