@@ -30,7 +30,7 @@ from .reactions import PARTS, Reaction, write_block
 
 FORMAT = 1
 BLOCK = 256  # reactions that a process takes at a time
-WIDTHS = (48, 64, 80, 96, 112, 128, 160, 192)  # tokens of a row, to which rows are padded
+WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
 IGNORED = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
 
 

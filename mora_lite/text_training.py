@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .device import keep_freed_memory
 from .errors import InputError
+from .layer_ops import choose_layer_ops
 from .read_ahead import read_ahead
 from .sequences import Batches, TextBatch
 from .text_model import TextModel
@@ -90,6 +91,9 @@ class TextRun:
     def __init__(self, model: TextModel, batches: Batches, settings: TextSettings, folder: Path, device: torch.device):
         keep_freed_memory()
         self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
+        ops = choose_layer_ops(device)
+        for layer in model.decoder.layers:
+            layer.ops = ops  # type: ignore[assignment]
         self.path = folder / "checkpoint.safetensors"
         self.state = RunState(model, settings, _fingerprint(model, batches), device)
         self.step = self.state.load(self.path)

@@ -47,7 +47,7 @@ def make_run(base: tuple[Any, Decoder], data: Sequences, tmp_path: Path) -> Any:
         torch.manual_seed(seed)
         model = TextModel(SIZES, base[1], kind)
         prompt = Prompt.of_template(TEMPLATE, 0)
-        batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(base[0]), 48 * 6, seed=0)
+        batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(base[0]), 64 * 6, seed=0)
         path = tmp_path / folder
         return TextRun(model, batches, TextSettings(steps=steps, peak_lr=5e-3), path, CPU)
 
@@ -115,7 +115,7 @@ def test_the_averaged_weights_are_lent_and_taken_back(make_run: Any) -> None:
 
 
 def test_each_epoch_has_every_training_question_once_and_no_other(data: Sequences) -> None:
-    batches = Batches(data, np.flatnonzero(data.part == 0), ([1], [2], 0), 48 * 3, seed=3)
+    batches = Batches(data, np.flatnonzero(data.part == 0), ([1], [2], 0), 64 * 3, seed=3)
     seen = [(rows, copies) for number in range(20) for _, rows, copies in batches.epoch(number)]
     for rows, copies in seen:
         assert (data.part[rows] == 0).all()
