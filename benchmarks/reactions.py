@@ -41,6 +41,7 @@ def main() -> None:
     prepare_options.add_argument("tables", nargs="+", type=Path)
     prepare_options.add_argument("--task", choices=list(TEMPLATES), default="forward")
     prepare_options.add_argument("--copies", type=int, default=6, help="orders in which a training reaction is written")
+    prepare_options.add_argument("--split-column", help="of train, valid, test; by product if not given")
     prepare_options.add_argument("--processes", type=int, default=1)
     train_options = commands.add_parser("train")
     train_options.add_argument("--variant", choices=VARIANTS, default="mora")
@@ -82,7 +83,7 @@ def prepare(args: argparse.Namespace) -> None:
     from mora_lite.sequences import prepare_reactions
 
     started = time.perf_counter()
-    reactions = read_reactions(args.tables, args.task)
+    reactions = read_reactions(args.tables, args.task, args.split_column)
     say(kind="read", seconds=round(time.perf_counter() - started, 1), **count_parts(reactions))
     told = [time.perf_counter()]
 
@@ -96,6 +97,7 @@ def prepare(args: argparse.Namespace) -> None:
         "task": args.task,
         "template": TEMPLATES[args.task],
         "end": tokenizer.eos_token_id,
+        "held_out": args.split_column or "by product",
         "tables": {path.name: sha256_of(path) for path in args.tables},
         "vocabulary": len(tokenizer),
     }
@@ -112,15 +114,14 @@ def prepare(args: argparse.Namespace) -> None:
     say(kind="prepared", rows=len(data), bytes=args.data.stat().st_size, seconds=time.perf_counter() - started)
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train one variant, or go on with it; evaluate on the test rows."""
+def build(args: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
+    """The run, the checkpoint of the base, its tokenizer and the prompt."""
     import numpy as np
     import torch
 
-    from mora_lite.answers import Answerer
     from mora_lite.base import NF4Source
     from mora_lite.decoder import Decoder
-    from mora_lite.device import choose_device, training_dtype
+    from mora_lite.device import training_dtype
     from mora_lite.hub import resolve_base
     from mora_lite.pretrain import load_encoder
     from mora_lite.quant.checkpoint import open_checkpoint
@@ -129,20 +130,16 @@ def train(args: argparse.Namespace) -> None:
     from mora_lite.text_model import TextModel, equal_size_rank
     from mora_lite.text_training import TextRun, TextSettings
 
-    begun = time.perf_counter()
-    device = choose_device(args.device)
     data = load_sequences(args.data)
     checkpoint = open_checkpoint(resolve_base(args.base))
     tokenizer = checkpoint.tokenizer()
     if len(tokenizer) != data.facts["vocabulary"]:
-        sys.exit(f"{args.data} was made with a vocabulary of {data.facts['vocabulary']}, the base has {len(tokenizer)}")
+        sys.exit(f"{args.data}: made for {data.facts['vocabulary']} tokens, but the base has {len(tokenizer)}")
     decoder = Decoder.from_checkpoint(NF4Source(checkpoint), training_dtype(device)).to(device)
     torch.manual_seed(args.seed)
     encoder = load_encoder()
-    layers = decoder.sizes.layers
-    sizes = AdapterSizes(
-        encoder.width, len(encoder.layers), args.hypernet_width, 2, layers, args.rank, alpha=2.0 * args.rank
-    )
+    layers, width = decoder.sizes.layers, args.hypernet_width
+    sizes = AdapterSizes(encoder.width, len(encoder.layers), width, 2, layers, args.rank, alpha=2.0 * args.rank)
     if args.variant == "static-large":
         rank = equal_size_rank(sizes, decoder.sizes.width)
         sizes = replace(sizes, rank=rank, alpha=2.0 * rank)
@@ -152,19 +149,37 @@ def train(args: argparse.Namespace) -> None:
     prompt = Prompt.of_template(data.facts["template"], data.facts["end"])
     batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(tokenizer), args.tokens, args.seed)
     settings = TextSettings(seconds=args.seconds, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
-    run = TextRun(model, batches, settings, args.folder, device)
-    n_trained = sum(p.numel() for p in model.trained().values())
-    mean_tokens = float(batches.lengths[data.first[batches.rows]].mean())
-    say(kind="start", step=run.step, rows=len(batches.rows), left_out=batches.n_left_out, trained=n_trained,
-        rank=sizes.rank, mean_tokens=round(mean_tokens, 1), load_seconds=round(time.perf_counter() - begun, 1))  # fmt: skip
+    return TextRun(model, batches, settings, args.folder, device), checkpoint, tokenizer, prompt
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train one variant, or go on with it; evaluate on the test rows."""
+    import numpy as np
+
+    from mora_lite.answers import Answerer
+    from mora_lite.device import choose_device
+
+    begun = time.perf_counter()
+    device = choose_device(args.device)
+    run, checkpoint, tokenizer, prompt = build(args, device)
+    batches, data = run.batches, run.batches.data
+    facts = {
+        "variant": args.variant,
+        "task": data.facts["task"],
+        "rank": run.model.sizes.rank,
+        "trained": sum(p.numel() for p in run.model.trained().values()),
+        "train_rows": len(batches.rows),
+        "left_out": batches.n_left_out,
+        "mean_tokens": round(float(batches.lengths[data.first[batches.rows]].mean()), 1),
+    }
+    say(kind="start", step=run.step, load_seconds=round(time.perf_counter() - begun, 1), **facts)
 
     def on_progress(progress: Any) -> None:
         say(kind="train", **{k: round(v, 4) for k, v in asdict(progress).items()}, gib=peak_gib(device))
 
     def look(rows: np.ndarray, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
         with run.averaged() as averaged:
-            answerer = Answerer(averaged, tokenizer, prompt)
-            return evaluate(answerer, data, rows, beams, on_gpu=device.type == "cuda")
+            return evaluate(Answerer(averaged, tokenizer, prompt), data, rows, beams, on_gpu=device.type == "cuda")
 
     valid, test = np.flatnonzero(data.part == 1)[: args.look_rows], np.flatnonzero(data.part == 2)
     test = test[: args.test_rows] if args.test_rows else test
@@ -186,16 +201,12 @@ def train(args: argparse.Namespace) -> None:
     figures, answers = look(test, args.beams)
     say(
         kind="result",
-        variant=args.variant,
-        task=data.facts["task"],
-        rank=sizes.rank,
-        trained=n_trained,
+        **facts,
         seconds=round(run.state.seconds, 1),
         budget=args.seconds,
         finished=run.done >= 1,
         steps=run.step,
         seed=args.seed,
-        train_rows=len(batches.rows),
         beams=args.beams,
         **figures,
         gib=peak_gib(device),
@@ -258,7 +269,7 @@ def save(args: argparse.Namespace, run: Any, checkpoint: Any, prompt: Any, data:
                 "seed": args.seed,
                 "seconds": run.state.seconds,
                 "steps": run.step,
-                "held_out": "by product",
+                "held_out": data.facts.get("held_out", "by product"),
             },
             force=True,
         )

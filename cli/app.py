@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import MoraLiteError
-from . import bench, calibrate, evaluate, info, predict, prepare, pretrain, pull, quantize, screen, train
+from . import bench, calibrate, evaluate, generate, info, predict, prepare, pretrain, pull, quantize, screen, train
 
 
 class Commands(TyperGroup):
@@ -70,6 +70,7 @@ def describe(
 
 app.command("predict")(predict.predict)
 app.command("prepare")(prepare.prepare)
+app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)

@@ -25,9 +25,13 @@ class Text(NamedTuple):
 
 
 class Answerer:
-    """A trained text model with its tokenizer and prompt."""
+    """A trained text model with its tokenizer and prompt.
 
-    def __init__(self, model: TextModel, tokenizer: Any, prompt: Prompt):
+    max_tokens: of prompt and answer together, what the base was made for.
+    """
+
+    def __init__(self, model: TextModel, tokenizer: Any, prompt: Prompt, max_tokens: int = 2048):
+        self.max_tokens = max_tokens
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.before, self.between, self.end = prompt.pieces(tokenizer)
 

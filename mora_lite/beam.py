@@ -1,7 +1,8 @@
 """Beam search: the likeliest answers of each row, each row with its own adapter, over one key/value cache.
 
 Rows do not influence each other. An answer's score is the sum of its tokens' log-probabilities, that of its end
-included; longer answers get no bonus. With one beam the answer is the greedy one.
+included; longer answers get no bonus. Every end that a beam could take at once is looked at, also where the beam's
+likelier tokens go on.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from .lowrank import Branch
 
 
 class Answer(NamedTuple):
-    """tokens: up to and without the stop token. score: natural logarithm of its probability. ended: whether a stop token
-    came before the limit.
+    """tokens: up to and without the stop token. score: natural logarithm of its probability.
+
+    ended: whether a stop token came before the limit.
     """
 
     tokens: list[int]
@@ -85,9 +87,7 @@ def beam_search(
             wide = Branch(wide.a[lines], wide.c, wide.scale, wide.positions)
         for i in kept:
             row = open_rows[i]
-            texts[row] = [
-                [*texts[row][o], t] for o, t in zip(origin[i].tolist(), token[i].tolist(), strict=True)
-            ]
+            texts[row] = [[*texts[row][o], t] for o, t in zip(origin[i].tolist(), token[i].tolist(), strict=True)]
         open_rows = [open_rows[i] for i in kept]
         hidden = decoder.hidden(token[at].flatten()[:, None], cache=cache, branch=wide)[:, -1]
         step_scores = decoder.head(hidden).log_softmax(-1).unflatten(0, (len(kept), beams))

@@ -7,6 +7,7 @@ Training is bound by them, not by the matrix products.
 from __future__ import annotations
 
 import logging
+import sys
 from types import ModuleType
 
 import torch
@@ -32,15 +33,14 @@ def gate(gate_up: Tensor) -> Tensor:
 
 def choose_layer_ops(device: torch.device) -> ModuleType:
     """`fused_layer_ops` on CUDA devices where Triton works, else this module."""
-    from . import layer_ops
-
+    plain = sys.modules[__name__]
     if device.type != "cuda":
-        return layer_ops
+        return plain
     try:
         from . import fused_layer_ops
 
         fused_layer_ops.check(device)
     except Exception as error:  # Triton is not there for every system, and needs a C compiler where it is
         logging.getLogger("mora_lite").warning("fused kernels are not used: %s", error)
-        return layer_ops
+        return plain
     return fused_layer_ops

@@ -53,28 +53,37 @@ def canonical(smiles: str) -> str | None:
     return Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else None
 
 
+def flat(product: str) -> str:
+    """Canonical SMILES without stereochemistry: what two products must not share across parts."""
+    with rdBase.BlockLogs():
+        return Chem.MolToSmiles(Chem.MolFromSmiles(product), isomericSmiles=False)
+
+
 def part_of(product: str, test: float = 0.015, valid: float = 0.01) -> str:
     """Which part a product belongs to, by the SHA-256 of its canonical SMILES without stereochemistry.
 
     So a product is in one part whatever table, reaction or enantiomer it is from, and on every machine in the same.
     test, valid: shares of all products.
     """
-    with rdBase.BlockLogs():
-        flat = Chem.MolToSmiles(Chem.MolFromSmiles(product), isomericSmiles=False)
-    place = int.from_bytes(hashlib.sha256(flat.encode()).digest()[:8], "big") / 2**64
+    place = int.from_bytes(hashlib.sha256(flat(product).encode()).digest()[:8], "big") / 2**64
     return "test" if place < test else "valid" if place < test + valid else "train"
 
 
-def read_reactions(paths: Iterable[str | Path], direction: str = "forward") -> list[Reaction]:
+def read_reactions(
+    paths: Iterable[str | Path], direction: str = "forward", split_column: str | None = None
+) -> list[Reaction]:
     """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out by product.
 
     A table needs the column `product` and one or more of `reactants_and_reagents`, `reactants`, `reagents`. Forward
     takes all of them as the source, unmarked; retro asks for the reactants alone and needs that column. Rows that RDKit
-    cannot read are left out. Raises `InputError` for other tables and when nothing is left.
+    cannot read are left out. split_column: a column of train, valid (or val) and test that stands in the place of
+    `part_of`; tables without it then train. Training rows whose product, stereochemistry aside, is held out in any
+    table are left out. Raises `InputError` for other tables and when nothing is left.
     """
     if direction not in DIRECTIONS:
         raise InputError(f"direction: got {direction!r}; {near_matches(direction, DIRECTIONS)}")
     found: dict[tuple[str, str], Reaction] = {}
+    held_out: set[str] = set()
     for path in paths:
         origin = Path(path).name.split(".")[0]
         for row in _rows(Path(path), direction):
@@ -84,17 +93,32 @@ def read_reactions(paths: Iterable[str | Path], direction: str = "forward") -> l
             if educts is None or product is None:
                 continue
             source, target = (educts, product) if direction == "forward" else (product, educts)
-            if (source, target) not in found:
-                found[source, target] = Reaction(source, target, part_of(product), origin)
+            if (source, target) in found:
+                continue
+            part = part_of(product) if split_column is None else _part_in(row, split_column, str(path))
+            if part != "train":
+                held_out.add(flat(product))
+            found[source, target] = Reaction(source, target, part, origin)
     if not found:
         raise InputError("the tables hold no reaction that RDKit can read; columns product and reactants are needed")
-    return list(found.values())
+    if split_column is None:  # a product is in one part already
+        return list(found.values())
+    of_product = (lambda r: r.target) if direction == "forward" else (lambda r: r.source)
+    return [r for r in found.values() if r.part != "train" or flat(of_product(r)) not in held_out]
+
+
+def _part_in(row: dict[str, str], column: str, path: str) -> str:
+    mark = row.get(column, "train").strip().lower()
+    part = "valid" if mark in ("val", "validation") else mark
+    if part not in PARTS:
+        raise InputError(f"{path}: got {mark!r} in the column {column}; expected train, valid or test")
+    return part
 
 
 def _rows(path: Path, direction: str) -> Iterator[dict[str, str]]:
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8", newline="")
-        with opened if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             needed = ("reactants",) if direction == "retro" else INPUT_COLUMNS
@@ -167,9 +191,7 @@ def write_copies(reaction: Reaction, n_copies: int, seed: int) -> list[tuple[str
     return [(source, aligner.align(source)) for source in dict.fromkeys(sources)]
 
 
-def write_block(
-    reactions: Sequence[Reaction], n_copies: int, seed: int
-) -> tuple[list[list[tuple[str, str]]], Graphs]:
+def write_block(reactions: Sequence[Reaction], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:
     """Copies and graphs of some reactions, for one process of several; held-out ones have the canonical texts alone.
 
     The graph is that of the source: one graph of as many components as there are molecules.

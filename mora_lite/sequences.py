@@ -29,8 +29,10 @@ from .graph import GraphBatch, Graphs, concatenate
 from .reactions import PARTS, Reaction, write_block
 
 FORMAT = 1
+TOKENIZED = 4096  # texts at a time
 BLOCK = 256  # reactions that a process takes at a time
 WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
+QUESTION = "{question}"  # in a prompt: where a user's question goes
 IGNORED = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
 
 
@@ -57,6 +59,17 @@ class Prompt:
     @property
     def template(self) -> str:
         return f"{self.before}{{}}{self.between}"
+
+    def asking(self, question: str | None) -> Prompt:
+        """The prompt with a user's question in the place of `{question}`. Raises `InputError` where one is missing, or
+        given to a prompt that has no place for it.
+        """
+        has_place = QUESTION in self.before or QUESTION in self.between
+        if has_place != bool(question):
+            problem = "none is given; say what to ask with --question" if has_place else "this pack takes none"
+            raise InputError(f"question: {problem}")
+        text = question or ""
+        return Prompt(self.before.replace(QUESTION, text), self.between.replace(QUESTION, text), self.end)
 
     def pieces(self, tokenizer: Any) -> tuple[list[int], list[int], int]:
         """Token ids of the two texts, and the end."""
@@ -176,10 +189,14 @@ def prepare_reactions(
 
 def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts one after the other, and where each begins: `[C+1]`."""
-    ids = token_ids(tokenizer, texts)
-    ptr = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
     kind = np.uint16 if len(tokenizer) <= 2**16 else np.int32
-    return np.fromiter(chain.from_iterable(ids), kind, ptr[-1]), ptr
+    flat, lengths = [np.empty(0, kind)], [0]
+    # A piece at a time: a tokenizer's own records of a text take a hundred times the room of its ids.
+    for at in range(0, len(texts), TOKENIZED):
+        ids = token_ids(tokenizer, texts[at : at + TOKENIZED])
+        lengths += map(len, ids)
+        flat.append(np.fromiter(chain.from_iterable(ids), kind))
+    return np.concatenate(flat), np.cumsum(lengths, dtype=np.int64)
 
 
 def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -39,9 +39,7 @@ class TextModel(nn.Module):
         k, rank = sizes.adapted_layers, sizes.rank
         if kind == "mora":
             self.encoder = GraphEncoder(sizes.encoder_width, sizes.encoder_layers)
-            self.hypernet = Hypernet(
-                sizes.encoder_width, k, width, rank, sizes.hypernet_width, sizes.hypernet_blocks
-            )
+            self.hypernet = Hypernet(sizes.encoder_width, k, width, rank, sizes.hypernet_width, sizes.hypernet_blocks)
         else:
             # Entries of variance 1 / (3 D): those that the hypernetwork begins with too.
             self.a = nn.Parameter(torch.randn(k, width, rank) * (3 * width) ** -0.5)
@@ -72,9 +70,7 @@ class TextModel(nn.Module):
         device = batch.ids.device
         dtype = training_dtype(device)
         # No cache of converted weights: within a captured step it would be stale at the next replay.
-        cast = torch.autocast(
-            device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda"
-        )
+        cast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
         with cast:
             branch = self.branch(batch.graphs, len(batch.ids))
         hidden = self.decoder.hidden(batch.ids, branch=branch).flatten(0, 1)

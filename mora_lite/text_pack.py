@@ -115,7 +115,7 @@ def save_text_pack(
 
 
 def open_text_pack(path: str | Path) -> TextPack:
-    """Check a text pack's files. Raises `PackError` when it is none, damaged, or of a format this version cannot read."""
+    """Check a text pack's files. Raises `PackError` when it is none, damaged, or of a format that is not known."""
     path = Path(path)
     if not (path / MANIFEST).is_file():
         raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
@@ -136,12 +136,18 @@ def open_text_pack(path: str | Path) -> TextPack:
 
 
 def load_text_pack(
-    pack: TextPack, *, base: str | Path | None = None, device: torch.device, dtype: torch.dtype
+    pack: TextPack,
+    *,
+    base: str | Path | None = None,
+    prompt: Prompt | None = None,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Answerer:
     """The model of a pack, ready to answer.
 
     base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
-    file of the same model has other rounding, and the adapter was trained over this one's.
+    file of the same model has other rounding, and the adapter was trained over this one's. prompt: that of the pack
+    with its question filled in, where it has a place for one.
     """
     checkpoint = open_checkpoint(resolve_base(base or pack.base["name"]))
     if checkpoint.source_sha256 != pack.base["sha256"]:
@@ -163,4 +169,5 @@ def load_text_pack(
     if wrong:
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)
-    return Answerer(model.to(device).eval(), checkpoint.tokenizer(), pack.prompt)
+    limit = int(checkpoint.config.get("max_position_embeddings", 2048))
+    return Answerer(model.to(device).eval(), checkpoint.tokenizer(), prompt or pack.prompt, limit)

@@ -116,7 +116,7 @@ class TextRun:
         stop_done: float = 1.0,
         on_progress: Callable[[TextProgress], None] = lambda _: None,
     ) -> None:
-        """Train, at most for `stop_seconds` from now or until the share `stop_done` is spent, and write a checkpoint."""
+        """Train for `stop_seconds` from now, or until the share `stop_done` is spent; then write a checkpoint."""
         state, started, before = self.state, time.perf_counter(), self.state.seconds
         told, saved = started, started
         losses: list[Tensor] = []
@@ -197,7 +197,10 @@ def _fingerprint(model: TextModel, batches: Batches) -> str:
 
 
 class _Step:
-    """One training step; returns the loss, float32 scalar on the device. Captured for each width where there is a GPU."""
+    """One training step; returns the loss, float32 scalar on the device.
+
+    Captured for each width where there is a GPU.
+    """
 
     def __init__(self, model: TextModel, state: RunState, batches: Batches, device: torch.device):
         self.model, self.state, self.batches, self.device = model, state, batches, device

@@ -1,9 +1,11 @@
-"""Each Triton kernel of a decoder layer gives what its plain function gives, in both directions: in Triton's interpreter,
-or on a GPU where there is one.
+"""Each Triton kernel of a decoder layer gives what its plain function gives, in both directions.
+
+In Triton's interpreter, or on a GPU where there is one.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,3 +82,22 @@ def test_the_check_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(vars(fused_layer_ops), "gate", lambda x: layer_ops.gate(x) * 1.01)
     with pytest.raises(RuntimeError, match="gate"):
         fused_layer_ops.check(DEVICE)
+
+
+def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path) -> None:
+    from mora_lite.decoder import Decoder
+    from mora_lite.lowrank import Branch
+    from mora_lite.quant.checkpoint import open_checkpoint
+
+    decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
+    ids = torch.arange(1, 21, device=DEVICE).view(2, 10)
+    found = []
+    for ops in (layer_ops, fused_layer_ops):
+        for layer in decoder.layers:
+            layer.ops = ops
+        a, c = random(2, 4, 64, 4).requires_grad_(), random(4, 4, 64).requires_grad_()
+        logits = decoder.logits(ids, branch=Branch(a, c, 0.1))
+        logits.square().mean().backward()
+        found.append((logits.detach(), a.grad, c.grad))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))

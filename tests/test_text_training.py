@@ -22,7 +22,14 @@ from mora_lite.text_training import TextRun, TextSettings
 
 CPU = torch.device("cpu")
 SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
-PAIRS = [("CO", "C=O"), ("CCO", "CC=O"), ("c1ccccc1.Cl", "Clc1ccccc1"), ("CN", "C#N"), ("CC(C)O", "CC(C)=O"), ("O", "OO")]
+PAIRS = [
+    ("CO", "C=O"),
+    ("CCO", "CC=O"),
+    ("c1ccccc1.Cl", "Clc1ccccc1"),
+    ("CN", "C#N"),
+    ("CC(C)O", "CC(C)=O"),
+    ("O", "OO"),
+]
 TEMPLATE = "In: {}\nOut: "
 
 
@@ -82,7 +89,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(make_run: Any) -> Non
     resumed = make_run(steps=9, folder="parts", seed=1)  # other first weights: those of the checkpoint count
     assert resumed.step == 4
     resumed.go()
-    for (name, one), other in zip(straight.finish().trained().items(), resumed.finish().trained().values(), strict=True):
+    for (name, one), other in zip(
+        straight.finish().trained().items(), resumed.finish().trained().values(), strict=True
+    ):
         assert torch.equal(one, other), name
 
 
