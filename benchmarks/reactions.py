@@ -59,6 +59,7 @@ def main() -> None:
     train_options.add_argument("--beams", type=int, default=1)
     train_options.add_argument("--answers", type=Path, help="write the test rows with their answers as CSV")
     train_options.add_argument("--hypernet-width", type=int, default=256)
+    train_options.add_argument("--commit", help="for the record, where there is no git")
     train_options.add_argument("--device", default="auto")
     for options in (prepare_options, train_options):
         options.add_argument("--base", required=True, help="base model: a directory, a .gguf file, or a name")
@@ -130,6 +131,8 @@ def build(args: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
     from mora_lite.text_model import TextModel, equal_size_rank
     from mora_lite.text_training import TextRun, TextSettings
 
+    # One library for attention in all runs: cuDNN's would be planned anew for each shape.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     data = load_sequences(args.data)
     checkpoint = open_checkpoint(resolve_base(args.base))
     tokenizer = checkpoint.tokenizer()
@@ -212,7 +215,7 @@ def train(args: argparse.Namespace) -> None:
         gib=peak_gib(device),
         base_sha256=checkpoint.source_sha256,
         data={k: v for k, v in data.facts.items() if k != "answers"},
-        machine=machine(device),
+        machine=machine(device, args.commit),
         command=" ".join(sys.argv),
     )
     if args.answers:
@@ -291,18 +294,16 @@ def peak_gib(device: Any) -> float:
     return round(torch.cuda.max_memory_allocated() / 2**30, 2) if device.type == "cuda" else 0.0
 
 
-def machine(device: Any) -> dict[str, str]:
+def machine(device: Any, commit: str | None) -> dict[str, str]:
     import rdkit
     import torch
 
     from mora_lite import __version__
     from mora_lite.device import describe_processor
 
-    try:
+    if commit is None:
         run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
         commit = run.stdout.strip()
-    except OSError:
-        commit = ""
     return {
         "device": describe_processor(device),
         "torch": torch.__version__,

@@ -224,7 +224,9 @@ class DecoderLayer(nn.Module):
         return self.down(self.ops.gate(self.gate_up(normed)))
 
     def forward(self, x: Tensor, step: Step, branch: Branch | None = None, adapted: int = 0) -> Tensor:
-        """Residual in and out, float32 [B, T, D]; `adapted` is this layer's place among the branch's K."""
+        """Residual in and out, float32 [B, T, D]; `adapted` is this layer's place among the branch's K (of
+        `Branch.by_layer`: 0).
+        """
         x = self.attend(x, step)
         normed = self.ops.norm(x, self.ffn_norm)
         x = x + self.feed_forward(normed)
@@ -296,9 +298,10 @@ class Decoder(nn.Module):
         """
         step = self.begin(ids.shape[0], ids.shape[1], real, cache)
         x = self.embed(ids)
-        unadapted = self.sizes.layers - (branch.a.shape[1] if branch is not None else 0)
+        own = branch.by_layer() if branch is not None else []
+        unadapted = self.sizes.layers - len(own)
         for index, layer in enumerate(self.layers):
-            x = layer(x, step, branch if index >= unadapted else None, index - unadapted)
+            x = layer(x, step, own[index - unadapted] if index >= unadapted else None)
         return self.norm(x)
 
     def head(self, hidden: Tensor) -> Tensor:

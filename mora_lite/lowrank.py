@@ -22,6 +22,14 @@ class Branch:
     scale: float
     positions: Literal["all", "last"] = "all"
 
+    def by_layer(self) -> list[Branch]:
+        """One branch (K = 1) for each adapted layer.
+
+        Taken apart at once: the gradient of K separate selections would be K tensors of the size of all of them.
+        """
+        parts = zip(self.a.unbind(1), self.c.unbind(0), strict=True)
+        return [Branch(a.unsqueeze(1), c.unsqueeze(0), self.scale, self.positions) for a, c in parts]
+
 
 def lowrank_branch(x: Tensor, a: Tensor, c: Tensor, scale: float) -> Tensor:
     """What the branch adds to the feed-forward output: [B, T, D], in x's dtype.

@@ -77,8 +77,9 @@ def read_reactions(
     A table needs the column `product` and one or more of `reactants_and_reagents`, `reactants`, `reagents`. Forward
     takes all of them as the source, unmarked; retro asks for the reactants alone and needs that column. Rows that RDKit
     cannot read are left out. split_column: a column of train, valid (or val) and test that stands in the place of
-    `part_of`; tables without it then train. Training rows whose product, stereochemistry aside, is held out in any
-    table are left out. Raises `InputError` for other tables and when nothing is left.
+    `part_of`; tables without it then train, rows with another mark are left out, and so are training rows whose
+    product, stereochemistry aside, is held out in any table. Raises `InputError` for other tables and when nothing is
+    left.
     """
     if direction not in DIRECTIONS:
         raise InputError(f"direction: got {direction!r}; {near_matches(direction, DIRECTIONS)}")
@@ -95,7 +96,9 @@ def read_reactions(
             source, target = (educts, product) if direction == "forward" else (product, educts)
             if (source, target) in found:
                 continue
-            part = part_of(product) if split_column is None else _part_in(row, split_column, str(path))
+            part = part_of(product) if split_column is None else _part_in(row, split_column)
+            if part not in PARTS:
+                continue
             if part != "train":
                 held_out.add(flat(product))
             found[source, target] = Reaction(source, target, part, origin)
@@ -107,12 +110,9 @@ def read_reactions(
     return [r for r in found.values() if r.part != "train" or flat(of_product(r)) not in held_out]
 
 
-def _part_in(row: dict[str, str], column: str, path: str) -> str:
-    mark = row.get(column, "train").strip().lower()
-    part = "valid" if mark in ("val", "validation") else mark
-    if part not in PARTS:
-        raise InputError(f"{path}: got {mark!r} in the column {column}; expected train, valid or test")
-    return part
+def _part_in(row: dict[str, str], column: str) -> str:
+    mark = (row.get(column) or "train").strip().lower()
+    return "valid" if mark in ("val", "validation") else mark
 
 
 def _rows(path: Path, direction: str) -> Iterator[dict[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -204,6 +205,7 @@ class _Step:
 
     def __init__(self, model: TextModel, state: RunState, batches: Batches, device: torch.device):
         self.model, self.state, self.batches, self.device = model, state, batches, device
+        self.can_capture = device.type == "cuda"
         self.seen: dict[int, int] = {}
         self.captured: dict[int, tuple[torch.cuda.CUDAGraph, TextBatch, Tensor]] = {}
         # One pool for all: they run one after the other, so each may use the memory of the others.
@@ -215,7 +217,7 @@ class _Step:
 
     def __call__(self, batch: TextBatch) -> Tensor:
         width = batch.ids.shape[1]
-        if self.device.type != "cuda" or not self._is_standard(width, batch):
+        if not self.can_capture or not self._is_standard(width, batch):
             return self._run(batch.to(self.device))
         if width in self.captured:
             graph, inputs, loss = self.captured[width]
@@ -232,10 +234,19 @@ class _Step:
                 loss = self._run(inputs)
             torch.cuda.current_stream().wait_stream(stream)
             return loss
+        return self._capture(width, inputs)
+
+    def _capture(self, width: int, inputs: TextBatch) -> Tensor:
+        """Record the step for batches of this width, and run it once."""
         graph = torch.cuda.CUDAGraph()
-        # Another thread pins memory meanwhile, which only the strictest mode forbids.
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            loss = self._run(inputs)
+        try:
+            # Another thread pins memory meanwhile, which only the strictest mode forbids.
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                loss = self._run(inputs)
+        except RuntimeError as error:
+            logging.getLogger("mora_lite").warning("the training step cannot be captured: %s", error)
+            self.can_capture = False
+            return self._run(inputs)
         self.captured[width] = graph, inputs, loss
         graph.replay()  # recording has not run it
         return loss.clone()
