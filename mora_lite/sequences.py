@@ -222,8 +222,8 @@ class TextBatch:
         return [self.ids, self.places, self.labels, *(getattr(self.graphs, name) for name in self.graphs.tensors)]
 
     def to(self, device: torch.device) -> TextBatch:
-        moved = (t.to(device, non_blocking=True) for t in (self.ids, self.places, self.labels))
-        return TextBatch(*moved, self.graphs.to(device))
+        ids, places, labels = (t.to(device, non_blocking=True) for t in (self.ids, self.places, self.labels))
+        return TextBatch(ids, places, labels, self.graphs.to(device))
 
     def pinned(self) -> TextBatch:
         """In memory that a GPU reads by itself."""

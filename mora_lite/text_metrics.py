@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from rdkit import Chem, DataStructs, rdBase
-from rdkit.Chem import MACCSkeys, rdFingerprintGenerator
+from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 from .reactions import canonical
 
@@ -89,6 +89,6 @@ def fingerprint_similarity(one: str, other: str) -> tuple[float, float, float]:
     morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint
     with rdBase.BlockLogs():
         a, b = Chem.MolFromSmiles(one), Chem.MolFromSmiles(other)
-        pairs = [(make(a), make(b)) for make in (morgan, MACCSkeys.GenMACCSKeys, Chem.RDKFingerprint)]
+        pairs = [(make(a), make(b)) for make in (morgan, rdMolDescriptors.GetMACCSKeysFingerprint, Chem.RDKFingerprint)]
     first, second, third = (DataStructs.TanimotoSimilarity(*pair) for pair in pairs)
     return first, second, third

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -122,8 +122,7 @@ class TextRun:
         told, saved = started, started
         losses: list[Tensor] = []
         tokens, paused = 0, 0.0
-        stream = read_ahead(self._batches(), 4)
-        try:
+        with closing(read_ahead(self._batches(), 4)) as stream:
             while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds:
                 epoch, n_tokens, batch = next(stream)
                 state.set_rates(self.step, self.settings.rate(self.done))
@@ -150,8 +149,6 @@ class TextRun:
                 state.seconds = before + now - started - paused
                 rate = tokens / max(now - told, 1e-9)
                 on_progress(TextProgress(self.step, epoch, self.done, loss, rate, state.seconds))
-        finally:
-            stream.close()
         self.save()
 
     def save(self) -> None:
