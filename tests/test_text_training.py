@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +20,9 @@ from mora_lite.generation import generate
 from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.reactions import Reaction
 from mora_lite.scorer import AdapterSizes
-from mora_lite.sequences import Batches, Prompt, Sequences, load_sequences, prepare_reactions
+from mora_lite.sequences import Batches, Prompt, Sequences, TextBatch, load_sequences, prepare_reactions
 from mora_lite.text_model import TextModel, equal_size_rank
-from mora_lite.text_training import TextRun, TextSettings
+from mora_lite.text_training import WARM_UP_STEPS, TextRun, TextSettings
 
 CPU = torch.device("cpu")
 SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
@@ -151,3 +155,55 @@ def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, D
     large = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=equal_size_rank(sizes, 64), alpha=16.0)
     static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())
     assert abs(static / mora - 1) < 4 * 2 * 4 * 64 / mora + 0.02
+
+
+class Recording:
+    """Stands in for CUDA graphs on a CPU: what is called while recording is run at each replay, on the same tensors."""
+
+    def __init__(self, run: TextRun, monkeypatch: pytest.MonkeyPatch, *, fails: bool = False):
+        self.run, self.recording, self.replays = run, False, 0
+        self.plain = run.train_step._run
+        self.calls: dict[int, tuple[TextBatch, torch.Tensor]] = {}
+        self.current = 0
+        monkeypatch.setattr(run.train_step, "_run", self.call)
+        monkeypatch.setattr(run.train_step, "can_capture", True)
+        stream = SimpleNamespace(wait_stream=lambda other: None)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=None))
+        self.fails = fails
+
+    @contextmanager
+    def graph(self, graph: Any, pool: Any, capture_error_mode: str) -> Iterator[None]:
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.recording, self.current = True, self.current + 1
+        graph.replay = partial(self.replay, self.current)
+        yield
+        self.recording = False
+
+    def call(self, batch: TextBatch) -> torch.Tensor:
+        if not self.recording:
+            return self.plain(batch)
+        self.calls[self.current] = batch, torch.zeros(())
+        return self.calls[self.current][1]
+
+    def replay(self, number: int) -> None:
+        batch, loss = self.calls[number]
+        loss.copy_(self.plain(batch))
+        self.replays += 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_replayed_steps_train_as_plain_ones(make_run: Any, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """And where a step cannot be captured, training goes on without."""
+    plain = make_run(steps=12, folder="plain")
+    plain.go()
+    run = make_run(steps=12, folder="captured")
+    recording = Recording(run, monkeypatch, fails=fails)
+    run.go()
+    assert recording.replays == (0 if fails else 12 - WARM_UP_STEPS)
+    for (name, one), other in zip(plain.finish().trained().items(), run.finish().trained().values(), strict=True):
+        assert torch.equal(one, other), name
