@@ -1,4 +1,4 @@
-"""Forward and retrosynthesis prediction as text: MoRA beside static adapters, on one base and the same data.
+"""Reactions, forwards and backwards, and descriptions as text: MoRA beside static adapters, on one base and data.
 
     python benchmarks/reactions.py prepare TABLE.csv.gz ... --task forward --base BASE --data forward.npz
     python benchmarks/reactions.py train --data forward.npz --base BASE --variant mora --seconds 540 --folder run
@@ -31,7 +31,11 @@ from pathlib import Path
 from typing import Any
 
 VARIANTS = ("mora", "static", "static-large")
-TEMPLATES = {"forward": "Reactants: {}\nProduct: ", "retro": "Product: {}\nReactants: "}
+TEMPLATES = {
+    "forward": "Reactants: {}\nProduct: ",
+    "retro": "Product: {}\nReactants: ",
+    "describe": "Molecule: {}\nDescription:",
+}
 
 
 def main() -> None:
@@ -79,13 +83,17 @@ def say(**facts: Any) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Tables to one file."""
+    from mora_lite.captions import read_captions
     from mora_lite.hub import resolve_base
     from mora_lite.quant.checkpoint import open_checkpoint, sha256_of
     from mora_lite.reactions import count_parts, read_reactions
     from mora_lite.sequences import prepare_reactions
 
     started = time.perf_counter()
-    reactions = read_reactions(args.tables, args.task, args.split_column)
+    if args.task == "describe":
+        reactions = read_captions(args.tables)
+    else:
+        reactions = read_reactions(args.tables, args.task, args.split_column)
     say(kind="read", seconds=round(time.perf_counter() - started, 1), **count_parts(reactions))
     told = [time.perf_counter()]
 
@@ -234,11 +242,11 @@ def evaluate(
     import numpy as np
 
     from mora_lite.reactions import canonical
-    from mora_lite.text_metrics import molecule_metrics
+    from mora_lite.text_metrics import molecule_metrics, text_metrics
 
     started = time.perf_counter()
     questions = [data.question(data.first[row]) for row in rows]
-    limit = int(np.diff(data.target_ptr).max()) + 1
+    limit = min(int(np.diff(data.target_ptr).max()) + 1, 256)  # longer ones take no part in training either
     size = (256 if on_gpu else 32) // beams
     texts = answerer.answer(
         questions, data.graphs.select(rows), beams=beams, max_new_tokens=limit, batch_size=max(1, size)
@@ -246,7 +254,10 @@ def evaluate(
     seconds = time.perf_counter() - started
     answers = [[answer.text for answer in row] for row in texts]
     targets = [data.answers[row] for row in rows]
-    figures: dict[str, Any] = molecule_metrics([row[0] for row in answers], targets)
+    likeliest = [row[0] for row in answers]
+    if data.facts["task"] == "describe":
+        return {"rows": len(rows), **text_metrics(likeliest, targets), "answer_seconds": round(seconds, 1)}, answers
+    figures: dict[str, Any] = molecule_metrics(likeliest, targets)
     right = [[canonical(text) == target for text in row] for row, target in zip(answers, targets, strict=True)]
     for n in (3, 5):
         if beams >= n:

@@ -35,13 +35,14 @@ GRAMS = (4, 10)  # lengths of the runs of characters that `align` counts: places
 class Reaction:
     """source: canonical SMILES of what is given. target: of what is asked for. part: train, valid or test.
 
-    origin: name of the table it is from, without suffixes.
+    origin: name of the table it is from, without suffixes. of_molecules: whether the target is molecules, not words.
     """
 
     source: str
     target: str
     part: str
     origin: str
+    of_molecules: bool = True
 
 
 def canonical(smiles: str) -> str | None:
@@ -87,7 +88,8 @@ def read_reactions(
     held_out: set[str] = set()
     for path in paths:
         origin = Path(path).name.split(".")[0]
-        for row in _rows(Path(path), direction):
+        needed = ("reactants",) if direction == "retro" else INPUT_COLUMNS
+        for row in read_rows(Path(path), "product", needed):
             given = [row[name] for name in INPUT_COLUMNS if row.get(name)]
             educts = canonical(row["reactants"] if direction == "retro" else ".".join(given))
             product = canonical(row["product"])
@@ -115,20 +117,20 @@ def _part_in(row: dict[str, str], column: str) -> str:
     return "valid" if mark in ("val", "validation") else mark
 
 
-def _rows(path: Path, direction: str) -> Iterator[dict[str, str]]:
+def read_rows(path: Path, column: str, others: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Rows of a CSV table that has `column` and one or more of `others`. Raises `InputError` otherwise."""
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            needed = ("reactants",) if direction == "retro" else INPUT_COLUMNS
-            if "product" not in columns or not set(needed) & set(columns):
+            if column not in columns or not set(others) & set(columns):
                 raise InputError(
-                    f"{path}: got the columns {', '.join(columns)}; expected product and {' or '.join(needed)}"
+                    f"{path}: got the columns {', '.join(columns)}; expected {column} and {' or '.join(others)}"
                 )
             yield from reader
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table of reactions: {error}") from None
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
 
 
 def reorder(smiles: str, dice: random.Random, copies: int = 1) -> list[str]:
@@ -186,9 +188,11 @@ def write_copies(reaction: Reaction, n_copies: int, seed: int) -> list[tuple[str
     `seed` and the source decide the orders, not the reactions beside it.
     """
     dice = random.Random(f"{seed} {reaction.source}")
+    sources = dict.fromkeys([reaction.source, *reorder(reaction.source, dice, n_copies - 1)])
+    if not reaction.of_molecules:
+        return [(source, reaction.target) for source in sources]
     aligner = Aligner(reaction.target)
-    sources = [reaction.source, *reorder(reaction.source, dice, n_copies - 1)]
-    return [(source, aligner.align(source)) for source in dict.fromkeys(sources)]
+    return [(source, aligner.align(source)) for source in sources]
 
 
 def write_block(reactions: Sequence[Reaction], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:

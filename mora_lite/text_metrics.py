@@ -8,6 +8,7 @@ distance and BLEU are taken from its text as it is, and it has no fingerprints, 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 from .reactions import canonical
+
+WORD = re.compile(r"\w+|[^\w\s]")  # a word, or one mark
 
 
 def edit_distance(one: str, other: str) -> int:
@@ -81,6 +84,19 @@ def molecule_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str
         "levenshtein": sum(map(edit_distance, written, targets)) / n,
         "bleu": bleu(written, targets),
         **dict(zip(("morgan", "maccs", "rdk"), map(float, mean), strict=True)),
+    }
+
+
+def text_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+    """Figures of descriptions, by words in lower case: bleu2, bleu4 of the whole set; rouge_l, mean; exact, share."""
+    assert len(answers) == len(targets) > 0
+    got, wanted = ([WORD.findall(text.lower()) for text in texts] for texts in (answers, targets))
+    n = len(answers)
+    return {
+        "exact": sum(map(str.__eq__, answers, targets)) / n,
+        "bleu2": bleu(got, wanted, 2),
+        "bleu4": bleu(got, wanted, 4),
+        "rouge_l": sum(map(rouge_l, got, wanted)) / n,
     }
 
 

@@ -142,7 +142,7 @@ def test_tables_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     bad = table(tmp_path / "bad.csv", "smiles,value", "C,1")
     with pytest.raises(InputError, match="got the columns smiles, value; expected product"):
         read_reactions([bad])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read as a table"):
         read_reactions([tmp_path / "missing.csv"])
     with pytest.raises(InputError, match="did you mean forward"):
         read_reactions([bad], "foward")

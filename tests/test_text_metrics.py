@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mora_lite.text_metrics import bleu, edit_distance, molecule_metrics, rouge_l
+from mora_lite.text_metrics import bleu, edit_distance, molecule_metrics, rouge_l, text_metrics
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,11 @@ def test_no_valid_answer_has_no_similarity() -> None:
     figures = molecule_metrics(["x", "("], ["C", "CC"])
     assert figures["valid"] == figures["exact"] == 0
     assert math.isnan(figures["rdk"])
+
+
+def test_descriptions_are_compared_by_words() -> None:
+    figures = text_metrics(["An alcohol.", "a ring of six"], ["An alcohol.", "A ring of five"])
+    assert figures["exact"] == 0.5
+    assert figures["rouge_l"] == pytest.approx((1 + 3 / 4) / 2)
+    # Runs of 1: 6 of 7; of 2: 4 of 5; lengths are equal.
+    assert figures["bleu2"] == pytest.approx(math.sqrt(6 / 7 * 4 / 5))
