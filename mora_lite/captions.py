@@ -12,9 +12,10 @@ from .reactions import Reaction, canonical, part_of, read_rows
 def read_captions(paths: Iterable[str | Path]) -> list[Reaction]:
     """Molecules and what is said of them, from CSV tables (plain or .gz) with columns `smiles` and `description`.
 
-    A molecule is held out as a product is, by `reactions.part_of`, 8 % for the test as the sets are small; each pair is taken once. Left out are molecules that
-    RDKit cannot read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the
-    molecule is in another set. Raises `InputError` for other tables and when nothing is left.
+    A molecule is held out as a product is, by `reactions.part_of`, 8 % for the test as the sets are small. Each pair is
+    taken once. Left out are molecules that RDKit cannot read, empty descriptions, and rows with a cell in the column
+    `overlap_with`, which says that the molecule is in another set. Raises `InputError` for other tables and when
+    nothing is left.
     """
     found: dict[tuple[str, str], Reaction] = {}
     for path in paths:

@@ -57,11 +57,6 @@ class TextSettings:
         if min(self.seconds, self.steps) < 0 or (self.seconds > 0) == (self.steps > 0):
             raise InputError(f"budget: got {self.seconds} seconds and {self.steps} steps; expected one of them above 0")
 
-    @property
-    def warmup_steps(self) -> int:
-        """Not used: the schedule is `rate`."""
-        return 0
-
     def rate(self, done: float) -> float:
         """Share of the peak learning rate when the share `done` of the budget is spent."""
         if done < self.warmup:

@@ -124,7 +124,8 @@ def fit(
         torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
         for at in range(per_epoch):
             rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
-            state.set_schedule(epoch * per_epoch + at, n_steps)
+            step = epoch * per_epoch + at
+            state.set_rates(step, scheduled_rate(step, n_steps, settings.warmup_steps))
             losses.append(step_fn(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
             if (now := time.perf_counter()) - told > SECONDS_BETWEEN_REPORTS:
                 told, rate = now, len(losses) * settings.batch_size / (now - started)
@@ -193,6 +194,14 @@ def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
 
 
+def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate: a linear rise over `warmup_steps`, or a tenth of a short run, then a cosine."""
+    warmup = min(warmup_steps, max(n_steps // 10, 1))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * ((step - warmup) / max(n_steps - warmup, 1))))
+
+
 class OptimizerSettings(Protocol):
     """What `RunState` asks of the settings of a run, which are a dataclass."""
 
@@ -206,8 +215,6 @@ class OptimizerSettings(Protocol):
     def clip_norm(self) -> float: ...
     @property
     def ema_decay(self) -> float: ...
-    @property
-    def warmup_steps(self) -> int: ...
 
 
 class RunState:
@@ -236,14 +243,8 @@ class RunState:
             groups, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True, capturable=on_gpu
         )
 
-    def set_schedule(self, step: int, n_steps: int) -> None:
-        """Learning rate and averaging rate of a step."""
-        warmup = min(self.settings.warmup_steps, max(n_steps // 10, 1))
-        done = (step - warmup) / max(n_steps - warmup, 1)
-        self.set_rates(step, (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * done)))
-
     def set_rates(self, step: int, rate: float) -> None:
-        """The same where the schedule is made elsewhere. rate: share of the peak learning rate."""
+        """Learning rate and averaging rate of a step. rate: share of the peak learning rate."""
         # The average forgets fast at first, or a short run would carry its first weights to the end.
         self.average_rate.fill_(1 - min(self.settings.ema_decay, (1 + step) / (10 + step)))
         for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
