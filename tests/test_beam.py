@@ -92,6 +92,34 @@ def test_with_a_beam_for_everything_the_answers_are_the_best_there_are(decoder: 
         assert answer.score == pytest.approx(score, abs=1e-3)
 
 
+@torch.no_grad()
+def plain_search(decoder: Decoder, prompt: list[int], branch: Branch, beams: int, limit: int, stops: set[int]) -> list:
+    """The same search without a cache and without leaving off early: (tokens, score), the likeliest first."""
+    going: list[tuple[list[int], float]] = [([], 0.0)]
+    ended: list[tuple[list[int], float]] = []
+    for step in range(limit):
+        longer = []
+        for tokens, score in going:
+            scores = decoder.logits(torch.tensor([[*prompt, *tokens]]), branch=branch)[0, -1].log_softmax(-1)
+            for token, value in enumerate(scores.tolist()):
+                kept = ended if token in stops else longer
+                kept.append((tokens if token in stops else [*tokens, token], score + value))
+        going = sorted(longer, key=lambda beam: -beam[1])[:beams]
+        if step == limit - 1:
+            ended += going
+    return sorted(ended, key=lambda beam: -beam[1])[:beams]
+
+
+@pytest.mark.parametrize("n_stops", [1, 4, 60])
+def test_leaving_off_early_loses_no_answer(decoder: Decoder, branch: Branch, n_stops: int) -> None:
+    stops = set(range(5, 5 + n_stops))
+    found = beam_search(decoder, PROMPTS, branch=branch, beams=4, max_new_tokens=7, stop_ids=stops)
+    for row, answers in enumerate(found):
+        expected = plain_search(decoder, PROMPTS[row], one_row(branch, row), 4, 7, stops)
+        assert [answer.tokens for answer in answers] == [tokens for tokens, _ in expected]
+        assert [answer.score for answer in answers] == pytest.approx([score for _, score in expected], abs=1e-3)
+
+
 def test_rows_of_a_batch_equal_the_rows_alone(decoder: Decoder, branch: Branch) -> None:
     together = beam_search(decoder, PROMPTS, branch=branch, beams=4, max_new_tokens=7, stop_ids=[30, 99])
     for row, ids in enumerate(PROMPTS):
