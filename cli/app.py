@@ -23,6 +23,7 @@ from . import (
     calibrate,
     evaluate,
     export,
+    generate,
     info,
     predict,
     prepare,
@@ -98,6 +99,7 @@ def describe(
 
 app.command("predict")(predict.predict)
 app.command("prepare")(prepare.prepare)
+app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import layer_ops
 from .errors import CheckpointError
 from .lowrank import Branch, lowrank_branch
-from .rope import Rope, Rotary, rotate
+from .rope import Rope, Rotary
 from .weights import CheckpointLike, Mode, RMSNorm, TensorSource, dense, load_linear
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
@@ -167,7 +169,12 @@ def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tens
 
 
 class DecoderLayer(nn.Module):
-    """One frozen layer. `forward` is the whole of it; scoring enters between its steps, which are methods."""
+    """One frozen layer. `forward` is the whole of it; scoring enters between its steps, which are methods.
+
+    ops: `layer_ops`, or `fused_layer_ops` where training on a GPU puts it.
+    """
+
+    ops: ModuleType = layer_ops
 
     def __init__(self, source: TensorSource, index: int, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
@@ -194,7 +201,7 @@ class DecoderLayer(nn.Module):
         After the query and key norms, before rotation.
         """
         s = self.sizes
-        joined = self.qkv(self.attention_norm(x)).unflatten(-1, (s.heads + 2 * s.kv_heads, s.head_dim))
+        joined = self.qkv(self.ops.norm(x, self.attention_norm)).unflatten(-1, (s.heads + 2 * s.kv_heads, s.head_dim))
         query, key, value = joined.split((s.heads, s.kv_heads, s.kv_heads), dim=-2)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -203,8 +210,8 @@ class DecoderLayer(nn.Module):
     def attend(self, x: Tensor, step: Step) -> Tensor:
         """The residual stream float32 [B, T, D] after attention."""
         query, key, value = self.project(x)
-        query = rotate(query, step.cos, step.sin).transpose(1, 2)
-        key, value = rotate(key, step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
+        query = self.ops.rotate(query, step.cos, step.sin).transpose(1, 2)
+        key, value = self.ops.rotate(key, step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
         if step.cache is not None:
             key, value = step.cache.write(self.index, key, value, step.start)
         mask = step.masks[self.window]
@@ -214,13 +221,14 @@ class DecoderLayer(nn.Module):
 
     def feed_forward(self, normed: Tensor) -> Tensor:
         """The SwiGLU block of an input after the norm, dtype [..., D], without residual and branch."""
-        gate, up = self.gate_up(normed).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(self.ops.gate(self.gate_up(normed)))
 
     def forward(self, x: Tensor, step: Step, branch: Branch | None = None, adapted: int = 0) -> Tensor:
-        """Residual in and out, float32 [B, T, D]; `adapted` is this layer's place among the branch's K."""
+        """Residual in and out, float32 [B, T, D]; `adapted` is this layer's place among the branch's K (of
+        `Branch.by_layer`: 0).
+        """
         x = self.attend(x, step)
-        normed = self.ffn_norm(x)
+        normed = self.ops.norm(x, self.ffn_norm)
         x = x + self.feed_forward(normed)
         if branch is None:
             return x
@@ -290,9 +298,10 @@ class Decoder(nn.Module):
         """
         step = self.begin(ids.shape[0], ids.shape[1], real, cache)
         x = self.embed(ids)
-        unadapted = self.sizes.layers - (branch.a.shape[1] if branch is not None else 0)
+        own = branch.by_layer() if branch is not None else []
+        unadapted = self.sizes.layers - len(own)
         for index, layer in enumerate(self.layers):
-            x = layer(x, step, branch if index >= unadapted else None, index - unadapted)
+            x = layer(x, step, own[index - unadapted] if index >= unadapted else None)
         return self.norm(x)
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -178,14 +178,14 @@ class _Lines:
         return lines
 
 
-def default_output(path: str | Path) -> str:
-    """Where predictions go: `x.csv` -> `x.predictions.csv`, `x.csv.gz` -> `x.predictions.csv.gz`."""
+def default_output(path: str | Path, kind: str = "predictions") -> str:
+    """Where results go: `x.csv` -> `x.predictions.csv`, `x.csv.gz` -> `x.predictions.csv.gz`."""
     if str(path) == STDIO:
         return STDIO
     path = Path(path)
     packed = ".gz" if path.suffix.lower() == ".gz" else ""
     stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
-    return str(stem.with_name(f"{stem.stem}.predictions.csv{packed}"))
+    return str(stem.with_name(f"{stem.stem}.{kind}.csv{packed}"))
 
 
 def claim_output(path: str | Path, *, source: str | Path | None = None, force: bool = False) -> Path:

@@ -12,7 +12,8 @@ from torch import Tensor
 class Branch:
     """Low-rank weights of a batch for the K uppermost layers.
 
-    a: [B, K, D, R], generated, one set for each row. c: [K, R, D], learned, shared. scale: alpha / R.
+    a: [B, K, D, R], generated, one set for each row; or [1, K, D, R], one for all rows. c: [K, R, D], learned,
+    shared. scale: alpha / R.
     positions: "all" tokens of a row, or only its "last" real one (the answer position).
     """
 
@@ -21,13 +22,23 @@ class Branch:
     scale: float
     positions: Literal["all", "last"] = "all"
 
+    def by_layer(self) -> list[Branch]:
+        """One branch (K = 1) for each adapted layer.
+
+        Taken apart at once: the gradient of K separate selections would be K tensors of the size of all of them.
+        """
+        parts = zip(self.a.unbind(1), self.c.unbind(0), strict=True)
+        return [Branch(a.unsqueeze(1), c.unsqueeze(0), self.scale, self.positions) for a, c in parts]
+
 
 def lowrank_branch(x: Tensor, a: Tensor, c: Tensor, scale: float) -> Tensor:
     """What the branch adds to the feed-forward output: [B, T, D], in x's dtype.
 
-    x: [B, T, D], after the norm. a: [B, D, R]. c: [R, D].
+    x: [B, T, D], after the norm. a: [B, D, R], or [1, D, R], one for all rows. c: [R, D].
     Semantics: y[b] = scale * (x[b] @ a[b]) @ c
     """
+    if a.shape[0] == 1 < x.shape[0]:
+        a = a[0]  # one product of all rows, where a batched one would repeat the factor
     return (x @ a.to(x.dtype) * scale) @ c.to(x.dtype)
 
 

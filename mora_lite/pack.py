@@ -300,7 +300,7 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """Write pack.json with the SHA-256 of its own content, and README.md, the model card that follows from it."""
     from .card import model_card
 
-    manifest["sha256"] = _manifest_sha256(manifest)
+    manifest["sha256"] = manifest_sha256(manifest)
     for name, text in ((MANIFEST, json.dumps(manifest, indent=1) + "\n"), (CARD, model_card(manifest))):
         part = path / f".{name}.part"
         part.write_text(text, encoding="utf-8")
@@ -349,14 +349,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise PackError(f"{path / MANIFEST} is damaged ({error}); install the pack again") from None
     if version != FORMAT:
         raise PackError(f"{path}: pack format {version}, but this version reads format {FORMAT}; update mora-lite")
-    if digest != _manifest_sha256(manifest):
+    if digest != manifest_sha256(manifest):
         raise PackError(f"{path / MANIFEST} is damaged (its SHA-256 is wrong); install the pack again")
     if manifest["atom_fields"] != ATOM_FIELDS or manifest["bond_fields"] != BOND_FIELDS:
         raise PackError(f"{path}: made for other atom and bond codes than this version's; update mora-lite")
     return manifest
 
 
-def _manifest_sha256(manifest: dict[str, Any]) -> str:
+def manifest_sha256(manifest: dict[str, Any]) -> str:
     """Of the content in a fixed form, itself left out, so that line ends and spaces do not matter."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

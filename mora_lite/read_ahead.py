@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 _POLL_SECONDS = 0.1
 
 
-def read_ahead(items: Iterable[Item], n: int = 4) -> Iterator[Item]:
+def read_ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
     """The items in order; at most `n` wait to be taken. What reading them raises is raised here.
 
     When this iterator is closed before its end, reading stops after the item that it is at.

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def fit(
         if isinstance(module, nn.Dropout):
             module.p = settings.dropout
     facts = facts.to(device)
-    state = _State(model, settings, _fingerprint(train, facts, origin), device)
+    state = RunState(model, settings, _fingerprint(train, facts, origin), device)
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     path = folder / "checkpoint.safetensors"
@@ -123,7 +124,8 @@ def fit(
         torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
         for at in range(per_epoch):
             rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
-            state.set_schedule(epoch * per_epoch + at, n_steps)
+            step = epoch * per_epoch + at
+            state.set_rates(step, scheduled_rate(step, n_steps, settings.warmup_steps))
             losses.append(step_fn(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
             if (now := time.perf_counter()) - told > SECONDS_BETWEEN_REPORTS:
                 told, rate = now, len(losses) * settings.batch_size / (now - started)
@@ -192,17 +194,42 @@ def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
 
 
-class _State:
-    """Optimiser, average and schedule of one run, and their file."""
+def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate: a linear rise over `warmup_steps`, or a tenth of a short run, then a cosine."""
+    warmup = min(warmup_steps, max(n_steps // 10, 1))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * ((step - warmup) / max(n_steps - warmup, 1))))
 
-    def __init__(self, model: nn.Module, settings: FitSettings, data: str, device: torch.device):
+
+class OptimizerSettings(Protocol):
+    """What `RunState` asks of the settings of a run, which are a dataclass."""
+
+    @property
+    def peak_lr(self) -> float: ...
+    @property
+    def encoder_lr_scale(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip_norm(self) -> float: ...
+    @property
+    def ema_decay(self) -> float: ...
+
+
+class RunState:
+    """Optimiser, average and schedule of one run, and their file. seconds: of training, where a run keeps count."""
+
+    def __init__(self, model: nn.Module, settings: OptimizerSettings, data: str, device: torch.device):
         self.settings = settings
+        self.written = json.dumps(asdict(cast(Any, settings)))
         self.data = data
         self.model = model
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.named.items()}
         self.best = {name: p.clone() for name, p in self.mean.items()}
         self.error, self.best_error, self.stale = math.nan, math.nan, 0
+        self.seconds = 0.0
         self.average_rate = torch.zeros((), device=device)  # a tensor for the same reason as the learning rate
         encoder = [p for name, p in self.named.items() if name.startswith("encoder.")]
         others = [p for name, p in self.named.items() if not name.startswith("encoder.")]
@@ -216,13 +243,10 @@ class _State:
             groups, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True, capturable=on_gpu
         )
 
-    def set_schedule(self, step: int, n_steps: int) -> None:
-        """Learning rate and averaging rate of a step."""
+    def set_rates(self, step: int, rate: float) -> None:
+        """Learning rate and averaging rate of a step. rate: share of the peak learning rate."""
         # The average forgets fast at first, or a short run would carry its first weights to the end.
         self.average_rate.fill_(1 - min(self.settings.ema_decay, (1 + step) / (10 + step)))
-        warmup = min(self.settings.warmup_steps, max(n_steps // 10, 1))
-        done = (step - warmup) / max(n_steps - warmup, 1)
-        rate = (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * done))
         for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
             value = self.settings.peak_lr * scale * rate
             if isinstance(group["lr"], Tensor):
@@ -255,7 +279,8 @@ class _State:
             for key, value in self.optimizer.state[p].items():
                 tensors[f"optimizer.{name}.{key}"] = value
         judged = json.dumps([self.error, self.best_error, self.stale])
-        notes = {"step": str(step), "settings": json.dumps(asdict(self.settings)), "data": self.data, "judged": judged}
+        notes = {"step": str(step), "settings": self.written, "data": self.data, "judged": judged}
+        notes["seconds"] = str(self.seconds)
         part = path.with_suffix(".part")
         save_file({n: t.contiguous() for n, t in tensors.items()}, part, metadata=notes)
         os.replace(part, path)
@@ -267,7 +292,7 @@ class _State:
             return 0
         with safe_open(path, "pt") as file:
             notes, held = file.metadata(), set(file.keys())
-            if json.loads(notes["settings"]) != asdict(self.settings) or notes["data"] != self.data:
+            if json.loads(notes["settings"]) != json.loads(self.written) or notes["data"] != self.data:
                 return 0
             for name, p in self.named.items():
                 p.data.copy_(file.get_tensor(f"weight.{name}"))
@@ -279,6 +304,7 @@ class _State:
                 values = {k: file.get_tensor(f"optimizer.{name}.{k}") for k in keys}
                 self.optimizer.state[p] = {k: v.to(p.device) for k, v in values.items()}
         self.error, self.best_error, self.stale = json.loads(notes["judged"])
+        self.seconds = float(notes.get("seconds", 0.0))
         return int(notes["step"])
 
 
@@ -287,7 +313,7 @@ StepFunction = Callable[[GraphBatch, Tensor], Tensor]
 
 def _make_step(
     model: nn.Module,
-    state: _State,
+    state: RunState,
     train: Dataset,
     settings: FitSettings,
     facts: TargetFacts,

@@ -1,0 +1,356 @@
+"""Reactions, forwards and backwards, and descriptions as text: MoRA beside static adapters, on one base and data.
+
+    python benchmarks/reactions.py prepare TABLE.csv.gz ... --task forward --base BASE --data forward.npz
+    python benchmarks/reactions.py train --data forward.npz --base BASE --variant mora --seconds 540 --folder run
+    python benchmarks/reactions.py train ... --seconds 940 --stop 540 --folder run     # first part of 940 s
+    python benchmarks/reactions.py train ... --seconds 940 --stop 400 --folder run     # goes on where that stopped
+
+`prepare` reads the tables, holds out by product, writes each training reaction in several orders, and makes tokens and
+graphs: one file. `train` needs that file and the base alone; it trains within `--seconds` of training time (the time of
+evaluation is not counted), writes checkpoints into `--folder`, and evaluates on rows that were held out. Variants:
+
+* mora: low-rank factors made from the graph of the molecules, one set for each row;
+* static: the same branch with one learned factor for all rows, of the same rank;
+* static-large: the same with the rank at which as many numbers are trained as in mora.
+
+Lines of JSON on stdout: the training now and then, at the end one line with all figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+VARIANTS = ("mora", "static", "static-large")
+TEMPLATES = {
+    "forward": "Reactants: {}\nProduct: ",
+    "retro": "Product: {}\nReactants: ",
+    "describe": "Molecule: {}\nDescription:",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare_options = commands.add_parser("prepare")
+    prepare_options.add_argument("tables", nargs="+", type=Path)
+    prepare_options.add_argument("--task", choices=list(TEMPLATES), default="forward")
+    prepare_options.add_argument("--copies", type=int, default=6, help="orders in which a training reaction is written")
+    prepare_options.add_argument("--split-column", help="of train, valid, test; by product if not given")
+    prepare_options.add_argument("--processes", type=int, default=1)
+    train_options = commands.add_parser("train")
+    train_options.add_argument("--variant", choices=VARIANTS, default="mora")
+    train_options.add_argument("--seconds", type=float, default=540, help="budget of training, laid under the schedule")
+    train_options.add_argument("--stop", type=float, default=math.inf, help="stop earlier in this call, after so long")
+    train_options.add_argument("--folder", type=Path, required=True, help="for the checkpoint, continued if there")
+    train_options.add_argument("--out", type=Path, help="write a text pack here")
+    train_options.add_argument("--base-name", help="what the pack calls its base model; --base if not given")
+    train_options.add_argument("--rank", type=int, default=64)
+    train_options.add_argument("--tokens", type=int, default=12_288, help="of a batch")
+    train_options.add_argument("--lr", type=float, default=1e-3)
+    train_options.add_argument("--looks", type=int, default=3, help="evaluations on validation rows before the end")
+    train_options.add_argument("--look-rows", type=int, default=128)
+    train_options.add_argument("--test-rows", type=int, default=0, help="0: all that are held out for the test")
+    train_options.add_argument("--beams", type=int, default=1)
+    train_options.add_argument("--votes", type=int, default=1, help="orders of a test question that vote, if above 1")
+    train_options.add_argument("--answers", type=Path, help="write the test rows with their answers as CSV")
+    train_options.add_argument("--hypernet-width", type=int, default=256)
+    train_options.add_argument("--commit", help="for the record, where there is no git")
+    train_options.add_argument("--device", default="auto")
+    for options in (prepare_options, train_options):
+        options.add_argument("--base", required=True, help="base model: a directory, a .gguf file, or a name")
+        options.add_argument("--data", type=Path, required=True, help="the prepared file")
+        options.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if args.command == "prepare":
+        prepare(args)
+    else:
+        train(args)
+
+
+def say(**facts: Any) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Tables to one file."""
+    from mora_lite.captions import read_captions
+    from mora_lite.hub import resolve_base
+    from mora_lite.quant.checkpoint import open_checkpoint, sha256_of
+    from mora_lite.reactions import count_parts, read_reactions
+    from mora_lite.sequences import prepare_reactions
+
+    started = time.perf_counter()
+    if args.task == "describe":
+        reactions = read_captions(args.tables)
+    else:
+        reactions = read_reactions(args.tables, args.task, args.split_column)
+    say(kind="read", seconds=round(time.perf_counter() - started, 1), **count_parts(reactions))
+    told = [time.perf_counter()]
+
+    def on_progress(done: int) -> None:
+        if time.perf_counter() - told[0] > 20:
+            told[0] = time.perf_counter()
+            print(f"{done:,} of {len(reactions):,}", file=sys.stderr)
+
+    tokenizer = open_checkpoint(resolve_base(args.base)).tokenizer()
+    facts = {
+        "task": args.task,
+        "template": TEMPLATES[args.task],
+        "end": tokenizer.eos_token_id,
+        "held_out": args.split_column or "by product",
+        "tables": {path.name: sha256_of(path) for path in args.tables},
+        "vocabulary": len(tokenizer),
+    }
+    data = prepare_reactions(
+        reactions,
+        tokenizer,
+        facts,
+        copies=args.copies,
+        seed=args.seed,
+        processes=args.processes,
+        on_progress=on_progress,
+    )
+    data.save(args.data)
+    say(kind="prepared", rows=len(data), bytes=args.data.stat().st_size, seconds=time.perf_counter() - started)
+
+
+def build(args: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
+    """The run, the checkpoint of the base, its tokenizer and the prompt."""
+    import numpy as np
+    import torch
+
+    from mora_lite.base import NF4Source
+    from mora_lite.decoder import Decoder
+    from mora_lite.device import training_dtype
+    from mora_lite.hub import resolve_base
+    from mora_lite.pretrain import load_encoder
+    from mora_lite.quant.checkpoint import open_checkpoint
+    from mora_lite.scorer import AdapterSizes
+    from mora_lite.sequences import Batches, Prompt, load_sequences
+    from mora_lite.text_model import TextModel, equal_size_rank
+    from mora_lite.text_training import TextRun, TextSettings
+
+    # One library for attention in all runs: cuDNN's would be planned anew for each shape.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    data = load_sequences(args.data)
+    checkpoint = open_checkpoint(resolve_base(args.base))
+    tokenizer = checkpoint.tokenizer()
+    if len(tokenizer) != data.facts["vocabulary"]:
+        sys.exit(f"{args.data}: made for {data.facts['vocabulary']} tokens, but the base has {len(tokenizer)}")
+    decoder = Decoder.from_checkpoint(NF4Source(checkpoint), training_dtype(device)).to(device)
+    torch.manual_seed(args.seed)
+    encoder = load_encoder()
+    layers, width = decoder.sizes.layers, args.hypernet_width
+    sizes = AdapterSizes(encoder.width, len(encoder.layers), width, 2, layers, args.rank, alpha=2.0 * args.rank)
+    if args.variant == "static-large":
+        rank = equal_size_rank(sizes, decoder.sizes.width)
+        sizes = replace(sizes, rank=rank, alpha=2.0 * rank)
+    model = TextModel(sizes, decoder, "mora" if args.variant == "mora" else "static")
+    if args.variant == "mora":
+        model.encoder.load_state_dict(encoder.state_dict())
+    prompt = Prompt.of_template(data.facts["template"], data.facts["end"])
+    batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(tokenizer), args.tokens, args.seed)
+    settings = TextSettings(seconds=args.seconds, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
+    return TextRun(model, batches, settings, args.folder, device), checkpoint, tokenizer, prompt
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train one variant, or go on with it; evaluate on the test rows."""
+    import numpy as np
+
+    from mora_lite.answers import Answerer
+    from mora_lite.device import choose_device
+
+    begun = time.perf_counter()
+    device = choose_device(args.device)
+    run, checkpoint, tokenizer, prompt = build(args, device)
+    batches, data = run.batches, run.batches.data
+    facts = {
+        "variant": args.variant,
+        "task": data.facts["task"],
+        "rank": run.model.sizes.rank,
+        "trained": sum(p.numel() for p in run.model.trained().values()),
+        "train_rows": len(batches.rows),
+        "left_out": batches.n_left_out,
+        "mean_tokens": round(float(batches.lengths[data.first[batches.rows]].mean()), 1),
+    }
+    say(kind="start", step=run.step, load_seconds=round(time.perf_counter() - begun, 1), **facts)
+
+    def on_progress(progress: Any) -> None:
+        say(kind="train", **{k: round(v, 4) for k, v in asdict(progress).items()}, gib=peak_gib(device))
+
+    def look(rows: np.ndarray, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
+        with run.averaged() as averaged:
+            return evaluate(Answerer(averaged, tokenizer, prompt), data, rows, beams, on_gpu=device.type == "cuda")
+
+    valid, test = np.flatnonzero(data.part == 1)[: args.look_rows], np.flatnonzero(data.part == 2)
+    test = test[: args.test_rows] if args.test_rows else test
+    stop_at = run.state.seconds + args.stop
+    for part in range(1, args.looks + 2):
+        share = part / (args.looks + 1)
+        if run.done >= share:
+            continue
+        run.go(stop_seconds=stop_at - run.state.seconds, stop_done=share, on_progress=on_progress)
+        if run.state.seconds >= stop_at or run.done >= 1:
+            break
+        if len(valid):
+            figures, _ = look(valid, 1)
+            say(kind="valid", step=run.step, seconds=round(run.state.seconds, 1), **figures)
+    if args.out:
+        save(args, run, checkpoint, prompt, data)
+    if not len(test):
+        return
+    figures, answers = look(test, args.beams)
+    say(
+        kind="result",
+        **facts,
+        seconds=round(run.state.seconds, 1),
+        budget=args.seconds,
+        finished=run.done >= 1,
+        steps=run.step,
+        seed=args.seed,
+        beams=args.beams,
+        **figures,
+        gib=peak_gib(device),
+        base_sha256=checkpoint.source_sha256,
+        data={k: v for k, v in data.facts.items() if k != "answers"},
+        machine=machine(device, args.commit),
+        command=" ".join(sys.argv),
+    )
+    if args.votes > 1:
+        with run.averaged() as averaged:
+            answerer = Answerer(averaged, tokenizer, prompt)
+            say(kind="votes", variant=args.variant, votes=args.votes, **vote(answerer, data, test, args.votes))
+    if args.answers:
+        write_answers(args.answers, data, test, answers, tokenizer)
+
+
+def evaluate(
+    answerer: Any, data: Any, rows: Any, beams: int, *, on_gpu: bool
+) -> tuple[dict[str, Any], list[list[str]]]:
+    """Figures of the likeliest answers to held-out rows, the share of exact ones for each table, and all answers."""
+    import numpy as np
+
+    from mora_lite.reactions import canonical
+    from mora_lite.text_metrics import molecule_metrics, text_metrics
+
+    started = time.perf_counter()
+    questions = [data.question(data.first[row]) for row in rows]
+    limit = min(int(np.diff(data.target_ptr).max()) + 1, 256)  # longer ones take no part in training either
+    size = (256 if on_gpu else 32) // beams
+    texts = answerer.answer(
+        questions, data.graphs.select(rows), beams=beams, max_new_tokens=limit, batch_size=max(1, size)
+    )
+    seconds = time.perf_counter() - started
+    answers = [[answer.text for answer in row] for row in texts]
+    targets = [data.answers[row] for row in rows]
+    likeliest = [row[0] for row in answers]
+    if data.facts["task"] == "describe":
+        return {"rows": len(rows), **text_metrics(likeliest, targets), "answer_seconds": round(seconds, 1)}, answers
+    figures: dict[str, Any] = molecule_metrics(likeliest, targets)
+    right = [[canonical(text) == target for text in row] for row, target in zip(answers, targets, strict=True)]
+    for n in (3, 5):
+        if beams >= n:
+            figures[f"exact_top{n}"] = sum(any(row[:n]) for row in right) / len(rows)
+    for i, name in enumerate(data.facts["origins"]):
+        own = [row[0] for row, at in zip(right, rows, strict=True) if data.origin[at] == i]
+        if own:
+            figures[f"exact_{name}"] = sum(own) / len(own)
+            figures[f"rows_{name}"] = len(own)
+    # JSON has no NaN: no similarity where no answer is a molecule.
+    figures = {name: None if math.isnan(value) else round(value, 4) for name, value in figures.items()}
+    return {"rows": len(rows), **figures, "answer_seconds": round(seconds, 1)}, answers
+
+
+def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
+    """Share of exact answers where each question is asked in several orders and the commonest molecules win."""
+    import random
+    from collections import Counter
+
+    from mora_lite.reactions import canonical, reorder
+
+    started = time.perf_counter()
+    texts = [answerer.tokenizer.decode(data.question(data.first[row])) for row in rows]
+    found: list[list[str]] = [[] for _ in rows]
+    for number in range(votes):
+        # The question as it is comes first: at a tie its answer wins.
+        asked = texts if number == 0 else [reorder(text, random.Random(f"{number} {text}"))[0] for text in texts]
+        limit = max(len(data.answer(data.first[row])) for row in rows) + 32  # other orders may be longer
+        answers = answerer.answer(answerer.ids(asked), data.graphs.select(rows), max_new_tokens=limit, batch_size=256)
+        for own, row in zip(found, answers, strict=True):
+            own += [smiles for text in row if (smiles := canonical(text.text)) is not None]
+    won = [Counter(own).most_common(1)[0][0] if own else None for own in found]
+    right = sum(answer == data.answers[row] for answer, row in zip(won, rows, strict=True))
+    return {"rows": len(rows), "exact": round(right / len(rows), 4), "answer_seconds": time.perf_counter() - started}
+
+
+def save(args: argparse.Namespace, run: Any, checkpoint: Any, prompt: Any, data: Any) -> None:
+    """The trained adapter as a text pack."""
+    from mora_lite.text_pack import save_text_pack
+
+    with run.averaged() as model:
+        save_text_pack(
+            args.out,
+            model,
+            task=data.facts["task"],
+            prompt=prompt,
+            base={"name": args.base_name or args.base, "sha256": checkpoint.source_sha256},
+            provenance={
+                "tables": data.facts["tables"],
+                "seed": args.seed,
+                "seconds": run.state.seconds,
+                "steps": run.step,
+                "held_out": data.facts.get("held_out", "by product"),
+            },
+            force=True,
+        )
+
+
+def write_answers(path: Path, data: Any, rows: Any, answers: list[list[str]], tokenizer: Any) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "target", "origin", *(f"answer_{i + 1}" for i in range(len(answers[0])))])
+        for row, texts in zip(rows, answers, strict=True):
+            source = tokenizer.decode(data.question(data.first[row]))
+            writer.writerow([source, data.answers[row], data.facts["origins"][data.origin[row]], *texts])
+
+
+def peak_gib(device: Any) -> float:
+    """Most memory of the GPU so far; 0 on a CPU."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / 2**30, 2) if device.type == "cuda" else 0.0
+
+
+def machine(device: Any, commit: str | None) -> dict[str, str]:
+    import rdkit
+    import torch
+
+    from mora_lite import __version__
+    from mora_lite.device import describe_processor
+
+    if commit is None:
+        run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        commit = run.stdout.strip()
+    return {
+        "device": describe_processor(device),
+        "torch": torch.__version__,
+        "rdkit": rdkit.__version__,
+        "mora_lite": __version__,
+        "commit": commit,
+        "date": date.today().isoformat(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""`mora-lite generate`: a table of molecules in, the same table with answers in text out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import Device, Dtype
+from .progress import progress_bar
+
+
+def generate(
+    table_path: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Table of molecules, or of sets of them joined by dots: CSV, plain or .gz; - is standard input.",
+        ),
+    ],
+    *,
+    pack: Annotated[str, typer.Option("--pack", "-p", help="Directory of a text pack.")],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Where to write; - is standard output.", show_default="INPUT.answers.csv"),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "-t",
+            help="describe, forward, retro, reagents or ask: what the pack must be for.",
+            show_default="that of the pack",
+        ),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option("--question", help="What to ask about each molecule, for the task ask.")
+    ] = None,
+    top: Annotated[
+        int, typer.Option("--top", min=1, metavar="N", help="Answers of each row, the likeliest first.")
+    ] = 1,
+    beams: Annotated[
+        int | None,
+        typer.Option("--beams", min=1, metavar="N", help="Width of the search; 1 is greedy.", show_default="as --top"),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of an answer.")
+    ] = 256,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", help="Base model: a name known to pull, or its path.", show_default="the one the pack names"
+        ),
+    ] = None,
+    smiles_column: Annotated[
+        str | None,
+        typer.Option(
+            help="The SMILES column: its name, or its number from 1.", show_default="found by name or content"
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Rows at a time.")] = 32,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Answer in text: products, reactants, reagents, descriptions.
+
+    A text pack is an adapter over a base model, which is fetched apart
+    (mora-lite pull). Writes one row for each row of INPUT, in order, with all
+    its columns, then product, reactants, reagents, description or answer
+    (with --top 3 also product_2 and product_3), status and error. Products,
+    reactants and reagents are canonical SMILES; where no answer is one that
+    RDKit reads, status is no_molecule. A row does not depend on the others.
+
+    \b
+    Examples:
+    mora-lite generate reactions.csv --pack ./forward
+    mora-lite generate molecules.csv --pack ./retro --top 5 --beams 10
+    """
+    from ..device import choose_device, choose_dtype
+    from ..errors import InputError
+    from ..library import STDIO, TableWriter, claim_output, default_output, open_table
+    from ..text_pack import COLUMNS, REACTIONS, load_text_pack, open_text_pack
+    from ..text_tables import Wanted, answer_columns, answer_table
+
+    opened = open_text_pack(pack)
+    if task is not None and task != opened.task:
+        raise InputError(f"task: got {task}, but {pack} is for {opened.task}; leave --task out or give another pack")
+    column = COLUMNS[opened.task]
+    wanted = Wanted(column, opened.task in REACTIONS, top, beams or top, max_new_tokens, batch_size)
+    prompt = opened.prompt.asking(question)
+    with open_table(table_path, smiles_column) as table:
+        target = output or default_output(table_path, "answers")
+        if target != STDIO:
+            claim_output(target, source=table_path, force=force)
+        for notice in table.notices:
+            typer.echo(f"note: {notice}", err=True)
+        where = choose_device(device)
+        answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where), prompt=prompt)
+        columns = answer_columns(table.columns, wanted)
+        with (
+            TableWriter(target, columns, source=table_path, force=force) as writer,
+            progress_bar(table) as on_progress,
+        ):
+            summary = answer_table(table, writer, answerer, wanted, on_progress)
+    for line in summary.lines(writer.name):
+        typer.echo(line, err=True)
+    if summary.n_rows and not summary.n_ok:
+        raise typer.Exit(1)

@@ -1,0 +1,80 @@
+"""Text answers to questions about molecules: from SMILES to prompt, adapter, tokens and text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .beam import Answer, beam_search
+from .device import training_dtype
+from .generation import generate
+from .graph import Graphs
+from .lowrank import Branch
+from .sequences import Prompt, token_ids
+from .text_model import TextModel
+
+
+class Text(NamedTuple):
+    """text: an answer. score: natural logarithm of its probability; 0 for greedy answers, which are not scored."""
+
+    text: str
+    score: float
+
+
+class Answerer:
+    """A trained text model with its tokenizer and prompt.
+
+    max_tokens: of prompt and answer together, what the base was made for.
+    """
+
+    def __init__(self, model: TextModel, tokenizer: Any, prompt: Prompt, max_tokens: int = 2048):
+        self.max_tokens = max_tokens
+        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
+        self.before, self.between, self.end = prompt.pieces(tokenizer)
+
+    def answer(
+        self,
+        questions: Sequence[Sequence[int]],
+        graphs: Graphs,
+        *,
+        beams: int = 1,
+        max_new_tokens: int = 128,
+        batch_size: int = 64,
+    ) -> list[list[Text]]:
+        """Answers of each question, the likeliest first: one, or up to `beams`.
+
+        questions: token ids of each, without the prompt's pieces. graphs: of their molecules. Questions of one length
+        are taken together; a row's answer does not depend on the rows beside it.
+        """
+        order = np.argsort([len(question) for question in questions], kind="stable")
+        found: list[list[Text]] = [[] for _ in questions]
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            ids = [[*self.before, *questions[row], *self.between] for row in rows]
+            for row, answers in zip(rows, self._answer(ids, graphs.select(rows), beams, max_new_tokens), strict=True):
+                found[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
+        return found
+
+    def _decode(self, ids: list[int]) -> str:
+        # No clean-up of spaces: it is for English, and SMILES have full stops.
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of questions."""
+        return token_ids(self.tokenizer, list(texts))
+
+    @torch.no_grad()
+    def _answer(self, ids: list[list[int]], graphs: Graphs, beams: int, limit: int) -> list[list[Answer]]:
+        decoder = self.model.decoder
+        device, dtype = decoder.embedding.device, training_dtype(decoder.embedding.device)
+        with torch.autocast(device.type, dtype, enabled=dtype == decoder.dtype != torch.float32):
+            branch = self.model.branch(graphs.batch(device), len(ids))
+        stop = [self.end]
+        if beams > 1:
+            return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
+        wide = Branch(branch.a.expand(len(ids), -1, -1, -1), branch.c, branch.scale, branch.positions)
+        rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop)
+        return [[Answer(row, 0.0, True)] for row in rows]

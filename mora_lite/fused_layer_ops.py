@@ -1,0 +1,180 @@
+"""The functions of `layer_ops` as Triton kernels, forward and backward, for training.
+
+Each reads its inputs once and writes its result once; sums are in float32 and rounded once at the end. The weights are
+frozen, so only inputs have gradients. No atomic additions: the same bits in every run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import layer_ops
+from .weights import RMSNorm
+
+BLOCK = 1024  # numbers that a program of `gate` takes
+
+
+@triton.jit
+def _norm(x, weight, out, inverse, width, eps, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    within = column < width
+    value = tl.load(x + row * width + column, mask=within, other=0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(value * value, 0) / width + eps)
+    tl.store(inverse + row, scale)
+    tl.store(out + row * width + column, value * scale * tl.load(weight + column, mask=within, other=0.0), mask=within)
+
+
+@triton.jit
+def _norm_backward(x, weight, inverse, grad, out, width, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    within = column < width
+    scale = tl.load(inverse + row)
+    value = tl.load(x + row * width + column, mask=within, other=0.0) * scale
+    weighted = tl.load(grad + row * width + column, mask=within, other=0.0).to(tl.float32)
+    weighted *= tl.load(weight + column, mask=within, other=0.0)
+    shared = tl.sum(weighted * value, 0) / width
+    tl.store(out + row * width + column, scale * (weighted - value * shared), mask=within)
+
+
+@triton.jit
+def _rotate(
+    x, cos, sin, out, tokens, heads, by_row, by_token, by_head, half, sign, block_h: tl.constexpr, block: tl.constexpr
+):
+    place = tl.program_id(0).to(tl.int64)
+    head = tl.arange(0, block_h)[:, None]
+    column = tl.arange(0, block)[None, :]
+    within = (head < heads) & (column < half)
+    at = x + (place // tokens) * by_row + (place % tokens) * by_token + head * by_head + column
+    first = tl.load(at, mask=within, other=0.0).to(tl.float32)
+    second = tl.load(at + half, mask=within, other=0.0).to(tl.float32)
+    c = tl.load(cos + place * half + column, mask=column < half, other=0.0)
+    s = tl.load(sin + place * half + column, mask=column < half, other=0.0) * sign
+    to = out + (place * heads + head) * 2 * half + column
+    tl.store(to, first * c - second * s, mask=within)
+    tl.store(to + half, second * c + first * s, mask=within)
+
+
+@triton.jit
+def _gate(gate_up, out, width, total, block: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    within = at < total
+    place = at // width * 2 * width + at % width
+    g = tl.load(gate_up + place, mask=within, other=0.0).to(tl.float32)
+    u = tl.load(gate_up + place + width, mask=within, other=0.0).to(tl.float32)
+    tl.store(out + at, g * tl.sigmoid(g) * u, mask=within)
+
+
+@triton.jit
+def _gate_backward(gate_up, grad, out, width, total, block: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    within = at < total
+    place = at // width * 2 * width + at % width
+    g = tl.load(gate_up + place, mask=within, other=0.0).to(tl.float32)
+    u = tl.load(gate_up + place + width, mask=within, other=0.0).to(tl.float32)
+    d = tl.load(grad + at, mask=within, other=0.0).to(tl.float32)
+    s = tl.sigmoid(g)
+    tl.store(out + place, d * u * s * (1.0 + g * (1.0 - s)), mask=within)
+    tl.store(out + place + width, d * g * s, mask=within)
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        x = x.contiguous()
+        width = x.shape[-1]
+        out, inverse = torch.empty_like(x, dtype=dtype), x.new_empty(x.shape[:-1])
+        _norm[inverse.numel(),](x, weight, out, inverse, width, eps, triton.next_power_of_2(width), num_warps=4)
+        ctx.save_for_backward(x, weight, inverse)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        x, weight, inverse = ctx.saved_tensors
+        width, out = x.shape[-1], torch.empty_like(x)
+        block = triton.next_power_of_2(width)
+        _norm_backward[inverse.numel(),](x, weight, inverse, grads[0].contiguous(), out, width, block, num_warps=4)
+        return out, None, None, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(grads[0], cos, sin, -1.0), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    """x: `[B, T, heads, head_dim]` in any layout with adjacent numbers of a head; the result is contiguous."""
+    if x.stride(-1) != 1:
+        x = x.contiguous()
+    rows, tokens, heads, width = x.shape
+    out = x.new_empty(x.shape)
+    sizes = (tokens, heads, x.stride(0), x.stride(1), x.stride(2), width // 2)
+    blocks = (triton.next_power_of_2(heads), triton.next_power_of_2(width // 2))
+    _rotate[rows * tokens,](x, cos.contiguous(), sin.contiguous(), out, *sizes, sign, *blocks, num_warps=2)
+    return out
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate_up = gate_up.contiguous()
+        ctx.save_for_backward(gate_up)
+        width = gate_up.shape[-1] // 2
+        out = gate_up.new_empty(*gate_up.shape[:-1], width)
+        _gate[triton.cdiv(out.numel(), BLOCK),](gate_up, out, width, out.numel(), BLOCK)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        grad, out = grads[0].contiguous(), torch.empty_like(gate_up)
+        width = gate_up.shape[-1] // 2
+        _gate_backward[triton.cdiv(grad.numel(), BLOCK),](gate_up, grad, out, width, grad.numel(), BLOCK)
+        return out
+
+
+def norm(x: Tensor, layer: RMSNorm) -> Tensor:
+    """As in `layer_ops`."""
+    return _Norm.apply(x, layer.weight, layer.eps, layer.dtype)  # type: ignore[no-untyped-call]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """As in `layer_ops`; cos and sin have x's rows and tokens."""
+    return _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+
+
+def gate(gate_up: Tensor) -> Tensor:
+    """As in `layer_ops`."""
+    return _Gate.apply(gate_up)  # type: ignore[no-untyped-call]
+
+
+def check(device: torch.device) -> None:
+    """Raises when Triton cannot make kernels for `device`, or makes wrong ones."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 8, generator=generator).to(device)
+    angle = torch.randn(2, 3, 4, generator=generator).to(device)
+    weight = RMSNorm(torch.rand(8, generator=generator), 1e-5, torch.float32).to(device)
+    for name, arguments in (("norm", (weight,)), ("rotate", (angle.cos(), angle.sin())), ("gate", ())):
+        results = []
+        for ops in (layer_ops, globals()):
+            function = ops[name] if isinstance(ops, dict) else getattr(ops, name)
+            given = x.clone().requires_grad_()
+            made = function(given, *arguments)
+            made.square().sum().backward()
+            results.append((made.detach(), given.grad))
+        for plain, fused in zip(*results, strict=True):
+            if not torch.allclose(plain, fused, atol=1e-4):
+                raise RuntimeError(f"the kernel of {name} gives wrong numbers")

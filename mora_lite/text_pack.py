@@ -1,0 +1,173 @@
+"""A text pack: one directory with a trained adapter that answers in text over a base model that is fetched apart.
+
+    text_pack.json       format, task, prompt, sizes, name and SHA-256 of the base, SHA-256 of the adapter and of itself
+    adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, float16
+
+The base is not in it: `load_text_pack` finds it by name, or where it is told to, and refuses another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .answers import Answerer
+from .base import NF4Source
+from .decoder import Decoder
+from .errors import OutputError, PackError, words_of
+from .graph import ATOM_FIELDS, BOND_FIELDS
+from .hub import resolve_base
+from .pack import manifest_sha256
+from .quant.checkpoint import open_checkpoint, sha256_of
+from .scorer import AdapterSizes
+from .sequences import Prompt
+from .text_model import TextModel
+
+FORMAT = 1
+MANIFEST = "text_pack.json"
+ADAPTER = "adapter.safetensors"
+COLUMNS = {  # of a table of answers, by task
+    "forward": "product",
+    "retro": "reactants",
+    "reagents": "reagents",
+    "describe": "description",
+    "ask": "answer",
+}
+REACTIONS = ("forward", "retro", "reagents")  # their answers are molecules
+
+
+@dataclass(frozen=True)
+class TextPack:
+    """A text pack on disk whose files have been checked. `manifest` is the content of text_pack.json."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        return self.manifest["task"]
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(**self.manifest["prompt"])
+
+    @property
+    def base(self) -> dict[str, str]:
+        """`name` and `sha256` of the base model."""
+        return self.manifest["base"]
+
+
+def save_text_pack(
+    path: Path,
+    model: TextModel,
+    *,
+    task: str,
+    prompt: Prompt,
+    base: dict[str, str],
+    provenance: dict[str, Any],
+    force: bool = False,
+) -> TextPack:
+    """Write a text pack into the folder `path`, whole or not at all.
+
+    base: `name` (known to `pull`, or a path) and `sha256` of the base model's files. force: replace a text pack that is
+    there. Raises `OutputError` when something else is, or when it cannot be written.
+    """
+    assert task in COLUMNS, task
+    if path.exists() and not (force and (path / MANIFEST).is_file()):
+        reason = "exists; choose another name" if not force else "is no text pack, so it is not replaced"
+        raise OutputError(f"{path} {reason}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.mkdir(parents=True)
+        save_file({n: t.half().cpu().contiguous() for n, t in model.trained().items()}, part / ADAPTER)
+        (part / ADAPTER).chmod(0o644)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "task": task,
+            "adapter": model.kind,
+            "sizes": model.sizes.as_dict(),
+            "prompt": {"before": prompt.before, "between": prompt.between, "end": prompt.end},
+            "base": base,
+            "atom_fields": ATOM_FIELDS,
+            "bond_fields": BOND_FIELDS,
+            "provenance": provenance,
+            "files": {ADAPTER: {"sha256": sha256_of(part / ADAPTER), "bytes": (part / ADAPTER).stat().st_size}},
+        }
+        manifest["sha256"] = manifest_sha256(manifest)
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {words_of(error)}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return TextPack(path, manifest)
+
+
+def open_text_pack(path: str | Path) -> TextPack:
+    """Check a text pack's files. Raises `PackError` when it is none, damaged, or of a format that is not known."""
+    path = Path(path)
+    if not (path / MANIFEST).is_file():
+        raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, digest, entry = manifest["format"], manifest["sha256"], manifest["files"][ADAPTER]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise PackError(f"{path / MANIFEST} is damaged ({error}); get the pack again") from None
+    if version != FORMAT:
+        raise PackError(f"{path}: text pack format {version}, but this version reads {FORMAT}; update mora-lite")
+    if digest != manifest_sha256(manifest):
+        raise PackError(f"{path / MANIFEST} is damaged (its SHA-256 is wrong); get the pack again")
+    if manifest["atom_fields"] != ATOM_FIELDS or manifest["bond_fields"] != BOND_FIELDS:
+        raise PackError(f"{path}: made for other atom and bond codes than this version's; update mora-lite")
+    if not (path / ADAPTER).is_file() or sha256_of(path / ADAPTER) != entry["sha256"]:
+        raise PackError(f"{path / ADAPTER} is missing or damaged (its SHA-256 is wrong); get the pack again")
+    return TextPack(path, manifest)
+
+
+def load_text_pack(
+    pack: TextPack,
+    *,
+    base: str | Path | None = None,
+    prompt: Prompt | None = None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Answerer:
+    """The model of a pack, ready to answer.
+
+    base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
+    file of the same model has other rounding, and the adapter was trained over this one's. prompt: that of the pack
+    with its question filled in, where it has a place for one.
+    """
+    checkpoint = open_checkpoint(resolve_base(base or pack.base["name"]))
+    if checkpoint.source_sha256 != pack.base["sha256"]:
+        raise PackError(
+            f"{checkpoint.path} is not the base model of {pack.path}: its SHA-256 is {checkpoint.source_sha256[:12]}, "
+            f"expected {pack.base['sha256'][:12]}; give the right one with --base"
+        )
+    model = TextModel(
+        AdapterSizes(**pack.manifest["sizes"]),
+        Decoder.from_checkpoint(NF4Source(checkpoint), dtype),
+        pack.manifest["adapter"],
+    )
+    try:
+        weights = {name: tensor.float() for name, tensor in load_file(pack.path / ADAPTER).items()}
+    except (OSError, SafetensorError) as error:
+        raise PackError(f"{pack.path / ADAPTER} cannot be read: {error}; get the pack again") from None
+    own = model.trained()
+    wrong = sorted(set(own) ^ set(weights)) or [n for n, t in weights.items() if t.shape != own[n].shape]
+    if wrong:
+        raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
+    model.load_state_dict(weights, strict=False)
+    limit = int(checkpoint.config.get("max_position_embeddings", 2048))
+    return Answerer(model.to(device).eval(), checkpoint.tokenizer(), prompt or pack.prompt, limit)

@@ -1,0 +1,103 @@
+"""Each Triton kernel of a decoder layer gives what its plain function gives, in both directions.
+
+In Triton's interpreter, or on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from mora_lite import fused_layer_ops, layer_ops
+from mora_lite.layer_ops import choose_layer_ops
+from mora_lite.weights import RMSNorm
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).to(DEVICE)
+
+
+def both(name: str, x: Tensor, *arguments: Any) -> None:
+    """Compare outputs, and gradients for a random gradient of the output."""
+    results = []
+    for ops in (layer_ops, fused_layer_ops):
+        given = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        made = getattr(ops, name)(given, *arguments)
+        grad = random(*made.shape, dtype=made.dtype)
+        made.backward(grad)
+        results.append((made.detach(), given.grad))
+    for plain, fused in zip(*results, strict=True):
+        assert plain.dtype == fused.dtype
+        assert plain.shape == fused.shape
+        limit = CLOSE[min(plain.dtype, made.dtype, key=lambda t: t.itemsize)]
+        torch.testing.assert_close(plain.float(), fused.float(), atol=limit, rtol=limit)
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize("shape", [(1, 1, 8), (2, 5, 48), (3, 4, 576)])
+def test_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    norm = RMSNorm(random(shape[-1]), 1e-5, dtype).to(DEVICE)
+    both("norm", random(*shape), norm)
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize("shape", [(1, 1, 6), (2, 5, 96), (1, 700, 6)])
+def test_gate(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    both("gate", random(*shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize(("rows", "tokens", "heads", "width"), [(1, 1, 1, 2), (2, 5, 9, 64), (3, 4, 3, 24)])
+def test_rotate(dtype: torch.dtype, rows: int, tokens: int, heads: int, width: int) -> None:
+    angle = random(rows, tokens, width // 2)
+    joined = random(rows, tokens, heads + 2, width, dtype=dtype)  # as a layer gives it: a part of something wider
+    both("rotate", joined[:, :, 1:-1], angle.cos(), angle.sin())
+
+
+def test_rotate_takes_a_gradient_in_another_layout() -> None:
+    angle = random(2, 5, 8)
+    grads = []
+    for ops in (layer_ops, fused_layer_ops):
+        x = random(2, 5, 3, 16).requires_grad_()
+        ops.rotate(x, angle.cos(), angle.sin()).transpose(1, 2).contiguous().square().sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-5)
+
+
+def test_the_check_at_the_start_passes_and_the_plain_ones_run_on_a_cpu() -> None:
+    fused_layer_ops.check(DEVICE)
+    assert choose_layer_ops(torch.device("cpu")) is layer_ops
+
+
+def test_the_check_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(fused_layer_ops), "gate", lambda x: layer_ops.gate(x) * 1.01)
+    with pytest.raises(RuntimeError, match="gate"):
+        fused_layer_ops.check(DEVICE)
+
+
+def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path) -> None:
+    from mora_lite.decoder import Decoder
+    from mora_lite.lowrank import Branch
+    from mora_lite.quant.checkpoint import open_checkpoint
+
+    decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
+    ids = torch.arange(1, 21, device=DEVICE).view(2, 10)
+    found = []
+    for ops in (layer_ops, fused_layer_ops):
+        for layer in decoder.layers:
+            layer.ops = ops
+        a, c = random(2, 4, 64, 4).requires_grad_(), random(4, 4, 64).requires_grad_()
+        logits = decoder.logits(ids, branch=Branch(a, c, 0.1))
+        logits.square().mean().backward()
+        found.append((logits.detach(), a.grad, c.grad))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))

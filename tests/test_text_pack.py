@@ -1,0 +1,238 @@
+"""Text packs: saved, loaded, damaged; and `mora-lite generate` on one, with a tiny random model that has learnt."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mora_lite.base import NF4Source
+from mora_lite.decoder import Decoder
+from mora_lite.errors import InputError, OutputError, PackError
+from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.reactions import Reaction, canonical
+from mora_lite.scorer import AdapterSizes
+from mora_lite.sequences import Batches, Prompt, prepare_reactions
+from mora_lite.text_model import TextModel
+from mora_lite.text_pack import ADAPTER, MANIFEST, load_text_pack, open_text_pack, save_text_pack
+from mora_lite.text_training import TextRun, TextSettings
+
+CPU = torch.device("cpu")
+SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
+PAIRS = [("CO", "C=O"), ("CCO", "CC=O"), ("Cl.c1ccccc1", "Clc1ccccc1"), ("CN", "C#N"), ("CC(C)O", "CC(C)=O")]
+PROMPT = Prompt.of_template("In: {}\nOut: ", 0)
+
+
+@pytest.fixture(scope="module")
+def pack_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text pack that has learnt five reactions by heart. Not to be changed."""
+    checkpoint = open_checkpoint(base_path)
+    tokenizer = checkpoint.tokenizer()
+    reactions = [Reaction(source, target, "train", "some") for source, target in PAIRS]
+    data = prepare_reactions(reactions, tokenizer, {}, copies=1)
+    torch.manual_seed(0)
+    model = TextModel(SIZES, Decoder.from_checkpoint(NF4Source(checkpoint)), "mora")
+    batches = Batches(data, np.arange(5), PROMPT.pieces(tokenizer), 64 * 5, seed=0)
+    folder = tmp_path_factory.mktemp("text")
+    run = TextRun(model, batches, TextSettings(steps=150, peak_lr=5e-3), folder / "run", CPU)
+    run.go()
+    base = {"name": str(base_path), "sha256": checkpoint.source_sha256}
+    save_text_pack(folder / "pack", run.finish(), task="forward", prompt=PROMPT, base=base, provenance={"seed": 0})
+    return folder / "pack"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "some.csv"
+    path.write_text("name,smiles\na,CO\nb,C1CC\nc,OCC\nd,\ne,c1ccccc1.Cl\nf,NC\n")
+    return path
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(pack_path: Path) -> None:
+    from mora_lite.graph import featurize
+    from mora_lite.molecules import parse_smiles
+
+    opened = open_text_pack(pack_path)
+    assert (opened.task, opened.prompt) == ("forward", PROMPT)
+    answerer = load_text_pack(opened, device=CPU, dtype=torch.float32)
+    sources = [source for source, _ in PAIRS]
+    graphs, ids = featurize([parse_smiles(text).mol for text in sources]), answerer.ids(sources)
+    for beams in (1, 3):
+        together = answerer.answer(ids, graphs, beams=beams, max_new_tokens=20)
+        assert [canonical(row[0].text) for row in together] == [target for _, target in PAIRS]
+        assert all(len(row) == beams for row in together)
+        for i in range(len(sources)):
+            alone = answerer.answer(ids[i : i + 1], graphs.select([i]), beams=beams, max_new_tokens=20)
+            assert [answer.text for answer in alone[0]] == [answer.text for answer in together[i]]
+
+
+def test_the_answer_comes_from_the_graph_too(pack_path: Path) -> None:
+    """The same text with the graph of another molecule is another question."""
+    from mora_lite.graph import featurize
+    from mora_lite.molecules import parse_smiles
+
+    answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
+    own, other = (featurize([parse_smiles(text).mol]) for text in ("CO", "Cl.c1ccccc1"))
+    a = answerer.answer(answerer.ids(["CO"]), own, beams=2, max_new_tokens=20)
+    b = answerer.answer(answerer.ids(["CO"]), other, beams=2, max_new_tokens=20)
+    assert a[0][0].score != pytest.approx(b[0][0].score, abs=1e-3)
+
+
+@pytest.mark.parametrize("damage", ["adapter", "manifest", "gone", "no pack"])
+def test_a_damaged_pack_is_refused(pack_path: Path, tmp_path: Path, damage: str) -> None:
+    path = Path(shutil.copytree(pack_path, tmp_path / "pack"))
+    if damage == "adapter":
+        content = bytearray((path / ADAPTER).read_bytes())
+        content[-1] ^= 1
+        (path / ADAPTER).write_bytes(content)
+    elif damage == "manifest":
+        manifest = json.loads((path / MANIFEST).read_text())
+        manifest["sizes"]["rank"] = 4
+        (path / MANIFEST).write_text(json.dumps(manifest))
+    elif damage == "gone":
+        (path / ADAPTER).unlink()
+    else:
+        (path / MANIFEST).unlink()
+    with pytest.raises(PackError, match=r"damaged|not a text pack"):
+        open_text_pack(path)
+
+
+def test_another_base_is_refused(pack_path: Path, base_path: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(base_path, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "rope_theta": 2.0}))
+    with pytest.raises(PackError, match="is not the base model"):
+        load_text_pack(open_text_pack(pack_path), base=other, device=CPU, dtype=torch.float32)
+
+
+def test_a_pack_replaces_only_a_text_pack(pack_path: Path, tmp_path: Path, base_path: Path) -> None:
+    model = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32).model
+    facts: dict[str, Any] = {"task": "retro", "prompt": PROMPT, "base": {"name": "x", "sha256": "y"}, "provenance": {}}
+    path = tmp_path / "pack"
+    save_text_pack(path, model, **facts)
+    with pytest.raises(OutputError, match="exists"):
+        save_text_pack(path, model, **facts)
+    save_text_pack(path, model, **facts, force=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pack"]  # no parts are left
+    (path / MANIFEST).unlink()
+    with pytest.raises(OutputError, match="no text pack"):
+        save_text_pack(path, model, **facts, force=True)
+
+
+def test_generate_writes_a_row_for_each_row(run: Any, pack_path: Path, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    code, stdout, err = run("generate", table, "--pack", pack_path, "-o", out, "--max-tokens", 20)
+    assert (code, stdout) == (0, "")
+    rows = read(out)
+    assert [row["name"] for row in rows] == list("abcdef")
+    assert [row["product"] for row in rows] == ["C=O", "", "CC=O", "", "Clc1ccccc1", "C#N"]
+    assert [row["status"] for row in rows] == ["ok", "unparsable", "ok", "empty", "ok", "ok"]
+    assert "6 rows, 4 ok" in err
+    code, _, err = run("generate", table, "--pack", pack_path, "-o", out)
+    assert code == 2
+    assert "exists" in err
+
+
+def test_generate_gives_several_answers(run: Any, pack_path: Path, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    code, _, err = run("generate", table, "--pack", pack_path, "-o", out, "--top", 2, "--beams", 8, "--max-tokens", 20)
+    assert code == 0, err
+    rows = read(out)
+    assert list(rows[0]) == ["name", "smiles", "product", "product_2", "status", "error"]
+    assert rows[0]["product"] == "C=O"
+    for row in rows:
+        for answer in (row["product"], row["product_2"]):
+            assert not answer or canonical(answer) == answer
+        assert not row["product_2"] or row["product_2"] != row["product"]
+
+
+def test_answers_that_are_no_molecule_are_a_status(run: Any, pack_path: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "one.csv", tmp_path / "out.csv"
+    table.write_text("smiles\nCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC\n" + "C" * 120 + "\n")
+    code, _, err = run("generate", table, "--pack", pack_path, "-o", out, "--max-tokens", 1)
+    rows = read(out)
+    assert rows[1]["status"] == "too_long"
+    assert "tokens, more than" in rows[1]["error"]
+    assert rows[0]["status"] in ("ok", "no_molecule")
+    assert code == (0 if rows[0]["status"] == "ok" else 1), err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "retro"], "got retro"),
+        (["--question", "Why?"], "this pack takes none"),
+        (["--top", "3", "--beams", "2"], "top: got 3 with 2 beams"),
+        (["--base", "nowhere"], "nowhere: neither a path nor a known base model"),
+    ],
+)
+def test_generate_tells_what_is_wrong(run: Any, pack_path: Path, table: Path, options: list[str], message: str) -> None:
+    code, stdout, err = run("generate", table, "--pack", pack_path, *options)
+    assert (code, stdout) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(p.name for p in table.parent.iterdir()) == ["some.csv"]
+
+
+def test_a_question_has_its_place_in_the_prompt() -> None:
+    prompt = Prompt.of_template("Molecule: {}\nQuestion: {question}\nAnswer:", 0)
+    assert prompt.asking("Why?").template == "Molecule: {}\nQuestion: Why?\nAnswer:"
+    with pytest.raises(InputError, match="--question"):
+        prompt.asking(None)
+    with pytest.raises(InputError, match="expected a text with one"):
+        Prompt.of_template("no place", 0)
+
+
+def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "reactions.py"
+    lines = "".join(f"{'C' * n}O.N{'C' * m},{'C' * n}N{'C' * m}\n" for n in range(1, 15) for m in range(1, 15))
+    (tmp_path / "some.csv").write_text("reactants,product\n" + lines)
+
+    def call(*arguments: object) -> list[dict[str, Any]]:
+        command = [sys.executable, str(script), *map(str, arguments), "--base", str(base_path)]
+        environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    data = tmp_path / "data.npz"
+    made = call("prepare", tmp_path / "some.csv", "--data", data, "--copies", 2)[-1]
+    options = [
+        "--data",
+        data,
+        "--folder",
+        tmp_path / "run",
+        "--tokens",
+        640,
+        "--rank",
+        4,
+        "--seconds",
+        60,
+        "--stop",
+        0.01,
+    ]
+    first = call("train", *options)
+    again = call("train", *options, "--votes", 2, "--out", tmp_path / "pack", "--answers", tmp_path / "answers.csv")
+    votes = again.pop()
+    assert first[-1]["kind"] == again[-1]["kind"] == "result"
+    assert (votes["kind"], votes["rows"]) == ("votes", again[-1]["rows"])
+    assert 0 < first[-1]["steps"] == again[0]["step"] < again[-1]["steps"]
+    assert first[-1]["seconds"] < again[-1]["seconds"]
+    assert again[-1]["rows"] == len(read(tmp_path / "answers.csv")) > 0
+    assert again[-1]["rows"] + again[-1]["train_rows"] <= made["rows"]
+    assert 0 <= again[-1]["exact"] <= 1
+    assert open_text_pack(tmp_path / "pack").task == "forward"
