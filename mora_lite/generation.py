@@ -1,7 +1,7 @@
 """Text out: batched generation with a key/value cache, each row with its own adapter at all positions.
 
 Rows are padded on the left and do not influence each other: a row gives the tokens it would give alone.
-NOT covered: beams, repetition penalties, top-k and top-p.
+NOT covered: beams (`beam.py`), repetition penalties, top-k and top-p.
 """
 
 from __future__ import annotations
