@@ -32,12 +32,11 @@ from ..errors import DeviceError, ExportError, OutputError, words_of
 from ..pack import Pack, join_nf4
 from ..quant.checkpoint import sha256_of
 from ..tasks import choose_tasks
+from .exported import FORMAT, MANIFEST
 
 if TYPE_CHECKING:
     import onnx
 
-FORMAT = 1
-MANIFEST = "export.json"
 OPSETS = range(18, 23)
 OPSET = 22  # the newest that onnxruntime 1.22 reads
 
