@@ -1,10 +1,13 @@
-"""Which device to compute on and in which number type."""
+"""Which device to compute on, in which number type and with which kernels."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
+import logging
 import platform
+from types import ModuleType
 
 import torch
 
@@ -128,3 +131,18 @@ def keep_freed_memory() -> None:
         return
     for option, size in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 1 << 26)):
         mallopt(option, size)
+
+
+def with_kernels(plain: ModuleType, kernels: str, device: torch.device) -> ModuleType:
+    """The module `kernels`, which has the functions of `plain` as Triton kernels, on CUDA devices where its `check`
+    passes; else `plain`.
+    """
+    if device.type != "cuda":
+        return plain
+    try:
+        fused = importlib.import_module(f".{kernels}", __package__)
+        fused.check(device)
+    except Exception as error:  # Triton is not there for every system, and needs a C compiler where it is
+        logging.getLogger("mora_lite").warning("%s are not used, which is slower: %s", kernels, error)
+        return plain
+    return fused

@@ -6,7 +6,6 @@ Training is bound by them, not by the matrix products.
 
 from __future__ import annotations
 
-import logging
 import sys
 from types import ModuleType
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import rope
+from .device import with_kernels
 from .weights import RMSNorm
 
 rotate = rope.rotate
@@ -33,14 +33,4 @@ def gate(gate_up: Tensor) -> Tensor:
 
 def choose_layer_ops(device: torch.device) -> ModuleType:
     """`fused_layer_ops` on CUDA devices where Triton works, else this module."""
-    plain = sys.modules[__name__]
-    if device.type != "cuda":
-        return plain
-    try:
-        from . import fused_layer_ops
-
-        fused_layer_ops.check(device)
-    except Exception as error:  # Triton is not there for every system, and needs a C compiler where it is
-        logging.getLogger("mora_lite").warning("fused kernels are not used: %s", error)
-        return plain
-    return fused_layer_ops
+    return with_kernels(sys.modules[__name__], "fused_layer_ops", device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,9 +104,14 @@ class Summary(Counts):
 
 
 def output_columns(columns: Sequence[str], model: Model) -> list[str]:
-    """Header of the output: the input's `columns` as they are, then ours under names that are not taken."""
+    """Header of the output: the input's `columns` as they are, then ours."""
+    return add_columns(columns, [*model.score([]).columns(model.tasks), "status", "error"])
+
+
+def add_columns(columns: Sequence[str], names: Iterable[str]) -> list[str]:
+    """`columns` as they are, then `names`, changed where they are taken."""
     out = list(columns)
-    for name in [*model.score([]).columns(model.tasks), "status", "error"]:
+    for name in names:
         free, n = name, 1
         while free in out:
             free = f"{name} (mora-lite)" if n == 1 else f"{name} (mora-lite {n})"

@@ -5,7 +5,6 @@ The plain reference is `scorer.Scorer`; tests prove the two equal in float32, an
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import short_ops
+from .device import with_kernels
 from .graph import Graphs
 from .product import Product
 from .scorer import Scorer
@@ -30,16 +30,7 @@ def can_run(scorer: Scorer) -> bool:
 
 def choose_ops(device: torch.device) -> ModuleType:
     """`fused_ops` on CUDA devices where Triton works, else `short_ops`."""
-    if device.type != "cuda":
-        return short_ops
-    try:
-        from . import fused_ops
-
-        fused_ops.check(device)
-    except Exception as error:  # Triton is not there for every system, and needs a C compiler where it is
-        logging.getLogger("mora_lite").info("fused kernels are not used: %s", error)
-        return short_ops
-    return fused_ops
+    return with_kernels(short_ops, "fused_ops", device)
 
 
 def _untimed(stage: str) -> AbstractContextManager[None]:

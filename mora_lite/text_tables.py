@@ -18,7 +18,7 @@ from .errors import InputError
 from .graph import featurize
 from .library import Row, Table, TableWriter
 from .molecules import OK, parse_smiles
-from .predictions import MALFORMED, Counts
+from .predictions import MALFORMED, Counts, add_columns
 from .reactions import canonical
 
 INVALID = "no_molecule"  # none of the answers is a molecule that RDKit reads
@@ -65,14 +65,7 @@ class Wanted:
 
 def answer_columns(columns: Sequence[str], wanted: Wanted) -> list[str]:
     """Header of the output: the input's columns as they are, then ours under names that are not taken."""
-    out = list(columns)
-    for name in [*wanted.columns, "status", "error"]:
-        free, n = name, 1
-        while free in out:
-            free = f"{name} (mora-lite)" if n == 1 else f"{name} (mora-lite {n})"
-            n += 1
-        out.append(free)
-    return out
+    return add_columns(columns, [*wanted.columns, "status", "error"])
 
 
 def answer_table(

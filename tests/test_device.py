@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mora_lite import device as device_module
+from mora_lite import short_ops
 from mora_lite.device import (
     available_bytes,
     choose_device,
@@ -13,6 +14,7 @@ from mora_lite.device import (
     cpu_has_bfloat16,
     describe_processor,
     keep_freed_memory,
+    with_kernels,
 )
 from mora_lite.errors import DeviceError
 
@@ -91,3 +93,11 @@ def test_facts_about_this_machine() -> None:
     keep_freed_memory()
     assert available_bytes(CPU) > 1 << 20
     assert describe_processor(CPU).endswith("threads")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels work where there is a CUDA device")
+def test_where_kernels_do_not_work_the_plain_functions_take_their_place(caplog: pytest.LogCaptureFixture) -> None:
+    assert with_kernels(short_ops, "fused_ops", torch.device("cpu")) is short_ops
+    assert not caplog.records
+    assert with_kernels(short_ops, "fused_ops", torch.device("cuda")) is short_ops
+    assert "fused_ops are not used" in caplog.text
