@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..conformal import Calibration
-from ..digest import sha256_of
+from ..digest import is_intact
 from ..domain import Domain
 from ..errors import PackError
 from ..hub_packs import local_path
@@ -55,7 +55,7 @@ class Exported:
         file = self.path / name
         if entry is None or name != Path(name).name or not file.is_file():
             raise PackError(f"{self.path}: {name} is missing; {AGAIN}")
-        if file.stat().st_size != entry["bytes"] or sha256_of(file) != entry["sha256"]:
+        if not is_intact(file, entry):
             raise PackError(f"{file} is damaged (its SHA-256 is wrong); {AGAIN}")
         return file
 

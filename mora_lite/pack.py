@@ -30,7 +30,7 @@ from torch import Tensor
 from .baseline import EncoderBaseline
 from .conformal import Calibration
 from .decoder import DecoderSizes, Mode
-from .digest import sha256_of
+from .digest import entry_of, is_intact, sha256_of
 from .domain import Domain
 from .encoder import GraphEncoder
 from .errors import OutputError, PackError, near_matches
@@ -150,7 +150,7 @@ def open_pack(name_or_path: str | Path) -> Pack:
         file = pack.file(name)
         if name != Path(name).name or not file.is_file():
             raise PackError(f"pack {pack.name}: {name} is missing from {path}; install the pack again")
-        if file.stat().st_size != entry["bytes"] or sha256_of(file) != entry["sha256"]:
+        if not is_intact(file, entry):
             raise PackError(f"pack {pack.name}: {file} is damaged (its SHA-256 is wrong); install the pack again")
     return pack
 
@@ -234,7 +234,7 @@ def _share_upper(staged: Path, shared: Path) -> None:
         if all(name in held and torch.equal(held[name], tensor) for name, tensor in tensors.items()):
             manifest = _read_manifest(staged)
             del manifest["files"][own.name]
-            manifest["files"][file.name] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+            manifest["files"][file.name] = entry_of(file)
             write_manifest(staged, manifest)
             own.unlink()
             return
@@ -262,7 +262,7 @@ def _write_files(
     _save(split_nf4(upper_weights), part / "upper.safetensors")
     upper = part / f"upper-{sha256_of(part / 'upper.safetensors')[:12]}.safetensors"
     os.replace(part / "upper.safetensors", upper)
-    files = {f.name: {"sha256": sha256_of(f), "bytes": f.stat().st_size} for f in sorted(part.iterdir())}
+    files = {f.name: entry_of(f) for f in sorted(part.iterdir())}
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -285,7 +285,7 @@ def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:
         file, part = pack.path / f"{name}.safetensors", pack.path / f".{name}.part"
         _save(tensors, part)
         os.replace(part, file)
-        pack.manifest["files"][file.name] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+        pack.manifest["files"][file.name] = entry_of(file)
     write_manifest(pack.path, pack.manifest)
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from .answers import Answerer
 from .base import NF4Source
 from .decoder import Decoder
+from .digest import entry_of
 from .errors import OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
 from .hub import resolve_base
@@ -100,7 +101,7 @@ def save_text_pack(
             "atom_fields": ATOM_FIELDS,
             "bond_fields": BOND_FIELDS,
             "provenance": provenance,
-            "files": {ADAPTER: {"sha256": sha256_of(part / ADAPTER), "bytes": (part / ADAPTER).stat().st_size}},
+            "files": {ADAPTER: entry_of(part / ADAPTER)},
         }
         manifest["sha256"] = manifest_sha256(manifest)
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
