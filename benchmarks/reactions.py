@@ -2,12 +2,13 @@
 
     python benchmarks/reactions.py prepare TABLE.csv.gz ... --task forward --base BASE --data forward.npz
     python benchmarks/reactions.py train --data forward.npz --base BASE --variant mora --seconds 540 --folder run
+    python benchmarks/reactions.py train ... --steps 800 --tokens 2048                # for a busy machine, or a CPU
     python benchmarks/reactions.py train ... --seconds 940 --stop 540 --folder run     # first part of 940 s
     python benchmarks/reactions.py train ... --seconds 940 --stop 400 --folder run     # goes on where that stopped
 
 `prepare` reads the tables, holds out by product, writes each training reaction in several orders, and makes tokens and
 graphs: one file. `train` needs that file and the base alone; it trains within `--seconds` of training time (the time of
-evaluation is not counted), writes checkpoints into `--folder`, and evaluates on rows that were held out. Variants:
+evaluation is not counted) or for `--steps`, writes checkpoints into `--folder`, and evaluates on rows that were held out. Variants:
 
 * mora: low-rank factors made from the graph of the molecules, one set for each row;
 * static: the same branch with one learned factor for all rows, of the same rank;
@@ -50,6 +51,7 @@ def main() -> None:
     train_options = commands.add_parser("train")
     train_options.add_argument("--variant", choices=VARIANTS, default="mora")
     train_options.add_argument("--seconds", type=float, default=540, help="budget of training, laid under the schedule")
+    train_options.add_argument("--steps", type=int, default=0, help="budget in steps, in the place of --seconds")
     train_options.add_argument("--stop", type=float, default=math.inf, help="stop earlier in this call, after so long")
     train_options.add_argument("--folder", type=Path, required=True, help="for the checkpoint, continued if there")
     train_options.add_argument("--out", type=Path, help="write a text pack here")
@@ -160,7 +162,8 @@ def build(args: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
         model.encoder.load_state_dict(encoder.state_dict())
     prompt = Prompt.of_template(data.facts["template"], data.facts["end"])
     batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(tokenizer), args.tokens, args.seed)
-    settings = TextSettings(seconds=args.seconds, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
+    seconds = 0.0 if args.steps else args.seconds
+    settings = TextSettings(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
     return TextRun(model, batches, settings, args.folder, device), checkpoint, tokenizer, prompt
 
 
@@ -215,7 +218,8 @@ def train(args: argparse.Namespace) -> None:
         kind="result",
         **facts,
         seconds=round(run.state.seconds, 1),
-        budget=args.seconds,
+        budget=f"{args.steps} steps" if args.steps else f"{args.seconds:g} s",
+        tokens=args.tokens,
         finished=run.done >= 1,
         steps=run.step,
         seed=args.seed,

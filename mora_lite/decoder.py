@@ -171,7 +171,7 @@ def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tens
 class DecoderLayer(nn.Module):
     """One frozen layer. `forward` is the whole of it; scoring enters between its steps, which are methods.
 
-    ops: `layer_ops`, or `fused_layer_ops` where training on a GPU puts it.
+    ops: `layer_ops`; training puts another module with the same functions here (`choose_layer_ops`).
     """
 
     ops: ModuleType = layer_ops
@@ -214,9 +214,7 @@ class DecoderLayer(nn.Module):
         key, value = self.ops.rotate(key, step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
         if step.cache is not None:
             key, value = step.cache.write(self.index, key, value, step.start)
-        mask = step.masks[self.window]
-        causal = mask is None and query.shape[2] > 1
-        heads = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=True)
+        heads = self.ops.attention(query, key, value, step.masks[self.window])
         return x + self.out(heads.transpose(1, 2).flatten(2))
 
     def feed_forward(self, normed: Tensor) -> Tensor:

@@ -134,15 +134,14 @@ def keep_freed_memory() -> None:
 
 
 def with_kernels(plain: ModuleType, kernels: str, device: torch.device) -> ModuleType:
-    """The module `kernels`, which has the functions of `plain` as Triton kernels, on CUDA devices where its `check`
-    passes; else `plain`.
+    """The module `kernels`, which has the functions of `plain` as kernels, where its `check` of `device` passes; else
+    `plain`.
     """
-    if device.type != "cuda":
-        return plain
     try:
         fused = importlib.import_module(f".{kernels}", __package__)
         fused.check(device)
-    except Exception as error:  # Triton is not there for every system, and needs a C compiler where it is
-        logging.getLogger("mora_lite").warning("%s are not used, which is slower: %s", kernels, error)
+    except Exception as error:  # Triton is not there for every system, and a compiler is needed in any case
+        reason = str(error).strip().split("\n")[0]
+        logging.getLogger("mora_lite").warning("%s are not used, which is slower: %s", kernels, reason)
         return plain
     return fused

@@ -1,13 +1,14 @@
-"""The parts of a decoder layer that only move bytes, in plain torch: norm, rotation, gate.
+"""The parts of a decoder layer that only move bytes, in plain torch: norm, rotation, gate; and attention.
 
-`fused_layer_ops` has the same functions, each as one kernel in each direction; `choose_layer_ops` says which to use.
-Training is bound by them, not by the matrix products.
+`fused_layer_ops` (CUDA) and `compiled_layer_ops` (CPU) have the same functions, for training, which is bound by them
+and not by the matrix products; `choose_layer_ops` says which to use.
 """
 
 from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,41 @@ def gate(gate_up: Tensor) -> Tensor:
     return F.silu(first) * second
 
 
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention `[B, heads, T, head_dim]` of queries over keys and values `[B, kv_heads, S, head_dim]`.
+
+    mask: bool `[B or 1, 1, T, S]`, True where a key is seen; None is plain causality, or one query that sees all.
+    """
+    causal = mask is None and query.shape[2] > 1
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=True)
+
+
+def compare(ops: ModuleType, device: torch.device) -> None:
+    """Raises when the functions of `ops` cannot run on `device`, or give other numbers or gradients than these here."""
+    dice = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 8, generator=dice).to(device)
+    angle = torch.randn(2, 3, 4, generator=dice).to(device)
+    weight = RMSNorm(torch.rand(8, generator=dice), 1e-5, torch.float32).to(device)
+    half = x[:, :, :2]  # as many keys as queries, half the heads
+    cases: dict[str, tuple[Any, ...]] = {
+        "norm": (weight,),
+        "rotate": (angle.cos(), angle.sin()),
+        "gate": (),
+        "attention": (half.transpose(1, 2), half.cos().transpose(1, 2), None),
+    }
+    for name, arguments in cases.items():
+        found = []
+        for module in (sys.modules[__name__], ops):
+            given = x.clone().requires_grad_()
+            made = getattr(module, name)(given.transpose(1, 2) if name == "attention" else given, *arguments)
+            made.square().sum().backward()
+            found.append((made.detach(), given.grad))
+        for plain, other in zip(*found, strict=True):
+            if not torch.allclose(plain, other, atol=1e-4):
+                raise RuntimeError(f"{name} gives wrong numbers")
+
+
 def choose_layer_ops(device: torch.device) -> ModuleType:
-    """`fused_layer_ops` on CUDA devices where Triton works, else this module."""
-    return with_kernels(sys.modules[__name__], "fused_layer_ops", device)
+    """For training: `fused_layer_ops` on CUDA, `compiled_layer_ops` on a CPU, this module where those do not work."""
+    name = "fused_layer_ops" if device.type == "cuda" else "compiled_layer_ops"
+    return with_kernels(sys.modules[__name__], name, device)

@@ -30,7 +30,7 @@ def can_run(scorer: Scorer) -> bool:
 
 def choose_ops(device: torch.device) -> ModuleType:
     """`fused_ops` on CUDA devices where Triton works, else `short_ops`."""
-    return with_kernels(short_ops, "fused_ops", device)
+    return with_kernels(short_ops, "fused_ops", device) if device.type == "cuda" else short_ops
 
 
 def _untimed(stage: str) -> AbstractContextManager[None]:

@@ -97,7 +97,5 @@ def test_facts_about_this_machine() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels work where there is a CUDA device")
 def test_where_kernels_do_not_work_the_plain_functions_take_their_place(caplog: pytest.LogCaptureFixture) -> None:
-    assert with_kernels(short_ops, "fused_ops", torch.device("cpu")) is short_ops
-    assert not caplog.records
     assert with_kernels(short_ops, "fused_ops", torch.device("cuda")) is short_ops
     assert "fused_ops are not used" in caplog.text

@@ -1,11 +1,14 @@
-"""Each Triton kernel of a decoder layer gives what its plain function gives, in both directions.
+"""Each Triton kernel, and each compiled function, of a decoder layer gives what its plain function gives, in both
+directions.
 
-In Triton's interpreter, or on a GPU where there is one.
+Kernels run in Triton's interpreter, or on a GPU where there is one.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from mora_lite import fused_layer_ops, layer_ops
+from mora_lite import compiled_layer_ops, fused_layer_ops, layer_ops
 from mora_lite.layer_ops import choose_layer_ops
 from mora_lite.weights import RMSNorm
 
@@ -26,10 +29,10 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).to(DEVICE)
 
 
-def both(name: str, x: Tensor, *arguments: Any) -> None:
+def both(name: str, x: Tensor, *arguments: Any, other: ModuleType = fused_layer_ops) -> None:
     """Compare outputs, and gradients for a random gradient of the output."""
     results = []
-    for ops in (layer_ops, fused_layer_ops):
+    for ops in (layer_ops, other):
         given = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         made = getattr(ops, name)(given, *arguments)
         grad = random(*made.shape, dtype=made.dtype)
@@ -73,15 +76,44 @@ def test_rotate_takes_a_gradient_in_another_layout() -> None:
     torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-5)
 
 
-def test_the_check_at_the_start_passes_and_the_plain_ones_run_on_a_cpu() -> None:
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize(("heads", "kv_heads", "tokens"), [(1, 1, 2), (9, 3, 5), (4, 2, 40)])
+def test_attention(dtype: torch.dtype, heads: int, kv_heads: int, tokens: int) -> None:
+    key, value = random(2, 2, kv_heads, tokens, 16, dtype=dtype)
+    both("attention", random(2, heads, tokens, 16, dtype=dtype), key, value, None, other=compiled_layer_ops)
+
+
+def test_attention_with_a_mask_or_a_cache_is_the_plain_one() -> None:
+    key, value = random(2, 2, 1, 6, 8)
+    seen = random(2, 1, 3, 6) > 0
+    both("attention", random(2, 3, 3, 8), key, value, seen, other=compiled_layer_ops)
+    both("attention", random(2, 3, 1, 8), key, value, None, other=compiled_layer_ops)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_on_a_cpu_they_are_compiled() -> None:
+    import torch._dynamo
+
+    with torch._dynamo.config.patch(disable=False):
+        assert choose_layer_ops(torch.device("cpu")) is compiled_layer_ops
+
+
+def test_the_check_at_the_start_passes() -> None:
     fused_layer_ops.check(DEVICE)
+
+
+@pytest.mark.parametrize("ops", [fused_layer_ops, compiled_layer_ops])
+@pytest.mark.parametrize("name", ["norm", "rotate", "gate", "attention"])
+def test_the_check_finds_a_wrong_function(ops: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(ops), name, lambda *given: getattr(layer_ops, name)(*given) * 1.01)
+    with pytest.raises(RuntimeError, match=name):
+        ops.check(DEVICE)
+
+
+def test_what_fails_the_check_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(vars(compiled_layer_ops), "gate", lambda x: layer_ops.gate(x) * 1.01)
     assert choose_layer_ops(torch.device("cpu")) is layer_ops
-
-
-def test_the_check_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(vars(fused_layer_ops), "gate", lambda x: layer_ops.gate(x) * 1.01)
-    with pytest.raises(RuntimeError, match="gate"):
-        fused_layer_ops.check(DEVICE)
+    assert "compiled_layer_ops are not used, which is slower: gate gives wrong numbers" in caplog.text
 
 
 def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path) -> None:
@@ -92,12 +124,13 @@ def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path) -> Non
     decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
     ids = torch.arange(1, 21, device=DEVICE).view(2, 10)
     found = []
-    for ops in (layer_ops, fused_layer_ops):
+    for ops in (layer_ops, fused_layer_ops, compiled_layer_ops):
         for layer in decoder.layers:
             layer.ops = ops
         a, c = random(2, 4, 64, 4).requires_grad_(), random(4, 4, 64).requires_grad_()
         logits = decoder.logits(ids, branch=Branch(a, c, 0.1))
         logits.square().mean().backward()
         found.append((logits.detach(), a.grad, c.grad))
-    for plain, fused in zip(*found, strict=True):
-        torch.testing.assert_close(plain, fused, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+    for plain, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(plain, other, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
