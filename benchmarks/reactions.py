@@ -8,7 +8,8 @@
 
 `prepare` reads the tables, holds out by product, writes each training reaction in several orders, and makes tokens and
 graphs: one file. `train` needs that file and the base alone; it trains within `--seconds` of training time (the time of
-evaluation is not counted) or for `--steps`, writes checkpoints into `--folder`, and evaluates on rows that were held out. Variants:
+evaluation is not counted) or for `--steps`, writes checkpoints into `--folder`, and evaluates on rows that were held
+out. Variants:
 
 * mora: low-rank factors made from the graph of the molecules, one set for each row;
 * static: the same branch with one learned factor for all rows, of the same rank;
