@@ -152,7 +152,7 @@ def test_sequences_come_back_from_disk(data: Sequences, tmp_path: Path) -> None:
 def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, Decoder]) -> None:
     sizes = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0)
     mora = sum(p.numel() for p in TextModel(sizes, base[1]).trained().values())
-    large = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=equal_size_rank(sizes, 64), alpha=16.0)
+    large = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=equal_size_rank(sizes, base[1].sizes), alpha=16.0)
     static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())
     assert abs(static / mora - 1) < 4 * 2 * 4 * 64 / mora + 0.02
 
