@@ -327,7 +327,7 @@ class Decoder(nn.Module):
         slots = None
         if branch is not None and branch.soft is not None and (cache is None or cache.used == 0):
             x, real, slots = put_in_front(branch.soft, x, real)
-        step = self.begin(*x.shape[:2], real, cache)
+        step = self.begin(x.shape[0], x.shape[1], real, cache)
         n_layers = self.sizes.layers
         own = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.place_widths())
         for layer, layer_branch in zip(self.layers, own, strict=True):

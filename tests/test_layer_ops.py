@@ -84,19 +84,22 @@ def test_the_check_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None
         fused_layer_ops.check(DEVICE)
 
 
-def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path) -> None:
+@pytest.mark.parametrize("places", ["m", "qkvom"])
+def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, places: str) -> None:
     from mora_lite.decoder import Decoder
     from mora_lite.lowrank import Branch
     from mora_lite.quant.checkpoint import open_checkpoint
 
     decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
     ids = torch.arange(1, 21, device=DEVICE).view(2, 10)
+    widths = decoder.sizes.place_widths()
+    ins, outs = (sum(widths[place][i] for place in places) for i in (0, 1))
     found = []
     for ops in (layer_ops, fused_layer_ops):
         for layer in decoder.layers:
             layer.ops = ops
-        a, c = random(2, 4, 64, 4).requires_grad_(), random(4, 4, 64).requires_grad_()
-        logits = decoder.logits(ids, branch=Branch(a, c, 0.1))
+        a, c = random(2, 4, ins, 4).requires_grad_(), random(4, 4, outs).requires_grad_()
+        logits = decoder.logits(ids, branch=Branch(a, c, 0.1, places=places))
         logits.square().mean().backward()
         found.append((logits.detach(), a.grad, c.grad))
     for plain, fused in zip(*found, strict=True):

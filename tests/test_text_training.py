@@ -105,6 +105,8 @@ def test_the_loss_falls_at_every_place_and_in_chosen_layers(make_run: Any, kind:
     first = run.model(batch).item()
     hidden = run.model.decoder.logits(batch.ids).flatten(0, 1)[batch.places]
     assert first == torch.nn.functional.cross_entropy(hidden, batch.labels).item()
+    branch = run.model.branch(batch.graphs, len(batch.ids))
+    assert (branch.places, branch.layers) == (places, (0, 2))
     run.go()
     assert run.finish()(batch).item() < 0.7 * first
 
