@@ -155,7 +155,7 @@ def build(args: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
     torch.manual_seed(args.seed)
     encoder = load_encoder()
     layers, width = decoder.sizes.layers, args.hypernet_width
-    sizes = AdapterSizes(encoder.width, len(encoder.layers), width, 2, layers, args.rank, 2.0 * args.rank)
+    sizes = AdapterSizes(encoder.width, len(encoder.layers), width, 2, layers, args.rank, alpha=2.0 * args.rank)
     sizes = replace(sizes, places=args.places)
     if args.variant == "static-large":
         rank = equal_size_rank(sizes, decoder.sizes)

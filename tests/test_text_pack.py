@@ -262,6 +262,8 @@ def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path
         640,
         "--rank",
         4,
+        "--places",
+        "qkvom",
         "--seconds",
         60,
         "--stop",
