@@ -112,6 +112,7 @@ def test_places_layers_and_soft_tokens_come_back(
     save_text_pack(tmp_path / "pack", model, task="forward", prompt=PROMPT, base=base, provenance={})
     loaded = load_text_pack(open_text_pack(tmp_path / "pack"), device=CPU, dtype=torch.float32)
     assert (loaded.model.sizes, loaded.model.kind) == (sizes, kind)
+    assert loaded.max_tokens == 128 - loaded.model.n_soft  # soft tokens take room
     for name, tensor in model.trained().items():
         assert torch.equal(loaded.model.trained()[name], tensor.half().float()), name
     sources = [source for source, _ in PAIRS]
