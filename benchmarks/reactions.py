@@ -13,7 +13,10 @@ out. Variants:
 
 * mora: low-rank factors made from the graph of the molecules, one set for each row;
 * static: the same branch with one learned factor for all rows, of the same rank;
-* static-large: the same with the rank at which as many numbers are trained as in mora.
+* static-large: the same with the rank at which as many numbers are trained as in mora;
+* prompt: as static, with soft tokens made from the graph before the text.
+
+`--places qkvom` puts branches beside the projections of attention too.
 
 Lines of JSON on stdout: the training now and then, at the end one line with all figures.
 """
@@ -32,7 +35,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-VARIANTS = ("mora", "static", "static-large")
+VARIANTS = ("mora", "static", "static-large", "prompt")
 TEMPLATES = {
     "forward": "Reactants: {}\nProduct: ",
     "retro": "Product: {}\nReactants: ",
@@ -58,6 +61,7 @@ def main() -> None:
     train_options.add_argument("--out", type=Path, help="write a text pack here")
     train_options.add_argument("--base-name", help="what the pack calls its base model; --base if not given")
     train_options.add_argument("--rank", type=int, default=64)
+    train_options.add_argument("--places", default="m", help="of a layer that get a branch: some of qkvom")
     train_options.add_argument("--tokens", type=int, default=12_288, help="of a batch")
     train_options.add_argument("--lr", type=float, default=1e-3)
     train_options.add_argument("--looks", type=int, default=3, help="evaluations on validation rows before the end")
@@ -155,11 +159,13 @@ def build(args: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
     encoder = load_encoder()
     layers, width = decoder.sizes.layers, args.hypernet_width
     sizes = AdapterSizes(encoder.width, len(encoder.layers), width, 2, layers, args.rank, alpha=2.0 * args.rank)
+    sizes = replace(sizes, places=args.places)
     if args.variant == "static-large":
-        rank = equal_size_rank(sizes, decoder.sizes.width)
+        rank = equal_size_rank(sizes, decoder.sizes)
         sizes = replace(sizes, rank=rank, alpha=2.0 * rank)
-    model = TextModel(sizes, decoder, "mora" if args.variant == "mora" else "static")
-    if args.variant == "mora":
+    kind = args.variant.removesuffix("-large")
+    model = TextModel(sizes, decoder, kind)
+    if kind != "static":
         model.encoder.load_state_dict(encoder.state_dict())
     prompt = Prompt.of_template(data.facts["template"], data.facts["end"])
     batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(tokenizer), args.tokens, args.seed)
@@ -183,6 +189,7 @@ def train(args: argparse.Namespace) -> None:
         "variant": args.variant,
         "task": data.facts["task"],
         "rank": run.model.sizes.rank,
+        "places": run.model.sizes.places,
         "trained": sum(p.numel() for p in run.model.trained().values()),
         "train_rows": len(batches.rows),
         "left_out": batches.n_left_out,

@@ -128,8 +128,9 @@ class AllPositionsScorer(Scorer):
         branch = Branch(a, self.c, self.scale, "all")
         step = self.begin[0].begin(len(a), len(self.entering))
         x = self.entering.expand(len(a), -1, -1)
-        for i, layer in enumerate(self.whole):
-            x = layer(x, step, branch, i)
+        sizes = self.begin[0].sizes
+        for layer, own in zip(self.whole, branch.by_layer(len(self.whole), sizes.place_widths()), strict=True):
+            x = layer(x, step, own)
         return self.read_out(self.final(x[:, -1:]).float(), tokens.molecules)
 
 

@@ -1,4 +1,4 @@
-"""`mora-lite export`: a pack as ONNX, checked against the pack before it is written."""
+"""`mora-lite export`: a pack as ONNX, checked against the pack before it is written; or an adapter for PEFT."""
 
 from __future__ import annotations
 
@@ -26,21 +26,55 @@ def export(
     opset: Annotated[
         int | None, typer.Option(metavar="N", help="Version of the ONNX operators, 18 to 22.", show_default="22")
     ] = None,
+    peft: Annotated[
+        str | None,
+        typer.Option(
+            "--peft", metavar="SMILES", help="Of a text pack: the adapter for these molecules, in PEFT's format."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="With --peft: base model, a name known to pull, or its path.", show_default="the one the pack names"
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
 ) -> None:
-    """Write a pack as ONNX, to run without torch.
+    """Write a pack as ONNX, to run without torch; or an adapter for PEFT.
 
     DIR gets the graph encoder, with --full the whole scorer, a description of
     the inputs, and a model card. Each model is compared with the pack on a
     thousand molecules first: one that does not give the pack's numbers is an
     error, and nothing is written.
 
+    Of a text pack, --peft writes the adapter that it has for one molecule (or a
+    set of them joined by dots) for the library PEFT, if its branches are beside
+    projections of attention alone.
+
     \b
     Examples:
     mora-lite export -o encoder
     mora-lite export admet --full -o admet-onnx
     mora-lite export ./mine --full --plain --tasks logS -o mine-onnx
+    mora-lite export ./forward --peft "CCO.CC(=O)O" -o adapter
     """
+    from ..errors import ExportError
+    from ..text_pack import MANIFEST, open_text_pack
+
+    if peft is not None:
+        if full or plain or fp16 or int8 or tasks or opset is not None:
+            raise ExportError("--peft goes with --base, --force and -o alone; the other options are for ONNX")
+        from ..export.peft import export_peft
+
+        export_peft(open_text_pack(pack), peft, output, base=base, force=force)
+        typer.echo(f"{output}: a LoRA adapter for PEFT", err=True)
+        return
+    if base is not None:
+        raise ExportError("--base is for --peft; packs of scores hold their base model")
+    if (Path(pack) / MANIFEST).is_file():
+        raise ExportError(
+            f"{pack} is a text pack, which has no ONNX form; --peft SMILES exports its adapter for one row"
+        )
     from ..export.folder import OPSET, export_pack
     from ..pack import open_pack
 

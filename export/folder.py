@@ -80,9 +80,12 @@ def check_packages() -> None:
 
 
 @contextmanager
-def staged(out: Path, force: bool) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when the block ends well, and goes when it does not."""
-    check_free(out, force)
+def staged(out: Path, force: bool, mark: str = MANIFEST) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place when the block ends well, and goes when it does not.
+
+    mark: the file by which an earlier one of its kind is known.
+    """
+    check_free(out, force, mark)
     stage = None
     try:
         try:
@@ -107,11 +110,11 @@ def staged(out: Path, force: bool) -> Iterator[Path]:
         raise OutputError(f"cannot write {out}: {words_of(error)}; choose another place with -o") from None
 
 
-def check_free(out: Path, force: bool) -> None:
+def check_free(out: Path, force: bool, mark: str = MANIFEST) -> None:
     """Raises `OutputError` when `out` exists and is not an export that `force` may replace."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / MANIFEST).is_file():
+    if not (out / mark).is_file():
         raise OutputError(f"{out} exists and is not an exported folder; choose another name")
     if not force:
         raise OutputError(f"{out} exists; choose another name or use --force")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,6 @@ from .beam import Answer, beam_search
 from .device import training_dtype
 from .generation import generate
 from .graph import Graphs
-from .lowrank import Branch
 from .sequences import Prompt, token_ids
 from .text_model import TextModel
 
@@ -31,7 +31,7 @@ class Answerer:
     """
 
     def __init__(self, model: TextModel, tokenizer: Any, prompt: Prompt, max_tokens: int = 2048):
-        self.max_tokens = max_tokens
+        self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.before, self.between, self.end = prompt.pieces(tokenizer)
 
@@ -75,6 +75,6 @@ class Answerer:
         stop = [self.end]
         if beams > 1:
             return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
-        wide = Branch(branch.a.expand(len(ids), -1, -1, -1), branch.c, branch.scale, branch.positions)
+        wide = replace(branch, a=branch.a.expand(len(ids), -1, -1, -1))
         rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop)
         return [[Answer(row, 0.0, True)] for row in rows]

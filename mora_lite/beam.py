@@ -8,6 +8,7 @@ likelier tokens go on.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -63,14 +64,15 @@ def beam_search(
     n, device = len(ids), decoder.embedding.device
     assert branch is None or branch.a.shape[0] in (1, n), "the branch has another number of rows"
     tokens, real = pad_left(ids, device)
-    cache = KVCache(decoder, n, tokens.shape[1] + max_new_tokens)
+    n_soft = branch.n_soft if branch is not None else 0
+    cache = KVCache(decoder, n, n_soft + tokens.shape[1] + max_new_tokens)
     hidden = decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1]
     scores = decoder.head(hidden).log_softmax(-1)[:, None]  # [B, 1, vocabulary]: all beams of a row begin as one
     stops = sorted(stop_ids)
     found = [_Found(beams) for _ in range(n)]
     open_rows = list(range(n))  # rows with open beams, in the order in which the cache holds them
     texts: list[list[list[int]]] = [[[]] for _ in range(n)]
-    wide = Branch(branch.a, branch.c, branch.scale, branch.positions) if branch is not None else None
+    wide = branch
     for step in range(max_new_tokens):
         best, origin, token = _continue(scores, beams, stops, found, open_rows, texts, step == max_new_tokens - 1)
         kept = [
@@ -84,7 +86,7 @@ def beam_search(
         lines = (at[:, None] * scores.shape[1] + origin[at]).flatten()
         _reorder(cache, lines)
         if wide is not None and wide.a.shape[0] > 1:
-            wide = Branch(wide.a[lines], wide.c, wide.scale, wide.positions)
+            wide = replace(wide, a=wide.a[lines])
         for i in kept:
             row = open_rows[i]
             texts[row] = [[*texts[row][o], t] for o, t in zip(origin[i].tolist(), token[i].tolist(), strict=True)]

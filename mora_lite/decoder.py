@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from . import layer_ops
 from .errors import CheckpointError
-from .lowrank import Branch, lowrank_branch
+from .lowrank import Branch, LayerBranch, lowrank_branch
 from .rope import Rope, Rotary
 from .weights import CheckpointLike, Mode, RMSNorm, TensorSource, dense, load_linear
 
@@ -89,6 +89,11 @@ class DecoderSizes:
             windows=tuple(windows),
             rope=Rope.from_config(hf, head_dim),
         )
+
+    def place_widths(self) -> dict[str, tuple[int, int]]:
+        """Width of input and output at each place of a branch (`lowrank.PLACES`)."""
+        width, heads, kv = self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {"q": (width, heads), "k": (width, kv), "v": (width, kv), "o": (heads, width), "m": (width, width)}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON; `from_dict` restores the same numbers exactly."""
@@ -168,6 +173,23 @@ def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tens
     return (allowed & real[:, None, None, :]) | (key == query)
 
 
+def put_in_front(soft: Tensor, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Soft tokens [B, N, D] between the padding on a row's left and its first token: a row is what it would be alone.
+
+    x: [B, T, D]. real: bool [B, T] or None. Returns both with N more, and the new places of the T: int64 [B, T].
+    """
+    rows, n, tokens = len(x), soft.shape[1], x.shape[1]
+    at = torch.arange(n + tokens, device=x.device)
+    x = torch.cat([soft.to(x.dtype), x], 1)
+    if real is None:
+        return x, None, at[n:].expand(rows, -1)
+    padding = (real.cumsum(1) == 0).sum(1, keepdim=True)
+    slots = at[:tokens] + n * (at[:tokens] >= padding)
+    order = torch.cat([padding + at[:n], slots], 1).argsort(1)
+    real = torch.cat([real.new_ones(rows, n), real], 1).gather(1, order)
+    return x.gather(1, order[..., None].expand(-1, -1, x.shape[2])), real, slots
+
+
 class DecoderLayer(nn.Module):
     """One frozen layer. `forward` is the whole of it; scoring enters between its steps, which are methods.
 
@@ -195,44 +217,48 @@ class DecoderLayer(nn.Module):
         self.gate_up = load_linear(source, [f"{at}.mlp.gate_proj", f"{at}.mlp.up_proj"], dtype, mode)
         self.down = load_linear(source, [f"{at}.mlp.down_proj"], dtype, mode)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, branch: LayerBranch | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [..., heads, head_dim], keys and values [..., kv_heads, head_dim] of x [..., D].
 
-        After the query and key norms, before rotation.
+        With the branches at q, k and v, after the query and key norms, before rotation.
         """
-        s = self.sizes
-        joined = self.qkv(self.ops.norm(x, self.attention_norm)).unflatten(-1, (s.heads + 2 * s.kv_heads, s.head_dim))
-        query, key, value = joined.split((s.heads, s.kv_heads, s.kv_heads), dim=-2)
+        widths = self.sizes.place_widths()
+        normed = self.ops.norm(x, self.attention_norm)
+        parts = self.qkv(normed).split([widths[place][1] for place in "qkv"], -1)
+        if branch is not None:
+            parts = [branch.add(place, normed, part) for place, part in zip("qkv", parts, strict=True)]
+        query, key, value = (part.unflatten(-1, (-1, self.sizes.head_dim)) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         return query, key, value
 
-    def attend(self, x: Tensor, step: Step) -> Tensor:
+    def merge(self, heads: Tensor, branch: LayerBranch | None = None) -> Tensor:
+        """What attention adds, dtype [..., D], of the heads' results side by side [..., heads * head_dim]."""
+        out: Tensor = self.out(heads)
+        return out if branch is None else branch.add("o", heads, out)
+
+    def attend(self, x: Tensor, step: Step, branch: LayerBranch | None = None) -> Tensor:
         """The residual stream float32 [B, T, D] after attention."""
-        query, key, value = self.project(x)
+        query, key, value = self.project(x, branch)
         query = self.ops.rotate(query, step.cos, step.sin).transpose(1, 2)
         key, value = self.ops.rotate(key, step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
         if step.cache is not None:
             key, value = step.cache.write(self.index, key, value, step.start)
         heads = self.ops.attention(query, key, value, step.masks[self.window])
-        return x + self.out(heads.transpose(1, 2).flatten(2))
+        return x + self.merge(heads.transpose(1, 2).flatten(2), branch)
 
     def feed_forward(self, normed: Tensor) -> Tensor:
         """The SwiGLU block of an input after the norm, dtype [..., D], without residual and branch."""
         return self.down(self.ops.gate(self.gate_up(normed)))
 
-    def forward(self, x: Tensor, step: Step, branch: Branch | None = None, adapted: int = 0) -> Tensor:
-        """Residual in and out, float32 [B, T, D]; `adapted` is this layer's place among the branch's K (of
-        `Branch.by_layer`: 0).
-        """
-        x = self.attend(x, step)
+    def forward(self, x: Tensor, step: Step, branch: LayerBranch | None = None) -> Tensor:
+        """Residual in and out, float32 [B, T, D]; branch: this layer's part of `Branch.by_layer`."""
+        x = self.attend(x, step, branch)
         normed = self.ops.norm(x, self.ffn_norm)
         x = x + self.feed_forward(normed)
-        if branch is None:
-            return x
-        a, c = branch.a[:, adapted], branch.c[adapted]
-        if branch.positions == "all":
-            return x + lowrank_branch(normed, a, c, branch.scale)
+        if branch is None or branch.positions == "all":
+            return x if branch is None else branch.add("m", normed, x)
+        a, c = branch.factors["m"]
         at_last = step.last[..., None]
         answer = (normed * at_last).sum(1, keepdim=True).to(normed.dtype)  # exact: all other terms are zero
         return x + at_last * lowrank_branch(answer, a, c, branch.scale)
@@ -292,15 +318,19 @@ class Decoder(nn.Module):
         """Final-normed hidden states, dtype [B, T, D].
 
         ids: int64 [B, T]. real: bool [B, T], False at padding, which may be on either side. With a cache, ids
-        are the tokens after those it holds. Without a branch this is the base model, bit for bit.
+        are the tokens after those it holds. Without a branch this is the base model, bit for bit. A branch's soft
+        tokens stand before the first ids and have no part in what is returned.
         """
-        step = self.begin(ids.shape[0], ids.shape[1], real, cache)
         x = self.embed(ids)
-        own = branch.by_layer() if branch is not None else []
-        unadapted = self.sizes.layers - len(own)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, step, own[index - unadapted] if index >= unadapted else None)
-        return self.norm(x)
+        slots = None
+        if branch is not None and branch.soft is not None and (cache is None or cache.used == 0):
+            x, real, slots = put_in_front(branch.soft, x, real)
+        step = self.begin(x.shape[0], x.shape[1], real, cache)
+        n_layers = self.sizes.layers
+        own = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.place_widths())
+        for layer, layer_branch in zip(self.layers, own, strict=True):
+            x = layer(x, step, layer_branch)
+        return self.norm(x if slots is None else x.gather(1, slots[..., None].expand(-1, -1, x.shape[2])))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits float32 [..., vocabulary] of final-normed hidden states."""

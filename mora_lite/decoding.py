@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from .decoder import Decoder, DecoderLayer, KVCache
 from .errors import InputError
 from .generation import pad_left
-from .lowrank import Branch, lowrank_branch
+from .lowrank import Branch, LayerBranch
 from .quant.linear import Linear4bit
 from .quant.matmul import choose_kernel, multiply_with_branch
 from .replay import record
@@ -39,7 +39,7 @@ class Slots:
 
     cache: keys and values, and which tokens are real. branch: low-rank weights of the rows, or None. at: int64 [1],
     the slot of the newest token, the same for all rows. position: int64 [B, 1], its place in its row, padding left
-    out. tokens: int64 [B, S], of the prompt and chosen.
+    out. tokens: int64 [B, S], those chosen, each in its slot.
     """
 
     cache: KVCache
@@ -58,7 +58,9 @@ class Slots:
         """Slots for rows whose branch is as large as `branch`."""
         own = None
         if branch is not None:
-            own = Branch(branch.a.to(decoder.dtype, copy=True), branch.c.to(decoder.dtype, copy=True), branch.scale)
+            # Soft tokens are no part of a step: they go with the prompt.
+            a, c = (t.to(decoder.dtype, copy=True) for t in (branch.a, branch.c))
+            own = replace(branch, a=a, c=c, soft=None)
         device = decoder.embedding.device
         at, position = (torch.zeros(shape, dtype=torch.int64, device=device) for shape in ((1,), (rows, 1)))
         tokens = torch.zeros(rows, capacity, dtype=torch.int64, device=device)
@@ -75,10 +77,9 @@ class Slots:
             self.branch.a.copy_(branch.a)
             self.branch.c.copy_(branch.c)
 
-    def begin(self, tokens: Tensor, chosen: Tensor) -> None:
-        """After the prompt int64 [B, T], whose keys and values the cache holds: `chosen` [B] is the token after it."""
-        length = tokens.shape[1]
-        self.tokens[:, :length] = tokens
+    def begin(self, chosen: Tensor) -> None:
+        """After the prompt, whose keys and values the cache holds: `chosen` int64 [B] is the token after it."""
+        length = self.cache.used
         self.tokens[:, length] = chosen
         self.at.fill_(length)
         self.position.copy_(self.cache.real[:, :length].sum(1, keepdim=True))
@@ -132,12 +133,12 @@ class RecordedDecoder:
         if max_new_tokens == 0:
             return [[] for _ in ids]
         tokens, real = pad_left(ids, self.device)
-        length = tokens.shape[1]
+        length = tokens.shape[1] + (branch.n_soft if branch is not None else 0)
         try:
             slots = self._slots(len(ids), length + max_new_tokens, branch)
             slots.restart(branch)
-            hidden = self.decoder.hidden(tokens, real=real, cache=slots.cache, branch=slots.branch)[:, -1]
-            slots.begin(tokens, self.decoder.head(hidden).argmax(-1))
+            hidden = self.decoder.hidden(tokens, real=real, cache=slots.cache, branch=branch)[:, -1]
+            slots.begin(self.decoder.head(hidden).argmax(-1))
             stops = set(stop_ids)
             for made in range(1, max_new_tokens):
                 if stops and made % LOOK_EVERY == 0 and self._ended(slots, length, made, stops):
@@ -152,7 +153,8 @@ class RecordedDecoder:
     def _slots(self, rows: int, tokens: int, branch: Branch | None) -> Slots:
         """Those of this shape, recorded; the oldest make room first."""
         capacity = -(-tokens // CAPACITY_STEP) * CAPACITY_STEP
-        key = rows, capacity, None if branch is None else (branch.a.shape, branch.scale)
+        of_branch = None if branch is None else (branch.a.shape, branch.scale, branch.places, branch.layers)
+        key = rows, capacity, of_branch
         slots = self._kept.get(key)
         if slots is None:
             while len(self._kept) >= MOST_KEPT:
@@ -191,23 +193,29 @@ def step(decoder: Decoder, slots: Slots) -> None:
     rotation = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
     biases = {window: slots.bias(window, decoder.dtype) for window in set(decoder.sizes.windows)}
     x = decoder.embed(slots.tokens.index_select(1, slots.at))[:, 0]
-    branch = slots.branch
-    unadapted = len(decoder.layers) - (branch.a.shape[1] if branch is not None else 0)
-    for index, layer in enumerate(decoder.layers):
+    n_layers, widths = decoder.sizes.layers, decoder.sizes.place_widths()
+    branches = [None] * n_layers if slots.branch is None else slots.branch.by_layer(n_layers, widths)
+    for layer, branch in zip(decoder.layers, branches, strict=True):
         assert isinstance(layer, DecoderLayer)
-        x = x + attend(layer, x, rotation, biases[layer.window], slots)
-        own = branch if index >= unadapted else None
-        x = x + feed_forward(layer, layer.ffn_norm(x), own, index - unadapted)
+        x = x + attend(layer, x, rotation, biases[layer.window], slots, branch)
+        x = x + feed_forward(layer, layer.ffn_norm(x), branch)
     chosen = decoder.head(decoder.norm(x)).argmax(-1, keepdim=True)
     slots.at.add_(1)
     slots.position.add_(1)
     slots.tokens.index_copy_(1, slots.at, chosen)
 
 
-def attend(layer: DecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], bias: Tensor, slots: Slots) -> Tensor:
+def attend(
+    layer: DecoderLayer,
+    x: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    bias: Tensor,
+    slots: Slots,
+    branch: LayerBranch | None,
+) -> Tensor:
     """What attention adds for the newest token. x: float32 [B, D] -> dtype [B, D]."""
     sizes, keys, values = layer.sizes, slots.cache.keys[layer.index], slots.cache.values[layer.index]
-    query, key, value = layer.project(x)
+    query, key, value = layer.project(x, branch)
     turned = turn(torch.cat((query, key), dim=1), *rotation)
     query, key = turned.split((sizes.heads, sizes.kv_heads), dim=1)
     keys.index_copy_(2, slots.at, key.unsqueeze(2))
@@ -215,7 +223,7 @@ def attend(layer: DecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], bias
     # The queries that share a key head see the same tokens: they are rows of one product, and keys are not repeated.
     grouped = query.unflatten(1, (sizes.kv_heads, -1))
     heads = F.scaled_dot_product_attention(grouped, keys, values, bias.expand(-1, -1, grouped.shape[2], -1))
-    return layer.out(heads.flatten(1))
+    return layer.merge(heads.flatten(1), branch)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -226,12 +234,13 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(wide * cos, wide.roll(wide.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
-def feed_forward(layer: DecoderLayer, normed: Tensor, branch: Branch | None, adapted: int) -> Tensor:
+def feed_forward(layer: DecoderLayer, normed: Tensor, branch: LayerBranch | None) -> Tensor:
     """The feed-forward block with the branch beside it. normed: dtype [B, D] -> dtype [B, D]."""
-    if branch is None:
+    if branch is None or "m" not in branch.factors:
         return layer.feed_forward(normed)
-    a, c, down = branch.a[:, adapted], branch.c[adapted], layer.down
+    down = layer.down
     if not isinstance(down, Linear4bit) or down.tiled is None or choose_kernel(normed, down.tiled) != "triton":
-        return layer.feed_forward(normed) + lowrank_branch(normed[:, None], a, c, branch.scale)[:, 0]
+        return branch.add("m", normed, layer.feed_forward(normed))
+    a, c = branch.factors["m"]
     gate, up = layer.gate_up(normed).chunk(2, dim=-1)
     return multiply_with_branch(F.silu(gate) * up, down.tiled, normed, a, c, branch.scale)

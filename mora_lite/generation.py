@@ -65,7 +65,8 @@ def generate(
     dice = [torch.Generator().manual_seed(s) for s in seeds]
     device = decoder.embedding.device
     tokens, real = pad_left(ids, device)
-    cache = KVCache(decoder, len(ids), tokens.shape[1] + max_new_tokens)
+    n_soft = branch.n_soft if branch is not None else 0
+    cache = KVCache(decoder, len(ids), n_soft + tokens.shape[1] + max_new_tokens)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
     done = torch.zeros(len(ids), dtype=torch.bool, device=device)
     out: list[list[int]] = [[] for _ in ids]

@@ -94,7 +94,10 @@ class HypernetBlock(nn.Module):
 
 
 class Hypernet(nn.Module):
-    """Tokens of a batch of molecules -> `A [B, K, D, R]`."""
+    """Tokens of a batch of molecules -> `A [B, K, D, R]`.
+
+    model_width: D; for branches at several places of a layer the widths of all their inputs together.
+    """
 
     def __init__(
         self,

@@ -1,40 +1,87 @@
-"""The low-rank branch beside a frozen feed-forward block: each molecule's own factor A, then the shared C."""
+"""The low-rank branch beside a frozen part of a layer: each molecule's own factor A, then the shared C.
+
+Its places, by their letters: q, k and v, the projections of attention, whose input is the residual stream after the
+norm; o, the output projection, whose input is the heads' results side by side; m, the whole feed-forward block.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
+PLACES = "qkvom"
+
 
 @dataclass(frozen=True)
 class Branch:
-    """Low-rank weights of a batch for the K uppermost layers.
+    """What the molecules of a batch bring to the decoder: low-rank weights for K layers, and maybe soft tokens.
 
-    a: [B, K, D, R], generated, one set for each row; or [1, K, D, R], one for all rows. c: [K, R, D], learned,
-    shared. scale: alpha / R.
-    positions: "all" tokens of a row, or only its "last" real one (the answer position).
+    a: [B, K, I, R], generated, one set for each row; or [1, K, I, R], one for all rows. c: [K, R, O], learned,
+    shared. I and O: the inputs and outputs of all places, one place after the other; both are D for "m" alone.
+    scale: alpha / R. positions: "all" tokens of a row, or only its "last" real one (the answer position), for "m".
+    places: letters of `PLACES`, in that order. layers: K numbers of layers, rising; empty for the uppermost ones.
+    soft: [B, N, D], as embeddings before the first token of each row; None for none.
     """
 
     a: Tensor
     c: Tensor
     scale: float
     positions: Literal["all", "last"] = "all"
+    places: str = "m"
+    layers: tuple[int, ...] = ()
+    soft: Tensor | None = None
 
-    def by_layer(self) -> list[Branch]:
-        """One branch (K = 1) for each adapted layer.
+    def __post_init__(self) -> None:
+        assert self.positions == "all" or self.places == "m", "the last position alone is for m alone"
 
-        Taken apart at once: the gradient of K separate selections would be K tensors of the size of all of them.
+    @property
+    def n_soft(self) -> int:
+        """Soft tokens of each row, which take room in a cache."""
+        return 0 if self.soft is None else self.soft.shape[1]
+
+    def by_layer(self, n_layers: int, widths: Mapping[str, tuple[int, int]]) -> list[LayerBranch | None]:
+        """The weights of each of a decoder's layers; None where a layer has none.
+
+        widths: input and output of each place. All is taken apart at once: the gradient of K separate selections would
+        be K tensors of the size of all of them.
         """
-        parts = zip(self.a.unbind(1), self.c.unbind(0), strict=True)
-        return [Branch(a.unsqueeze(1), c.unsqueeze(0), self.scale, self.positions) for a, c in parts]
+        layers = self.layers or range(n_layers - self.a.shape[1], n_layers)
+        ins, outs = ([widths[place][i] for place in self.places] for i in (0, 1))
+        found: list[LayerBranch | None] = [None] * n_layers
+        for layer, a, c in zip(layers, self.a.unbind(1), self.c.unbind(0), strict=True):
+            pairs = zip(a.split(ins, 1), c.split(outs, 1), strict=True)
+            found[layer] = LayerBranch(dict(zip(self.places, pairs, strict=True)), self.scale, self.positions)
+        return found
+
+
+@dataclass(frozen=True)
+class LayerBranch:
+    """The low-rank weights of one layer. factors: for each of its places a [B or 1, D_in, R] and c [R, D_out]."""
+
+    factors: dict[str, tuple[Tensor, Tensor]]
+    scale: float
+    positions: Literal["all", "last"] = "all"
+
+    def add(self, place: str, x: Tensor, y: Tensor) -> Tensor:
+        """y, with what the branch at `place` makes of x added where there is one.
+
+        x: [B, T, D_in], y: [B, T, D_out]; or both without T, for one token of each row.
+        """
+        if place not in self.factors:
+            return y
+        a, c = self.factors[place]
+        if x.dim() == 2:
+            return y + lowrank_branch(x[:, None], a, c, self.scale)[:, 0]
+        return y + lowrank_branch(x, a, c, self.scale)
 
 
 def lowrank_branch(x: Tensor, a: Tensor, c: Tensor, scale: float) -> Tensor:
-    """What the branch adds to the feed-forward output: [B, T, D], in x's dtype.
+    """What the branch adds to the output beside it: [B, T, D_out], in x's dtype.
 
-    x: [B, T, D], after the norm. a: [B, D, R], or [1, D, R], one for all rows. c: [R, D].
+    x: [B, T, D_in]. a: [B, D_in, R], or [1, D_in, R], one for all rows. c: [R, D_out].
     Semantics: y[b] = scale * (x[b] @ a[b]) @ c
     """
     if a.shape[0] == 1 < x.shape[0]:

@@ -119,6 +119,7 @@ class Recipe:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
+        self.adapter.check_for_scores()
 
     def split_of(self, data: Dataset) -> Split:
         """The split; numbers of rows that are left open are 80 % and 10 % of the table."""

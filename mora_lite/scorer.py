@@ -14,6 +14,7 @@ from .encoder import GraphEncoder
 from .errors import PackError
 from .graph import GraphBatch
 from .hypernet import Hypernet, Tokens
+from .lowrank import PLACES
 from .upper import PromptBase, UpperLayers
 
 
@@ -22,6 +23,9 @@ class AdapterSizes:
     """What defines the trained part of a pack. alpha: the branch is scaled by alpha / rank.
 
     direct_width: hidden width of the read-out that goes from the molecule token past the language model; 0 for none.
+    places: letters of `lowrank.PLACES`, where a layer has branches. layers: the numbers of the adapted layers, counted
+    from 0 at the bottom, as many as adapted_layers; empty for the uppermost ones. Text models alone have other places
+    than m, and chosen layers.
     """
 
     encoder_width: int = 256
@@ -32,9 +36,14 @@ class AdapterSizes:
     rank: int = 8
     alpha: float = 16.0
     direct_width: int = 0
+    places: str = "m"
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        self._settle_places()
         for name, value in asdict(self).items():
+            if name in ("places", "layers"):
+                continue
             least = "0 or more" if name == "direct_width" else "a number above 0"
             if not (value > 0 or (value == 0 and name == "direct_width")):
                 raise PackError(f"{name}: got {value}, expected {least}")
@@ -45,8 +54,34 @@ class AdapterSizes:
         if self.hypernet_width % 8:
             raise PackError(f"hypernet_width: got {self.hypernet_width}, expected a multiple of 8 (its heads)")
 
+    def _settle_places(self) -> None:
+        """Checks places and layers and puts them in order: lists, as JSON and TOML have them, become tuples."""
+        places = str(self.places)
+        if not places or len(set(places)) < len(places) or not set(places) <= set(PLACES):
+            raise PackError(f"places: got {places!r}, expected some of the letters {PLACES}, each once")
+        numbers: list[Any] = list(self.layers)
+        whole = all(isinstance(n, int) and n >= 0 for n in numbers)
+        if not whole or len(set(numbers)) < len(numbers) or len(numbers) not in (0, self.adapted_layers):
+            raise PackError(
+                f"layers: got {numbers} for {self.adapted_layers} adapted layers, expected none or as many different "
+                "numbers of layers, counted from 0"
+            )
+        object.__setattr__(self, "places", "".join(sorted(places, key=PLACES.index)))
+        object.__setattr__(self, "layers", tuple(sorted(numbers)))
+
+    def check_for_scores(self) -> None:
+        """Raises `PackError` where places or layers are not those of a scorer, whose compiled prompts need it so."""
+        if self.places != "m" or self.layers:
+            layers = f" in layers {', '.join(map(str, self.layers))}" if self.layers else ""
+            raise PackError(
+                f"adapter: got places {self.places!r}{layers}, expected 'm' in the uppermost layers: other places and "
+                "layers are for answers in text"
+            )
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain types for JSON; places and layers only where they are not the usual ones."""
+        usual = (("places", "m"), ("layers", ()))
+        return {name: value for name, value in asdict(self).items() if (name, value) not in usual}
 
 
 class DirectReadout(nn.Module):
@@ -71,6 +106,7 @@ class Scorer(nn.Module):
 
     def __init__(self, sizes: AdapterSizes, upper: UpperLayers, prompts: PromptBase):
         super().__init__()
+        sizes.check_for_scores()
         n_prompts, width = prompts.attended.shape
         self.sizes = sizes
         self.upper = upper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,10 +66,12 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
     return Decoder.from_checkpoint(tiny_source(request.param))
 
 
-def random_branch(layers: int, rows: int = 3, width: int = 48, seed: int = 2) -> Branch:
+def random_branch(layers: int, rows: int = 3, width: int = 48, seed: int = 2, places: str = "m") -> Branch:
+    """Of places that are all as wide as the model."""
+    wide = len(places) * width
     dice = torch.Generator().manual_seed(seed)
-    a, c = torch.randn(rows, layers, width, 4, generator=dice), torch.randn(layers, 4, width, generator=dice)
-    return Branch(a * 0.3, c * 0.3, 2.0)
+    a, c = torch.randn(rows, layers, wide, 4, generator=dice), torch.randn(layers, 4, wide, generator=dice)
+    return Branch(a * 0.3, c * 0.3, 2.0, places=places)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
@@ -123,7 +126,8 @@ def test_no_new_tokens_and_impossible_requests(decoder: Decoder) -> None:
         steps.generate([[1]], max_new_tokens=-1)
 
 
-def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("places", ["m", "qkvom"])
+def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, places: str) -> None:
     """Weights in 4 bits as on a CUDA device, by Triton's interpreter."""
     pytest.importorskip("triton", minversion="3.7")
     if torch.cuda.is_available():
@@ -134,10 +138,11 @@ def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(layer, DecoderLayer)
     assert isinstance(layer.down, Linear4bit)
     assert layer.down.tiled is not None
-    branch, normed = random_branch(2, width=64), torch.randn(3, 64).half()
-    got = feed_forward(layer, normed, branch, 1)
+    branch, normed = random_branch(2, width=64, places=places), torch.randn(3, 64).half()
+    own = branch.by_layer(3, decoder.sizes.place_widths())[2]
+    got = feed_forward(layer, normed, own)
     with force_kernel("torch"):
-        expected = feed_forward(layer, normed, branch, 1)
+        expected = feed_forward(layer, normed, own)
     error = (got - expected).float().norm() / expected.float().norm()
     assert error < 3e-3
     added = (expected - layer.feed_forward(normed)).float().norm()
@@ -148,11 +153,12 @@ def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one() -> None:
+@pytest.mark.parametrize("places", ["m", "qkvom"])
+def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one(places: str) -> None:
     source = tiny_source("llama", 64, four_bit=True)
     decoder = Decoder.from_checkpoint(source, torch.bfloat16, "4bit").cuda()
-    branch = random_branch(3, width=64)
-    branch = Branch(branch.a.cuda(), branch.c.cuda(), branch.scale)
+    branch = random_branch(3, width=64, places=places)
+    branch = replace(branch, a=branch.a.cuda(), c=branch.c.cuda())
     recorded = RecordedDecoder(decoder)
     alone = RecordedDecoder(decoder, record_steps=False)
     for prompts in (PROMPTS, [row[::-1] for row in PROMPTS], PROMPTS):

@@ -116,19 +116,22 @@ def test_what_fails_the_check_is_not_used(monkeypatch: pytest.MonkeyPatch, caplo
     assert "compiled_layer_ops are not used, which is slower: gate gives wrong numbers" in caplog.text
 
 
-def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path) -> None:
+@pytest.mark.parametrize("places", ["m", "qkvom"])
+def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, places: str) -> None:
     from mora_lite.decoder import Decoder
     from mora_lite.lowrank import Branch
     from mora_lite.quant.checkpoint import open_checkpoint
 
     decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
     ids = torch.arange(1, 21, device=DEVICE).view(2, 10)
+    widths = decoder.sizes.place_widths()
+    ins, outs = (sum(widths[place][i] for place in places) for i in (0, 1))
     found = []
     for ops in (layer_ops, fused_layer_ops, compiled_layer_ops):
         for layer in decoder.layers:
             layer.ops = ops
-        a, c = random(2, 4, 64, 4).requires_grad_(), random(4, 4, 64).requires_grad_()
-        logits = decoder.logits(ids, branch=Branch(a, c, 0.1))
+        a, c = random(2, 4, ins, 4).requires_grad_(), random(4, 4, outs).requires_grad_()
+        logits = decoder.logits(ids, branch=Branch(a, c, 0.1, places=places))
         logits.square().mean().backward()
         found.append((logits.detach(), a.grad, c.grad))
     for plain, *others in zip(*found, strict=True):

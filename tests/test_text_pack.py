@@ -8,16 +8,20 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mora_lite.base import NF4Source
 from mora_lite.decoder import Decoder
 from mora_lite.errors import InputError, OutputError, PackError
+from mora_lite.graph import featurize
+from mora_lite.molecules import parse_smiles
 from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.reactions import Reaction, canonical
 from mora_lite.scorer import AdapterSizes
@@ -63,9 +67,6 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(pack_path: Path) -> None:
-    from mora_lite.graph import featurize
-    from mora_lite.molecules import parse_smiles
-
     opened = open_text_pack(pack_path)
     assert (opened.task, opened.prompt) == ("forward", PROMPT)
     answerer = load_text_pack(opened, device=CPU, dtype=torch.float32)
@@ -82,14 +83,56 @@ def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(pack_path: Path) -> N
 
 def test_the_answer_comes_from_the_graph_too(pack_path: Path) -> None:
     """The same text with the graph of another molecule is another question."""
-    from mora_lite.graph import featurize
-    from mora_lite.molecules import parse_smiles
-
     answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
     own, other = (featurize([parse_smiles(text).mol]) for text in ("CO", "Cl.c1ccccc1"))
     a = answerer.answer(answerer.ids(["CO"]), own, beams=2, max_new_tokens=20)
     b = answerer.answer(answerer.ids(["CO"]), other, beams=2, max_new_tokens=20)
     assert a[0][0].score != pytest.approx(b[0][0].score, abs=1e-3)
+
+
+WAYS = [
+    ("mora", {"places": "qkvom"}),
+    ("mora", {"places": "qv", "layers": (0, 3), "adapted_layers": 2}),
+    ("static", {"places": "om"}),
+    ("prompt", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), WAYS)
+def test_places_layers_and_soft_tokens_come_back(
+    base_path: Path, tmp_path: Path, kind: str, change: dict[str, Any]
+) -> None:
+    """And rows in batches of different lengths have the answers that they have alone."""
+    checkpoint = open_checkpoint(base_path)
+    torch.manual_seed(3)
+    sizes = replace(SIZES, **change)
+    model = TextModel(sizes, Decoder.from_checkpoint(NF4Source(checkpoint)), kind)
+    torch.nn.init.normal_(model.c, std=0.3)
+    base = {"name": str(base_path), "sha256": checkpoint.source_sha256}
+    save_text_pack(tmp_path / "pack", model, task="forward", prompt=PROMPT, base=base, provenance={})
+    loaded = load_text_pack(open_text_pack(tmp_path / "pack"), device=CPU, dtype=torch.float32)
+    assert (loaded.model.sizes, loaded.model.kind) == (sizes, kind)
+    assert loaded.max_tokens == 128 - loaded.model.n_soft  # soft tokens take room
+    for name, tensor in model.trained().items():
+        assert torch.equal(loaded.model.trained()[name], tensor.half().float()), name
+    sources = [source for source, _ in PAIRS]
+    graphs, ids = featurize([parse_smiles(text).mol for text in sources]), loaded.ids(sources)
+    for beams in (1, 2):
+        together = loaded.answer(ids, graphs, beams=beams, max_new_tokens=8)
+        for i in range(len(sources)):
+            alone = loaded.answer(ids[i : i + 1], graphs.select([i]), beams=beams, max_new_tokens=8)
+            assert [answer.text for answer in alone[0]] == [answer.text for answer in together[i]]
+
+
+def test_a_pack_from_before_places_is_one_of_m_in_the_uppermost_layers(pack_path: Path) -> None:
+    """Its manifest and the shapes of its weights are those that packs had then."""
+    opened = open_text_pack(pack_path)
+    assert not {"places", "layers"} & set(opened.manifest["sizes"])
+    sizes = AdapterSizes(**opened.manifest["sizes"])
+    assert (sizes.places, sizes.layers, sizes.adapted_layers) == ("m", (), 4)
+    weights = load_file(pack_path / ADAPTER)
+    assert weights["c"].shape == (4, 8, 64)
+    assert weights["hypernet.head.weight"].shape == (64 * 8, 32)
 
 
 @pytest.mark.parametrize("damage", ["adapter", "manifest", "gone", "no pack"])
@@ -220,6 +263,8 @@ def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path
         640,
         "--rank",
         4,
+        "--places",
+        "qkvom",
         "--seconds",
         60,
         "--stop",

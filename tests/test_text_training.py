@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ import torch
 
 from mora_lite.base import NF4Source
 from mora_lite.decoder import Decoder
-from mora_lite.errors import InputError
+from mora_lite.errors import InputError, PackError
 from mora_lite.generation import generate
+from mora_lite.graph import GraphBatch, featurize
+from mora_lite.lowrank import PLACES
+from mora_lite.molecules import parse_smiles
 from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.reactions import Reaction
 from mora_lite.scorer import AdapterSizes
@@ -52,11 +56,17 @@ def data(base: tuple[Any, Decoder]) -> Sequences:
     return prepare_reactions(reactions, base[0], {"template": TEMPLATE, "end": 0}, copies=3)
 
 
+def one_graph() -> GraphBatch:
+    return featurize([parse_smiles("CC(=O)O").mol]).batch()
+
+
 @pytest.fixture
 def make_run(base: tuple[Any, Decoder], data: Sequences, tmp_path: Path) -> Any:
-    def make(kind: str = "mora", steps: int = 150, folder: str = "run", seed: int = 0) -> TextRun:
+    def make(
+        kind: str = "mora", steps: int = 150, folder: str = "run", seed: int = 0, sizes: AdapterSizes = SIZES
+    ) -> TextRun:
         torch.manual_seed(seed)
-        model = TextModel(SIZES, base[1], kind)
+        model = TextModel(sizes, base[1], kind)
         prompt = Prompt.of_template(TEMPLATE, 0)
         batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(base[0]), 64 * 6, seed=0)
         path = tmp_path / folder
@@ -65,7 +75,7 @@ def make_run(base: tuple[Any, Decoder], data: Sequences, tmp_path: Path) -> Any:
     return make
 
 
-@pytest.mark.parametrize("kind", ["mora", "static"])
+@pytest.mark.parametrize("kind", ["mora", "static", "prompt"])
 def test_the_loss_falls_and_the_learnt_answers_are_given(
     make_run: Any, base: tuple[Any, Decoder], data: Sequences, kind: str
 ) -> None:
@@ -80,10 +90,43 @@ def test_the_loss_falls_and_the_learnt_answers_are_given(
     rows = [0, 1, 2]
     ids = [[*run.batches.before, *data.question(data.first[i]), *run.batches.between] for i in rows]
     branch = model.branch(data.graphs.select(rows).batch(), len(rows))
-    if kind == "static":
-        branch = type(branch)(branch.a.expand(3, -1, -1, -1), branch.c, branch.scale)
+    branch = replace(branch, a=branch.a.expand(3, -1, -1, -1))
     answers = generate(model.decoder, ids, branch=branch, stop_ids=[0], max_new_tokens=30)
     assert [base[0].decode(answer) for answer in answers] == ["C=O", "CC=O", "Clc1ccccc1"]
+
+
+@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
+@pytest.mark.parametrize("kind", ["mora", "static"])
+def test_the_loss_falls_at_every_place_and_in_chosen_layers(make_run: Any, kind: str, places: str) -> None:
+    """From the base model's loss, exactly, as C is zero at the start."""
+    sizes = replace(SIZES, places=places, layers=(0, 2), adapted_layers=2)
+    run = make_run(kind, steps=60, sizes=sizes)
+    batch = run.batches.make(*next(run.batches.epoch(0)))
+    first = run.model(batch).item()
+    hidden = run.model.decoder.logits(batch.ids).flatten(0, 1)[batch.places]
+    assert first == torch.nn.functional.cross_entropy(hidden, batch.labels).item()
+    branch = run.model.branch(batch.graphs, len(batch.ids))
+    assert (branch.places, branch.layers) == (places, (0, 2))
+    run.go()
+    assert run.finish()(batch).item() < 0.7 * first
+
+
+@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
+def test_each_place_starts_with_factors_of_its_own_width(base: tuple[Any, Decoder], places: str) -> None:
+    """Entries of variance 1 / (3 D_in), as a LoRA A has them; made out of a graph as well as learned."""
+    wide = replace(base[1].sizes, head_dim=64)  # heads that are together four times as wide as the model
+    decoder = cast(Decoder, SimpleNamespace(sizes=wide, embedding=base[1].embedding))
+    sizes = replace(SIZES, places=places, hypernet_width=64)
+    for kind in ("mora", "static"):
+        torch.manual_seed(0)
+        a = TextModel(sizes, decoder, kind).branch(one_graph(), 1).a[0].detach()
+        at = 0
+        for place in places:
+            width = wide.place_widths()[place][0]
+            part = a[:, at : at + width]
+            assert float(part.std() * (3 * width) ** 0.5) == pytest.approx(1, abs=0.25), (kind, place)
+            at += width
+        assert at == a.shape[1]
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights(make_run: Any) -> None:
@@ -105,8 +148,15 @@ def test_the_folder_of_another_run_is_refused(make_run: Any) -> None:
         make_run(steps=3)
 
 
-def test_padding_has_no_part_in_the_loss(make_run: Any) -> None:
-    run = make_run()
+def test_layers_beyond_the_base_are_refused(base: tuple[Any, Decoder]) -> None:
+    for change in ({"adapted_layers": 5}, {"layers": (1, 2, 3, 4)}):
+        with pytest.raises(PackError, match="expected 1 to 4, those of the base, numbered from 0"):
+            TextModel(replace(SIZES, **change), base[1])
+
+
+@pytest.mark.parametrize("kind", ["mora", "prompt"])
+def test_padding_has_no_part_in_the_loss(make_run: Any, kind: str) -> None:
+    run = make_run(kind)
     torch.nn.init.normal_(run.model.c, std=0.3)
     width, rows, copies = next(run.batches.epoch(0))
     batch = run.batches.make(width, rows, copies)
@@ -150,11 +200,12 @@ def test_sequences_come_back_from_disk(data: Sequences, tmp_path: Path) -> None:
 
 
 def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, Decoder]) -> None:
-    sizes = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0)
-    mora = sum(p.numel() for p in TextModel(sizes, base[1]).trained().values())
-    large = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=equal_size_rank(sizes, 64), alpha=16.0)
-    static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())
-    assert abs(static / mora - 1) < 4 * 2 * 4 * 64 / mora + 0.02
+    for places in ("m", "qkvom"):
+        sizes = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, places=places)
+        mora = sum(p.numel() for p in TextModel(sizes, base[1]).trained().values())
+        large = replace(sizes, rank=equal_size_rank(sizes, base[1].sizes))
+        static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())
+        assert abs(static / mora - 1) < 4 * 2 * 4 * 64 / mora + 0.02
 
 
 class Recording:
