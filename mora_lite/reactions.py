@@ -163,7 +163,7 @@ def collect(
         raise InputError(f"split: got {split_column!r}, but no table has that column")
     if not found:
         raise InputError(
-            f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules as RDKit reads them"
+            f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules that RDKit reads"
         )
     if split_column is None:  # a key is in one part already
         return list(found.values())

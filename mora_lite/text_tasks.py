@@ -14,20 +14,22 @@ from .reactions import DIRECTIONS, Reaction, read_reactions
 @dataclass(frozen=True)
 class TextTask:
     """column: of the answer, in tables of answers. template: of the prompt, with `{}` for the molecules (and the
-    question about them, where the task has one). of_molecules: whether answers are molecules.
+    question about them, where the task has one). of_molecules: whether answers are molecules. held_out: how, where no
+    column says it.
     """
 
     column: str
     template: str
     of_molecules: bool
+    held_out: str
 
 
 TEXT_TASKS = {
-    "forward": TextTask("product", "Reactants: {}\nProduct: ", True),
-    "retro": TextTask("reactants", "Product: {}\nReactants: ", True),
-    "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True),
-    "describe": TextTask("description", "Molecule: {}\nDescription:", False),
-    "ask": TextTask("answer", "Molecule: {}\nAnswer:", False),
+    "forward": TextTask("product", "Reactants: {}\nProduct: ", True, "by product"),
+    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product"),
+    "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants"),
+    "describe": TextTask("description", "Molecule: {}\nDescription:", False, "by molecule"),
+    "ask": TextTask("answer", "Molecule: {}\nAnswer:", False, "by molecule"),
 }
 ASK = "ask"  # the task with a question in words
 

@@ -26,6 +26,7 @@ from .errors import InputError
 from .layer_ops import choose_layer_ops
 from .read_ahead import read_ahead
 from .sequences import Batches, TextBatch
+from .signals import held_signals
 from .text_model import TextModel
 from .train import RunState
 
@@ -112,13 +113,22 @@ class TextRun:
         stop_done: float = 1.0,
         on_progress: Callable[[TextProgress], None] = lambda _: None,
     ) -> None:
-        """Train for `stop_seconds` from now, or until the share `stop_done` is spent; then write a checkpoint."""
+        """Train for `stop_seconds` from now, or until the share `stop_done` is spent; then write a checkpoint.
+
+        Ctrl-C ends it after the step that is being made, and takes effect once the checkpoint is written.
+        """
+        with held_signals() as ended:
+            self._go(stop_seconds, stop_done, on_progress, ended)
+
+    def _go(
+        self, stop_seconds: float, stop_done: float, on_progress: Callable[[TextProgress], None], ended: list[int]
+    ) -> None:
         state, started, before = self.state, time.perf_counter(), self.state.seconds
         told, saved = started, started
         losses: list[Tensor] = []
         tokens, paused = 0, 0.0
         with closing(read_ahead(self._batches(), 4)) as stream:
-            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds:
+            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds and not ended:
                 epoch, n_tokens, batch = next(stream)
                 state.set_rates(self.step, self.settings.rate(self.done))
                 losses.append(self.train_step(batch))

@@ -159,7 +159,7 @@ def test_reagents_are_asked_for_reactants_and_held_out_by_them(tmp_path: Path) -
     assert len(pairs) == 3 * 199  # the last three rows lack one side
     assert {pair.target for pair in pairs} == {"[Na+].[OH-]", "O", "Cl"}
     parts = {part: {flat(p.source) for p in pairs if p.part == part} for part in ("train", "test")}
-    assert parts["train"] and parts["test"]
+    assert all(parts.values())
     assert not parts["train"] & parts["test"]
     with pytest.raises(InputError, match="expected reactants and reagents"):
         read_reactions([table(tmp_path / "bad.csv", "reactants,product", "C,C")], "reagents")

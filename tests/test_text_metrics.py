@@ -19,6 +19,10 @@ from mora_lite.text_metrics import (
 )
 
 
+def words(text: str) -> list[str]:
+    return text.split()
+
+
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [("", "", 0), ("abc", "abc", 0), ("kitten", "sitting", 3), ("", "abc", 3), ("ab", "ba", 2)],
@@ -45,7 +49,7 @@ def test_rouge_l_by_hand() -> None:
 
 def test_rouge_n_by_hand() -> None:
     # Five words against six; in common: the (2 times of 2 and 3), cat, sat.
-    answer, target = "the cat sat the end".split(), "the cat the sat the mat".split()
+    answer, target = words("the cat sat the end"), words("the cat the sat the mat")
     assert rouge_n(answer, target, 1) == pytest.approx(2 * 4 / 11)
     assert rouge_n(answer, target, 2) == pytest.approx(2 * 2 / 9)  # "the cat" and "sat the", of 4 and 5 pairs
     assert rouge_n(["a"], ["a"], 2) == 0.0
@@ -68,12 +72,12 @@ def test_rouge_n_by_hand() -> None:
 )
 def test_meteor_by_hand(answer: str, target: str, expected: float) -> None:
     """The first three are well known examples: 0.9977, 0.9375 and 0.9654."""
-    assert meteor(answer.split(), target.split()) == pytest.approx(expected)
+    assert meteor(words(answer), words(target)) == pytest.approx(expected)
 
 
 def test_meteor_matches_stems_where_there_is_a_stemmer(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("snowballstemmer")
-    one, other = "it inhibits acids".split(), "it inhibited acid".split()
+    one, other = words("it inhibits acids"), words("it inhibited acid")
     assert meteor_name() == "meteor"
     assert meteor(one, other) == pytest.approx(1 - 0.5 / 27)
     # An equal word goes before one of equal stem, though that comes first.
@@ -86,7 +90,7 @@ def test_meteor_matches_stems_where_there_is_a_stemmer(monkeypatch: pytest.Monke
 
 def test_meteor_takes_long_runs_first() -> None:
     # The first "a" of the target is not the one that leaves the fewest chunks.
-    assert meteor("a b c".split(), "a x a b c".split()) == pytest.approx(10 * 3 / 5 / (3 / 5 + 9) * (1 - 0.5 / 27))
+    assert meteor(words("a b c"), words("a x a b c")) == pytest.approx(10 * 3 / 5 / (3 / 5 + 9) * (1 - 0.5 / 27))
 
 
 def test_molecules_count_in_any_order_and_bad_text_counts_as_wrong() -> None:

@@ -17,7 +17,7 @@ import torch
 
 from mora_lite.base import NF4Source
 from mora_lite.decoder import Decoder
-from mora_lite.errors import InputError, OutputError, PackError
+from mora_lite.errors import OutputError, PackError
 from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.reactions import Reaction, canonical
 from mora_lite.scorer import AdapterSizes
@@ -175,7 +175,11 @@ def test_answers_that_are_no_molecule_are_a_status(run: Any, pack_path: Path, tm
     ("options", "message"),
     [
         (["--task", "retro"], "got retro"),
-        (["--question", "Why?"], "this pack takes none"),
+        (["--question", "Why?"], "the pack is for forward and takes none"),
+        (["--seed", "1"], "only answers drawn by chance"),
+        (["--temperature", "1", "--beams", "3"], "got 3 with a temperature; expected one of the two"),
+        (["--temperature", "1", "--top-p", "0"], "got 1.0 and 0.0; expected 0 or more, and a share"),
+        (["--temperature", "nan"], "expected 0 or more"),
         (["--top", "3", "--beams", "2"], "top: got 3 with 2 beams"),
         (["--base", "nowhere"], "nowhere: neither a path nor a known base model"),
     ],
@@ -186,15 +190,6 @@ def test_generate_tells_what_is_wrong(run: Any, pack_path: Path, table: Path, op
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert sorted(p.name for p in table.parent.iterdir()) == ["some.csv"]
-
-
-def test_a_question_has_its_place_in_the_prompt() -> None:
-    prompt = Prompt.of_template("Molecule: {}\nQuestion: {question}\nAnswer:", 0)
-    assert prompt.asking("Why?").template == "Molecule: {}\nQuestion: Why?\nAnswer:"
-    with pytest.raises(InputError, match="--question"):
-        prompt.asking(None)
-    with pytest.raises(InputError, match="expected a text with one"):
-        Prompt.of_template("no place", 0)
 
 
 def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path, tmp_path: Path) -> None:
