@@ -37,7 +37,7 @@ def sample(logits: Tensor, temperature: float, draws: Tensor, top_p: float = 1.0
     # Less the largest: at a temperature near 0 the others become minus infinity, and none becomes no number.
     chances = ((logits.double() - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
     if top_p < 1:
-        chances, tokens = chances.sort(-1, descending=True, stable=True)
+        chances, tokens = chances.sort(dim=-1, descending=True, stable=True)
         chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0.0)
     steps = chances.cumsum(-1)
     # Scaled by the last step: rounding may leave it below 1, and a draw above it would be no token at all.

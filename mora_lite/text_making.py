@@ -20,7 +20,7 @@ from .hub import BASES, resolve_base
 from .pool import default_workers
 from .pretrain import load_encoder
 from .quant.checkpoint import Checkpoint, open_checkpoint
-from .reactions import PARTS, count_parts
+from .reactions import PARTS
 from .scorer import AdapterSizes
 from .sequences import WIDTHS, Batches, Prompt, Sequences, load_sequences, prepare_reactions
 from .text_evaluation import answer_rows, figures_of_answers
@@ -159,8 +159,7 @@ def _prepared(
         if {name: held.facts.get(name) for name in wanted} == wanted:
             return held
     pairs = read_pairs(task, tables, split_column)
-    counts = ", ".join(f"{n:,} {part}" for part, n in count_parts(pairs).items())
-    tell(f"preparing {len(pairs):,} rows ({counts})")
+    tell(f"preparing {len(pairs):,} rows")
     data = prepare_reactions(pairs, tokenizer, facts, copies=copies, seed=seed, processes=default_workers())
     data.save(path)
     return data
