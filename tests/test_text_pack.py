@@ -170,7 +170,9 @@ def test_what_is_drawn_depends_on_seed_and_question_alone(run: Any, pack_path: P
 
     def answers(table: Path, *options: object) -> dict[str, str]:
         out = tmp_path / "out.csv"
-        code, _, err = run("generate", table, "--pack", pack_path, "-o", out, "--force", "--max-tokens", 12, *options, *EXACT)
+        code, _, err = run(
+            "generate", table, "--pack", pack_path, "-o", out, "--force", "--max-tokens", 12, *options, *EXACT
+        )
         assert code == 0, err
         return {row["smiles"]: row["product"] + row["error"] for row in read(out)}
 
