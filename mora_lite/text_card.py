@@ -16,7 +16,7 @@ FIGURES_SAID = (
 )
 LIMITS = (
     "An answer is a guess that reads well and does not say how sure it is; check it before anything depends on it.",
-    "The model learnt from the tables below, with their errors and their gaps.",
+    "The model learnt from the tables above, with their errors and their gaps.",
 )
 
 

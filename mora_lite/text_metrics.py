@@ -5,7 +5,7 @@ distance and BLEU are taken from its text as it is, and it has no fingerprints, 
 (arXiv 2204.11817).
 
 METEOR matches words and, where the package snowballstemmer is installed, their stems by Porter; synonyms of WordNet
-are NOT covered, so it stands below the figure of implementations that have them.
+are NOT covered, so it is not the figure of implementations that have them.
 """
 
 from __future__ import annotations
