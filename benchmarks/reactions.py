@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 VARIANTS = ("mora", "static", "static-large")
-TASKS = ("forward", "retro", "reagents", "describe", "ask")
+TASKS = ("forward", "retro", "reagents", "describe")
 
 
 def main() -> None:
