@@ -249,6 +249,35 @@ def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, ba
     assert len(read(tmp_path / "some.answers.csv")) == 7
 
 
+@pytest.mark.parametrize(
+    ("task", "header", "rows", "column"),
+    [
+        ("reagents", "reactants,reagents", ["CCO.CC(=O)O,OS(=O)(=O)O", "CCN.CCCl,[Na+].[OH-]"], "reagents"),
+        ("describe", "smiles,description", ["CCO,An alcohol.", "CCN,An amine."], "description"),
+        ("ask", "smiles,question,answer", ["CCO,Acid?,no", "CC(=O)O,Acid?,yes"], "answer"),
+    ],
+)
+def test_every_task_goes_from_table_to_answers(
+    run: Any, base_path: Path, tmp_path: Path, task: str, header: str, rows: list[str], column: str
+) -> None:
+    table, out = tmp_path / "some.csv", tmp_path / "pack"
+    table.write_text(f"{header},part\n{rows[0]},train\n{rows[1]},test\n")
+    options = ["--task", task, "--minutes", 0.005, "--rank", 4, "--split", "part", "--base", base_path]
+    code, stdout, err = run("train", table, *options, "-o", out)
+    assert code == 0, err
+    assert stdout.startswith(f"{task}, test rows\nrows")
+    assert ("valid" in stdout) == (task == "reagents")
+    assert ("meteor" in stdout) == (task != "reagents")
+    assert column in (out / "README.md").read_text()
+    first = header.split(",", maxsplit=1)[0]
+    run("generate", table, "--pack", out, "--base", base_path, "--smiles-column", first, "--max-tokens", 4)
+    answered = read(tmp_path / "some.answers.csv")
+    assert len(answered) == 2
+    own = column if column not in header else f"{column} (mora-lite)"
+    assert {own, "status", "error"} <= set(answered[0])
+    assert {row["status"] for row in answered} <= {"ok", "no_molecule"}
+
+
 def test_several_tables_have_their_own_rows_of_figures(
     run: Any, reactions: Path, base_path: Path, tmp_path: Path
 ) -> None:
