@@ -30,17 +30,13 @@ import math
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 VARIANTS = ("mora", "static", "static-large", "prompt")
-TEMPLATES = {
-    "forward": "Reactants: {}\nProduct: ",
-    "retro": "Product: {}\nReactants: ",
-    "describe": "Molecule: {}\nDescription:",
-}
+TASKS = ("forward", "retro", "reagents", "describe")
 
 
 def main() -> None:
@@ -48,7 +44,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     prepare_options = commands.add_parser("prepare")
     prepare_options.add_argument("tables", nargs="+", type=Path)
-    prepare_options.add_argument("--task", choices=list(TEMPLATES), default="forward")
+    prepare_options.add_argument("--task", choices=TASKS, default="forward")
     prepare_options.add_argument("--copies", type=int, default=6, help="orders in which a training reaction is written")
     prepare_options.add_argument("--split-column", help="of train, valid, test; by product if not given")
     prepare_options.add_argument("--processes", type=int, default=1)
@@ -90,17 +86,15 @@ def say(**facts: Any) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Tables to one file."""
-    from mora_lite.captions import read_captions
     from mora_lite.hub import resolve_base
-    from mora_lite.quant.checkpoint import open_checkpoint, sha256_of
-    from mora_lite.reactions import count_parts, read_reactions
+    from mora_lite.quant.checkpoint import open_checkpoint
+    from mora_lite.reactions import count_parts
     from mora_lite.sequences import prepare_reactions
+    from mora_lite.text_making import text_facts
+    from mora_lite.text_tasks import read_pairs
 
     started = time.perf_counter()
-    if args.task == "describe":
-        reactions = read_captions(args.tables)
-    else:
-        reactions = read_reactions(args.tables, args.task, args.split_column)
+    reactions = read_pairs(args.task, args.tables, args.split_column)
     say(kind="read", seconds=round(time.perf_counter() - started, 1), **count_parts(reactions))
     told = [time.perf_counter()]
 
@@ -110,14 +104,7 @@ def prepare(args: argparse.Namespace) -> None:
             print(f"{done:,} of {len(reactions):,}", file=sys.stderr)
 
     tokenizer = open_checkpoint(resolve_base(args.base)).tokenizer()
-    facts = {
-        "task": args.task,
-        "template": TEMPLATES[args.task],
-        "end": tokenizer.eos_token_id,
-        "held_out": args.split_column or "by product",
-        "tables": {path.name: sha256_of(path) for path in args.tables},
-        "vocabulary": len(tokenizer),
-    }
+    facts = text_facts(args.task, args.tables, tokenizer, args.split_column)
     data = prepare_reactions(
         reactions,
         tokenizer,
@@ -131,60 +118,26 @@ def prepare(args: argparse.Namespace) -> None:
     say(kind="prepared", rows=len(data), bytes=args.data.stat().st_size, seconds=time.perf_counter() - started)
 
 
-def build(args: argparse.Namespace, device: Any) -> tuple[Any, Any, Any, Any]:
-    """The run, the checkpoint of the base, its tokenizer and the prompt."""
-    import numpy as np
-    import torch
-
-    from mora_lite.base import NF4Source
-    from mora_lite.decoder import Decoder
-    from mora_lite.device import training_dtype
-    from mora_lite.hub import resolve_base
-    from mora_lite.pretrain import load_encoder
-    from mora_lite.quant.checkpoint import open_checkpoint
-    from mora_lite.scorer import AdapterSizes
-    from mora_lite.sequences import Batches, Prompt, load_sequences
-    from mora_lite.text_model import TextModel, equal_size_rank
-    from mora_lite.text_training import TextRun, TextSettings
-
-    # One library for attention in all runs: cuDNN's would be planned anew for each shape.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    data = load_sequences(args.data)
-    checkpoint = open_checkpoint(resolve_base(args.base))
-    tokenizer = checkpoint.tokenizer()
-    if len(tokenizer) != data.facts["vocabulary"]:
-        sys.exit(f"{args.data}: made for {data.facts['vocabulary']} tokens, but the base has {len(tokenizer)}")
-    decoder = Decoder.from_checkpoint(NF4Source(checkpoint), training_dtype(device)).to(device)
-    torch.manual_seed(args.seed)
-    encoder = load_encoder()
-    layers, width = decoder.sizes.layers, args.hypernet_width
-    sizes = AdapterSizes(encoder.width, len(encoder.layers), width, 2, layers, args.rank, alpha=2.0 * args.rank)
-    sizes = replace(sizes, places=args.places)
-    if args.variant == "static-large":
-        rank = equal_size_rank(sizes, decoder.sizes)
-        sizes = replace(sizes, rank=rank, alpha=2.0 * rank)
-    kind = args.variant.removesuffix("-large")
-    model = TextModel(sizes, decoder, kind)
-    if kind != "static":
-        model.encoder.load_state_dict(encoder.state_dict())
-    prompt = Prompt.of_template(data.facts["template"], data.facts["end"])
-    batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(tokenizer), args.tokens, args.seed)
-    seconds = 0.0 if args.steps else args.seconds
-    settings = TextSettings(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
-    return TextRun(model, batches, settings, args.folder, device), checkpoint, tokenizer, prompt
-
-
 def train(args: argparse.Namespace) -> None:
     """Train one variant, or go on with it; evaluate on the test rows."""
     import numpy as np
 
     from mora_lite.answers import Answerer
     from mora_lite.device import choose_device
+    from mora_lite.hub import resolve_base
+    from mora_lite.quant.checkpoint import open_checkpoint
+    from mora_lite.sequences import load_sequences
+    from mora_lite.text_making import start_run
+    from mora_lite.text_training import TextSettings
 
     begun = time.perf_counter()
     device = choose_device(args.device)
-    run, checkpoint, tokenizer, prompt = build(args, device)
-    batches, data = run.batches, run.batches.data
+    data, checkpoint = load_sequences(args.data), open_checkpoint(resolve_base(args.base))
+    seconds = 0.0 if args.steps else args.seconds
+    settings = TextSettings(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
+    sizes = {"rank": args.rank, "places": args.places, "hypernet_width": args.hypernet_width}
+    run, prompt = start_run(data, checkpoint, settings, args.folder, device, variant=args.variant, **sizes)
+    batches, tokenizer = run.batches, checkpoint.tokenizer()
     facts = {
         "variant": args.variant,
         "task": data.facts["task"],
@@ -202,7 +155,7 @@ def train(args: argparse.Namespace) -> None:
 
     def look(rows: np.ndarray, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
         with run.averaged() as averaged:
-            return evaluate(Answerer(averaged, tokenizer, prompt), data, rows, beams, on_gpu=device.type == "cuda")
+            return evaluate(Answerer(averaged, tokenizer, prompt), data, rows, beams)
 
     valid, test = np.flatnonzero(data.part == 1)[: args.look_rows], np.flatnonzero(data.part == 2)
     test = test[: args.test_rows] if args.test_rows else test
@@ -247,41 +200,14 @@ def train(args: argparse.Namespace) -> None:
         write_answers(args.answers, data, test, answers, tokenizer)
 
 
-def evaluate(
-    answerer: Any, data: Any, rows: Any, beams: int, *, on_gpu: bool
-) -> tuple[dict[str, Any], list[list[str]]]:
+def evaluate(answerer: Any, data: Any, rows: Any, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
     """Figures of the likeliest answers to held-out rows, the share of exact ones for each table, and all answers."""
-    import numpy as np
-
-    from mora_lite.reactions import canonical
-    from mora_lite.text_metrics import molecule_metrics, text_metrics
+    from mora_lite.text_evaluation import answer_rows, figures_of_answers
 
     started = time.perf_counter()
-    questions = [data.question(data.first[row]) for row in rows]
-    limit = min(int(np.diff(data.target_ptr).max()) + 1, 256)  # longer ones take no part in training either
-    size = (256 if on_gpu else 32) // beams
-    texts = answerer.answer(
-        questions, data.graphs.select(rows), beams=beams, max_new_tokens=limit, batch_size=max(1, size)
-    )
+    answers = answer_rows(answerer, data, rows, beams)
     seconds = time.perf_counter() - started
-    answers = [[answer.text for answer in row] for row in texts]
-    targets = [data.answers[row] for row in rows]
-    likeliest = [row[0] for row in answers]
-    if data.facts["task"] == "describe":
-        return {"rows": len(rows), **text_metrics(likeliest, targets), "answer_seconds": round(seconds, 1)}, answers
-    figures: dict[str, Any] = molecule_metrics(likeliest, targets)
-    right = [[canonical(text) == target for text in row] for row, target in zip(answers, targets, strict=True)]
-    for n in (3, 5):
-        if beams >= n:
-            figures[f"exact_top{n}"] = sum(any(row[:n]) for row in right) / len(rows)
-    for i, name in enumerate(data.facts["origins"]):
-        own = [row[0] for row, at in zip(right, rows, strict=True) if data.origin[at] == i]
-        if own:
-            figures[f"exact_{name}"] = sum(own) / len(own)
-            figures[f"rows_{name}"] = len(own)
-    # JSON has no NaN: no similarity where no answer is a molecule.
-    figures = {name: None if math.isnan(value) else round(value, 4) for name, value in figures.items()}
-    return {"rows": len(rows), **figures, "answer_seconds": round(seconds, 1)}, answers
+    return {**figures_of_answers(data, rows, answers, beams), "answer_seconds": round(seconds, 1)}, answers
 
 
 def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
@@ -308,22 +234,18 @@ def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
 
 def save(args: argparse.Namespace, run: Any, checkpoint: Any, prompt: Any, data: Any) -> None:
     """The trained adapter as a text pack."""
+    from mora_lite.text_making import text_provenance
     from mora_lite.text_pack import save_text_pack
 
+    base = {"name": args.base_name or args.base, "sha256": checkpoint.source_sha256}
     with run.averaged() as model:
         save_text_pack(
             args.out,
             model,
             task=data.facts["task"],
             prompt=prompt,
-            base={"name": args.base_name or args.base, "sha256": checkpoint.source_sha256},
-            provenance={
-                "tables": data.facts["tables"],
-                "seed": args.seed,
-                "seconds": run.state.seconds,
-                "steps": run.step,
-                "held_out": data.facts.get("held_out", "by product"),
-            },
+            base=base,
+            provenance=text_provenance(run, data),
             force=True,
         )
 

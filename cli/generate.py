@@ -34,15 +34,27 @@ def generate(
         ),
     ] = None,
     question: Annotated[
-        str | None, typer.Option("--question", help="What to ask about each molecule, for the task ask.")
+        str | None,
+        typer.Option(
+            "--question", help="What to ask about each molecule, for the task ask.", show_default="column question"
+        ),
     ] = None,
     top: Annotated[
-        int, typer.Option("--top", min=1, metavar="N", help="Answers of each row, the likeliest first.")
+        int, typer.Option("--top", min=1, metavar="N", help="Answers of each row, all different, the likeliest first.")
     ] = 1,
     beams: Annotated[
         int | None,
         typer.Option("--beams", min=1, metavar="N", help="Width of the search; 1 is greedy.", show_default="as --top"),
     ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", min=0, metavar="T", help="Draw answers by chance; 0 is greedy, 1 as learnt."),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", metavar="P", help="Draw from the likeliest tokens of this share.", show_default="1"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of what is drawn.", show_default="0")] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of an answer.")
     ] = 256,
@@ -70,33 +82,52 @@ def generate(
     its columns, then product, reactants, reagents, description or answer
     (with --top 3 also product_2 and product_3), status and error. Products,
     reactants and reagents are canonical SMILES; where no answer is one that
-    RDKit reads, status is no_molecule. A row does not depend on the others.
+    RDKit reads, status is no_molecule. A row does not depend on the others:
+    what is drawn for it depends on --seed and its own question alone.
 
     \b
     Examples:
     mora-lite generate reactions.csv --pack ./forward
     mora-lite generate molecules.csv --pack ./retro --top 5 --beams 10
+    mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
+    mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
+    from dataclasses import replace
+
     from ..device import choose_device, choose_dtype
     from ..errors import InputError
     from ..library import STDIO, TableWriter, claim_output, default_output, open_table
-    from ..text_pack import COLUMNS, REACTIONS, load_text_pack, open_text_pack
-    from ..text_tables import Wanted, answer_columns, answer_table
+    from ..text_pack import load_text_pack, open_text_pack
+    from ..text_tables import Wanted, answer_columns, answer_table, question_of_table
+    from ..text_tasks import text_task
 
     opened = open_text_pack(pack)
     if task is not None and task != opened.task:
         raise InputError(f"task: got {task}, but {pack} is for {opened.task}; leave --task out or give another pack")
-    column = COLUMNS[opened.task]
-    wanted = Wanted(column, opened.task in REACTIONS, top, beams or top, max_new_tokens, batch_size)
-    prompt = opened.prompt.asking(question)
+    if temperature is None and (top_p is not None or seed is not None):
+        raise InputError("top-p and seed: only answers drawn by chance have them; give a --temperature too")
+    kind = text_task(opened.task)
+    wanted = Wanted(
+        kind.column,
+        kind.of_molecules,
+        top,
+        beams or (1 if temperature else top),
+        max_new_tokens,
+        batch_size,
+        temperature or 0.0,
+        1.0 if top_p is None else top_p,
+        seed or 0,
+    )
     with open_table(table_path, smiles_column) as table:
+        own, notes = question_of_table(table, opened.task, question)
+        wanted = replace(wanted, question=own)
         target = output or default_output(table_path, "answers")
         if target != STDIO:
             claim_output(target, source=table_path, force=force)
-        for notice in table.notices:
+        for notice in [*table.notices, *notes]:
             typer.echo(f"note: {notice}", err=True)
         where = choose_device(device)
-        answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where), prompt=prompt)
+        answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where))
         columns = answer_columns(table.columns, wanted)
         with (
             TableWriter(target, columns, source=table_path, force=force) as writer,

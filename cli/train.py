@@ -1,4 +1,4 @@
-"""`mora-lite train`: a table in, a pack out."""
+"""`mora-lite train`: a table in, a pack out; or tables of texts in, a text pack out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from .options import Device
 if TYPE_CHECKING:
     from ..recipe import Recipe
     from ..splits import Split
+    from ..text_training import TextProgress
     from ..train import Progress
 
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Table with SMILES and targets: CSV, plain or .gz.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA", help="Table with SMILES and targets: CSV, plain or .gz; one or more with --task."
+        ),
+    ],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new pack.")],
     target: Annotated[
@@ -40,8 +46,57 @@ def train(
         str | None,
         typer.Option(
             metavar="KIND",
-            help="random, scaffold, or the name of a column that says train, valid or test.",
+            help="random, scaffold, or the name of a column that says train, valid or test. With --task such a "
+            "column; else held out by product or molecule.",
             show_default="random",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="Learn to answer in text: forward, retro, reagents, describe or ask."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", metavar="M", help="Budget of training, for --task.", show_default="10"),
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--adapter",
+            help="For --task: mora; static (LoRA of equal rank), static-large (of equal size), prompt (static with "
+            "soft tokens made of the graph).",
+            show_default="mora",
+        ),
+    ] = None,
+    places: Annotated[
+        str | None,
+        typer.Option(
+            "--places",
+            metavar="LETTERS",
+            help="For --task: where a layer is adapted, some of qkvo (attention) and m (the feed-forward block).",
+            show_default="m",
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="NUMBERS",
+            help="For --task: adapted layers, counted from 0, like 0,5 or 20-29.",
+            show_default="all",
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", min=1, metavar="R", help="Of the adapter, for --task.", show_default="64")
+    ] = None,
+    copies: Annotated[
+        int | None,
+        typer.Option(
+            "--copies",
+            min=1,
+            metavar="N",
+            help="Orders in which a row's SMILES are written, for --task.",
+            show_default="6",
         ),
     ] = None,
     base: Annotated[str | None, typer.Option(help="Base model: a name or a path.", show_default="smollm2-135m")] = None,
@@ -77,6 +132,11 @@ def train(
     about the table (unreadable rows, duplicates, rare classes) is told on
     stderr. The pack holds a README.md with the test figures.
 
+    With --task the pack answers in text: an adapter over a base that stays
+    apart. The tables need the columns reactants (reagents) and product, for
+    reagents reactants and reagents, for describe smiles and description, for
+    ask smiles, question and answer.
+
     Started again with the same settings it goes on at its last checkpoint,
     which lies in OUTPUT.run. The base must have been pulled before.
 
@@ -85,7 +145,38 @@ def train(
     mora-lite train my.csv --target logS:mol/L -o mine
     mora-lite train my.csv -t active -t IC50:nM --split scaffold -o mine
     mora-lite train qm9.csv.gz --recipe examples/qm9.toml -o qm9
+    mora-lite train reactions.csv.gz --task forward --minutes 25 -o forward
     """
+    of_values = {
+        "--target": target,
+        "--recipe": recipe,
+        "--smiles-column": smiles_column,
+        "--start": start,
+        "--encoder-epochs": encoder_epochs,
+        "--epochs": epochs,
+        "--patience": patience,
+        "--batch-size": batch_size,
+        "--unquantized": unquantized or None,
+        "--share-upper": share_upper or None,
+        "--drop-baseline": drop_baseline or None,
+    }
+    of_text = {
+        "--minutes": minutes,
+        "--adapter": adapter,
+        "--rank": rank,
+        "--places": places,
+        "--layers": layers,
+        "--copies": copies,
+    }
+    if task is not None:
+        _refuse(of_values, "is for packs of values; leave it out, or leave --task out")
+        numbers = None if layers is None else _layers(layers)
+        own = _given(base=base, variant=adapter, rank=rank, places=places, layers=numbers, copies=copies)
+        _train_text(task, data, output, split, 10 if minutes is None else minutes, seed or 0, device, force, own)
+        return
+    _refuse(of_text, "is for packs that answer in text; give a --task too, or leave it out")
+    if len(data) > 1:
+        _refuse({"DATA": data}, f"got {len(data)} tables, expected one; several are for --task")
     from ..device import choose_device
     from ..recipe import Recipe, read_recipe
     from ..training import train_pack
@@ -116,7 +207,7 @@ def train(
     with show_progress() as show:
         pack = train_pack(
             plan,
-            data,
+            data[0],
             output,
             where,
             show,
@@ -126,6 +217,80 @@ def train(
             force=force,
         )
     print_evaluation(pack.provenance["test"])
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raises `InputError` when one of the options was given."""
+    from ..errors import InputError
+
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{name}: {why}")
+
+
+def _train_text(
+    task: str,
+    tables: list[Path],
+    output: Path,
+    split: str | None,
+    minutes: float,
+    seed: int,
+    device: str,
+    force: bool,
+    options: dict[str, Any],
+) -> None:
+    """A text pack, and its figures on stdout."""
+    from rich.console import Console
+
+    from ..device import choose_device
+    from ..errors import InputError
+    from ..splits import KINDS
+    from ..text_evaluation import rows_of_figures
+    from ..text_making import train_text_pack
+    from ..text_training import TextSettings
+    from .tables import print_rows
+
+    if split in KINDS:
+        raise InputError(f"--split: got {split}, but --task holds out by product or molecule; or name a column")
+    if not minutes > 0:
+        raise InputError(f"--minutes: got {minutes}; expected more than 0")
+    settings = TextSettings(seconds=60 * minutes, seed=seed)
+
+    def show(at: TextProgress) -> None:
+        left = max(0, round(settings.seconds - at.seconds))
+        typer.echo(
+            f"step {at.step:>6,}  epoch {at.epoch}  loss {at.loss:.4f}  {at.tokens_per_s:,.0f} tokens/s  "
+            f"{left // 60}:{left % 60:02} left",
+            err=True,
+        )
+
+    pack = train_text_pack(
+        task,
+        tables,
+        output,
+        choose_device(device),
+        settings=settings,
+        split_column=split,
+        force=force,
+        tell=lambda line: typer.echo(f"note: {line}", err=True),
+        on_progress=show,
+        **options,
+    )
+    if figures := pack.manifest["provenance"]["test"]:
+        print_rows(f"{task}, test rows", rows_of_figures(figures), Console(highlight=False))
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """`0,5` or `20-29`, or both, as numbers."""
+    from ..errors import InputError
+
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or not (last or first).isdigit():
+            raise InputError(f"--layers: got {text!r}; expected numbers and ranges of them, like 0,5 or 20-29")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
 
 
 def _task(text: str) -> Any:

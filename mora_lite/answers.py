@@ -18,7 +18,7 @@ from .text_model import TextModel
 
 
 class Text(NamedTuple):
-    """text: an answer. score: natural logarithm of its probability; 0 for greedy answers, which are not scored."""
+    """text: an answer. score: natural logarithm of its probability; 0 for greedy and drawn answers, which have none."""
 
     text: str
     score: float
@@ -43,18 +43,26 @@ class Answerer:
         beams: int = 1,
         max_new_tokens: int = 128,
         batch_size: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[Text]]:
         """Answers of each question, the likeliest first: one, or up to `beams`.
 
         questions: token ids of each, without the prompt's pieces. graphs: of their molecules. Questions of one length
-        are taken together; a row's answer does not depend on the rows beside it.
+        are taken together; a row's answer does not depend on the rows beside it. temperature: above 0 the answer is
+        drawn by chance, by the row's own entry of `seeds`, from what `top_p` leaves (`generation.sample`); there are no
+        beams then.
         """
+        assert temperature == 0 or (beams == 1 and seeds is not None and len(seeds) == len(questions))
         order = np.argsort([len(question) for question in questions], kind="stable")
         found: list[list[Text]] = [[] for _ in questions]
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids = [[*self.before, *questions[row], *self.between] for row in rows]
-            for row, answers in zip(rows, self._answer(ids, graphs.select(rows), beams, max_new_tokens), strict=True):
+            chance = {"temperature": temperature, "top_p": top_p, "seed": [seeds[row] for row in rows] if seeds else 0}
+            answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, chance)
+            for row, answers in zip(rows, answered, strict=True):
                 found[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
         return found
 
@@ -67,7 +75,9 @@ class Answerer:
         return token_ids(self.tokenizer, list(texts))
 
     @torch.no_grad()
-    def _answer(self, ids: list[list[int]], graphs: Graphs, beams: int, limit: int) -> list[list[Answer]]:
+    def _answer(
+        self, ids: list[list[int]], graphs: Graphs, beams: int, limit: int, chance: dict[str, Any]
+    ) -> list[list[Answer]]:
         decoder = self.model.decoder
         device, dtype = decoder.embedding.device, training_dtype(decoder.embedding.device)
         with torch.autocast(device.type, dtype, enabled=dtype == decoder.dtype != torch.float32):
@@ -76,5 +86,5 @@ class Answerer:
         if beams > 1:
             return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
         wide = replace(branch, a=branch.a.expand(len(ids), -1, -1, -1))
-        rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop)
+        rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **chance)
         return [[Answer(row, 0.0, True)] for row in rows]

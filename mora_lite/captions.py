@@ -1,32 +1,45 @@
-"""Descriptions of molecules: read from tables, held out by molecule, as pairs of the same kind as reactions."""
+"""Descriptions of molecules, and answers to questions about them: read from tables, held out by molecule, as pairs of
+the same kind as reactions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import InputError
-from .reactions import Reaction, canonical, part_of, read_rows
+from .reactions import Pair, Reaction, canonical, collect
+
+TEST, VALID = 0.08, 0.02  # shares of the molecules: larger than for reactions, as the sets are small
 
 
-def read_captions(paths: Iterable[str | Path]) -> list[Reaction]:
+def read_captions(paths: Iterable[str | Path], split_column: str | None = None) -> list[Reaction]:
     """Molecules and what is said of them, from CSV tables (plain or .gz) with columns `smiles` and `description`.
 
-    A molecule is held out as a product is, by `reactions.part_of`, 8 % for the test as the sets are small. Each pair is
-    taken once. Left out are molecules that RDKit cannot read, empty descriptions, and rows with a cell in the column
-    `overlap_with`, which says that the molecule is in another set. Raises `InputError` for other tables and when
-    nothing is left.
+    Held out by molecule, as `reactions.collect` says. Each pair is taken once. Left out are molecules that RDKit cannot
+    read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the molecule is in
+    another set. Raises `InputError` for other tables and when nothing is left.
     """
-    found: dict[tuple[str, str], Reaction] = {}
-    for path in paths:
-        origin = Path(path).name.split(".")[0]
-        for row in read_rows(Path(path), "smiles", ("description",)):
-            text = " ".join((row["description"] or "").split())
-            source = canonical((row["smiles"] or "").strip())
-            if source is None or not text or row.get("overlap_with"):
-                continue
-            part = part_of(source, test=0.08, valid=0.02)
-            found.setdefault((source, text), Reaction(source, text, part, origin, of_molecules=False))
-    if not found:
-        raise InputError("the tables hold no description of a molecule that RDKit can read")
-    return list(found.values())
+    return _read(paths, "description", "", split_column)
+
+
+def read_questions(paths: Iterable[str | Path], split_column: str | None = None) -> list[Reaction]:
+    """Molecules with a question and its answer, from tables with columns `smiles`, `question` and `answer`; else as
+    `read_captions`. All questions about a molecule are in one part.
+    """
+    return _read(paths, "answer", "question", split_column)
+
+
+def _read(paths: Iterable[str | Path], text: str, question: str, split_column: str | None) -> list[Reaction]:
+    def pair(row: dict[str, str]) -> Pair | None:
+        target, source = _one_line(row[text]), canonical((row["smiles"] or "").strip())
+        asked = _one_line(row[question]) if question else ""
+        if source is None or not target or row.get("overlap_with") or (question and not asked):
+            return None
+        return Pair(source, target, source, asked)
+
+    needed = [name for name in ("smiles", question, text) if name]
+    return collect(paths, needed, pair, split_column, of_molecules=False, test=TEST, valid=VALID)
+
+
+def _one_line(cell: str | None) -> str:
+    return " ".join((cell or "").split())

@@ -89,11 +89,12 @@ def model_card(manifest: dict[str, Any], address: str = "") -> str:
         _limits(manifest),
         _use(manifest, address),
     ]
-    return _front_matter(manifest) + "\n" + "\n\n".join(section for section in sections if section) + "\n"
+    return front_matter(manifest) + "\n" + "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(manifest: Row) -> str:
-    facts: dict[str, Any] = {"library_name": "mora-lite", "tags": list(TAGS)}
+def front_matter(manifest: Row, tags: Sequence[str] = TAGS) -> str:
+    """The YAML header that the Hugging Face hub reads."""
+    facts: dict[str, Any] = {"library_name": "mora-lite", "tags": list(tags)}
     base = _base(manifest)
     if base in BASES:
         facts["base_model"] = BASES[base].repository
@@ -106,8 +107,8 @@ def _front_matter(manifest: Row) -> str:
 def _header(manifest: Row) -> str:
     n, base = len(manifest["tasks"]), _base(manifest)
     what = "one property" if n == 1 else f"{n} properties"
-    how = f", with {_code(base)} as the frozen language model" if base else ""
-    return f"# {_text(manifest['name'])}\n\nA mora-lite pack: it predicts {what} of molecules from their SMILES{how}."
+    how = f", with {code(base)} as the frozen language model" if base else ""
+    return f"# {plain(manifest['name'])}\n\nA mora-lite pack: it predicts {what} of molecules from their SMILES{how}."
 
 
 def _answers(manifest: Row) -> str:
@@ -119,16 +120,16 @@ def _answers(manifest: Row) -> str:
         else:
             answer, training = "value", f"{_show(task['mean'])} ± {_show(task['deviation'])}"
         unit, meaning = task.get("unit") or None, task.get("description") or None
-        rows.append({"task": _code(task["name"]), "answer": answer, "unit": unit, "meaning": meaning})
+        rows.append({"task": code(task["name"]), "answer": answer, "unit": unit, "meaning": meaning})
         rows[-1] |= {"training values": training, "prompt": task.get("prompt")}
-    return "## What it answers\n\n" + _table(rows)
+    return "## What it answers\n\n" + markdown_table(rows)
 
 
 def _quality(manifest: Row) -> str:
     test = manifest["provenance"].get("test") or {}
     values, classes = (
         [
-            {"task": _code(task["name"]), "unit": task.get("unit") or None, **_figures(test[task["name"]])}
+            {"task": code(task["name"]), "unit": task.get("unit") or None, **_figures(test[task["name"]])}
             for task in manifest["tasks"]
             if task["name"] in test and _is_class(task) is kind
         ]
@@ -138,9 +139,9 @@ def _quality(manifest: Row) -> str:
         return ""
     parts = ["## How good it is", FIGURES_SAID]
     if values:
-        parts.append(_table(values))
+        parts.append(markdown_table(values))
     if classes:
-        parts += [_table(classes), CLASSES_SAID]
+        parts += [markdown_table(classes), CLASSES_SAID]
     if any(name.startswith(BESIDE) for row in values + classes for name in row):
         parts.append(ALONE_SAID)
     return "\n\n".join(parts)
@@ -151,7 +152,7 @@ def _breakdowns(manifest: Row) -> Iterator[str]:
     title = "## Where it is good and where not"
     for kind, (heading, said) in BREAKDOWNS.items():
         found = {task["name"]: tables.get(task["name"], {}).get(kind) for task in manifest["tasks"]}
-        parts = [f"{_code(name)}:\n\n{_table([_group(row) for row in rows])}" for name, rows in found.items() if rows]
+        parts = [f"{code(n)}:\n\n{markdown_table([_group(row) for row in rows])}" for n, rows in found.items() if rows]
         if parts:
             yield "\n\n".join([*([title] if title else []), f"### {heading}", said, *parts])
             title = ""
@@ -164,7 +165,7 @@ def _group(row: Row) -> dict[str, Any]:
         first["range"] = f"{_show(row['from'])} to {_show(row['to'])}"
     if "scaffold" in row:
         name = row["scaffold"]
-        first["scaffold"] = name if name in (SEEN, NOT_SEEN, NO_RING) else _code(name)
+        first["scaffold"] = name if name in (SEEN, NOT_SEEN, NO_RING) else code(name)
     if "domain" in row:
         first["domain"] = row["domain"]
     return first | {name: value for name, value in _figures(row).items() if name not in ("from", "to", *first)}
@@ -172,17 +173,17 @@ def _group(row: Row) -> dict[str, Any]:
 
 def _data(facts: Row) -> str:
     trained, split = facts.get("trained") or {}, dict(facts.get("split") or {})
-    lines = _facts(facts.get("data") or {})
+    lines = fact_lines(facts.get("data") or {})
     if split:
         kind = split.pop("kind", "random")
         # A split by a column of the table records no numbers of rows: they are 0.
-        lines.append(_text(", ".join([f"split: {kind}", *(f"{k} {v}" for k, v in split.items() if v or k == "seed")])))
-    return _list("Data and split", [*lines, *_facts({"training molecules": trained.get("molecules")})])
+        lines.append(plain(", ".join([f"split: {kind}", *(f"{k} {v}" for k, v in split.items() if v or k == "seed")])))
+    return section("Data and split", [*lines, *fact_lines({"training molecules": trained.get("molecules")})])
 
 
 def _warnings(facts: Row) -> str:
     said = [*(facts.get("warnings") or []), *(facts.get("notes") or [])]
-    return _list("Warnings", [_text(line) for line in said])
+    return section("Warnings", [plain(line) for line in said])
 
 
 def _making(manifest: Row) -> str:
@@ -194,10 +195,10 @@ def _making(manifest: Row) -> str:
         command = shlex.join(map(str, command))
     base = {"base model": _base(manifest)}
     sizes = {name: (manifest.get("sizes") or {}).get(name) for name in ("adapted_layers", "rank")}
-    lines = [*_facts(base | sizes | trained), *(_text(line) for line in facts.get("history") or [])]
+    lines = [*fact_lines(base | sizes | trained), *(plain(line) for line in facts.get("history") or [])]
     parts = [
-        _list("How it was made", lines),
-        _table(facts.get("stages") or []),
+        section("How it was made", lines),
+        markdown_table(facts.get("stages") or []),
         f"```sh\n{command}\n```" if command else "",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -205,7 +206,7 @@ def _making(manifest: Row) -> str:
 
 def _limits(manifest: Row) -> str:
     flagged = any(name.startswith("domain") for name in manifest.get("files") or {})
-    return _list("Limits", [*LIMITS, FLAGGED if flagged else NOT_FLAGGED])
+    return section("Limits", [*LIMITS, FLAGGED if flagged else NOT_FLAGGED])
 
 
 def _use(manifest: Row, address: str) -> str:
@@ -237,20 +238,21 @@ def _figures(row: Row) -> dict[str, Any]:
     return ordered
 
 
-def _facts(facts: Row) -> list[str]:
+def fact_lines(facts: Row) -> list[str]:
     """`name: value` of each plain value that is known."""
     return [
-        f"{_text(_label(name))}: {_text(_show(value))}"
+        f"{plain(_label(name))}: {plain(_show(value))}"
         for name, value in facts.items()
         if isinstance(value, (str, int, float)) and value != ""
     ]
 
 
-def _list(title: str, lines: Sequence[str]) -> str:
+def section(title: str, lines: Sequence[str]) -> str:
+    """A heading and a list; '' without lines."""
     return "\n".join([f"## {title}", "", *(f"- {line}" for line in lines)]) if lines else ""
 
 
-def _table(rows: Iterable[Row]) -> str:
+def markdown_table(rows: Iterable[Row]) -> str:
     """A Markdown table with a column for each key for which any row has a value; '' without rows."""
     rows = list(rows)
     names = [
@@ -260,9 +262,9 @@ def _table(rows: Iterable[Row]) -> str:
         return ""
     numeric = [not any(isinstance(row.get(name), str) for row in rows) for name in names]
     lines = [
-        [_text(_label(name)) for name in names],
+        [plain(_label(name)) for name in names],
         ["---:" if right else "---" for right in numeric],
-        *([_text(_show(row.get(name))) for name in names] for row in rows),
+        *([plain(_show(row.get(name))) for name in names] for row in rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -288,11 +290,11 @@ class _Ready(str):
     __slots__ = ()
 
 
-def _code(text: str) -> _Ready:
+def code(text: str) -> _Ready:
     """In backticks: SMILES and names, where signs of Markdown have no meaning but for the bar between cells."""
     return _Ready("`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`")
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
     """One line of Markdown that shows `text` as it is, in a table too."""
     return text if isinstance(text, _Ready) else re.sub(r"([\\|`*<\[])", r"\\\1", " ".join(text.split()))

@@ -1,7 +1,7 @@
 """Text out: batched generation with a key/value cache, each row with its own adapter at all positions.
 
 Rows are padded on the left and do not influence each other: a row gives the tokens it would give alone.
-NOT covered: beams (`beam.py`), repetition penalties, top-k and top-p.
+NOT covered: beams (`beam.py`), repetition penalties, top-k.
 """
 
 from __future__ import annotations
@@ -26,16 +26,23 @@ def pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
     return padded, torch.arange(longest, device=device) >= longest - lengths[:, None]
 
 
-def sample(logits: Tensor, temperature: float, draws: Tensor) -> Tensor:
+def sample(logits: Tensor, temperature: float, draws: Tensor, top_p: float = 1.0) -> Tensor:
     """Next tokens, int64 [B]: the likeliest at temperature 0, else by chance.
 
-    logits: float32 [B, vocabulary]. draws: float64 [B] in [0, 1), one for each row.
+    logits: float32 [B, vocabulary]. draws: float64 [B] in [0, 1), one for each row. top_p: only the likeliest tokens
+    are drawn from, as few as have this probability together.
     """
     if temperature == 0:
         return logits.argmax(-1)
-    steps = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    # Less the largest: at a temperature near 0 the others become minus infinity, and none becomes no number.
+    chances = ((logits.double() - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    if top_p < 1:
+        chances, tokens = chances.sort(dim=-1, descending=True, stable=True)
+        chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0.0)
+    steps = chances.cumsum(-1)
     # Scaled by the last step: rounding may leave it below 1, and a draw above it would be no token at all.
-    return (steps <= draws[:, None] * steps[:, -1:]).sum(-1)
+    chosen = (steps <= draws[:, None] * steps[:, -1:]).sum(-1)
+    return chosen if top_p == 1 else tokens.gather(-1, chosen[:, None])[:, 0]
 
 
 @torch.no_grad()
@@ -47,18 +54,21 @@ def generate(
     max_new_tokens: int = 64,
     stop_ids: Collection[int] = (),
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int | Sequence[int] = 0,
 ) -> list[list[int]]:
     """New tokens of each row, up to and without the first of `stop_ids`.
 
-    ids: one list of token ids for each row, none empty. branch: as many rows. temperature: 0 is greedy.
-    seed: one for each row, or the first row's, counted up from there, so that a row's text does not depend on
-    the rows beside it.
+    ids: one list of token ids for each row, none empty. branch: as many rows. temperature: 0 is greedy. top_p: the
+    likeliest tokens that have this probability together are drawn from. seed: one for each row, or the first row's,
+    counted up from there, so that a row's text does not depend on the rows beside it.
     """
     if not ids or not all(ids):
         raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
-    if temperature < 0 or max_new_tokens < 0:
+    if not temperature >= 0 or max_new_tokens < 0:  # not a number is neither
         raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}; expected 0 or more")
+    if not 0 < top_p <= 1:
+        raise InputError(f"top_p: got {top_p}; expected a share above 0, up to 1")
     seeds = [seed + row for row in range(len(ids))] if isinstance(seed, int) else list(seed)
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
@@ -75,7 +85,7 @@ def generate(
         draws = torch.zeros(len(ids), dtype=torch.float64)
         if temperature > 0:
             draws = torch.cat([torch.rand(1, generator=d, dtype=torch.float64) for d in dice])
-        chosen = sample(decoder.head(hidden), temperature, draws.to(device))
+        chosen = sample(decoder.head(hidden), temperature, draws.to(device), top_p)
         done = done | torch.isin(chosen, stops)
         for row, (token, ended) in enumerate(zip(chosen.tolist(), done.tolist(), strict=True)):
             if not ended:

@@ -2,7 +2,7 @@
 
 A reaction is a set of molecules that go in and a set that comes out, each as SMILES joined by dots. Both are canonical
 here, so equal sets are equal texts. Forward prediction asks for the product of reactants and reagents; retrosynthesis
-asks for the reactants of a product.
+asks for the reactants of a product; a third task asks for the reagents that some reactants need.
 
 For training the same set is written in several orders (`reorder`): its molecules shuffled, each begun at a random atom.
 The answer is then written in the order nearest to that of the question (`align`), so that most of it can be copied
@@ -16,16 +16,19 @@ import csv
 import gzip
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rdkit import Chem, rdBase
 
-from .errors import InputError, near_matches
+from .errors import InputError, near_matches, words_of
 from .graph import Graphs, featurize
 
-DIRECTIONS = ("forward", "retro")
+TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column that is asked for
+DIRECTIONS = tuple(TARGETS)
 PARTS = ("train", "valid", "test")
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
 GRAMS = (4, 10)  # lengths of the runs of characters that `align` counts: places, and long stretches
@@ -36,6 +39,7 @@ class Reaction:
     """source: canonical SMILES of what is given. target: of what is asked for. part: train, valid or test.
 
     origin: name of the table it is from, without suffixes. of_molecules: whether the target is molecules, not words.
+    question: in words, where the rows have their own.
     """
 
     source: str
@@ -43,6 +47,15 @@ class Reaction:
     part: str
     origin: str
     of_molecules: bool = True
+    question: str = ""
+
+
+def asked(source: str, question: str) -> str:
+    """The text that stands for molecules in a prompt: their SMILES, and a question about them where there is one.
+
+    Training and answering both make it here, so that both make the same tokens of it.
+    """
+    return f"{source}\nQuestion: {' '.join(question.split())}" if question else source
 
 
 def canonical(smiles: str) -> str | None:
@@ -70,46 +83,91 @@ def part_of(product: str, test: float = 0.015, valid: float = 0.01) -> str:
     return "test" if place < test else "valid" if place < test + valid else "train"
 
 
+class Pair(NamedTuple):
+    """What a row of a table asks and wants: canonical SMILES `source`, `target`, the molecules `key` by which it is
+    held out, and a question in words where there is one.
+    """
+
+    source: str
+    target: str
+    key: str
+    question: str = ""
+
+
 def read_reactions(
     paths: Iterable[str | Path], direction: str = "forward", split_column: str | None = None
 ) -> list[Reaction]:
-    """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out by product.
+    """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out as `collect` says.
 
-    A table needs the column `product` and one or more of `reactants_and_reagents`, `reactants`, `reagents`. Forward
-    takes all of them as the source, unmarked; retro asks for the reactants alone and needs that column. Rows that RDKit
-    cannot read are left out. split_column: a column of train, valid (or val) and test that stands in the place of
-    `part_of`; tables without it then train, rows with another mark are left out, and so are training rows whose
-    product, stereochemistry aside, is held out in any table. Raises `InputError` for other tables and when nothing is
-    left.
+    forward: the source is all of the columns `reactants_and_reagents`, `reactants` and `reagents` that there are,
+    unmarked, the target the column `product`. retro: from `product` to `reactants`. reagents: from `reactants` to
+    `reagents`. Held out by product; by the set of reactants for reagents, which need no product. Rows that RDKit cannot
+    read are left out. Raises `InputError` for other tables and when nothing is left.
     """
     if direction not in DIRECTIONS:
         raise InputError(f"direction: got {direction!r}; {near_matches(direction, DIRECTIONS)}")
-    found: dict[tuple[str, str], Reaction] = {}
+
+    def pair(row: dict[str, str]) -> Pair | None:
+        if direction == "forward":
+            source = canonical(".".join(row[name] for name in INPUT_COLUMNS if row.get(name)))
+        else:
+            source = canonical(row["product" if direction == "retro" else "reactants"])
+        target = canonical(row[TARGETS[direction]])
+        if source is None or target is None:
+            return None
+        return Pair(source, target, target if direction == "forward" else source)
+
+    needed, any_of = {
+        "forward": (("product",), INPUT_COLUMNS),
+        "retro": (("product", "reactants"), ()),
+        "reagents": (("reactants", "reagents"), ()),
+    }[direction]
+    return collect(paths, needed, pair, split_column, any_of=any_of)
+
+
+def collect(
+    paths: Iterable[str | Path],
+    needed: Sequence[str],
+    pair_of: Callable[[dict[str, str]], Pair | None],
+    split_column: str | None = None,
+    *,
+    any_of: Sequence[str] = (),
+    of_molecules: bool = True,
+    test: float = 0.015,
+    valid: float = 0.01,
+) -> list[Reaction]:
+    """What `pair_of` makes of the rows of tables, each pair once; held out by `part_of` its key.
+
+    needed, any_of: columns, as `read_rows` has them. pair_of: None for a row that is left out. split_column: a column
+    of train, valid (or val) and test that stands in the place of `part_of`; tables without it then train, rows with
+    another mark are left out, and so are training rows whose key, stereochemistry aside, is held out in any table.
+    test, valid: shares, without such a column. Raises `InputError` when nothing is left, or no table has that column.
+    """
+    found: dict[Pair, Reaction] = {}
     held_out: set[str] = set()
+    is_split = False
     for path in paths:
         origin = Path(path).name.split(".")[0]
-        needed = ("reactants",) if direction == "retro" else INPUT_COLUMNS
-        for row in read_rows(Path(path), "product", needed):
-            given = [row[name] for name in INPUT_COLUMNS if row.get(name)]
-            educts = canonical(row["reactants"] if direction == "retro" else ".".join(given))
-            product = canonical(row["product"])
-            if educts is None or product is None:
+        for row in read_rows(Path(path), needed, any_of):
+            is_split = is_split or (split_column is not None and split_column in row)
+            pair = pair_of(row)
+            if pair is None or pair in found:
                 continue
-            source, target = (educts, product) if direction == "forward" else (product, educts)
-            if (source, target) in found:
-                continue
-            part = part_of(product) if split_column is None else _part_in(row, split_column)
+            part = part_of(pair.key, test, valid) if split_column is None else _part_in(row, split_column)
             if part not in PARTS:
                 continue
-            if part != "train":
-                held_out.add(flat(product))
-            found[source, target] = Reaction(source, target, part, origin)
+            if split_column is not None and part != "train":
+                held_out.add(flat(pair.key))
+            found[pair] = Reaction(pair.source, pair.target, part, origin, of_molecules, pair.question)
+    if split_column is not None and not is_split:
+        raise InputError(f"split: got {split_column!r}, but no table has that column")
     if not found:
-        raise InputError("the tables hold no reaction that RDKit can read; columns product and reactants are needed")
-    if split_column is None:  # a product is in one part already
+        raise InputError(
+            f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules that RDKit reads"
+        )
+    if split_column is None:  # a key is in one part already
         return list(found.values())
-    of_product = (lambda r: r.target) if direction == "forward" else (lambda r: r.source)
-    return [r for r in found.values() if r.part != "train" or flat(of_product(r)) not in held_out]
+    return [r for pair, r in found.items() if r.part != "train" or flat(pair.key) not in held_out]
 
 
 def _part_in(row: dict[str, str], column: str) -> str:
@@ -117,20 +175,22 @@ def _part_in(row: dict[str, str], column: str) -> str:
     return "valid" if mark in ("val", "validation") else mark
 
 
-def read_rows(path: Path, column: str, others: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Rows of a CSV table that has `column` and one or more of `others`. Raises `InputError` otherwise."""
+def read_rows(path: Path, needed: Sequence[str], any_of: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+    """Rows of a CSV table that has all columns `needed` and one or more of `any_of`. Raises `InputError` otherwise."""
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            if column not in columns or not set(others) & set(columns):
-                raise InputError(
-                    f"{path}: got the columns {', '.join(columns)}; expected {column} and {' or '.join(others)}"
-                )
+            if not set(needed) <= set(columns) or (any_of and not set(any_of) & set(columns)):
+                raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
             yield from reader
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table: {words_of(error)}") from None
+
+
+def _words(needed: Sequence[str], any_of: Sequence[str]) -> str:
+    return " and ".join([*needed, *([" or ".join(any_of)] if any_of else [])])
 
 
 def reorder(smiles: str, dice: random.Random, copies: int = 1) -> list[str]:
@@ -190,7 +250,7 @@ def write_copies(reaction: Reaction, n_copies: int, seed: int) -> list[tuple[str
     dice = random.Random(f"{seed} {reaction.source}")
     sources = dict.fromkeys([reaction.source, *reorder(reaction.source, dice, n_copies - 1)])
     if not reaction.of_molecules:
-        return [(source, reaction.target) for source in sources]
+        return [(asked(source, reaction.question), reaction.target) for source in sources]
     aligner = Aligner(reaction.target)
     return [(source, aligner.align(source)) for source in sources]
 
@@ -201,7 +261,9 @@ def write_block(reactions: Sequence[Reaction], n_copies: int, seed: int) -> tupl
     The graph is that of the source: one graph of as many components as there are molecules.
     """
     texts = [
-        write_copies(reaction, n_copies, seed) if reaction.part == "train" else [(reaction.source, reaction.target)]
+        write_copies(reaction, n_copies, seed)
+        if reaction.part == "train"
+        else [(asked(reaction.source, reaction.question), reaction.target)]
         for reaction in reactions
     ]
     with rdBase.BlockLogs():

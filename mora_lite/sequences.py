@@ -32,7 +32,6 @@ FORMAT = 1
 TOKENIZED = 4096  # texts at a time
 BLOCK = 256  # reactions that a process takes at a time
 WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
-QUESTION = "{question}"  # in a prompt: where a user's question goes
 IGNORED = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
 
 
@@ -59,17 +58,6 @@ class Prompt:
     @property
     def template(self) -> str:
         return f"{self.before}{{}}{self.between}"
-
-    def asking(self, question: str | None) -> Prompt:
-        """The prompt with a user's question in the place of `{question}`. Raises `InputError` where one is missing, or
-        given to a prompt that has no place for it.
-        """
-        has_place = QUESTION in self.before or QUESTION in self.between
-        if has_place != bool(question):
-            problem = "none is given; say what to ask with --question" if has_place else "this pack takes none"
-            raise InputError(f"question: {problem}")
-        text = question or ""
-        return Prompt(self.before.replace(QUESTION, text), self.between.replace(QUESTION, text), self.end)
 
     def pieces(self, tokenizer: Any) -> tuple[list[int], list[int], int]:
         """Token ids of the two texts, and the end."""

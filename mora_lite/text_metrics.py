@@ -1,8 +1,11 @@
-"""How near texts are to those wanted: exact match, edit distance, BLEU, ROUGE-L, similarity of molecules.
+"""How near texts are to those wanted: exact match, edit distance, BLEU, ROUGE, METEOR, similarity of molecules.
 
 Molecule texts are compared after RDKit has made them canonical; an answer that RDKit refuses counts as wrong, its edit
 distance and BLEU are taken from its text as it is, and it has no fingerprints, as in the tables of MolT5
 (arXiv 2204.11817).
+
+METEOR matches words and, where the package snowballstemmer is installed, their stems by Porter; synonyms of WordNet
+are NOT covered, so it is not the figure of implementations that have them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 from rdkit import Chem, DataStructs, rdBase
@@ -62,6 +67,77 @@ def rouge_l(answer: Sequence[str], target: Sequence[str]) -> float:
     return 2 * row[-1] / (len(answer) + len(target))
 
 
+def rouge_n(answer: Sequence[str], target: Sequence[str], n: int) -> float:
+    """F1 of the runs of `n` items that both have, 0 to 1; a run counts as often as both have it."""
+    got, wanted = _runs(answer, n), _runs(target, n)
+    total = got.total() + wanted.total()
+    return 2 * (got & wanted).total() / total if total else 0.0
+
+
+def meteor(answer: Sequence[str], target: Sequence[str]) -> float:
+    """METEOR of Banerjee and Lavie (2005) with its own weights, 0 to 1: recall counts nine times as much as precision
+    in their harmonic mean, and half the cube of chunks / matches is taken off.
+
+    answer, target: words in lower case. Equal words are matched first, then, if there is a stemmer, words of equal
+    stem. A chunk is a run of matches in the same order in both; matches are made by the longest runs first, which
+    leaves few chunks.
+    """
+    pairs = _match(answer, target)
+    if not pairs:
+        return 0.0
+    precision, recall = len(pairs) / len(answer), len(pairs) / len(target)
+    chunks = sum((i - 1, j - 1) not in pairs for i, j in pairs)
+    mean = 10 * precision * recall / (recall + 9 * precision)
+    return mean * (1 - 0.5 * (chunks / len(pairs)) ** 3)
+
+
+def meteor_name() -> str:
+    """What the figure is called here: `meteor_exact` without a stemmer."""
+    return "meteor" if _stemmer() else "meteor_exact"
+
+
+def _match(answer: Sequence[str], target: Sequence[str]) -> set[tuple[int, int]]:
+    """Places of the words that are matched, each at most once."""
+    stages = [(answer, target)]
+    if stemmer := _stemmer():
+        stages.append((stemmer.stemWords(answer), stemmer.stemWords(target)))
+    pairs: set[tuple[int, int]] = set()
+    for one, other in stages:
+        left = [i for i in range(len(one)) if all(i != pair[0] for pair in pairs)]
+        right = [j for j in range(len(other)) if all(j != pair[1] for pair in pairs)]
+        while run := _longest_run(one, other, left, right):
+            pairs |= run
+            left = [i for i in left if all(i != pair[0] for pair in run)]
+            right = [j for j in right if all(j != pair[1] for pair in run)]
+    return pairs
+
+
+def _longest_run(one: Sequence[str], other: Sequence[str], left: list[int], right: list[int]) -> set[tuple[int, int]]:
+    """Places of the longest run of items that both have, among the places `left` and `right`; the first of several."""
+    best, end = 0, (0, 0)
+    lengths: dict[int, int] = {}
+    before = -2
+    for i in left:
+        # Runs go on only from the place just before, in both.
+        last = lengths if i == before + 1 else {}
+        lengths = {j: last.get(j - 1, 0) + 1 for j in right if one[i] == other[j]}
+        for j, length in lengths.items():
+            if length > best:
+                best, end = length, (i, j)
+        before = i
+    return {(end[0] - k, end[1] - k) for k in range(best)}
+
+
+@cache
+def _stemmer() -> Any:
+    """Porter's stemmer for English, or None where it is not installed (extra `text`)."""
+    try:
+        import snowballstemmer
+    except ImportError:
+        return None
+    return snowballstemmer.stemmer("porter")
+
+
 def molecule_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
     """Figures of answers that should be the canonical SMILES `targets`.
 
@@ -88,7 +164,9 @@ def molecule_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str
 
 
 def text_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """Figures of descriptions, by words in lower case: bleu2, bleu4 of the whole set; rouge_l, mean; exact, share."""
+    """Figures of descriptions, by words in lower case: bleu2, bleu4 of the whole set; rouge_1, rouge_2, rouge_l and
+    meteor (`meteor_name`), means; exact, share.
+    """
     assert len(answers) == len(targets) > 0
     got, wanted = ([WORD.findall(text.lower()) for text in texts] for texts in (answers, targets))
     n = len(answers)
@@ -96,7 +174,10 @@ def text_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str, fl
         "exact": sum(map(str.__eq__, answers, targets)) / n,
         "bleu2": bleu(got, wanted, 2),
         "bleu4": bleu(got, wanted, 4),
+        "rouge_1": sum(rouge_n(*pair, 1) for pair in zip(got, wanted, strict=True)) / n,
+        "rouge_2": sum(rouge_n(*pair, 2) for pair in zip(got, wanted, strict=True)) / n,
         "rouge_l": sum(map(rouge_l, got, wanted)) / n,
+        meteor_name(): sum(map(meteor, got, wanted)) / n,
     }
 
 

@@ -2,6 +2,7 @@
 
     text_pack.json       format, task, prompt, sizes, name and SHA-256 of the base, SHA-256 of the adapter and of itself
     adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, float16
+    README.md            model card; not checked
 
 The base is not in it: `load_text_pack` finds it by name, or where it is told to, and refuses another one.
 """
@@ -24,26 +25,20 @@ from .answers import Answerer
 from .base import NF4Source
 from .decoder import Decoder
 from .digest import entry_of
-from .errors import OutputError, PackError, words_of
+from .errors import CheckpointError, OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
 from .hub import resolve_base
-from .pack import manifest_sha256
+from .pack import CARD, manifest_sha256
 from .quant.checkpoint import open_checkpoint, sha256_of
 from .scorer import AdapterSizes
 from .sequences import Prompt
+from .text_card import text_card
 from .text_model import TextModel
+from .text_tasks import TEXT_TASKS
 
 FORMAT = 1
 MANIFEST = "text_pack.json"
 ADAPTER = "adapter.safetensors"
-COLUMNS = {  # of a table of answers, by task
-    "forward": "product",
-    "retro": "reactants",
-    "reagents": "reagents",
-    "describe": "description",
-    "ask": "answer",
-}
-REACTIONS = ("forward", "retro", "reagents")  # their answers are molecules
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,13 @@ class TextPack:
         return self.manifest["base"]
 
 
+def check_free(path: Path, force: bool) -> None:
+    """Raises `OutputError` when `path` exists and `force` is not set, or when what is there is not a text pack."""
+    if path.exists() and not (force and (path / MANIFEST).is_file()):
+        reason = "is no text pack, so it is not replaced" if force else "exists; choose another name or use --force"
+        raise OutputError(f"{path} {reason}")
+
+
 def save_text_pack(
     path: Path,
     model: TextModel,
@@ -82,10 +84,8 @@ def save_text_pack(
     base: `name` (known to `pull`, or a path) and `sha256` of the base model's files. force: replace a text pack that is
     there. Raises `OutputError` when something else is, or when it cannot be written.
     """
-    assert task in COLUMNS, task
-    if path.exists() and not (force and (path / MANIFEST).is_file()):
-        reason = "exists; choose another name" if not force else "is no text pack, so it is not replaced"
-        raise OutputError(f"{path} {reason}")
+    assert task in TEXT_TASKS, task
+    check_free(path, force)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)
@@ -105,6 +105,7 @@ def save_text_pack(
         }
         manifest["sha256"] = manifest_sha256(manifest)
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (part / CARD).write_text(text_card(path.name, manifest), encoding="utf-8")
         if path.exists():
             shutil.rmtree(path)
         os.replace(part, path)
@@ -140,17 +141,20 @@ def load_text_pack(
     pack: TextPack,
     *,
     base: str | Path | None = None,
-    prompt: Prompt | None = None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Answerer:
     """The model of a pack, ready to answer.
 
     base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
-    file of the same model has other rounding, and the adapter was trained over this one's. prompt: that of the pack
-    with its question filled in, where it has a place for one.
+    file of the same model has other rounding, and the adapter was trained over this one's.
     """
-    checkpoint = open_checkpoint(resolve_base(base or pack.base["name"]))
+    try:
+        checkpoint = open_checkpoint(resolve_base(base or pack.base["name"]))
+    except CheckpointError as error:
+        if base is not None:
+            raise
+        raise PackError(f"{pack.path}: its base model is not here ({error}); or say where it is with --base") from None
     if checkpoint.source_sha256 != pack.base["sha256"]:
         raise PackError(
             f"{checkpoint.path} is not the base model of {pack.path}: its SHA-256 is {checkpoint.source_sha256[:12]}, "
@@ -171,4 +175,4 @@ def load_text_pack(
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)
     limit = int(checkpoint.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), checkpoint.tokenizer(), prompt or pack.prompt, limit)
+    return Answerer(model.to(device).eval(), checkpoint.tokenizer(), pack.prompt, limit)

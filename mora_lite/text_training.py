@@ -14,18 +14,21 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from . import layer_ops
 from .device import keep_freed_memory
 from .errors import InputError
 from .layer_ops import choose_layer_ops
 from .read_ahead import read_ahead
 from .sequences import Batches, TextBatch
+from .signals import held_signals
 from .text_model import TextModel
 from .train import RunState
 
@@ -87,9 +90,8 @@ class TextRun:
     def __init__(self, model: TextModel, batches: Batches, settings: TextSettings, folder: Path, device: torch.device):
         keep_freed_memory()
         self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
-        ops = choose_layer_ops(device)
-        for layer in model.decoder.layers:
-            layer.ops = ops  # type: ignore[assignment]
+        self.ops = choose_layer_ops(device)
+        self._use(self.ops)
         self.path = folder / "checkpoint.safetensors"
         self.state = RunState(model, settings, _fingerprint(model, batches), device)
         self.step = self.state.load(self.path)
@@ -112,13 +114,22 @@ class TextRun:
         stop_done: float = 1.0,
         on_progress: Callable[[TextProgress], None] = lambda _: None,
     ) -> None:
-        """Train for `stop_seconds` from now, or until the share `stop_done` is spent; then write a checkpoint."""
+        """Train for `stop_seconds` from now, or until the share `stop_done` is spent; then write a checkpoint.
+
+        Ctrl-C ends it after the step that is being made, and takes effect once the checkpoint is written.
+        """
+        with held_signals() as ended:
+            self._go(stop_seconds, stop_done, on_progress, ended)
+
+    def _go(
+        self, stop_seconds: float, stop_done: float, on_progress: Callable[[TextProgress], None], ended: list[int]
+    ) -> None:
         state, started, before = self.state, time.perf_counter(), self.state.seconds
         told, saved = started, started
         losses: list[Tensor] = []
         tokens, paused = 0, 0.0
         with closing(read_ahead(self._batches(), 4)) as stream:
-            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds:
+            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds and not ended:
                 epoch, n_tokens, batch = next(stream)
                 state.set_rates(self.step, self.settings.rate(self.done))
                 losses.append(self.train_step(batch))
@@ -164,15 +175,22 @@ class TextRun:
         kept = {name: p.detach().clone() for name, p in named.items()}
         try:
             self._put(self.state.mean)
+            self._use(layer_ops)  # those with which a pack answers: the figures are to be the same
             yield self.model.eval()
         finally:
+            self._use(self.ops)
             self._put(kept)
             self.model.train()
 
     def finish(self) -> TextModel:
         """The model with the averaged weights, for good."""
         self._put(self.state.mean)
+        self._use(layer_ops)
         return self.model.eval()
+
+    def _use(self, ops: ModuleType) -> None:
+        for layer in self.model.decoder.layers:
+            layer.ops = ops  # type: ignore[assignment]
 
     @torch.no_grad()
     def _put(self, weights: dict[str, Tensor]) -> None:
@@ -182,7 +200,7 @@ class TextRun:
 
 def _fingerprint(model: TextModel, batches: Batches) -> str:
     """Of the data and what is trained on it."""
-    digest = hashlib.sha256(json.dumps([asdict(model.sizes), model.kind, batches.tokens, batches.seed]).encode())
+    digest = hashlib.sha256(json.dumps([model.sizes.as_dict(), model.kind, batches.tokens, batches.seed]).encode())
     digest.update(json.dumps([batches.before, batches.between, batches.end]).encode())
     for array in (batches.data.source, batches.data.target, batches.rows):
         digest.update(array.tobytes())

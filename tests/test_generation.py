@@ -14,6 +14,7 @@ from mora_lite.decoder import Decoder
 from mora_lite.errors import InputError
 from mora_lite.generation import generate, sample
 from mora_lite.lowrank import Branch
+from mora_lite.text_tables import row_seed
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 KINDS: dict[str, dict[str, Any]] = {"llama": {}, "mistral": {"sliding_window": 4}}
@@ -129,8 +130,53 @@ def test_sampling_follows_the_probabilities_and_the_seed(pair: tuple[Any, Decode
     assert sample(logits, 1.0, draws).tolist() == [0, 1, 1, 2]
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-300])
+def test_sampling_at_a_temperature_near_zero_is_greedy(pair: tuple[Any, Decoder], temperature: float) -> None:
+    got = generate(pair[1], PROMPTS, max_new_tokens=12, temperature=temperature, seed=3)
+    assert got == generate(pair[1], PROMPTS, max_new_tokens=12)
+
+
+def test_top_p_draws_from_as_few_tokens_as_have_that_share() -> None:
+    logits = torch.tensor([0.1, 0.5, 0.05, 0.35]).log().expand(4, 4)
+    draws = torch.tensor([0.0, 0.58, 0.6, 0.9999999], dtype=torch.float64)
+    assert sample(logits, 1.0, draws, 0.49).tolist() == [1, 1, 1, 1]
+    # 0.5 and 0.35: the first has 0.588 of them.
+    assert sample(logits, 1.0, draws, 0.51).tolist() == [1, 1, 3, 3]
+    assert sample(logits, 1.0, draws, 0.85).tolist() == [1, 1, 3, 3]
+    assert sample(logits, 1.0, draws, 0.86).tolist() == [1, 3, 3, 0]
+    assert sample(logits, 1.0, draws, 1e-9).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.8)])
+def test_many_seeds_follow_the_probabilities(pair: tuple[Any, Decoder], temperature: float, top_p: float) -> None:
+    """The first token over 2,000 seeds against the softmax, by chi-square."""
+    _, decoder = pair
+    n = 2000
+    seeds = [row_seed(seed, 0, "CCO") for seed in range(n)]
+    drawn = generate(decoder, [PROMPTS[0]] * n, max_new_tokens=1, temperature=temperature, top_p=top_p, seed=seeds)
+    counts = torch.bincount(torch.tensor(drawn).flatten(), minlength=97).double()
+    with torch.no_grad():
+        chances = (decoder.logits(torch.tensor(PROMPTS[:1]))[0, -1].double() / temperature).softmax(-1)
+    if top_p < 1:
+        kept = chances.sort(descending=True).values.cumsum(0) < top_p
+        least = chances.sort(descending=True).values[int(kept.sum())]
+        assert counts[chances < least].sum() == 0
+        chances = chances.masked_fill(chances < least, 0.0)
+        chances = chances / chances.sum()
+    expected = n * chances
+    often = expected >= 5  # the others are taken together
+    assert often.sum() > 3
+    got = torch.cat([counts[often], counts[~often].sum()[None]])
+    wanted = torch.cat([expected[often], expected[~often].sum()[None]]).clamp(min=1e-9)
+    square = float(((got - wanted) ** 2 / wanted).sum())
+    freedom = len(got) - 1
+    assert square < freedom + 4 * (2 * freedom) ** 0.5
+
+
 def test_impossible_requests_are_named(pair: tuple[Any, Decoder]) -> None:
     with pytest.raises(InputError, match="empty row"):
         generate(pair[1], [[1], []])
     with pytest.raises(InputError, match="expected 0 or more"):
         generate(pair[1], [[1]], temperature=-1.0)
+    with pytest.raises(InputError, match="top_p: got 0"):
+        generate(pair[1], [[1]], temperature=1.0, top_p=0.0)

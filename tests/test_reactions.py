@@ -146,8 +146,28 @@ def test_tables_that_cannot_be_used_are_told(tmp_path: Path) -> None:
         read_reactions([tmp_path / "missing.csv"])
     with pytest.raises(InputError, match="did you mean forward"):
         read_reactions([bad], "foward")
-    with pytest.raises(InputError, match="no reaction that RDKit can read"):
+    with pytest.raises(InputError, match="no row of the tables can be used; expected cells in product and "):
         read_reactions([table(tmp_path / "none.csv", "reactants,product", "x,y")])
+
+
+def test_reagents_are_asked_for_reactants_and_held_out_by_them(tmp_path: Path) -> None:
+    """A product is not needed; no set of reactants, in whatever order or stereochemistry, is in two parts."""
+    lines = [f"{'C' * n}O.[C@@H](F)(Cl)Br,{reagent}" for n in range(1, 200) for reagent in ("[Na+].[OH-]", "O")]
+    other = [f"[C@H](F)(Cl)Br.O{'C' * n},Cl" for n in range(1, 200)]
+    path = table(tmp_path / "some.csv", "reactants,reagents", *lines, *other, "CCO,", ",Cl", "CO,C1CC")
+    pairs = read_reactions([path], "reagents")
+    assert len(pairs) == 3 * 199  # the last three rows lack one side
+    assert {pair.target for pair in pairs} == {"[Na+].[OH-]", "O", "Cl"}
+    parts = {part: {flat(p.source) for p in pairs if p.part == part} for part in ("train", "test")}
+    assert all(parts.values())
+    assert not parts["train"] & parts["test"]
+    with pytest.raises(InputError, match="expected reactants and reagents"):
+        read_reactions([table(tmp_path / "bad.csv", "reactants,product", "C,C")], "reagents")
+
+
+def test_a_split_column_that_no_table_has_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="got 'own', but no table has that column"):
+        read_reactions([table(tmp_path / "some.csv", "reactants,product", "CO,C=O")], "forward", "own")
 
 
 @pytest.mark.parametrize("text", ["", "C1CC", "Clé", "c1ccccc"])

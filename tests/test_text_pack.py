@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from mora_lite.base import NF4Source
 from mora_lite.decoder import Decoder
-from mora_lite.errors import InputError, OutputError, PackError
+from mora_lite.errors import OutputError, PackError
 from mora_lite.graph import featurize
 from mora_lite.molecules import parse_smiles
 from mora_lite.quant.checkpoint import open_checkpoint
@@ -33,6 +33,7 @@ from mora_lite.text_training import TextRun, TextSettings
 CPU = torch.device("cpu")
 SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
 PAIRS = [("CO", "C=O"), ("CCO", "CC=O"), ("Cl.c1ccccc1", "Clc1ccccc1"), ("CN", "C#N"), ("CC(C)O", "CC(C)=O")]
+EXACT = ["--dtype", "float32"]  # in 16 bits a draw that is nearly between two tokens may turn with the batch
 PROMPT = Prompt.of_template("In: {}\nOut: ", 0)
 
 
@@ -203,6 +204,48 @@ def test_generate_gives_several_answers(run: Any, pack_path: Path, table: Path, 
         assert not row["product_2"] or row["product_2"] != row["product"]
 
 
+def test_what_is_drawn_depends_on_seed_and_question_alone(run: Any, pack_path: Path, tmp_path: Path) -> None:
+    """Not on the rows beside it, their number or their order: seven rows at a time, one, and another table."""
+    sources = ["CO", "OCC", "c1ccccc1.Cl", "CN", "CC(C)O", "CCN", "CS", "CCl", "C"]
+    table, other = tmp_path / "some.csv", tmp_path / "other.csv"
+    table.write_text("smiles\n" + "".join(f"{source}\n" for source in sources))
+    other.write_text("smiles\n" + "".join(f"{source}\n" for source in sources[:3:-1]))
+
+    def answers(table: Path, *options: object) -> dict[str, str]:
+        out = tmp_path / "out.csv"
+        code, _, err = run(
+            "generate", table, "--pack", pack_path, "-o", out, "--force", "--max-tokens", 12, *options, *EXACT
+        )
+        assert code == 0, err
+        return {row["smiles"]: row["product"] + row["error"] for row in read(out)}
+
+    drawn = answers(table, "--temperature", 1.5, "--seed", 5, "--batch-size", 7)
+    assert answers(table, "--temperature", 1.5, "--seed", 5, "--batch-size", 1) == drawn
+    assert answers(other, "--temperature", 1.5, "--seed", 5) == {source: drawn[source] for source in sources[:3:-1]}
+    assert answers(table, "--temperature", 1.5, "--seed", 6) != drawn
+    greedy = answers(table)
+    assert greedy != drawn
+    assert answers(table, "--temperature", 0) == greedy
+
+
+def test_several_answers_that_are_drawn_differ(
+    run: Any, pack_path: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Any text counts: few that a tiny model draws are molecules.
+    monkeypatch.setattr("mora_lite.text_tables.canonical", lambda text: text or None)
+    out = tmp_path / "out.csv"
+    options = ["--pack", pack_path, "-o", out, "--force", "--max-tokens", 12, "--temperature", 2, *EXACT]
+    code, _, err = run("generate", table, *options)
+    first = [row["product"] for row in read(out)]
+    code, _, err = run("generate", table, *options, "--top", 3)
+    assert code == 0, err
+    several = [[row[name] for name in ("product", "product_2", "product_3") if row[name]] for row in read(out)]
+    assert max(map(len, several)) == 3
+    for own, one in zip(several, first, strict=True):
+        assert own[:1] == [one] * bool(one)  # more are drawn where more are wanted; the first stays the first
+        assert len(set(own)) == len(own)
+
+
 def test_answers_that_are_no_molecule_are_a_status(run: Any, pack_path: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "one.csv", tmp_path / "out.csv"
     table.write_text("smiles\nCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC\n" + "C" * 120 + "\n")
@@ -218,7 +261,10 @@ def test_answers_that_are_no_molecule_are_a_status(run: Any, pack_path: Path, tm
     ("options", "message"),
     [
         (["--task", "retro"], "got retro"),
-        (["--question", "Why?"], "this pack takes none"),
+        (["--question", "Why?"], "the pack is for forward and takes none"),
+        (["--seed", "1"], "only answers drawn by chance"),
+        (["--temperature", "1", "--beams", "3"], "got 3 with a temperature; expected one of the two"),
+        (["--temperature", "1", "--top-p", "0"], "got 1.0 and 0.0; expected 0 or more, and a share"),
         (["--top", "3", "--beams", "2"], "top: got 3 with 2 beams"),
         (["--base", "nowhere"], "nowhere: neither a path nor a known base model"),
     ],
@@ -229,15 +275,6 @@ def test_generate_tells_what_is_wrong(run: Any, pack_path: Path, table: Path, op
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert sorted(p.name for p in table.parent.iterdir()) == ["some.csv"]
-
-
-def test_a_question_has_its_place_in_the_prompt() -> None:
-    prompt = Prompt.of_template("Molecule: {}\nQuestion: {question}\nAnswer:", 0)
-    assert prompt.asking("Why?").template == "Molecule: {}\nQuestion: Why?\nAnswer:"
-    with pytest.raises(InputError, match="--question"):
-        prompt.asking(None)
-    with pytest.raises(InputError, match="expected a text with one"):
-        Prompt.of_template("no place", 0)
 
 
 def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path, tmp_path: Path) -> None:
