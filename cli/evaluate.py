@@ -1,4 +1,4 @@
-"""`mora-lite evaluate`: the error of a pack on molecules whose values are known."""
+"""`mora-lite evaluate`: the error of a pack on molecules whose values, or answers, are known."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import BatchSize, Confidence, Device, Dtype, Tasks, split_names
+from .options import BatchSize, Confidence, Device, Dtype, Tasks, refuse, split_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 FOUR_BIT = ("bf16_mae", "loss_4bit")
+TEXT_PACK = "text_pack.json"  # text_pack.MANIFEST, whose module is slow to import
 RECORDED = 0.9  # confidence of the figures in packs and their model cards
 
 
@@ -28,10 +29,10 @@ class Split(str, Enum):
 
 
 def evaluate(
-    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")],
+    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory; or of a text pack.")],
     data: Annotated[
         Path,
-        typer.Argument(metavar="DATA", help="Table with SMILES and the true values: CSV, plain or .gz."),
+        typer.Argument(metavar="DATA", help="Table with SMILES and the true values or answers: CSV, plain or .gz."),
     ],
     *,
     split: Annotated[
@@ -60,6 +61,13 @@ def evaluate(
     smiles_column: Annotated[
         str | None, typer.Option(help="The SMILES column.", show_default="as in the pack's training table")
     ] = None,
+    beams: Annotated[
+        int | None, typer.Option("--beams", min=1, metavar="N", help="Of a text pack: width.", show_default="1, greedy")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Of a text pack: its base model.", show_default="the one the pack names"),
+    ] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the metrics of the test set into the pack.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: figures and tables of each task.")] = False,
 ) -> None:
@@ -71,11 +79,29 @@ def evaluate(
     without a language model (encoder ...) and, where it was measured, the same
     pack trained on the base before 4 bits (bf16 mae, loss 4bit).
 
+    Of a text pack: the share of exact answers and how near the others come, on
+    a table with the columns that train --task reads.
+
     \b
     Examples:
     mora-lite evaluate admet mine.csv --split all --tasks logS --tables
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
+    mora-lite evaluate ./forward reactions.csv --beams 5 --limit 200
     """
+    if (Path(pack) / TEXT_PACK).is_file():
+        of_values = {
+            "--tasks": tasks,
+            "--bf16": bf16,
+            "--tables": tables or None,
+            "--smiles-column": smiles_column,
+            "--record": record or None,
+            "--batch-size": batch_size,
+            "--confidence": None if confidence == RECORDED else confidence,
+        }
+        refuse(of_values, "is for packs of values; leave it out")
+        _evaluate_text(pack, data, split.value, limit, beams or 1, base, device, dtype, as_json)
+        return
+    refuse({"--beams": beams, "--base": base}, "is for text packs; leave it out")
     from ..evaluate import evaluate_pack, record_metrics
     from ..hub_packs import check_changeable
     from ..pack import open_pack
@@ -108,6 +134,37 @@ def evaluate(
         typer.echo(json.dumps({"figures": found.figures, "tables": found.tables}, indent=2))
     else:
         print_evaluation(found.figures, found.tables if tables else {})
+
+
+def _evaluate_text(
+    pack: str,
+    data: Path,
+    split: str,
+    limit: int | None,
+    beams: int,
+    base: str | None,
+    device: str,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """The figures of a text pack, on stdout."""
+    import json
+
+    from rich.console import Console
+
+    from ..device import choose_device, choose_dtype
+    from ..text_evaluation import evaluate_table, rows_of_figures
+    from ..text_pack import load_text_pack, open_text_pack
+    from .tables import print_rows
+
+    opened, where = open_text_pack(pack), choose_device(device)
+    answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where))
+    held_out = opened.manifest["provenance"]["held_out"]
+    figures = evaluate_table(answerer, opened.task, data, held_out=held_out, split=split, limit=limit, beams=beams)
+    if as_json:
+        typer.echo(json.dumps({"figures": figures}, indent=2))
+    else:
+        print_rows(f"{opened.task}, {split} rows", rows_of_figures(figures), Console(highlight=False))
 
 
 def print_evaluation(figures: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Mapping[str, Any]] = {}) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -34,3 +35,12 @@ def split_names(text: str | None) -> list[str] | None:
     """`a, b` -> `["a", "b"]`; None, or nothing but commas, -> None, which stands for all."""
     names = [name.strip() for name in (text or "").split(",")]
     return [name for name in names if name] or None
+
+
+def refuse(options: Mapping[str, object], why: str) -> None:
+    """Raises `InputError` when one of the options was given, that is, is not None."""
+    from ..errors import InputError
+
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{name}: {why}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Device
+from .options import Device, refuse
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
@@ -169,14 +169,14 @@ def train(
         "--copies": copies,
     }
     if task is not None:
-        _refuse(of_values, "is for packs of values; leave it out, or leave --task out")
+        refuse(of_values, "is for packs of values; leave it out, or leave --task out")
         numbers = None if layers is None else _layers(layers)
         own = _given(base=base, variant=adapter, rank=rank, places=places, layers=numbers, copies=copies)
         _train_text(task, data, output, split, 10 if minutes is None else minutes, seed or 0, device, force, own)
         return
-    _refuse(of_text, "is for packs that answer in text; give a --task too, or leave it out")
+    refuse(of_text, "is for packs that answer in text; give a --task too, or leave it out")
     if len(data) > 1:
-        _refuse({"DATA": data}, f"got {len(data)} tables, expected one; several are for --task")
+        refuse({"DATA": data}, f"got {len(data)} tables, expected one; several are for --task")
     from ..device import choose_device
     from ..recipe import Recipe, read_recipe
     from ..training import train_pack
@@ -217,15 +217,6 @@ def train(
             force=force,
         )
     print_evaluation(pack.provenance["test"])
-
-
-def _refuse(options: dict[str, Any], why: str) -> None:
-    """Raises `InputError` when one of the options was given."""
-    from ..errors import InputError
-
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(f"{name}: {why}")
 
 
 def _train_text(

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from .beam import Answer, beam_search
-from .device import training_dtype
+from .decoding import RecordedDecoder
+from .device import is_out_of_memory, training_dtype
+from .errors import DeviceError
 from .generation import generate
 from .graph import Graphs
 from .sequences import Prompt, token_ids
@@ -27,12 +29,15 @@ class Text(NamedTuple):
 class Answerer:
     """A trained text model with its tokenizer and prompt.
 
-    max_tokens: of prompt and answer together, what the base was made for.
+    max_tokens: of prompt and answer together, what the base was made for. The model must not move afterwards.
+    recorded: what answers greedily; None where nothing is gained by recording steps, on a CPU.
     """
 
     def __init__(self, model: TextModel, tokenizer: Any, prompt: Prompt, max_tokens: int = 2048):
         self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
+        self.device = model.decoder.embedding.device
+        self.recorded = RecordedDecoder(model.decoder) if self.device.type == "cuda" else None
         self.before, self.between, self.end = prompt.pieces(tokenizer)
 
     def answer(
@@ -57,13 +62,28 @@ class Answerer:
         assert temperature == 0 or (beams == 1 and seeds is not None and len(seeds) == len(questions))
         order = np.argsort([len(question) for question in questions], kind="stable")
         found: list[list[Text]] = [[] for _ in questions]
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        start, size = 0, batch_size
+        while start < len(order):
+            rows = order[start : start + size]
             ids = [[*self.before, *questions[row], *self.between] for row in rows]
             chance = {"temperature": temperature, "top_p": top_p, "seed": [seeds[row] for row in rows] if seeds else 0}
-            answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, chance)
+            try:
+                answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, chance)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise DeviceError(
+                        f"out of memory on {self.device} with one row at a time; use --device cpu, fewer --beams or "
+                        "--max-tokens, or close other programs"
+                    ) from None
+                size = (len(rows) + 1) // 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
             for row, answers in zip(rows, answered, strict=True):
                 found[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
+            start += len(rows)
         return found
 
     def _decode(self, ids: list[int]) -> str:
@@ -78,13 +98,15 @@ class Answerer:
     def _answer(
         self, ids: list[list[int]], graphs: Graphs, beams: int, limit: int, chance: dict[str, Any]
     ) -> list[list[Answer]]:
-        decoder = self.model.decoder
-        device, dtype = decoder.embedding.device, training_dtype(decoder.embedding.device)
+        decoder, device, dtype = self.model.decoder, self.device, training_dtype(self.device)
         with torch.autocast(device.type, dtype, enabled=dtype == decoder.dtype != torch.float32):
             branch = self.model.branch(graphs.batch(device), len(ids))
         stop = [self.end]
         if beams > 1:
             return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
         wide = replace(branch, a=branch.a.expand(len(ids), -1, -1, -1))
-        rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **chance)
+        if self.recorded is not None and chance["temperature"] == 0:
+            rows = self.recorded.generate(ids, branch=wide, max_new_tokens=limit, stop_ids=stop)
+        else:
+            rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **chance)
         return [[Answer(row, 0.0, True)] for row in rows]

@@ -95,6 +95,11 @@ def available_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether CUDA, torch's CPU allocator or Python ran out of memory."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def processor_name(device: torch.device) -> str:
     """The name of the device, for people."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()

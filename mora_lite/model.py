@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .device import available_bytes, choose_device, choose_dtype, keep_freed_memory
+from .device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
 from .errors import DeviceError
 from .graph import GraphBatch, Graphs, concatenate, featurize
 from .molecules import parse_smiles
@@ -137,11 +137,6 @@ class Model(Predictor):
     def _finish(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether CUDA, torch's CPU allocator or Python ran out of memory."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def load(

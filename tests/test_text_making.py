@@ -258,6 +258,14 @@ def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, ba
     assert open_text_pack(out).manifest["provenance"]["seconds"] >= 1.2
     code, _, err = run("generate", reactions, "--pack", out, "--base", base_path, "--smiles-column", "reactants")
     assert len(read(tmp_path / "some.answers.csv")) == 7
+    code, again, err = run("evaluate", out, reactions, "--base", base_path)
+    assert (code, again) == (0, stdout), err  # the figures that training told
+    code, told, _ = run("evaluate", out, reactions, "--base", base_path, "--split", "all", "--limit", 3, "--json")
+    assert json.loads(told)["figures"]["rows"] == 3
+    assert run("evaluate", out, reactions, "--base", base_path, "--split", "valid")[0] == 2
+    code, _, err = run("evaluate", out, reactions, "--tasks", "a")
+    assert (code, err.strip()) == (2, "error: --tasks: is for packs of values; leave it out")
+    assert "--beams: is for text packs" in run("evaluate", "admet", reactions, "--beams", 2)[2]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from mora_lite.base import NF4Source
 from mora_lite.decoder import Decoder
-from mora_lite.errors import OutputError, PackError
+from mora_lite.decoding import RecordedDecoder
+from mora_lite.errors import DeviceError, OutputError, PackError
 from mora_lite.graph import featurize
 from mora_lite.molecules import parse_smiles
 from mora_lite.quant.checkpoint import open_checkpoint
@@ -80,6 +81,43 @@ def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(pack_path: Path) -> N
         for i in range(len(sources)):
             alone = answerer.answer(ids[i : i + 1], graphs.select([i]), beams=beams, max_new_tokens=20)
             assert [answer.text for answer in alone[0]] == [answer.text for answer in together[i]]
+
+
+def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
+    """On a GPU greedy answers come from them; here each step runs by itself."""
+    answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
+    questions, graphs = (
+        answerer.ids([source for source, _ in PAIRS]),
+        featurize([parse_smiles(s).mol for s, _ in PAIRS]),
+    )
+    assert answerer.recorded is None
+    plain = answerer.answer(questions, graphs, max_new_tokens=12)
+    answerer.recorded = RecordedDecoder(answerer.model.decoder)
+    assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
+    drawn = {"temperature": 5.0, "seeds": list(range(len(PAIRS)))}
+    assert answerer.answer(questions, graphs, max_new_tokens=12, **drawn) != plain
+
+
+def test_where_memory_runs_out_fewer_rows_are_taken(pack_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
+    questions, graphs = (
+        answerer.ids([source for source, _ in PAIRS]),
+        featurize([parse_smiles(s).mol for s, _ in PAIRS]),
+    )
+    plain, whole, taken, most = answerer.answer(questions, graphs, max_new_tokens=12), answerer._answer, [], 2
+
+    def little_memory(ids: Any, *rest: Any) -> Any:
+        taken.append(len(ids))
+        if len(ids) > most:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(ids, *rest)
+
+    monkeypatch.setattr(answerer, "_answer", little_memory)
+    assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
+    assert taken == [5, 3, 2, 2, 1]
+    most = 0
+    with pytest.raises(DeviceError, match="one row at a time"):
+        answerer.answer(questions, graphs, max_new_tokens=12)
 
 
 def test_the_answer_comes_from_the_graph_too(pack_path: Path) -> None:
