@@ -71,7 +71,7 @@ class GGUFCheckpoint(Checkpoint):
     def names(self) -> list[str]:
         return sorted(self._tensors)
 
-    def load(self, name: str) -> Tensor:
+    def _load(self, name: str) -> Tensor:
         tensor = self._find(name)
         weight = _dequantize(np.asarray(tensor.data), tensor.tensor_type.name, self.shape(name))
         part = name.split(".")[-2]
@@ -90,7 +90,7 @@ class GGUFCheckpoint(Checkpoint):
     def dtype(self, name: str) -> torch.dtype:
         return FLOATS.get(self._find(name).tensor_type.name, torch.float16)
 
-    def tokenizer(self) -> Any:
+    def _load_tokenizer(self) -> Any:
         return load_tokenizer(self.path.parent, gguf_file=self.path.name)
 
     def files(self) -> list[Path]:
