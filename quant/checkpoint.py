@@ -49,7 +49,7 @@ class Checkpoint(ABC):
         Raises CheckpointError if it is not there, or holds values that are not finite.
         """
         weight = self._load(name)
-        if not _is_finite(weight):
+        if not is_finite(weight):
             raise CheckpointError(f"{self.path}: {name} holds values that are not finite; the file is damaged")
         return weight
 
@@ -331,13 +331,13 @@ def _header(path: Path) -> dict[str, Entry]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _is_finite(weight: Tensor | NF4Tensor) -> bool:
-    """Whether no value is infinite or NaN. A sum, as it takes no room and one of them makes it so too."""
+def is_finite(weight: Tensor | NF4Tensor) -> bool:
+    """Whether no value is infinite or NaN. The sum first, as it takes no room, and one of them makes it so too."""
     if isinstance(weight, Tensor):
         parts = [weight]
     else:
         parts = [weight.absmax] if weight.nested is None else [weight.nested.absmax, weight.nested.offset]
-    return all(bool(torch.isfinite(part.sum(dtype=torch.float64))) for part in parts)
+    return all(bool(part.sum(dtype=torch.float32).isfinite() or part.isfinite().all()) for part in parts)
 
 
 def _opened(path: Path) -> Any:

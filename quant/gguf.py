@@ -24,6 +24,7 @@ from .checkpoint import Checkpoint, check_architecture, load_tokenizer
 
 # Bytes of a block of 32 values: a scale in fp16, for Q4_1 also a minimum, then the codes.
 BLOCK_BYTES = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}
+PIECE = 1 << 15  # blocks dequantised at a time
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TYPES = (*FLOATS, *BLOCK_BYTES)
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -222,19 +223,23 @@ def _dequantize(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> Tensor:
         raw = torch.from_numpy(np.array(data).view(np.uint8).reshape(-1))
         return raw.view(FLOATS[kind]).reshape(shape)
     blocks = np.ascontiguousarray(data).view(np.uint8).reshape(-1, BLOCK_BYTES[kind])
+    values = np.empty((len(blocks), 32), np.float32)
+    for at in range(0, len(blocks), PIECE):  # the steps between take several times the room of the values
+        values[at : at + PIECE] = _dequantize_blocks(blocks[at : at + PIECE], kind)
+    return torch.from_numpy(values.reshape(shape))
+
+
+def _dequantize_blocks(blocks: np.ndarray, kind: str) -> np.ndarray:
+    """uint8 `[n, bytes of a block]` -> float32 `[n, 32]`."""
     scale = blocks[:, 0:2].copy().view(np.float16).astype(np.float32)
     if kind == "Q8_0":
-        values = blocks[:, 2:].copy().view(np.int8).astype(np.float32) * scale
-    else:
-        start = BLOCK_BYTES[kind] - 16
-        packed = blocks[:, start:]
-        # A byte holds values j and j + 16 of its block, the first in the low nibble.
-        codes = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
-        if kind == "Q4_0":
-            values = (codes - 8) * scale
-        else:
-            values = codes * scale + blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
-    return torch.from_numpy(values.reshape(shape))
+        return blocks[:, 2:].view(np.int8).astype(np.float32) * scale
+    packed = blocks[:, BLOCK_BYTES[kind] - 16 :]
+    # A byte holds values j and j + 16 of its block, the first in the low nibble.
+    codes = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
+    if kind == "Q4_0":
+        return (codes - 8) * scale
+    return codes * scale + blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
 
 
 def _is_small(key: str) -> bool:

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..digest import sha256_of
 from ..errors import OutputError
 from .checkpoint import INDEX
 from .nf4 import NF4Tensor, to_tensors
+from .shards import Shard
 
 SHARD_BYTES = 1 << 29
 SUMS = "SHA256SUMS"
@@ -45,7 +45,7 @@ def write_checkpoint(
 ) -> Path:
     """Writes config.json, safetensors shards, the tokenizer and SHA256SUMS; returns the directory.
 
-    tensors: names with weights, taken one by one; at most one shard (512 MiB) is held in memory.
+    tensors: names with weights, taken one by one; no more than one is held in memory.
     tokenizer: a directory to copy the tokenizer files from, an object with `save_pretrained`, or None.
     Raises OutputError if the directory exists (without `force`), or is no checkpoint, or cannot be written.
     """
@@ -110,31 +110,30 @@ def quantization_config(double: bool) -> dict[str, Any]:
 def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]], limit: int) -> bool | None:
     """Returns whether the 4-bit weights are doubly quantised; None if there are none."""
     shards: list[list[str]] = []
-    held: dict[str, Tensor] = {}
-    size = total = 0
+    total = 0
     nested: bool | None = None
-    for name, weight in tensors:
-        if isinstance(weight, NF4Tensor):
-            nested = weight.nested is not None
-            pieces = to_tensors(name, weight)
-        else:
-            pieces = {name: weight}
-        extra = sum(piece.numel() * piece.element_size() for piece in pieces.values())
-        if held and size + extra > limit:
-            _flush(part, shards, held)
-            held, size = {}, 0
-        held.update({key: piece.contiguous() for key, piece in pieces.items()})
-        size, total = size + extra, total + extra
-    _flush(part, shards, held)
+    shard = Shard(part / "0.shard")
+    try:
+        for name, weight in tensors:
+            if isinstance(weight, NF4Tensor):
+                nested = weight.nested is not None
+                pieces = to_tensors(name, weight)
+            else:
+                pieces = {name: weight}
+            size = sum(piece.numel() * piece.element_size() for piece in pieces.values())
+            if shard.names and shard.nbytes + size > limit:
+                shard.finish()
+                shards.append(shard.names)
+                shard = Shard(part / f"{len(shards)}.shard")
+            shard.add(pieces)
+            total += size
+            del weight, pieces  # nothing may hold a weight while the next one is made
+        shard.finish()
+        shards.append(shard.names)
+    finally:
+        shard.close()
     _name_shards(part, shards, total)
     return nested
-
-
-def _flush(part: Path, shards: list[list[str]], held: dict[str, Tensor]) -> None:
-    file = part / f"{len(shards)}.shard"
-    save_file(held, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors makes it readable by its owner only
-    shards.append(list(held))
 
 
 def _name_shards(part: Path, shards: list[list[str]], total: int) -> None:
