@@ -76,6 +76,10 @@ class Checkpoint(ABC):
 
         Raises CheckpointError if there is none, or if it knows more tokens than the model has embeddings.
         """
+        return self._tokenizer
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
         tokenizer, known = self._load_tokenizer(), self.shape(EMBEDDING)[0]
         if len(tokenizer) > known:
             raise CheckpointError(
