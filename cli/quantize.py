@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    src: Annotated[str, typer.Argument(metavar="MODEL", help="Model directory, .gguf file, or a name known to pull.")],
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Model directory, .gguf file, owner/name on the hub, or a name known to pull."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
     double: Annotated[
         bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
@@ -34,6 +39,7 @@ def quantize(
     Examples:
     mora-lite quantize smollm2-135m -o smollm2-nf4
     mora-lite quantize ./Qwen3-0.6B -o qwen3-nf4 --double --json
+    mora-lite quantize HuggingFaceTB/SmolLM2-360M-Instruct -o smollm2-360m-nf4
     """
     from ..hub import resolve_base
     from ..perplexity import text_perplexity

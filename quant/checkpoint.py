@@ -257,7 +257,11 @@ class HuggingFaceCheckpoint(Checkpoint):
     def _read_index(self, index: Path) -> dict[str, str]:
         """Name of a weight -> name of its shard, which lies beside the index."""
         weight_map = _read_json(index, str(index)).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
+        if (
+            not isinstance(weight_map, dict)
+            or not weight_map
+            or not all(isinstance(f, str) for f in weight_map.values())
+        ):
             raise CheckpointError(f"{index}: it has no weight_map from weights to files; fetch it again")
         return {name: Path(file).name for name, file in weight_map.items()}
 

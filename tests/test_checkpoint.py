@@ -170,7 +170,13 @@ def test_errors_say_what_is_wrong(plain: Path, tmp_path: Path) -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
         ({"quantization_config": {"quant_method": "bitsandbytes", "bnb_4bit_quant_type": "fp4"}}, "fp4"),
         (
-            {"quantization_config": {"quant_method": "bitsandbytes", "bnb_4bit_quant_type": "fp4", "load_in_8bit": True}},
+            {
+                "quantization_config": {
+                    "quant_method": "bitsandbytes",
+                    "bnb_4bit_quant_type": "fp4",
+                    "load_in_8bit": True,
+                }
+            },
             "8-bit",
         ),
         ({"quantization_config": "nf4"}, "no JSON object"),

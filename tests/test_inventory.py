@@ -93,7 +93,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda m: set_weights(m, lose_a_layer),
         "model.layers.3.self_attn.q_proj.weight is missing (9 of 38 weights are)",
     ),
-    "layer too many": (lambda m: set_config(m, num_hidden_layers=3), "holds layer 3, but the configuration has 3 layers"),
+    "layer too many": (
+        lambda m: set_config(m, num_hidden_layers=3),
+        "holds layer 3, but the configuration has 3 layers",
+    ),
     "another width": (
         lambda m: set_config(m, hidden_size=128),
         "model.embed_tokens.weight has the shape [257, 64], but the configuration asks for [257, 128]",
@@ -107,7 +110,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda m: set_weights(m, lambda w: w.update({Q: w[Q].to(torch.int64)})),
         f"{Q} is stored as I64, which is not supported; known: F64, F32, F16, BF16 and bitsandbytes NF4",
     ),
-    "8-bit floats": (lambda m: set_weights(m, lambda w: w.update({Q: w[Q].to(torch.float8_e4m3fn)})), "stored as F8_E4M3"),
+    "8-bit floats": (
+        lambda m: set_weights(m, lambda w: w.update({Q: w[Q].to(torch.float8_e4m3fn)})),
+        "stored as F8_E4M3",
+    ),
     "NaN": (
         lambda m: set_weights(m, lambda w: w[Q].view(-1)[3].fill_(torch.nan)),
         f"{Q} holds values that are not finite; the file is damaged",
