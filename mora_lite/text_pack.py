@@ -21,14 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .answers import Answerer
-from .base import NF4Source
+from .base import open_nf4
 from .decoder import Decoder
 from .digest import entry_of
 from .errors import OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
 from .hub import resolve_base
 from .pack import manifest_sha256
-from .quant.checkpoint import open_checkpoint, sha256_of
+from .quant.checkpoint import sha256_of
 from .scorer import AdapterSizes
 from .sequences import Prompt
 from .text_model import TextModel
@@ -150,15 +150,16 @@ def load_text_pack(
     file of the same model has other rounding, and the adapter was trained over this one's. prompt: that of the pack
     with its question filled in, where it has a place for one.
     """
-    checkpoint = open_checkpoint(resolve_base(base or pack.base["name"]))
-    if checkpoint.source_sha256 != pack.base["sha256"]:
+    path = resolve_base(base or pack.base["name"])
+    source = open_nf4(path)
+    if source.source_sha256 != pack.base["sha256"]:
         raise PackError(
-            f"{checkpoint.path} is not the base model of {pack.path}: its SHA-256 is {checkpoint.source_sha256[:12]}, "
+            f"{path} is not the base model of {pack.path}: its SHA-256 is {source.source_sha256[:12]}, "
             f"expected {pack.base['sha256'][:12]}; give the right one with --base"
         )
     model = TextModel(
         AdapterSizes(**pack.manifest["sizes"]),
-        Decoder.from_checkpoint(NF4Source(checkpoint), dtype),
+        Decoder.from_checkpoint(source, dtype),
         pack.manifest["adapter"],
     )
     try:
@@ -170,5 +171,5 @@ def load_text_pack(
     if wrong:
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)
-    limit = int(checkpoint.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), checkpoint.tokenizer(), prompt or pack.prompt, limit)
+    limit = int(source.config.get("max_position_embeddings", 2048))
+    return Answerer(model.to(device).eval(), source.tokenizer(), prompt or pack.prompt, limit)
