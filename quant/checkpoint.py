@@ -74,17 +74,17 @@ class Checkpoint(ABC):
     def tokenizer(self) -> Any:
         """The transformers tokenizer of the model, from local files only.
 
-        Raises CheckpointError if there is none, or if it knows more tokens than the model has embeddings.
+        Raises CheckpointError if there is none, or if it knows tokens that the model does not embed.
         """
         return self._tokenizer
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
         tokenizer, known = self._load_tokenizer(), self.shape(EMBEDDING)[0]
-        if len(tokenizer) > known:
+        if len(tokenizer) > known and (beyond := _beyond(tokenizer, known)):
             raise CheckpointError(
-                f"{self.path}: its tokenizer has {len(tokenizer)} tokens, but the model embeds {known}; "
-                "they belong to different models, or tokens were added: give the tokenizer that the model came with"
+                f"{self.path}: its tokenizer has {len(tokenizer)} tokens, but the model embeds {known}, and not "
+                f"{beyond[0]!r}; give the tokenizer that the model came with"
             )
         return tokenizer
 
@@ -284,6 +284,14 @@ def check_architecture(path: Path, model_type: str, architectures: list[str] | N
         raise CheckpointError(f"{path}: architecture {name} is not supported; known: {', '.join(ARCHITECTURES)}")
 
 
+def _beyond(tokenizer: Any, known: int) -> list[str]:
+    """Tokens of a text, or its end, that the model does not embed. Special ones alone do no harm: nothing here pads with
+    them, and transformers adds some to the tokenizers of GGUF files.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.eos_token_id}
+    return sorted(token for token, i in tokenizer.get_vocab().items() if i >= known and i not in special)
+
+
 def load_tokenizer(directory: Path, **options: Any) -> Any:
     """AutoTokenizer from local files, without running code of the model. Raises CheckpointError if there is
     none.
@@ -292,9 +300,11 @@ def load_tokenizer(directory: Path, **options: Any) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    # The package tokenizers raises plain `Exception` for a damaged file.
+    except Exception as error:
         reason = str(error).strip().split("\n")[0][:200]
-        raise CheckpointError(f"{directory}: its tokenizer cannot be loaded ({reason})") from None
+        source = directory / options.get("gguf_file", "")
+        raise CheckpointError(f"{source}: its tokenizer cannot be loaded ({reason})") from None
 
 
 class Entry(NamedTuple):

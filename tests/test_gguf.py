@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,74 +11,14 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from mora_lite.errors import CheckpointError
 from mora_lite.quant.checkpoint import open_checkpoint
-from mora_lite.quant.gguf import IN_LAYER, TOP, _dequantize, llama3_factors, unpermute
+from mora_lite.quant.gguf import _dequantize, llama3_factors, unpermute
 
-HEADS, KV_HEADS, LAYERS = 4, 2, 2
-
-
-def permute(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """What llama.cpp does to attn_q and attn_k: the two halves of each head are interleaved."""
-    return weight.view(heads, 2, -1, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
-
-
-def make_model(kind: str, **extra: Any) -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        kind,
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        head_dim=16,
-        **extra,
-    )
-    model = AutoModelForCausalLM.from_config(config)
-    for name, weight in model.named_parameters():
-        if name.endswith(".bias"):
-            torch.nn.init.normal_(weight)
-    return model
-
-
-def write_gguf(path: Path, model: Any, arch: str, kind: Kind = Kind.F32, **meta: float) -> Path:
-    """A small GGUF file as llama.cpp's converter lays it out: matrices as `kind`, the rest F32."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(16)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(meta.get("theta", 5e5))
-    back = {value: key for key, value in IN_LAYER.items()} | {value: key for key, value in TOP.items()}
-    for name, original in model.state_dict().items():
-        weight = original
-        if name in back:
-            stored = back[name]
-        else:
-            _, _, layer, rest = name.split(".", 3)
-            part, end = rest.rsplit(".", 1)
-            stored = f"blk.{layer}.{back[part]}.{end}"
-        if arch == "llama" and (".attn_q." in stored or ".attn_k." in stored):
-            weight = permute(original, HEADS if ".attn_q." in stored else KV_HEADS)
-        values = weight.float().numpy()
-        if values.ndim == 2 and kind != Kind.F32:
-            writer.add_tensor(stored, gguf.quants.quantize(values, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(stored, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+from tiny_gguf import make_model, permute, write_gguf
 
 @pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32])
 @pytest.mark.parametrize("shape", [(1, 32), (7, 96)])

@@ -124,11 +124,21 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda m: set_config(m, model_type="mixtral", architectures=["MixtralForCausalLM"]),
         "architecture MixtralForCausalLM is not supported; known: llama, mistral, qwen2, qwen3",
     ),
+    "words added": (lambda m: add_tokens(m, ["benzene"]), "has 258 tokens, but the model embeds 257, and not 'benzene'"),
     "tokenizer": (
         lambda m: (set_config(m, vocab_size=256), set_weights(m, fewer_tokens)),
-        "its tokenizer has 257 tokens, but the model embeds 256",
+        "its tokenizer has 257 tokens, but the model embeds 256, and not 'Ń'; give the tokenizer",
     ),
 }
+
+
+def add_tokens(model: Path, words: list[str], **special: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(words)
+    tokenizer.add_special_tokens(special)
+    tokenizer.save_pretrained(model)
 
 
 def fewer_tokens(weights: dict[str, torch.Tensor]) -> None:
@@ -151,6 +161,13 @@ def test_a_damaged_weight_is_not_loaded_either(model: Path) -> None:
     DAMAGES["NaN"][0](model)
     with pytest.raises(CheckpointError, match="not finite"):
         open_checkpoint(model).load(Q)
+
+
+def test_a_padding_token_that_was_added_does_no_harm(model: Path) -> None:
+    """Nothing pads with it: a tokenizer without one serves as well."""
+    assert open_checkpoint(model).tokenizer().pad_token is None
+    add_tokens(model, [], pad_token="<pad>")
+    assert len(open_checkpoint(model).tokenizer()) == 258
 
 
 def test_old_files_hold_more_than_is_needed(model: Path) -> None:
