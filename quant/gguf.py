@@ -20,7 +20,7 @@ from gguf import GGUFReader
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .checkpoint import Checkpoint, check_architecture, load_tokenizer
+from .checkpoint import ARCHITECTURES, Checkpoint, check_architecture, load_tokenizer
 
 # Bytes of a block of 32 values: a scale in fp16, for Q4_1 also a minimum, then the codes.
 BLOCK_BYTES = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}
@@ -64,8 +64,15 @@ class GGUFCheckpoint(Checkpoint):
         self._arch = str(self._meta.get("general.architecture"))
         # llama.cpp files of Mistral models call themselves llama.
         check_architecture(path, self._arch if self._arch in CLASSES else f"{self._arch} (GGUF)")
-        if self._get("expert_count", 0):
-            raise CheckpointError(f"{path}: mixture-of-experts models are not supported")
+        if experts := self._get("expert_count", 0):
+            raise CheckpointError(
+                f"{path}: architecture {self._arch} with {experts} experts (a mixture, as Mixtral) is not supported; "
+                f"known: {', '.join(ARCHITECTURES)}"
+            )
+        if (pieces := self._meta.get("split.count", 0)) > 1:
+            raise CheckpointError(
+                f"{path}: one of {pieces} pieces of a model; join them first (llama-gguf-split --merge FIRST OUT)"
+            )
         self._tensors = {name: tensor for tensor in self._reader.tensors if (name := self._name(tensor.name))}
         self.config = self._make_config()
 
@@ -136,10 +143,12 @@ class GGUFCheckpoint(Checkpoint):
         embedding = self._tensors.get("model.embed_tokens.weight")
         if embedding is None or "model.norm.weight" not in self._tensors:
             raise CheckpointError(f"{self.path}: it has no token_embd or output_norm; is it a whole language model?")
-        width, heads = int(self._need("embedding_length")), int(self._need("attention.head_count"))
+        width, heads = int(self._need("embedding_length")), self._need("attention.head_count")
         kv_heads = self._get("attention.head_count_kv", heads)
-        if not isinstance(kv_heads, int):
+        if not isinstance(heads, int) or not isinstance(kv_heads, int):
             raise CheckpointError(f"{self.path}: layers with different head counts are not supported")
+        if heads < 1 or kv_heads < 1 or len(embedding.shape) != 2:
+            raise CheckpointError(f"{self.path}: damaged GGUF ({heads} heads, {kv_heads} of keys); fetch it again")
         config: dict[str, Any] = {
             "architectures": [CLASSES[self._arch]],
             "model_type": self._arch,

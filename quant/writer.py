@@ -41,11 +41,12 @@ def write_checkpoint(
     tokenizer: Path | Any = None,
     *,
     force: bool = False,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int | None = None,
 ) -> Path:
     """Writes config.json, safetensors shards, the tokenizer and SHA256SUMS; returns the directory.
 
     tensors: names with weights, taken one by one; no more than one is held in memory.
+    shard_bytes: of a file at most; None is 512 MiB.
     tokenizer: a directory to copy the tokenizer files from, an object with `save_pretrained`, or None.
     Raises OutputError if the directory exists (without `force`), or is no checkpoint, or cannot be written.
     """
@@ -56,7 +57,7 @@ def write_checkpoint(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        nested = _write_shards(part, tensors, shard_bytes)
+        nested = _write_shards(part, tensors, SHARD_BYTES if shard_bytes is None else shard_bytes)
         settings = config if nested is None else config | {"quantization_config": quantization_config(nested)}
         _write_json(part / "config.json", settings)
         if isinstance(tokenizer, (str, Path)):

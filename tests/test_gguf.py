@@ -89,6 +89,42 @@ def test_unsupported_files_are_named(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("arch", "meta", "message"),
+    [
+        ("gemma", {}, "architecture gemma (GGUF) is not supported; known: llama, mistral, qwen2, qwen3"),
+        ("phi3", {}, "architecture phi3 (GGUF) is not supported"),
+        ("gptneox", {}, "architecture gptneox (GGUF) is not supported"),
+        ("qwen2moe", {}, "architecture qwen2moe (GGUF) is not supported"),
+        ("llama", {"expert_count": 8}, "architecture llama with 8 experts (a mixture, as Mixtral) is not supported"),
+        ("llama", {"block_count": 3}, "model.layers.2.self_attn.q_proj.weight is missing (9 of 30 weights are)"),
+        ("llama", {"block_count": 1}, "holds layer 1, but the configuration has 1 layers"),
+        ("llama", {"embedding_length": 128}, "has the shape [64, 64], but the configuration asks for [64, 128]"),
+        ("llama", {"attention.head_count": 0}, "damaged GGUF (0 heads"),
+        ("qwen2", {}, "model.layers.0.self_attn.q_proj.bias is missing"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    run: Any, tmp_path: Path, arch: str, meta: dict[str, int], message: str
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf", make_model("llama"), arch, **meta)
+    code, out, err = run("quantize", path, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gguf"]
+
+
+def test_values_that_are_not_finite(run: Any, base_path: Path, tmp_path: Path) -> None:
+    tokenizer = open_checkpoint(base_path).tokenizer()
+    model = make_model("llama", vocab_size=len(tokenizer) + 1)
+    model.state_dict()["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.inf
+    path = write_gguf(tmp_path / "m.gguf", model, "llama", Kind.F16, tokenizer)
+    code, _, err = run("quantize", path, "-o", tmp_path / "out", "--no-perplexity")
+    assert code == 2
+    assert "model.layers.1.mlp.up_proj.weight holds values that are not finite" in err
+
+
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", make_model("llama"), "llama")
     whole = path.read_bytes()

@@ -41,18 +41,20 @@ def make_model(kind: str, **extra: Any) -> Any:
 
 
 def write_gguf(path: Path, model: Any, arch: str, kind: Kind = Kind.F32, tokenizer: Any = None, **meta: Any) -> Path:
-    """Matrices as `kind`, the rest F32. tokenizer: one whose tokens are bytes. meta: theta, and further keys."""
+    """Matrices as `kind`, the rest F32. tokenizer: one whose tokens are bytes. meta: theta, and further or other numbers of the architecture."""
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(16)
+    numbers = {
+        "block_count": config.num_hidden_layers,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": 16,
+    }
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(meta.pop("theta", 5e5))
-    for key, value in meta.items():
+    for key, value in {**numbers, **meta}.items():
         writer.add_uint32(f"{arch}.{key}", value)
     if tokenizer is not None:
         tokens = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
