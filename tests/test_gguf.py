@@ -20,6 +20,7 @@ from mora_lite.quant.gguf import _dequantize, llama3_factors, unpermute
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 from tiny_gguf import make_model, permute, write_gguf
 
+
 @pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32])
 @pytest.mark.parametrize("shape", [(1, 32), (7, 96)])
 def test_dequantisation_is_that_of_the_gguf_package(kind: Kind, shape: tuple[int, int]) -> None:

@@ -124,7 +124,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda m: set_config(m, model_type="mixtral", architectures=["MixtralForCausalLM"]),
         "architecture MixtralForCausalLM is not supported; known: llama, mistral, qwen2, qwen3",
     ),
-    "words added": (lambda m: add_tokens(m, ["benzene"]), "has 258 tokens, but the model embeds 257, and not 'benzene'"),
+    "words added": (
+        lambda m: add_tokens(m, ["benzene"]),
+        "has 258 tokens, but the model embeds 257, and not 'benzene'",
+    ),
     "tokenizer": (
         lambda m: (set_config(m, vocab_size=256), set_weights(m, fewer_tokens)),
         "its tokenizer has 257 tokens, but the model embeds 256, and not 'Ń'; give the tokenizer",
