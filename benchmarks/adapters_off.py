@@ -2,9 +2,9 @@
 
     python benchmarks/adapters_off.py ./forward
 
-Perplexity on the bundled text, in float32: of the base in 4 bits alone, read from its file; of the decoder of the loaded
-pack without an adapter, with an adapter whose C is zero, and with a molecule's adapter (`--smiles`), which reads the text
-as no model should. Also whether all tensors of the two decoders and all logits on the text are equal, bit for bit.
+Perplexity on the bundled text, in float32: of the base in 4 bits alone, read from its file; of the decoder of the
+loaded pack without an adapter, with an adapter whose C is zero, and with a molecule's adapter (`--smiles`), which is
+trained for other texts. Also whether all tensors of the two decoders and all logits on the text are equal, bit for bit.
 Prints one line of JSON.
 """
 

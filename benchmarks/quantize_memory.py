@@ -3,9 +3,9 @@
     python benchmarks/quantize_memory.py                        # a random Llama in bfloat16, 4 shards of about 300 MB
     python benchmarks/quantize_memory.py MODEL [--perplexity]   # a directory or .gguf file
 
-Each step runs in a fresh process. Peak resident memory, mapped files included, less what the process had once everything
-was imported and the checkpoint open: headers are read by then, weights are not. `--perplexity` measures the perplexity
-too, as the command does. Prints one line of JSON. Linux and macOS.
+Each step runs in a fresh process. Peak resident memory, mapped files included, less what the process had once
+everything was imported and the checkpoint open: headers are read by then, weights are not. `--perplexity` measures the
+perplexity too, as the command does. Prints one line of JSON. Linux and macOS.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class NF4Source:
         return self._original.sha256 if self._original else self.checkpoint.source_sha256
 
     def tokenizer(self) -> Any:
-        return (self._original and self._original.directory or self.checkpoint).tokenizer()
+        return ((self._original and self._original.directory) or self.checkpoint).tokenizer()
 
     def names(self) -> Iterable[str]:
         return self.checkpoint.names()

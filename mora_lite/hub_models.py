@@ -1,4 +1,4 @@
-"""Language models in repositories of the Hugging Face hub: `owner/name` or `owner/name@revision`, `hf:` before it or not.
+"""Language models in repositories of the Hugging Face hub: `owner/name` or `owner/name@revision`, `hf:` or not.
 
 Fetched are config.json, the safetensors files that the repository's index names (or its one file) and the tokenizer;
 nothing pickled, no code, no second format of the same weights. The configuration comes first, so that an architecture
@@ -118,8 +118,8 @@ class _Repository:
         except Exception as error:  # as above
             cached = ", and it is not in the cache" if self.names is None else ""
             raise CheckpointError(
-                f"{PREFIX}{self.repository} could not be fetched ({self.why or first_line(error)}{cached}); check name, "
-                "revision and network, and `hf auth login` if it is private; or give a path"
+                f"{PREFIX}{self.repository} could not be fetched ({self.why or first_line(error)}{cached}); check "
+                "name, revision and network, and `hf auth login` if it is private; or give a path"
             ) from None
         # The cache calls large files by their SHA-256.
         digest = path.resolve().name

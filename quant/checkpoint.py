@@ -285,8 +285,8 @@ def check_architecture(path: Path, model_type: str, architectures: list[str] | N
 
 
 def _beyond(tokenizer: Any, known: int) -> list[str]:
-    """Tokens of a text, or its end, that the model does not embed. Special ones alone do no harm: nothing here pads with
-    them, and transformers adds some to the tokenizers of GGUF files.
+    """Tokens of a text, or its end, that the model does not embed. Special ones alone do no harm: nothing here pads
+    with them, and transformers adds some to the tokenizers of GGUF files.
     """
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.eos_token_id}
     return sorted(token for token, i in tokenizer.get_vocab().items() if i >= known and i not in special)

@@ -44,9 +44,9 @@ class Shard:
         for name, tensor in tensors.items():
             size = tensor.element_size()
             if size not in self._spools:
-                self._spools[size] = tempfile.TemporaryFile(dir=self.path.parent)
+                self._spools[size] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 - see `close`
             raw = tensor.contiguous().reshape(-1).view(torch.uint8)
-            self._spools[size].write(memoryview(raw.numpy()))
+            self._spools[size].write(raw.numpy().data)
             self._entries[size].append((name, NAMES[tensor.dtype], list(tensor.shape), raw.numel()))
             self.names.append(name)
             self.nbytes += raw.numel()

@@ -18,8 +18,9 @@ from typing import Any
 
 @dataclass
 class FakeHub:
-    """private, files: of each repository. asked: method and path of each request. damaged: files whose last byte arrives
-    wrong.
+    """private, files: of each repository. asked: method and path of each request.
+
+    damaged: files whose last byte arrives wrong.
     """
 
     endpoint: str = ""

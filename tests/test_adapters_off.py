@@ -1,4 +1,4 @@
-"""Nothing is forgotten: training leaves the base model's numbers as they were, and without an adapter it is the base."""
+"""Nothing is forgotten: training leaves the base model as it was, and without an adapter that is what answers."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mora_lite.decoder import Decoder
 from mora_lite.errors import CheckpointError
@@ -52,7 +52,7 @@ def to_bytes(tensors: dict[str, torch.Tensor]) -> bytes:
 @pytest.fixture
 def repository(hub: FakeHub, files: dict[str, bytes]) -> Iterator[FakeHub]:
     hub.commits[NAME] = [files]
-    yield hub
+    return hub
 
 
 @pytest.mark.parametrize("address", [NAME, f"hf:{NAME}", f"{NAME}@main"])

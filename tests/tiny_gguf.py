@@ -41,7 +41,10 @@ def make_model(kind: str, **extra: Any) -> Any:
 
 
 def write_gguf(path: Path, model: Any, arch: str, kind: Kind = Kind.F32, tokenizer: Any = None, **meta: Any) -> Path:
-    """Matrices as `kind`, the rest F32. tokenizer: one whose tokens are bytes. meta: theta, and further or other numbers of the architecture."""
+    """Matrices as `kind`, the rest F32. tokenizer: one whose tokens are bytes.
+
+    meta: theta, and further or other numbers of the architecture.
+    """
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
     numbers = {
