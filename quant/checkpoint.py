@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..digest import sha256_of
 from ..errors import CheckpointError
-from .nf4 import DTYPES, STATE_KEY, NF4Tensor, from_tensors
+from .nf4 import DTYPES, PIECE, STATE_KEY, NF4Tensor, from_tensors
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)
@@ -350,12 +350,15 @@ def _header(path: Path) -> dict[str, Entry]:
 
 
 def is_finite(weight: Tensor | NF4Tensor) -> bool:
-    """Whether no value is infinite or NaN. The sum first, as it takes no room, and one of them makes it so too."""
+    """Whether no value is infinite or NaN: then their sum is neither, unless they are very large. In pieces, as torch
+    makes a copy of what it sums in another type.
+    """
     if isinstance(weight, Tensor):
         parts = [weight]
     else:
         parts = [weight.absmax] if weight.nested is None else [weight.nested.absmax, weight.nested.offset]
-    return all(bool(part.sum(dtype=torch.float32).isfinite() or part.isfinite().all()) for part in parts)
+    pieces = (piece for part in parts for piece in part.reshape(-1).split(PIECE))
+    return all(bool(piece.sum(dtype=torch.float32).isfinite() or piece.isfinite().all()) for piece in pieces)
 
 
 def _opened(path: Path) -> Any:
