@@ -87,7 +87,7 @@ def open_nf4(path: Path) -> NF4Source:
         with FileLock(home.with_suffix(".lock")):
             if not verify_sums(home):  # another process may have written it meanwhile
                 weights = ((name, source.load(name)) for name in source.names())
-                tokenizer = None if directory else source.tokenizer()
+                tokenizer = None if directory else source.tokenizer
                 write_checkpoint(home, source.config, weights, tokenizer, force=True)
     except (OSError, OutputError):
         return source

@@ -112,7 +112,7 @@ def quantize_checkpoint(
         if progress is not None:
             progress(len(names), len(names), "")
 
-    tokenizer = src.path if isinstance(src, HuggingFaceCheckpoint) else src.tokenizer()
+    tokenizer = src.path if isinstance(src, HuggingFaceCheckpoint) else src.tokenizer
     write_checkpoint(out, src.config | {"dtype": str(common).removeprefix("torch.")}, stream(), tokenizer, force=force)
     report.bits_per_weight = bits / report.weights_quantized
     report.bytes_16bit = 2 * report.weights_total

@@ -10,6 +10,7 @@ are not reordered.
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,10 @@ class GGUFCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._reader = GGUFReader(path)
-            self._meta = {key: field.contents() for key, field in self._reader.fields.items() if _is_small(key)}
+            reader = GGUFReader(path)
+            self._meta = {key: field.contents() for key, field in reader.fields.items() if _is_small(key)}
+            # Not the reader itself: what it holds of a vocabulary takes more room than some models.
+            self._mapped, self._stored = reader.data, list(reader.tensors)
         # The reader checks nothing: a short or damaged file shows as whatever numpy stumbles over.
         except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
             raise CheckpointError(f"{path}: damaged or truncated GGUF ({_short(error)}); fetch it again") from None
@@ -73,7 +76,7 @@ class GGUFCheckpoint(Checkpoint):
             raise CheckpointError(
                 f"{path}: one of {pieces} pieces of a model; join them first (llama-gguf-split --merge FIRST OUT)"
             )
-        self._tensors = {name: tensor for tensor in self._reader.tensors if (name := self._name(tensor.name))}
+        self._tensors = {name: tensor for tensor in self._stored if (name := self._name(tensor.name))}
         self.config = self._make_config()
 
     def names(self) -> list[str]:
@@ -82,6 +85,7 @@ class GGUFCheckpoint(Checkpoint):
     def _load(self, name: str) -> Tensor:
         tensor = self._find(name)
         weight = _dequantize(np.asarray(tensor.data), tensor.tensor_type.name, self.shape(name))
+        self._let_go()
         part = name.split(".")[-2]
         if self._arch == "llama" and part in ("q_proj", "k_proj"):
             heads = self.config["num_attention_heads" if part == "q_proj" else "num_key_value_heads"]
@@ -103,6 +107,11 @@ class GGUFCheckpoint(Checkpoint):
 
     def files(self) -> list[Path]:
         return [self.path]
+
+    def _let_go(self) -> None:
+        """Pages of the file that were read count as this process's memory until it lets them go."""
+        if hasattr(mmap, "MADV_DONTNEED") and isinstance(mapped := getattr(self._mapped, "_mmap", None), mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def _find(self, name: str) -> Any:
         if name not in self._tensors:
@@ -174,7 +183,7 @@ class GGUFCheckpoint(Checkpoint):
 
     def _rope_scaling(self, config: dict[str, Any]) -> dict[str, Any] | None:
         """How rotary positions are stretched, or None."""
-        for tensor in self._reader.tensors:
+        for tensor in self._stored:
             if tensor.name == ROPE_FACTORS:
                 return self._llama3_scaling(np.asarray(tensor.data, dtype=np.float64), config)
         kind = self._get("rope.scaling.type", "none")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def write_checkpoint(
     directory: str | Path,
     config: dict[str, Any],
     tensors: Iterable[tuple[str, Tensor | NF4Tensor]],
-    tokenizer: Path | Any = None,
+    tokenizer: Path | Callable[[], Any] | None = None,
     *,
     force: bool = False,
     shard_bytes: int | None = None,
@@ -47,7 +47,8 @@ def write_checkpoint(
 
     tensors: names with weights, taken one by one; no more than one is held in memory.
     shard_bytes: of a file at most; None is 512 MiB.
-    tokenizer: a directory to copy the tokenizer files from, an object with `save_pretrained`, or None.
+    tokenizer: a directory to copy the tokenizer files from, or what gives an object with `save_pretrained`; it is
+    called last, as tokenizers take room.
     Raises OutputError if the directory exists (without `force`), or is no checkpoint, or cannot be written.
     """
     target = Path(directory).expanduser()
@@ -60,12 +61,12 @@ def write_checkpoint(
         nested = _write_shards(part, tensors, SHARD_BYTES if shard_bytes is None else shard_bytes)
         settings = config if nested is None else config | {"quantization_config": quantization_config(nested)}
         _write_json(part / "config.json", settings)
-        if isinstance(tokenizer, (str, Path)):
+        if isinstance(tokenizer, Path):
             for name in TOKENIZER_FILES:
-                if (Path(tokenizer) / name).is_file():
-                    shutil.copyfile(Path(tokenizer) / name, part / name)
+                if (tokenizer / name).is_file():
+                    shutil.copyfile(tokenizer / name, part / name)
         elif tokenizer is not None:
-            tokenizer.save_pretrained(part)
+            tokenizer().save_pretrained(part)
         files = sorted(path for path in part.iterdir() if path.is_file())
         (part / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
         _replace(part, target)
