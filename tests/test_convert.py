@@ -7,13 +7,15 @@ import shutil
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from mora_lite.cli.quantize import quantize
+from mora_lite.decoder import Decoder
 from mora_lite.errors import CheckpointError, OutputError
 from mora_lite.quant import convert, writer
 from mora_lite.quant.checkpoint import open_checkpoint
@@ -143,6 +145,34 @@ def test_transformers_with_bitsandbytes_loads_what_we_write(plain: Path, tmp_pat
     with torch.no_grad():
         # bitsandbytes multiplies in bf16 on processors that can.
         torch.testing.assert_close(theirs(ids).logits, ours(ids).logits, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, None),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}, None),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_quant_storage": "bfloat16"}, None),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, r"bitsandbytes \(fp4\) is not supported"),
+        ({"load_in_8bit": True}, r"bitsandbytes \(8-bit\) is not supported"),
+    ],
+)
+def test_what_transformers_with_bitsandbytes_saves(
+    plain: Path, tmp_path: Path, options: dict[str, Any], refused: str | None
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("accelerate", reason="transformers needs accelerate to load 4-bit models")
+    settings = BitsAndBytesConfig(**options)
+    theirs = AutoModelForCausalLM.from_pretrained(plain, quantization_config=settings, dtype=torch.float32)
+    theirs.save_pretrained(tmp_path / "theirs")
+    if refused:
+        with pytest.raises(CheckpointError, match=refused):
+            open_checkpoint(tmp_path / "theirs")
+        return
+    ours = Decoder.from_checkpoint(open_checkpoint(tmp_path / "theirs"))
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(ours.logits(ids), theirs(ids).logits, atol=1e-2, rtol=1e-2)
 
 
 def test_what_cannot_be_quantised(plain: Path, tmp_path: Path) -> None:
