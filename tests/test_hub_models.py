@@ -61,7 +61,11 @@ def test_a_model_in_shards_is_the_model(repository: FakeHub, base_path: Path, ad
     ids = torch.tensor([fetched.tokenizer()("CCO").input_ids])
     theirs = Decoder.from_checkpoint(open_checkpoint(base_path)).logits(ids)
     assert torch.equal(Decoder.from_checkpoint(fetched).logits(ids), theirs)
-    assert not any("never" in str(line) or "bin" in line or ".py" in line or "pth" in line for line in repository.asked)
+    commit = repository.name_of(NAME, "main")
+    shards = [line for line in repository.asked if ".safetensors" in line]
+    assert shards
+    assert all(commit in line for line in shards), "whatever is pushed meanwhile, all files are of one commit"
+    assert not any("bin" in line or ".py" in line or "pth" in line for line in repository.asked)
 
 
 def test_a_model_in_one_file_and_one_in_4_bits(hub: FakeHub, base_path: Path, tmp_path: Path) -> None:
