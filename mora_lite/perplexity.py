@@ -55,9 +55,10 @@ def perplexity(logits_fn: LogitsFunction, token_ids: Tensor, window: int = 512) 
 def text_perplexity(model: TokenizedCheckpoint, text: str | None = None, window: int = 512) -> float:
     """That of a checkpoint on `text`, by default the bundled one, in float32; one layer is in memory at a time.
 
-    It is what `perplexity` gives with the logits of the whole `Decoder`.
+    It is what `perplexity` gives with the logits of the whole `Decoder`, with windows no longer than its context.
     """
     ids = torch.tensor(model.tokenizer()(text or bundled_text()).input_ids)
+    window = min(window, int(model.config.get("max_position_embeddings") or window))
     sizes = DecoderSizes.from_config(model.config)
     ends = Decoder(model, replace(sizes, layers=0), torch.float32, "resident")
     steps = [ends.begin(1, len(piece)) for piece in _windows(ids, window)]
