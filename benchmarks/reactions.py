@@ -123,21 +123,21 @@ def train(args: argparse.Namespace) -> None:
     import numpy as np
 
     from mora_lite.answers import Answerer
+    from mora_lite.base import open_nf4
     from mora_lite.device import choose_device
     from mora_lite.hub import resolve_base
-    from mora_lite.quant.checkpoint import open_checkpoint
     from mora_lite.sequences import load_sequences
     from mora_lite.text_making import start_run
     from mora_lite.text_training import TextSettings
 
     begun = time.perf_counter()
     device = choose_device(args.device)
-    data, checkpoint = load_sequences(args.data), open_checkpoint(resolve_base(args.base))
+    data, source = load_sequences(args.data), open_nf4(resolve_base(args.base))
     seconds = 0.0 if args.steps else args.seconds
     settings = TextSettings(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
     sizes = {"rank": args.rank, "places": args.places, "hypernet_width": args.hypernet_width}
-    run, prompt = start_run(data, checkpoint, settings, args.folder, device, variant=args.variant, **sizes)
-    batches, tokenizer = run.batches, checkpoint.tokenizer()
+    run, prompt = start_run(data, source, settings, args.folder, device, variant=args.variant, **sizes)
+    batches, tokenizer = run.batches, source.tokenizer()
     facts = {
         "variant": args.variant,
         "task": data.facts["task"],
@@ -171,7 +171,7 @@ def train(args: argparse.Namespace) -> None:
             figures, _ = look(valid, 1)
             say(kind="valid", step=run.step, seconds=round(run.state.seconds, 1), **figures)
     if args.out:
-        save(args, run, checkpoint, prompt, data)
+        save(args, run, source, prompt, data)
     if not len(test):
         return
     figures, answers = look(test, args.beams)
@@ -187,7 +187,7 @@ def train(args: argparse.Namespace) -> None:
         beams=args.beams,
         **figures,
         gib=peak_gib(device),
-        base_sha256=checkpoint.source_sha256,
+        base_sha256=source.source_sha256,
         data={k: v for k, v in data.facts.items() if k != "answers"},
         machine=machine(device, args.commit),
         command=" ".join(sys.argv),
@@ -232,12 +232,12 @@ def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
     return {"rows": len(rows), "exact": round(right / len(rows), 4), "answer_seconds": time.perf_counter() - started}
 
 
-def save(args: argparse.Namespace, run: Any, checkpoint: Any, prompt: Any, data: Any) -> None:
+def save(args: argparse.Namespace, run: Any, source: Any, prompt: Any, data: Any) -> None:
     """The trained adapter as a text pack."""
     from mora_lite.text_making import text_provenance
     from mora_lite.text_pack import save_text_pack
 
-    base = {"name": args.base_name or args.base, "sha256": checkpoint.source_sha256}
+    base = {"name": args.base_name or args.base, "sha256": source.source_sha256}
     with run.averaged() as model:
         save_text_pack(
             args.out,

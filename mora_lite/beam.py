@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .decoder import Decoder, KVCache
 from .errors import InputError
-from .generation import pad_left
+from .generation import check_room, pad_left
 from .lowrank import Branch
 
 
@@ -61,6 +61,7 @@ def beam_search(
         raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
     if beams < 1 or max_new_tokens < 1:
         raise InputError(f"beams and max_new_tokens: got {beams} and {max_new_tokens}; expected 1 or more")
+    check_room(decoder, ids)
     n, device = len(ids), decoder.embedding.device
     assert branch is None or branch.a.shape[0] in (1, n), "the branch has another number of rows"
     tokens, real = pad_left(ids, device)

@@ -265,7 +265,12 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The frozen language model. Build it with `from_checkpoint`."""
+    """The frozen language model. Build it with `from_checkpoint`.
+
+    context: most tokens that the model was made to read; 0 where that is not known.
+    """
+
+    context = 0
 
     def __init__(self, source: TensorSource, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
@@ -281,7 +286,9 @@ class Decoder(nn.Module):
         cls, checkpoint: CheckpointLike, dtype: torch.dtype = torch.float32, mode: Mode = "resident"
     ) -> Decoder:
         """mode "resident" dequantises the matrices once to `dtype`; "4bit" does so in each call."""
-        return cls(checkpoint, DecoderSizes.from_config(checkpoint.config), dtype, mode)
+        decoder = cls(checkpoint, DecoderSizes.from_config(checkpoint.config), dtype, mode)
+        decoder.context = int(checkpoint.config.get("max_position_embeddings") or 0)
+        return decoder
 
     def begin(self, rows: int, tokens: int, real: Tensor | None = None, cache: KVCache | None = None) -> Step:
         """Masks and rotations for new tokens. real: bool [B, T], False at padding; None if all are real."""

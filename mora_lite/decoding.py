@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from .decoder import Decoder, DecoderLayer, KVCache
 from .errors import InputError
-from .generation import pad_left
+from .generation import check_room, pad_left
 from .lowrank import Branch, LayerBranch
 from .quant.linear import Linear4bit
 from .quant.matmul import choose_kernel, multiply_with_branch
@@ -132,6 +132,7 @@ class RecordedDecoder:
         assert branch is None or branch.positions == "all", "steps are recorded for a branch at all positions"
         if max_new_tokens == 0:
             return [[] for _ in ids]
+        check_room(self.decoder, ids)
         tokens, real = pad_left(ids, self.device)
         length = tokens.shape[1] + (branch.n_soft if branch is not None else 0)
         try:

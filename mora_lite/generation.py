@@ -26,6 +26,16 @@ def pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
     return padded, torch.arange(longest, device=device) >= longest - lengths[:, None]
 
 
+def check_room(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
+    """Raises `InputError` for a row that leaves no room for another token in what the model was made to read."""
+    for row, tokens in enumerate(ids):
+        if 0 < decoder.context <= len(tokens):
+            raise InputError(
+                f"row {row} of ids: got {len(tokens)} tokens, but the model reads {decoder.context}, new ones among "
+                "them; shorten the prompt"
+            )
+
+
 def sample(logits: Tensor, temperature: float, draws: Tensor, top_p: float = 1.0) -> Tensor:
     """Next tokens, int64 [B]: the likeliest at temperature 0, else by chance.
 
@@ -73,6 +83,7 @@ def generate(
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
     dice = [torch.Generator().manual_seed(s) for s in seeds]
+    check_room(decoder, ids)
     device = decoder.embedding.device
     tokens, real = pad_left(ids, device)
     n_soft = branch.n_soft if branch is not None else 0

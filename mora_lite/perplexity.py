@@ -7,13 +7,24 @@ read it in training, so the figure says what quantisation costs, not how good a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import resources
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from .decoder import Decoder, DecoderLayer, DecoderSizes
+from .weights import CheckpointLike
+
 LogitsFunction = Callable[[Tensor], Tensor]
+
+
+class TokenizedCheckpoint(CheckpointLike, Protocol):
+    """A source of tensors with configuration and tokenizer."""
+
+    def tokenizer(self) -> Any: ...
 
 
 def bundled_text() -> str:
@@ -34,8 +45,32 @@ def perplexity(logits_fn: LogitsFunction, token_ids: Tensor, window: int = 512) 
     if ids.numel() < 2 or window < 2:
         raise ValueError(f"perplexity needs two tokens and a window of two: got {ids.numel()} and {window}")
     total = 0.0
-    for start in range(0, ids.numel() - 1, window - 1):
-        piece = ids[start : start + window]
+    for piece in _windows(ids, window):
         scores = logits_fn(piece[None])[0, :-1].float()
         total += torch.nn.functional.cross_entropy(scores, piece[1:], reduction="sum").item()
     return math.exp(total / (ids.numel() - 1))
+
+
+@torch.no_grad()
+def text_perplexity(model: TokenizedCheckpoint, text: str | None = None, window: int = 512) -> float:
+    """That of a checkpoint on `text`, by default the bundled one, in float32; one layer is in memory at a time.
+
+    It is what `perplexity` gives with the logits of the whole `Decoder`, with windows no longer than its context.
+    """
+    ids = torch.tensor(model.tokenizer()(text or bundled_text()).input_ids)
+    window = min(window, int(model.config.get("max_position_embeddings") or window))
+    sizes = DecoderSizes.from_config(model.config)
+    ends = Decoder(model, replace(sizes, layers=0), torch.float32, "resident")
+    steps = [ends.begin(1, len(piece)) for piece in _windows(ids, window)]
+    states = [ends.embed(piece[None]) for piece in _windows(ids, window)]
+    for index in range(sizes.layers):
+        layer = DecoderLayer(model, index, sizes, torch.float32, "resident")
+        states = [layer(state, step) for state, step in zip(states, steps, strict=True)]
+    hidden = iter(states)
+    return perplexity(lambda _: ends.head(ends.norm(next(hidden))), ids, window)
+
+
+def _windows(ids: Tensor, window: int) -> Iterator[Tensor]:
+    """int64 `[<= window]` each; neighbours share one token."""
+    for start in range(0, ids.numel() - 1, window - 1):
+        yield ids[start : start + window]

@@ -11,15 +11,13 @@ import numpy as np
 import torch
 
 from .answers import Answerer
-from .base import NF4Source
-from .decoder import Decoder
+from .base import NF4Source, load_decoder, open_nf4
 from .device import training_dtype
 from .digest import sha256_of
 from .errors import InputError
 from .hub import BASES, resolve_base
 from .pool import default_workers
 from .pretrain import load_encoder
-from .quant.checkpoint import Checkpoint, open_checkpoint
 from .reactions import PARTS
 from .scorer import AdapterSizes
 from .sequences import WIDTHS, Batches, Prompt, Sequences, load_sequences, prepare_reactions
@@ -65,17 +63,17 @@ def train_text_pack(
     """
     check_free(out, force)
     path = resolve_base(base)  # before the work: it may have to be pulled first
-    checkpoint = open_checkpoint(path)
+    source = open_nf4(path)
     run_folder = out.with_name(out.name + ".run")
     run_folder.mkdir(parents=True, exist_ok=True)
-    data = _prepared(run_folder / "sequences.npz", task, tables, checkpoint, copies, settings.seed, split_column, tell)
+    data = _prepared(run_folder / "sequences.npz", task, tables, source, copies, settings.seed, split_column, tell)
     parts = {part: int((data.part == i).sum()) for i, part in enumerate(PARTS)}
     tell("rows: " + ", ".join(f"{n:,} {part}" for part, n in parts.items()))
     if not parts["train"]:
         raise InputError("training rows: got none; all are held out, more rows are needed")
     settings = fit_tokens(settings, data, device)
     run, prompt = start_run(
-        data, checkpoint, settings, run_folder, device, variant=variant, rank=rank, places=places, layers=layers
+        data, source, settings, run_folder, device, variant=variant, rank=rank, places=places, layers=layers
     )
     if run.batches.n_left_out:
         tell(f"left out: {run.batches.n_left_out:,} training rows of more than {WIDTHS[-1]} tokens")
@@ -93,7 +91,7 @@ def train_text_pack(
     test, figures = np.flatnonzero(data.part == PARTS.index("test")), {}
     if len(test):
         tell(f"answering {len(test):,} test rows")
-        answers = answer_rows(Answerer(model, checkpoint.tokenizer(), prompt), data, test)
+        answers = answer_rows(Answerer(model, source.tokenizer(), prompt), data, test)
         figures = figures_of_answers(data, test, answers)
     else:
         tell("there are no test rows, so there are no figures")
@@ -104,7 +102,7 @@ def train_text_pack(
         task=task,
         prompt=prompt,
         # A path is nobody else's business.
-        base={"name": base if known else path.name, "sha256": checkpoint.source_sha256},
+        base={"name": base if known else path.name, "sha256": source.source_sha256},
         provenance={
             **text_provenance(run, data),
             "variant": variant,
@@ -144,7 +142,7 @@ def _prepared(
     path: Path,
     task: str,
     tables: Sequence[Path],
-    checkpoint: Checkpoint,
+    source: NF4Source,
     copies: int,
     seed: int,
     split_column: str | None,
@@ -155,8 +153,8 @@ def _prepared(
     missing = [table for table in tables if not table.is_file()]
     if missing:
         raise InputError(f"{missing[0]}: no such table; give CSV files, plain or .gz")
-    tokenizer = checkpoint.tokenizer()
-    facts = {**text_facts(task, tables, tokenizer, split_column), "base": checkpoint.source_sha256}
+    tokenizer = source.tokenizer()
+    facts = {**text_facts(task, tables, tokenizer, split_column), "base": source.source_sha256}
     wanted = {**facts, "copies": copies, "seed": seed}
     if path.exists():
         held = load_sequences(path)
@@ -180,7 +178,7 @@ def fit_tokens(settings: TextSettings, data: Sequences, device: torch.device) ->
 
 def start_run(
     data: Sequences,
-    checkpoint: Checkpoint,
+    source: NF4Source,
     settings: TextSettings,
     folder: Path,
     device: torch.device,
@@ -191,7 +189,7 @@ def start_run(
     layers: tuple[int, ...] = (),
     hypernet_width: int = 256,
 ) -> tuple[TextRun, Prompt]:
-    """A run over the base `checkpoint`, new or going on in `folder`, and its prompt.
+    """A run over the base `source`, new or going on in `folder`, and its prompt.
 
     variant: of `VARIANTS`. rank: of each branch; for static-large, that of the mora it is as large as. places, layers:
     of the branches, as in `AdapterSizes`; all layers without `layers`. The encoder starts from the one that ships.
@@ -201,13 +199,13 @@ def start_run(
         raise InputError(f"adapter: got {variant!r}, expected {', '.join(VARIANTS)}")
     # One library for attention in all runs: cuDNN's would be planned anew for each shape.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    tokenizer = checkpoint.tokenizer()
+    tokenizer = source.tokenizer()
     if len(tokenizer) != data.facts["vocabulary"]:
         raise InputError(
             f"prepared rows: made for {data.facts['vocabulary']:,} tokens, but the base has {len(tokenizer):,}; "
             "prepare them again"
         )
-    decoder = Decoder.from_checkpoint(NF4Source(checkpoint), training_dtype(device)).to(device)
+    decoder = load_decoder(source, training_dtype(device), device)
     torch.manual_seed(settings.seed)
     encoder = load_encoder()
     n_layers, depth = len(layers) or decoder.sizes.layers, len(encoder.layers)

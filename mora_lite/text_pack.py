@@ -22,14 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .answers import Answerer
-from .base import NF4Source
-from .decoder import Decoder
+from .base import load_decoder, open_nf4
 from .digest import entry_of
 from .errors import CheckpointError, OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
 from .hub import resolve_base
 from .pack import CARD, manifest_sha256
-from .quant.checkpoint import open_checkpoint, sha256_of
+from .quant.checkpoint import sha256_of
 from .scorer import AdapterSizes
 from .sequences import Prompt
 from .text_card import text_card
@@ -143,26 +142,29 @@ def load_text_pack(
     base: str | Path | None = None,
     device: torch.device,
     dtype: torch.dtype,
+    memory_budget: int | None = None,
 ) -> Answerer:
     """The model of a pack, ready to answer.
 
     base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
-    file of the same model has other rounding, and the adapter was trained over this one's.
+    file of the same model has other rounding, and the adapter was trained over this one's. memory_budget: bytes that
+    the dequantised base may take, as for `load_decoder`.
     """
     try:
-        checkpoint = open_checkpoint(resolve_base(base or pack.base["name"]))
+        path = resolve_base(base or pack.base["name"])
+        source = open_nf4(path)
     except CheckpointError as error:
         if base is not None:
             raise
         raise PackError(f"{pack.path}: its base model is not here ({error}); or say where it is with --base") from None
-    if checkpoint.source_sha256 != pack.base["sha256"]:
+    if source.source_sha256 != pack.base["sha256"]:
         raise PackError(
-            f"{checkpoint.path} is not the base model of {pack.path}: its SHA-256 is {checkpoint.source_sha256[:12]}, "
+            f"{path} is not the base model of {pack.path}: its SHA-256 is {source.source_sha256[:12]}, "
             f"expected {pack.base['sha256'][:12]}; give the right one with --base"
         )
     model = TextModel(
         AdapterSizes(**pack.manifest["sizes"]),
-        Decoder.from_checkpoint(NF4Source(checkpoint), dtype),
+        load_decoder(source, dtype, device, memory_budget),
         pack.manifest["adapter"],
     )
     try:
@@ -174,5 +176,5 @@ def load_text_pack(
     if wrong:
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)
-    limit = int(checkpoint.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), checkpoint.tokenizer(), pack.prompt, limit)
+    limit = int(source.config.get("max_position_embeddings", 2048))
+    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit)

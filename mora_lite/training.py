@@ -28,6 +28,7 @@ from .encoder import GraphEncoder
 from .errors import InputError
 from .evaluate import evaluate_pack, record_metrics
 from .hub import BASES, resolve_base
+from .hub_models import is_hub_model
 from .losses import TargetFacts
 from .pack import Pack, check_free, install_pack, remove_file, save_pack
 from .pretrain import SHIPPED, load_encoder
@@ -61,7 +62,8 @@ def train_pack(
     """
     check_free(out, force)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
-    base_name = recipe.base if recipe.base in BASES else base_path.name  # a path is nobody else's business
+    # A path is nobody else's business.
+    base_name = recipe.base if recipe.base in BASES or is_hub_model(recipe.base) else base_path.name
     encoder = start_encoder(recipe)
     columns = [task.column for task in recipe.tasks]
     given = recipe.split.column if recipe.split else ""

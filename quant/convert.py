@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, OutputError
-from .checkpoint import Checkpoint, HuggingFaceCheckpoint
-from .nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
+from .checkpoint import Checkpoint, HuggingFaceCheckpoint, is_finite
+from .nf4 import PIECE, NF4Tensor, dequantize_nf4, quantize_nf4
 from .writer import check_output, write_checkpoint
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -81,38 +81,38 @@ def quantize_checkpoint(
     power = dict.fromkeys(KINDS, 0.0)
     bits = 0
 
-    def stream() -> Iterator[tuple[str, Tensor | NF4Tensor]]:
+    def convert(name: str) -> Tensor | NF4Tensor:
         nonlocal bits
+        weight = src.load(name)
+        assert isinstance(weight, Tensor)
+        report.weights_total += weight.numel()
+        report.bytes_source += src.nbytes(name)
+        match = MATRIX.fullmatch(name)
+        if match is None:
+            kept = weight.to(common)
+            if not is_finite(kept):
+                raise CheckpointError(f"{src.path}: {name} holds values too large for {common}")
+            report.bytes_out += kept.numel() * kept.element_size()
+            return kept
+        q = quantize_nf4(_supported(weight), double=double)
+        report.matrices += 1
+        report.weights_quantized += weight.numel()
+        report.bytes_out += q.nbytes
+        bits += 8 * q.nbytes
+        differences, squares = _squares(weight, q)
+        error[match[1]] += differences
+        power[match[1]] += squares
+        return q
+
+    def stream() -> Iterator[tuple[str, Tensor | NF4Tensor]]:
         for done, name in enumerate(names):
             if progress is not None:
                 progress(done, len(names), name)
-            weight, stored = src.load(name), src.nbytes(name)
-            assert isinstance(weight, Tensor)
-            if not torch.isfinite(weight).all():
-                raise CheckpointError(f"{src.path}: {name} holds values that are not finite; the file is damaged")
-            report.weights_total += weight.numel()
-            report.bytes_source += stored
-            match = MATRIX.fullmatch(name)
-            if match is None:
-                kept = weight.to(common)
-                if not torch.isfinite(kept).all():
-                    raise CheckpointError(f"{src.path}: {name} holds values too large for {common}")
-                report.bytes_out += kept.numel() * kept.element_size()
-                yield name, kept
-                continue
-            q = quantize_nf4(_supported(weight), double=double)
-            report.matrices += 1
-            report.weights_quantized += weight.numel()
-            report.bytes_out += q.nbytes
-            bits += 8 * q.nbytes
-            exact = weight.float()
-            error[match[1]] += (dequantize_nf4(q) - exact).square().sum(dtype=torch.float64).item()
-            power[match[1]] += exact.square().sum(dtype=torch.float64).item()
-            yield name, q
+            yield name, convert(name)  # held by no variable here, so that one weight is in memory at a time
         if progress is not None:
             progress(len(names), len(names), "")
 
-    tokenizer = src.path if isinstance(src, HuggingFaceCheckpoint) else src.tokenizer()
+    tokenizer = src.path if isinstance(src, HuggingFaceCheckpoint) else src.tokenizer
     write_checkpoint(out, src.config | {"dtype": str(common).removeprefix("torch.")}, stream(), tokenizer, force=force)
     report.bits_per_weight = bits / report.weights_quantized
     report.bytes_16bit = 2 * report.weights_total
@@ -126,6 +126,22 @@ def _common_dtype(found: set[torch.dtype]) -> torch.dtype:
     if len(found) == 1:
         return found.pop()
     return torch.bfloat16 if torch.bfloat16 in found else torch.float16
+
+
+def _squares(weight: Tensor, q: NF4Tensor) -> tuple[float, float]:
+    """Sums of the squared differences and of the squared weights, in pieces: a float32 copy is twice as large as the
+    weight.
+    """
+    flat, scales = weight.reshape(-1), q.scales()
+    differences = squares = 0.0
+    for at in range(0, flat.numel(), PIECE):
+        exact = flat[at : at + PIECE].float()
+        end = at + exact.numel()
+        codes = q.codes.reshape(-1)[at // 2 : -(-end // 2)]
+        piece = NF4Tensor(codes, scales[at // q.block : -(-end // q.block)], tuple(exact.shape), q.block)
+        differences += (dequantize_nf4(piece) - exact).square().sum(dtype=torch.float64).item()
+        squares += exact.square().sum(dtype=torch.float64).item()
+    return differences, squares
 
 
 def _supported(weight: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ are not reordered.
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from gguf import GGUFReader
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .checkpoint import Checkpoint, check_architecture, load_tokenizer
+from .checkpoint import ARCHITECTURES, Checkpoint, check_architecture, load_tokenizer
 
 # Bytes of a block of 32 values: a scale in fp16, for Q4_1 also a minimum, then the codes.
 BLOCK_BYTES = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}
+PIECE = 1 << 15  # blocks dequantised at a time
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TYPES = (*FLOATS, *BLOCK_BYTES)
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -55,25 +57,35 @@ class GGUFCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._reader = GGUFReader(path)
-            self._meta = {key: field.contents() for key, field in self._reader.fields.items() if _is_small(key)}
+            reader = GGUFReader(path)
+            self._meta = {key: field.contents() for key, field in reader.fields.items() if _is_small(key)}
+            # Not the reader itself: what it holds of a vocabulary takes more room than some models.
+            self._mapped, self._stored = reader.data, list(reader.tensors)
         # The reader checks nothing: a short or damaged file shows as whatever numpy stumbles over.
         except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
             raise CheckpointError(f"{path}: damaged or truncated GGUF ({_short(error)}); fetch it again") from None
         self._arch = str(self._meta.get("general.architecture"))
         # llama.cpp files of Mistral models call themselves llama.
         check_architecture(path, self._arch if self._arch in CLASSES else f"{self._arch} (GGUF)")
-        if self._get("expert_count", 0):
-            raise CheckpointError(f"{path}: mixture-of-experts models are not supported")
-        self._tensors = {name: tensor for tensor in self._reader.tensors if (name := self._name(tensor.name))}
+        if experts := self._get("expert_count", 0):
+            raise CheckpointError(
+                f"{path}: architecture {self._arch} with {experts} experts (a mixture, as Mixtral) is not supported; "
+                f"known: {', '.join(ARCHITECTURES)}"
+            )
+        if (pieces := self._meta.get("split.count", 0)) > 1:
+            raise CheckpointError(
+                f"{path}: one of {pieces} pieces of a model; join them first (llama-gguf-split --merge FIRST OUT)"
+            )
+        self._tensors = {name: tensor for tensor in self._stored if (name := self._name(tensor.name))}
         self.config = self._make_config()
 
     def names(self) -> list[str]:
         return sorted(self._tensors)
 
-    def load(self, name: str) -> Tensor:
+    def _load(self, name: str) -> Tensor:
         tensor = self._find(name)
         weight = _dequantize(np.asarray(tensor.data), tensor.tensor_type.name, self.shape(name))
+        self._let_go()
         part = name.split(".")[-2]
         if self._arch == "llama" and part in ("q_proj", "k_proj"):
             heads = self.config["num_attention_heads" if part == "q_proj" else "num_key_value_heads"]
@@ -90,11 +102,16 @@ class GGUFCheckpoint(Checkpoint):
     def dtype(self, name: str) -> torch.dtype:
         return FLOATS.get(self._find(name).tensor_type.name, torch.float16)
 
-    def tokenizer(self) -> Any:
+    def _load_tokenizer(self) -> Any:
         return load_tokenizer(self.path.parent, gguf_file=self.path.name)
 
     def files(self) -> list[Path]:
         return [self.path]
+
+    def _let_go(self) -> None:
+        """Pages of the file that were read count as this process's memory until it lets them go."""
+        if hasattr(mmap, "MADV_DONTNEED") and isinstance(mapped := getattr(self._mapped, "_mmap", None), mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def _find(self, name: str) -> Any:
         if name not in self._tensors:
@@ -135,10 +152,12 @@ class GGUFCheckpoint(Checkpoint):
         embedding = self._tensors.get("model.embed_tokens.weight")
         if embedding is None or "model.norm.weight" not in self._tensors:
             raise CheckpointError(f"{self.path}: it has no token_embd or output_norm; is it a whole language model?")
-        width, heads = int(self._need("embedding_length")), int(self._need("attention.head_count"))
+        width, heads = int(self._need("embedding_length")), self._need("attention.head_count")
         kv_heads = self._get("attention.head_count_kv", heads)
-        if not isinstance(kv_heads, int):
+        if not isinstance(heads, int) or not isinstance(kv_heads, int):
             raise CheckpointError(f"{self.path}: layers with different head counts are not supported")
+        if heads < 1 or kv_heads < 1 or len(embedding.shape) != 2:
+            raise CheckpointError(f"{self.path}: damaged GGUF ({heads} heads, {kv_heads} of keys); fetch it again")
         config: dict[str, Any] = {
             "architectures": [CLASSES[self._arch]],
             "model_type": self._arch,
@@ -164,7 +183,7 @@ class GGUFCheckpoint(Checkpoint):
 
     def _rope_scaling(self, config: dict[str, Any]) -> dict[str, Any] | None:
         """How rotary positions are stretched, or None."""
-        for tensor in self._reader.tensors:
+        for tensor in self._stored:
             if tensor.name == ROPE_FACTORS:
                 return self._llama3_scaling(np.asarray(tensor.data, dtype=np.float64), config)
         kind = self._get("rope.scaling.type", "none")
@@ -222,19 +241,23 @@ def _dequantize(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> Tensor:
         raw = torch.from_numpy(np.array(data).view(np.uint8).reshape(-1))
         return raw.view(FLOATS[kind]).reshape(shape)
     blocks = np.ascontiguousarray(data).view(np.uint8).reshape(-1, BLOCK_BYTES[kind])
+    values = np.empty((len(blocks), 32), np.float32)
+    for at in range(0, len(blocks), PIECE):  # the steps between take several times the room of the values
+        values[at : at + PIECE] = _dequantize_blocks(blocks[at : at + PIECE], kind)
+    return torch.from_numpy(values.reshape(shape))
+
+
+def _dequantize_blocks(blocks: np.ndarray, kind: str) -> np.ndarray:
+    """uint8 `[n, bytes of a block]` -> float32 `[n, 32]`."""
     scale = blocks[:, 0:2].copy().view(np.float16).astype(np.float32)
     if kind == "Q8_0":
-        values = blocks[:, 2:].copy().view(np.int8).astype(np.float32) * scale
-    else:
-        start = BLOCK_BYTES[kind] - 16
-        packed = blocks[:, start:]
-        # A byte holds values j and j + 16 of its block, the first in the low nibble.
-        codes = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
-        if kind == "Q4_0":
-            values = (codes - 8) * scale
-        else:
-            values = codes * scale + blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
-    return torch.from_numpy(values.reshape(shape))
+        return blocks[:, 2:].view(np.int8).astype(np.float32) * scale
+    packed = blocks[:, BLOCK_BYTES[kind] - 16 :]
+    # A byte holds values j and j + 16 of its block, the first in the low nibble.
+    codes = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
+    if kind == "Q4_0":
+        return (codes - 8) * scale
+    return codes * scale + blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
 
 
 def _is_small(key: str) -> bool:

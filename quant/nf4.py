@@ -23,6 +23,7 @@ from ..errors import CheckpointError
 
 BLOCK = 64
 NESTED_BLOCK = 256
+PIECE = 1 << 20  # values quantised at a time: a multiple of every block
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # bitsandbytes gives a short last block at least this scale, so an all-zero one does not divide by zero.
@@ -129,7 +130,20 @@ def quantize_nf4(weight: Tensor, block: int = BLOCK, double: bool = False) -> NF
         raise ValueError(f"weight must be float32, float16 or bfloat16: got {weight.dtype}")
     if block not in BLOCKS:
         raise ValueError(f"block must be one of {', '.join(map(str, BLOCKS))}: got {block}")
-    flat = weight.detach().reshape(-1).float()
+    flat = weight.detach().reshape(-1)
+    # In pieces of whole blocks: the steps between take many times the room of the codes.
+    parts = [_quantize_piece(flat[at : at + PIECE].float(), block) for at in range(0, flat.numel(), PIECE)]
+    codes = torch.cat([part[0] for part in parts]) if parts else flat.new_empty(0, dtype=torch.uint8)
+    absmax = torch.cat([part[1] for part in parts]) if parts else flat.new_empty(0, dtype=torch.float32)
+    shape = tuple(weight.shape)
+    if not double:
+        return NF4Tensor(codes, absmax, shape, block, weight.dtype)
+    scale_codes, nested = _nest(absmax)
+    return NF4Tensor(codes, scale_codes, shape, block, weight.dtype, nested)
+
+
+def _quantize_piece(flat: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Codes and scales of a float32 `[n]`; its last block may be short."""
     count = flat.numel()
     full = count - count % block
     body = flat[:full].view(-1, block)
@@ -145,12 +159,7 @@ def quantize_nf4(weight: Tensor, block: int = BLOCK, double: bool = False) -> NF
         scaled = torch.nn.functional.pad(scaled, (0, 1))
     level = NF4_CODE.to(flat.device)
     index = torch.bucketize(scaled, (level[:-1] + level[1:]) / 2, out_int32=True).to(torch.uint8)
-    codes = (index[::2] << 4) | index[1::2]
-    shape = tuple(weight.shape)
-    if not double:
-        return NF4Tensor(codes, absmax, shape, block, weight.dtype)
-    scale_codes, nested = _nest(absmax)
-    return NF4Tensor(codes, scale_codes, shape, block, weight.dtype, nested)
+    return (index[::2] << 4) | index[1::2], absmax
 
 
 def dequantize_nf4(q: NF4Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

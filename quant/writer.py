@@ -7,17 +7,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..digest import sha256_of
 from ..errors import OutputError
 from .checkpoint import INDEX
 from .nf4 import NF4Tensor, to_tensors
+from .shards import Shard
 
 SHARD_BYTES = 1 << 29
 SUMS = "SHA256SUMS"
@@ -38,15 +38,17 @@ def write_checkpoint(
     directory: str | Path,
     config: dict[str, Any],
     tensors: Iterable[tuple[str, Tensor | NF4Tensor]],
-    tokenizer: Path | Any = None,
+    tokenizer: Path | Callable[[], Any] | None = None,
     *,
     force: bool = False,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int | None = None,
 ) -> Path:
     """Writes config.json, safetensors shards, the tokenizer and SHA256SUMS; returns the directory.
 
-    tensors: names with weights, taken one by one; at most one shard (512 MiB) is held in memory.
-    tokenizer: a directory to copy the tokenizer files from, an object with `save_pretrained`, or None.
+    tensors: names with weights, taken one by one; no more than one is held in memory.
+    shard_bytes: of a file at most; None is 512 MiB.
+    tokenizer: a directory to copy the tokenizer files from, or what gives an object with `save_pretrained`; it is
+    called last, as tokenizers take room.
     Raises OutputError if the directory exists (without `force`), or is no checkpoint, or cannot be written.
     """
     target = Path(directory).expanduser()
@@ -56,15 +58,15 @@ def write_checkpoint(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        nested = _write_shards(part, tensors, shard_bytes)
+        nested = _write_shards(part, tensors, SHARD_BYTES if shard_bytes is None else shard_bytes)
         settings = config if nested is None else config | {"quantization_config": quantization_config(nested)}
         _write_json(part / "config.json", settings)
-        if isinstance(tokenizer, (str, Path)):
+        if isinstance(tokenizer, Path):
             for name in TOKENIZER_FILES:
-                if (Path(tokenizer) / name).is_file():
-                    shutil.copyfile(Path(tokenizer) / name, part / name)
+                if (tokenizer / name).is_file():
+                    shutil.copyfile(tokenizer / name, part / name)
         elif tokenizer is not None:
-            tokenizer.save_pretrained(part)
+            tokenizer().save_pretrained(part)
         files = sorted(path for path in part.iterdir() if path.is_file())
         (part / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
         _replace(part, target)
@@ -110,31 +112,30 @@ def quantization_config(double: bool) -> dict[str, Any]:
 def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]], limit: int) -> bool | None:
     """Returns whether the 4-bit weights are doubly quantised; None if there are none."""
     shards: list[list[str]] = []
-    held: dict[str, Tensor] = {}
-    size = total = 0
+    total = 0
     nested: bool | None = None
-    for name, weight in tensors:
-        if isinstance(weight, NF4Tensor):
-            nested = weight.nested is not None
-            pieces = to_tensors(name, weight)
-        else:
-            pieces = {name: weight}
-        extra = sum(piece.numel() * piece.element_size() for piece in pieces.values())
-        if held and size + extra > limit:
-            _flush(part, shards, held)
-            held, size = {}, 0
-        held.update({key: piece.contiguous() for key, piece in pieces.items()})
-        size, total = size + extra, total + extra
-    _flush(part, shards, held)
+    shard = Shard(part / "0.shard")
+    try:
+        for name, weight in tensors:
+            if isinstance(weight, NF4Tensor):
+                nested = weight.nested is not None
+                pieces = to_tensors(name, weight)
+            else:
+                pieces = {name: weight}
+            size = sum(piece.numel() * piece.element_size() for piece in pieces.values())
+            if shard.names and shard.nbytes + size > limit:
+                shard.finish()
+                shards.append(shard.names)
+                shard = Shard(part / f"{len(shards)}.shard")
+            shard.add(pieces)
+            total += size
+            del weight, pieces  # nothing may hold a weight while the next one is made
+        shard.finish()
+        shards.append(shard.names)
+    finally:
+        shard.close()
     _name_shards(part, shards, total)
     return nested
-
-
-def _flush(part: Path, shards: list[list[str]], held: dict[str, Tensor]) -> None:
-    file = part / f"{len(shards)}.shard"
-    save_file(held, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors makes it readable by its owner only
-    shards.append(list(held))
 
 
 def _name_shards(part: Path, shards: list[list[str]], total: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -349,3 +350,23 @@ def exported_path(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.mktemp("exports") / "tiny-onnx"
     export_pack(open_pack(calibrated_pack_path), path, full=True)
     return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty hub that huggingface_hub talks to, with an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # tests are no package
+    from fake_hub import running
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HUB_OFFLINE", "MORA_LITE_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+    with running() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield hub

@@ -18,13 +18,17 @@ from typing import Any
 
 @dataclass
 class FakeHub:
-    """private, files: of each repository. asked: method and path of each request."""
+    """private, files: of each repository. asked: method and path of each request.
+
+    damaged: files whose last byte arrives wrong.
+    """
 
     endpoint: str = ""
     commits: dict[str, list[dict[str, bytes]]] = field(default_factory=dict)
     private: dict[str, bool] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     broken: bool = False
+    damaged: set[str] = field(default_factory=set)
 
     def commit(self, repository: str, files: dict[str, bytes | None]) -> str:
         """Add or replace files, or take them out (None); returns the commit's name."""
@@ -76,7 +80,8 @@ def running() -> Iterator[FakeHub]:
             if name not in files:
                 self.answer(404, b"", {"X-Error-Code": "EntryNotFound", **commit})
                 return
-            self.answer(200, files[name], {"ETag": f'"{hashlib.sha256(files[name]).hexdigest()}"', **commit})
+            sent = files[name][:-1] + bytes([files[name][-1] ^ 1]) if name in hub.damaged else files[name]
+            self.answer(200, sent, {"ETag": f'"{hashlib.sha256(files[name]).hexdigest()}"', **commit})
 
         def describe(self, repository: str, revision: str) -> None:
             files = hub.files(repository, revision)

