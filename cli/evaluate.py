@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 FOUR_BIT = ("bf16_mae", "loss_4bit")
-TEXT_PACK = "text_pack.json"  # text_pack.MANIFEST, whose module is slow to import
 RECORDED = 0.9  # confidence of the figures in packs and their model cards
 
 
@@ -88,7 +87,9 @@ def evaluate(
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     mora-lite evaluate ./forward reactions.csv --beams 5 --limit 200
     """
-    if (Path(pack) / TEXT_PACK).is_file():
+    from ..hub_packs import TEXT, check_changeable, local_path
+
+    if (Path(local_path(pack)) / TEXT).is_file():
         of_values = {
             "--tasks": tasks,
             "--bf16": bf16,
@@ -103,7 +104,6 @@ def evaluate(
         return
     refuse({"--beams": beams, "--base": base}, "is for text packs; leave it out")
     from ..evaluate import evaluate_pack, record_metrics
-    from ..hub_packs import check_changeable
     from ..pack import open_pack
 
     if record and (split is not Split.TEST or limit is not None or tasks is not None or confidence != RECORDED):

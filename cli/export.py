@@ -59,19 +59,20 @@ def export(
     mora-lite export ./forward --peft "CCO.CC(=O)O" -o adapter
     """
     from ..errors import ExportError
-    from ..text_pack import MANIFEST, open_text_pack
+    from ..hub_packs import TEXT, local_path
 
     if peft is not None:
         if full or plain or fp16 or int8 or tasks or opset is not None:
             raise ExportError("--peft goes with --base, --force and -o alone; the other options are for ONNX")
         from ..export.peft import export_peft
+        from ..text_pack import open_text_pack
 
         export_peft(open_text_pack(pack), peft, output, base=base, force=force)
         typer.echo(f"{output}: a LoRA adapter for PEFT", err=True)
         return
     if base is not None:
         raise ExportError("--base is for --peft; packs of scores hold their base model")
-    if (Path(pack) / MANIFEST).is_file():
+    if (Path(local_path(pack)) / TEXT).is_file():
         raise ExportError(
             f"{pack} is a text pack, which has no ONNX form; --peft SMILES exports its adapter for one row"
         )

@@ -19,7 +19,7 @@ def generate(
         ),
     ],
     *,
-    pack: Annotated[str, typer.Option("--pack", "-p", help="Directory of a text pack.")],
+    pack: Annotated[str, typer.Option("--pack", "-p", help="Directory of a text pack, or hf:owner/name.")],
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Where to write; - is standard output.", show_default="INPUT.answers.csv"),
@@ -61,7 +61,9 @@ def generate(
     base: Annotated[
         str | None,
         typer.Option(
-            "--base", help="Base model: a name known to pull, or its path.", show_default="the one the pack names"
+            "--base",
+            help="Base model: a name known to pull, its path, or owner/name.",
+            show_default="the one the pack names",
         ),
     ] = None,
     smiles_column: Annotated[

@@ -1,4 +1,4 @@
-"""`mora-lite push`: a pack or an exported folder into a repository of the Hugging Face hub."""
+"""`mora-lite push`: a pack, a text pack or an exported folder into a repository of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 def push(
     pack: Annotated[
-        str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory, or an exported folder.")
+        str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory; a text pack; an exported folder.")
     ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name; it is made if it is not there.")],
     *,

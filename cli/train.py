@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..text_training import TextProgress
     from ..train import Progress
 
+VALUES, TEXT = "Packs of values", "Packs that answer in text, with --task"  # panels of the help
+
 
 def train(
     data: Annotated[
@@ -36,12 +38,18 @@ def train(
             metavar="COLUMN[:UNIT]",
             help="A column to learn; repeatable. Nothing but 0 and 1 (or yes and no) is a class, all else a value; "
             "COLUMN:value and COLUMN:class decide it.",
+            rich_help_panel=VALUES,
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", "-r", help="TOML file with tasks and settings; see examples/qm9.toml.")
+        Path | None,
+        typer.Option(
+            "--recipe", "-r", help="TOML file with tasks and settings; see examples/qm9.toml.", rich_help_panel=VALUES
+        ),
     ] = None,
-    smiles_column: Annotated[str | None, typer.Option(help="The SMILES column.", show_default="smiles")] = None,
+    smiles_column: Annotated[
+        str | None, typer.Option(help="The SMILES column.", show_default="smiles", rich_help_panel=VALUES)
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -53,19 +61,20 @@ def train(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", help="Learn to answer in text: forward, retro, reagents, describe or ask."),
+        typer.Option("--task", help="What to answer: forward, retro, reagents, describe or ask.", rich_help_panel=TEXT),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", metavar="M", help="Budget of training, for --task.", show_default="10"),
+        typer.Option("--minutes", metavar="M", help="Budget of training.", show_default="10", rich_help_panel=TEXT),
     ] = None,
     adapter: Annotated[
         str | None,
         typer.Option(
             "--adapter",
-            help="For --task: mora; static (LoRA of equal rank), static-large (of equal size), prompt (static with "
+            help="mora; static (LoRA of equal rank), static-large (of equal size), prompt (static with "
             "soft tokens made of the graph).",
             show_default="mora",
+            rich_help_panel=TEXT,
         ),
     ] = None,
     places: Annotated[
@@ -73,8 +82,9 @@ def train(
         typer.Option(
             "--places",
             metavar="LETTERS",
-            help="For --task: where a layer is adapted, some of qkvo (attention) and m (the feed-forward block).",
+            help="Where a layer is adapted, some of qkvo (attention) and m (the feed-forward block).",
             show_default="m",
+            rich_help_panel=TEXT,
         ),
     ] = None,
     layers: Annotated[
@@ -82,12 +92,14 @@ def train(
         typer.Option(
             "--layers",
             metavar="NUMBERS",
-            help="For --task: adapted layers, counted from 0, like 0,5 or 20-29.",
+            help="Adapted layers, counted from 0, like 0,5 or 20-29.",
             show_default="all",
+            rich_help_panel=TEXT,
         ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option("--rank", min=1, metavar="R", help="Of the adapter, for --task.", show_default="64")
+        int | None,
+        typer.Option("--rank", min=1, metavar="R", help="Of the adapter.", show_default="64", rich_help_panel=TEXT),
     ] = None,
     copies: Annotated[
         int | None,
@@ -95,34 +107,53 @@ def train(
             "--copies",
             min=1,
             metavar="N",
-            help="Orders in which a row's SMILES are written, for --task.",
+            help="Orders in which a row's SMILES are written.",
             show_default="6",
+            rich_help_panel=TEXT,
         ),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model: a name or a path.", show_default="smollm2-135m")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base model: a name known to pull, a path, or owner/name.", show_default="smollm2-135m"),
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
             help="What the encoder starts from: pretrained, random, or a file of `mora-lite pretrain`.",
             show_default="pretrained",
+            rich_help_panel=VALUES,
         ),
     ] = None,
-    encoder_epochs: Annotated[int | None, typer.Option(min=1, help="Of the encoder alone.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of the whole, with the frozen base.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(min=0, help="Epochs without progress before a stage stops; 0 for never.")
+    encoder_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of the encoder alone.", rich_help_panel=VALUES)
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Molecules in a step.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of the whole, with the frozen base.", rich_help_panel=VALUES)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=0, help="Epochs without progress before a stage stops; 0 for never.", rich_help_panel=VALUES),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Molecules in a step.", rich_help_panel=VALUES)] = None,
     seed: Annotated[int | None, typer.Option(help="Of split, weights and order.")] = None,
     device: Device = "auto",
     unquantized: Annotated[
-        bool, typer.Option("--unquantized", help="Leave the base as it is: to measure what 4 bits cost.")
+        bool,
+        typer.Option(
+            "--unquantized", help="Leave the base as it is: to measure what 4 bits cost.", rich_help_panel=VALUES
+        ),
     ] = False,
     share_upper: Annotated[
-        bool, typer.Option("--share-upper", help="Keep the base's layers beside the pack, for several packs.")
+        bool,
+        typer.Option(
+            "--share-upper", help="Keep the base's layers beside the pack, for several packs.", rich_help_panel=VALUES
+        ),
     ] = False,
     drop_baseline: Annotated[
-        bool, typer.Option("--drop-baseline", help="Keep the encoder alone out of the pack; its figures stay.")
+        bool,
+        typer.Option(
+            "--drop-baseline", help="Keep the encoder alone out of the pack; its figures stay.", rich_help_panel=VALUES
+        ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:

@@ -1,6 +1,7 @@
-"""Packs and exported folders in repositories of the Hugging Face hub, as `hf:owner/name` or `hf:owner/name@revision`.
+"""Packs, text packs and exported folders in repositories of the Hugging Face hub, as `hf:owner/name` or
+`hf:owner/name@revision`.
 
-A repository holds the files of one pack or one exported folder side by side, the shared upper layers too. Only the
+A repository holds the files of one of them side by side, the shared upper layers of a pack too. Only the
 manifest and the files that it names are fetched, and only data: no code of a repository is looked at. Sizes and SHA-256
 are checked when the folder is opened, as those of any other. What was fetched stays in the hub's own cache.
 """
@@ -19,7 +20,7 @@ from .hub import HUB_SECONDS, first_line, offline_variable
 
 PREFIX = "hf:"
 OFFLINE = "HF_HUB_OFFLINE"
-PACK, EXPORT = "pack.json", "export.json"
+PACK, EXPORT, TEXT = "pack.json", "export.json", "text_pack.json"
 CARD = "README.md"
 SUFFIXES = (".safetensors", ".onnx", ".data", ".npz", ".json", ".md")  # of files that are data
 _ADDRESS = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -65,14 +66,14 @@ def fetch(address: str) -> Path:
     repository, revision = parse_address(address)
     hub = import_hub()
     api, missing = hub.HfApi(), hub.errors.EntryNotFoundError
-    names, only_cached, why = [PACK, EXPORT], True, f"{offline_variable(OFFLINE)} is set"
+    names, only_cached, why = [PACK, EXPORT, TEXT], True, f"{offline_variable(OFFLINE)} is set"
     if not offline_variable(OFFLINE):
         try:
             # A plain question first, with a short wait: a download would try for a minute without a network.
             found = api.model_info(repository, revision=revision, timeout=HUB_SECONDS)
             only_cached = False
             names = [name for name in names if name in {file.rfilename for file in found.siblings}]
-            why = f"it holds no {PACK} and no {EXPORT}"
+            why = f"it holds no {PACK}, {EXPORT} or {TEXT}"
         # Any error of whichever network library is in use means the same: the hub does not answer.
         except Exception as error:
             why = first_line(error)
@@ -110,7 +111,8 @@ def _names(manifest: Path) -> list[str]:
 
 
 def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -> str:
-    """Put a pack (by name or path) or an exported folder into a repository, which is made if need be; returns its URL.
+    """Put a pack (by name or path), a text pack or an exported folder into a repository, which is made if need be;
+    returns its URL.
 
     All files come in one commit: the manifest, the files that it names, each checked, and the model card. private: of a
     repository that is made. Raises `PackError` for the source, `OutputError` when the hub refuses or is out of reach.
@@ -118,8 +120,10 @@ def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -
     if variable := offline_variable(OFFLINE):
         raise OutputError(f"cannot push to {repository}: {variable} is set")
     folder = Path(local_path(source))
-    exported = (folder / EXPORT).is_file()
-    files, card = _exported_files(folder) if exported else _pack_files(folder)
+    kinds = {EXPORT: ("Exported folder", _exported_files), TEXT: ("Text pack", _text_files)}
+    manifest = next((name for name in kinds if (folder / name).is_file()), PACK)
+    kind, files_of = kinds.get(manifest, ("Pack", _pack_files))
+    files, card = files_of(folder)
     hub = import_hub()
     try:
         api = hub.HfApi()
@@ -128,7 +132,7 @@ def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -
         api.create_commit(
             url.repo_id,
             [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in content.items()],
-            commit_message=f"{'Exported folder' if exported else 'Pack'} of mora-lite",
+            commit_message=f"{kind} of mora-lite",
         )
     # As in `fetch`.
     except Exception as error:
@@ -154,6 +158,21 @@ def _pack_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
         return written if written not in ("", model_card(pack.manifest)) else model_card(pack.manifest, address)
 
     return files, card
+
+
+def _text_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
+    from .text_card import text_card
+    from .text_pack import open_text_pack
+
+    pack = open_text_pack(folder)
+    own = folder / CARD
+
+    def card(address: str) -> str:
+        written = own.read_text(encoding="utf-8") if own.is_file() else ""
+        made = text_card(folder.name, pack.manifest)
+        return written if written not in ("", made) else text_card(folder.name, pack.manifest, address)
+
+    return {name: folder / name for name in (TEXT, *pack.manifest["files"])}, card
 
 
 def _exported_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:

@@ -20,8 +20,11 @@ LIMITS = (
 )
 
 
-def text_card(name: str, manifest: dict[str, Any]) -> str:
-    """The card of the text pack `name` with this manifest; what the manifest does not say is left out."""
+def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
+    """The card of the text pack `name` with this manifest; what the manifest does not say is left out.
+
+    address: where others have it from.
+    """
     facts, task = manifest["provenance"], manifest["task"]
     trained = facts.get("trained") or {}
     sizes = {key: manifest["sizes"].get(key) for key in ("adapted_layers", "rank")}
@@ -45,7 +48,7 @@ def text_card(name: str, manifest: dict[str, Any]) -> str:
         section("Data", [*data, *fact_lines(held_out)]),
         section("How it was made", fact_lines(made)),
         section("Limits", LIMITS),
-        f"## Use\n\n```sh\nmora-lite generate molecules.csv --pack ./{shlex.quote(name)}{ask}\n```",
+        f"## Use\n\n```sh\nmora-lite generate molecules.csv --pack {address or './' + shlex.quote(name)}{ask}\n```",
     ]
     return front_matter(manifest, TAGS) + "\n" + "\n\n".join(text for text in sections if text) + "\n"
 

@@ -27,6 +27,7 @@ from .digest import entry_of
 from .errors import CheckpointError, OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
 from .hub import resolve_base
+from .hub_packs import TEXT, local_path
 from .pack import CARD, manifest_sha256
 from .quant.checkpoint import sha256_of
 from .scorer import AdapterSizes
@@ -36,7 +37,7 @@ from .text_model import TextModel
 from .text_tasks import TEXT_TASKS
 
 FORMAT = 1
-MANIFEST = "text_pack.json"
+MANIFEST = TEXT
 ADAPTER = "adapter.safetensors"
 
 
@@ -116,8 +117,11 @@ def save_text_pack(
 
 
 def open_text_pack(path: str | Path) -> TextPack:
-    """Check a text pack's files. Raises `PackError` when it is none, damaged, or of a format that is not known."""
-    path = Path(path)
+    """Check a text pack's files; one of the hub (`hf:owner/name`) is fetched first.
+
+    Raises `PackError` when it is none, damaged, or of a format that is not known.
+    """
+    path = Path(local_path(path))
     if not (path / MANIFEST).is_file():
         raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
     try:

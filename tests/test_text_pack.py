@@ -22,6 +22,7 @@ from mora_lite.decoder import Decoder
 from mora_lite.decoding import RecordedDecoder
 from mora_lite.errors import DeviceError, OutputError, PackError
 from mora_lite.graph import featurize
+from mora_lite.hub_packs import push_to_hub
 from mora_lite.molecules import parse_smiles
 from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.reactions import Reaction, canonical
@@ -30,6 +31,9 @@ from mora_lite.sequences import Batches, Prompt, prepare_reactions
 from mora_lite.text_model import TextModel
 from mora_lite.text_pack import ADAPTER, MANIFEST, load_text_pack, open_text_pack, save_text_pack
 from mora_lite.text_training import TextRun, TextSettings
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+from fake_hub import FakeHub
 
 CPU = torch.device("cpu")
 SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
@@ -356,3 +360,20 @@ def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path
     assert again[-1]["rows"] + again[-1]["train_rows"] <= made["rows"]
     assert 0 <= again[-1]["exact"] <= 1
     assert open_text_pack(tmp_path / "pack").task == "forward"
+
+
+def test_a_text_pack_travels_by_the_hub(hub: FakeHub, pack_path: Path, table: Path, tmp_path: Path, run: Any) -> None:
+    url = push_to_hub(pack_path, "chemist/forward")
+    assert url == f"{hub.endpoint}/chemist/forward"
+    pushed = hub.files("chemist/forward")
+    assert pushed is not None
+    assert set(pushed) == {"text_pack.json", "adapter.safetensors", "README.md"}
+    assert "--pack hf:chemist/forward\n" in pushed["README.md"].decode()
+    answers = []
+    for pack in (str(pack_path), "hf:chemist/forward"):
+        out = tmp_path / "out.csv"
+        code, _, err = run("generate", table, "--pack", pack, "-o", out, "--force", "--max-tokens", 12)
+        assert code == 0, err
+        answers.append(read(out))
+    assert answers[0] == answers[1]
+    assert "is a text pack, which has no ONNX form" in run("export", "hf:chemist/forward", "-o", tmp_path / "onnx")[2]
