@@ -171,9 +171,7 @@ def test_a_manifest_that_is_none(hub: FakeHub, content: bytes) -> None:
 
 def test_a_repository_of_something_else(hub: FakeHub) -> None:
     hub.commits["chemist/thesis"] = [{"thesis.pdf": b""}]
-    with pytest.raises(
-        PackError, match=r"hf:chemist/thesis could not be fetched \(it holds no pack\.json, export\.json or text_pack\.json\)"
-    ):
+    with pytest.raises(PackError, match=r"not be fetched \(it holds no pack\.json, export\.json or text_pack\.json\)"):
         fetch("hf:chemist/thesis")
 
 
