@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from .device import is_out_of_memory, training_dtype
 from .errors import DeviceError
 from .generation import generate
 from .graph import Graphs
+from .lowrank import Branch
 from .sequences import Prompt, token_ids
 from .text_model import TextModel
 
@@ -105,8 +107,21 @@ class Answerer:
         if beams > 1:
             return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
         wide = replace(branch, a=branch.a.expand(len(ids), -1, -1, -1))
-        if self.recorded is not None and chance["temperature"] == 0:
-            rows = self.recorded.generate(ids, branch=wide, max_new_tokens=limit, stop_ids=stop)
-        else:
+        rows = self._recorded_rows(ids, wide, limit) if chance["temperature"] == 0 else None
+        if rows is None:
             rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **chance)
         return [[Answer(row, 0.0, True)] for row in rows]
+
+    def _recorded_rows(self, ids: list[list[int]], branch: Branch, limit: int) -> list[list[int]] | None:
+        """Greedy tokens by recorded steps; None where they are not to be had."""
+        if self.recorded is None:
+            return None
+        try:
+            return self.recorded.generate(ids, branch=branch, max_new_tokens=limit, stop_ids=[self.end])
+        except RuntimeError as error:  # a driver or a kernel that cannot be captured
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            logging.getLogger("mora_lite").warning("steps cannot be recorded, which is slower: %s", reason)
+            self.recorded = None
+            return None

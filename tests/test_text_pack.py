@@ -102,6 +102,22 @@ def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
     assert answerer.answer(questions, graphs, max_new_tokens=12, **drawn) != plain
 
 
+def test_where_steps_cannot_be_recorded_they_run_one_by_one(
+    pack_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
+    questions, graphs = answerer.ids(["CO"]), featurize([parse_smiles("CO").mol])
+    plain = answerer.answer(questions, graphs, max_new_tokens=12)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    answerer.recorded = RecordedDecoder(answerer.model.decoder)
+    monkeypatch.setattr(answerer.recorded, "generate", fail)
+    assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
+    assert "steps cannot be recorded, which is slower: CUDA error: operation not permitted" in caplog.text
+
+
 def test_where_memory_runs_out_fewer_rows_are_taken(pack_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
     questions, graphs = (
