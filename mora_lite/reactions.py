@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import random
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  
 DIRECTIONS = tuple(TARGETS)
 PARTS = ("train", "valid", "test")
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
+UNUSABLE = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
 GRAMS = (4, 10)  # lengths of the runs of characters that `align` counts: places, and long stretches
 
 
@@ -95,7 +97,10 @@ class Pair(NamedTuple):
 
 
 def read_reactions(
-    paths: Iterable[str | Path], direction: str = "forward", split_column: str | None = None
+    paths: Iterable[str | Path],
+    direction: str = "forward",
+    split_column: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Reaction]:
     """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out as `collect` says.
 
@@ -122,7 +127,7 @@ def read_reactions(
         "retro": (("product", "reactants"), ()),
         "reagents": (("reactants", "reagents"), ()),
     }[direction]
-    return collect(paths, needed, pair, split_column, any_of=any_of)
+    return collect(paths, needed, pair, split_column, tell, any_of=any_of)
 
 
 def collect(
@@ -130,6 +135,7 @@ def collect(
     needed: Sequence[str],
     pair_of: Callable[[dict[str, str]], Pair | None],
     split_column: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
     *,
     any_of: Sequence[str] = (),
     of_molecules: bool = True,
@@ -141,20 +147,24 @@ def collect(
     needed, any_of: columns, as `read_rows` has them. pair_of: None for a row that is left out. split_column: a column
     of train, valid (or val) and test that stands in the place of `part_of`; tables without it then train, rows with
     another mark are left out, and so are training rows whose key, stereochemistry aside, is held out in any table.
-    test, valid: shares, without such a column. Raises `InputError` when nothing is left, or no table has that column.
+    test, valid: shares, without such a column. tell: gets a line for each reason for which rows were left out. Raises
+    `InputError` when nothing is left, or no table has that column.
     """
     found: dict[Pair, Reaction] = {}
     held_out: set[str] = set()
     is_split = False
+    left_out: Counter[str] = Counter()
     for path in paths:
         origin = Path(path).name.split(".")[0]
         for row in read_rows(Path(path), needed, any_of):
             is_split = is_split or (split_column is not None and split_column in row)
             pair = pair_of(row)
             if pair is None or pair in found:
+                left_out[UNUSABLE if pair is None else "whose pair is there already"] += 1
                 continue
             part = part_of(pair.key, test, valid) if split_column is None else _part_in(row, split_column)
             if part not in PARTS:
+                left_out[f"with another mark than train, valid or test in the column {split_column}"] += 1
                 continue
             if split_column is not None and part != "train":
                 held_out.add(flat(pair.key))
@@ -165,9 +175,14 @@ def collect(
         raise InputError(
             f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules that RDKit reads"
         )
-    if split_column is None:  # a key is in one part already
-        return list(found.values())
-    return [r for pair, r in found.items() if r.part != "train" or flat(pair.key) not in held_out]
+    kept = list(found.values())
+    if split_column is not None:  # else a key is in one part already
+        kept = [r for pair, r in found.items() if r.part != "train" or flat(pair.key) not in held_out]
+        left_out["for training whose product or molecule is held out"] = len(found) - len(kept)
+    for reason, n in left_out.items():
+        if n:
+            tell(f"left out: {n:,} row{'s' * (n > 1)} {reason}")
+    return kept
 
 
 def _part_in(row: dict[str, str], column: str) -> str:

@@ -160,7 +160,7 @@ def _prepared(
         held = load_sequences(path)
         if {name: held.facts.get(name) for name in wanted} == wanted:
             return held
-    pairs = read_pairs(task, tables, split_column)
+    pairs = read_pairs(task, tables, split_column, tell)
     tell(f"preparing {len(pairs):,} rows")
     data = prepare_reactions(pairs, tokenizer, facts, copies=copies, seed=seed, processes=default_workers())
     data.save(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,17 @@ def text_task(name: str) -> TextTask:
     return TEXT_TASKS[name]
 
 
-def read_pairs(task: str, paths: Iterable[str | Path], split_column: str | None = None) -> list[Reaction]:
+def read_pairs(
+    task: str,
+    paths: Iterable[str | Path],
+    split_column: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Reaction]:
     """The rows of tables that a task learns from and is tested on; see `read_reactions`, `read_captions` and
-    `read_questions` for the columns. Raises `InputError` for unknown tasks and tables that cannot be used.
+    `read_questions` for the columns. tell: gets a line for each reason for which rows were left out. Raises
+    `InputError` for unknown tasks and tables that cannot be used.
     """
     text_task(task)
     if task in DIRECTIONS:
-        return read_reactions(paths, task, split_column)
-    return (read_questions if task == ASK else read_captions)(paths, split_column)
+        return read_reactions(paths, task, split_column, tell)
+    return (read_questions if task == ASK else read_captions)(paths, split_column, tell)

@@ -10,6 +10,7 @@ import pytest
 
 from mora_lite.errors import InputError
 from mora_lite.reactions import (
+    UNUSABLE,
     Aligner,
     canonical,
     count_parts,
@@ -49,7 +50,9 @@ def test_sources_of_all_columns_and_both_directions(tmp_path: Path) -> None:
         "not a molecule,,CCO",
         "CCO,,",
     )
-    forward = read_reactions([path])
+    lines: list[str] = []
+    forward = read_reactions([path], tell=lines.append)
+    assert lines == ["left out: 1 row whose pair is there already", f"left out: 2 rows {UNUSABLE}"]
     assert [(r.source, r.target, r.origin) for r in forward] == [
         ("CC(=O)O.CCO.Cl", "CCOC(C)=O", "some"),
         ("CC(=O)O.CCO", "CCOC(C)=O", "some"),
@@ -92,7 +95,12 @@ def test_a_split_column_decides_and_held_out_products_do_not_train(tmp_path: Pat
         "CC(F)Cl,C[C@H](F)O,test",
     )
     other = table(tmp_path / "other.csv", "reactants,product", "CCBr,CC=O", "CBr,C[C@@H](F)O", "CCI,CCC#N")
-    reactions = read_reactions([split, other], "retro", "own_split")
+    lines: list[str] = []
+    reactions = read_reactions([split, other], "retro", "own_split", lines.append)
+    assert lines == [
+        "left out: 1 row with another mark than train, valid or test in the column own_split",
+        "left out: 2 rows for training whose product or molecule is held out",
+    ]
     assert [(r.source, r.part) for r in reactions] == [
         ("CC=O", "test"),
         ("CCC=O", "valid"),
