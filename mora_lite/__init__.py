@@ -15,8 +15,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .hub_packs import push_to_hub
     from .model import Model, Predictions, from_pretrained, load
+    from .text_pack import load_text
 
-__all__ = ["Model", "Predictions", "__version__", "from_pretrained", "load", "push_to_hub"]
+__all__ = ["Model", "Predictions", "__version__", "from_pretrained", "load", "load_text", "push_to_hub"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from .hub_packs import push_to_hub
 
         return push_to_hub
+    if name == "load_text":
+        from .text_pack import load_text
+
+        return load_text
     if name in ("Model", "Predictions", "from_pretrained", "load"):
         from . import model
 

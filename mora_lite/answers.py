@@ -9,16 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rdkit import Chem
 
 from .beam import Answer, beam_search
 from .decoding import RecordedDecoder
 from .device import is_out_of_memory, training_dtype
 from .errors import DeviceError
 from .generation import generate
-from .graph import Graphs
+from .graph import Graphs, featurize
 from .lowrank import Branch
+from .molecules import parse_smiles
+from .reactions import asked
 from .sequences import Prompt, token_ids
 from .text_model import TextModel
+
+MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
 
 
 class Text(NamedTuple):
@@ -42,13 +47,29 @@ class Answerer:
         self.recorded = RecordedDecoder(model.decoder) if self.device.type == "cuda" else None
         self.before, self.between, self.end = prompt.pieces(tokenizer)
 
+    def ask(self, smiles: Sequence[str], question: str = "", **options: Any) -> list[list[Text]]:
+        """Answers for molecules, or sets of them joined by dots; none for what RDKit cannot read or is too long.
+
+        question: in words, for packs that take one. options: of `answer`.
+        """
+        texts = [parse_smiles(text).mol for text in smiles]
+        ids = self.ids([asked(Chem.MolToSmiles(mol), question) if mol is not None else "" for mol in texts])
+        room = self.max_tokens - len(self.before) - len(self.between) - options.get("max_new_tokens", MAX_NEW_TOKENS)
+        good = [i for i, own in enumerate(ids) if texts[i] is not None and len(own) <= room]
+        found: list[list[Text]] = [[] for _ in smiles]
+        if good:
+            answered = self.answer([ids[i] for i in good], featurize([texts[i] for i in good]), **options)
+            for i, answers in zip(good, answered, strict=True):
+                found[i] = answers
+        return found
+
     def answer(
         self,
         questions: Sequence[Sequence[int]],
         graphs: Graphs,
         *,
         beams: int = 1,
-        max_new_tokens: int = 128,
+        max_new_tokens: int = MAX_NEW_TOKENS,
         batch_size: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from .answers import Answerer
 from .base import load_decoder, open_nf4
+from .device import choose_device, choose_dtype
 from .digest import entry_of
 from .errors import CheckpointError, OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
@@ -138,6 +139,18 @@ def open_text_pack(path: str | Path) -> TextPack:
     if not (path / ADAPTER).is_file() or sha256_of(path / ADAPTER) != entry["sha256"]:
         raise PackError(f"{path / ADAPTER} is missing or damaged (its SHA-256 is wrong); get the pack again")
     return TextPack(path, manifest)
+
+
+def load_text(
+    pack: str | Path, base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+) -> Answerer:
+    """A text pack by its path or `hf:owner/name`, ready for `Answerer.ask`. base: see `load_text_pack`.
+
+    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. Raises `PackError`,
+    `CheckpointError` or `DeviceError`, each with what to do.
+    """
+    where = choose_device(device)
+    return load_text_pack(open_text_pack(pack), base=base, device=where, dtype=choose_dtype(dtype, where))
 
 
 def load_text_pack(

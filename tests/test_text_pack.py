@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import mora_lite
 from mora_lite.base import NF4Source
 from mora_lite.decoder import Decoder
 from mora_lite.decoding import RecordedDecoder
@@ -85,6 +86,15 @@ def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(pack_path: Path) -> N
         for i in range(len(sources)):
             alone = answerer.answer(ids[i : i + 1], graphs.select([i]), beams=beams, max_new_tokens=20)
             assert [answer.text for answer in alone[0]] == [answer.text for answer in together[i]]
+
+
+def test_python_asks_in_smiles(pack_path: Path) -> None:
+    model = mora_lite.load_text(pack_path, device="cpu", dtype="float32")
+    found = model.ask(["OCC", "C1CC", "CO", "", "C" * 300], max_new_tokens=12, beams=3)
+    assert [len(answers) for answers in found] == [3, 0, 3, 0, 0]
+    assert [answers[0].text for answers in (found[0], found[2])] == ["CC=O", "C=O"]
+    assert found[0][0].score >= found[0][1].score
+    assert model.ask([]) == []
 
 
 def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
