@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from .answers import Answerer
 from .base import load_decoder, open_nf4
-from .device import choose_device, choose_dtype
+from .device import choose_device, choose_dtype, keep_freed_memory
 from .digest import entry_of
 from .errors import CheckpointError, OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
@@ -167,6 +167,7 @@ def load_text_pack(
     file of the same model has other rounding, and the adapter was trained over this one's. memory_budget: bytes that
     the dequantised base may take, as for `load_decoder`.
     """
+    keep_freed_memory()
     try:
         path = resolve_base(base or pack.base["name"])
         source = open_nf4(path)
