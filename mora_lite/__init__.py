@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .hub_packs import push_to_hub
+    from .hub_push import push_to_hub
     from .model import Model, Predictions, from_pretrained, load
     from .text_pack import load_text
 
@@ -23,7 +23,7 @@ __all__ = ["Model", "Predictions", "__version__", "from_pretrained", "load", "lo
 def __getattr__(name: str) -> Any:
     # Imported at first use: `mora-lite --help` must not wait for torch.
     if name == "push_to_hub":
-        from .hub_packs import push_to_hub
+        from .hub_push import push_to_hub
 
         return push_to_hub
     if name == "load_text":

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from .digest import sha256_of
 from .errors import CheckpointError, near_matches
+from .hub_access import HUB_SECONDS, OFFLINE, first_line, offline_variable
 
 SUMS = "SHA256SUMS"
-HUB_SECONDS = 5
 PIP_SECONDS = 900
 
 
@@ -180,19 +180,11 @@ def _fetch(base: Base, part: Path, work: Path, source: str | Path | None, home: 
     )
 
 
-def offline_variable(*variables: str) -> str | None:
-    """The environment variable that forbids the network, MORA_LITE_OFFLINE or one of these; None when none does."""
-    for variable in ("MORA_LITE_OFFLINE", *variables):
-        if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
-            return variable
-    return None
-
-
 def _from_hub(base: Base, part: Path) -> str | None:
     """Downloads the repository; returns why not, or None."""
     from .quant.checkpoint import open_checkpoint
 
-    if variable := offline_variable("HF_HUB_OFFLINE"):
+    if variable := offline_variable(OFFLINE):
         return f"hub: {variable} is set"
     try:
         from huggingface_hub import HfApi, snapshot_download
@@ -278,8 +270,3 @@ def _copy(base: Base, stream, target: Path, source: Path) -> None:  # type: igno
     if left != 1 or digest.hexdigest() != base.sha256:
         target.unlink()
         raise CheckpointError(f"{source.name}: {base.file} in it is not the pinned file (size or SHA-256 differ)")
-
-
-def first_line(error: Exception) -> str:
-    """The beginning of what an exception says, or its name."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:160]

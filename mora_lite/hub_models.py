@@ -15,8 +15,7 @@ from typing import Any
 
 from .digest import sha256_of
 from .errors import CheckpointError
-from .hub import HUB_SECONDS, first_line, offline_variable
-from .hub_packs import OFFLINE, PREFIX, import_hub
+from .hub_access import HUB_SECONDS, OFFLINE, PREFIX, first_line, import_hub, offline_variable
 from .quant.checkpoint import INDEX, check_architecture
 from .quant.writer import TOKENIZER_FILES
 

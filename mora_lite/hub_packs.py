@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .digest import sha256_of
-from .errors import DeviceError, InputError, OutputError, PackError
-from .hub import HUB_SECONDS, first_line, offline_variable
+from .errors import InputError, PackError
+from .hub_access import HUB_SECONDS, OFFLINE, PREFIX, first_line, import_hub, offline_variable
 
-PREFIX = "hf:"
-OFFLINE = "HF_HUB_OFFLINE"
 PACK, EXPORT, TEXT = "pack.json", "export.json", "text_pack.json"
 CARD = "README.md"
 SUFFIXES = (".safetensors", ".onnx", ".data", ".npz", ".json", ".md")  # of files that are data
@@ -84,7 +80,7 @@ def fetch(address: str) -> Path:
     for name in names:
         try:
             manifest = get(name, revision)  # by this name the cache keeps it for when there is no network
-            for other in _names(manifest):
+            for other in named_files(manifest):
                 get(other, manifest.parent.name)  # of the same commit, whatever is pushed meanwhile
             return manifest.parent
         except PackError as error:
@@ -98,7 +94,7 @@ def fetch(address: str) -> Path:
     )
 
 
-def _names(manifest: Path) -> list[str]:
+def named_files(manifest: Path) -> list[str]:
     """The files that a manifest names. Raises `PackError` for names that are not those of data beside it."""
     try:
         names = [str(name) for name in json.loads(manifest.read_text(encoding="utf-8"))["files"]]
@@ -108,92 +104,3 @@ def _names(manifest: Path) -> list[str]:
         if name != Path(name).name or "\\" in name or not name.endswith(SUFFIXES):
             raise PackError(f"{manifest.name} names the file {name!r}, which no pack and no exported folder has")
     return names
-
-
-def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -> str:
-    """Put a pack (by name or path), a text pack or an exported folder into a repository, which is made if need be;
-    returns its URL.
-
-    All files come in one commit: the manifest, the files that it names, each checked, and the model card. private: of a
-    repository that is made. Raises `PackError` for the source, `OutputError` when the hub refuses or is out of reach.
-    """
-    if variable := offline_variable(OFFLINE):
-        raise OutputError(f"cannot push to {repository}: {variable} is set")
-    folder = Path(local_path(source))
-    kinds = {EXPORT: ("Exported folder", _exported_files), TEXT: ("Text pack", _text_files)}
-    manifest = next((name for name in kinds if (folder / name).is_file()), PACK)
-    kind, files_of = kinds.get(manifest, ("Pack", _pack_files))
-    files, card = files_of(folder)
-    hub = import_hub()
-    try:
-        api = hub.HfApi()
-        url = api.create_repo(repository, private=private or None, exist_ok=True)
-        content: dict[str, Any] = files | {CARD: card(f"{PREFIX}{url.repo_id}").encode()}
-        api.create_commit(
-            url.repo_id,
-            [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in content.items()],
-            commit_message=f"{kind} of mora-lite",
-        )
-    # As in `fetch`.
-    except Exception as error:
-        raise OutputError(
-            f"cannot push to {repository} ({first_line(error)}); log in with `hf auth login` or set HF_TOKEN, and "
-            "check the name"
-        ) from None
-    return str(url)
-
-
-def _pack_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
-    """Name -> where it lies; and the card, given the address."""
-    from .card import model_card
-    from .pack import open_pack
-
-    pack = open_pack(folder)
-    files = {PACK: pack.path / PACK} | {name: pack.file(name) for name in pack.manifest["files"]}
-    own = pack.path / CARD
-
-    def card(address: str) -> str:
-        written = own.read_text(encoding="utf-8") if own.is_file() else ""
-        # One that somebody has written stays; one that was made says how to use the pack under its new name.
-        return written if written not in ("", model_card(pack.manifest)) else model_card(pack.manifest, address)
-
-    return files, card
-
-
-def _text_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
-    from .text_card import text_card
-    from .text_pack import open_text_pack
-
-    pack = open_text_pack(folder)
-    own = folder / CARD
-
-    def card(address: str) -> str:
-        written = own.read_text(encoding="utf-8") if own.is_file() else ""
-        made = text_card(folder.name, pack.manifest)
-        return written if written not in ("", made) else text_card(folder.name, pack.manifest, address)
-
-    return {name: folder / name for name in (TEXT, *pack.manifest["files"])}, card
-
-
-def _exported_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
-    names = [name for name in _names(folder / EXPORT) if name != CARD]
-    entries = json.loads((folder / EXPORT).read_text(encoding="utf-8"))["files"]
-    for name in names:
-        if not (folder / name).is_file() or sha256_of(folder / name) != entries[name]["sha256"]:
-            raise PackError(f"{folder / name} is missing or damaged; export it again")
-    own = folder / CARD
-
-    def card(address: str) -> str:
-        return own.read_text(encoding="utf-8") if own.is_file() else f"# {address.removeprefix(PREFIX)}\n"
-
-    return {name: folder / name for name in (EXPORT, *names)}, card
-
-
-def import_hub() -> Any:
-    """The package huggingface_hub. Raises `DeviceError` when it is not installed."""
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise DeviceError(f"huggingface_hub cannot be imported ({error}); run: pip install huggingface_hub") from None
-    return huggingface_hub

@@ -13,7 +13,8 @@ import pytest
 import mora_lite
 from mora_lite.card import model_card
 from mora_lite.errors import InputError, OutputError, PackError
-from mora_lite.hub_packs import Address, check_changeable, fetch, is_address, parse_address, push_to_hub
+from mora_lite.hub_packs import Address, check_changeable, fetch, is_address, parse_address
+from mora_lite.hub_push import push_to_hub
 from mora_lite.pack import install_pack, open_pack, write_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package

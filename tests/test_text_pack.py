@@ -23,7 +23,7 @@ from mora_lite.decoder import Decoder
 from mora_lite.decoding import RecordedDecoder
 from mora_lite.errors import DeviceError, OutputError, PackError
 from mora_lite.graph import featurize
-from mora_lite.hub_packs import push_to_hub
+from mora_lite.hub_push import push_to_hub
 from mora_lite.molecules import parse_smiles
 from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.reactions import Reaction, canonical
