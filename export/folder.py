@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ..digest import sha256_of
 from ..errors import DeviceError, ExportError, OutputError, words_of
 from ..pack import Pack, join_nf4
-from ..quant.checkpoint import sha256_of
 from ..tasks import choose_tasks
 from .exported import FORMAT, MANIFEST
 

@@ -18,10 +18,11 @@ from .digest import sha256_of
 from .errors import OutputError
 from .hub import cache_dir, verify_sums
 from .prompts import compile_prompts, prompt_ids
-from .quant.checkpoint import Checkpoint, open_checkpoint
+from .quant.checkpoint import open_checkpoint
 from .quant.convert import MATRIX
 from .quant.linear import choose_mode
 from .quant.nf4 import NF4Tensor, quantize_nf4
+from .quant.source import Checkpoint
 from .quant.writer import write_checkpoint
 from .upper import PromptBase, UpperLayers, upper_tensor_names
 

@@ -16,7 +16,8 @@ from typing import Any
 from .digest import sha256_of
 from .errors import CheckpointError
 from .hub_access import HUB_SECONDS, OFFLINE, PREFIX, first_line, import_hub, offline_variable
-from .quant.checkpoint import INDEX, check_architecture
+from .quant.checkpoint import INDEX
+from .quant.source import check_architecture
 from .quant.writer import TOKENIZER_FILES
 
 CONFIG, ONE_FILE = "config.json", "model.safetensors"

@@ -24,13 +24,12 @@ from safetensors.torch import load_file, save_file
 from .answers import Answerer
 from .base import load_decoder, open_nf4
 from .device import choose_device, choose_dtype, keep_freed_memory
-from .digest import entry_of
+from .digest import entry_of, sha256_of
 from .errors import CheckpointError, OutputError, PackError, words_of
 from .graph import ATOM_FIELDS, BOND_FIELDS
 from .hub import resolve_base
 from .hub_packs import TEXT, local_path
 from .pack import CARD, manifest_sha256
-from .quant.checkpoint import sha256_of
 from .scorer import AdapterSizes
 from .sequences import Prompt
 from .text_card import text_card

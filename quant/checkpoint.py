@@ -1,17 +1,13 @@
-"""Model checkpoints: opened one tensor at a time from a Hugging Face directory or a GGUF file, and written in
-4 bits.
+"""Checkpoints opened: a Hugging Face directory with safetensors, plain or bitsandbytes NF4, or a GGUF file (`gguf.py`).
 
-Nothing here unpickles and no code from a checkpoint is run. Every checkpoint speaks Hugging Face names, such
-as `model.layers.0.self_attn.q_proj.weight`, and a Hugging Face configuration, whatever the file.
+Nothing here unpickles and no code from a checkpoint is run.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import struct
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,94 +15,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..digest import sha256_of
 from ..errors import CheckpointError
-from .nf4 import DTYPES, PIECE, STATE_KEY, NF4Tensor, from_tensors
+from .inventory import check_inventory
+from .nf4 import DTYPES, STATE_KEY, NF4Tensor, from_tensors
+from .source import Checkpoint, check_architecture, load_tokenizer
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)
 FP4_STATE = ".quant_state.bitsandbytes__fp4"
 INDEX = "model.safetensors.index.json"
-EMBEDDING = "model.embed_tokens.weight"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-class Checkpoint(ABC):
-    """A model on disk. `config` is what a Hugging Face config.json holds; tensors are read when asked for."""
-
-    path: Path
-    config: dict[str, Any]
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """Hugging Face names of all weights, sorted; the scales of a 4-bit weight are part of it, not
-        listed.
-        """
-
-    def load(self, name: str) -> Tensor | NF4Tensor:
-        """One weight, on the CPU, as stored; block formats of GGUF come as float32.
-
-        Raises CheckpointError if it is not there, or holds values that are not finite.
-        """
-        weight = self._load(name)
-        if not is_finite(weight):
-            raise CheckpointError(f"{self.path}: {name} holds values that are not finite; the file is damaged")
-        return weight
-
-    @abstractmethod
-    def _load(self, name: str) -> Tensor | NF4Tensor:
-        """`load`, unchecked."""
-
-    @abstractmethod
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a weight, without reading it."""
-
-    @abstractmethod
-    def nbytes(self, name: str) -> int:
-        """Bytes a weight takes in the file, scales included."""
-
-    @abstractmethod
-    def dtype(self, name: str) -> torch.dtype:
-        """The float type a weight is stored in, or was before 4 bits; float16 for GGUF block formats, which lose
-        little by it. Raises CheckpointError for integers and other types.
-        """
-
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer of the model, from local files only.
-
-        Raises CheckpointError if there is none, or if it knows tokens that the model does not embed.
-        """
-        return self._tokenizer
-
-    @functools.cached_property
-    def _tokenizer(self) -> Any:
-        tokenizer, known = self._load_tokenizer(), self.shape(EMBEDDING)[0]
-        if len(tokenizer) > known and (beyond := _beyond(tokenizer, known)):
-            raise CheckpointError(
-                f"{self.path}: its tokenizer has {len(tokenizer)} tokens, but the model embeds {known}, and not "
-                f"{beyond[0]!r}; give the tokenizer that the model came with"
-            )
-        return tokenizer
-
-    @abstractmethod
-    def _load_tokenizer(self) -> Any:
-        """`tokenizer`, unchecked."""
-
-    @abstractmethod
-    def files(self) -> list[Path]:
-        """The files that hold configuration and weights, in a fixed order."""
-
-    @functools.cached_property
-    def source_sha256(self) -> str:
-        """Hexadecimal SHA-256 of the file, or for a directory of the lines `sha256  name` of its `files`."""
-        files = self.files()
-        if len(files) == 1:
-            return sha256_of(files[0])
-        lines = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
-        return hashlib.sha256(lines.encode()).hexdigest()
-
-    def _unknown(self, name: str) -> CheckpointError:
-        return CheckpointError(f"{self.path}: it holds no weight called {name}")
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -128,8 +45,6 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         checkpoint = GGUFCheckpoint(path)
     else:
         raise CheckpointError(f"{path}: expected a directory with config.json and *.safetensors, or a .gguf file")
-    from .inventory import check_inventory
-
     check_inventory(checkpoint)
     return checkpoint
 
@@ -277,36 +192,6 @@ class HuggingFaceCheckpoint(Checkpoint):
         return tensor
 
 
-def check_architecture(path: Path, model_type: str, architectures: list[str] | None = None) -> None:
-    """Raises CheckpointError unless the model is of a supported family."""
-    if model_type not in ARCHITECTURES:
-        name = architectures[0] if architectures else model_type
-        raise CheckpointError(f"{path}: architecture {name} is not supported; known: {', '.join(ARCHITECTURES)}")
-
-
-def _beyond(tokenizer: Any, known: int) -> list[str]:
-    """Tokens of a text, or its end, that the model does not embed. Special ones alone do no harm: nothing here pads
-    with them, and transformers adds some to the tokenizers of GGUF files.
-    """
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.eos_token_id}
-    return sorted(token for token, i in tokenizer.get_vocab().items() if i >= known and i not in special)
-
-
-def load_tokenizer(directory: Path, **options: Any) -> Any:
-    """AutoTokenizer from local files, without running code of the model. Raises CheckpointError if there is
-    none.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False, **options)
-    # The package tokenizers raises plain `Exception` for a damaged file.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        source = directory / options.get("gguf_file", "")
-        raise CheckpointError(f"{source}: its tokenizer cannot be loaded ({reason})") from None
-
-
 class Entry(NamedTuple):
     """What the header of a safetensors file says of a tensor; start: its first byte in the file."""
 
@@ -347,18 +232,6 @@ def _header(path: Path) -> dict[str, Entry]:
         return _header_at(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def is_finite(weight: Tensor | NF4Tensor) -> bool:
-    """Whether no value is infinite or NaN: then their sum is neither, unless they are very large. In pieces, as torch
-    makes a copy of what it sums in another type.
-    """
-    if isinstance(weight, Tensor):
-        parts = [weight]
-    else:
-        parts = [weight.absmax] if weight.nested is None else [weight.nested.absmax, weight.nested.offset]
-    pieces = (piece for part in parts for piece in part.reshape(-1).split(PIECE))
-    return all(bool(piece.sum(dtype=torch.float32).isfinite() or piece.isfinite().all()) for piece in pieces)
 
 
 def _opened(path: Path) -> Any:

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
-from .checkpoint import EMBEDDING
+from .source import EMBEDDING, Checkpoint
 
 if TYPE_CHECKING:
     from ..decoder import DecoderSizes
-    from .checkpoint import Checkpoint
 
 LAYER = "model.layers."
 

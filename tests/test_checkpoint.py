@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mora_lite.digest import sha256_of
 from mora_lite.errors import CheckpointError, OutputError
-from mora_lite.quant.checkpoint import INDEX, Checkpoint, open_checkpoint, sha256_of
+from mora_lite.quant.checkpoint import INDEX, open_checkpoint
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
+from mora_lite.quant.source import Checkpoint
 from mora_lite.quant.writer import SUMS, write_checkpoint
 
 NAME = "model.layers.0.mlp.gate_proj.weight"
