@@ -26,7 +26,7 @@ from .text_tasks import ASK
 INVALID = "no_molecule"  # none of the answers is a molecule that RDKit reads
 TOO_LONG = "too_long"  # the question does not fit into what the model takes
 NO_QUESTION = "no_question"  # the row's own question is blank
-CHUNK_ROWS = 256
+CHUNK_BATCHES = 4  # read at a time: questions of one length stand together in a batch, and progress is told after it
 MOST_DRAWS = 4  # samples that are drawn for each answer wanted, until there are enough that differ
 
 
@@ -116,7 +116,7 @@ def answer_table(
     The writer must have been opened with `answer_columns`.
     """
     summary, started = AnswerSummary(), time.perf_counter()
-    for rows in table.chunks(CHUNK_ROWS):
+    for rows in table.chunks(CHUNK_BATCHES * wanted.batch_size):
         answered = list(_answer_rows(rows, table.smiles_index, answerer, wanted))
         writer.write(
             [*row.cells, *texts, *[""] * (wanted.top - len(texts)), status, error]
