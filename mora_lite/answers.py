@@ -47,6 +47,10 @@ class Answerer:
         self.recorded = RecordedDecoder(model.decoder) if self.device.type == "cuda" else None
         self.before, self.between, self.end = prompt.pieces(tokenizer)
 
+    def room(self, max_new_tokens: int) -> int:
+        """Most tokens of a question, where its answer may have `max_new_tokens`."""
+        return self.max_tokens - max_new_tokens - len(self.before) - len(self.between)
+
     def ask(self, smiles: Sequence[str], question: str = "", **options: Any) -> list[list[Text]]:
         """Answers for molecules, or sets of them joined by dots; none for what RDKit cannot read or is too long.
 
@@ -54,7 +58,7 @@ class Answerer:
         """
         texts = [parse_smiles(text).mol for text in smiles]
         ids = self.ids([asked(Chem.MolToSmiles(mol), question) if mol is not None else "" for mol in texts])
-        room = self.max_tokens - len(self.before) - len(self.between) - options.get("max_new_tokens", MAX_NEW_TOKENS)
+        room = self.room(options.get("max_new_tokens", MAX_NEW_TOKENS))
         good = [i for i, own in enumerate(ids) if texts[i] is not None and len(own) <= room]
         found: list[list[Text]] = [[] for _ in smiles]
         if good:

@@ -98,11 +98,12 @@ def open_nf4(path: Path) -> NF4Source:
 
 
 def _is_worth_a_copy(checkpoint: Checkpoint) -> bool:
-    matrices = [name for name in checkpoint.names() if MATRIX.fullmatch(name)]
-    return (
-        not checkpoint.config.get("quantization_config")
-        and sum(math.prod(checkpoint.shape(name)) for name in matrices) >= COPY_FROM
-    )
+    return not checkpoint.config.get("quantization_config") and _n_in_matrices(checkpoint) >= COPY_FROM
+
+
+def _n_in_matrices(checkpoint: Checkpoint) -> int:
+    """Weights in the decoder's matrices."""
+    return sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names() if MATRIX.fullmatch(name))
 
 
 def load_decoder(
@@ -113,9 +114,8 @@ def load_decoder(
     Its matrices are dequantised once where that takes at most `memory_budget` bytes, by default half of what is free;
     else they stay in 4 bits and are dequantised at each use.
     """
-    numbers = sum(math.prod(source.checkpoint.shape(name)) for name in source.names() if MATRIX.fullmatch(name))
     budget = available_bytes(device) // 2 if memory_budget is None else memory_budget
-    mode = choose_mode(numbers * dtype.itemsize, budget)
+    mode = choose_mode(_n_in_matrices(source.checkpoint) * dtype.itemsize, budget)
     return Decoder.from_checkpoint(source, dtype, mode).to(device)
 
 

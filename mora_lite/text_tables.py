@@ -139,7 +139,7 @@ def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, wanted: W
         for p, question in zip(parsed, questions, strict=True)
     ]
     ids = answerer.ids(texts)
-    limit = answerer.max_tokens - wanted.max_new_tokens - len(answerer.before) - len(answerer.between)
+    limit = answerer.room(wanted.max_new_tokens)
     faults: list[tuple[str, str]] = []
     for row, p, question, own in zip(rows, parsed, questions, ids, strict=True):
         if row.fault:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.beam import beam_search
@@ -21,22 +20,11 @@ from mora_lite.lowrank import Branch
 from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.text_tables import row_seed
 
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+from model_source import ModelSource
+
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 KINDS: dict[str, dict[str, Any]] = {"llama": {}, "mistral": {"sliding_window": 4}}
-
-
-class ModelSource:
-    """A transformers model as a checkpoint."""
-
-    def __init__(self, model: Any) -> None:
-        self.config = json.loads(json.dumps(model.config.to_dict()))
-        self.tensors = dict(model.state_dict())
-
-    def names(self) -> list[str]:
-        return list(self.tensors)
-
-    def load(self, name: str) -> Tensor:
-        return self.tensors[name]
 
 
 def tiny_model(kind: str) -> Any:

@@ -6,13 +6,13 @@ Places are letters: q, k, v and o for the projections of attention, m for the wh
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.beam import beam_search
@@ -24,6 +24,9 @@ from mora_lite.lowrank import PLACES, Branch
 from mora_lite.recipe import read_recipe
 from mora_lite.scorer import AdapterSizes, Scorer
 
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+from model_source import ModelSource
+
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 # Heads that are together wider than the model, or narrower; biases; query and key norms; windows.
 KINDS: dict[str, dict[str, Any]] = {
@@ -32,20 +35,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "qwen3": {"num_key_value_heads": 3, "head_dim": 16},
 }
 TOLERANCE = 1e-5  # of the largest logit, float32
-
-
-class ModelSource:
-    """A transformers model as a checkpoint."""
-
-    def __init__(self, model: Any) -> None:
-        self.config = json.loads(json.dumps(model.config.to_dict()))
-        self.tensors = dict(model.state_dict())
-
-    def names(self) -> list[str]:
-        return list(self.tensors)
-
-    def load(self, name: str) -> Tensor:
-        return self.tensors[name]
 
 
 def tiny_model(kind: str) -> Any:

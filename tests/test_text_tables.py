@@ -19,11 +19,12 @@ from mora_lite.text_tables import Wanted, answer_columns, answer_table, row_seed
 class Parrot:
     """Says the next of its texts for each row that it is asked, whatever is asked."""
 
-    max_tokens, before, between = 512, (), ()
-
     def __init__(self, *texts: str):
         self.texts = texts
         self.seeds: list[list[int]] = []
+
+    def room(self, max_new_tokens: int) -> int:
+        return 512 - max_new_tokens
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [[len(text)] for text in texts]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mora_lite.decoder import Decoder
 from mora_lite.lowrank import Branch
 from mora_lite.upper import PromptBase, UpperLayers, compile_prompt, upper_tensor_names
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+from model_source import ModelSource
 
 RELATIVE = 1e-4  # float32
 WIDTH, LAYERS = 48, 4
@@ -46,20 +50,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-
-
-class ModelSource:
-    """A transformers model as a checkpoint."""
-
-    def __init__(self, model: Any) -> None:
-        self.config = json.loads(json.dumps(model.config.to_dict()))
-        self.tensors = dict(model.state_dict())
-
-    def names(self) -> list[str]:
-        return list(self.tensors)
-
-    def load(self, name: str) -> Tensor:
-        return self.tensors[name]
 
 
 def tiny_source(case: str) -> ModelSource:
