@@ -45,21 +45,21 @@ from variants import (
     text_prompts,
 )
 
-import mora_lite.base as base_module
-from mora_lite.base import CompiledBase, compile_base
-from mora_lite.baseline import EncoderBaseline
-from mora_lite.dataset import Dataset
-from mora_lite.device import training_dtype
-from mora_lite.encoder import GraphEncoder
-from mora_lite.graph import featurize
-from mora_lite.hub import resolve_base
-from mora_lite.losses import TargetFacts
-from mora_lite.molecules import parse_smiles
-from mora_lite.pretrain import SHIPPED, load_encoder
-from mora_lite.recipe import DEFAULT_SIZES, ENCODER, MORA
-from mora_lite.scorer import AdapterSizes, Scorer
-from mora_lite.train import FitSettings, fit, predict_scores
-from mora_lite.training import new_scorer
+import mora_lite.lm.base as base_module
+from mora_lite.adapter.baseline import EncoderBaseline
+from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.chem.graph import featurize
+from mora_lite.chem.molecules import parse_smiles
+from mora_lite.hub.bases import resolve_base
+from mora_lite.lm.base import CompiledBase, compile_base
+from mora_lite.machine.device import training_dtype
+from mora_lite.scoring.scorer import AdapterSizes, Scorer
+from mora_lite.training.dataset import Dataset
+from mora_lite.training.loop import FitSettings, fit, predict_scores
+from mora_lite.training.losses import TargetFacts
+from mora_lite.training.pipeline import new_scorer
+from mora_lite.training.pretrain import SHIPPED, load_encoder
+from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA
 
 CPU = torch.device("cpu")
 DTYPE = training_dtype(CPU)

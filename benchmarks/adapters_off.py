@@ -17,14 +17,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mora_lite.base import NF4Source
-from mora_lite.decoder import Decoder
-from mora_lite.graph import featurize
-from mora_lite.hub import resolve_base
-from mora_lite.molecules import parse_smiles
-from mora_lite.perplexity import bundled_text, perplexity
-from mora_lite.quant.checkpoint import open_checkpoint
-from mora_lite.text_pack import load_text_pack, open_text_pack
+from mora_lite.chem.graph import featurize
+from mora_lite.chem.molecules import parse_smiles
+from mora_lite.hub.bases import resolve_base
+from mora_lite.lm.base import NF4Source
+from mora_lite.lm.decoder import Decoder
+from mora_lite.lm.perplexity import bundled_text, perplexity
+from mora_lite.quant.huggingface import open_checkpoint
+from mora_lite.text.pack import load_text_pack, open_text_pack
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ import torch
 from random_llama import RandomModel, make_branch, make_prompts, memory, rates, reset_memory
 from torch import Tensor, nn
 
-from mora_lite.lowrank import Branch
-from mora_lite.replay import record
+from mora_lite.adapter.lowrank import Branch
+from mora_lite.fast.captured import record
 
 
 def build_model(options: argparse.Namespace, device: torch.device) -> Any:

@@ -36,12 +36,12 @@ from bnb_decode import rival
 from random_llama import RandomModel, finish, make_branch, make_prompts, median_seconds, memory, rates, reset_memory
 from torch import Tensor, nn
 
-from mora_lite.decoder import Decoder
-from mora_lite.decoding import RecordedDecoder
-from mora_lite.generation import generate
-from mora_lite.lowrank import Branch
+from mora_lite.adapter.lowrank import Branch
+from mora_lite.lm.captured_generation import RecordedDecoder
+from mora_lite.lm.decoder import Decoder
+from mora_lite.lm.generation import generate
+from mora_lite.lm.weights import Mode
 from mora_lite.quant.tuning import random_nf4, time_calls, tune
-from mora_lite.weights import Mode
 
 PARTS = ("pieces", "rival", "ours", "capped")
 BASELINE = 469  # molecules/s of the best batch of a plain pipeline of the same shape on the same GPU
@@ -93,7 +93,7 @@ def text_out(decoder: Decoder, options: argparse.Namespace, batches: list[int]) 
 
 
 def capped(options: argparse.Namespace, device: torch.device, batches: list[int]) -> Iterator[dict[str, Any]]:
-    from mora_lite.upper import PromptBase, UpperLayers, compile_prompt, upper_tensor_names
+    from mora_lite.lm.prefix import PromptBase, UpperLayers, compile_prompt, upper_tensor_names
 
     source = RandomModel(options, device)
     decoder = Decoder.from_checkpoint(source, torch.bfloat16, "4bit").to(device)
@@ -123,9 +123,9 @@ def capped(options: argparse.Namespace, device: torch.device, batches: list[int]
 
 def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:
     """Molecules per second from graphs to z-scores on the host, and the z-scores; `oom` if memory does not suffice."""
-    from mora_lite.graph import featurize
-    from mora_lite.molecules import parse_smiles
-    from mora_lite.scorer import AdapterSizes, Scorer
+    from mora_lite.chem.graph import featurize
+    from mora_lite.chem.molecules import parse_smiles
+    from mora_lite.scoring.scorer import AdapterSizes, Scorer
 
     device = prompts.base.device
     graphs = featurize([parse_smiles(smiles).mol for smiles in DRUGS]).select(np.arange(batch) % len(DRUGS))

@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mora_lite.molecules import Parsed, parse_entry
-from mora_lite.pool import CRASHED, TIMEOUT, WorkerPool
-from mora_lite.prepared import prepare
-from mora_lite.sources import Window
+from mora_lite.chem.molecules import Parsed, parse_entry
+from mora_lite.machine.workers import CRASHED, TIMEOUT, WorkerPool
+from mora_lite.tables.library import Window
+from mora_lite.tables.prepared import prepare
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+TESTS = Path(__file__).resolve().parents[1] / "tests" / "support"
 WINDOW_ROWS = 256
 
 

@@ -26,9 +26,9 @@ import psutil
 
 DRIVER = """
 import sys
-from mora_lite import campaign, screening
+from mora_lite.screening import campaign, shards
 campaign.WINDOW_ROWS = int(sys.argv[1])
-campaign.SHARD_WINDOWS = screening.SHARD_WINDOWS = int(sys.argv[2])
+campaign.SHARD_WINDOWS = shards.SHARD_WINDOWS = int(sys.argv[2])
 from mora_lite.cli.app import main
 sys.exit(main(sys.argv[3:]))
 """

@@ -104,8 +104,8 @@ def screened_per_second(library: Path, tasks: int, device: torch.device) -> dict
     Beside the whole: `Model.score_graphs` alone, of graphs that were read before.
     """
     from mora_lite import load
-    from mora_lite.pack import open_pack
-    from mora_lite.prepared_files import PreparedLibrary
+    from mora_lite.packs.pack import open_pack
+    from mora_lite.tables.prepared_files import PreparedLibrary
 
     names = [task.name for task in open_pack("admet").tasks][:tasks]
     model = load("admet", device=str(device), tasks=names)

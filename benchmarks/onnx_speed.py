@@ -53,10 +53,10 @@ PARTS = ("atoms", "bonds", "ends", "atom_ptr", "bond_ptr")  # of `graph.Graphs`
 
 def write_graphs(library: Path, work: Path, n: int) -> None:
     """The graphs of the first `n` molecules that can be read, and for each batch size the inputs of the models."""
+    from mora_lite.chem.graph import featurize
+    from mora_lite.chem.molecules import parse_smiles
     from mora_lite.export.parity import inputs_of
-    from mora_lite.graph import featurize
-    from mora_lite.library import open_table
-    from mora_lite.molecules import parse_smiles
+    from mora_lite.tables.table import open_table
 
     molecules: list[Any] = []
     with open_table(library) as table:
@@ -81,10 +81,10 @@ def torch_runs(kind: str, dtype: str, chunks: bool, pack: str, work: Path) -> di
     """What scores or encodes each batch with torch."""
     import torch
 
-    from mora_lite.graph import Graphs
-    from mora_lite.pack import open_pack
-    from mora_lite.short_encoder import ShortEncoder, SortedBatch
-    from mora_lite.short_scorer import ShortScorer
+    from mora_lite.chem.graph import Graphs
+    from mora_lite.fast.encoder import ShortEncoder, SortedBatch
+    from mora_lite.fast.scorer import ShortScorer
+    from mora_lite.packs.pack import open_pack
 
     with np.load(work / "graphs.npz") as held:
         graphs = Graphs(**{name: held[name] for name in PARTS})
@@ -198,7 +198,7 @@ def print_table(title: str, engines: dict[str, str], found: dict[str, list[dict[
 
 
 def describe_run() -> dict[str, Any]:
-    from mora_lite.device import cpu_flags, cpu_name
+    from mora_lite.machine.device import cpu_flags, cpu_name
 
     packages = ("mora-lite", "torch", "onnx", "onnxruntime", "numpy")
     versions = {}
@@ -234,8 +234,8 @@ def main() -> None:
         found = measure(args.engine, args.pack, args.work / "export", args.work, args.threads, args.repeats)
         print(json.dumps(found))
         return
-    from mora_lite.export.folder import export_pack
-    from mora_lite.pack import open_pack
+    from mora_lite.export.writer import export_pack
+    from mora_lite.packs.pack import open_pack
 
     with tempfile.TemporaryDirectory(prefix="mora-lite-bench-") as folder:
         work = Path(folder)

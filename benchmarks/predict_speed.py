@@ -42,7 +42,7 @@ PACKAGES = (
 
 def take_rows(library: Path, target: Path, n_rows: int) -> int:
     """Write the first `n_rows` rows of the library, all columns, as plain CSV; returns their number."""
-    from mora_lite.library import open_table
+    from mora_lite.tables.table import open_table
 
     with open_table(library) as table, target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -87,8 +87,8 @@ def time_processes(command: list[str], repeats: int) -> dict[str, Any]:
 
 def time_library(table_path: Path, work: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Load once, then predict the table `repeats` times in this process; shares are of all repeats."""
-    from mora_lite.library import TableWriter, open_table
-    from mora_lite.predictions import output_columns, predict_table
+    from mora_lite.scoring.stream import output_columns, predict_table
+    from mora_lite.tables.table import TableWriter, open_table
 
     started = time.perf_counter()
     import mora_lite
@@ -131,7 +131,7 @@ def describe_run() -> dict[str, Any]:
     """Machine, versions, commit, date and command."""
     import torch
 
-    from mora_lite.device import choose_device, cpu_flags, cpu_name, describe_processor
+    from mora_lite.machine.device import choose_device, cpu_flags, cpu_name, describe_processor
 
     root = Path(__file__).resolve().parents[1]
     git = subprocess.run(

@@ -75,8 +75,8 @@ def make_model(folder: Path) -> None:
 
 def measure(source: Path, out: Path, with_perplexity: bool) -> dict[str, Any]:
     """Quantises in this process."""
-    from mora_lite.quant.checkpoint import open_checkpoint
     from mora_lite.quant.convert import quantize_checkpoint
+    from mora_lite.quant.huggingface import open_checkpoint
 
     checkpoint = open_checkpoint(source)
     before, started = peak_bytes(), time.perf_counter()
@@ -94,7 +94,7 @@ def measure(source: Path, out: Path, with_perplexity: bool) -> dict[str, Any]:
         "seconds": round(seconds, 1),
     }
     if with_perplexity:
-        from mora_lite.perplexity import text_perplexity
+        from mora_lite.lm.perplexity import text_perplexity
 
         result["perplexity"] = round(text_perplexity(open_checkpoint(out)), 3)
         result["peak_with_perplexity_mb"] = round((peak_bytes() - before) / 1e6, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mora_lite.lowrank import Branch
+from mora_lite.adapter.lowrank import Branch
 from mora_lite.quant.nf4 import NF4Tensor
 
 

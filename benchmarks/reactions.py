@@ -86,12 +86,12 @@ def say(**facts: Any) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Tables to one file."""
-    from mora_lite.hub import resolve_base
-    from mora_lite.quant.checkpoint import open_checkpoint
-    from mora_lite.reactions import count_parts
-    from mora_lite.sequences import prepare_reactions
-    from mora_lite.text_making import text_facts
-    from mora_lite.text_tasks import read_pairs
+    from mora_lite.hub.bases import resolve_base
+    from mora_lite.quant.huggingface import open_checkpoint
+    from mora_lite.text.pairs import count_parts
+    from mora_lite.text.pipeline import text_facts
+    from mora_lite.text.sequences import prepare_reactions
+    from mora_lite.text.tasks import read_pairs
 
     started = time.perf_counter()
     reactions = read_pairs(args.task, args.tables, args.split_column)
@@ -122,13 +122,13 @@ def train(args: argparse.Namespace) -> None:
     """Train one variant, or go on with it; evaluate on the test rows."""
     import numpy as np
 
-    from mora_lite.answers import Answerer
-    from mora_lite.base import open_nf4
-    from mora_lite.device import choose_device
-    from mora_lite.hub import resolve_base
-    from mora_lite.sequences import load_sequences
-    from mora_lite.text_making import start_run
-    from mora_lite.text_training import TextSettings
+    from mora_lite.hub.bases import resolve_base
+    from mora_lite.lm.base import open_nf4
+    from mora_lite.machine.device import choose_device
+    from mora_lite.text.answerer import Answerer
+    from mora_lite.text.loop import TextSettings
+    from mora_lite.text.pipeline import start_run
+    from mora_lite.text.sequences import load_sequences
 
     begun = time.perf_counter()
     device = choose_device(args.device)
@@ -202,7 +202,7 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(answerer: Any, data: Any, rows: Any, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
     """Figures of the likeliest answers to held-out rows, the share of exact ones for each table, and all answers."""
-    from mora_lite.text_evaluation import answer_rows, figures_of_answers
+    from mora_lite.text.evaluation import answer_rows, figures_of_answers
 
     started = time.perf_counter()
     answers = answer_rows(answerer, data, rows, beams)
@@ -215,7 +215,7 @@ def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
     import random
     from collections import Counter
 
-    from mora_lite.reactions import canonical, reorder
+    from mora_lite.text.pairs import canonical, reorder
 
     started = time.perf_counter()
     texts = [answerer.tokenizer.decode(data.question(data.first[row])) for row in rows]
@@ -234,8 +234,8 @@ def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
 
 def save(args: argparse.Namespace, run: Any, source: Any, prompt: Any, data: Any) -> None:
     """The trained adapter as a text pack."""
-    from mora_lite.text_making import text_provenance
-    from mora_lite.text_pack import save_text_pack
+    from mora_lite.text.pack import save_text_pack
+    from mora_lite.text.pipeline import text_provenance
 
     base = {"name": args.base_name or args.base, "sha256": source.source_sha256}
     with run.averaged() as model:
@@ -271,7 +271,7 @@ def machine(device: Any, commit: str | None) -> dict[str, str]:
     import torch
 
     from mora_lite import __version__
-    from mora_lite.device import describe_processor
+    from mora_lite.machine.device import describe_processor
 
     if commit is None:
         run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mora_lite import training
-from mora_lite.baseline import EncoderBaseline
-from mora_lite.dataset import read_dataset
-from mora_lite.device import keep_freed_memory
-from mora_lite.encoder import GraphEncoder
-from mora_lite.hub import resolve_base
-from mora_lite.recipe import read_recipe
+from mora_lite.adapter.baseline import EncoderBaseline
+from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.hub.bases import resolve_base
+from mora_lite.machine.device import keep_freed_memory
+from mora_lite.training import pipeline
+from mora_lite.training.dataset import read_dataset
+from mora_lite.training.recipe import read_recipe
 
 BATCH, WARM_UP, STEPS = 512, 6, 36
 RECIPE = Path(__file__).resolve().parent.parent / "examples" / "qm9.toml"
@@ -36,15 +36,15 @@ def main() -> None:
     if "mallopt" not in args.without:
         keep_freed_memory()
     if "compile" in args.without:
-        training.shutil.which = lambda _: None  # no compiler, no torch.compile
+        pipeline.shutil.which = lambda _: None  # no compiler, no torch.compile
     graphs = read_dataset(args.data, "smiles", []).graphs
     order = np.random.default_rng(0).permutation(len(graphs))
     recipe = read_recipe(RECIPE)
     model: torch.nn.Module = EncoderBaseline(GraphEncoder(), len(recipe.tasks))
     if args.what == "whole":
         prompts = [task.prompt for task in recipe.tasks]
-        base = training.compile_base(resolve_base(recipe.base), prompts, recipe.adapter.adapted_layers)
-        model = training.new_scorer(recipe, base, model, torch.device("cpu"))
+        base = pipeline.compile_base(resolve_base(recipe.base), prompts, recipe.adapter.adapted_layers)
+        model = pipeline.new_scorer(recipe, base, model, torch.device("cpu"))
     model.train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mora_lite.base import CompiledBase, NF4Source
-from mora_lite.decoder import Decoder, DecoderLayer
-from mora_lite.encoder import GraphEncoder
-from mora_lite.graph import GraphBatch, Graphs
-from mora_lite.hypernet import Hypernet, Tokens
-from mora_lite.lowrank import Branch
-from mora_lite.prompts import prompt_ids
-from mora_lite.quant.checkpoint import open_checkpoint
-from mora_lite.scorer import AdapterSizes, Scorer
-from mora_lite.upper import PromptBase, UpperLayers, compile_prompt
+from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.adapter.hypernet import Hypernet, Tokens
+from mora_lite.adapter.lowrank import Branch
+from mora_lite.chem.graph import GraphBatch, Graphs
+from mora_lite.lm.base import CompiledBase, NF4Source
+from mora_lite.lm.decoder import Decoder, DecoderLayer
+from mora_lite.lm.prefix import PromptBase, UpperLayers, compile_prompt
+from mora_lite.lm.prompts import prompt_ids
+from mora_lite.quant.huggingface import open_checkpoint
+from mora_lite.scoring.scorer import AdapterSizes, Scorer
 
 
 def encode(encoder: GraphEncoder, batch: GraphBatch) -> Tokens:

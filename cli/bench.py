@@ -43,9 +43,9 @@ def bench(
     import mora_lite
 
     from .. import bench as benchmark
-    from ..device import describe_processor
     from ..errors import InputError
-    from ..sources import open_library
+    from ..machine.device import describe_processor
+    from ..tables.library import open_library
     from .tables import print_rows
 
     if threads:

@@ -30,10 +30,10 @@ def calibrate(
     Example:
     mora-lite calibrate ./mine my.csv
     """
-    from ..calibrate import calibrate_pack
-    from ..hub_packs import check_changeable
-    from ..pack import open_pack
-    from ..training_table import parts_of, read_training_table
+    from ..hub.packs import check_changeable
+    from ..packs.pack import open_pack
+    from ..training.calibrate import calibrate_pack
+    from ..training.training_table import parts_of, read_training_table
 
     check_changeable(pack)
     opened = open_pack(pack)

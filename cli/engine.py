@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..predictor import Predictor
+    from ..scoring.predictor import Predictor
 
 ENGINES = ("auto", "torch", "onnx")
 Engine = Annotated[
@@ -28,7 +28,7 @@ def load_model(pack: str, *, engine: str, provider: str, device: str, dtype: str
     Raises `InputError` for an unknown engine, or for an option of the other engine.
     """
     from ..errors import InputError
-    from ..export.exported import is_exported
+    from ..export.folder import is_exported
 
     if engine not in ENGINES:
         raise InputError(f"--engine: got {engine!r}, expected {', '.join(ENGINES)}")

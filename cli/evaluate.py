@@ -87,7 +87,7 @@ def evaluate(
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     mora-lite evaluate ./forward reactions.csv --beams 5 --limit 200
     """
-    from ..hub_packs import TEXT, check_changeable, local_path
+    from ..hub.packs import TEXT, check_changeable, local_path
 
     if (Path(local_path(pack)) / TEXT).is_file():
         of_values = {
@@ -103,8 +103,8 @@ def evaluate(
         _evaluate_text(pack, data, split.value, limit, beams or 1, base, device, dtype, as_json)
         return
     refuse({"--beams": beams, "--base": base}, "is for text packs; leave it out")
-    from ..evaluate import evaluate_pack, record_metrics
-    from ..pack import open_pack
+    from ..packs.pack import open_pack
+    from ..training.evaluate import evaluate_pack, record_metrics
 
     if record and (split is not Split.TEST or limit is not None or tasks is not None or confidence != RECORDED):
         raise typer.BadParameter(
@@ -152,9 +152,9 @@ def _evaluate_text(
 
     from rich.console import Console
 
-    from ..device import choose_device, choose_dtype
-    from ..text_evaluation import evaluate_table, rows_of_figures
-    from ..text_pack import load_text_pack, open_text_pack
+    from ..machine.device import choose_device, choose_dtype
+    from ..text.evaluation import evaluate_table, rows_of_figures
+    from ..text.pack import load_text_pack, open_text_pack
     from .tables import print_rows
 
     opened, where = open_text_pack(pack), choose_device(device)

@@ -59,13 +59,13 @@ def export(
     mora-lite export ./forward --peft "CCO.CC(=O)O" -o adapter
     """
     from ..errors import ExportError
-    from ..hub_packs import TEXT, local_path
+    from ..hub.packs import TEXT, local_path
 
     if peft is not None:
         if full or plain or fp16 or int8 or tasks or opset is not None:
             raise ExportError("--peft goes with --base, --force and -o alone; the other options are for ONNX")
-        from ..export.peft import export_peft
-        from ..text_pack import open_text_pack
+        from ..export.lora import export_peft
+        from ..text.pack import open_text_pack
 
         export_peft(open_text_pack(pack), peft, output, base=base, force=force)
         typer.echo(f"{output}: a LoRA adapter for PEFT", err=True)
@@ -76,8 +76,8 @@ def export(
         raise ExportError(
             f"{pack} is a text pack, which has no ONNX form; --peft SMILES exports its adapter for one row"
         )
-    from ..export.folder import OPSET, export_pack
-    from ..pack import open_pack
+    from ..export.writer import OPSET, export_pack
+    from ..packs.pack import open_pack
 
     report = export_pack(
         open_pack(pack),

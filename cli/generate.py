@@ -96,12 +96,12 @@ def generate(
     """
     from dataclasses import replace
 
-    from ..device import choose_device, choose_dtype
     from ..errors import InputError
-    from ..library import STDIO, TableWriter, claim_output, default_output, open_table
-    from ..text_pack import load_text_pack, open_text_pack
-    from ..text_tables import Wanted, answer_columns, answer_table, question_of_table
-    from ..text_tasks import text_task
+    from ..machine.device import choose_device, choose_dtype
+    from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
+    from ..text.pack import load_text_pack, open_text_pack
+    from ..text.stream import Wanted, answer_columns, answer_table, question_of_table
+    from ..text.tasks import text_task
 
     opened = open_text_pack(pack)
     if task is not None and task != opened.task:

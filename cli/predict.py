@@ -65,8 +65,8 @@ def predict(
     cat molecules.csv | mora-lite predict - | head
     mora-lite predict molecules.csv --engine onnx --pack admet-onnx
     """
-    from ..library import STDIO, TableWriter, claim_output, default_output, open_table
-    from ..predictions import output_columns, predict_table
+    from ..scoring.stream import output_columns, predict_table
+    from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
 
     with open_table(table_path, smiles_column) as table:
         target = output or default_output(table_path)

@@ -11,7 +11,7 @@ import typer
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..prepared import Prepared
+    from ..tables.prepared import Prepared
 
 LibraryPaths = Annotated[
     list[str],
@@ -65,11 +65,11 @@ def prepare(
     mora-lite prepare enamine.smi.gz -o enamine.parquet
     mora-lite prepare 'zinc/*.sdf.zst' --name-column zinc_id -o zinc.parquet
     """
-    from ..pool import WorkerPool, default_workers
-    from ..prepared import from_arrow
-    from ..prepared_files import PreparedWriter, prepare_library
-    from ..screening import from_stream, make_preparer
-    from ..sources import Window, open_library
+    from ..machine.workers import WorkerPool, default_workers
+    from ..screening.shards import from_stream, make_preparer
+    from ..tables.library import Window, open_library
+    from ..tables.prepared import from_arrow
+    from ..tables.prepared_files import PreparedWriter, prepare_library
 
     with open_library(paths, smiles_column, name_column) as library:
         for notice in library.notices:

@@ -33,10 +33,10 @@ def pretrain(
     Example:
     mora-lite pretrain library.csv.gz --processes 4 -o encoder.safetensors
     """
-    from ..device import choose_device
     from ..errors import OutputError
-    from ..pretrain import pretrain_encoder
-    from ..train import FitSettings
+    from ..machine.device import choose_device
+    from ..training.loop import FitSettings
+    from ..training.pretrain import pretrain_encoder
     from .train import show_progress
 
     told = 0

@@ -35,8 +35,8 @@ def pull(
     """
     from rich.console import Console
 
-    from .. import hub
+    from ..hub import bases
 
     with Console(stderr=True).status(f"fetching {name}"):
-        path = hub.pull(name, cache, source)
+        path = bases.pull(name, cache, source)
     typer.echo(str(path))

@@ -27,6 +27,6 @@ def push(
     mora-lite push ./mine chemist/mine --private
     mora-lite predict molecules.csv --pack hf:chemist/mine
     """
-    from ..hub_push import push_to_hub
+    from ..publish import push_to_hub
 
     typer.echo(push_to_hub(pack, repository, private=private))

@@ -41,10 +41,10 @@ def quantize(
     mora-lite quantize ./Qwen3-0.6B -o qwen3-nf4 --double --json
     mora-lite quantize HuggingFaceTB/SmolLM2-360M-Instruct -o smollm2-360m-nf4
     """
-    from ..hub import resolve_base
-    from ..perplexity import text_perplexity
-    from ..quant.checkpoint import open_checkpoint
+    from ..hub.bases import resolve_base
+    from ..lm.perplexity import text_perplexity
     from ..quant.convert import quantize_checkpoint
+    from ..quant.huggingface import open_checkpoint
     from ..quant.writer import check_output
 
     check_output(out, force)  # before the seconds that opening a large file takes

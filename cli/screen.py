@@ -71,11 +71,11 @@ def screen(
     mora-lite screen 'zinc/*.sdf.zst' -o run --shard 2/8
     mora-lite screen 'prepared/*.parquet' -o run --engine ray --ray-address auto
     """
-    from ..campaign import Campaign, open_any_library, summary_lines
-    from ..drawing import obstacle
+    from ..chem.drawing import obstacle
     from ..errors import InputError
-    from ..ray_engine import check_ray, score_on_ray
-    from ..run_directory import lock, open_run, parse_part
+    from ..screening.campaign import Campaign, open_any_library, summary_lines
+    from ..screening.ray_engine import check_ray, score_on_ray
+    from ..screening.run_directory import lock, open_run, parse_part
 
     if engine not in ("local", "ray"):
         raise InputError(f"--engine: got {engine!r}, expected local or ray")

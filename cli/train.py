@@ -13,10 +13,10 @@ import typer
 from .options import Device, refuse
 
 if TYPE_CHECKING:
-    from ..recipe import Recipe
-    from ..splits import Split
-    from ..text_training import TextProgress
-    from ..train import Progress
+    from ..text.loop import TextProgress
+    from ..training.loop import Progress
+    from ..training.recipe import Recipe
+    from ..training.splits import Split
 
 VALUES, TEXT = "Packs of values", "Packs that answer in text, with --task"  # panels of the help
 
@@ -208,9 +208,9 @@ def train(
     refuse(of_text, "is for packs that answer in text; give a --task too, or leave it out")
     if len(data) > 1:
         refuse({"DATA": data}, f"got {len(data)} tables, expected one; several are for --task")
-    from ..device import choose_device
-    from ..recipe import Recipe, read_recipe
-    from ..training import train_pack
+    from ..machine.device import choose_device
+    from ..training.pipeline import train_pack
+    from ..training.recipe import Recipe, read_recipe
     from .evaluate import print_evaluation
 
     if recipe is not None:
@@ -264,12 +264,12 @@ def _train_text(
     """A text pack, and its figures on stdout."""
     from rich.console import Console
 
-    from ..device import choose_device
     from ..errors import InputError
-    from ..splits import KINDS
-    from ..text_evaluation import rows_of_figures
-    from ..text_making import train_text_pack
-    from ..text_training import TextSettings
+    from ..machine.device import choose_device
+    from ..text.evaluation import rows_of_figures
+    from ..text.loop import TextSettings
+    from ..text.pipeline import train_text_pack
+    from ..training.splits import KINDS
     from .tables import print_rows
 
     if split in KINDS:
@@ -317,8 +317,8 @@ def _layers(text: str) -> tuple[int, ...]:
 
 def _task(text: str) -> Any:
     """`COLUMN`, `COLUMN:UNIT`, `COLUMN:class` or `COLUMN:value`."""
-    from ..recipe import TaskRecipe
-    from ..tasks import KINDS
+    from ..scoring.tasks import KINDS
+    from ..training.recipe import TaskRecipe
 
     column, _, rest = text.rpartition(":") if ":" in text else (text, "", "")
     return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest)
@@ -326,7 +326,7 @@ def _task(text: str) -> Any:
 
 def _split(plan: Recipe, kind: str | None, seed: int | None) -> Split | None:
     """The recipe's split, or the one that the options ask for; sizes are left to the recipe's default."""
-    from ..splits import KINDS, Split
+    from ..training.splits import KINDS, Split
 
     if kind is None:
         return replace(plan.split, seed=seed) if plan.split and seed is not None else plan.split

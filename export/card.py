@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..card import model_card
-from ..tasks import Task
+from ..packs.card import model_card
+from ..scoring.tasks import Task
 
 SAID = {
     "encoder.onnx": "graphs of molecules to tokens, float32",

@@ -16,8 +16,8 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from ..encoder import POOL_SCALE, EncoderLayer, GraphEncoder
-from ..graph import ATOM_FIELDS, N_BOND_CODES
+from ..adapter.encoder import POOL_SCALE, EncoderLayer, GraphEncoder
+from ..chem.graph import ATOM_FIELDS, N_BOND_CODES
 from .graph_builder import FAR_BELOW, GraphBuilder
 
 INPUTS: dict[str, list[str | int]] = {

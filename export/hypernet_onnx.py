@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..hypernet import CrossAttention, Hypernet, HypernetBlock, SelfAttention
+from ..adapter.hypernet import CrossAttention, Hypernet, HypernetBlock, SelfAttention
 from .encoder_onnx import Places
 from .graph_builder import FAR_BELOW, GraphBuilder
 

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import torch
 
+from ..adapter.hypernet import Tokens
+from ..chem.graph import Graphs
 from ..errors import ExportError
-from ..graph import Graphs
-from ..hypernet import Tokens
-from ..scorer import Scorer
-from ..tasks import Task
+from ..scoring.scorer import Scorer
+from ..scoring.tasks import Task
 from .probe import Case, probe_cases, small_cases
 
 THREADS = 4  # more than one, so that operators that lose sums between threads show it

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from rdkit import Chem, rdBase
 
-from ..graph import ATOM_FIELDS, N_BOND_CODES, Graphs, concatenate, featurize
-from ..molecules import parse_smiles
+from ..chem.graph import ATOM_FIELDS, N_BOND_CODES, Graphs, concatenate, featurize
+from ..chem.molecules import parse_smiles
 
 MOLECULES = 1000
 SEED = 5

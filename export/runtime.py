@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..conformal import check_confidence
+from ..chem.graph import Graphs
 from ..errors import DeviceError, PackError
-from ..graph import Graphs
-from ..predictor import Predictor
-from ..scores import Trust
-from ..tasks import choose_tasks
-from .exported import AGAIN, Exported, open_exported
+from ..scoring.conformal import check_confidence
+from ..scoring.predictor import Predictor
+from ..scoring.scores import Trust
+from ..scoring.tasks import choose_tasks
+from .folder import AGAIN, Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
 
 # Molecules. On a CPU what a batch writes and reads again should stay in the processor's cache: of 16 to 1,024

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from ..scorer import Scorer
-from ..tasks import Task
+from ..scoring.scorer import Scorer
+from ..scoring.tasks import Task
 from .encoder_onnx import add_encoder, add_inputs
 from .graph_builder import GraphBuilder
 from .hypernet_onnx import add_hypernet

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..decoder import DecoderLayer, DecoderSizes
+from ..lm.decoder import DecoderLayer, DecoderSizes
+from ..lm.prefix import visible
 from ..quant.nf4 import NF4Tensor, dequantize_nf4
-from ..scorer import Scorer
-from ..upper import visible
+from ..scoring.scorer import Scorer
 from .graph_builder import CONTRIB, FAR_BELOW, GraphBuilder
 
 Weights = Mapping[str, Tensor | NF4Tensor]

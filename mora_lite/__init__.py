@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .hub_push import push_to_hub
     from .model import Model, Predictions, from_pretrained, load
-    from .text_pack import load_text
+    from .publish import push_to_hub
+    from .text.pack import load_text
 
 __all__ = ["Model", "Predictions", "__version__", "from_pretrained", "load", "load_text", "push_to_hub"]
 
@@ -23,11 +23,11 @@ __all__ = ["Model", "Predictions", "__version__", "from_pretrained", "load", "lo
 def __getattr__(name: str) -> Any:
     # Imported at first use: `mora-lite --help` must not wait for torch.
     if name == "push_to_hub":
-        from .hub_push import push_to_hub
+        from .publish import push_to_hub
 
         return push_to_hub
     if name == "load_text":
-        from .text_pack import load_text
+        from .text.pack import load_text
 
         return load_text
     if name in ("Model", "Predictions", "from_pretrained", "load"):

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .graph import Graphs, featurize
+from .chem.graph import Graphs, featurize
+from .chem.molecules import OK, parse_smiles
+from .fast.captured import BatchSize, pack_batch, unpack_batch
 from .model import BATCH_SIZE, CPU_BATCH_SIZE, Model
-from .molecules import OK, parse_smiles
-from .replay import BatchSize, pack_batch, unpack_batch
 
 MOVING = ("copies", "sorting")  # of graphs to a GPU, and of their bonds there
 LEARNT = ("encoder", "hypernetwork", "decoder")  # stages with weights

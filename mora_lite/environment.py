@@ -53,7 +53,7 @@ def _describe_versions() -> dict[str, str]:
 def _describe_devices() -> dict[str, Any]:
     import torch
 
-    from .device import autocast_dtype, choose_device, cpu_flags, cpu_name
+    from .machine.device import autocast_dtype, choose_device, cpu_flags, cpu_name
 
     flags = [flag for flag in _FAST_FLAGS if flag in cpu_flags()]
     devices: dict[str, Any] = {
@@ -72,7 +72,7 @@ def _describe_devices() -> dict[str, Any]:
 
 
 def _describe_packs() -> dict[str, Any]:
-    from .pack import list_packs
+    from .packs.pack import list_packs
 
     return {
         pack.name: {
@@ -86,7 +86,7 @@ def _describe_packs() -> dict[str, Any]:
 
 
 def _describe_caches() -> dict[str, Any]:
-    from .hub import cache_dir
+    from .hub.bases import cache_dir
 
     facts: dict[str, Any] = {}
     for kind in ("bases", "packs"):

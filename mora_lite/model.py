@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
+from .chem.graph import GraphBatch, Graphs, concatenate, featurize
+from .chem.molecules import parse_smiles
 from .errors import DeviceError
-from .graph import GraphBatch, Graphs, concatenate, featurize
-from .molecules import parse_smiles
-from .pack import Pack, open_pack
-from .predictor import Predictor
+from .fast.captured import Replay
+from .fast.scorer import ShortScorer, can_run, choose_ops
+from .machine.device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
+from .packs.pack import Pack, open_pack
 from .quant.linear import choose_mode
-from .replay import Replay
-from .scorer import Scorer
-from .scores import Predictions, Scores, Trust
-from .short_scorer import ShortScorer, can_run, choose_ops
-from .tasks import Task, choose_tasks
+from .scoring.predictor import Predictor
+from .scoring.scorer import Scorer
+from .scoring.scores import Predictions, Scores, Trust
+from .scoring.tasks import Task, choose_tasks
 
 __all__ = ["Model", "Predictions", "Scores", "Trust", "from_pretrained", "is_out_of_memory", "load"]
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, OutputError
-from .checkpoint import HuggingFaceCheckpoint
+from .checkpoint import Checkpoint, is_finite
+from .huggingface import HuggingFaceCheckpoint
 from .nf4 import PIECE, NF4Tensor, dequantize_nf4, quantize_nf4
-from .source import Checkpoint, is_finite
 from .writer import check_output, write_checkpoint
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -21,7 +21,7 @@ from gguf import GGUFReader
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .source import ARCHITECTURES, Checkpoint, check_architecture, load_tokenizer
+from .checkpoint import ARCHITECTURES, Checkpoint, check_architecture, load_tokenizer
 
 # Bytes of a block of 32 values: a scale in fp16, for Q4_1 also a minimum, then the codes.
 BLOCK_BYTES = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}

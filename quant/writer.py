@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..digest import sha256_of
 from ..errors import OutputError
-from .checkpoint import INDEX
+from ..machine.files import sha256_of
+from .huggingface import INDEX
 from .nf4 import NF4Tensor, to_tensors
 from .shards import Shard
 

@@ -114,7 +114,7 @@ def table_path(molecules: list[str], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def dataset(table_path: Path) -> Any:
     """The table as graphs and targets."""
-    from mora_lite.dataset import read_dataset
+    from mora_lite.training.dataset import read_dataset
 
     return read_dataset(table_path, "smiles", ["size", "polarity"])
 
@@ -157,7 +157,7 @@ def prompts() -> list[str]:
 @pytest.fixture(scope="session")
 def compiled_base(base_path: Path, prompts: list[str]) -> Any:
     """The prompts compiled on the random Llama in NF4, for adapters in its 3 uppermost layers."""
-    from mora_lite.base import compile_base
+    from mora_lite.lm.base import compile_base
 
     return compile_base(base_path, prompts, 3)
 
@@ -165,7 +165,7 @@ def compiled_base(base_path: Path, prompts: list[str]) -> Any:
 @pytest.fixture(scope="session")
 def adapter_sizes() -> Any:
     """Small, but of two encoder layers and two hypernetwork blocks."""
-    from mora_lite.scorer import AdapterSizes
+    from mora_lite.scoring.scorer import AdapterSizes
 
     return AdapterSizes(
         encoder_width=32,
@@ -188,7 +188,7 @@ def make_scorer(compiled_base: Any, adapter_sizes: Any) -> Any:
 
     import torch
 
-    from mora_lite.scorer import Scorer
+    from mora_lite.scoring.scorer import Scorer
 
     def make(c: float = 0.0, seed: int = 0, direct: bool = False) -> Scorer:
         torch.manual_seed(seed)
@@ -214,11 +214,11 @@ def pack_path(
     """A pack of three tasks with random weights and a C large enough that molecules differ. Not to be changed."""
     import torch
 
-    from mora_lite.baseline import EncoderBaseline
-    from mora_lite.encoder import GraphEncoder
-    from mora_lite.pack import save_pack
-    from mora_lite.scorer import Scorer
-    from mora_lite.tasks import Task
+    from mora_lite.adapter.baseline import EncoderBaseline
+    from mora_lite.adapter.encoder import GraphEncoder
+    from mora_lite.packs.pack import save_pack
+    from mora_lite.scoring.scorer import Scorer
+    from mora_lite.scoring.tasks import Task
 
     torch.manual_seed(0)
     scorer = Scorer(adapter_sizes, compiled_base.upper(adapter_sizes.adapted_layers), compiled_base.prompts)
@@ -255,9 +255,9 @@ def calibrated_pack_path(pack_path: Path, dataset: Any, tmp_path_factory: pytest
     import shutil
     from dataclasses import replace
 
-    from mora_lite.calibrate import calibrate_pack
-    from mora_lite.pack import open_pack
-    from mora_lite.splits import Split
+    from mora_lite.packs.pack import open_pack
+    from mora_lite.training.calibrate import calibrate_pack
+    from mora_lite.training.splits import Split
 
     path = Path(shutil.copytree(pack_path, tmp_path_factory.mktemp("packs") / "calibrated"))
     data = replace(dataset, targets=dataset.targets[:, [0, 1, 0]])  # the task `mass` has the column `size`
@@ -303,10 +303,10 @@ def run(capfd: pytest.CaptureFixture[str]) -> Any:
 @pytest.fixture
 def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Screening with 4 rows in a window and 3 windows in a shard, in this process instead of spawned ones."""
-    from mora_lite import campaign, screening
+    from mora_lite.screening import campaign, shards
 
     monkeypatch.setattr(campaign, "WINDOW_ROWS", 4)
-    for module in (campaign, screening):
+    for module in (campaign, shards):
         monkeypatch.setattr(module, "SHARD_WINDOWS", 3)
     monkeypatch.setattr(campaign, "WorkerPool", PoolHere)
 
@@ -344,8 +344,8 @@ def exported_path(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathF
     """The calibrated pack, exported to ONNX. Not to be changed."""
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package)
-    from mora_lite.export.folder import export_pack
-    from mora_lite.pack import open_pack
+    from mora_lite.export.writer import export_pack
+    from mora_lite.packs.pack import open_pack
 
     path = tmp_path_factory.mktemp("exports") / "tiny-onnx"
     export_pack(open_pack(calibrated_pack_path), path, full=True)
@@ -355,10 +355,8 @@ def exported_path(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty hub that huggingface_hub talks to, with an empty cache."""
-    from huggingface_hub import constants
-
-    monkeypatch.syspath_prepend(Path(__file__).parent)  # tests are no package
     from fake_hub import running
+    from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from mora_lite.cli.app import app
-from mora_lite.pack import SHIPPED
+from mora_lite.packs.pack import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -165,21 +165,22 @@ def test_links_lead_to_files(path):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_files_named_in_the_documents_exist(path):
     """`tests/test_x.py`, `examples/x.toml` and the like, from the top of the repository."""
-    for name in re.findall(r"\b(?:tests|examples|docs|benchmarks)/[\w.]+\.(?:py|toml|md)\b", path.read_text("utf-8")):
+    for name in re.findall(r"\b(?:tests|examples|docs|benchmarks)/[\w./]+\.(?:py|toml|md)\b", path.read_text("utf-8")):
         assert (ROOT / name).is_file(), name
 
 
 def test_every_status_is_explained():
-    from mora_lite import molecules, predictions
+    from mora_lite.chem import molecules
+    from mora_lite.scoring import stream
 
     page = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
     statuses = (molecules.OK, molecules.EMPTY, molecules.UNPARSABLE, molecules.TOO_LARGE)
-    for status in (*statuses, predictions.MALFORMED, predictions.NOT_FINITE):
+    for status in (*statuses, stream.MALFORMED, stream.NOT_FINITE):
         assert f"\n| {status} |" in page
 
 
 def test_the_graph_codes_of_the_documents_are_those_of_the_program():
-    from mora_lite.graph import ATOM_FIELDS, BOND_FIELDS
+    from mora_lite.chem.graph import ATOM_FIELDS, BOND_FIELDS
 
     page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
     for name, codes in {**ATOM_FIELDS, **BOND_FIELDS}.items():

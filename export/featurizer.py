@@ -1,0 +1,84 @@
+"""How a molecule becomes the inputs of the exported models, as JSON that any language can follow.
+
+The numbers come from `graph.featurize`'s own tables; a test follows nothing but this description and gets the same
+codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..chem.graph import _CHIRAL, _HYBRID, _ORDER, _STEREO, ATOM_FIELDS, BOND_FIELDS, N_BOND_CODES, featurize
+from ..chem.molecules import MAX_ATOMS, parse_smiles
+
+EXAMPLE = "C[C@H]([NH3+])c1cccs1.[Cl-]"
+
+
+def describe_featuriser() -> dict[str, Any]:
+    """Fields of atoms and bonds with the RDKit call each comes from and the code of each answer; and an example."""
+    return {
+        "format": 1,
+        "toolkit": "RDKit",
+        "molecule": "Chem.MolFromSmiles(smiles) with its default sanitisation; hydrogens stay inside their atoms. "
+        f"Atoms keep RDKit's order. A molecule has 1 to {MAX_ATOMS} atoms; salts and mixtures are one molecule.",
+        "code": "Look the answer of `call` up in `table`; what is not there gets `other`. Enumerations are looked up "
+        "by name, booleans as 0 and 1. Calls are methods of Chem.Atom and Chem.Bond. `ring_size` is the size of "
+        "the smallest ring of RingInfo.AtomRings() that the atom is in, 0 outside of rings; `ring_count` is the number "
+        "of those rings.",
+        "atom_fields": [{"name": name, "codes": n, **_ATOM_RULES[name]} for name, n in ATOM_FIELDS.items()],
+        "bond_fields": [{"name": name, "codes": n, **_BOND_RULES[name]} for name, n in BOND_FIELDS.items()],
+        "bond_code": {
+            "codes": N_BOND_CODES,
+            "rule": "((order * 2 + conjugated) * 2 + ring) * 4 + stereo",
+            "factors": {"order": 16, "conjugated": 8, "ring": 4, "stereo": 1},
+        },
+        "inputs": {
+            "atom_codes": "int64 [atoms, 10]: a row for each atom of the batch, molecule after molecule, columns in "
+            "the order of atom_fields",
+            "edge_index": "int64 [2, edges]: each bond twice, once in each direction; row 0 the atom it comes from, "
+            "row 1 the atom it leads to; atoms counted from the first of the batch",
+            "bond_codes": "int64 [edges]: the bond code of each column of edge_index",
+            "graph_index": "int64 [atoms]: the molecule of each atom, ascending from 0; every molecule has an atom",
+            "task_index": "int64 [tasks], of the scorer only: positions in `tasks` of export.json",
+        },
+        "example": _example(),
+    }
+
+
+def _table(known: dict[Any, int], other: int) -> dict[str, Any]:
+    return {"table": {str(getattr(kind, "name", kind)): code for kind, code in known.items()}, "other": other}
+
+
+def _numbers(known: range, other: int, first: int = 0) -> dict[str, Any]:
+    return _table({value: code for code, value in enumerate(known, first)}, other)
+
+
+_ATOM_RULES: dict[str, dict[str, Any]] = {
+    "element": {"call": "GetAtomicNum"} | _numbers(range(119), 0),
+    "charge": {"call": "GetFormalCharge"} | _numbers(range(-4, 5), 9),
+    "degree": {"call": "GetDegree"} | _numbers(range(7), 7),
+    "hydrogens": {"call": "GetTotalNumHs"} | _numbers(range(5), 5),
+    "hybridisation": {"call": "GetHybridization"} | _table(_HYBRID, 0),
+    "aromatic": {"call": "GetIsAromatic"} | _numbers(range(2), 0),
+    "chirality": {"call": "GetChiralTag"} | _table(_CHIRAL, 3),
+    "radicals": {"call": "GetNumRadicalElectrons"} | _numbers(range(2), 2),
+    "ring_size": {"call": "ring_size"} | _table({0: 0} | {size: size - 2 for size in range(3, 9)}, 7),
+    "ring_count": {"call": "ring_count"} | _numbers(range(3), 3),
+}
+_BOND_RULES: dict[str, dict[str, Any]] = {
+    "order": {"call": "GetBondType"} | _table(_ORDER, 4),
+    "conjugated": {"call": "GetIsConjugated"} | _numbers(range(2), 0),
+    "ring": {"call": "IsInRing"} | _numbers(range(2), 0),
+    "stereo": {"call": "GetStereo"} | _table(_STEREO, 3),
+}
+
+
+def _example() -> dict[str, Any]:
+    batch = featurize([parse_smiles(EXAMPLE).mol]).batch()
+    return {
+        "smiles": EXAMPLE,
+        "atom_codes": batch.atoms.tolist(),
+        "edge_index": [batch.source.tolist(), batch.target.tolist()],
+        "bond_codes": batch.bonds.tolist(),
+        "graph_index": batch.graph.tolist(),
+    }

@@ -1,0 +1,87 @@
+"""One molecule's adapter of a text pack in the format of the library PEFT, for models that transformers runs.
+
+    adapter_config.json          LoRA of rank R at some projections of some layers
+    adapter_model.safetensors    float32: lora_A [R, D_in] and lora_B [D_out, R] of each, by PEFT's names
+
+At the projections q, k, v and o the branch `y = W x + (alpha / R) * (x A) C` is LoRA with lora_A = A^T and
+lora_B = C^T, number for number. Beside the whole feed-forward block (m) it is not: its input is the block's, its output
+is added to the block's, and no single matrix has both. Soft tokens are not LoRA either. Packs with one of them are
+refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..chem.graph import featurize
+from ..chem.molecules import parse_smiles
+from ..errors import ExportError, InputError
+from ..scoring.scorer import AdapterSizes
+from ..text.model import TextModel
+from ..text.pack import TextPack, load_text_pack
+from .writer import staged, write_json
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = None, force: bool = False) -> None:
+    """Write the adapter that `pack` has for the molecules `smiles` into the folder `out`, whole or not at all.
+
+    base: name or path of the base model, if not the one that the pack names. Raises `ExportError` where the adapter is
+    no LoRA, `InputError` for molecules that cannot be read, `OutputError` where `out` cannot be written.
+    """
+    sizes = AdapterSizes(**pack.manifest["sizes"])
+    if "m" in sizes.places:
+        raise ExportError(
+            f"{pack.path} has a branch beside the whole feed-forward block (m), which is no LoRA of a single matrix; "
+            "expected a pack with places among q, k, v and o alone"
+        )
+    if pack.manifest["adapter"] == "prompt":
+        raise ExportError(f"{pack.path} makes soft tokens, which LoRA cannot; expected the adapter mora or static")
+    parsed = parse_smiles(smiles)
+    if parsed.mol is None:
+        raise InputError(f"peft: got {smiles!r}, {parsed.reason or parsed.status}; expected the SMILES of molecules")
+    with staged(out, force, CONFIG) as stage:
+        # The layers' own type has no part in an adapter: the smaller one takes less memory.
+        model = load_text_pack(pack, base=base, device=torch.device("cpu"), dtype=torch.bfloat16).model
+        with torch.no_grad():
+            weights = {name: tensor.contiguous() for name, tensor in lora_weights(model, parsed.mol).items()}
+        save_file(weights, stage / WEIGHTS, {"format": "pt"})
+        (stage / WEIGHTS).chmod(0o644)
+        write_json(stage / CONFIG, lora_config(model, pack.base["name"]))
+
+
+def lora_weights(model: TextModel, molecule: Any) -> dict[str, Tensor]:
+    """The adapter of a molecule, by the names that PEFT writes."""
+    decoder = model.decoder.sizes
+    branch = model.branch(featurize([molecule]).batch(), 1)
+    found = {}
+    for number, own in enumerate(branch.by_layer(decoder.layers, decoder.place_widths())):
+        for place, (a, c) in own.factors.items() if own is not None else ():
+            at = f"base_model.model.model.layers.{number}.self_attn.{place}_proj"
+            found[f"{at}.lora_A.weight"], found[f"{at}.lora_B.weight"] = a[0].T, c.T
+    return found
+
+
+def lora_config(model: TextModel, base: str) -> dict[str, Any]:
+    """The content of adapter_config.json; what it leaves out has PEFT's defaults."""
+    sizes, layers = model.sizes, model.decoder.sizes.layers
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": sizes.rank,
+        "lora_alpha": sizes.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": [f"{place}_proj" for place in sizes.places],
+        "layers_to_transform": list(sizes.layers) or list(range(layers - sizes.adapted_layers, layers)),
+    }

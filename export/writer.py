@@ -1,0 +1,215 @@
+"""The exported folder: models, what they were made from, how to feed them, and what the parity gate found.
+
+    export.json          pack, versions, tasks, SHA-256 of every other file
+    encoder.onnx         graphs -> tokens; encoder.fp16.onnx and encoder.int8.onnx when asked for
+    scorer.onnx          graphs -> values, 4-bit matrices as they are in the pack (full)
+    scorer.plain.onnx    the same in standard operators only (plain)
+    featuriser.json      how a molecule becomes the inputs
+    trust.npz            intervals, probabilities and domain, of packs that have them (full)
+    parity.json          what the gate compared and found
+    config.json          lets Hugging Face Optimum load the folder
+    README.md            model card
+
+It appears under its name when all of it is written and has passed the gate, and not before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..errors import DeviceError, ExportError, OutputError, words_of
+from ..machine.files import sha256_of
+from ..packs.pack import Pack, join_nf4
+from ..scoring.tasks import choose_tasks
+from .folder import FORMAT, MANIFEST
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSETS = range(18, 23)
+OPSET = 22  # the newest that onnxruntime 1.22 reads
+
+
+def export_pack(
+    pack: Pack,
+    out: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    full: bool = False,
+    plain: bool = False,
+    fp16: bool = False,
+    int8: bool = False,
+    opset: int = OPSET,
+    force: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Write the folder `out` and return the content of its parity.json.
+
+    tasks: names, None for all. say: is told each file as it is made. Raises `ExportError` when a model does not give
+    the pack's numbers, `OutputError` when `out` cannot be written, `DeviceError` when onnx or onnxruntime is missing;
+    then nothing is left of it.
+    """
+    check_packages()
+    if opset not in OPSETS:
+        raise ExportError(f"opset: got {opset}, expected {OPSETS[0]} to {OPSETS[-1]}; leave --opset out for {OPSET}")
+    if plain and not full:
+        raise ExportError("--plain is a form of the whole scorer: give --full too")
+    chosen = choose_tasks(pack.tasks, None if tasks is None else list(tasks))
+    with staged(out, force) as stage:
+        return write_folder(stage, pack, chosen, full, plain, fp16, int8, opset, say)
+
+
+def check_packages() -> None:
+    """Raises `DeviceError` unless both packages are there."""
+    for name in ("onnx", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            raise DeviceError(f"export needs the package {name}: pip install 'mora-lite[onnx]'") from None
+
+
+@contextmanager
+def staged(out: Path, force: bool, mark: str = MANIFEST) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place when the block ends well, and goes when it does not.
+
+    mark: the file by which an earlier one of its kind is known.
+    """
+    check_free(out, force, mark)
+    stage = None
+    try:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+            yield stage
+            stage.chmod(0o755)
+            old = stage.with_name(f"{stage.name}.old")
+            if out.exists():
+                os.replace(out, old)
+            try:
+                os.replace(stage, out)
+            except OSError:
+                if old.exists():
+                    os.replace(old, out)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if stage is not None:
+                shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {words_of(error)}; choose another place with -o") from None
+
+
+def check_free(out: Path, force: bool, mark: str = MANIFEST) -> None:
+    """Raises `OutputError` when `out` exists and is not an export that `force` may replace."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / mark).is_file():
+        raise OutputError(f"{out} exists and is not an exported folder; choose another name")
+    if not force:
+        raise OutputError(f"{out} exists; choose another name or use --force")
+
+
+def write_folder(
+    stage: Path,
+    pack: Pack,
+    chosen: list[int],
+    full: bool,
+    plain: bool,
+    fp16: bool,
+    int8: bool,
+    opset: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Build, write and check everything in the folder `stage`."""
+    import onnx
+
+    from .card import export_card
+    from .encoder_onnx import build_encoder
+    from .featurizer import describe_featuriser
+    from .int8 import quantise
+    from .parity import Gate
+    from .scorer_onnx import build_scorer
+
+    scorer = pack.load_scorer()
+    scorer.select(chosen)
+    tasks = [pack.tasks[i] for i in chosen]
+    featuriser = describe_featuriser()
+    facts = facts_of(pack, opset)
+    described = {**facts, "tasks": [task.as_dict() for task in tasks], "featuriser": featuriser}
+    metadata = {name: text if isinstance(text, str) else json.dumps(text) for name, text in described.items()}
+
+    def save(name: str, model: onnx.ModelProto) -> Path:
+        onnx.save(model, stage / name)
+        return stage / name
+
+    gate = Gate(scorer, tasks, say)
+    with torch.no_grad():
+        encoder = build_encoder(scorer.encoder, opset, metadata)
+        gate.encoder(save("encoder.onnx", encoder), encoder)
+        if fp16:
+            half = build_encoder(scorer.encoder, opset, metadata, half=True)
+            gate.fp16_encoder(save("encoder.fp16.onnx", half), half)
+        if int8:
+            quantise(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
+            gate.int8_encoder(stage / "encoder.int8.onnx")
+        if full:
+            weights = join_nf4(pack.tensors("upper"))
+            gate.scorer(save("scorer.onnx", build_scorer(scorer, tasks, weights, opset, metadata)))
+            # Made and checked in any case: it is the same graph, and the one that the onnx package can run.
+            model = build_scorer(scorer, tasks, weights, opset, metadata, plain=True)
+            gate.plain_scorer(save("scorer.plain.onnx", model), model)
+            if not plain:
+                (stage / "scorer.plain.onnx").unlink()
+            write_trust(stage / "trust.npz", pack, chosen)
+    report = gate.report()
+    write_json(stage / "parity.json", report)
+    write_json(stage / "featuriser.json", featuriser)
+    # Optimum's classes want the file; what is in it is free as long as it names no kind of transformers model.
+    write_json(stage / "config.json", {"mora_lite": __version__, "pack": pack.name, "tasks": [t.name for t in tasks]})
+    files = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
+    (stage / "README.md").write_text(export_card(pack.manifest, tasks, files, report), encoding="utf-8")
+    entries = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(stage.iterdir())}
+    manifest = {"format": FORMAT, **facts, "files": entries, "tasks": [task.as_dict() for task in tasks]}
+    write_json(stage / MANIFEST, manifest | ({"scorer": "scorer.onnx"} if full else {}))
+    return report
+
+
+def facts_of(pack: Pack, opset: int) -> dict[str, Any]:
+    """What a model was made from and with; plain types."""
+    import onnx
+
+    return {
+        "pack": {"name": pack.name, "sha256": pack.manifest["sha256"], "base": pack.manifest["base"]},
+        "mora_lite": __version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "opset": opset,
+    }
+
+
+def write_trust(path: Path, pack: Pack, chosen: list[int]) -> None:
+    """What `conformal.Calibration.tensors` and `domain.Domain.tensors` (as `domain.NAME`) hold, as numpy arrays.
+
+    Nothing is written for a pack that was not calibrated.
+    """
+    calibration, domain = pack.load_calibration(), pack.load_domain()
+    if calibration is None or domain is None:
+        return
+    tensors = calibration.select(chosen).tensors()
+    tensors |= {f"domain.{name}": tensor for name, tensor in domain.select(chosen).tensors().items()}
+    np.savez(path, allow_pickle=False, **{name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

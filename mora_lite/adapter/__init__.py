@@ -1,0 +1,1 @@
+"""What is made for each molecule: graph encoder, hypernetwork, low-rank branch."""

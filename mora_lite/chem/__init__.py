@@ -1,0 +1,1 @@
+"""Molecules: from text to molecule, graph and fingerprint; drawings."""

@@ -1,0 +1,1 @@
+"""What is fetched from elsewhere: base models, packs."""

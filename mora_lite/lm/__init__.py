@@ -1,0 +1,1 @@
+"""The frozen language model: weights, decoder, compiled prefixes, generation."""

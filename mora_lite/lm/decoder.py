@@ -1,0 +1,356 @@
+"""One frozen decoder for the Llama family: prefix computation, forward with a branch, steps of generation.
+
+Covered: Llama (SmolLM2 too), Mistral, Qwen2, Qwen3, by their transformers configuration: grouped-query
+attention, explicit head_dim, rotary scalings (`rope.py`), tied or untied head, biases, query/key norms,
+sliding windows. NOT covered: mixture of experts, other activations than SiLU, attention dropout, training of
+the base.
+
+Numbers: matrices and their inputs are in `dtype`; the residual stream, norms, rotations and softmax stay in
+float32, so bf16 loses nothing where it adds up over layers. q/k/v and gate/up are one matrix each: fewer
+launches. `upper.py` runs the same layers for shared-prefix scoring; therefore a layer's steps are methods of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..adapter.lowrank import Branch, LayerBranch, lowrank_branch
+from ..errors import CheckpointError
+from . import layer_ops
+from .rope import Rope, Rotary
+from .weights import CheckpointLike, Mode, RMSNorm, TensorSource, dense, load_linear
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class DecoderSizes:
+    """What defines a decoder besides its tensors: plain numbers, kept in packs by `as_dict`.
+
+    windows: for each layer, how many positions a token sees (itself included); 0 means all.
+    Biases and query/key norms are there when the checkpoint holds their tensors.
+    """
+
+    architecture: str
+    vocabulary: int
+    width: int
+    ffn_width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm_eps: float
+    tied_head: bool
+    windows: tuple[int, ...]
+    rope: Rope
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> DecoderSizes:
+        """Read the content of a Hugging Face config.json, of transformers 4 or 5."""
+        from huggingface_hub.errors import StrictDataclassError  # slow to import, and packs do not need them
+        from transformers import AutoConfig
+
+        fields = dict(config)
+        kind = fields.pop("model_type", None)
+        if kind not in ARCHITECTURES:
+            raise CheckpointError(f"model_type not supported: got {kind}; expected one of {', '.join(ARCHITECTURES)}")
+        try:
+            hf: Any = AutoConfig.for_model(kind, **fields)
+        except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"config.json of the checkpoint cannot be used: {reason}") from error
+        if hf.hidden_act not in ("silu", "swish"):
+            raise CheckpointError(f"hidden_act not supported: got {hf.hidden_act}; expected silu")
+        head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+        window = getattr(hf, "sliding_window", None) or 0
+        kinds = getattr(hf, "layer_types", None) if kind != "mistral" else None
+        windows = [
+            window if kinds is None or kinds[i] == "sliding_attention" else 0 for i in range(hf.num_hidden_layers)
+        ]
+        return cls(
+            architecture=kind,
+            vocabulary=hf.vocab_size,
+            width=hf.hidden_size,
+            ffn_width=hf.intermediate_size,
+            layers=hf.num_hidden_layers,
+            heads=hf.num_attention_heads,
+            kv_heads=hf.num_key_value_heads,
+            head_dim=head_dim,
+            norm_eps=float(hf.rms_norm_eps),
+            tied_head=bool(hf.tie_word_embeddings),
+            windows=tuple(windows),
+            rope=Rope.from_config(hf, head_dim),
+        )
+
+    def place_widths(self) -> dict[str, tuple[int, int]]:
+        """Width of input and output at each place of a branch (`lowrank.PLACES`)."""
+        width, heads, kv = self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {"q": (width, heads), "k": (width, kv), "v": (width, kv), "o": (heads, width), "m": (width, width)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; `from_dict` restores the same numbers exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> DecoderSizes:
+        rope = fields["rope"]
+        dynamic = rope["dynamic"]
+        restored = Rope(
+            tuple(rope["inverse_frequencies"]),
+            rope["attention_factor"],
+            None if dynamic is None else (dynamic[0], dynamic[1], dynamic[2]),
+        )
+        return cls(**{**fields, "windows": tuple(fields["windows"]), "rope": restored})
+
+
+class KVCache:
+    """Keys (after norm and rotation) and values of the tokens seen so far, with room for `capacity` tokens.
+
+    keys, values: dtype [L, B, kv_heads, capacity, head_dim]. real: bool [B, capacity], False at padding.
+    used: tokens written. Not for gradients: it is written in place.
+    """
+
+    def __init__(self, decoder: Decoder, rows: int, capacity: int) -> None:
+        sizes = decoder.sizes
+        shape = (sizes.layers, rows, sizes.kv_heads, capacity, sizes.head_dim)
+        device = decoder.embedding.device
+        self.keys = torch.zeros(shape, dtype=decoder.dtype, device=device)
+        self.values = torch.zeros(shape, dtype=decoder.dtype, device=device)
+        self.real = torch.zeros((rows, capacity), dtype=torch.bool, device=device)
+        self.padded = False
+        self.used = 0
+
+    def write(self, layer: int, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Keep the new tokens' [B, kv_heads, T, head_dim] and return those of all tokens so far."""
+        stop = start + keys.shape[2]
+        assert stop <= self.keys.shape[3], "the cache is full"
+        self.keys[layer, :, :, start:stop] = keys
+        self.values[layer, :, :, start:stop] = values
+        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every layer needs for one call: rotations, masks by window, the cache and where it starts.
+
+    cos, sin: float32 [B, T, head_dim / 2]. masks: window -> bool [B or 1, 1, T, S], or None for plain
+    causality.
+    last: bool [B, T], True at the last real token of each row.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    masks: dict[int, Tensor | None]
+    last: Tensor
+    cache: KVCache | None
+    start: int
+
+
+def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tensor | None:
+    """Which of all S tokens each of the `tokens` newest may see; None where that is plain causality.
+
+    real: bool [B, S]. Returns bool [B or 1, 1, T, S].
+    """
+    seen = real.shape[1]
+    if not padded and (window == 0 or seen <= window) and tokens in (1, seen):
+        return None
+    at = torch.arange(seen, device=real.device)
+    query, key = at[seen - tokens :, None], at[None, :]
+    allowed = key <= query
+    if window:
+        allowed = allowed & (key > query - window)
+    if not padded:
+        return allowed[None, None]
+    # Padding tokens see themselves: a softmax without any key would be NaN and spread through the values.
+    return (allowed & real[:, None, None, :]) | (key == query)
+
+
+def put_in_front(soft: Tensor, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Soft tokens [B, N, D] between the padding on a row's left and its first token: a row is what it would be alone.
+
+    x: [B, T, D]. real: bool [B, T] or None. Returns both with N more, and the new places of the T: int64 [B, T].
+    """
+    rows, n, tokens = len(x), soft.shape[1], x.shape[1]
+    at = torch.arange(n + tokens, device=x.device)
+    x = torch.cat([soft.to(x.dtype), x], 1)
+    if real is None:
+        return x, None, at[n:].expand(rows, -1)
+    padding = (real.cumsum(1) == 0).sum(1, keepdim=True)
+    slots = at[:tokens] + n * (at[:tokens] >= padding)
+    order = torch.cat([padding + at[:n], slots], 1).argsort(1)
+    real = torch.cat([real.new_ones(rows, n), real], 1).gather(1, order)
+    return x.gather(1, order[..., None].expand(-1, -1, x.shape[2])), real, slots
+
+
+class DecoderLayer(nn.Module):
+    """One frozen layer. `forward` is the whole of it; scoring enters between its steps, which are methods.
+
+    ops: `layer_ops`; training puts another module with the same functions here (`choose_layer_ops`).
+    """
+
+    ops: ModuleType = layer_ops
+
+    def __init__(self, source: TensorSource, index: int, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
+        super().__init__()
+        at = f"model.layers.{index}"
+        held = set(source.names())
+        self.index, self.sizes, self.window = index, sizes, sizes.windows[index]
+
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(source.load(f"{at}.{name}.weight"), sizes.norm_eps, dtype)
+
+        self.attention_norm = norm("input_layernorm")
+        self.ffn_norm = norm("post_attention_layernorm")
+        with_norms = f"{at}.self_attn.q_norm.weight" in held
+        self.q_norm = norm("self_attn.q_norm") if with_norms else None
+        self.k_norm = norm("self_attn.k_norm") if with_norms else None
+        self.qkv = load_linear(source, [f"{at}.self_attn.{n}_proj" for n in "qkv"], dtype, mode)
+        self.out = load_linear(source, [f"{at}.self_attn.o_proj"], dtype, mode)
+        self.gate_up = load_linear(source, [f"{at}.mlp.gate_proj", f"{at}.mlp.up_proj"], dtype, mode)
+        self.down = load_linear(source, [f"{at}.mlp.down_proj"], dtype, mode)
+
+    def project(self, x: Tensor, branch: LayerBranch | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [..., heads, head_dim], keys and values [..., kv_heads, head_dim] of x [..., D].
+
+        With the branches at q, k and v, after the query and key norms, before rotation.
+        """
+        widths = self.sizes.place_widths()
+        normed = self.ops.norm(x, self.attention_norm)
+        parts = self.qkv(normed).split([widths[place][1] for place in "qkv"], -1)
+        if branch is not None:
+            parts = [branch.add(place, normed, part) for place, part in zip("qkv", parts, strict=True)]
+        query, key, value = (part.unflatten(-1, (-1, self.sizes.head_dim)) for part in parts)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        return query, key, value
+
+    def merge(self, heads: Tensor, branch: LayerBranch | None = None) -> Tensor:
+        """What attention adds, dtype [..., D], of the heads' results side by side [..., heads * head_dim]."""
+        out: Tensor = self.out(heads)
+        return out if branch is None else branch.add("o", heads, out)
+
+    def attend(self, x: Tensor, step: Step, branch: LayerBranch | None = None) -> Tensor:
+        """The residual stream float32 [B, T, D] after attention."""
+        query, key, value = self.project(x, branch)
+        query = self.ops.rotate(query, step.cos, step.sin).transpose(1, 2)
+        key, value = self.ops.rotate(key, step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
+        if step.cache is not None:
+            key, value = step.cache.write(self.index, key, value, step.start)
+        heads = self.ops.attention(query, key, value, step.masks[self.window])
+        return x + self.merge(heads.transpose(1, 2).flatten(2), branch)
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        """The SwiGLU block of an input after the norm, dtype [..., D], without residual and branch."""
+        return self.down(self.ops.gate(self.gate_up(normed)))
+
+    def forward(self, x: Tensor, step: Step, branch: LayerBranch | None = None) -> Tensor:
+        """Residual in and out, float32 [B, T, D]; branch: this layer's part of `Branch.by_layer`."""
+        x = self.attend(x, step, branch)
+        normed = self.ops.norm(x, self.ffn_norm)
+        x = x + self.feed_forward(normed)
+        if branch is None or branch.positions == "all":
+            return x if branch is None else branch.add("m", normed, x)
+        a, c = branch.factors["m"]
+        at_last = step.last[..., None]
+        answer = (normed * at_last).sum(1, keepdim=True).to(normed.dtype)  # exact: all other terms are zero
+        return x + at_last * lowrank_branch(answer, a, c, branch.scale)
+
+
+class Decoder(nn.Module):
+    """The frozen language model. Build it with `from_checkpoint`.
+
+    context: most tokens that the model was made to read; 0 where that is not known.
+    """
+
+    context = 0
+
+    def __init__(self, source: TensorSource, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
+        super().__init__()
+        self.sizes, self.dtype = sizes, dtype
+        self.embedding = nn.Parameter(dense(source.load("model.embed_tokens.weight"), dtype), requires_grad=False)
+        self.layers = nn.ModuleList(DecoderLayer(source, i, sizes, dtype, mode) for i in range(sizes.layers))
+        self.norm = RMSNorm(source.load("model.norm.weight"), sizes.norm_eps, dtype)
+        self.untied_head = None if sizes.tied_head else load_linear(source, ["lm_head"], dtype, mode)
+        self.rotary = Rotary(sizes.rope)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: CheckpointLike, dtype: torch.dtype = torch.float32, mode: Mode = "resident"
+    ) -> Decoder:
+        """mode "resident" dequantises the matrices once to `dtype`; "4bit" does so in each call."""
+        decoder = cls(checkpoint, DecoderSizes.from_config(checkpoint.config), dtype, mode)
+        decoder.context = int(checkpoint.config.get("max_position_embeddings") or 0)
+        return decoder
+
+    def begin(self, rows: int, tokens: int, real: Tensor | None = None, cache: KVCache | None = None) -> Step:
+        """Masks and rotations for new tokens. real: bool [B, T], False at padding; None if all are real."""
+        device = self.embedding.device
+        start = cache.used if cache is not None else 0
+        padded = real is not None
+        if real is None:
+            real = torch.ones((rows, tokens), dtype=torch.bool, device=device)
+        everything = real
+        if cache is not None:
+            cache.real[:, start : start + tokens] = real
+            cache.padded = padded = cache.padded or padded
+            cache.used = start + tokens
+            everything = cache.real[:, : start + tokens]
+        positions = (everything.cumsum(1) - 1).clamp_min(0)[:, start:]
+        cos, sin = self.rotary(positions)
+        masks = {w: attention_mask(everything, padded, tokens, w) for w in set(self.sizes.windows)}
+        # The last real token is the only real one with no real token after it.
+        last = real & (real.flip(1).cumsum(1).flip(1) == 1)
+        return Step(cos, sin, masks, last, cache, start)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids: int64 [B, T] -> the residual stream, float32 [B, T, D]."""
+        return F.embedding(ids, self.embedding).float()
+
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        real: Tensor | None = None,
+        cache: KVCache | None = None,
+        branch: Branch | None = None,
+    ) -> Tensor:
+        """Final-normed hidden states, dtype [B, T, D].
+
+        ids: int64 [B, T]. real: bool [B, T], False at padding, which may be on either side. With a cache, ids
+        are the tokens after those it holds. Without a branch this is the base model, bit for bit. A branch's soft
+        tokens stand before the first ids and have no part in what is returned.
+        """
+        x = self.embed(ids)
+        slots = None
+        if branch is not None and branch.soft is not None and (cache is None or cache.used == 0):
+            x, real, slots = put_in_front(branch.soft, x, real)
+        step = self.begin(x.shape[0], x.shape[1], real, cache)
+        n_layers = self.sizes.layers
+        own = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.place_widths())
+        for layer, layer_branch in zip(self.layers, own, strict=True):
+            x = layer(x, step, layer_branch)
+        return self.norm(x if slots is None else x.gather(1, slots[..., None].expand(-1, -1, x.shape[2])))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits float32 [..., vocabulary] of final-normed hidden states."""
+        out = F.linear(hidden, self.embedding) if self.untied_head is None else self.untied_head(hidden)
+        return out.float()
+
+    def logits(
+        self,
+        ids: Tensor,
+        *,
+        real: Tensor | None = None,
+        cache: KVCache | None = None,
+        branch: Branch | None = None,
+    ) -> Tensor:
+        """Logits float32 [B, T, vocabulary]; arguments as for `hidden`."""
+        return self.head(self.hidden(ids, real=real, cache=cache, branch=branch))

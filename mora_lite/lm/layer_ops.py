@@ -1,0 +1,72 @@
+"""The parts of a decoder layer that only move bytes, in plain torch: norm, rotation, gate; and attention.
+
+`layer_ops_triton` (CUDA) and `layer_ops_compiled` (CPU) have the same functions, for training, which is bound by them
+and not by the matrix products; `choose_layer_ops` says which to use.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..machine.device import with_kernels
+from . import rope
+from .weights import RMSNorm
+
+rotate = rope.rotate
+
+
+def norm(x: Tensor, layer: RMSNorm) -> Tensor:
+    """`layer(x)`: float32 `[..., D]` -> `[..., D]` in the layer's type."""
+    return layer(x)
+
+
+def gate(gate_up: Tensor) -> Tensor:
+    """`silu(gate) * up` of the two halves of `[..., 2 F]`: `[..., F]`."""
+    first, second = gate_up.chunk(2, dim=-1)
+    return F.silu(first) * second
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention `[B, heads, T, head_dim]` of queries over keys and values `[B, kv_heads, S, head_dim]`.
+
+    mask: bool `[B or 1, 1, T, S]`, True where a key is seen; None is plain causality, or one query that sees all.
+    """
+    causal = mask is None and query.shape[2] > 1
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=True)
+
+
+def compare(ops: ModuleType, device: torch.device) -> None:
+    """Raises when the functions of `ops` cannot run on `device`, or give other numbers or gradients than these here."""
+    dice = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 8, generator=dice).to(device)
+    angle = torch.randn(2, 3, 4, generator=dice).to(device)
+    weight = RMSNorm(torch.rand(8, generator=dice), 1e-5, torch.float32).to(device)
+    half = x[:, :, :2]  # as many keys as queries, half the heads
+    cases: dict[str, tuple[Any, ...]] = {
+        "norm": (weight,),
+        "rotate": (angle.cos(), angle.sin()),
+        "gate": (),
+        "attention": (half.transpose(1, 2), half.cos().transpose(1, 2), None),
+    }
+    for name, arguments in cases.items():
+        found = []
+        for module in (sys.modules[__name__], ops):
+            given = x.clone().requires_grad_()
+            made = getattr(module, name)(given.transpose(1, 2) if name == "attention" else given, *arguments)
+            made.square().sum().backward()
+            found.append((made.detach(), given.grad))
+        for plain, other in zip(*found, strict=True):
+            if not torch.allclose(plain, other, atol=1e-4):
+                raise RuntimeError(f"{name} gives wrong numbers")
+
+
+def choose_layer_ops(device: torch.device) -> ModuleType:
+    """For training: `layer_ops_triton` on CUDA, `layer_ops_compiled` on a CPU, this module where those do not work."""
+    name = "layer_ops_triton" if device.type == "cuda" else "layer_ops_compiled"
+    return with_kernels(sys.modules[__name__], f"{__package__}.{name}", device)

@@ -1,0 +1,1 @@
+"""What the computer offers: devices, files, processes, threads, signals."""

@@ -1,0 +1,152 @@
+"""Which device to compute on, in which number type and with which kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import logging
+import platform
+from types import ModuleType
+
+import torch
+
+from ..errors import DeviceError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`. Raises `DeviceError` when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device: got {name!r}, expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError(
+                f"device: got {name!r}, but torch {torch.__version__} sees no CUDA device here; "
+                "use --device cpu, or install a CUDA build of torch and check `nvidia-smi`"
+            )
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise DeviceError(
+                f"device: got {name!r}, but there are {torch.cuda.device_count()} CUDA devices, "
+                f"cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+            )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`, `float32`, `bfloat16` or `float16` -> the type of matrix products on `device`."""
+    if name == "auto":
+        return autocast_dtype(device)
+    if name not in DTYPES:
+        raise DeviceError(f"dtype: got {name!r}, expected auto, {', '.join(DTYPES)}")
+    if name == "float16" and device.type == "cpu":
+        raise DeviceError("dtype: got 'float16' on a CPU, which is slow there; use float32 or bfloat16")
+    return DTYPES[name]
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it faster than float32, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """As `autocast_dtype`, but never float16: its gradients need a loss scale, and GPUs without bfloat16 are few."""
+    dtype = autocast_dtype(device)
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU has matrix instructions for bfloat16 (AMX or AVX512-BF16).
+
+    On two AMX cores torch reaches 2,800 GFLOP/s in bfloat16 against 200 in float32; without them bfloat16 is slower.
+    """
+    return bool({"amx_bf16", "avx512_bf16"} & cpu_flags())
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """The processor's feature flags where the system tells them (Linux), else none."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("flags"):
+                    return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that can be taken on `device` now, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether CUDA, torch's CPU allocator or Python ran out of memory."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def processor_name(device: torch.device) -> str:
+    """The name of the device, for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def describe_processor(device: torch.device) -> str:
+    """The name of the device, of a CPU with the number of threads."""
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    return processor_name(device) + threads
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next allocation of this process, instead of returning it to the system.
+
+    Each batch frees and takes again the same few hundred MB; fetching fresh pages for them takes time
+    (docs/benchmarks.md). Does nothing where the C library is another one.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names of glibc's malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    for option, size in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 1 << 26)):
+        mallopt(option, size)
+
+
+def with_kernels(plain: ModuleType, kernels: str, device: torch.device) -> ModuleType:
+    """The module `kernels`, which has the functions of `plain` as kernels, where its `check` of `device` passes; else
+    `plain`.
+    """
+    try:
+        fused = importlib.import_module(kernels)
+        fused.check(device)
+    except Exception as error:  # Triton is not there for every system, and a compiler is needed in any case
+        name, reason = kernels.rpartition(".")[2], str(error).strip().split("\n")[0]
+        logging.getLogger("mora_lite").warning("%s are not used, which is slower: %s", name, reason)
+        return plain
+    return fused

@@ -1,0 +1,262 @@
+"""Worker processes that survive what is in the data: one that dies or hangs is replaced, and its job goes on.
+
+A job is a numbered list of items that are first taken one by one (parsing) and then together (scoring). While a worker
+takes items one by one it keeps the number of the present one in memory that the parent sees. When the item takes too
+long, or two workers die at it, the parent knows the culprit and sends the job to another worker with that item marked.
+One death proves nothing: a system short of memory kills whom it likes. When it dies between items, `BETWEEN` is marked,
+and the work is to tell where it is at every step.
+Processes are spawned, not forked, so nothing depends on what threads the parent has; results come in the order of jobs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..errors import DeviceError, MoraLiteError, words_of
+
+WORKER_BYTES = 700 << 20  # of one process with its model; measured, docs/screen.md
+BETWEEN = -1  # in place of an item's number
+TIMEOUT, CRASHED = "timeout", "crashed"
+MOST_MARKED = 1000  # items of one job; each costs the start of a process or two
+_POLL_SECONDS = 0.2
+_LONGEST_POLL = 1.0  # seconds that count between two looks: a laptop's sleep, or Ctrl-Z and fg, are no item's fault
+_ENDED_BY_ALARM = -26  # exit code of a process that SIGVTALRM ended
+_KILLED = -9
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Work(Protocol):
+    """What a worker does. Called with a job, the statuses of items to leave out, and `at`, to be called with the number
+    of each item before it is taken, and with -1 after the last.
+    """
+
+    def __call__(self, job: Any, marked: Mapping[int, str], at: Callable[[int], None]) -> Any: ...
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process, which gets its job when it is ready. place: shared int64, the item it is at, or -1."""
+
+    process: Any
+    pipe: Any
+    place: Any
+    ready: bool = False
+    number: int = -1  # of the job that it has
+    job: Any = None
+    marked: dict[int, str] = field(default_factory=dict)
+    suspect: int = -1  # the item at which a worker with this job died
+    seen: int = -1  # the item it was at when last looked at
+    waited: float = 0.0  # seconds that it was seen there
+
+
+class WorkerPool(Generic[Job, Result]):
+    """Up to `n` processes, each with its own `make(*arguments)`, which is called there and returns the `Work`.
+
+    make and arguments must be picklable; so `make` is a function of a module. seconds: limit for one item.
+    Raises `DeviceError` when a worker dies at no item a second time, which no other worker would survive either.
+    Use it in a `with` block.
+    """
+
+    def __init__(self, n: int, make: Callable[..., Any], arguments: tuple[Any, ...] = (), seconds: float = 30.0):
+        assert n > 0
+        self._context = multiprocessing.get_context("spawn")
+        self._make, self._arguments, self._limit = make, arguments, seconds
+        self._n = n
+        self._workers: list[_Worker] = []  # started when there is work for them
+        self._looked = 0.0
+
+    def __enter__(self) -> WorkerPool[Job, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.pipe.close()
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+
+    def results(self, jobs: Iterator[Job]) -> Iterator[Result]:
+        """The result of each job, in order. At most two jobs for each worker are on their way or wait to be taken."""
+        most = 2 * self._n
+        done: dict[int, Result] = {}
+        waiting: deque[tuple[int, Job]] = deque()
+        sent = taken = 0
+        ended = False
+        while True:
+            while not ended and sent - taken < most:
+                try:
+                    waiting.append((sent, next(jobs)))
+                    sent += 1
+                except StopIteration:
+                    ended = True
+                self._hand_out(waiting)
+            if ended and taken == sent:
+                return
+            self._collect(done)
+            self._hand_out(waiting)
+            while taken in done:
+                yield done.pop(taken)
+                taken += 1
+
+    def _hand_out(self, waiting: deque[tuple[int, Job]]) -> None:
+        while waiting:
+            worker = next((worker for worker in self._workers if worker.number < 0), None)
+            if worker is None:
+                if len(self._workers) == self._n:
+                    return
+                worker = self._start()
+                self._workers.append(worker)
+            worker.number, worker.job = waiting.popleft()
+            self._send(worker)
+
+    def _send(self, worker: _Worker) -> None:
+        """Not before the worker is ready: a job larger than the pipe would hold up all others until then."""
+        if worker.ready:
+            worker.seen, worker.waited = -1, 0.0
+            with suppress(OSError):  # it has died: `_collect` sees to it
+                worker.pipe.send((worker.job, worker.marked))
+
+    def _collect(self, done: dict[int, Any]) -> None:
+        """Wait a little for results, deaths and items that take too long."""
+        busy = [worker for worker in self._workers if worker.number >= 0]
+        ready = connection.wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=_POLL_SECONDS)
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, _LONGEST_POLL), now
+        for worker in busy:
+            if worker.pipe in ready or worker.process.sentinel in ready:
+                self._receive(worker, done)
+            elif self._is_late(worker, passed):
+                self._replace(worker, worker.seen, TIMEOUT)
+
+    def _receive(self, worker: _Worker, done: dict[int, Any]) -> None:
+        try:
+            kind, value = worker.pipe.recv()
+        except (EOFError, OSError):  # dead; the second in the middle of an answer
+            worker.process.join()
+            self._replace(worker, worker.place.value, CRASHED)
+            return
+        if kind == "ready":
+            worker.ready = True
+            self._send(worker)
+        elif kind == "done":
+            done[worker.number] = value
+            worker.number, worker.job, worker.marked, worker.suspect = -1, None, {}, -1
+        elif kind == "error":
+            raise value
+        else:
+            raise RuntimeError(f"in a worker process:\n{value}")
+
+    def _is_late(self, worker: _Worker, passed: float) -> bool:
+        item = worker.place.value
+        worker.waited = worker.waited + passed if item == worker.seen else 0.0
+        worker.seen = item
+        return item >= 0 and worker.waited > self._limit
+
+    def _replace(self, worker: _Worker, item: int, status: str) -> None:
+        """A new process for the same job; without the item that the old one was at, if that is to blame."""
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        code = worker.process.exitcode
+        if item < 0 and code != _KILLED and BETWEEN not in worker.marked:
+            worker.marked[BETWEEN] = status
+        elif item < 0:
+            how = "killed: out of memory?" if code == _KILLED else f"exit code {code}"
+            raise DeviceError(
+                f"a worker process died ({how}); what is finished is kept: use --resume with fewer --workers"
+            )
+        elif status == CRASHED and code != _ENDED_BY_ALARM and worker.suspect != item:
+            worker.suspect = item
+        else:
+            worker.marked[item] = TIMEOUT if code == _ENDED_BY_ALARM else status
+        if len(worker.marked) > MOST_MARKED:
+            raise DeviceError(
+                f"more than {MOST_MARKED:,} rows near each other take too long or crash ({status}); look at the "
+                "library, or raise --time-limit; what is finished is kept: --resume goes on"
+            )
+        fresh = self._start()
+        worker.process, worker.pipe, worker.place, worker.ready = fresh.process, fresh.pipe, fresh.place, False
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        place = self._context.RawValue("q", -1)
+        process = self._context.Process(
+            target=_run, args=(theirs, place, self._make, self._arguments, self._limit), daemon=True
+        )
+        try:
+            with _interrupts_later():
+                process.start()
+        except OSError as error:
+            raise DeviceError(f"cannot start a worker process: {words_of(error)}; use fewer --workers") from None
+        theirs.close()
+        return _Worker(process, ours, place)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C goes to the whole group: a process started here does not get it before it can ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run(pipe: Any, place: Any, make: Callable[..., Any], arguments: tuple[Any, ...], limit: float) -> None:
+    """What a worker process does until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    has_alarm = hasattr(signal, "setitimer")
+
+    def at(item: int) -> None:
+        place.value = item
+        if has_alarm:
+            # The system ends this process if nobody else does: when the parent was killed while this one hangs in
+            # RDKit, where no Python thread gets a turn. Of processor time, so that a stopped process may go on.
+            signal.setitimer(signal.ITIMER_VIRTUAL, min(2 * limit, 1e6) if item >= 0 else 0)
+
+    with suppress(EOFError, OSError):  # the parent is gone, or has what it wanted
+        pipe.send(_work_until_error(pipe, make, arguments, at))
+
+
+def _work_until_error(
+    pipe: Any, make: Callable[..., Any], arguments: tuple[Any, ...], at: Callable[[int], None]
+) -> tuple[str, Any]:
+    """What the parent is to be told at the end."""
+    try:
+        work = make(*arguments)
+        pipe.send(("ready", None))
+        while True:
+            job, marked = pipe.recv()
+            pipe.send(("done", work(job, marked, at)))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except MoraLiteError as error:
+        return "error", error
+    except MemoryError:
+        words = "a worker process is out of memory; what is finished is kept: use --resume with fewer --workers"
+        return "error", DeviceError(words)
+    except Exception:
+        return "bug", traceback.format_exc()
+
+
+def default_workers() -> int:
+    """A process for each processor core that this one may use, if memory suffices."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(psutil.virtual_memory().available * 0.8 / WORKER_BYTES)))

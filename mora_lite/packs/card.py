@@ -1,0 +1,300 @@
+"""The README.md that lies in a trained pack: a model card and a short report of the training, in Markdown.
+
+Everything in it is from the pack's manifest; what the manifest does not say is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..hub.bases import BASES
+from ..training.breakdown import NO_RING, NOT_SEEN, SEEN
+
+Row = Mapping[str, Any]
+
+TAGS = ("chemistry", "molecular-property-prediction", "cheminformatics", "smiles", "mora")
+LABELS = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "brier": "Brier",
+    "ece": "ECE",
+    "inside": "inside the 90 % interval",
+    "mean_width": "mean width of the interval",
+    "bf16_mae": "MAE before 4 bits",
+    "loss_4bit": "relative loss by 4 bits",
+    "file": "table",
+    "smiles_sha256": "SHA-256 of the SMILES",
+    "valid_error": "validation error",
+    "mora_lite": "mora-lite",
+    "rdkit": "RDKit",
+}
+BESIDE = "encoder_"  # a figure of the encoder alone, which stands next to the pack's own
+BREAKDOWNS = {
+    "by_similarity": (
+        "By similarity to the training molecules",
+        "Similarity is that of a molecule to the most similar training molecule.",
+    ),
+    "by_scaffold": (
+        "By scaffold",
+        "A scaffold is what is left of a molecule without its side chains. The rows below the first two are the most "
+        "frequent scaffolds of the test molecules.",
+    ),
+    "by_domain": ("By domain", "Inside or outside of what the training molecules span."),
+    "calibration": (
+        "Calibration",
+        "Of the molecules given a probability in this range: the mean of it, and the share that was found positive.",
+    ),
+}
+FIGURES_SAID = (
+    "On the test molecules, which were used neither to train nor to choose the weights. MAE and RMSE are in the task's "
+    "unit."
+)
+CLASSES_SAID = "ROC-AUC is 0.5 for guessing and 1 at best; Brier and ECE (calibration error) are 0 at best."
+ALONE_SAID = "Encoder alone: the graph encoder trained on the same molecules, without a language model."
+LIMITS = (
+    "A prediction is not a measurement. It stands for the measurement or calculation that the training table holds, "
+    "with that table's errors; check it before anything depends on it.",
+    "Figures are averages over the test molecules. Molecules unlike those of training often get worse predictions.",
+    "The model sees atoms, bonds and stereo marks. It sees no 3D structure: all conformers are one to it.",
+)
+FLAGGED = (
+    "In the output, `in_domain` is false for a molecule that is unlike the training molecules. True is no promise that "
+    "the prediction is right."
+)
+NOT_FLAGGED = "This pack has no out-of-domain flag: it does not say which molecules are unlike its training molecules."
+
+
+def model_card(manifest: dict[str, Any], address: str = "") -> str:
+    """The card of the pack with this manifest (the content of pack.json), as the text of a README.md.
+
+    address: by which others have it, `hf:owner/name`; else they are told its name. The card begins with the YAML header
+    that the Hugging Face hub reads.
+    """
+    sections = [
+        _header(manifest),
+        _answers(manifest),
+        _quality(manifest),
+        *_breakdowns(manifest),
+        _data(manifest["provenance"]),
+        _warnings(manifest["provenance"]),
+        _making(manifest),
+        _limits(manifest),
+        _use(manifest, address),
+    ]
+    return front_matter(manifest) + "\n" + "\n\n".join(section for section in sections if section) + "\n"
+
+
+def front_matter(manifest: Row, tags: Sequence[str] = TAGS) -> str:
+    """The YAML header that the Hugging Face hub reads."""
+    facts: dict[str, Any] = {"library_name": "mora-lite", "tags": list(tags)}
+    base = _base(manifest)
+    if base in BASES:
+        facts["base_model"] = BASES[base].repository
+    if license_ := manifest["provenance"].get("license"):
+        facts["license"] = license_
+    # JSON is YAML, and quotes whatever needs quotes.
+    return "\n".join(["---", *(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in facts.items()), "---", ""])
+
+
+def _header(manifest: Row) -> str:
+    n, base = len(manifest["tasks"]), _base(manifest)
+    what = "one property" if n == 1 else f"{n} properties"
+    how = f", with {code(base)} as the frozen language model" if base else ""
+    return f"# {plain(manifest['name'])}\n\nA mora-lite pack: it predicts {what} of molecules from their SMILES{how}."
+
+
+def _answers(manifest: Row) -> str:
+    rows = []
+    for task in manifest["tasks"]:
+        if _is_class(task):
+            share = 1 / (1 + math.exp(-task["mean"]))  # a class's mean is the log-odds of the training positives
+            answer, training = "probability of a yes", f"{_show(100 * share)} % positive"
+        else:
+            answer, training = "value", f"{_show(task['mean'])} ± {_show(task['deviation'])}"
+        unit, meaning = task.get("unit") or None, task.get("description") or None
+        rows.append({"task": code(task["name"]), "answer": answer, "unit": unit, "meaning": meaning})
+        rows[-1] |= {"training values": training, "prompt": task.get("prompt")}
+    return "## What it answers\n\n" + markdown_table(rows)
+
+
+def _quality(manifest: Row) -> str:
+    test = manifest["provenance"].get("test") or {}
+    values, classes = (
+        [
+            {"task": code(task["name"]), "unit": task.get("unit") or None, **_figures(test[task["name"]])}
+            for task in manifest["tasks"]
+            if task["name"] in test and _is_class(task) is kind
+        ]
+        for kind in (False, True)
+    )
+    if not values and not classes:
+        return ""
+    parts = ["## How good it is", FIGURES_SAID]
+    if values:
+        parts.append(markdown_table(values))
+    if classes:
+        parts += [markdown_table(classes), CLASSES_SAID]
+    if any(name.startswith(BESIDE) for row in values + classes for name in row):
+        parts.append(ALONE_SAID)
+    return "\n\n".join(parts)
+
+
+def _breakdowns(manifest: Row) -> Iterator[str]:
+    tables = manifest["provenance"].get("tables") or {}
+    title = "## Where it is good and where not"
+    for kind, (heading, said) in BREAKDOWNS.items():
+        found = {task["name"]: tables.get(task["name"], {}).get(kind) for task in manifest["tasks"]}
+        parts = [f"{code(n)}:\n\n{markdown_table([_group(row) for row in rows])}" for n, rows in found.items() if rows]
+        if parts:
+            yield "\n\n".join([*([title] if title else []), f"### {heading}", said, *parts])
+            title = ""
+
+
+def _group(row: Row) -> dict[str, Any]:
+    """A row of a breakdown, with its two limits in one cell and its scaffold as code."""
+    first: dict[str, Any] = {}
+    if "from" in row and "to" in row:
+        first["range"] = f"{_show(row['from'])} to {_show(row['to'])}"
+    if "scaffold" in row:
+        name = row["scaffold"]
+        first["scaffold"] = name if name in (SEEN, NOT_SEEN, NO_RING) else code(name)
+    if "domain" in row:
+        first["domain"] = row["domain"]
+    return first | {name: value for name, value in _figures(row).items() if name not in ("from", "to", *first)}
+
+
+def _data(facts: Row) -> str:
+    trained, split = facts.get("trained") or {}, dict(facts.get("split") or {})
+    lines = fact_lines(facts.get("data") or {})
+    if split:
+        kind = split.pop("kind", "random")
+        # A split by a column of the table records no numbers of rows: they are 0.
+        lines.append(plain(", ".join([f"split: {kind}", *(f"{k} {v}" for k, v in split.items() if v or k == "seed")])))
+    return section("Data and split", [*lines, *fact_lines({"training molecules": trained.get("molecules")})])
+
+
+def _warnings(facts: Row) -> str:
+    said = [*(facts.get("warnings") or []), *(facts.get("notes") or [])]
+    return section("Warnings", [plain(line) for line in said])
+
+
+def _making(manifest: Row) -> str:
+    facts = manifest["provenance"]
+    trained = dict(facts.get("trained") or {})
+    trained.pop("molecules", None)
+    command = trained.pop("command", None) or facts.get("command")
+    if isinstance(command, (list, tuple)):
+        command = shlex.join(map(str, command))
+    base = {"base model": _base(manifest)}
+    sizes = {name: (manifest.get("sizes") or {}).get(name) for name in ("adapted_layers", "rank")}
+    lines = [*fact_lines(base | sizes | trained), *(plain(line) for line in facts.get("history") or [])]
+    parts = [
+        section("How it was made", lines),
+        markdown_table(facts.get("stages") or []),
+        f"```sh\n{command}\n```" if command else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _limits(manifest: Row) -> str:
+    flagged = any(name.startswith("domain") for name in manifest.get("files") or {})
+    return section("Limits", [*LIMITS, FLAGGED if flagged else NOT_FLAGGED])
+
+
+def _use(manifest: Row, address: str) -> str:
+    name = shlex.quote(address or manifest["name"])
+    what = "The address" if address else "The name"
+    return (
+        f"## Use\n\n{what}, or the path of the folder that this file lies in:\n\n```sh\n"
+        f"mora-lite predict molecules.csv --pack {name}\n"
+        f"mora-lite evaluate {name} measured.csv --split all\n```"
+    )
+
+
+def _is_class(task: Row) -> bool:
+    return task.get("kind") == "class"
+
+
+def _base(manifest: Row) -> str:
+    return (manifest.get("base") or {}).get("name") or ""
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    """The plain figures of a row, those of the encoder alone each next to the pack's own."""
+    row = {k: v for k, v in row.items() if k != "unit" and (v is None or isinstance(v, (str, int, float)))}
+    ordered: dict[str, Any] = {}
+    for name in row:
+        for near in (name, BESIDE + name):
+            if near in row:
+                ordered[near] = row[near]
+    return ordered
+
+
+def fact_lines(facts: Row) -> list[str]:
+    """`name: value` of each plain value that is known."""
+    return [
+        f"{plain(_label(name))}: {plain(_show(value))}"
+        for name, value in facts.items()
+        if isinstance(value, (str, int, float)) and value != ""
+    ]
+
+
+def section(title: str, lines: Sequence[str]) -> str:
+    """A heading and a list; '' without lines."""
+    return "\n".join([f"## {title}", "", *(f"- {line}" for line in lines)]) if lines else ""
+
+
+def markdown_table(rows: Iterable[Row]) -> str:
+    """A Markdown table with a column for each key for which any row has a value; '' without rows."""
+    rows = list(rows)
+    names = [
+        name for name in dict.fromkeys(k for row in rows for k in row) if any(_show(row.get(name)) for row in rows)
+    ]
+    if not names:
+        return ""
+    numeric = [not any(isinstance(row.get(name), str) for row in rows) for name in names]
+    lines = [
+        [plain(_label(name)) for name in names],
+        ["---:" if right else "---" for right in numeric],
+        *([plain(_show(row.get(name))) for name in names] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _label(name: str) -> str:
+    if name.startswith(BESIDE) and name[len(BESIDE) :] in LABELS:
+        return f"{LABELS[name[len(BESIDE) :]]}, encoder alone"
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def _show(value: Any) -> str:
+    """Floats to four significant digits; nothing for what is not known."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return value  # as it is: it may be ready
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class _Ready(str):
+    """Markdown already, so that `_text` leaves it alone."""
+
+    __slots__ = ()
+
+
+def code(text: str) -> _Ready:
+    """In backticks: SMILES and names, where signs of Markdown have no meaning but for the bar between cells."""
+    return _Ready("`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`")
+
+
+def plain(text: str) -> str:
+    """One line of Markdown that shows `text` as it is, in a table too."""
+    return text if isinstance(text, _Ready) else re.sub(r"([\\|`*<\[])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,367 @@
+"""A pack: one directory that answers a set of tasks, without the base model's lower layers and vocabulary.
+
+    pack.json            format, sizes, tasks, provenance, SHA-256 of every other file and of itself
+    adapter.safetensors  encoder, hypernetwork and C in float16, read-outs in float32
+    prompts.safetensors  the compiled prompts, float32
+    upper-HASH.safetensors  the base model's upper layers, NF4; packs over one base share it in ../upper/
+    baseline.safetensors the encoder-only baseline, float16 (optional)
+    calibration.safetensors  error bars and calibrated probabilities (optional)
+    domain.safetensors   fingerprints of the training molecules (optional)
+    README.md            model card; not checked
+
+Everything is checked at load, so a damaged or exchanged file is an error and never a wrong prediction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..adapter.baseline import EncoderBaseline
+from ..adapter.encoder import GraphEncoder
+from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
+from ..errors import OutputError, PackError, near_matches
+from ..hub.packs import local_path
+from ..lm.decoder import DecoderSizes, Mode
+from ..lm.prefix import PromptBase, UpperLayers
+from ..machine.files import entry_of, is_intact, sha256_of
+from ..quant.nf4 import NF4Tensor, from_tensors, to_tensors
+from ..scoring.conformal import Calibration
+from ..scoring.domain import Domain
+from ..scoring.scorer import AdapterSizes, Scorer
+from ..scoring.tasks import Task
+
+FORMAT = 1
+MANIFEST = "pack.json"
+CARD = "README.md"
+SHARED = "upper"  # folder beside packs for upper layers that several of them use
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack on disk whose files have been checked. `manifest` is the content of pack.json."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @property
+    def base(self) -> str:
+        return self.manifest["base"]["name"]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(Task(**fields) for fields in self.manifest["tasks"])
+
+    @property
+    def sizes(self) -> AdapterSizes:
+        return AdapterSizes(**self.manifest["sizes"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Data, split, seed, commit, settings and metrics of the training."""
+        return self.manifest["provenance"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files, the shared one included."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+    def file(self, name: str) -> Path:
+        """Where the file lies: in the pack, or in the folder that packs share."""
+        own = self.path / name
+        return own if own.exists() else self.path.parent / SHARED / name
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors of the file whose name starts with `prefix`. Raises `PackError` when there is none."""
+        name = next((n for n in self.manifest["files"] if n.startswith(prefix)), None)
+        if name is None:
+            raise PackError(f"pack {self.name} has no {prefix} file")
+        try:
+            return load_file(self.file(name))
+        except (OSError, SafetensorError) as error:
+            raise PackError(f"{self.file(name)} cannot be read: {error}; install the pack again") from None
+
+    def load_calibration(self) -> Calibration | None:
+        """What turns scores into intervals and probabilities; None when the pack has none."""
+        return (
+            Calibration.from_tensors(self.tensors("calibration"), len(self.tasks)) if self.has("calibration") else None
+        )
+
+    def load_domain(self) -> Domain | None:
+        """The training molecules' fingerprints; None when the pack has none."""
+        return Domain.from_tensors(self.tensors("domain")) if self.has("domain") else None
+
+    def has(self, prefix: str) -> bool:
+        """Whether there is a file whose name starts so."""
+        return any(name.startswith(prefix) for name in self.manifest["files"])
+
+    def resident_numbers(self) -> int:
+        """Weights of the dequantised upper layers."""
+        decoder = DecoderSizes.from_dict(self.manifest["decoder"])
+        heads = (2 * decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim
+        return (self.sizes.adapted_layers - 1) * decoder.width * (heads + 3 * decoder.ffn_width)
+
+    def load_scorer(self, dtype: torch.dtype = torch.float32, mode: Mode = "resident") -> Scorer:
+        """The model on the CPU, weights of the trained part in float32, upper layers in `dtype`."""
+        sizes = self.sizes
+        decoder = DecoderSizes.from_dict(self.manifest["decoder"])
+        weights = join_nf4(self.tensors("upper"))
+        prompts = PromptBase(**self.tensors("prompts"))
+        scorer = Scorer(sizes, UpperLayers(decoder, sizes.adapted_layers, weights, dtype, mode), prompts)
+        trained = {name: tensor.float() for name, tensor in self.tensors("adapter").items()}
+        missing, unexpected = scorer.load_state_dict(trained, strict=False)
+        wrong = [*unexpected, *(name for name in missing if not name.startswith("upper."))]
+        if wrong:
+            raise PackError(f"{self.path}: adapter does not fit the sizes in {MANIFEST}: {', '.join(wrong[:3])}")
+        return scorer.eval()
+
+    def load_baseline(self) -> EncoderBaseline:
+        """The encoder-only baseline trained on the same split. Raises `PackError` if the pack has none."""
+        encoder = GraphEncoder(self.sizes.encoder_width, self.sizes.encoder_layers)
+        model = EncoderBaseline(encoder, len(self.tasks))
+        model.load_state_dict({n: t.float() for n, t in self.tensors("baseline").items()})
+        return model.eval()
+
+
+def open_pack(name_or_path: str | Path) -> Pack:
+    """Find a pack by name (shipped, or in the user's folder), path or `hf:owner/name`, and check every file of it.
+
+    Raises `PackError` when it is unknown, damaged, or of a format this version cannot read.
+    """
+    path = _find(name_or_path)
+    manifest = _read_manifest(path)
+    pack = Pack(path, manifest)
+    for name, entry in manifest["files"].items():
+        file = pack.file(name)
+        if name != Path(name).name or not file.is_file():
+            raise PackError(f"pack {pack.name}: {name} is missing from {path}; install the pack again")
+        if not is_intact(file, entry):
+            raise PackError(f"pack {pack.name}: {file} is damaged (its SHA-256 is wrong); install the pack again")
+    return pack
+
+
+def pack_folders() -> list[Path]:
+    """Where packs are looked for by name: those that ship, then those in the user's cache."""
+    from ..hub.bases import cache_dir
+
+    return [SHIPPED, cache_dir() / "packs"]
+
+
+def list_packs() -> list[Pack]:
+    """All packs that can be loaded by name; files are not checked, only the manifests read."""
+    found: dict[str, Pack] = {}
+    for folder in pack_folders():
+        for path in sorted(folder.glob(f"*/{MANIFEST}")):
+            try:
+                found.setdefault(path.parent.name, Pack(path.parent, _read_manifest(path.parent)))
+            except PackError:
+                continue  # `info` lists what works; loading the broken one by name says what is wrong with it
+    return list(found.values())
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Raises `OutputError` when `path` exists and `force` is not set, or when what is there is not a pack."""
+    if not path.exists():
+        return
+    if not force:
+        raise OutputError(f"{path} exists; choose another name or use --force")
+    if not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{path} exists and is not a pack, so --force does not replace it; choose another name")
+
+
+def save_pack(
+    path: Path,
+    name: str,
+    scorer: Scorer,
+    tasks: tuple[Task, ...],
+    upper_weights: dict[str, Tensor | NF4Tensor],
+    base: dict[str, str],
+    provenance: dict[str, Any],
+    baseline: EncoderBaseline | None = None,
+) -> Pack:
+    """Write a pack into the new folder `path`. base: `name` and `sha256` of the base model's files."""
+    path.mkdir(parents=True)
+    return Pack(path, _write_files(path, name, scorer, tasks, upper_weights, base, provenance, baseline))
+
+
+def install_pack(staged: Path, out: Path, *, share_upper: bool = False, force: bool = False) -> Pack:
+    """Move the finished pack `staged` to `out`, whole or not at all; both must be on one file system.
+
+    share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use; none are put there when a
+    file there holds them all, as that of a pack with more adapted layers does. Raises `OutputError` as `check_free`
+    does.
+    """
+    check_free(out, force)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if share_upper:
+            _share_upper(staged, out.parent / SHARED)
+        if out.exists():
+            os.replace(out, old)
+        os.replace(staged, out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            os.replace(old, out)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+    return Pack(out, _read_manifest(out))
+
+
+def _share_upper(staged: Path, shared: Path) -> None:
+    """Move the upper layers of the pack `staged` into the folder `shared`, or refer to a file there that holds them."""
+    shared.mkdir(exist_ok=True)
+    own = next(staged.glob("upper-*"))
+    tensors = load_file(own)
+    for file in sorted(shared.glob("upper-*.safetensors")):
+        held = load_file(file)
+        if all(name in held and torch.equal(held[name], tensor) for name, tensor in tensors.items()):
+            manifest = _read_manifest(staged)
+            del manifest["files"][own.name]
+            manifest["files"][file.name] = entry_of(file)
+            write_manifest(staged, manifest)
+            own.unlink()
+            return
+    os.replace(own, shared / own.name)
+
+
+def _write_files(
+    part: Path,
+    name: str,
+    scorer: Scorer,
+    tasks: tuple[Task, ...],
+    upper_weights: dict[str, Tensor | NF4Tensor],
+    base: dict[str, str],
+    provenance: dict[str, Any],
+    baseline: EncoderBaseline | None,
+) -> dict[str, Any]:
+    """All files of a pack into the folder `part`; returns the manifest."""
+    exact = ("readout", "offset")
+    trained = {n: t if n in exact else t.half() for n, t in scorer.trained().items()}
+    _save(trained, part / "adapter.safetensors")
+    _save(scorer.prompts.tensors(), part / "prompts.safetensors")
+    if baseline is not None:
+        weights = {n: p.detach().half() for n, p in baseline.named_parameters()}
+        _save(weights, part / "baseline.safetensors")
+    _save(split_nf4(upper_weights), part / "upper.safetensors")
+    upper = part / f"upper-{sha256_of(part / 'upper.safetensors')[:12]}.safetensors"
+    os.replace(part / "upper.safetensors", upper)
+    files = {f.name: entry_of(f) for f in sorted(part.iterdir())}
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "base": base,
+        "sizes": scorer.sizes.as_dict(),
+        "decoder": scorer.upper.sizes.as_dict(),
+        "atom_fields": ATOM_FIELDS,
+        "bond_fields": BOND_FIELDS,
+        "tasks": [task.as_dict() for task in tasks],
+        "provenance": provenance,
+        "files": files,
+    }
+    write_manifest(part, manifest)
+    return manifest
+
+
+def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:
+    """Write more safetensors files into a pack, or replace them, by name without suffix; then the manifest."""
+    for name, tensors in files.items():
+        file, part = pack.path / f"{name}.safetensors", pack.path / f".{name}.part"
+        _save(tensors, part)
+        os.replace(part, file)
+        pack.manifest["files"][file.name] = entry_of(file)
+    write_manifest(pack.path, pack.manifest)
+
+
+def remove_file(pack: Pack, name: str) -> None:
+    """Take an optional file out of a pack."""
+    del pack.manifest["files"][name]
+    write_manifest(pack.path, pack.manifest)
+    (pack.path / name).unlink()
+
+
+def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Write pack.json with the SHA-256 of its own content, and README.md, the model card that follows from it."""
+    from .card import model_card
+
+    manifest["sha256"] = manifest_sha256(manifest)
+    for name, text in ((MANIFEST, json.dumps(manifest, indent=1) + "\n"), (CARD, model_card(manifest))):
+        part = path / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path / name)
+
+
+def split_nf4(weights: dict[str, Tensor | NF4Tensor]) -> dict[str, Tensor]:
+    """NF4 matrices as the several tensors each that safetensors files hold (the layout of bitsandbytes)."""
+    flat: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        flat.update({name: weight} if isinstance(weight, Tensor) else to_tensors(name, weight))
+    return flat
+
+
+def join_nf4(flat: dict[str, Tensor]) -> dict[str, Tensor | NF4Tensor]:
+    """Reverse of `split_nf4`."""
+    packed = {name.removesuffix(".absmax") for name in flat if name.endswith(".weight.absmax")}
+    weights: dict[str, Tensor | NF4Tensor] = {name: from_tensors(name, flat) for name in packed}
+    weights.update({name: t for name, t in flat.items() if name.endswith((".weight", ".bias"))} | weights)
+    return weights
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(local_path(name_or_path))
+    if (path / MANIFEST).is_file():
+        return path
+    if path.name == MANIFEST and path.is_file():
+        return path.parent
+    if (path / "export.json").is_file():
+        raise PackError(
+            f"{name_or_path} is an exported folder, not a pack; score with it by mora-lite predict --engine onnx"
+        )
+    name = str(name_or_path)
+    for folder in pack_folders():
+        if name == Path(name).name and (folder / name / MANIFEST).is_file():
+            return folder / name
+    known = [pack.path.name for pack in list_packs()]
+    raise PackError(f"unknown pack {name!r}: {near_matches(name, known)}; or give the path of a pack's directory")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, digest = manifest["format"], manifest["sha256"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise PackError(f"{path / MANIFEST} is damaged ({error}); install the pack again") from None
+    if version != FORMAT:
+        raise PackError(f"{path}: pack format {version}, but this version reads format {FORMAT}; update mora-lite")
+    if digest != manifest_sha256(manifest):
+        raise PackError(f"{path / MANIFEST} is damaged (its SHA-256 is wrong); install the pack again")
+    if manifest["atom_fields"] != ATOM_FIELDS or manifest["bond_fields"] != BOND_FIELDS:
+        raise PackError(f"{path}: made for other atom and bond codes than this version's; update mora-lite")
+    return manifest
+
+
+def manifest_sha256(manifest: dict[str, Any]) -> str:
+    """Of the content in a fixed form, itself left out, so that line ends and spaces do not matter."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors writes files that only their owner can read

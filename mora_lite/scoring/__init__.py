@@ -1,0 +1,1 @@
+"""From a molecule to its values, intervals and domain; the plain scorer."""

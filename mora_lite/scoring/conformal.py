@@ -1,0 +1,194 @@
+"""Error bars and probabilities that keep their promise, fitted on molecules the model was not trained on.
+
+Numbers get split-conformal intervals (Papadopoulos et al. 2002; Lei et al. 2018), which hold the true value as often as
+promised for new molecules drawn like the calibration molecules, whatever the model is worth. They are normalised: wider
+for molecules far from the training molecules. Yes/no tasks get Platt's calibration (Platt 1999).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST_B = 4.0
+FEWEST_FOR_B = 30  # with fewer molecules every molecule is taken to be equally difficult
+ERROR_FLOOR = 1e-3  # of the median error: keeps the log of a lucky hit finite
+
+SMALLEST_SLOPE = 0.05  # calibration never turns the model's order of molecules round
+NEWTON_STEPS = 100
+
+
+def check_confidence(confidence: float) -> float:
+    """`confidence` itself. Raises `InputError` when it is not between 0 and 1, both excluded."""
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: got {confidence}, expected a number above 0 and below 1, for instance 0.9")
+    return confidence
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Error bars of one task.
+
+    b: >= 0, how fast the error grows away from the training molecules: `sigma = exp(b * (1 - similarity))`.
+    scores: float32 `[n]`, ascending, `|error| / sigma` of the calibration molecules, in the task's unit.
+
+    The difficulty sigma has one parameter because it is fitted on the molecules that also give the scores. Strictly the
+    promise needs other molecules for the fit. A flexible model would explain these molecules' errors away and leave
+    intervals too short for new ones; one bounded number costs little: on made-up data, 90 % intervals held 89.2 % with
+    30 molecules, 89.9 % with 100 and 89.9 % with 400.
+    """
+
+    b: float
+    scores: np.ndarray
+
+    @classmethod
+    def fit(cls, predicted: np.ndarray, truth: np.ndarray, similarity: np.ndarray) -> Intervals:
+        """predicted, truth: float `[N]` in the task's unit; similarity: float `[N]`, 0 to 1, from `Domain.similarity`.
+
+        Molecules with a NaN in `truth` are left out; it is no error when none is left. b: slope of the least-squares
+        line of log |error| over 1 - similarity, clipped to 0 .. 4.
+        """
+        known = ~np.isnan(truth)
+        error = np.abs(truth[known].astype(np.float64) - predicted[known])
+        distance = 1 - similarity[known].astype(np.float64)
+        assert np.isfinite(error).all()
+        assert np.isfinite(distance).all()
+        b = _growth(error, distance)
+        return cls(b, np.sort(error / np.exp(b * distance)).astype(np.float32))
+
+    def half_width(self, similarity: np.ndarray, confidence: float) -> np.ndarray:
+        """Half the width of the interval round each prediction: float32 `[B]`, in the task's unit.
+
+        similarity: float `[B]`. sigma times the ceil((n + 1) * confidence)-th smallest of the n scores; infinite when n
+        is too small for that. Raises `InputError` when `confidence` is not between 0 and 1.
+        """
+        # In floating point, 100 * 0.55 is a little above 55.
+        rank = math.ceil((len(self.scores) + 1) * check_confidence(confidence) - 1e-9)
+        score = float(self.scores[rank - 1]) if rank <= len(self.scores) else math.inf
+        return (np.exp(self.b * (1 - similarity.astype(np.float64))) * score).astype(np.float32)
+
+
+def _growth(error: np.ndarray, distance: np.ndarray) -> float:
+    """The b of `Intervals`; 0 when the molecules cannot tell. error, distance: float64 `[n]`."""
+    if len(error) < FEWEST_FOR_B or np.ptp(distance) == 0 or np.median(error) == 0:
+        return 0.0
+    log = np.log(np.maximum(error, ERROR_FLOOR * np.median(error)))
+    centred = distance - distance.mean()
+    return float(np.clip(centred @ log / (centred @ centred), 0, LARGEST_B))
+
+
+@dataclass(frozen=True)
+class Platt:
+    """Probabilities of one yes/no task: `1 / (1 + exp(-(slope * logit + intercept)))`."""
+
+    slope: float
+    intercept: float
+
+    @classmethod
+    def fit(cls, logits: np.ndarray, labels: np.ndarray) -> Platt:
+        """logits: float `[N]`; labels: float `[N]`, 0 or 1, NaN is left out. Slope 1 and intercept 0 without labels.
+
+        Platt's smoothed targets, (n1 + 1) / (n1 + 2) for the n1 molecules that are 1 and 1 / (n0 + 2) for the n0
+        others, and Newton steps with halving (Lin, Lin and Weng 2007). A quadratic pull towards slope 1 and intercept
+        0, about as strong as one molecule, decides what few labels leave open. The slope is at least 0.05.
+        """
+        known = ~np.isnan(labels)
+        if not known.any():
+            return cls(1.0, 0.0)
+        x, positive = logits[known].astype(np.float64), labels[known] == 1
+        assert np.isin(labels[known], (0, 1)).all()
+        assert np.isfinite(x).all()
+        n1 = int(positive.sum())
+        target = np.where(positive, (n1 + 1) / (n1 + 2), 1 / (len(x) - n1 + 2))
+        slope, intercept = _newton(x, target, np.array([1.0, 0.0]), slice(0, 2))
+        if slope < SMALLEST_SLOPE:  # the loss is convex, so the best allowed slope is the smallest
+            slope, intercept = _newton(x, target, np.array([SMALLEST_SLOPE, 0.0]), slice(1, 2))
+        return cls(float(slope), float(intercept))
+
+    def probability(self, logits: np.ndarray) -> np.ndarray:
+        """logits: float `[B]`. float32 `[B]`, 0 to 1."""
+        z = self.slope * logits.astype(np.float64) + self.intercept
+        return np.exp(-np.logaddexp(0, -z)).astype(np.float32)
+
+
+def _newton(x: np.ndarray, target: np.ndarray, start: np.ndarray, free: slice) -> np.ndarray:
+    """(slope, intercept) of the smallest loss, of which only `free` change from `start`. x, target: float64 `[n]`."""
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    # The curvature of one molecule of p = 1/2 and average logit. Above 1 a logit's loss is no longer quadratic, and the
+    # pull would be stronger than many such molecules; the floor is for logits that are all 0.
+    pull = 0.25 * np.clip(np.square(design).mean(0), 1e-12, 1)
+    aim = np.array([1.0, 0.0])
+
+    def loss(at: np.ndarray) -> float:
+        z = design @ at
+        return float((np.logaddexp(0, z) - target * z).sum() + 0.5 * pull @ np.square(at - aim))
+
+    now = start
+    for _ in range(NEWTON_STEPS):
+        p = np.exp(-np.logaddexp(0, -(design @ now)))
+        gradient = design.T @ (p - target) + pull * (now - aim)
+        curvature = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(pull)
+        step = np.zeros(2)
+        step[free] = np.linalg.solve(curvature[free, free], gradient[free])
+        before, size = loss(now), 1.0
+        while loss(now - size * step) > before and size > 1e-10:
+            size /= 2
+        if size <= 1e-10:
+            break
+        now = now - size * step
+        if np.abs(step).max() < 1e-10:
+            break
+    return now
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What a pack knows about its own errors.
+
+    parts: `Intervals` or `Platt` of each task. thresholds: of each task, the similarity below which a molecule is out
+    of the domain (`threshold_of`).
+    """
+
+    parts: list[Intervals | Platt]
+    thresholds: list[float]
+
+    def __post_init__(self) -> None:
+        assert len(self.parts) == len(self.thresholds)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For safetensors: `I.scores` float32 and `I.b` float64, or `I.platt` float64 `[2]` (slope, intercept), for the
+        task at position I; `thresholds` float64 `[P]`."""
+        import torch
+
+        tensors = {"thresholds": torch.tensor(self.thresholds, dtype=torch.float64)}
+        for i, part in enumerate(self.parts):
+            if isinstance(part, Platt):
+                tensors[f"{i}.platt"] = torch.tensor([part.slope, part.intercept], dtype=torch.float64)
+            else:
+                tensors[f"{i}.b"] = torch.tensor(part.b, dtype=torch.float64)
+                tensors[f"{i}.scores"] = torch.from_numpy(part.scores)
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Any], n_tasks: int) -> Calibration:
+        """The inverse of `tensors`, of tensors or NumPy arrays. Raises `KeyError` when a tensor is missing."""
+        parts: list[Intervals | Platt] = []
+        for i in range(n_tasks):
+            if f"{i}.platt" in tensors:
+                parts.append(Platt(*tensors[f"{i}.platt"].tolist()))
+            else:
+                parts.append(Intervals(float(tensors[f"{i}.b"]), np.asarray(tensors[f"{i}.scores"])))
+        return cls(parts, tensors["thresholds"].tolist())
+
+    def select(self, tasks: Sequence[int]) -> Calibration:
+        """Only these tasks, in this order."""
+        return Calibration([self.parts[i] for i in tasks], [self.thresholds[i] for i in tasks])

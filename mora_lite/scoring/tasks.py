@@ -1,0 +1,58 @@
+"""A task: one number asked of every molecule, by one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import PackError, near_matches
+
+KINDS = ("value", "class")  # a number with a unit; the probability of a yes
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a pack answers. The model itself works in z-scores.
+
+    mean, deviation: of the training targets, in `unit`. Of a class: the log-odds of the training positives, and 1, so
+    that the same arithmetic gives log-odds.
+    """
+
+    name: str
+    unit: str
+    prompt: str
+    mean: float
+    deviation: float
+    kind: str = "value"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.kind not in KINDS or not self.deviation > 0:
+            raise PackError(
+                f"task {self.name!r}: got kind {self.kind!r} and deviation {self.deviation}, expected a kind of "
+                f"{', '.join(KINDS)} and a deviation above 0"
+            )
+
+    @property
+    def is_class(self) -> bool:
+        return self.kind == "class"
+
+    @property
+    def column(self) -> str:
+        """Header in tables: `homo [Ha]`, or the bare name when there is no unit."""
+        return f"{self.name} [{self.unit}]" if self.unit else self.name
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return asdict(self)
+
+
+def choose_tasks(known: tuple[Task, ...], names: list[str] | tuple[str, ...] | None) -> list[int]:
+    """Positions of the tasks `names`, in the order asked for; None means all. Raises `PackError` for unknown names."""
+    if names is None:
+        return list(range(len(known)))
+    at = {task.name: i for i, task in enumerate(known)}
+    for name in names:
+        if name not in at:
+            raise PackError(f"unknown task {name!r}: {near_matches(name, at)}")
+    return [at[name] for name in dict.fromkeys(names)]

@@ -1,0 +1,1 @@
+"""Libraries of millions: shards, processes, ranking, report."""

@@ -1,0 +1,76 @@
+"""The best rows of a table too large for memory: exact, in one pass over its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..chem.molecules import OK
+from ..errors import InputError
+from .expression import CONDITION, NUMBER, Expression
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def rank(
+    shards: Iterable[pyarrow.Table],
+    by: Expression,
+    n: int,
+    where: Expression | None = None,
+    ascending: bool = False,
+) -> pyarrow.Table:
+    """The `n` rows with the highest `by` (the lowest, if `ascending`), best first; equal ones by `row`.
+
+    Rows count whose `status` is `ok`, of which `where` is true and `by` is finite. The result has a column `rank` int64
+    from 1, then those of the shards. How rows are split into shards makes no difference. In memory: one shard and `n`
+    rows. Raises `InputError` when `n` is below 1, or `by` is no number, or `where` no condition.
+    """
+    import pyarrow
+
+    if n < 1:
+        raise InputError(f"number of rows to keep: got {n}, expected 1 or more")
+    by.must_be(NUMBER, "order")
+    if where is not None:
+        where.must_be(CONDITION, "filter")
+    best: pyarrow.Table | None = None
+    best_scores, best_rows = np.empty(0), np.empty(0, np.int64)
+    for shard in shards:
+        scores, rows = _scores(shard, by, where, ascending), shard["row"].to_numpy()
+        chosen = _lowest(scores, rows, n)
+        found = shard.take(pyarrow.array(chosen))
+        # Shards read from CSV may differ in type: a column without any value has none.
+        both = found if best is None else pyarrow.concat_tables([best, found], promote_options="permissive")
+        both_scores = np.concatenate([best_scores, scores[chosen]])
+        both_rows = np.concatenate([best_rows, rows[chosen]])
+        order = _lowest(both_scores, both_rows, n)
+        # `take` copies, so nothing holds on to the shards.
+        best, best_scores, best_rows = both.take(pyarrow.array(order)), both_scores[order], both_rows[order]
+    if best is None:
+        return pyarrow.table({"rank": pyarrow.array([], pyarrow.int64())})
+    places = pyarrow.array(np.arange(1, best.num_rows + 1), pyarrow.int64())
+    return best.combine_chunks().add_column(0, "rank", places)
+
+
+def _scores(shard: pyarrow.Table, by: Expression, where: Expression | None, ascending: bool) -> np.ndarray:
+    """float64 `[B]`, the lower the better; NaN for rows that do not count."""
+    import pyarrow.compute
+
+    counts = np.asarray(pyarrow.compute.equal(shard["status"].cast(pyarrow.string()), OK).fill_null(False))
+    if where is not None:
+        counts = counts & where.evaluate(shard)
+    scores = by.evaluate(shard)
+    scores = scores if ascending else -scores
+    return np.where(counts & np.isfinite(scores), scores, np.nan)
+
+
+def _lowest(scores: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """int64 `[<= n]`, where the lowest scores are, in order; equal ones by `rows`; NaN is left out."""
+    places = np.flatnonzero(~np.isnan(scores))
+    if len(places) > n:
+        # All that are as low as the n-th: which of the equal ones are kept, their rows decide.
+        worst = np.partition(scores[places], n - 1)[n - 1]
+        places = places[scores[places] <= worst]
+    return places[np.lexsort([rows[places], scores[places]])][:n]

@@ -1,0 +1,246 @@
+"""Screening on a Ray cluster: the shards of a run are shared out over actors by Ray Data.
+
+Only who computes is another than in `campaign`. An actor loads the model once, takes the number of a shard, reads that
+shard's rows from the prepared library, scores them with the same `WindowScorer` and writes the file with the same
+`write_shard`; what comes back to the driver is the shard's entry for the manifest. So bytes, manifest and --resume are
+those of the local engine, and a run that one engine began the other can finish. The rows never pass through Ray: each
+actor sees library and run directory by the same paths as the driver, on a shared file system.
+
+Ray Data has checkpoints of its own (`CheckpointConfig`, beta in 2.60). They are not used: they list the ids of all rows
+that a write finished, load that list at the start and delete it at the end, and know neither the settings nor the bytes
+of the files. The manifest has one entry for 65,536 rows, a SHA-256 for each file, and both engines read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__, errors
+from ..errors import DeviceError, InputError, MoraLiteError, OutputError
+from ..tables.prepared_files import PreparedLibrary
+from .ray_cluster import Tries, connected, import_ray
+from .run_directory import RunDirectory
+from .shards import Progress, WindowScorer, make_scorer, to_stream, write_shard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..tables.library import Library
+    from .campaign import Campaign
+
+MOST_TRIES = 4  # of one shard. Ray Data replaces dead actors without end, also where it is the shard that kills them
+
+
+def check_ray(library: Library | PreparedLibrary) -> PreparedLibrary:
+    """Before the work: is Ray here, and can every actor read its own rows? Raises `DeviceError` or `InputError`."""
+    import_ray()
+    if not isinstance(library, PreparedLibrary):
+        raise InputError(
+            f"--engine ray: {library.files[0]} is not prepared, and of texts no shard can be read by itself: "
+            "run `mora-lite prepare` first and screen what it wrote"
+        )
+    return library
+
+
+def score_on_ray(
+    campaign: Campaign,
+    run: RunDirectory,
+    library: PreparedLibrary,
+    *,
+    workers: int | None = None,
+    part: tuple[int, int] = (0, 1),
+    address: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """As `Campaign.score`, on the Ray cluster at `address`, or a local one that ends with this call.
+
+    workers: actors, by default one for each GPU, or without GPUs for each CPU. Shards are entered into the manifest as
+    they come, in any order. Raises what went wrong in an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray
+    cannot go on.
+    """
+    progress, started = Progress(), time.perf_counter()
+    work = ShardWork.of(campaign, run, library)
+    todo = [number for number in range(part[0], work.n_shards, part[1]) if number not in run.shards]
+    progress.skipped = library.n_rows - sum(map(work.n_rows, todo))
+    if todo:
+        for number, entry in _entries(work, todo, len(campaign.devices), workers, address):
+            file = run.file(number)
+            if not (file.exists() and file.stat().st_size == entry["bytes"]):
+                raise OutputError(
+                    f"an actor wrote {file}, and it is not here: the run's directory must be on a file system that all "
+                    "machines of the cluster share"
+                )
+            run.add(number, entry)
+            progress.rows += entry["rows"]
+            progress.seconds = time.perf_counter() - started
+            library.rows_read = progress.skipped + progress.rows
+            on_progress(progress)
+    if part[1] == 1:
+        run.set_rows(library.n_rows)
+    progress.seconds = time.perf_counter() - started
+    return progress
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """What an actor must know to make any shard; sent to it once. run: without its shards. tasks: names."""
+
+    run: RunDirectory
+    files: tuple[str, ...]
+    library_rows: int
+    pack: Path
+    tasks: tuple[str, ...]
+    device: str
+    dtype: str
+    confidence: float
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, campaign: Campaign, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
+        return cls(
+            replace(run, path=run.path.resolve(), manifest=run.manifest.resolve(), shards={}, own=set()),
+            tuple(os.path.abspath(path) for path in library.files),
+            library.n_rows,
+            campaign.pack.path.resolve(),
+            tuple(task.name for task in campaign.tasks),
+            campaign.devices[0].type,
+            campaign.dtype,
+            campaign.confidence,
+            campaign.schema,
+        )
+
+    @property
+    def shard_rows(self) -> int:
+        """Of all shards but the last."""
+        return self.run.settings["window_rows"] * self.run.settings["shard_windows"]
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self.library_rows // self.shard_rows)
+
+    def n_rows(self, number: int) -> int:
+        """Of the shard."""
+        return min(self.shard_rows, self.library_rows - number * self.shard_rows)
+
+
+class ShardScorer:
+    """What an actor does with the number of a shard; Ray Data makes one for each actor and calls it."""
+
+    def __init__(self, work: ShardWork, tries: Any):
+        """tries: handle of the actor `Tries`."""
+        self._work, self._tries = work, tries
+        self._opened: tuple[WindowScorer, PreparedLibrary] | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """batch: `shard`, one number. Returns it with its `entry` as JSON, or else the `kind` and text of an `error`.
+
+        An error of the user is a result: as an exception it would come wrapped by Ray, and from `__init__` be retried.
+        """
+        number = int(batch["shard"][0])
+        try:
+            entry, kind, error = json.dumps(self._score(number)), "", ""
+        except MoraLiteError as caught:
+            entry, kind, error = "", type(caught).__name__, str(caught)
+        return {"shard": [number], "entry": [entry], "kind": [kind], "error": [error]}
+
+    def _score(self, number: int) -> dict[str, Any]:
+        if import_ray().get(self._tries.begin.remote(number)) > MOST_TRIES:
+            raise DeviceError(
+                f"{MOST_TRIES} actors died at {self._work.run.file(number).name} (out of memory?); what is finished is "
+                "kept: use --resume with fewer --workers"
+            )
+        if self._opened is None:
+            self._opened = _open_scorer(self._work), _open_library(self._work)
+        scorer, library = self._opened
+        settings = self._work.run.settings
+        windows = library.batches(settings["window_rows"], number * self._work.shard_rows)
+        results = (
+            scorer(to_stream(window), {}, lambda item: None) for window in islice(windows, settings["shard_windows"])
+        )
+        return write_shard(self._work.run.file(number), results, self._work.schema, settings["format"])
+
+
+def _open_scorer(work: ShardWork) -> WindowScorer:
+    """The model, on a machine that must be like the driver's, or the shards would not be of one kind."""
+    import torch
+
+    from ..machine.device import choose_device, choose_dtype
+    from ..model import load
+    from ..packs.pack import open_pack
+
+    settings = work.run.settings
+    pack = str(work.pack) if work.pack.is_dir() else settings["pack"]  # a shipped one lies elsewhere on each machine
+    here = {
+        "mora_lite": __version__,
+        "torch": torch.__version__,
+        "rdkit": metadata.version("rdkit"),
+        "pack_sha256": open_pack(pack).manifest["sha256"],
+        "dtype": str(choose_dtype(work.dtype, choose_device(work.device))).removeprefix("torch."),
+    }
+    for name, value in here.items():
+        if value != settings[name].removesuffix(" as asked"):
+            raise DeviceError(
+                f"machine {platform.node()} of the cluster has {name.replace('_', ' ')} {value}, and the run was begun "
+                f"with {settings[name]}: make the machines alike, or leave this one out"
+            )
+    tasks, form = list(work.tasks), settings["format"]
+    if work.device == "cpu":
+        return make_scorer(pack, tasks, work.dtype, work.confidence, form)
+    model = load(pack, device=work.device, dtype=work.dtype, tasks=tasks, confidence=work.confidence)
+    return WindowScorer(model, form)
+
+
+def _open_library(work: ShardWork) -> PreparedLibrary:
+    library = PreparedLibrary(work.files)
+    if library.n_rows != work.library_rows:
+        raise InputError(
+            f"machine {platform.node()} of the cluster sees {library.n_rows:,} rows in {work.files[0]} and the others, "
+            f"and the driver {work.library_rows:,}: the library must be on a file system that all machines share"
+        )
+    return library
+
+
+def _entries(
+    work: ShardWork, todo: list[int], n_devices: int, workers: int | None, address: str | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each shard and its entry, as they are finished."""
+    from ..machine.workers import default_workers
+
+    gpu = work.device == "cuda"
+    n_local = n_devices if gpu else workers or default_workers()
+    with connected(address, n_local, n_local if gpu else 0) as ray:
+        found = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+        if not found:
+            raise DeviceError(f"the Ray cluster has no {'GPU' if gpu else 'CPU'} for --device {work.device}")
+        n = min(workers or found, found, len(todo))
+        tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
+        # One block and one task for a shard: more in a task would come back all at its end.
+        shards = ray.data.from_items([{"shard": number} for number in todo], override_num_blocks=len(todo))
+        done = shards.map_batches(
+            ShardScorer,
+            fn_constructor_args=(work, tries),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=n, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=1 if gpu else None,
+        )
+        try:
+            # Without prefetching: a shard that is finished must not wait for the next one before it is entered.
+            for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
+                if batch["kind"][0]:
+                    raise getattr(errors, batch["kind"][0])(batch["error"][0])
+                yield int(batch["shard"][0]), json.loads(batch["entry"][0])
+        except ray.exceptions.RayTaskError:
+            raise  # a bug of ours in an actor: its traceback tells
+        except ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())[:300]
+            raise DeviceError(f"Ray gave up ({words}); what is finished is kept: --resume goes on") from None

@@ -1,0 +1,246 @@
+"""One self-contained page about a screened library: how the scores are spread, how far they can be trusted, the hits.
+
+The page needs no network and no other file, and its bytes depend on nothing but the arguments. Names and SMILES come
+from strangers: every text is escaped where it is put in, none goes into a script, and the page forbids all scripts but
+its own (by its hash).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from ..chem.drawing import draw
+from ..chem.molecules import OK
+from ..scoring.tasks import Task
+from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
+from .run_directory import replacing
+from .summary import Summary, summarise
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["MAX_HITS", "Summary", "report_html", "summarise", "write_report"]
+
+MAX_HITS = 200  # shown; their drawings are most of the page
+TEMPLATE = "report_template.html"
+_LONG_FACT = 40  # characters; a longer one has a line of its own
+_REASONS = {
+    "empty": "no SMILES in the row",
+    "unparsable": "not a valid SMILES",
+    "too_large": "too many atoms",
+    "malformed": "the record cannot be read",
+    "timeout": "took too long",
+    "crashed": "ended the process that worked on it",
+    "not_finite": "the score is not a finite number",
+}
+
+
+def write_report(
+    path: str | Path,
+    *,
+    facts: Mapping[str, str],
+    tasks: Sequence[Task],
+    summary: Summary,
+    hits: pyarrow.Table,
+    hits_title: str,
+) -> None:
+    """Write the page of `report_html` to `path`, whole or not at all. Raises `OutputError` when that is impossible."""
+    page = report_html(facts=facts, tasks=tasks, summary=summary, hits=hits, hits_title=hits_title)
+    with replacing(Path(path)) as file:
+        file.write(page.encode("utf-8", "replace"))
+
+
+def report_html(
+    *, facts: Mapping[str, str], tasks: Sequence[Task], summary: Summary, hits: pyarrow.Table, hits_title: str
+) -> str:
+    """The page's HTML.
+
+    facts: label -> text, shown in this order (pack, input, machine, command ...). hits: the table of `rank`; the first
+    `MAX_HITS` rows are shown. hits_title: what they were ranked by.
+    """
+    template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
+    assert script is not None
+    rows = _readable(hits.slice(0, MAX_HITS)).to_pylist()
+    return Template(template).substitute(
+        script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
+        facts="".join(_fact(name, text) for name, text in facts.items()),
+        tiles=_tiles(summary),
+        scores="".join(_distribution(task, summary, [row[task.column] for row in rows]) for task in tasks),
+        domain=_domain(tasks, summary),
+        failures=_failures(summary),
+        hits_title=as_html(hits_title),
+        hits=_hits(rows, tasks, hits.num_rows),
+    )
+
+
+def _readable(table: pyarrow.Table) -> pyarrow.Table:
+    """Shards keep bytes that are not UTF-8; a page is text."""
+    import pyarrow
+
+    for i, field in enumerate(table.schema):
+        if pyarrow.types.is_string(field.type):
+            cells = table.column(i).cast(pyarrow.binary()).to_pylist()
+            texts = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
+            table = table.set_column(i, field, pyarrow.array(texts, field.type))
+    return table
+
+
+def _fact(name: str, text: str) -> str:
+    looks = [look for look, is_so in (("wide", len(text) > _LONG_FACT), ("code", name.lower() == "command")) if is_so]
+    return f'<div class="{" ".join(looks)}"><dt>{as_html(name)}</dt><dd>{as_html(text)}</dd></div>'
+
+
+def _tiles(summary: Summary) -> str:
+    tiles = [
+        ("Rows", f"{summary.n_rows:,}", "read from the library"),
+        ("Scored", f"{summary.n_ok:,}", f"{_share(summary.n_ok, summary.n_rows)} of the rows"),
+        ("Failed", f"{summary.n_failed:,}", f"{_share(summary.n_failed, summary.n_rows)} of the rows"),
+    ]
+    if summary.is_calibrated:
+        share = _share(summary.n_inside, summary.n_ok)
+        tiles.append(("In domain", share, f"{summary.n_inside:,}, of one task or more"))
+    else:
+        tiles.append(("In domain", "unknown", "the pack is not calibrated"))
+    return "".join(
+        f'<div class="tile"><h3>{name}</h3><p class="figure">{figure}</p><p>{words}</p></div>'
+        for name, figure, words in tiles
+    )
+
+
+def _distribution(task: Task, summary: Summary, rug: Sequence[float | None]) -> str:
+    scores = summary.scores[task.name]
+    decimals = 3 if task.is_class else decimals_for(task.deviation)
+    low, mean, high = (as_number(number, decimals) for number in (scores.low, scores.mean, scores.high))
+    unit = "probability" if task.is_class else task.unit
+    stats = f"{as_percent(scores.share_from(0.5))} at 0.5 or more" if task.is_class else f"{low} to {high}"
+    words = f"{task.name}: {scores.n:,} molecules, mean {mean} {unit}, {low} to {high}"
+    chart = histogram_svg(scores, words, unit=task.unit, rug=[n for n in rug if n is not None], trim=not task.is_class)
+    return (
+        f'<figure class="score"><figcaption><h3>{as_html(task.name)}</h3> <span>{as_html(unit)}</span>'
+        f'<p title="{as_html(task.description)}">{as_html(task.description)}</p></figcaption>{chart}'
+        f"<p><span>mean {mean}</span><span>{stats}</span></p></figure>"
+    )
+
+
+def _domain(tasks: Sequence[Task], summary: Summary) -> str:
+    if not summary.is_calibrated:
+        return '<p class="note">The pack is not calibrated, so nothing is known of its domain.</p>'
+    similarity = summary.similarity
+    words = f"similarity to the nearest training molecule: {similarity.n:,} molecules, mean {similarity.mean:.2f}"
+    chart = histogram_svg(similarity, words, size=(460, min(max(180, 20 * len(tasks)), 420)))
+    bars = []
+    for task in tasks:
+        inside = summary.n_inside_task[task.name]
+        width = 100 * inside / summary.n_ok if summary.n_ok else 0
+        bars.append(
+            f'<tr><th scope="row">{as_html(task.name)}</th>'
+            f'<td class="meter"><span style="width:{width:.1f}%"></span></td>'
+            f'<td class="num" title="{inside:,} molecules">{_share(inside, summary.n_ok)}</td></tr>'
+        )
+    return (
+        '<div class="domain"><figure><figcaption><h3>Similarity to the nearest training molecule</h3>'
+        f"<p>Tanimoto, mean {as_number(similarity.mean, 2)}</p></figcaption>{chart}</figure>"
+        "<div><h3>Share of the scored molecules near enough, by task</h3>"
+        f'<table class="coverage"><tbody>{"".join(bars)}</tbody></table></div></div>'
+    )
+
+
+def _failures(summary: Summary) -> str:
+    failed = [(status, n) for status, n in summary.counts.items() if status != OK]
+    if not failed:
+        return '<p class="note">Every row was scored.</p>'
+    lines = []
+    for status, n in sorted(failed, key=lambda pair: (-pair[1], pair[0])):
+        row, error = summary.first[status]
+        reason = error or _REASONS.get(status, "")
+        lines.append(
+            f'<tr><th scope="row"><code>{as_html(status)}</code></th><td class="num">{n:,}</td>'
+            f'<td class="num">{_share(n, summary.n_rows)}</td><td class="num">{row:,}</td>'
+            f"<td><bdi>{as_html(reason)}</bdi></td></tr>"
+        )
+    return (
+        '<div class="scroll"><table class="failures"><thead><tr><th scope="col">Status</th>'
+        '<th scope="col" class="num">Rows</th><th scope="col" class="num">Share</th>'
+        '<th scope="col" class="num">First row</th><th scope="col">Reason there</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _hits(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], n_all: int) -> str:
+    if not rows:
+        return '<p class="note">No molecule fits.</p>'
+    calibrated = "similarity" in rows[0]
+    heads = [_head("Rank", "rank", "number"), '<th scope="col" class="structure">Structure</th>']
+    heads += [_head("Name", "name", "text"), _head("SMILES", "", "text")]
+    heads += [_head(task.name, "", "number", "probability" if task.is_class else task.unit) for task in tasks]
+    if calibrated:
+        heads += [_head("Similarity", "", "number", "to training"), _head("Domain", "", "number", "tasks")]
+    lines = "".join(_hit(row, tasks, calibrated) for row in rows)
+    cut = f", the best of {n_all:,}; <code>top.csv</code> has all" if n_all > len(rows) else ""
+    return (
+        '<div class="tools"><label hidden>Search <input type="search" placeholder="name or SMILES" autocomplete="off">'
+        f'</label><p class="note"><output aria-live="polite">{len(rows):,} hits</output>{cut}</p></div>'
+        '<div class="scroll hits" tabindex="0" role="region" aria-label="Top hits"><table>'
+        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _head(name: str, look: str, kind: str, unit: str = "") -> str:
+    sort = "ascending" if look == "rank" else "none"
+    look = f"{look} num".strip() if kind == "number" else look
+    small = f"<small>{as_html(unit)}</small>" if unit else ""
+    return (
+        f'<th scope="col" class="{look}" aria-sort="{sort}" data-kind="{kind}">'
+        f'<button type="button"><span>{as_html(name)}</span>{small}</button></th>'
+    )
+
+
+def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool) -> str:
+    name, smiles = (as_html("" if row[key] is None else row[key]) for key in ("name", "smiles"))
+    drawing = draw(str(row["smiles"])) or f'<code class="undrawn">{smiles}</code>'
+    outside = f" {row.get('outside') or ''} "
+    cells = [
+        f'<td class="rank num" data-v="{row["rank"]}">{row["rank"]}</td><td class="structure">{drawing}</td>',
+        f'<td class="name"><bdi title="{name}">{name}</bdi><small>row {row["row"]:,}</small></td>',
+        f'<td class="smiles"><button type="button" title="{smiles}"><code>{smiles}</code></button></td>',
+    ]
+    cells += [_value(row, task, f" {task.name} " in outside) for task in tasks]
+    if calibrated:
+        n_inside = sum(f" {task.name} " not in outside for task in tasks)
+        similarity = float("nan") if row["similarity"] is None else row["similarity"]
+        cells.append(f'<td class="num" data-v="{similarity:.6g}">{as_number(similarity, 2)}</td>')
+        if not row["in_domain"]:
+            words = '<span class="badge">outside</span>'
+        else:
+            words = "inside" if n_inside == len(tasks) else f"{n_inside} of {len(tasks)}"
+        cells.append(f'<td class="domain-cell" data-v="{n_inside}">{words}</td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _value(row: Mapping[str, Any], task: Task, is_far: bool) -> str:
+    value = row[task.column]
+    far = ' title="far from what the task was trained on"' if is_far else ""
+    look = "num far" if is_far else "num"
+    if value is None:
+        return '<td class="num">–</td>'
+    if task.is_class:
+        style = f"--part:{min(max(value, 0), 1):.3f}"
+        return f'<td class="{look} p" data-v="{value:.7g}" style="{style}"{far}>{as_number(value, 3)}</td>'
+    decimals = decimals_for(task.deviation)
+    low, high = row.get(f"{task.name}_lo"), row.get(f"{task.name}_hi")
+    interval = ""
+    if low is not None and high is not None:
+        interval = f"<small>[{as_number(low, decimals)}, {as_number(high, decimals)}]</small>"
+    return f'<td class="{look}" data-v="{value:.7g}"{far}>{as_number(value, decimals)}{interval}</td>'
+
+
+def _share(n: int, of: int) -> str:
+    return as_percent(n / of if of else float("nan"))

@@ -1,0 +1,137 @@
+"""What a screened library looks like as a whole: counts and histograms, in constant memory, shard by shard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..chem.molecules import OK
+from ..scoring.stream import Counts
+from ..scoring.tasks import Task
+
+if TYPE_CHECKING:
+    import pyarrow
+
+VALUE_BINS = 60  # of a value, over the mean of training +/- VALUE_DEVIATIONS
+VALUE_DEVIATIONS = 5
+SHARE_BINS = 50  # of a probability or similarity, over 0..1: an edge lies at every even percent
+
+
+class Histogram:
+    """Counts of finite numbers in equal bins; what lies beyond them counts in the bins at the ends.
+
+    edges: float64 `[n + 1]`. counts: int64 `[n]`. low, high: the least and greatest number, NaN without any.
+    """
+
+    def __init__(self, start: float, stop: float, n_bins: int):
+        self.edges = np.linspace(start, stop, n_bins + 1)
+        self.counts = np.zeros(n_bins, np.int64)
+        self.low = self.high = float("nan")
+        self._sum = 0.0
+
+    def add(self, numbers: np.ndarray) -> None:
+        """numbers: float32 or float64 `[B]`; those that are not finite are left out."""
+        numbers = numbers[np.isfinite(numbers)].astype(np.float64)
+        if not len(numbers):
+            return
+        # Searched for among the edges, as division would put 0.58 into the bin below 0.58.
+        places = np.searchsorted(self.edges[1:-1], numbers, side="right")
+        self.counts += np.bincount(places, minlength=len(self.counts))
+        self._sum += float(numbers.sum())
+        self.low = float(np.fmin(self.low, numbers.min()))
+        self.high = float(np.fmax(self.high, numbers.max()))
+
+    @property
+    def n(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self.n if self.n else float("nan")
+
+    def share_from(self, edge: float) -> float:
+        """Share of the numbers at or above an edge of a bin, 0..1."""
+        place = int(np.argmin(abs(self.edges - edge)))
+        return int(self.counts[place:].sum()) / self.n if self.n else float("nan")
+
+
+class Summary(Counts):
+    """Filled by `add`.
+
+    first: by status, the lowest `row` and its error. scores: task's name -> histogram of the
+    rows that are `ok`. similarity: theirs to the nearest training molecule. n_inside: how many are in the domain of
+    any task. n_inside_task: task's name -> how many are in its domain. is_calibrated: whether the shards tell.
+    """
+
+    def __init__(self, tasks: Sequence[Task]):
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.scores = {task.name: _histogram(task) for task in tasks}
+        self.similarity = Histogram(0, 1, SHARE_BINS)
+        self.n_inside = 0
+        self.n_inside_task = Counter({task.name: 0 for task in tasks})
+        self.is_calibrated = False
+
+    @property
+    def n_failed(self) -> int:
+        return self.n_rows - self.n_ok
+
+    def add(self, shard: pyarrow.Table) -> None:
+        """Count the rows of one shard."""
+        import pyarrow
+        from pyarrow import compute
+
+        status = shard["status"].cast(pyarrow.string()).fill_null("")
+        good = compute.equal(status, OK)
+        for found in compute.value_counts(status).to_pylist():
+            self.counts[found["values"]] += found["counts"]
+        self._add_failures(shard.filter(compute.invert(good)))
+        scored = shard.filter(good)
+        for task in self.tasks:
+            self.scores[task.name].add(_numbers(scored, task.column))
+        if "similarity" in shard.column_names:
+            self.is_calibrated = True
+            self.similarity.add(_numbers(scored, "similarity"))
+            self.n_inside += compute.sum(scored["in_domain"].cast(pyarrow.bool_())).as_py() or 0
+            self._add_domain(scored["outside"].cast(pyarrow.string()).fill_null(""))
+
+    def _add_failures(self, failed: pyarrow.Table) -> None:
+        columns = (failed[name].to_pylist() for name in ("row", "status", "error"))
+        for row, status, error in zip(*columns, strict=True):
+            if (status or "") not in self.first or row < self.first[status or ""][0]:
+                self.first[status or ""] = row, error or ""
+
+    def _add_domain(self, outside: pyarrow.ChunkedArray) -> None:
+        # Millions of rows share some hundred different texts.
+        from pyarrow import compute
+
+        for found in compute.value_counts(outside).to_pylist():
+            names = f" {found['values']} "
+            for task in self.tasks:
+                if f" {task.name} " not in names:
+                    self.n_inside_task[task.name] += found["counts"]
+
+
+def summarise(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> Summary:
+    """Summary of the rows of all `shards`, scored for `tasks`; in memory: one shard."""
+    summary = Summary(tasks)
+    for shard in shards:
+        summary.add(shard)
+    return summary
+
+
+def _histogram(task: Task) -> Histogram:
+    if task.is_class:
+        return Histogram(0, 1, SHARE_BINS)
+    reach = VALUE_DEVIATIONS * task.deviation
+    return Histogram(task.mean - reach, task.mean + reach, VALUE_BINS)
+
+
+def _numbers(table: pyarrow.Table, column: str) -> np.ndarray:
+    """float64 `[B]`, NaN for nulls."""
+    import pyarrow
+
+    return np.asarray(table[column].cast(pyarrow.float64()))

@@ -1,0 +1,1 @@
+"""Files of molecules in and out: tables, lists, SDF, Parquet, prepared libraries."""

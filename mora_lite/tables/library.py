@@ -1,0 +1,192 @@
+"""A library of molecules as one stream of rows, out of several files of several kinds.
+
+| kind | files | a row |
+|---|---|---|
+| table | .csv, .tsv, or a first line with commas, semicolons or tabs | a record; see `library` |
+| list | .smi, .ism, .smiles, .cxsmiles, or a first line without them | a line: SMILES, blank, name |
+| SDF | .sdf, .sd, .mol, or what looks like a mol block | a record, ended by `$$$$` |
+| Parquet | what begins like one | a row |
+
+All but Parquet plain, gzip or zstd. Nothing is held in memory but the window being made: files are opened one at a
+time, lines and records have a largest size. A damaged row is a row; a damaged file is an `InputError`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import InputError, words_of
+from ..machine.files import sha256_of
+from .columns import choose_name_column
+from .parquet import ParquetSource, is_parquet
+from .records import Entry, missing_field, read_list, read_sdf, trimmed
+from .source import STDIO, Source
+from .table import read_table
+
+_TABLES = (".csv", ".tsv")
+_LISTS = (".smi", ".ism", ".smiles", ".cxsmiles")
+_RECORDS = (".sdf", ".sd", ".mol")
+_PACKED = (".gz", ".zst")
+READ_ROWS = 1024  # of a table that are Python objects at a time
+
+
+class Window(NamedTuple):
+    """Rows that follow each other; `first_row` is the number of the first, from 1, over all files."""
+
+    first_row: int
+    entries: list[Entry]
+
+
+class Library:
+    """An open library. `files`: their names. `notices`: lines for the user. `bytes_total`: size of all files on disk,
+    None when one is a pipe. Made by `open_library`.
+    """
+
+    def __init__(self, files: Sequence[str], smiles_column: str | None, name_column: str | None):
+        self.files = list(files)
+        self.notices: list[str] = []
+        self._columns = (smiles_column, name_column)
+        self._done = 0  # bytes of the files before the current one
+        self._current: _File | None = None
+        self._kept: list[_File | None] = []  # pipes: what they gave to look at does not come again
+        sizes: list[int | None] = []
+        try:
+            for path in self.files:
+                file = _open(path, *self._columns)
+                is_pipe = file.source.bytes_total is None
+                self._kept.append(file if is_pipe else None)
+                if not is_pipe:
+                    file.source.close()
+                self.notices += file.notices
+                sizes.append(file.source.bytes_total)
+        except BaseException:
+            self.close()
+            raise
+        self.bytes_total = None if None in sizes else sum(size or 0 for size in sizes)
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of all files was read, for a progress bar."""
+        return self._done + (self._current.source.bytes_read if self._current is not None else 0)
+
+    def windows(self, n_rows: int) -> Iterator[Window]:
+        """The rows of all files in order, `n_rows` at a time; only the last window may be shorter.
+
+        Raises `InputError` when a file is damaged; the message says where.
+        """
+        self._done, first_row = 0, 1
+        rows = chain.from_iterable(map(self._rows, range(len(self.files))))
+        while entries := list(islice(rows, n_rows)):
+            yield Window(first_row, entries)
+            first_row += len(entries)
+
+    def _rows(self, index: int) -> Iterator[Entry]:
+        file = self._kept[index] or _open(self.files[index], *self._columns)
+        self._current = file
+        try:
+            yield from file.rows
+        finally:
+            self._current = None
+            self._done += file.source.bytes_total or 0
+            file.source.close()
+
+    def close(self) -> None:
+        for file in [*self._kept, self._current]:
+            if file is not None:
+                file.source.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_library(
+    paths: Sequence[str | Path], smiles_column: str | None = None, name_column: str | None = None
+) -> Library:
+    """Open files of molecules; every one is looked into now, so that a typo in the last is told before the work.
+
+    paths: files, patterns like `part-*.smi`, and `-` once for standard input. smiles_column: of tables and Parquet
+    files, a name or a number from 1; else found as by `open_table`. name_column: likewise, and the data field of an
+    SDF; else a column called id, name and the like, or the title of the SDF record. Raises `InputError`.
+    """
+    return Library(expand_paths(paths), smiles_column, name_column)
+
+
+def expand_paths(paths: Sequence[str | Path]) -> list[str]:
+    """The files that `paths` name, those of a pattern sorted. Raises `InputError` for a pattern that matches none."""
+    files: list[str] = []
+    for path in map(str, paths):
+        if path == STDIO or os.path.exists(path) or not glob.has_magic(path):
+            files.append(path)
+            continue
+        found = sorted(name for name in glob.glob(path, recursive=True) if not os.path.isdir(name))
+        if not found:
+            raise InputError(f"no file matches {path!r}: name files that exist")
+        files += found
+    if not files:
+        raise InputError("no file of molecules: name at least one")
+    if files.count(STDIO) > 1:
+        raise InputError("standard input (-) is named twice, but can be read only once")
+    return files
+
+
+def digest_file(path: str | Path) -> str:
+    """SHA-256 of the file's bytes as they lie on disk, in hexadecimal. Raises `InputError` when it cannot be read."""
+    try:
+        return sha256_of(Path(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {words_of(error)}") from None
+
+
+class _File(NamedTuple):
+    """`source` has `bytes_total`, `bytes_read` and `close`."""
+
+    source: Any
+    rows: Iterator[Entry]
+    notices: list[str]
+
+
+def _open(path: str, smiles_column: str | None, name_column: str | None) -> _File:
+    if is_parquet(path):
+        parquet = ParquetSource(path, smiles_column, name_column)
+        return _File(parquet, parquet.entries(), [])
+    source = Source(path)
+    try:
+        kind = _kind_of(path, source.start, smiles_column)
+        if kind == "list":
+            return _File(source, read_list(source), [])
+        if kind == "sdf":
+            return _File(source, read_sdf(source, name_column), missing_field(source, name_column))
+        table = read_table(source, smiles_column)
+        smiles = table.smiles_index
+        name = choose_name_column(table.columns, name_column, smiles, source.name)
+        rows = (
+            Entry("" if name is None else row.cells[name].strip(), trimmed(row.cells[smiles]), row.fault)
+            for row in chain.from_iterable(table.chunks(READ_ROWS))
+        )
+        return _File(source, rows, table.notices)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
+    """By the name, else by how the text begins."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() not in _PACKED]
+    suffix = suffixes[-1] if suffixes else ""
+    first = next((line for line in start.splitlines() if line.strip()), b"")
+    delimited = any(mark in first for mark in (b",", b";", b"\t"))
+    if suffix in _TABLES:
+        return "table"
+    if suffix in _LISTS:  # some vendors give tables this suffix; their header tells
+        return "table" if delimited and b"smiles" in first.lower() else "list"
+    if suffix in _RECORDS or any(mark in start for mark in (b" V2000", b" V3000", b"\nM  END", b"\n$$$$")):
+        return "sdf"
+    return "table" if delimited or smiles_column is not None else "list"

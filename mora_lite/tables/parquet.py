@@ -1,0 +1,129 @@
+"""Molecules in the rows of a Parquet file: only the columns needed are read, and of them a piece at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import repeat
+from typing import Any
+
+from ..errors import InputError, words_of
+from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column
+from .records import Entry, trimmed
+from .source import STDIO
+
+PREPARED_KEY = b"mora_lite.prepared"  # in the metadata of the Parquet files that `prepared` writes
+READ_ROWS = 4096  # that are Python objects at a time
+READ_BYTES = 2**20  # of a column; without a size pyarrow reads the column of a whole row group
+
+
+def is_parquet(path: str) -> bool:
+    """By its name or its first bytes; standard input never is, for Parquet is read from the end."""
+    if path == STDIO or not os.path.isfile(path):
+        return False
+    if path.lower().endswith(".parquet"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False  # what is wrong with it is told when it is opened
+
+
+class ParquetSource:
+    """An open Parquet file, in the place of a `Source`; how much of it was read is known by rows only."""
+
+    def __init__(self, path: str, smiles_column: str | None, name_column: str | None):
+        """Raises `InputError` when it is no Parquet file, or has no SMILES column that can be told from the others."""
+        import pyarrow.parquet as pq
+
+        self.name = path
+        self.rows_read = 0
+        with parquet_errors(path):
+            self.bytes_total = os.path.getsize(path)
+            self.file = pq.ParquetFile(path, buffer_size=READ_BYTES)
+        self._schema = self.file.schema_arrow
+        self._names: list[str] = self._schema.names
+        try:
+            self._smiles, self._label = self._choose(smiles_column, name_column)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def bytes_read(self) -> int:
+        return self.bytes_total * self.rows_read // max(self.file.metadata.num_rows, 1)
+
+    def entries(self) -> Iterator[Entry]:
+        columns = [self._smiles, *([self._label] if self._label is not None else [])]
+        with parquet_errors(self.name, lambda: self.rows_read):
+            for batch in self.file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
+                texts = map(trimmed, _texts(batch.column(self._smiles)))
+                labels = repeat("") if self._label is None else map(str.strip, _texts(batch.column(self._label)))
+                for text, label in zip(texts, labels, strict=False):
+                    yield Entry(label, text, "")
+                self.rows_read += len(batch)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _choose(self, smiles_column: str | None, name_column: str | None) -> tuple[str, str | None]:
+        """The columns of SMILES and of names."""
+        if PREPARED_KEY in (self._schema.metadata or {}):
+            raise InputError(f"{self.name} is prepared already: it cannot be read together with files that are not")
+        choice = choose_smiles_column(self._names, self._head(), smiles_column, self.name)
+        smiles = self._names[choice.smiles_index]
+        label_index = choose_name_column(self._names, name_column, choice.smiles_index, self.name)
+        label = None if label_index is None else self._names[label_index]
+        for column in (smiles, label):
+            if column is not None and self._names.count(column) > 1:
+                raise InputError(f"{self.name}: several columns are called {column!r}: give each a name of its own")
+        if not self._is_text(smiles):
+            raise InputError(f"{self.name}: column {smiles!r} holds {self._schema.field(smiles).type}, not SMILES")
+        if label is not None and self._schema.field(label).type.num_fields:
+            raise InputError(f"{self.name}: column {label!r} holds {self._schema.field(label).type}, not names")
+        return smiles, label
+
+    def _head(self) -> list[list[str]]:
+        """The first rows, for telling the SMILES column; cells of what is no text are empty."""
+        texts = [name for name in self._names if self._is_text(name)]
+        with parquet_errors(self.name):
+            batches = self.file.iter_batches(SAMPLE_ROWS, columns=texts, use_threads=False)
+            batch = next(batches, None) if texts else None
+        if batch is None:
+            return []
+        cells = [_texts(batch.column(name)) if name in texts else [""] * len(batch) for name in self._names]
+        return [list(row) for row in zip(*cells, strict=True)]
+
+    def _is_text(self, name: str) -> bool:
+        import pyarrow.types as kinds
+
+        if self._names.count(name) != 1:
+            return False
+        kind = self._schema.field(name).type
+        kind = kind.value_type if kinds.is_dictionary(kind) else kind
+        tests = (kinds.is_string, kinds.is_large_string, kinds.is_binary, kinds.is_large_binary)
+        return any(test(kind) for test in tests)
+
+
+@contextmanager
+def parquet_errors(path: str, row: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """What pyarrow raises becomes an `InputError` that names the file and, by `row`, how many rows were read before."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet after {row():,} rows: {words_of(error)}") from None
+
+
+def _texts(column: Any) -> list[str]:
+    """A column as text: null is empty, bytes that are not UTF-8 are surrogates."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not (pa.types.is_large_binary(column.type) or pa.types.is_binary(column.type)):
+        column = column.cast(pa.large_string()).cast(pa.large_binary())
+    return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in column.to_pylist()]

@@ -1,0 +1,227 @@
+"""Rows of a library prepared for scoring: each molecule's graph and fingerprint, and their form in Arrow.
+
+The form in Arrow, which `prepared_files` keeps in Parquet, has every row, in order, also those that failed:
+
+| column | |
+|---|---|
+| row | int64, from 1 |
+| name, smiles, status, error | text; bytes that are not UTF-8 are kept as they came |
+| atoms | list of 10 bytes, one of `ATOM_FIELDS` each; empty where status is not ok, like all that follow |
+| bonds | list of uint8 |
+| ends | list of 4 bytes, two uint16, low byte first |
+| fingerprint | 128 bytes |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rdkit import Chem
+
+from ..chem import graph
+from ..chem.graph import Graphs
+from ..chem.molecules import OK, UNPARSABLE, Parsed, parse_entry
+from ..errors import words_of
+from ..machine.workers import BETWEEN, CRASHED, TIMEOUT
+from ..scoring import domain
+from ..scoring.stream import MALFORMED
+from .library import Window
+from .records import Entry
+
+SHOWN_CHARACTERS = 200  # of a text that failed
+_REASONS = {TIMEOUT: "parsing took longer than the time limit", CRASHED: "parsing ended the process that did it"}
+TEXTS = ("name", "smiles", "status", "error")
+_N_BYTES = domain.N_BITS // 8
+_ATOM = pa.binary(len(graph.ATOM_FIELDS))
+_ENDS = pa.binary(4)
+SCHEMA = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in {
+            "row": pa.int64(),
+            "name": pa.string(),
+            "smiles": pa.string(),
+            "status": pa.string(),
+            "error": pa.string(),
+            "atoms": pa.list_(pa.field("element", _ATOM, nullable=False)),
+            "bonds": pa.list_(pa.field("element", pa.uint8(), nullable=False)),
+            "ends": pa.list_(pa.field("element", _ENDS, nullable=False)),
+            "fingerprint": pa.binary(_N_BYTES),
+        }.items()
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`B` rows of a library that follow each other, `N` of them ok.
+
+    first_row: number of the first, from 1. texts: the columns name, smiles, status and error; they stay in Arrow, for
+    most rows pass through without being looked at. smiles: as given, without what follows it; of a mol block RDKit's
+    canonical SMILES; of a row that failed the beginning of its text.
+    graphs: of the rows that are ok, in order. bits: uint8 `[N, 128]`, their `domain.fingerprints`.
+    """
+
+    first_row: int
+    texts: pa.RecordBatch
+    graphs: Graphs
+    bits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def column(self, name: str) -> list[str]:
+        """One of `texts` as Python's."""
+        return _to_texts(self.texts.column(name))
+
+    @property
+    def ok_rows(self) -> np.ndarray:
+        """int64 `[N]`: which of the rows are ok, counted from 0."""
+        return np.flatnonzero(_is_ok(self.texts.column("status")))
+
+
+def prepare(
+    window: Window,
+    parse: Callable[[str], Parsed] = parse_entry,
+    marked: Mapping[int, str] = MappingProxyType({}),
+    at: Callable[[int], None] = lambda row: None,
+) -> Prepared:
+    """Parse and featurise a window's rows; whatever is wrong with a molecule becomes its status.
+
+    marked: statuses of rows, counted from 0, that are not to be tried; with `BETWEEN` in it rows are featurised one by
+    one. at: called with each row before it is parsed and with -1 after the last; both are of `pool`.
+    """
+    read = []
+    for i, entry in enumerate(window.entries):
+        at(i)
+        read.append(_failed(entry.text, marked[i], _REASONS[marked[i]]) if i in marked else _read(entry, parse))
+    at(-1)
+    good = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
+    if BETWEEN in marked:
+        for i in good:  # one of them ends the process: which?
+            at(i)
+            with suppress(Exception):
+                _features([read[i][0].mol])
+        at(-1)
+    try:
+        graphs, bits = _features([read[i][0].mol for i in good])
+    except Exception:  # of one molecule, by RDKit, which has no base class for what it raises
+        for i in good:
+            try:
+                _features([read[i][0].mol])
+            except Exception as error:
+                read[i] = _failed(window.entries[i].text, UNPARSABLE, words_of(error))
+        graphs, bits = _features([parsed.mol for parsed, _ in read if parsed.status == OK])
+    texts = (
+        [entry.name for entry in window.entries],
+        [smiles for _, smiles in read],
+        [parsed.status for parsed, _ in read],
+        [parsed.reason for parsed, _ in read],
+    )
+    return Prepared(
+        window.first_row, pa.RecordBatch.from_arrays([from_texts(t) for t in texts], names=TEXTS), graphs, bits
+    )
+
+
+def _features(molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
+    return graph.featurize(molecules), domain.fingerprints(molecules)
+
+
+def _read(entry: Entry, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
+    """The molecule, and the SMILES to show."""
+    if entry.fault:
+        return _failed(entry.text, MALFORMED, entry.fault)
+    parsed = parse(entry.text)
+    if parsed.status != OK:
+        return _failed(entry.text, parsed.status, parsed.reason)
+    if "\n" not in entry.text:
+        return parsed, entry.text.split(None, 1)[0]
+    try:
+        return parsed, Chem.MolToSmiles(parsed.mol)
+    except Exception as error:  # see `prepare`
+        return _failed(entry.text, UNPARSABLE, words_of(error))
+
+
+def _failed(text: str, status: str, reason: str) -> tuple[Parsed, str]:
+    shown = text[:SHOWN_CHARACTERS].replace("\r", " ").replace("\n", " ").strip()
+    words = " ".join(reason.split()).encode("utf-8", "replace").decode()  # may quote bytes that are not UTF-8
+    return Parsed(None, status, words), shown
+
+
+def to_arrow(prepared: Prepared) -> pa.RecordBatch:
+    """As the rows of a file."""
+    n_rows, ok, graphs = len(prepared), prepared.ok_rows, prepared.graphs
+    assert len(ok) == len(graphs) == len(prepared.bits)
+    bits = np.zeros((n_rows, _N_BYTES), np.uint8)
+    bits[ok] = prepared.bits
+    columns = [
+        pa.array(np.arange(prepared.first_row, prepared.first_row + n_rows, dtype=np.int64)),
+        *prepared.texts.columns,
+        _lists("atoms", _from_bytes(graphs.atoms, _ATOM), graphs.atom_ptr, ok, n_rows),
+        _lists("bonds", pa.array(graphs.bonds, pa.uint8()), graphs.bond_ptr, ok, n_rows),
+        _lists("ends", _from_bytes(graphs.ends.astype("<u2"), _ENDS), graphs.bond_ptr, ok, n_rows),
+        _from_bytes(bits, pa.binary(_N_BYTES)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def from_arrow(batch: pa.RecordBatch) -> Prepared:
+    """The inverse of `to_arrow`; the graphs are views of the batch where nothing is to be converted."""
+    ok = _is_ok(batch.column("status"))
+    atoms, bonds, ends = (batch.column(name) for name in ("atoms", "bonds", "ends"))
+    graphs = Graphs(
+        _to_bytes(atoms.flatten()),
+        bonds.flatten().to_numpy(),
+        _to_bytes(ends.flatten()).view("<u2").astype(np.uint16, copy=False),
+        _pointer(atoms, ok),
+        _pointer(bonds, ok),
+    )
+    bits = _to_bytes(batch.column("fingerprint"))
+    first_row = batch.column("row")[0].as_py() if len(batch) else 1
+    return Prepared(first_row, batch.select(TEXTS), graphs, bits if ok.all() else bits[ok])
+
+
+def _is_ok(status: pa.Array) -> np.ndarray:
+    """bool `[B]`."""
+    return pc.equal(status, OK).to_numpy(zero_copy_only=False)
+
+
+def _lists(name: str, items: pa.Array, ptr: np.ndarray, ok: np.ndarray, n_rows: int) -> pa.Array:
+    """A list of items for each row, empty for those that are not ok."""
+    offsets = np.zeros(n_rows + 1, np.int32)
+    offsets[ok + 1] = np.diff(ptr)
+    np.cumsum(offsets, out=offsets)
+    return pa.ListArray.from_arrays(pa.array(offsets), items, type=SCHEMA.field(name).type)
+
+
+def _pointer(lists: pa.Array, ok: np.ndarray) -> np.ndarray:
+    """Where the items of each row that is ok begin, and the end of the last; the others have no items."""
+    offsets = lists.offsets.to_numpy()
+    return (np.append(offsets[:-1][ok], offsets[-1]) - offsets[0]).astype(np.int64)
+
+
+def _from_bytes(rows: np.ndarray, kind: pa.DataType) -> pa.Array:
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
+
+
+def _to_bytes(column: pa.Array) -> np.ndarray:
+    """uint8 `[rows, width]`."""
+    width = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+    return data[column.offset * width : (column.offset + len(column)) * width].reshape(-1, width)
+
+
+def from_texts(texts: list[str]) -> pa.Array:
+    """A column of text that keeps bytes that are not UTF-8."""
+    # A view, for a cast would refuse bytes that are not UTF-8.
+    return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())
+
+
+def _to_texts(column: pa.Array) -> list[str]:
+    return [data.decode("utf-8", "surrogateescape") for data in column.cast(pa.binary()).to_pylist()]

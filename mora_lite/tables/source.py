@@ -1,0 +1,102 @@
+"""A file's bytes, unpacked, as text: plain, gzip or zstd, told by the first bytes.
+
+Bytes that are not UTF-8 are carried as surrogates, as Python's `surrogateescape` does; line ends are left as they are.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, words_of
+
+STDIO = "-"
+UNREADABLE = (OSError, EOFError, zlib.error)  # what reading raises when the disk or the packing is at fault
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_NOT_TEXT = {
+    b"PK\x03\x04": "a zip archive or an Excel file",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zX": "an xz file",
+    _GZIP: "packed twice",
+    _ZSTD: "packed twice",
+}
+
+
+class Source:
+    """An open file; `-` is standard input.
+
+    name: for messages. text: the unpacked text, a stream without translation of line ends. start: its first bytes, some
+    thousand, a byte-order mark included. bytes_total: size of the file on disk; None for a pipe.
+    """
+
+    def __init__(self, path: str | Path):
+        """Raises `InputError` when the file is missing, cannot be unpacked, or is plainly no text."""
+        self.name = "standard input" if str(path) == STDIO else str(path)
+        self.bytes_total: int | None = None
+        try:
+            raw: Any = sys.stdin.buffer if str(path) == STDIO else open(path, "rb")  # noqa: SIM115
+            if str(path) != STDIO and stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+                self.bytes_total = os.fstat(raw.fileno()).st_size
+        except FileNotFoundError:
+            raise InputError(f"no such file: {path}") from None
+        except IsADirectoryError:
+            raise InputError(f"{path} is a directory: name a file in it") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {words_of(error)}") from None
+        if not hasattr(raw, "peek"):  # a stand-in for standard input
+            raw = io.BufferedReader(raw)
+        self._raw = raw
+        try:
+            unpacked = _unpacked(raw)
+            self.start = _peek(unpacked)
+        except UNREADABLE as error:
+            raise InputError(f"cannot unpack {self.name}: {words_of(error)}") from None
+        for magic, what in _NOT_TEXT.items():
+            if self.start.startswith(magic):
+                raise InputError(f"{self.name} is {what}: save it as CSV in UTF-8")
+        self.text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the file on disk was read; 0 for a pipe."""
+        return self._raw.tell() if self.bytes_total is not None and not self._raw.closed else 0
+
+    def broken(self, error: Exception, line: int) -> InputError:
+        """What to raise when reading fails after `line` lines."""
+        if isinstance(error, OSError) and error.errno is not None:
+            return InputError(f"cannot read {self.name}: {words_of(error)}")
+        return InputError(f"{self.name} is damaged after line {line}: {words_of(error)}")
+
+    def close(self) -> None:
+        if self._raw is not getattr(sys.stdin, "buffer", None):
+            self.text.close()
+            self._raw.close()
+        else:
+            self.text.detach()
+
+
+def _unpacked(raw: Any) -> Any:
+    start = _peek(raw)
+    if start.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=raw, mode="rb")
+    if start.startswith(_ZSTD):
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"))
+    return raw
+
+
+def _peek(stream: Any) -> bytes:
+    """Some bytes from where the stream stands, which stay in it."""
+    return bytes(stream.peek(io.DEFAULT_BUFFER_SIZE))

@@ -1,0 +1,311 @@
+"""Tables of molecules: read in a stream, written in a stream, nothing lost.
+
+Reading keeps the text of every cell as it is, in constant memory. Comma, tab or semicolon, plain, gzip or
+zstd, with or without a byte-order mark, any line ends. Bytes that are not UTF-8 are carried as surrogates and
+written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
+blank line between others (all cells empty; blank lines at the end of the file are not rows) and one with
+too many cells (`Row.fault` says so and lists them).
+
+Writing goes to a file beside the target, which takes the target's name only when complete.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import secrets
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from ..errors import InputError, OutputError, words_of
+from .columns import SAMPLE_ROWS, Choice, choose_smiles_column
+from .source import STDIO, UNREADABLE, Source
+
+MAX_CELL = 2**24  # characters; beyond this it is a quote that nobody closed
+
+
+class Row(NamedTuple):
+    """One record. `cells`: one text for each column. `fault`: empty, or why the row must not be scored."""
+
+    cells: list[str]
+    fault: str
+
+
+class Table:
+    """An open table: `columns`, `smiles_index`, `notices` (lines for the user), and its rows, once, with
+    `chunks`.
+    """
+
+    def __init__(self, name: str, records: Iterator[list[str]], choice: Choice, source: Source):
+        self.name = name
+        self.columns = choice.columns
+        self.smiles_index = choice.smiles_index
+        self.notices = choice.notices
+        self._records = records
+        self._source = source
+
+    @property
+    def bytes_total(self) -> int | None:
+        """Size of the file on disk; None for a pipe."""
+        return self._source.bytes_total
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the file on disk was read, for a progress bar."""
+        return self._source.bytes_read
+
+    def chunks(self, n_rows: int) -> Iterator[list[Row]]:
+        """Lists of `n_rows` rows in the file's order; the last may be shorter.
+
+        Raises `InputError` on malformed quoting.
+        """
+        width, chunk = len(self.columns), []
+        for cells in self._records:
+            chunk.append(_fit(cells, width))
+            if len(chunk) == n_rows:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_table(path: str | Path, smiles_column: str | None = None) -> Table:
+    """Open a CSV file (`-` is standard input) and find its SMILES column: by name, else by content.
+
+    smiles_column: a column's name, or its number counted from 1. Raises `InputError` when the file is
+    missing, empty, no table, or has no SMILES column that can be told from the others.
+    """
+    return read_table(Source(path), smiles_column)
+
+
+def read_table(source: Source, smiles_column: str | None = None) -> Table:
+    """The same of a file that is open already."""
+    try:
+        records = _records(source)
+        head: list[list[str]] = []
+        for cells in records:
+            head.append(cells)
+            if len(head) > SAMPLE_ROWS:
+                break
+        if not head:
+            raise InputError(f"{source.name} is empty: a header with a SMILES column is needed")
+        choice = choose_smiles_column(head[0], head[1:], smiles_column, source.name)
+    except BaseException:
+        source.close()
+        raise
+    return Table(source.name, chain(head[1 if choice.has_header else 0 :], records), choice, source)
+
+
+def _records(source: Source) -> Iterator[list[str]]:
+    """The records of the file, blank lines before the first and after the last left out."""
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
+    # strict: a stray or unclosed quote is an error with its line, where it would else swallow rows in
+    # silence.
+    reader = csv.reader(source.text, delimiter=_sniff_delimiter(source.start), strict=True)
+    blank, seen = 0, False
+    try:
+        for cells in reader:
+            if not cells:
+                blank += 1
+                continue
+            if seen:
+                yield from ([] for _ in range(blank))
+            blank, seen = 0, True
+            yield cells
+    except csv.Error as error:
+        raise InputError(f"{source.name}, line {reader.line_num}: {error}; is a quote out of place?") from None
+    except UNREADABLE as error:
+        raise source.broken(error, reader.line_num) from None
+
+
+def _sniff_delimiter(start: bytes) -> str:
+    """Comma, tab or semicolon: whichever the first line has most of, outside quotes."""
+    first = next((line for line in start.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()), b"")
+    bare = b"".join(first.split(b'"')[::2])
+    return max(",\t;", key=lambda mark: bare.count(mark.encode()))
+
+
+def _fit(cells: list[str], width: int) -> Row:
+    if len(cells) == width:
+        return Row(cells, "")
+    if len(cells) < width:
+        return Row(cells + [""] * (width - len(cells)), "")
+    extra = cells[width:]
+    if not any(extra):
+        return Row(cells[:width], "")
+    # Which of the delimiters is one too many cannot be known, so neither can the SMILES.
+    fault = f"{len(cells)} cells for {width} columns; the cells beyond: {format_cells(extra)}"
+    return Row(cells[:width], fault)
+
+
+def format_cells(cells: Sequence[str]) -> str:
+    """`cells` as one CSV record without the line end."""
+    lines = _Lines(",")
+    lines.writer.writerow(cells)
+    return "".join(lines.take())[:-1]
+
+
+class _Lines:
+    """What `csv.writer` writes to: one call for each record.
+
+    The writer is told that lines end in CR LF, for then it quotes cells with either of the two; the line end
+    written is LF.
+    """
+
+    def __init__(self, delimiter: str):
+        self.writer = csv.writer(self, delimiter=delimiter, lineterminator="\r\n")
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        self._lines.append(line[:-2] + "\n")
+
+    def take(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        return lines
+
+
+def default_output(path: str | Path, kind: str = "predictions") -> str:
+    """Where results go: `x.csv` -> `x.predictions.csv`, `x.csv.gz` -> `x.predictions.csv.gz`."""
+    if str(path) == STDIO:
+        return STDIO
+    path = Path(path)
+    packed = ".gz" if path.suffix.lower() == ".gz" else ""
+    stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
+    return str(stem.with_name(f"{stem.stem}.{kind}.csv{packed}"))
+
+
+def claim_output(path: str | Path, *, source: str | Path | None = None, force: bool = False) -> Path:
+    """The file that `path` leads to, if it can be written. Raises `OutputError` when it exists (without
+    `force`), is the table being read, or its directory is missing or read-only. Creates nothing.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise OutputError(f"{path} is a directory: name a file in it")
+    if target.exists():
+        if source is not None and Path(source).exists() and os.path.samefile(target, source):
+            raise OutputError(f"{path} is the table being read: choose another output")
+        if target.is_file() and not force:
+            raise OutputError(f"{path} exists: use --force to replace it, or -o for another name")
+    if not target.parent.is_dir():
+        raise OutputError(f"no such directory: {target.parent}")
+    if target.exists() and not target.is_file():
+        return target
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write in {target.parent}: permission denied")
+    return target
+
+
+class TableWriter:
+    """Writes a table record by record; use it in a `with` block.
+
+    path: `.gz` is packed, `.tsv` has tabs, `-` is standard output. The file appears, complete, when the block
+    ends well; otherwise nothing of it stays. Raises `OutputError` as `claim_output` does, and when the disk
+    is full.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        columns: Sequence[str],
+        *,
+        source: str | Path | None = None,
+        force: bool = False,
+    ):
+        self.name = "standard output" if str(path) == STDIO else str(path)
+        suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+        self._lines = _Lines("\t" if suffixes[-2:] in ([".tsv"], [".tsv", ".gz"]) or suffixes[-1:] == [".tsv"] else ",")
+        self._target: Path | None = None
+        self._part: Path | None = None
+        self._streams: list[Any] = []  # innermost last; closed from the last to the first
+        try:
+            self._open(path, source, force, packed=suffixes[-1:] == [".gz"])
+        except OSError as error:
+            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+        try:
+            self.write([columns])
+        except BaseException:
+            self._discard()
+            raise
+
+    def _open(self, path: str | Path, source: str | Path | None, force: bool, packed: bool) -> None:
+        if str(path) == STDIO:
+            sys.stdout.flush()
+            self._sink: Any = sys.stdout.buffer
+            return
+        target = claim_output(path, source=source, force=force)
+        if target.exists() and not target.is_file():  # a device or a named pipe: nothing to rename
+            raw = open(target, "wb")  # noqa: SIM115
+        else:
+            self._target = target
+            self._part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+            raw = open(self._part, "xb")  # noqa: SIM115
+        self._streams.append(raw)
+        if packed:
+            # No name and no time inside: the same table makes the same bytes.
+            self._streams.append(gzip.GzipFile("", "wb", 6, raw, mtime=0))
+        self._sink = self._streams[-1]
+
+    def write(self, records: Iterable[Sequence[str]]) -> None:
+        """Append records."""
+        self._lines.writer.writerows(records)
+        data = "".join(self._lines.take()).encode("utf-8", "surrogateescape")
+        try:
+            self._sink.write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        try:
+            if not self._streams:
+                self._sink.flush()
+                return
+            for stream in reversed(self._streams[1:]):
+                stream.close()
+            raw = self._streams[0]
+            raw.flush()
+            if self._target is not None and self._part is not None:
+                os.fsync(raw.fileno())
+                raw.close()
+                os.replace(self._part, self._target)
+                self._part = None
+            raw.close()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+
+    def _discard(self) -> None:
+        """Close what is open and remove what is not complete, whatever went wrong before."""
+        for stream in reversed(self._streams):
+            try:
+                stream.close()
+            except OSError:
+                continue  # a full disk again: the first error is the one to tell
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)

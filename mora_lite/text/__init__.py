@@ -1,0 +1,1 @@
+"""Answers in text: pairs of question and answer, model, training, packs."""

@@ -1,0 +1,274 @@
+"""Training for text within a budget of time: the schedule lies over the seconds (or steps), not over epochs.
+
+AdamW with an average of the weights, as in `train.py`, whose state and checkpoint this uses. On CUDA each width of
+batch is one CUDA graph of the whole step; batches are made by another thread while the GPU works. A run that was
+stopped goes on from its checkpoint with the batches that it had not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..lm import layer_ops
+from ..lm.layer_ops import choose_layer_ops
+from ..machine.device import keep_freed_memory
+from ..machine.prefetch import read_ahead
+from ..machine.signals import held_signals
+from ..training.loop import RunState
+from .model import TextModel
+from .sequences import Batches, TextBatch
+
+WARM_UP_STEPS = 2  # of each width before its step is captured; they are real steps of training
+STEPS_BETWEEN_LOOKS = 10  # at the loss, which waits for the GPU: so far may Python run ahead of it
+SECONDS_BETWEEN_REPORTS = 20.0
+SECONDS_BETWEEN_CHECKPOINTS = 120.0
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """One run. seconds, steps: its budget, one of the two; the other is 0. warmup: share of it with a rising rate.
+
+    tokens: of a batch, padding included.
+    """
+
+    seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 12_288
+    peak_lr: float = 1e-3
+    encoder_lr_scale: float = 0.3
+    warmup: float = 0.03
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.seconds, self.steps) < 0 or (self.seconds > 0) == (self.steps > 0):
+            raise InputError(f"budget: got {self.seconds} seconds and {self.steps} steps; expected one of them above 0")
+
+    def rate(self, done: float) -> float:
+        """Share of the peak learning rate when the share `done` of the budget is spent."""
+        if done < self.warmup:
+            return max(done, 1e-3) / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - self.warmup) / (1 - self.warmup))))
+
+
+@dataclass(frozen=True)
+class TextProgress:
+    """What is known after some steps. done: share of the budget. loss: nats for each answer token, since the last
+    report. tokens_per_s: of the rows without padding, since the last report. seconds: of training, earlier parts of a
+    resumed run included.
+    """
+
+    step: int
+    epoch: int
+    done: float
+    loss: float
+    tokens_per_s: float
+    seconds: float
+
+
+class TextRun:
+    """One run of training in `folder`: `go` trains until the budget or a limit is reached; `averaged` lends the model
+    the averaged weights.
+    """
+
+    def __init__(self, model: TextModel, batches: Batches, settings: TextSettings, folder: Path, device: torch.device):
+        keep_freed_memory()
+        self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
+        self.ops = choose_layer_ops(device)
+        self._use(self.ops)
+        self.path = folder / "checkpoint.safetensors"
+        self.state = RunState(model, settings, _fingerprint(model, batches), device)
+        self.step = self.state.load(self.path)
+        if self.path.exists() and not self.step:
+            raise InputError(
+                f"{self.path} belongs to a run with other settings, data or adapters; use another folder or remove it"
+            )
+        self.train_step = _Step(model, self.state, batches, device)
+
+    @property
+    def done(self) -> float:
+        """Share of the budget that is spent."""
+        settings = self.settings
+        return self.state.seconds / settings.seconds if settings.seconds else self.step / settings.steps
+
+    def go(
+        self,
+        *,
+        stop_seconds: float = math.inf,
+        stop_done: float = 1.0,
+        on_progress: Callable[[TextProgress], None] = lambda _: None,
+    ) -> None:
+        """Train for `stop_seconds` from now, or until the share `stop_done` is spent; then write a checkpoint.
+
+        Ctrl-C ends it after the step that is being made, and takes effect once the checkpoint is written.
+        """
+        with held_signals() as ended:
+            self._go(stop_seconds, stop_done, on_progress, ended)
+
+    def _go(
+        self, stop_seconds: float, stop_done: float, on_progress: Callable[[TextProgress], None], ended: list[int]
+    ) -> None:
+        state, started, before = self.state, time.perf_counter(), self.state.seconds
+        told, saved = started, started
+        losses: list[Tensor] = []
+        tokens, paused = 0, 0.0
+        with closing(read_ahead(self._batches(), 4)) as stream:
+            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds and not ended:
+                epoch, n_tokens, batch = next(stream)
+                state.set_rates(self.step, self.settings.rate(self.done))
+                losses.append(self.train_step(batch))
+                self.step += 1
+                tokens += n_tokens
+                if self.step % STEPS_BETWEEN_LOOKS == 0:
+                    losses[-1].item()
+                now = time.perf_counter()
+                state.seconds = before + now - started - paused
+                if now - told > SECONDS_BETWEEN_REPORTS:
+                    loss = torch.stack(losses).mean().item()
+                    spent = time.perf_counter() - told
+                    on_progress(TextProgress(self.step, epoch, self.done, loss, tokens / spent, state.seconds))
+                    told, tokens = time.perf_counter(), 0
+                    losses.clear()
+                if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.save()
+                    saved = time.perf_counter()
+                    paused += saved - now
+            if losses:
+                loss = torch.stack(losses).mean().item()
+                now = time.perf_counter()
+                state.seconds = before + now - started - paused
+                rate = tokens / max(now - told, 1e-9)
+                on_progress(TextProgress(self.step, epoch, self.done, loss, rate, state.seconds))
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self.state.save(self.path, self.step)
+
+    def _batches(self) -> Iterator[tuple[int, int, TextBatch]]:
+        """Epoch, tokens without padding, and the batch; from the first that has not been trained on."""
+        orders = ((number, *cut) for number in count() for cut in self.batches.epoch(number))
+        for number, width, rows, copies in islice(orders, self.step, None):
+            batch = self.batches.make(width, rows, copies)
+            yield number, int(self.batches.lengths[copies].sum()), self.train_step.ready(batch)
+
+    @contextmanager
+    def averaged(self) -> Iterator[TextModel]:
+        """The model with the averaged weights, in evaluation mode, while the block runs."""
+        named = self.state.named
+        kept = {name: p.detach().clone() for name, p in named.items()}
+        try:
+            self._put(self.state.mean)
+            self._use(layer_ops)  # those with which a pack answers: the figures are to be the same
+            yield self.model.eval()
+        finally:
+            self._use(self.ops)
+            self._put(kept)
+            self.model.train()
+
+    def finish(self) -> TextModel:
+        """The model with the averaged weights, for good."""
+        self._put(self.state.mean)
+        self._use(layer_ops)
+        return self.model.eval()
+
+    def _use(self, ops: ModuleType) -> None:
+        for layer in self.model.decoder.layers:
+            layer.ops = ops  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        for name, p in self.state.named.items():
+            p.copy_(weights[name])  # in place: captured steps read these very tensors
+
+
+def _fingerprint(model: TextModel, batches: Batches) -> str:
+    """Of the data and what is trained on it."""
+    digest = hashlib.sha256(json.dumps([model.sizes.as_dict(), model.kind, batches.tokens, batches.seed]).encode())
+    digest.update(json.dumps([batches.before, batches.between, batches.end]).encode())
+    for array in (batches.data.source, batches.data.target, batches.rows):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+class _Step:
+    """One training step; returns the loss, float32 scalar on the device.
+
+    Captured for each width where there is a GPU.
+    """
+
+    def __init__(self, model: TextModel, state: RunState, batches: Batches, device: torch.device):
+        self.model, self.state, self.batches, self.device = model, state, batches, device
+        self.can_capture = device.type == "cuda"
+        self.seen: dict[int, int] = {}
+        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, TextBatch, Tensor]] = {}
+        # One pool for all: they run one after the other, so each may use the memory of the others.
+        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def ready(self, batch: TextBatch) -> TextBatch:
+        """In memory from which it can be copied while the GPU works."""
+        return batch.pinned() if self.device.type == "cuda" else batch
+
+    def __call__(self, batch: TextBatch) -> Tensor:
+        width = batch.ids.shape[1]
+        if not self.can_capture or not self._is_standard(width, batch):
+            return self._run(batch.to(self.device))
+        if width in self.captured:
+            graph, inputs, loss = self.captured[width]
+            for held, new in zip(inputs.tensors(), batch.tensors(), strict=True):
+                held.copy_(new, non_blocking=True)
+            graph.replay()
+            return loss.clone()
+        self.seen[width] = self.seen.get(width, 0) + 1
+        inputs = batch.to(self.device)
+        if self.seen[width] <= WARM_UP_STEPS:  # on a side stream, as capture asks for
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                loss = self._run(inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            return loss
+        return self._capture(width, inputs)
+
+    def _capture(self, width: int, inputs: TextBatch) -> Tensor:
+        """Record the step for batches of this width, and run it once."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Another thread pins memory meanwhile, which only the strictest mode forbids.
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                loss = self._run(inputs)
+        except RuntimeError as error:
+            logging.getLogger("mora_lite").warning("the training step cannot be captured: %s", error)
+            self.can_capture = False
+            return self._run(inputs)
+        self.captured[width] = graph, inputs, loss
+        graph.replay()  # recording has not run it
+        return loss.clone()
+
+    def _is_standard(self, width: int, batch: TextBatch) -> bool:
+        n_answers, n_atoms, n_bonds = self.batches.room.get(width, (0, 0, 0))
+        sizes = len(batch.places), len(batch.graphs.atoms), len(batch.graphs.bonds), len(batch.ids)
+        return sizes == (n_answers, n_atoms, n_bonds, self.batches.size(width))
+
+    def _run(self, batch: TextBatch) -> Tensor:
+        loss = self.model(batch)
+        loss.backward()
+        self.state.update()
+        self.state.optimizer.zero_grad(set_to_none=False)
+        return loss.detach()

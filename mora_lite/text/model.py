@@ -1,0 +1,131 @@
+"""Text out with an adapter for each molecule: graph -> low-rank weights -> frozen decoder, all layers, all positions.
+
+Three kinds of adapter share everything else: `mora` makes the factor A of each row out of its graph; `static` learns
+one A for all rows (LoRA), which is what the first is compared with; `prompt` is static too, and makes soft tokens out
+of the graph that stand before the text, as models with a projector from graphs to embeddings do. C is learned and
+shared in all, and zero at the start, so that training starts from the base model (with the soft tokens before its
+text).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..adapter.encoder import GraphEncoder
+from ..adapter.hypernet import Hypernet, Tokens
+from ..adapter.lowrank import Branch
+from ..chem.graph import GraphBatch
+from ..errors import PackError
+from ..lm.decoder import Decoder, DecoderSizes
+from ..machine.device import training_dtype
+from ..scoring.scorer import AdapterSizes
+from .sequences import IGNORED, TextBatch
+
+ADAPTERS = ("mora", "static", "prompt")
+SOFT_TOKENS = 8
+
+
+class TextModel(nn.Module):
+    """A frozen decoder with trained adapters.
+
+    Trained: `encoder`, `hypernet` and `c`; or `a` and `c`; or these with `encoder` and `soft`.
+    """
+
+    def __init__(self, sizes: AdapterSizes, decoder: Decoder, kind: str = "mora"):
+        super().__init__()
+        if kind not in ADAPTERS:
+            raise PackError(f"adapter: got {kind!r}, expected {', '.join(ADAPTERS[:-1])} or {ADAPTERS[-1]}")
+        layers, k, rank = decoder.sizes.layers, sizes.adapted_layers, sizes.rank
+        if k > layers or any(number >= layers for number in sizes.layers):
+            got = f"numbers {', '.join(map(str, sizes.layers))}" if sizes.layers else k
+            raise PackError(f"adapted layers: got {got}, expected 1 to {layers}, those of the base, numbered from 0")
+        self.sizes, self.kind = sizes, kind
+        self.decoder = decoder
+        ins, outs = place_widths(sizes, decoder.sizes)
+        # A starts as a LoRA A does: entries of variance 1 / (3 D_in), of each place its own.
+        fan_in = torch.tensor([float(width) for width in ins for _ in range(width)])
+        if kind != "static":
+            self.encoder = GraphEncoder(sizes.encoder_width, sizes.encoder_layers)
+        if kind == "mora":
+            self.hypernet = hypernet(sizes, decoder.sizes)
+            with torch.no_grad():
+                of_place = self.hypernet.head.weight.unflatten(0, (-1, rank))
+                of_place.mul_((sum(ins) / fan_in).sqrt()[:, None, None])
+        else:
+            self.a = nn.Parameter(torch.randn(k, sum(ins), rank) * (3 * fan_in[:, None]) ** -0.5)
+        if kind == "prompt":
+            width = decoder.sizes.width
+            self.soft = Hypernet(
+                sizes.encoder_width, SOFT_TOKENS, width, 1, sizes.hypernet_width, sizes.hypernet_blocks
+            )
+            with torch.no_grad():  # they start as large as the tokens that they stand among
+                self.soft.head.weight.mul_((3 * width) ** 0.5 * decoder.embedding.float().square().mean().sqrt())
+        self.c = nn.Parameter(torch.zeros(k, rank, sum(outs)))
+
+    @property
+    def n_soft(self) -> int:
+        """Soft tokens before each row's text."""
+        return SOFT_TOKENS if self.kind == "prompt" else 0
+
+    def trained(self) -> dict[str, Tensor]:
+        """The trained weights by name."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def branch(self, graphs: GraphBatch, n_rows: int) -> Branch:
+        """The low-rank weights and soft tokens of the first `n_rows` molecules; further ones are padding.
+
+        Of the static kinds A is `[1, K, I, R]`, one for all rows.
+        """
+        scale, places, layers = self.sizes.alpha / self.sizes.rank, self.sizes.places, self.sizes.layers
+        if self.kind == "static":
+            return Branch(self.a[None], self.c, scale, "all", places, layers)
+        atoms, molecules = self.encoder(
+            graphs.atoms, graphs.bonds, graphs.source, graphs.target, graphs.graph, graphs.n_graphs
+        )
+        tokens = Tokens(atoms, molecules, graphs.graph)
+        if self.kind == "prompt":
+            soft = self.soft(tokens)[:n_rows].squeeze(-1)
+            return Branch(self.a[None], self.c, scale, "all", places, layers, soft)
+        return Branch(self.hypernet(tokens)[:n_rows], self.c, scale, "all", places, layers)
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        """Mean cross entropy of the answers' tokens, float32 scalar, in nats.
+
+        Rows are padded on the right, where causal attention keeps padding out of everything before it.
+        """
+        device = batch.ids.device
+        dtype = training_dtype(device)
+        # No cache of converted weights: within a captured step it would be stale at the next replay.
+        cast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
+        with cast:
+            branch = self.branch(batch.graphs, len(batch.ids))
+        hidden = self.decoder.hidden(batch.ids, branch=branch).flatten(0, 1)
+        # Only where an answer's token is predicted: the vocabulary is the widest product there is.
+        logits = self.decoder.head(hidden.index_select(0, batch.places))
+        return F.cross_entropy(logits, batch.labels, ignore_index=IGNORED)
+
+
+def place_widths(sizes: AdapterSizes, decoder: DecoderSizes) -> tuple[list[int], list[int]]:
+    """Inputs and outputs of the adapted places of a layer."""
+    widths = decoder.place_widths()
+    return [widths[place][0] for place in sizes.places], [widths[place][1] for place in sizes.places]
+
+
+def hypernet(sizes: AdapterSizes, decoder: DecoderSizes) -> Hypernet:
+    """One query for each adapted layer, whose factors for all places come out of it side by side."""
+    ins, _ = place_widths(sizes, decoder)
+    return Hypernet(
+        sizes.encoder_width, sizes.adapted_layers, sum(ins), sizes.rank, sizes.hypernet_width, sizes.hypernet_blocks
+    )
+
+
+def equal_size_rank(sizes: AdapterSizes, decoder: DecoderSizes) -> int:
+    """The rank at which the static kind trains as many numbers as the mora kind of `sizes`, to a multiple of 8."""
+    with torch.device("meta"):
+        modules = GraphEncoder(sizes.encoder_width, sizes.encoder_layers), hypernet(sizes, decoder)
+    made = sum(p.numel() for module in modules for p in module.parameters())
+    ins, outs = place_widths(sizes, decoder)
+    per_rank = sizes.adapted_layers * (sum(ins) + sum(outs))  # a column of A and a row of C in each layer
+    return max(8, round((made / per_rank + sizes.rank / 2) / 8) * 8)

@@ -1,0 +1,197 @@
+"""A text pack: one directory with a trained adapter that answers in text over a base model that is fetched apart.
+
+    text_pack.json       format, task, prompt, sizes, name and SHA-256 of the base, SHA-256 of the adapter and of itself
+    adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, float16
+    README.md            model card; not checked
+
+The base is not in it: `load_text_pack` finds it by name, or where it is told to, and refuses another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
+from ..errors import CheckpointError, OutputError, PackError, words_of
+from ..hub.bases import resolve_base
+from ..hub.packs import TEXT, local_path
+from ..lm.base import load_decoder, open_nf4
+from ..machine.device import choose_device, choose_dtype, keep_freed_memory
+from ..machine.files import entry_of, sha256_of
+from ..packs.pack import CARD, manifest_sha256
+from ..scoring.scorer import AdapterSizes
+from .answerer import Answerer
+from .card import text_card
+from .model import TextModel
+from .sequences import Prompt
+from .tasks import TEXT_TASKS
+
+FORMAT = 1
+MANIFEST = TEXT
+ADAPTER = "adapter.safetensors"
+
+
+@dataclass(frozen=True)
+class TextPack:
+    """A text pack on disk whose files have been checked. `manifest` is the content of text_pack.json."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        return self.manifest["task"]
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(**self.manifest["prompt"])
+
+    @property
+    def base(self) -> dict[str, str]:
+        """`name` and `sha256` of the base model."""
+        return self.manifest["base"]
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Raises `OutputError` when `path` exists and `force` is not set, or when what is there is not a text pack."""
+    if path.exists() and not (force and (path / MANIFEST).is_file()):
+        reason = "is no text pack, so it is not replaced" if force else "exists; choose another name or use --force"
+        raise OutputError(f"{path} {reason}")
+
+
+def save_text_pack(
+    path: Path,
+    model: TextModel,
+    *,
+    task: str,
+    prompt: Prompt,
+    base: dict[str, str],
+    provenance: dict[str, Any],
+    force: bool = False,
+) -> TextPack:
+    """Write a text pack into the folder `path`, whole or not at all.
+
+    base: `name` (known to `pull`, or a path) and `sha256` of the base model's files. force: replace a text pack that is
+    there. Raises `OutputError` when something else is, or when it cannot be written.
+    """
+    assert task in TEXT_TASKS, task
+    check_free(path, force)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.mkdir(parents=True)
+        save_file({n: t.half().cpu().contiguous() for n, t in model.trained().items()}, part / ADAPTER)
+        (part / ADAPTER).chmod(0o644)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "task": task,
+            "adapter": model.kind,
+            "sizes": model.sizes.as_dict(),
+            "prompt": {"before": prompt.before, "between": prompt.between, "end": prompt.end},
+            "base": base,
+            "atom_fields": ATOM_FIELDS,
+            "bond_fields": BOND_FIELDS,
+            "provenance": provenance,
+            "files": {ADAPTER: entry_of(part / ADAPTER)},
+        }
+        manifest["sha256"] = manifest_sha256(manifest)
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (part / CARD).write_text(text_card(path.name, manifest), encoding="utf-8")
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {words_of(error)}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return TextPack(path, manifest)
+
+
+def open_text_pack(path: str | Path) -> TextPack:
+    """Check a text pack's files; one of the hub (`hf:owner/name`) is fetched first.
+
+    Raises `PackError` when it is none, damaged, or of a format that is not known.
+    """
+    path = Path(local_path(path))
+    if not (path / MANIFEST).is_file():
+        raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, digest, entry = manifest["format"], manifest["sha256"], manifest["files"][ADAPTER]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise PackError(f"{path / MANIFEST} is damaged ({error}); get the pack again") from None
+    if version != FORMAT:
+        raise PackError(f"{path}: text pack format {version}, but this version reads {FORMAT}; update mora-lite")
+    if digest != manifest_sha256(manifest):
+        raise PackError(f"{path / MANIFEST} is damaged (its SHA-256 is wrong); get the pack again")
+    if manifest["atom_fields"] != ATOM_FIELDS or manifest["bond_fields"] != BOND_FIELDS:
+        raise PackError(f"{path}: made for other atom and bond codes than this version's; update mora-lite")
+    if not (path / ADAPTER).is_file() or sha256_of(path / ADAPTER) != entry["sha256"]:
+        raise PackError(f"{path / ADAPTER} is missing or damaged (its SHA-256 is wrong); get the pack again")
+    return TextPack(path, manifest)
+
+
+def load_text(
+    pack: str | Path, base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+) -> Answerer:
+    """A text pack by its path or `hf:owner/name`, ready for `Answerer.ask`. base: see `load_text_pack`.
+
+    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. Raises `PackError`,
+    `CheckpointError` or `DeviceError`, each with what to do.
+    """
+    where = choose_device(device)
+    return load_text_pack(open_text_pack(pack), base=base, device=where, dtype=choose_dtype(dtype, where))
+
+
+def load_text_pack(
+    pack: TextPack,
+    *,
+    base: str | Path | None = None,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory_budget: int | None = None,
+) -> Answerer:
+    """The model of a pack, ready to answer.
+
+    base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
+    file of the same model has other rounding, and the adapter was trained over this one's. memory_budget: bytes that
+    the dequantised base may take, as for `load_decoder`.
+    """
+    keep_freed_memory()
+    try:
+        path = resolve_base(base or pack.base["name"])
+        source = open_nf4(path)
+    except CheckpointError as error:
+        if base is not None:
+            raise
+        raise PackError(f"{pack.path}: its base model is not here ({error}); or say where it is with --base") from None
+    if source.source_sha256 != pack.base["sha256"]:
+        raise PackError(
+            f"{path} is not the base model of {pack.path}: its SHA-256 is {source.source_sha256[:12]}, "
+            f"expected {pack.base['sha256'][:12]}; give the right one with --base"
+        )
+    model = TextModel(
+        AdapterSizes(**pack.manifest["sizes"]),
+        load_decoder(source, dtype, device, memory_budget),
+        pack.manifest["adapter"],
+    )
+    try:
+        weights = {name: tensor.float() for name, tensor in load_file(pack.path / ADAPTER).items()}
+    except (OSError, SafetensorError) as error:
+        raise PackError(f"{pack.path / ADAPTER} cannot be read: {error}; get the pack again") from None
+    own = model.trained()
+    wrong = sorted(set(own) ^ set(weights)) or [n for n, t in weights.items() if t.shape != own[n].shape]
+    if wrong:
+        raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
+    model.load_state_dict(weights, strict=False)
+    limit = int(source.config.get("max_position_embeddings", 2048))
+    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit)

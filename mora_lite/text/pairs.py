@@ -1,0 +1,295 @@
+"""Reactions as pairs of texts: read from tables, held out by product, written in many orders for training.
+
+A reaction is a set of molecules that go in and a set that comes out, each as SMILES joined by dots. Both are canonical
+here, so equal sets are equal texts. Forward prediction asks for the product of reactants and reagents; retrosynthesis
+asks for the reactants of a product; a third task asks for the reagents that some reactants need.
+
+For training the same set is written in several orders (`reorder`): its molecules shuffled, each begun at a random atom.
+The answer is then written in the order nearest to that of the question (`align`), so that most of it can be copied
+from left to right, as in root-aligned SMILES (arXiv 2203.11444), though without the atom maps that those need. What a
+model answers is made canonical before it is compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rdkit import Chem, rdBase
+
+from ..chem.graph import Graphs, featurize
+from ..errors import InputError, near_matches, words_of
+
+TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column that is asked for
+DIRECTIONS = tuple(TARGETS)
+PARTS = ("train", "valid", "test")
+INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
+UNUSABLE = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
+GRAMS = (4, 10)  # lengths of the runs of characters that `align` counts: places, and long stretches
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """source: canonical SMILES of what is given. target: of what is asked for. part: train, valid or test.
+
+    origin: name of the table it is from, without suffixes. of_molecules: whether the target is molecules, not words.
+    question: in words, where the rows have their own.
+    """
+
+    source: str
+    target: str
+    part: str
+    origin: str
+    of_molecules: bool = True
+    question: str = ""
+
+
+def asked(source: str, question: str) -> str:
+    """The text that stands for molecules in a prompt: their SMILES, and a question about them where there is one.
+
+    Training and answering both make it here, so that both make the same tokens of it.
+    """
+    return f"{source}\nQuestion: {' '.join(question.split())}" if question else source
+
+
+def canonical(smiles: str) -> str | None:
+    """RDKit's canonical SMILES of a molecule or a set of them joined by dots; None where RDKit refuses it or nothing
+    is in it.
+    """
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles) if smiles and smiles.isascii() else None
+    return Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else None
+
+
+def flat(product: str) -> str:
+    """Canonical SMILES without stereochemistry: what two products must not share across parts."""
+    with rdBase.BlockLogs():
+        return Chem.MolToSmiles(Chem.MolFromSmiles(product), isomericSmiles=False)
+
+
+def part_of(product: str, test: float = 0.015, valid: float = 0.01) -> str:
+    """Which part a product belongs to, by the SHA-256 of its canonical SMILES without stereochemistry.
+
+    So a product is in one part whatever table, reaction or enantiomer it is from, and on every machine in the same.
+    test, valid: shares of all products.
+    """
+    place = int.from_bytes(hashlib.sha256(flat(product).encode()).digest()[:8], "big") / 2**64
+    return "test" if place < test else "valid" if place < test + valid else "train"
+
+
+class Pair(NamedTuple):
+    """What a row of a table asks and wants: canonical SMILES `source`, `target`, the molecules `key` by which it is
+    held out, and a question in words where there is one.
+    """
+
+    source: str
+    target: str
+    key: str
+    question: str = ""
+
+
+def read_reactions(
+    paths: Iterable[str | Path],
+    direction: str = "forward",
+    split_column: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Reaction]:
+    """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out as `collect` says.
+
+    forward: the source is all of the columns `reactants_and_reagents`, `reactants` and `reagents` that there are,
+    unmarked, the target the column `product`. retro: from `product` to `reactants`. reagents: from `reactants` to
+    `reagents`. Held out by product; by the set of reactants for reagents, which need no product. Rows that RDKit cannot
+    read are left out. Raises `InputError` for other tables and when nothing is left.
+    """
+    if direction not in DIRECTIONS:
+        raise InputError(f"direction: got {direction!r}; {near_matches(direction, DIRECTIONS)}")
+
+    def pair(row: dict[str, str]) -> Pair | None:
+        if direction == "forward":
+            source = canonical(".".join(row[name] for name in INPUT_COLUMNS if row.get(name)))
+        else:
+            source = canonical(row["product" if direction == "retro" else "reactants"])
+        target = canonical(row[TARGETS[direction]])
+        if source is None or target is None:
+            return None
+        return Pair(source, target, target if direction == "forward" else source)
+
+    needed, any_of = {
+        "forward": (("product",), INPUT_COLUMNS),
+        "retro": (("product", "reactants"), ()),
+        "reagents": (("reactants", "reagents"), ()),
+    }[direction]
+    return collect(paths, needed, pair, split_column, tell, any_of=any_of)
+
+
+def collect(
+    paths: Iterable[str | Path],
+    needed: Sequence[str],
+    pair_of: Callable[[dict[str, str]], Pair | None],
+    split_column: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    any_of: Sequence[str] = (),
+    of_molecules: bool = True,
+    test: float = 0.015,
+    valid: float = 0.01,
+) -> list[Reaction]:
+    """What `pair_of` makes of the rows of tables, each pair once; held out by `part_of` its key.
+
+    needed, any_of: columns, as `read_rows` has them. pair_of: None for a row that is left out. split_column: a column
+    of train, valid (or val) and test that stands in the place of `part_of`; tables without it then train, rows with
+    another mark are left out, and so are training rows whose key, stereochemistry aside, is held out in any table.
+    test, valid: shares, without such a column. tell: gets a line for each reason for which rows were left out. Raises
+    `InputError` when nothing is left, or no table has that column.
+    """
+    found: dict[Pair, Reaction] = {}
+    held_out: set[str] = set()
+    is_split = False
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        origin = Path(path).name.split(".")[0]
+        for row in read_rows(Path(path), needed, any_of):
+            is_split = is_split or (split_column is not None and split_column in row)
+            pair = pair_of(row)
+            if pair is None or pair in found:
+                left_out[UNUSABLE if pair is None else "whose pair is there already"] += 1
+                continue
+            part = part_of(pair.key, test, valid) if split_column is None else _part_in(row, split_column)
+            if part not in PARTS:
+                left_out[f"with another mark than train, valid or test in the column {split_column}"] += 1
+                continue
+            if split_column is not None and part != "train":
+                held_out.add(flat(pair.key))
+            found[pair] = Reaction(pair.source, pair.target, part, origin, of_molecules, pair.question)
+    if split_column is not None and not is_split:
+        raise InputError(f"split: got {split_column!r}, but no table has that column")
+    if not found:
+        raise InputError(
+            f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules that RDKit reads"
+        )
+    kept = list(found.values())
+    if split_column is not None:  # else a key is in one part already
+        kept = [r for pair, r in found.items() if r.part != "train" or flat(pair.key) not in held_out]
+        left_out["for training whose product or molecule is held out"] = len(found) - len(kept)
+    for reason, n in left_out.items():
+        if n:
+            tell(f"left out: {n:,} row{'s' * (n > 1)} {reason}")
+    return kept
+
+
+def _part_in(row: dict[str, str], column: str) -> str:
+    mark = (row.get(column) or "train").strip().lower()
+    return "valid" if mark in ("val", "validation") else mark
+
+
+def read_rows(path: Path, needed: Sequence[str], any_of: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+    """Rows of a CSV table that has all columns `needed` and one or more of `any_of`. Raises `InputError` otherwise."""
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if not set(needed) <= set(columns) or (any_of and not set(any_of) & set(columns)):
+                raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
+            yield from reader
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table: {words_of(error)}") from None
+
+
+def _words(needed: Sequence[str], any_of: Sequence[str]) -> str:
+    return " and ".join([*needed, *([" or ".join(any_of)] if any_of else [])])
+
+
+def reorder(smiles: str, dice: random.Random, copies: int = 1) -> list[str]:
+    """The same set of molecules in other orders, each begun at another atom."""
+    with rdBase.BlockLogs():
+        molecules = [Chem.MolFromSmiles(part) for part in smiles.split(".")]
+    orders = []
+    for _ in range(copies):
+        dice.shuffle(molecules)
+        texts = (Chem.MolToSmiles(mol, rootedAtAtom=dice.randrange(mol.GetNumAtoms())) for mol in molecules)
+        orders.append(".".join(texts))
+    return orders
+
+
+class Aligner:
+    """Writes one set of molecules in the order nearest to that of another text.
+
+    Each molecule is begun at the atom that gives it the most runs of characters in common with that text, and the
+    molecules stand in the order in which the text comes to them.
+    """
+
+    def __init__(self, target: str):
+        self.ways = [[(text, _grams(text)) for text in _all_roots(part)] for part in target.split(".")]
+
+    def align(self, source: str) -> str:
+        """The target set for `source`; molecules beyond the longest alternatives keep their canonical text first."""
+        held = _grams(source)
+        best = [max(ways, key=lambda way: len(way[1] & held))[0] for ways in self.ways]
+        return ".".join(sorted(best, key=lambda text: _place(text, source)))
+
+
+def _all_roots(part: str) -> list[str]:
+    """A molecule begun at each of its atoms, the canonical text first, each text once."""
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(part)
+    rooted = (Chem.MolToSmiles(mol, rootedAtAtom=atom) for atom in range(mol.GetNumAtoms()))
+    return list(dict.fromkeys([part, *rooted]))
+
+
+def _grams(text: str) -> set[str]:
+    return {text[i : i + n] for n in GRAMS for i in range(len(text) - n + 1)}
+
+
+def _place(text: str, source: str) -> int:
+    """Where in `source` the runs of `text` begin, at their median; at the end when none is there."""
+    n = min(GRAMS[0], len(text))
+    places = sorted(source.find(text[i : i + n]) for i in range(len(text) - n + 1))
+    places = [place for place in places if place >= 0]
+    return places[len(places) // 2] if places else len(source)
+
+
+def write_copies(reaction: Reaction, n_copies: int, seed: int) -> list[tuple[str, str]]:
+    """Pairs of texts of one reaction: the canonical source first, then other orders; each with its aligned target.
+
+    `seed` and the source decide the orders, not the reactions beside it.
+    """
+    dice = random.Random(f"{seed} {reaction.source}")
+    sources = dict.fromkeys([reaction.source, *reorder(reaction.source, dice, n_copies - 1)])
+    if not reaction.of_molecules:
+        return [(asked(source, reaction.question), reaction.target) for source in sources]
+    aligner = Aligner(reaction.target)
+    return [(source, aligner.align(source)) for source in sources]
+
+
+def write_block(reactions: Sequence[Reaction], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:
+    """Copies and graphs of some reactions, for one process of several; held-out ones have the canonical texts alone.
+
+    The graph is that of the source: one graph of as many components as there are molecules.
+    """
+    texts = [
+        write_copies(reaction, n_copies, seed)
+        if reaction.part == "train"
+        else [(asked(reaction.source, reaction.question), reaction.target)]
+        for reaction in reactions
+    ]
+    with rdBase.BlockLogs():
+        return texts, featurize([Chem.MolFromSmiles(reaction.source) for reaction in reactions])
+
+
+def same_set(answer: str, target: str) -> bool:
+    """Whether an answer in any order is the canonical set `target`."""
+    return canonical(answer) == target
+
+
+def count_parts(reactions: Sequence[Reaction]) -> dict[str, int]:
+    """Reactions in each part."""
+    return {part: sum(reaction.part == part for reaction in reactions) for part in PARTS}

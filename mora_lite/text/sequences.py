@@ -1,0 +1,316 @@
+"""Questions and answers as token ids with the graph of each question's molecules: what training for text reads.
+
+Everything that costs time is done once, before training, by several processes: parsing, writing in several orders,
+tokens, graphs. The result is one file of plain arrays (.npz without pickles) and batches of fixed sizes are cut out of
+it: rows of similar length stand together, so that little is padding and a GPU repeats a handful of captured steps.
+
+Sizes: N questions, C copies of them (each question in one or more orders), T tokens of a row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from itertools import chain, repeat
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..chem.graph import GraphBatch, Graphs, concatenate
+from ..errors import InputError, OutputError, words_of
+from .pairs import PARTS, Reaction, write_block
+
+FORMAT = 1
+TOKENIZED = 4096  # texts at a time
+BLOCK = 256  # reactions that a process takes at a time
+WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
+IGNORED = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The fixed texts round a question and before its answer, and where an answer ends.
+
+    before, between: text. end: the token after an answer. Each piece is made into tokens by itself, so a question's
+    tokens do not depend on what stands round it.
+    """
+
+    before: str
+    between: str
+    end: int
+
+    @classmethod
+    def of_template(cls, template: str, end: int) -> Prompt:
+        """template: with one `{}` for the question; the answer follows its end."""
+        before, mark, between = template.partition("{}")
+        if not mark or "{}" in between or not between:
+            raise InputError(f"prompt: got {template!r}; expected a text with one {{}} and more text after it")
+        return cls(before, between, end)
+
+    @property
+    def template(self) -> str:
+        return f"{self.before}{{}}{self.between}"
+
+    def pieces(self, tokenizer: Any) -> tuple[list[int], list[int], int]:
+        """Token ids of the two texts, and the end."""
+        before, between = token_ids(tokenizer, [self.before, self.between])
+        return before, between, self.end
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Questions and answers in flat arrays; copy `i` owns `source[source_ptr[i]:source_ptr[i+1]]`.
+
+    source, target: uint16 or int32, token ids, the prompt's pieces and the end left out. source_ptr, target_ptr: int64
+    `[C+1]`. first: int64 `[N+1]`, the copies of each question, its canonical one first. graphs: `N` graphs. facts: what
+    it was made of; `answers` in it are the canonical answers as texts.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    source_ptr: np.ndarray
+    target_ptr: np.ndarray
+    first: np.ndarray
+    part: np.ndarray
+    origin: np.ndarray
+    graphs: Graphs
+    facts: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    @property
+    def answers(self) -> list[str]:
+        return self.facts["answers"]
+
+    def question(self, copy: int) -> list[int]:
+        """Token ids of one question."""
+        return self.source[self.source_ptr[copy] : self.source_ptr[copy + 1]].tolist()
+
+    def answer(self, copy: int) -> list[int]:
+        """Token ids of one answer."""
+        return self.target[self.target_ptr[copy] : self.target_ptr[copy + 1]].tolist()
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        graphs = {f"graph_{f.name}": getattr(self.graphs, f.name) for f in fields(Graphs)}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("graphs", "facts")}
+        facts = np.frombuffer(json.dumps({"format": FORMAT, **self.facts}).encode(), np.uint8)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                np.savez_compressed(file, facts=facts, **arrays, **graphs)
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"cannot write {path}: {words_of(error)}") from None
+
+
+def load_sequences(path: Path) -> Sequences:
+    """Read what `Sequences.save` wrote. Raises `InputError` when it is missing, damaged or of another format."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+        facts = json.loads(arrays.pop("facts").tobytes())
+        version = facts.pop("format")
+        graphs = Graphs(**{f.name: arrays.pop(f"graph_{f.name}") for f in fields(Graphs)})
+        data = Sequences(**arrays, graphs=graphs, facts=facts)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read as prepared sequences: {words_of(error)}; prepare it again") from None
+    if version != FORMAT:
+        raise InputError(f"{path}: format {version}, but this version reads {FORMAT}; prepare it again")
+    return data
+
+
+def prepare_reactions(
+    reactions: Sequence[Reaction],
+    tokenizer: Any,
+    facts: dict[str, Any],
+    *,
+    copies: int,
+    seed: int = 0,
+    processes: int = 1,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Sequences:
+    """Reactions as token arrays and graphs; those that train in up to `copies` orders, the others as they are.
+
+    facts: kept with them. `on_progress` is told how many reactions are done.
+    """
+    blocks = [list(reactions[at : at + BLOCK]) for at in range(0, len(reactions), BLOCK)]
+    questions: list[list[tuple[str, str]]] = []
+    parts: list[Graphs] = []
+    # Fresh processes: a fork of one that has run torch's threads may hang.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for texts, graphs in pool.map(write_block, blocks, repeat(copies), repeat(seed)):
+            questions += texts
+            parts.append(graphs)
+            on_progress(len(questions))
+    origins = sorted({reaction.origin for reaction in reactions})
+    source, source_ptr = _flat(tokenizer, [source for texts in questions for source, _ in texts])
+    target, target_ptr = _flat(tokenizer, [target for texts in questions for _, target in texts])
+    return Sequences(
+        source,
+        target,
+        source_ptr,
+        target_ptr,
+        np.concatenate([[0], np.cumsum([len(texts) for texts in questions])]).astype(np.int64),
+        np.array([PARTS.index(reaction.part) for reaction in reactions], np.uint8),
+        np.array([origins.index(reaction.origin) for reaction in reactions], np.uint8),
+        concatenate(parts),
+        {
+            **facts,
+            "copies": copies,
+            "seed": seed,
+            "origins": origins,
+            "answers": ["" if reaction.part == "train" else reaction.target for reaction in reactions],
+        },
+    )
+
+
+def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of all texts one after the other, and where each begins: `[C+1]`."""
+    kind = np.uint16 if len(tokenizer) <= 2**16 else np.int32
+    flat, lengths = [np.empty(0, kind)], [0]
+    # A piece at a time: a tokenizer's own records of a text take a hundred times the room of its ids.
+    for at in range(0, len(texts), TOKENIZED):
+        ids = token_ids(tokenizer, texts[at : at + TOKENIZED])
+        lengths += map(len, ids)
+        flat.append(np.fromiter(chain.from_iterable(ids), kind))
+    return np.concatenate(flat), np.cumsum(lengths, dtype=np.int64)
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, without special tokens."""
+    return [list(row) for row in tokenizer(texts, add_special_tokens=False).input_ids] if texts else []
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """One batch of rows of one width, as plain tensors.
+
+    ids: int64 `[B, T]`, padded on the right. places: int64 `[M]`, positions in the flattened rows from which an answer
+    token is predicted; labels: int64 `[M]`, that token, `IGNORED` at padding. graphs: of the rows' molecules.
+    """
+
+    ids: Tensor
+    places: Tensor
+    labels: Tensor
+    graphs: GraphBatch
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        return [self.ids, self.places, self.labels, *(getattr(self.graphs, name) for name in self.graphs.tensors)]
+
+    def to(self, device: torch.device) -> TextBatch:
+        ids, places, labels = (t.to(device, non_blocking=True) for t in (self.ids, self.places, self.labels))
+        return TextBatch(ids, places, labels, self.graphs.to(device))
+
+    def pinned(self) -> TextBatch:
+        """In memory that a GPU reads by itself."""
+        graphs = GraphBatch(
+            **{name: getattr(self.graphs, name).pin_memory() for name in self.graphs.tensors},
+            n_graphs=self.graphs.n_graphs,
+        )
+        return TextBatch(self.ids.pin_memory(), self.places.pin_memory(), self.labels.pin_memory(), graphs)
+
+
+class Batches:
+    """Cuts the questions `rows` into batches of about `tokens` tokens, in a few fixed sizes.
+
+    before, between, end: token ids of the prompt's pieces. Questions with more than the widest row are left out
+    (`n_left_out`). In each epoch a question is seen in one of its orders, at random.
+    """
+
+    def __init__(
+        self,
+        data: Sequences,
+        rows: np.ndarray,
+        pieces: tuple[list[int], list[int], int],
+        tokens: int,
+        seed: int,
+    ):
+        self.data, self.tokens, self.seed = data, tokens, seed
+        self.before, self.between, self.end = pieces
+        fixed = len(self.before) + len(self.between) + 1
+        self.lengths = np.diff(data.source_ptr) + np.diff(data.target_ptr) + fixed
+        longest = np.maximum.reduceat(self.lengths, data.first[:-1])
+        self.rows = rows[longest[rows] <= WIDTHS[-1]]
+        self.n_left_out = len(rows) - len(self.rows)
+        if not len(self.rows):
+            raise InputError(f"training rows: got none of at most {WIDTHS[-1]} tokens; shorter texts are needed")
+        self.room = self._room()
+
+    def epoch(self, number: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(width, questions, copies) of each batch of an epoch; it depends on seed and number alone."""
+        dice = np.random.default_rng([self.seed, number])
+        counts = self.data.first[self.rows + 1] - self.data.first[self.rows]
+        copies = self.data.first[self.rows] + dice.integers(0, counts)
+        order = dice.permutation(len(self.rows))
+        lengths = self.lengths[copies[order]]
+        cut: list[tuple[int, np.ndarray]] = []
+        waiting = order[:0]
+        for low, width in zip((0, *WIDTHS), WIDTHS, strict=False):
+            # What does not fill a batch of its own width joins the next one, so that every batch is full.
+            here = np.concatenate([waiting, order[(lengths > low) & (lengths <= width)]])
+            n = self.size(width)
+            whole = len(here) // n * n
+            cut += [(width, here[at : at + n]) for at in range(0, whole, n)]
+            waiting = here[whole:]
+        if not cut:  # fewer questions than one batch: one batch with some of them twice
+            cut = [(WIDTHS[-1], np.resize(waiting, self.size(WIDTHS[-1])))]
+        for at in dice.permutation(len(cut)):
+            width, chosen = cut[at]
+            yield width, self.rows[chosen], copies[chosen]
+
+    def size(self, width: int) -> int:
+        """Rows of a batch."""
+        return max(1, self.tokens // width)
+
+    def _room(self) -> dict[int, tuple[int, int, int]]:
+        """For each width: answer positions, atoms and bonds that nearly every batch has room in.
+
+        Counted in two epochs and with an eighth more; a batch beyond it is still trained on, uncaptured.
+        """
+        most: dict[int, np.ndarray] = {}
+        answers = np.diff(self.data.target_ptr) + 1
+        atoms, bonds = self.data.graphs.n_atoms, 2 * np.diff(self.data.graphs.bond_ptr)
+        for number in range(2):
+            for width, rows, copies in self.epoch(number):
+                found = np.array([answers[copies].sum(), atoms[rows].sum(), bonds[rows].sum()])
+                most[width] = np.maximum(most.get(width, found), found)
+        sizes = {width: [int(n) for n in 64 * np.ceil((1.125 * found + 1) / 64)] for width, found in most.items()}
+        return {width: (size[0], size[1], size[2]) for width, size in sizes.items()}
+
+    def make(self, width: int, rows: np.ndarray, copies: np.ndarray) -> TextBatch:
+        """The batch itself, on the CPU; of the room's sizes where it fits into them."""
+        data = self.data
+        ids = np.zeros((len(rows), width), np.int64)
+        places: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        for i, copy in enumerate(copies):
+            answer = [*data.answer(copy), self.end]
+            row = [*self.before, *data.question(copy), *self.between, *answer]
+            ids[i, : len(row)] = row
+            start = i * width + len(row) - len(answer) - 1
+            places.append(np.arange(start, start + len(answer)))
+            labels.append(np.array(answer))
+        place, label = np.concatenate(places), np.concatenate(labels).astype(np.int64)
+        graphs = data.graphs.select(rows).batch()
+        n_answers, n_atoms, n_bonds = self.room.get(width, (0, 0, 0))
+        fits = len(place) <= n_answers and len(graphs.atoms) < n_atoms and len(graphs.bonds) <= n_bonds
+        missing = n_answers - len(place) if fits else 0
+        place = np.concatenate([place, np.zeros(missing, np.int64)])
+        label = np.concatenate([label, np.full(missing, IGNORED)])
+        if not fits:
+            n_atoms, n_bonds = len(graphs.atoms) + 1, len(graphs.bonds)
+        return TextBatch(
+            torch.from_numpy(ids), torch.from_numpy(place), torch.from_numpy(label), graphs.padded(n_atoms, n_bonds)
+        )

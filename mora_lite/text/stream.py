@@ -1,0 +1,223 @@
+"""A table of molecules in, the same table with answers in text out.
+
+The output has every column of the input, in order, then the answer's columns, `status` and `error`. An answer that is
+to be molecules is read by RDKit and written as canonical SMILES; what RDKit refuses is no answer. A row that cannot be
+answered is a row with a status.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rdkit import Chem
+
+from ..chem.graph import Graphs, featurize
+from ..chem.molecules import OK, parse_smiles
+from ..errors import InputError
+from ..scoring.stream import MALFORMED, Counts, add_columns
+from ..tables.table import Row, Table, TableWriter
+from .answerer import Answerer
+from .pairs import asked, canonical
+from .tasks import ASK
+
+INVALID = "no_molecule"  # none of the answers is a molecule that RDKit reads
+TOO_LONG = "too_long"  # the question does not fit into what the model takes
+NO_QUESTION = "no_question"  # the row's own question is blank
+CHUNK_BATCHES = 4  # read at a time: questions of one length stand together in a batch, and progress is told after it
+MOST_DRAWS = 4  # samples that are drawn for each answer wanted, until there are enough that differ
+
+
+@dataclass
+class AnswerSummary(Counts):
+    """seconds: that the rows took."""
+
+    seconds: float = 0.0
+
+    def lines(self, where: str) -> list[str]:
+        """The summary for people."""
+        rate = self.n_rows / self.seconds if self.seconds > 0 else 0.0
+        return [
+            f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, {self.seconds:.1f} s ({rate:,.1f} rows/s)",
+            *self.failures(),
+        ]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of each row. column: of the answer; further ones are `column_2`, `column_3`, ... molecules: whether
+    answers are. top: answers of a row. beams: width of the search; 1 is greedy. max_new_tokens: of an answer.
+
+    temperature: above 0 answers are drawn by chance, by `seed` and the row's own question, from what `top_p` leaves.
+    question: what every row is asked, or the number from 0 of the column with the rows' own questions; None for
+    nothing.
+    """
+
+    column: str
+    molecules: bool
+    top: int = 1
+    beams: int = 1
+    max_new_tokens: int = 256
+    batch_size: int = 32
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    question: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1):
+            raise InputError(
+                f"temperature and top-p: got {self.temperature} and {self.top_p}; expected 0 or more, and a share"
+            )
+        if self.temperature > 0 and self.beams > 1:
+            raise InputError(f"beams: got {self.beams} with a temperature; expected one of the two")
+        if self.temperature == 0 and not 1 <= self.top <= self.beams:
+            raise InputError(f"top: got {self.top} with {self.beams} beams; expected 1 to the number of beams")
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.column, *(f"{self.column}_{i}" for i in range(2, self.top + 1))]
+
+
+def question_of_table(table: Table, task: str, question: str | None) -> tuple[str | int | None, list[str]]:
+    """`Wanted.question` for a table, and lines for the user. question: what the user asks of all rows, or None.
+
+    Raises `InputError` where the task is to answer questions and there is none, or takes none and there is one.
+    """
+    own = [i for i, name in enumerate(table.columns) if name.strip().lower() == "question"]
+    if task != ASK:
+        if question is not None:
+            raise InputError(f"question: the pack is for {task} and takes none; leave --question out")
+        return None, []
+    if question is not None and question.strip():
+        note = f"the column {table.columns[own[0]]} is not used: --question asks every row the same" if own else ""
+        return question, [note] if note else []
+    if question is not None or not own:
+        raise InputError("question: none is given; say what to ask with --question, or in a column named question")
+    return own[0], []
+
+
+def answer_columns(columns: Sequence[str], wanted: Wanted) -> list[str]:
+    """Header of the output: the input's columns as they are, then ours under names that are not taken."""
+    return add_columns(columns, [*wanted.columns, "status", "error"])
+
+
+def answer_table(
+    table: Table,
+    writer: TableWriter,
+    answerer: Answerer,
+    wanted: Wanted,
+    on_progress: Callable[[int], None] = lambda n_rows: None,
+) -> AnswerSummary:
+    """Answer every row of `table` into `writer`, one record for each row, in order.
+
+    The writer must have been opened with `answer_columns`.
+    """
+    summary, started = AnswerSummary(), time.perf_counter()
+    for rows in table.chunks(CHUNK_BATCHES * wanted.batch_size):
+        answered = list(_answer_rows(rows, table.smiles_index, answerer, wanted))
+        writer.write(
+            [*row.cells, *texts, *[""] * (wanted.top - len(texts)), status, error]
+            for row, (texts, status, error) in zip(rows, answered, strict=True)
+        )
+        summary.count([status for _, status, _ in answered], [error for _, _, error in answered])
+        on_progress(summary.n_rows)
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+Answered = tuple[list[str], str, str]  # answers, status, error
+
+
+def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, wanted: Wanted) -> Iterator[Answered]:
+    parsed = [parse_smiles("" if row.fault else row.cells[smiles]) for row in rows]
+    questions = [_question_of(row, wanted.question) for row in rows]
+    texts = [
+        asked(Chem.MolToSmiles(p.mol), question) if p.mol is not None else ""
+        for p, question in zip(parsed, questions, strict=True)
+    ]
+    ids = answerer.ids(texts)
+    limit = answerer.room(wanted.max_new_tokens)
+    faults: list[tuple[str, str]] = []
+    for row, p, question, own in zip(rows, parsed, questions, ids, strict=True):
+        if row.fault:
+            faults.append((MALFORMED, row.fault))
+        elif p.status != OK:
+            faults.append((p.status, p.reason))
+        elif wanted.question is not None and not question:
+            faults.append((NO_QUESTION, "the question is blank"))
+        elif len(own) > limit:
+            faults.append((TOO_LONG, f"{len(own):,} tokens, more than {limit:,}"))
+        else:
+            faults.append((OK, ""))
+    good = [i for i, (status, _) in enumerate(faults) if status == OK]
+    found: dict[int, Answered] = {}
+    if good:
+        ask = _draw if wanted.temperature > 0 else _search
+        graphs = featurize([parsed[i].mol for i in good])
+        answered = ask([texts[i] for i in good], [ids[i] for i in good], graphs, answerer, wanted)
+        found = dict(zip(good, answered, strict=True))
+    for i, (status, error) in enumerate(faults):
+        yield found[i] if status == OK else ([], status, error)
+
+
+def _question_of(row: Row, question: str | int | None) -> str:
+    """What a row is asked, '' for nothing."""
+    if isinstance(question, int):
+        return "" if row.fault else row.cells[question].strip()
+    return question or ""
+
+
+def _search(
+    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: Wanted
+) -> list[Answered]:
+    """The likeliest answers of each question."""
+    found = answerer.answer(
+        ids, graphs, beams=wanted.beams, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size
+    )
+    return [_chosen([text.text for text in row], wanted) for row in found]
+
+
+def _draw(texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: Wanted) -> list[Answered]:
+    """Answers drawn by chance, until each question has as many different ones as are wanted, or `MOST_DRAWS` times
+    that number were drawn.
+    """
+    drawn: list[list[str]] = [[] for _ in texts]
+    for number in range(wanted.top * MOST_DRAWS):
+        rows = [i for i, own in enumerate(drawn) if len(_different(own, wanted)) < wanted.top]
+        if not rows:
+            break
+        found = answerer.answer(
+            [ids[i] for i in rows],
+            graphs.select(rows),
+            max_new_tokens=wanted.max_new_tokens,
+            batch_size=wanted.batch_size,
+            temperature=wanted.temperature,
+            top_p=wanted.top_p,
+            seeds=[row_seed(wanted.seed, number, texts[i]) for i in rows],
+        )
+        for i, (text,) in zip(rows, found, strict=True):
+            drawn[i].append(text.text)
+    return [_chosen(own, wanted) for own in drawn]
+
+
+def row_seed(seed: int, number: int, text: str) -> int:
+    """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in whatever table it stands."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
+
+
+def _different(texts: list[str], wanted: Wanted) -> list[str]:
+    """Those that are what was asked for, each once; molecules as canonical SMILES."""
+    if not wanted.molecules:
+        return list(dict.fromkeys(texts))
+    return list(dict.fromkeys(smiles for text in texts if (smiles := canonical(text)) is not None))
+
+
+def _chosen(texts: list[str], wanted: Wanted) -> Answered:
+    """The first answers that are what was asked for, each once."""
+    read = _different(texts, wanted)
+    if not read:
+        return [], INVALID, f"RDKit cannot read the answer {texts[0][:60]!r}"
+    return read[: wanted.top], OK, ""

@@ -1,0 +1,57 @@
+"""What a text pack can be for: the prompt, the column of the answer, and the tables that it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, near_matches
+from .captions import read_captions, read_questions
+from .pairs import DIRECTIONS, Reaction, read_reactions
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """column: of the answer, in tables of answers. template: of the prompt, with `{}` for the molecules (and the
+    question about them, where the task has one). of_molecules: whether answers are molecules. held_out: how, where no
+    column says it.
+    """
+
+    column: str
+    template: str
+    of_molecules: bool
+    held_out: str
+
+
+TEXT_TASKS = {
+    "forward": TextTask("product", "Reactants: {}\nProduct: ", True, "by product"),
+    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product"),
+    "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants"),
+    "describe": TextTask("description", "Molecule: {}\nDescription:", False, "by molecule"),
+    "ask": TextTask("answer", "Molecule: {}\nAnswer:", False, "by molecule"),
+}
+ASK = "ask"  # the task with a question in words
+
+
+def text_task(name: str) -> TextTask:
+    """The task of that name. Raises `InputError` for an unknown one."""
+    if name not in TEXT_TASKS:
+        raise InputError(f"task: got {name!r}; {near_matches(name, TEXT_TASKS)}")
+    return TEXT_TASKS[name]
+
+
+def read_pairs(
+    task: str,
+    paths: Iterable[str | Path],
+    split_column: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Reaction]:
+    """The rows of tables that a task learns from and is tested on; see `read_reactions`, `read_captions` and
+    `read_questions` for the columns. tell: gets a line for each reason for which rows were left out. Raises
+    `InputError` for unknown tasks and tables that cannot be used.
+    """
+    text_task(task)
+    if task in DIRECTIONS:
+        return read_reactions(paths, task, split_column, tell)
+    return (read_questions if task == ASK else read_captions)(paths, split_column, tell)

@@ -1,0 +1,1 @@
+"""From a table to a pack: data, splits, loop, calibration, evaluation."""

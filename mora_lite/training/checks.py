@@ -1,0 +1,164 @@
+"""A table before training: hopeless data is refused, doubtful data counted, duplicates are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from rdkit import Chem
+
+from ..chem.molecules import parse_smiles
+from ..errors import InputError
+from .dataset import Dataset
+
+LEAST_MOLECULES = 10
+LEAST_OF_CLASS = 5
+CONFLICT = 0.1  # deviations of the column between values of one molecule that count as different
+
+
+def looks_like_class(values: np.ndarray) -> bool:
+    """Whether all known values, float of any shape, NaN where there is none, are 0 or 1, and there is one at least."""
+    known = values[~np.isnan(values)]
+    return bool(len(known)) and bool(np.isin(known, (0, 1)).all())
+
+
+def first_rows(data: Dataset) -> np.ndarray:
+    """For each molecule the position of the first that is the same one, int64 `[N]`.
+
+    The same molecule has the same canonical SMILES in RDKit, stereochemistry and salts included.
+    """
+    first: dict[str, int] = {}
+    positions = [first.setdefault(Chem.MolToSmiles(parse_smiles(s).mol), i) for i, s in enumerate(data.smiles)]
+    return np.array(positions, dtype=np.int64)
+
+
+def check_data(
+    data: Dataset, names: Sequence[str], classes: Sequence[bool], first: np.ndarray | None = None
+) -> list[str]:
+    """Warnings about `data` as it was read, one line each with a count; rows are counted from 1.
+
+    names: columns of the `P` targets. classes: which of them are classes, `P` flags. first: of `first_rows`, to spare
+    the time. Raises `InputError` for a column that nothing can be learnt from, or fewer than 10 different
+    molecules with a value.
+    """
+    known = ~np.isnan(data.targets)
+    for i, name in enumerate(names):
+        if not known[:, i].any():
+            raise InputError(
+                f"column {name!r}: got no value for any of {len(data)} readable molecules, expected some; leave it out"
+            )
+    first = first_rows(data) if first is None else first
+    n_usable = len(np.unique(first[known.any(axis=1)]))
+    if n_usable < LEAST_MOLECULES:
+        raise InputError(
+            f"got {n_usable} different molecules with a value in {data.n_rows} rows, expected at least "
+            f"{LEAST_MOLECULES}; add data"
+        )
+    warnings = _unreadable(data)
+    same = _same(first)
+    if same:
+        n_rows = sum(len(at) for at in same)
+        warnings.append(
+            f"duplicates: {len(same)} molecules stand in more than one row ({n_rows} rows together); the first is "
+            f"{_short(data.smiles[same[0][0]])} in rows {_row(data, same[0][0])} and {_row(data, same[0][1])}"
+        )
+    for i, (name, is_class) in enumerate(zip(names, classes, strict=True)):
+        values = data.targets[:, i].astype(np.float64)
+        warnings += _check_class(data, name, values) if is_class else _check_values(name, values)
+        warnings += _conflicts(data, name, values, is_class, same)
+    return warnings
+
+
+def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray | None = None) -> tuple[Dataset, int]:
+    """Each molecule once, where it first stands, and the number of rows that went, so that no molecule both trains and
+    tests.
+
+    Its value is the median of its known values; its class that of most of them, missing (NaN) for a tie. first: of
+    `first_rows`, to spare the time.
+    """
+    first = first_rows(data) if first is None else first
+    targets = data.targets.copy()
+    for at in _same(first):
+        for i, is_class in enumerate(classes):
+            known = data.targets[at, i].astype(np.float64)
+            known = known[~np.isnan(known)]
+            value = np.median(known) if len(known) else np.nan
+            targets[at[0], i] = (
+                np.nan if is_class and value == 0.5 else value
+            )  # of 0s and 1s the median is the majority
+    kept = np.flatnonzero(first == np.arange(len(first)))
+    return replace(data, targets=targets).at(kept), len(data) - len(kept)
+
+
+def _same(first: np.ndarray) -> list[np.ndarray]:
+    """Positions of each molecule that stands more than once, ascending; molecules by their first."""
+    order = np.argsort(first, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
+    return [at for at in groups if len(at) > 1]
+
+
+def _unreadable(data: Dataset) -> list[str]:
+    if not data.unreadable:
+        return []
+    row, smiles = next(iter(data.unreadable.items()))
+    return [
+        f"unreadable: {len(data.unreadable)} of {data.n_rows} rows are left out; the first is row {row + 1}, "
+        f"{_short(smiles)} ({parse_smiles(smiles).reason})"
+    ]
+
+
+def _check_class(data: Dataset, name: str, values: np.ndarray) -> list[str]:
+    other = np.flatnonzero(~np.isnan(values) & ~np.isin(values, (0, 1)))
+    if len(other):
+        raise InputError(
+            f"row {_row(data, other[0])}, column {name!r}: got {values[other[0]]:g}, expected the class 0 or 1, or a "
+            "blank; train it as a value if that is what it is"
+        )
+    n_known, n_ones = int((~np.isnan(values)).sum()), int(np.nansum(values))
+    n_rare = min(n_ones, n_known - n_ones)
+    if not n_rare:
+        raise InputError(
+            f"column {name!r}: got class {int(n_ones > 0)} for all {n_known} molecules, expected both 0 and 1; "
+            "leave it out"
+        )
+    if n_rare >= LEAST_OF_CLASS:
+        return []
+    rare = int(n_ones < n_known - n_ones)
+    return [
+        f"column {name!r}: class {rare} has only {n_rare} of {n_known} molecules; a part of the split may have none"
+    ]
+
+
+def _check_values(name: str, values: np.ndarray) -> list[str]:
+    low, high = np.nanmin(values), np.nanmax(values)
+    if low == high:
+        raise InputError(
+            f"column {name!r}: got {low:g} for all {int((~np.isnan(values)).sum())} molecules, expected different "
+            "values; leave it out"
+        )
+    return []
+
+
+def _conflicts(data: Dataset, name: str, values: np.ndarray, is_class: bool, same: Sequence[np.ndarray]) -> list[str]:
+    """Molecules that stand more than once with different values: farther apart than noise, or in both classes."""
+    limit = 0.5 if is_class else CONFLICT * float(np.nanstd(values))
+    known = (at[~np.isnan(values[at])] for at in same)
+    found = [at for at in known if len(at) > 1 and np.ptp(values[at]) > limit]
+    if not found:
+        return []
+    low, high = found[0][np.argmin(values[found[0]])], found[0][np.argmax(values[found[0]])]
+    what = "both classes" if is_class else f"values more than {CONFLICT:g} deviations apart"
+    return [
+        f"column {name!r}: {len(found)} molecules have {what}; the first is {_short(data.smiles[low])} with "
+        f"{values[low]:g} in row {_row(data, low)} and {values[high]:g} in row {_row(data, high)}"
+    ]
+
+
+def _row(data: Dataset, position: int) -> int:
+    """Row of the table, counted from 1."""
+    return int(data.rows[position]) + 1
+
+
+def _short(smiles: str) -> str:
+    return repr(smiles if len(smiles) <= 40 else smiles[:37] + "...")

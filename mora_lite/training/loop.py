@@ -1,0 +1,382 @@
+"""The training loop, for the encoder alone and for MoRA alike: anything that maps a batch of graphs to z-scores.
+
+AdamW, linear warm-up then cosine decay, gradient clipping, an exponential moving average of the weights that is what
+is validated and kept, as it was after the best epoch. bfloat16 products where the processor is built for them. On CUDA
+the whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
+batches: without that, training a small model is bound by kernel launches.
+
+A run can be killed at any moment and started again: order of the data and dropout depend on seed and epoch alone, and a
+checkpoint holds weights, average and optimiser state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..chem.graph import GraphBatch
+from ..errors import InputError
+from ..machine.device import keep_freed_memory, training_dtype
+from .dataset import Dataset
+from .losses import TargetFacts, task_loss, validation_error
+
+SECONDS_BETWEEN_REPORTS = 2.0
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """One stage of training. `encoder_lr_scale` is for an encoder that has been trained before.
+
+    patience: epochs without a better validation error after which it stops; 0 for never. keep_start: whether the
+    weights it starts from are kept when no epoch is better. huber: see `task_loss`.
+    """
+
+    epochs: int
+    batch_size: int = 512
+    peak_lr: float = 1e-3
+    encoder_lr_scale: float = 1.0
+    warmup_steps: int = 500
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    patience: int = 0
+    keep_start: bool = True
+    dropout: float = 0.0
+    huber: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after some steps.
+
+    loss: since the epoch began. valid_error: of `losses.validation_error`, after the last whole epoch or of the start;
+    best_error: the least so far, whose weights are kept. Both NaN when no validation molecule has a value.
+    """
+
+    step: int
+    n_steps: int
+    loss: float
+    valid_error: float
+    best_error: float
+    mol_per_s: float
+    seconds_left: float
+    epoch_done: bool = True
+
+
+def fit(
+    model: nn.Module,
+    train: Dataset,
+    valid: Dataset,
+    facts: TargetFacts,
+    settings: FitSettings,
+    folder: Path,
+    device: torch.device,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    origin: str = "",
+) -> Progress:
+    """Train `model` in place, leaving the averaged weights of the best epoch in it.
+
+    Targets of both sets must be z-scores already, or 0 and 1 for classes.
+
+    `on_progress` is called after each epoch, and every few seconds within. Continues from
+    `folder/checkpoint.safetensors` if that holds the same settings, data and `origin`: a digest of what else the run
+    stands on, such as the weights it starts from.
+    """
+    assert len(train) >= settings.batch_size, "fewer molecules than one batch"
+    keep_freed_memory()
+    model.to(device).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = settings.dropout
+    facts = facts.to(device)
+    state = RunState(model, settings, _fingerprint(train, facts, origin), device)
+    per_epoch = len(train) // settings.batch_size
+    n_steps = settings.epochs * per_epoch
+    path = folder / "checkpoint.safetensors"
+    progress = Progress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
+    step_fn = _make_step(model, state, train, settings, facts, device)
+    if progress.step == 0 and settings.keep_start:
+        state.judge(validate(model, state.mean, valid, facts, device))
+    for epoch in range(progress.step // per_epoch, settings.epochs):
+        if settings.patience and state.stale >= settings.patience:
+            break
+        started, told, losses = time.perf_counter(), time.perf_counter(), []
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
+        torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
+        for at in range(per_epoch):
+            rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
+            step = epoch * per_epoch + at
+            state.set_rates(step, scheduled_rate(step, n_steps, settings.warmup_steps))
+            losses.append(step_fn(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
+            if (now := time.perf_counter()) - told > SECONDS_BETWEEN_REPORTS:
+                told, rate = now, len(losses) * settings.batch_size / (now - started)
+                done = epoch * per_epoch + at + 1
+                left = (n_steps - done) * settings.batch_size / rate
+                loss = torch.stack(losses).mean().item()
+                on_progress(Progress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
+        loss = torch.stack(losses).mean().item()
+        rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
+        state.judge(validate(model, state.mean, valid, facts, device))
+        left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
+        done = (epoch + 1) * per_epoch
+        progress = Progress(done, n_steps, loss, state.error, state.best_error, rate, left)
+        state.save(path, done)
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(asdict(progress)) + "\n")
+        on_progress(progress)
+    model.load_state_dict(state.best, strict=False)
+    model.eval()
+    return progress
+
+
+def validate(
+    model: nn.Module, weights: dict[str, Tensor], data: Dataset, facts: TargetFacts, device: torch.device
+) -> float:
+    """`losses.validation_error` with `weights` in place of the model's own."""
+    model.eval()
+    with torch.no_grad():
+        scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)
+    model.train()
+    return validation_error(scores, torch.from_numpy(data.targets), facts)
+
+
+def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device: torch.device) -> Tensor:
+    """Scores float32 `[N, P]` on the CPU, in the number type of training."""
+    scores = []
+    for start in range(0, len(data), 2048):
+        rows = np.arange(start, min(start + 2048, len(data)))
+        batch = data.graphs.select(rows).batch(device)
+        with _autocast(device):
+            scores.append(model(batch.rounded())[: len(rows)].float().cpu())
+    return torch.cat(scores)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and their shapes."""
+    digest = hashlib.sha256()
+    for name, p in model.named_parameters():
+        digest.update(f"{name}{tuple(p.shape)}".encode())
+        digest.update(p.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fingerprint(train: Dataset, facts: TargetFacts, origin: str) -> str:
+    """Of the training molecules, their targets, what is done with these, and `origin`."""
+    digest = hashlib.sha256((train.fingerprint + origin).encode())
+    numbers = (t.cpu().numpy() for t in (facts.weights, facts.classes, facts.positive_weight))
+    for array in (train.rows, train.targets, *numbers):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    dtype = training_dtype(device)
+    # No cache of converted weights: within a captured step it would be stale at the next replay.
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
+
+
+def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate: a linear rise over `warmup_steps`, or a tenth of a short run, then a cosine."""
+    warmup = min(warmup_steps, max(n_steps // 10, 1))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * ((step - warmup) / max(n_steps - warmup, 1))))
+
+
+class OptimizerSettings(Protocol):
+    """What `RunState` asks of the settings of a run, which are a dataclass."""
+
+    @property
+    def peak_lr(self) -> float: ...
+    @property
+    def encoder_lr_scale(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip_norm(self) -> float: ...
+    @property
+    def ema_decay(self) -> float: ...
+
+
+class RunState:
+    """Optimiser, average and schedule of one run, and their file. seconds: of training, where a run keeps count."""
+
+    def __init__(self, model: nn.Module, settings: OptimizerSettings, data: str, device: torch.device):
+        self.settings = settings
+        self.written = json.dumps(asdict(cast(Any, settings)))
+        self.data = data
+        self.model = model
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.mean = {name: p.detach().clone() for name, p in self.named.items()}
+        self.best = {name: p.clone() for name, p in self.mean.items()}
+        self.error, self.best_error, self.stale = math.nan, math.nan, 0
+        self.seconds = 0.0
+        self.average_rate = torch.zeros((), device=device)  # a tensor for the same reason as the learning rate
+        encoder = [p for name, p in self.named.items() if name.startswith("encoder.")]
+        others = [p for name, p in self.named.items() if not name.startswith("encoder.")]
+        self.scales = [settings.encoder_lr_scale, 1.0]
+        on_gpu = device.type == "cuda"
+        # A captured step reads the learning rate from a tensor; a number would be frozen into the graph.
+        groups = [
+            {"params": group, "lr": torch.tensor(0.0, device=device) if on_gpu else 0.0} for group in (encoder, others)
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True, capturable=on_gpu
+        )
+
+    def set_rates(self, step: int, rate: float) -> None:
+        """Learning rate and averaging rate of a step. rate: share of the peak learning rate."""
+        # The average forgets fast at first, or a short run would carry its first weights to the end.
+        self.average_rate.fill_(1 - min(self.settings.ema_decay, (1 + step) / (10 + step)))
+        for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+            value = self.settings.peak_lr * scale * rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
+
+    def update(self) -> None:
+        """Clip, step, and move the average: everything after the backward pass."""
+        nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip_norm)
+        self.optimizer.step()
+        mean = list(self.mean.values())
+        change = torch._foreach_sub([p.detach() for p in self.named.values()], mean)
+        torch._foreach_mul_(change, self.average_rate)
+        torch._foreach_add_(mean, change)
+
+    def judge(self, error: float) -> None:
+        """Keep the average if its validation error is the least so far; as long as there is none, the latest."""
+        self.error = error
+        self.stale += 1
+        if math.isnan(self.best_error) or error < self.best_error:
+            self.best = {name: p.clone() for name, p in self.mean.items()}
+            self.best_error, self.stale = error, 0
+
+    def save(self, path: Path, step: int) -> None:
+        tensors = {f"weight.{n}": p.detach() for n, p in self.named.items()}
+        tensors |= {f"average.{n}": p for n, p in self.mean.items()}
+        tensors |= {f"best.{n}": p for n, p in self.best.items()}
+        for name, p in self.named.items():
+            for key, value in self.optimizer.state[p].items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        judged = json.dumps([self.error, self.best_error, self.stale])
+        notes = {"step": str(step), "settings": self.written, "data": self.data, "judged": judged}
+        notes["seconds"] = str(self.seconds)
+        part = path.with_suffix(".part")
+        save_file({n: t.contiguous() for n, t in tensors.items()}, part, metadata=notes)
+        os.replace(part, path)
+
+    def load(self, path: Path) -> int:
+        """Steps done already; 0 when there is no checkpoint or it belongs to other settings or data."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            return 0
+        with safe_open(path, "pt") as file:
+            notes, held = file.metadata(), set(file.keys())
+            if json.loads(notes["settings"]) != json.loads(self.written) or notes["data"] != self.data:
+                return 0
+            for name, p in self.named.items():
+                p.data.copy_(file.get_tensor(f"weight.{name}"))
+                self.mean[name].copy_(file.get_tensor(f"average.{name}"))
+                self.best[name].copy_(file.get_tensor(f"best.{name}"))
+                if f"optimizer.{name}.step" not in held:
+                    continue  # this stage does not use the weight
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                values = {k: file.get_tensor(f"optimizer.{name}.{k}") for k in keys}
+                self.optimizer.state[p] = {k: v.to(p.device) for k, v in values.items()}
+        self.error, self.best_error, self.stale = json.loads(notes["judged"])
+        self.seconds = float(notes.get("seconds", 0.0))
+        return int(notes["step"])
+
+
+StepFunction = Callable[[GraphBatch, Tensor], Tensor]
+
+
+def _make_step(
+    model: nn.Module,
+    state: RunState,
+    train: Dataset,
+    settings: FitSettings,
+    facts: TargetFacts,
+    device: torch.device,
+) -> StepFunction:
+    """One training step; returns the loss, float32 scalar on the device. Captured where there is a GPU."""
+
+    def eager(batch: GraphBatch, targets: Tensor) -> Tensor:
+        """The plain step. Padding molecules have scores but no targets, and no part in the loss."""
+        with _autocast(device):
+            scores = model(batch)
+        loss = task_loss(scores[: len(targets)], targets, facts, settings.huber)
+        loss.backward()
+        state.update()
+        state.optimizer.zero_grad(set_to_none=False)
+        return loss.detach()
+
+    if device.type != "cuda":
+        return lambda batch, targets: eager(batch.rounded(), targets)
+    return _capture_step(eager, train, settings, device)
+
+
+def _capture_step(eager: StepFunction, train: Dataset, settings: FitSettings, device: torch.device) -> StepFunction:
+    """The same step as one CUDA graph over batches padded to a size that nearly every batch fits."""
+
+    def room(counts: np.ndarray) -> int:
+        enough = counts.mean() * settings.batch_size + 8 * counts.std() * settings.batch_size**0.5
+        return 64 * math.ceil((enough + 64) / 64)
+
+    n_atoms, n_bonds = room(train.graphs.n_atoms), room(2 * np.diff(train.graphs.bond_ptr))
+    fixed: list[tuple[GraphBatch, Tensor]] = []
+    captured: list[tuple[torch.cuda.CUDAGraph, Tensor]] = []
+    eager_steps = 0
+
+    def fit_to_size(batch: GraphBatch, targets: Tensor) -> tuple[GraphBatch, Tensor]:
+        return batch.padded(n_atoms, n_bonds).to(device), targets.to(device)
+
+    def step(batch: GraphBatch, targets: Tensor) -> Tensor:
+        nonlocal eager_steps
+        if len(batch.atoms) >= n_atoms or len(batch.bonds) > n_bonds:
+            return eager(batch.to(device), targets.to(device))
+        padded, padded_targets = fit_to_size(batch, targets)
+        if eager_steps < 3:  # warm-up on a side stream, as capture asks for; these are real steps of training
+            eager_steps += 1
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                loss = eager(padded, padded_targets)
+            torch.cuda.current_stream().wait_stream(stream)
+            return loss
+        if not captured:
+            fixed.append((padded, padded_targets))
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):  # records the step without running it
+                loss = eager(padded, padded_targets)
+            captured.append((graph, loss))
+        else:
+            inputs, held_targets = fixed[0]
+            for name in inputs.tensors:
+                getattr(inputs, name).copy_(getattr(padded, name))
+            held_targets.copy_(padded_targets)
+        graph, loss = captured[0]
+        graph.replay()
+        return loss.clone()
+
+    return step

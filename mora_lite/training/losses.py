@@ -1,0 +1,97 @@
+"""What training minimises and what it is judged by while it runs: numbers and classes side by side, cells missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..scoring.conformal import Platt
+
+MOST_POSITIVE_WEIGHT = 10.0
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """How the columns of a target array are to be read; all tensors have the shape `[P]`.
+
+    weights: float32, of each task in the loss. classes: bool; True where targets are 0 or 1.
+    prior: float32, log-odds of the training positives; a class's score is what comes on top of it. 0 for values.
+    positive_weight: float32, of a positive cell in the loss; 1 for values.
+    """
+
+    weights: Tensor
+    classes: Tensor
+    prior: Tensor
+    positive_weight: Tensor
+
+    @classmethod
+    def of(cls, targets: np.ndarray, classes: Sequence[bool], weights: Sequence[float]) -> TargetFacts:
+        """targets: float32 `[N, P]` of the training set. A class needs both a 0 and a 1 there.
+
+        A positive counts sqrt(negatives / positives) times, at most 10, where positives are the rarer ones: enough for
+        a rare class to be learnt, little enough for the probabilities to be calibrated afterwards.
+        """
+        is_class = np.array(classes, dtype=bool)
+        prior, positive = np.zeros(len(classes)), np.ones(len(classes))
+        for p in np.flatnonzero(is_class):
+            share = float(np.nanmean(targets[:, p], dtype=np.float64))
+            assert 0 < share < 1, f"column {p}: one class only"
+            prior[p] = np.log(share / (1 - share))
+            positive[p] = np.clip(np.sqrt((1 - share) / share), 1, MOST_POSITIVE_WEIGHT)
+        numbers = (torch.tensor(a, dtype=torch.float32) for a in (prior, positive))
+        return cls(torch.tensor(weights, dtype=torch.float32), torch.from_numpy(is_class), *numbers)
+
+    def to(self, device: torch.device) -> TargetFacts:
+        return TargetFacts(*(t.to(device) for t in (self.weights, self.classes, self.prior, self.positive_weight)))
+
+
+def task_loss(scores: Tensor, targets: Tensor, facts: TargetFacts, huber: float = 0.0) -> Tensor:
+    """float32 scalar: weighted mean over the cells of `[B, P]` whose target is known.
+
+    Values: |score - target| in deviations; with `huber` > 0 squared below that many deviations (smooth L1), which aims
+    at the mean and not at the median. Classes: cross-entropy of the log-odds `score + prior`. Counting positives w
+    times multiplies the odds that fit best by w; they are multiplied before, so scores stay those of the true odds.
+    """
+    known = ~torch.isnan(targets)
+    scores, truth = scores.float(), torch.nan_to_num(targets)
+    if huber:
+        error = nn.functional.smooth_l1_loss(scores, truth, beta=huber, reduction="none")
+    else:
+        error = (scores - truth).abs()
+    entropy = nn.functional.binary_cross_entropy_with_logits(
+        scores + facts.prior + facts.positive_weight.log(),
+        truth.clamp(0, 1),
+        pos_weight=facts.positive_weight,
+        reduction="none",
+    )
+    error = torch.where(facts.classes, entropy, error)
+    weights = known * facts.weights
+    return (error * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def validation_error(scores: Tensor, targets: Tensor, facts: TargetFacts) -> float:
+    """Mean over tasks of what is wanted small; 1 is about what the training mean alone would give.
+
+    Values: root mean square error in deviations. Classes: cross-entropy after Platt's calibration, which a pack gets in
+    the end anyway, over that of the share: a model that orders well is not thrown away for being too sure of itself.
+    Tasks without a known cell, and classes of which only one is there, are left out; NaN when nothing is left.
+    """
+    figures = []
+    found, truth = scores.float().cpu().numpy(), targets.float().cpu().numpy()
+    logits = found + facts.prior.cpu().numpy()
+    for p, is_class in enumerate(facts.classes.tolist()):
+        known = ~np.isnan(truth[:, p])
+        y = truth[known, p]
+        if is_class and 0 < y.sum() < len(y):
+            share = float(y.mean())
+            plain = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+            probability = Platt.fit(logits[known, p], y).probability(logits[known, p]).clip(1e-7, 1 - 1e-7)
+            entropy = -np.where(y == 1, np.log(probability), np.log1p(-probability)).mean(dtype=np.float64)
+            figures.append(float(entropy / plain))
+        elif not is_class and len(y):
+            figures.append(float(np.sqrt(np.square(found[known, p] - y).mean(dtype=np.float64))))
+    return float(np.mean(figures)) if figures else float("nan")

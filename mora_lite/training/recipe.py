@@ -1,0 +1,191 @@
+"""A recipe: everything that makes a pack out of a table, in one TOML file or the options of `mora-lite train`.
+
+name = "qm9"
+base = "smollm2-135m"
+smiles = "smiles"
+seed = 0
+start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite pretrain`
+[split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
+kind = "random"
+train = 110000
+valid = 10000
+[adapter]          # AdapterSizes
+[encoder]          # FitSettings of the encoder alone
+epochs = 45
+[mora]             # FitSettings of the whole
+epochs = 8
+[[task]]
+name = "homo"
+unit = "Ha"
+prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
+kind = "value"     # or "class", for 0 and 1; found out from the column when left out
+weight = 2.0       # in the loss; 1 when left out
+column = "homo"    # of the table; the task's name when left out
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, near_matches
+from ..scoring.scorer import AdapterSizes
+from ..scoring.tasks import KINDS
+from .dataset import Dataset
+from .loop import FitSettings
+from .splits import Split, fractions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_PROMPT = "Question: What is the {name} of the molecule{unit}? Answer:"
+CLASS_PROMPT = "Question: Is the molecule {name}? Answer:"
+DEFAULT_SIZES = AdapterSizes(direct_width=2 * AdapterSizes().encoder_width)
+# For tables of some hundreds to some ten thousands of rows. The encoder arrives pre-trained and learns more slowly.
+ENCODER = FitSettings(
+    epochs=15,
+    batch_size=64,
+    peak_lr=1e-3,
+    encoder_lr_scale=0.1,
+    warmup_steps=100,
+    ema_decay=0.99,
+    patience=10,
+    dropout=0.1,
+    huber=1.0,
+)
+MORA = replace(ENCODER, epochs=12, peak_lr=3e-4, encoder_lr_scale=0.3)
+
+
+@dataclass(frozen=True)
+class TaskRecipe:
+    """A task before training: which column, which question, what weight in the loss.
+
+    kind: `value`, `class`, or empty: a column of nothing but 0 and 1 is a class.
+    """
+
+    name: str
+    column: str = ""
+    unit: str = ""
+    prompt: str = ""
+    kind: str = ""
+    weight: float = 1.0
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", self.column or self.name)
+        if not self.name or not self.weight > 0:
+            raise InputError(f"task {self.name!r}: got weight {self.weight}, expected a name and a weight above 0")
+        if self.kind not in ("", *KINDS):
+            raise InputError(f"task {self.name!r}: got kind {self.kind!r}, expected {' or '.join(KINDS)}")
+        if self.kind == "class" and self.unit:
+            raise InputError(f"task {self.name!r}: got unit {self.unit!r}, but a class has none")
+
+    def settled(self, kind: str) -> TaskRecipe:
+        """With its kind found out, and a question if it has none."""
+        unit = f" in {self.unit}" if self.unit else ""
+        made = CLASS_PROMPT.format(name=self.name)
+        if kind == "value":
+            made = DEFAULT_PROMPT.format(name=self.name, unit=unit)
+        return replace(self, kind=kind, prompt=self.prompt or made)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """See the module's text.
+
+    start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
+    four_bit: quantise the base to NF4 first; False is for measuring what that costs.
+    split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
+    """
+
+    name: str
+    tasks: tuple[TaskRecipe, ...]
+    base: str = "smollm2-135m"
+    smiles: str = "smiles"
+    seed: int = 0
+    start: str = "pretrained"
+    four_bit: bool = True
+    split: Split | None = None
+    adapter: AdapterSizes = DEFAULT_SIZES
+    encoder: FitSettings = ENCODER
+    mora: FitSettings = MORA
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
+        self.adapter.check_for_scores()
+
+    def split_of(self, data: Dataset) -> Split:
+        """The split; numbers of rows that are left open are 80 % and 10 % of the table."""
+        split = self.split or Split(self.seed)
+        if split.train or split.valid or split.kind == "given":
+            return split
+        return fractions(split.kind, len(data) if split.kind == "scaffold" else data.n_rows, split.seed)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a TOML recipe. Raises `InputError` for anything missing, unknown or of the wrong kind."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such recipe: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    known = {"task" if field.name == "tasks" else field.name for field in fields(Recipe)}
+    _check_names(content, known, path)
+    seed = content.get("seed", 0)
+    tasks = content.pop("task", [])
+    for stage in ("split", "adapter", "encoder", "mora"):
+        if not isinstance(content.get(stage, {}), dict):
+            raise InputError(f"{path}: {stage}: got {content[stage]!r}, expected a table [{stage}]")
+    if not isinstance(tasks, list) or not all(isinstance(entry, dict) for entry in tasks):
+        raise InputError(f"{path}: task: expected one table [[task]] for each task, in double brackets")
+    content["tasks"] = tuple(_build(TaskRecipe, entry, path) for entry in tasks)
+    if "split" in content:
+        content["split"] = _build(Split, {"seed": seed, **content["split"]}, path)
+    if "adapter" in content:
+        sizes = {**asdict(DEFAULT_SIZES), **content["adapter"]}
+        if "direct_width" not in content["adapter"]:
+            sizes["direct_width"] = 2 * sizes["encoder_width"]
+        content["adapter"] = _build(AdapterSizes, sizes, path)
+    for stage, default in (("encoder", ENCODER), ("mora", MORA)):
+        content[stage] = _build(FitSettings, {**asdict(default), "seed": seed, **content.get(stage, {})}, path)
+    return _build(Recipe, {"name": path.stem, **content}, path)
+
+
+# The fields' annotations, which are text (see the first import), and what they admit in TOML.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+}
+
+
+def _check_names(entries: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
+    for key in entries:
+        if key not in known:
+            raise InputError(f"{path}: unknown entry {key!r}: {near_matches(key, known)}")
+
+
+def _build(kind: Any, entries: Mapping[str, Any], path: Path) -> Any:
+    """An instance of the dataclass `kind`, with errors that name the recipe and the entry."""
+    known = {field.name: str(field.type) for field in fields(kind)}
+    _check_names(entries, known, path)
+    for key, value in entries.items():
+        types, words = _TYPES.get(known[key], ((object,), ""))
+        if not isinstance(value, types) or (bool not in types and words and isinstance(value, bool)):
+            raise InputError(f"{path}: {key}: got {value!r}, expected {words}")
+    try:
+        return kind(**entries)
+    except TypeError as error:
+        raise InputError(f"{path}: {kind.__name__}: {error}") from None

@@ -1,0 +1,202 @@
+"""Which rows of a table train, validate and test: by chance, by scaffold, or as a column of the table says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rdkit import rdBase
+from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
+
+from ..chem.molecules import parse_smiles
+from ..errors import InputError, near_matches
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+Parts = dict[str, np.ndarray]  # train, valid, test: int64 row numbers of the table, counted from 0, ascending
+
+KINDS = ("random", "scaffold", "given")
+PARTS = ("train", "valid", "test")
+_MARKS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split that anyone can repeat from the table and these facts; packs record them. `split_rows` applies it.
+
+    kind: `random`: by row number and seed. Unreadable rows take part, so that no chemistry is needed to repeat it.
+    `scaffold`: molecules of one Bemis-Murcko scaffold stay together (see `scaffold_of`); large scaffolds train, rare
+    ones test. It takes no seed: always the same. `given`: a cell of `column` says train, valid or test.
+    train, valid: numbers of rows; the rest is the test set. A scaffold goes where it fits whole, so parts may come out
+    smaller or larger. `given` does not use them; the
+    other kinds need both.
+    seed: of `random`; of `given` where no row says valid.
+    column: name of the table's column, for `given` only.
+    """
+
+    seed: int
+    train: int = 0
+    valid: int = 0
+    kind: str = "random"
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"split: unknown kind {self.kind!r}: {near_matches(self.kind, KINDS)}")
+        if (self.kind == "given") != bool(self.column):
+            raise InputError(
+                f"split: got kind {self.kind!r} and column {self.column!r}, expected a column with kind 'given' "
+                "and with no other"
+            )
+
+    def rows(self, n_rows: int) -> Parts:
+        """The parts of a table of `n_rows`, for kind `random`. Raises `InputError` if a part would be empty.
+
+        The permutation is NumPy's `Generator(PCG64(seed)).permutation`, whose stream NumPy keeps between versions.
+        """
+        assert self.kind == "random", "the other kinds need more than a number of rows: use split_rows"
+        self._check_sizes(n_rows)
+        order = _permutation(self.seed, n_rows)
+        ends = self.train, self.train + self.valid
+        parts = order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :]
+        return {name: np.sort(part) for name, part in zip(PARTS, parts, strict=True)}
+
+    def _check_sizes(self, n_rows: int) -> None:
+        if self.train < 1 or self.valid < 1 or self.train + self.valid >= n_rows:
+            raise InputError(
+                f"split: got {self.train} training and {self.valid} validation rows of {n_rows}; "
+                "each of train, valid and test needs one row at least"
+            )
+
+
+def fractions(kind: str, n_rows: int, seed: int, train: float = 0.8, valid: float = 0.1) -> Split:
+    """A split of kind `random` or `scaffold` by shares of the rows; the rest is the test set.
+
+    n_rows: rows of the table for `random`, readable molecules (`len(data)`) for `scaffold`. Raises `InputError` for
+    shares that are not above 0 or leave no test set.
+    """
+    if not (train > 0 and valid > 0 and train + valid < 1):
+        raise InputError(f"split: got shares {train} and {valid}, expected both above 0 and their sum below 1")
+    # The small step keeps shares such as 0.7, a little less than 7/10 in binary, from losing a row.
+    n_train = floor(train * n_rows + 1e-9)
+    if kind == "scaffold":  # DeepChem rounds the two cuts, not the two sizes
+        return Split(seed, n_train, floor((train + valid) * n_rows + 1e-9) - n_train, kind)
+    return Split(seed, n_train, floor(valid * n_rows + 1e-9), kind)
+
+
+def split_rows(split: Split, data: Dataset) -> Parts:
+    """The parts of the table that `data` was read from.
+
+    `random` and `given` go by all rows of the table, `scaffold` by the molecules in `data`: who repeats a scaffold
+    split must merge duplicates as it was done the first time. `given` wants `data` read with
+    `split_column=split.column`; its test part may be empty, and where no row says valid, a tenth of the training rows,
+    chosen by seed, validates.
+    Raises `InputError`, naming the counts, where a part is too small.
+    """
+    if split.kind == "random":
+        return split.rows(data.n_rows)
+    if split.kind == "given":
+        return _given(split, data.marks)
+    split._check_sizes(len(data))
+    scaffolds = [scaffold_of(smiles) for smiles in data.smiles]
+    parts = {name: data.rows[at] for name, at in _fill(scaffolds, split.train, split.valid).items()}
+    if not all(len(part) for part in parts.values()):
+        largest = max(Counter(scaffolds).values())
+        raise InputError(
+            f"split by scaffold: got {_counts(parts)} molecules, {largest} of {len(data)} on one scaffold, expected "
+            "one at least in each part; use a random split"
+        )
+    return parts
+
+
+def split_notes(split: Split, data: Dataset) -> list[str]:
+    """What to tell of a `given` split, one line each: rows in no part, validation rows taken from training."""
+    if split.kind != "given":
+        return []
+    marks, notes = _normal(data.marks), []
+    if "valid" not in marks:
+        n_train = marks.count("train")
+        notes.append(
+            f"split column {split.column!r}: no row says valid; {_tenth(n_train)} of the {n_train} training rows, "
+            f"chosen by seed {split.seed}, validate"
+        )
+    if "" in marks:
+        row = marks.index("")
+        notes.append(
+            f"split column {split.column!r}: {marks.count('')} of {len(marks)} rows say neither train, valid nor test "
+            f"and are left out; the first is row {row + 1}, {data.marks[row][:40]!r}"
+        )
+    return notes
+
+
+def scaffold_of(smiles: str) -> str:
+    """SMILES of the Bemis-Murcko scaffold, ring systems and what links them, without chirality.
+
+    All molecules without a ring share the empty scaffold. smiles: must be readable. Other RDKit versions may write
+    another text, which matters only where it joins or parts molecules.
+    """
+    with rdBase.BlockLogs():
+        return MurckoScaffoldSmiles(mol=parse_smiles(smiles).mol, includeChirality=False)
+
+
+def _fill(groups: Sequence[Hashable], train: int, valid: int) -> Parts:
+    """Positions of each part, as DeepChem's ScaffoldSplitter fills them.
+
+    Groups from the largest, of equal ones that first whose first row is the latest; each into train if it fits there,
+    else into valid if it fits before the second cut, else into test.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    parts: dict[str, list[int]] = {name: [] for name in PARTS}
+    for at in sorted(members.values(), key=lambda at: (len(at), at[0]), reverse=True):
+        if len(parts["train"]) + len(at) <= train:
+            parts["train"] += at
+        elif len(parts["train"]) + len(parts["valid"]) + len(at) <= train + valid:
+            parts["valid"] += at
+        else:
+            parts["test"] += at
+    return {name: np.array(sorted(part), dtype=np.int64) for name, part in parts.items()}
+
+
+def _given(split: Split, cells: Sequence[str]) -> Parts:
+    marks = np.array(_normal(cells))
+    parts: Parts = {name: np.flatnonzero(marks == name) for name in PARTS}
+    train = parts["train"]
+    least = 1 if len(parts["valid"]) else 2  # one of two validates
+    if len(train) < least:
+        raise InputError(
+            f"split column {split.column!r}: got {_counts(parts)} rows of {len(marks)}, expected {least} training rows "
+            "or more; cells must say train, valid or test"
+        )
+    if not len(parts["valid"]):
+        order = train[_permutation(split.seed, len(train))]
+        n_valid = _tenth(len(train))
+        parts |= {"train": np.sort(order[n_valid:]), "valid": np.sort(order[:n_valid])}
+    return parts
+
+
+def _normal(cells: Iterable[str]) -> list[str]:
+    """`train`, `valid`, `test`, or empty for a row in no part."""
+    return [_MARKS.get(cell.strip().lower(), "") for cell in cells]
+
+
+def _tenth(n_rows: int) -> int:
+    return max(1, n_rows // 10)
+
+
+def _counts(parts: Parts) -> str:
+    return "{} training, {} validation and {} test".format(*(len(parts[name]) for name in PARTS))
+
+
+def _permutation(seed: int, n: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(seed)).permutation(n)

@@ -1,0 +1,251 @@
+"""Checkpoints opened: a Hugging Face directory with safetensors, plain or bitsandbytes NF4, or a GGUF file (`gguf.py`).
+
+Nothing here unpickles and no code from a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .checkpoint import Checkpoint, check_architecture, load_tokenizer
+from .inventory import check_inventory
+from .nf4 import DTYPES, STATE_KEY, NF4Tensor, from_tensors
+
+STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)
+FP4_STATE = ".quant_state.bitsandbytes__fp4"
+INDEX = "model.safetensors.index.json"
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens a Hugging Face directory (config.json and safetensors, plain or bitsandbytes NF4) or a .gguf
+    file.
+
+    Raises CheckpointError, in one line, if it is missing, damaged, pickled or of an unsupported kind, or does not hold
+    the weights that its configuration asks for.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; give a model directory or a .gguf file")
+    checkpoint: Checkpoint
+    if path.is_dir():
+        checkpoint = HuggingFaceCheckpoint(path)
+    elif path.suffix.lower() == ".gguf":
+        from .gguf import GGUFCheckpoint
+
+        checkpoint = GGUFCheckpoint(path)
+    else:
+        raise CheckpointError(f"{path}: expected a directory with config.json and *.safetensors, or a .gguf file")
+    check_inventory(checkpoint)
+    return checkpoint
+
+
+class HuggingFaceCheckpoint(Checkpoint):
+    """A directory with config.json, one or more safetensors files and a tokenizer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = _read_json(path / "config.json", f"{path}: it has no config.json; is it a model directory?")
+        check_architecture(path, str(self.config.get("model_type")), self.config.get("architectures"))
+        self._check_quantization()
+        self._where = self._locate()
+        self._names = sorted(name for name in self._where if not self._is_state(name))
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def _load(self, name: str) -> Tensor | NF4Tensor:
+        if not self._is_nf4(name):
+            return self._read(name)
+        try:
+            return from_tensors(name, {part: self._read(part) for part in self._parts(name)})
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if not self._is_nf4(name):
+            return self._entry(name).shape
+        try:
+            return tuple(int(n) for n in self._state(name)["shape"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged_state(name, error) from None
+
+    def nbytes(self, name: str) -> int:
+        return sum(self._entry(part).nbytes for part in self._parts(name))
+
+    def dtype(self, name: str) -> torch.dtype:
+        if self._is_nf4(name):
+            try:
+                return {str(dtype): dtype for dtype in DTYPES}[f"torch.{self._state(name)['dtype']}"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._damaged_state(name, error) from None
+        stored = self._entry(name).dtype
+        if stored not in FLOATS:
+            raise CheckpointError(
+                f"{self.path}: {name} is stored as {stored}, which is not supported; known: {', '.join(FLOATS)} "
+                "and bitsandbytes NF4"
+            )
+        return FLOATS[stored]
+
+    def _load_tokenizer(self) -> Any:
+        return load_tokenizer(self.path)
+
+    def files(self) -> list[Path]:
+        return [self.path / "config.json", *sorted(set(self._where.values()))]
+
+    def _is_nf4(self, name: str) -> bool:
+        return f"{name}.{STATE_KEY}" in self._where
+
+    def _is_state(self, name: str) -> bool:
+        return any(name.endswith(s) and self._is_nf4(name.removesuffix(s)) for s in STATE_SUFFIXES)
+
+    def _parts(self, name: str) -> list[str]:
+        """The tensors that a weight is made of: one, or the codes and scales of a 4-bit weight."""
+        parts = [name, *(name + suffix for suffix in STATE_SUFFIXES)] if self._is_nf4(name) else [name]
+        return [part for part in parts if part in self._where or part == name]
+
+    def _state(self, name: str) -> Any:
+        """What a 4-bit weight says of itself."""
+        entry = self._entry(f"{name}.{STATE_KEY}")
+        with open(self._where[f"{name}.{STATE_KEY}"], "rb") as file:
+            file.seek(entry.start)
+            return json.loads(file.read(entry.nbytes))
+
+    def _damaged_state(self, name: str, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self.path}: the 4-bit description of {name} is damaged ({error})")
+
+    def _check_quantization(self) -> None:
+        settings = self.config.get("quantization_config")
+        if not settings:
+            return
+        if not isinstance(settings, dict):
+            raise CheckpointError(f"{self.path / 'config.json'}: quantization_config is no JSON object")
+        method = settings.get("quant_method", "unknown")
+        kind = settings.get("bnb_4bit_quant_type", "8-bit") if method == "bitsandbytes" else method
+        if method == "bitsandbytes" and settings.get("load_in_8bit"):
+            kind = "8-bit"  # transformers writes a 4-bit type beside it
+        if kind != "nf4":
+            raise CheckpointError(
+                f"{self.path}: quantisation {method} ({kind}) is not supported; "
+                "give the 16-bit model or bitsandbytes NF4"
+            )
+
+    def _locate(self) -> dict[str, Path]:
+        """The file of each tensor. Opens every file once, so a damaged or missing one is reported at once."""
+        index, found = self.path / INDEX, sorted(self.path.glob("*.safetensors"))
+        promised: dict[str, str] = {}
+        if index.exists():
+            promised = self._read_index(index)
+            shards = set(promised.values())
+            missing = sorted(shard for shard in shards if not (self.path / shard).is_file())
+            if missing:
+                raise CheckpointError(f"{self.path}: shard {missing[0]} named in {INDEX} is missing; fetch it again")
+            found = sorted(self.path / shard for shard in shards)
+        elif (self.path / "model.safetensors").exists():
+            found = [self.path / "model.safetensors"]
+        if not found:
+            pickled = sorted([*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")])
+            why = f"only pickled weights ({pickled[0].name}), which are never read" if pickled else "no weights"
+            raise CheckpointError(f"{self.path}: it holds {why}; safetensors files are needed")
+        where = {name: file for file in found for name in _header(file)}
+        for name, shard in promised.items():
+            if name not in _header(self.path / shard):
+                raise CheckpointError(
+                    f"{self.path}: {INDEX} says that {name} is in {shard}, but it is not; fetch both again"
+                )
+        if fp4 := next((name for name in where if name.endswith(FP4_STATE)), None):
+            raise CheckpointError(
+                f"{self.path}: {fp4.removesuffix(FP4_STATE)} is quantised to bitsandbytes fp4, which is not supported; "
+                "give the 16-bit model or bitsandbytes NF4"
+            )
+        return where
+
+    def _read_index(self, index: Path) -> dict[str, str]:
+        """Name of a weight -> name of its shard, which lies beside the index."""
+        weight_map = _read_json(index, str(index)).get("weight_map")
+        if (
+            not isinstance(weight_map, dict)
+            or not weight_map
+            or not all(isinstance(f, str) for f in weight_map.values())
+        ):
+            raise CheckpointError(f"{index}: it has no weight_map from weights to files; fetch it again")
+        return {name: Path(file).name for name, file in weight_map.items()}
+
+    def _entry(self, name: str) -> Entry:
+        if name not in self._where:
+            raise self._unknown(name)
+        return _header(self._where[name])[name]
+
+    def _read(self, name: str) -> Tensor:
+        if name not in self._where:
+            raise self._unknown(name)
+        tensor: Tensor = _opened(self._where[name]).get_tensor(name)
+        return tensor
+
+
+class Entry(NamedTuple):
+    """What the header of a safetensors file says of a tensor; start: its first byte in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    nbytes: int
+
+
+@functools.lru_cache(maxsize=512)
+def _header_at(path: Path, size: int, modified: int) -> dict[str, Entry]:
+    """The tensors of a safetensors file, from its header; also checks that the file is whole."""
+    del modified
+    try:
+        with open(path, "rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > size:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        entries = {}
+        for name, entry in header.items():
+            start, stop = entry["data_offsets"]
+            entries[name] = Entry(entry["dtype"], tuple(entry["shape"]), 8 + length + start, stop - start)
+        end = max((entry.start + entry.nbytes for entry in entries.values()), default=8 + length)
+        if end != size:
+            raise ValueError(f"{size} bytes, its header says {end}")
+        # safetensors checks types, shapes and overlaps when it opens the file.
+        _opened(path)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged or truncated safetensors ({error}); fetch it again") from None
+    return entries
+
+
+def _header(path: Path) -> dict[str, Entry]:
+    try:
+        stat = path.stat()
+        return _header_at(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _opened(path: Path) -> Any:
+    """A memory-mapped safetensors file; mapping costs microseconds, so no handle is kept open."""
+    return safe_open(path, framework="pt", device="cpu").__enter__()
+
+
+def _read_json(path: Path, if_missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(if_missing)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: damaged JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return content

@@ -1,0 +1,165 @@
+"""Every text gets a molecule or a reason; nothing is raised and nothing is printed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mora_lite.chem.molecules import MAX_ATOMS, MAX_CHARACTERS, parse_entry, parse_molblock, parse_smiles
+
+CAFFEINE = "Cn1c(=O)c2c(ncn2C)n(C)c1=O"
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "C",
+        CAFFEINE,
+        "CC(=O)[O-].[Na+]",  # a salt
+        "CCO.CCN.O",  # a mixture
+        "*c1ccccc1",  # a wildcard
+        "[U](F)(F)(F)(F)(F)F",
+        "[H][H]",
+        "[NH3]->[Pt](<-[NH3])(Cl)Cl",
+        " CCO ",
+        "CCO ethanol",  # a name, as in .smi files
+        "C" * MAX_ATOMS,
+    ],
+)
+def test_a_molecule_is_ok(smiles):
+    parsed = parse_smiles(smiles)
+    assert parsed.status == "ok"
+    assert parsed.mol.GetNumAtoms() > 0
+    assert parsed.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        ("", "empty", "no SMILES"),
+        (" \t", "empty", "no SMILES"),
+        ("C1CC", "unparsable", "unclosed ring"),
+        ("CC(C)(C)(C)C", "unparsable", "valence for atom # 1 C"),
+        ("c1cccc1", "unparsable", "kekulize"),
+        ("hello", "unparsable", "syntax error near character 1"),
+        ("CC>>CO", "unparsable", "syntax error"),
+        ("nan", "unparsable", ""),
+        ("C\0C", "unparsable", "NUL"),
+        ("CCé", "unparsable", "character 3 (U+00E9)"),
+        ("CC\udcff", "unparsable", "byte 0xFF"),
+        ("C" * 500, "too_large", "500 atoms, more than 400"),
+        ("*" * 500, "too_large", "500 atoms"),
+        ("C.O" * 2000, "too_large", "atoms"),
+        ("C" * (MAX_CHARACTERS + 1), "too_large", "20,001 characters"),
+        ("C(" * 5000, "unparsable", ""),
+    ],
+)
+def test_a_bad_text_gets_a_status_and_a_one_line_reason(text, status, words):
+    parsed = parse_smiles(text)
+    assert parsed.mol is None
+    assert parsed.status == status
+    assert words in parsed.reason
+    assert parsed.reason
+    assert "\n" not in parsed.reason
+
+
+def test_the_limit_can_be_lowered():
+    assert parse_smiles("CCCC", max_atoms=3).status == "too_large"
+
+
+def mol_block(smiles, **options):
+    from rdkit import Chem
+
+    return Chem.MolToMolBlock(Chem.MolFromSmiles(smiles, sanitize=False), kekulize=False, **options)
+
+
+@pytest.mark.parametrize("v3000", [False, True])
+def test_a_mol_block_is_a_molecule(v3000):
+    from rdkit import Chem
+
+    parsed = parse_entry(mol_block("CC[C@H](N)O", forceV3000=v3000))
+    assert parsed.status == "ok"
+    assert Chem.MolToSmiles(parsed.mol) == "CC[C@H](N)O"
+    with_hydrogens = Chem.MolToMolBlock(Chem.AddHs(parsed.mol))
+    assert parse_entry(f"caf\udce9{with_hydrogens}").mol.GetNumAtoms() == 5
+
+
+@pytest.mark.parametrize(
+    ("block", "status", "words"),
+    [
+        (" \n", "empty", "no mol block"),
+        (mol_block(""), "empty", "no atoms"),
+        ("CCO\n", "unparsable", "does not end with 'M  END'"),
+        (mol_block("CCO")[:150], "unparsable", "does not end"),
+        (mol_block("CC(C)(C)(C)C"), "unparsable", "valence for atom # 1 C"),
+        (mol_block("CCO").replace(" O ", " Zz"), "unparsable", "not a valid mol block"),
+        (mol_block("CCO").replace("  3  2", "  x  2"), "unparsable", "not a valid mol block"),
+        (mol_block("CCO").replace("  2  3", "  2  9"), "unparsable", "not a valid mol block"),
+        (mol_block("CCO") + "\0", "unparsable", "NUL"),
+        (mol_block("C" * 500), "too_large", "500 atoms, more than 400"),
+    ],
+)
+def test_a_bad_mol_block_gets_a_status_and_a_one_line_reason(block, status, words, capfd):
+    parsed = parse_molblock(block)
+    assert (parsed.mol, parsed.status) == (None, status)
+    assert words in parsed.reason
+    assert "\n" not in parsed.reason
+    assert capfd.readouterr() == ("", "")
+
+
+@given(st.data())
+def test_any_damage_to_a_mol_block_gets_an_answer(data):
+    block = mol_block("C/C=C/C(N)=O")
+    place = data.draw(st.integers(0, len(block)))
+    width = data.draw(st.integers(0, 30))
+    parsed = parse_molblock(block[:place] + data.draw(st.text(max_size=5)) + block[place + width :])
+    assert (parsed.mol is None) == (parsed.status != "ok") == bool(parsed.reason)
+
+
+def test_rdkit_stays_silent(capfd):
+    for text in ["C1CC", "c1cccc1", "CC(C)(C)(C)C", "[H]", "C[C@@](C)(C)C", "x", "C |bad|"]:
+        parse_smiles(text)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_rdkit_speaks_again_afterwards(capfd):
+    from rdkit import Chem
+
+    parse_smiles("C1CC")
+    Chem.MolFromSmiles("C1CC")
+    assert "unclosed ring" in capfd.readouterr().err
+
+
+@given(
+    st.text(alphabet=st.characters(max_codepoint=0x2FF), max_size=40) | st.text("CNOc1()[]=#+-@%.*/\\ ", max_size=30)
+)
+def test_any_text_gets_an_answer(text):
+    parsed = parse_smiles(text)
+    assert (parsed.mol is None) == (parsed.status != "ok") == bool(parsed.reason)
+
+
+def test_parsing_costs_little_more_than_rdkit():
+    from rdkit import Chem
+
+    def seconds(parse):
+        best = 9.0
+        for _ in range(3):
+            started = time.perf_counter()
+            for _ in range(1000):
+                parse(CAFFEINE)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    assert seconds(parse_smiles) < 1.5 * seconds(Chem.MolFromSmiles)
+
+
+@pytest.mark.parametrize("text", ["[#200]", "C[#999]", "[#200+]"])
+def test_what_rdkit_raises_is_a_reason(text: str) -> None:
+    """Not an error of ours that would stop a whole library."""
+    parsed = parse_smiles(text)
+    assert (parsed.mol, parsed.status) == (None, "unparsable")
+    assert parsed.reason
+    assert "\n" not in parsed.reason

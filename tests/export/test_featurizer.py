@@ -1,0 +1,84 @@
+"""The description of the inputs is complete: what follows it, and nothing else, makes the program's codes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from mora_lite.chem.graph import featurize
+
+pytest.importorskip("onnx")
+
+from mora_lite.export.featurizer import EXAMPLE, describe_featuriser
+
+
+@pytest.fixture(scope="module")
+def description() -> dict[str, Any]:
+    """As another language would read it."""
+    return json.loads(json.dumps(describe_featuriser()))
+
+
+def code_of(rule: dict[str, Any], answer: Any) -> int:
+    key = str(getattr(answer, "name", int(answer) if isinstance(answer, bool) else answer))
+    return rule["table"].get(key, rule["other"])
+
+
+def follow(description: dict[str, Any], smiles: list[str]) -> dict[str, list[Any]]:
+    """A featuriser that knows RDKit and the description."""
+    atoms, source, target, bonds, graph = [], [], [], [], []
+    for number, text in enumerate(smiles):
+        molecule = Chem.MolFromSmiles(text)
+        first = len(atoms)
+        rings = molecule.GetRingInfo().AtomRings()
+        for atom in molecule.GetAtoms():
+            own = [len(ring) for ring in rings if atom.GetIdx() in ring]
+            special = {"ring_size": min(own, default=0), "ring_count": len(own)}
+            row = []
+            for rule in description["atom_fields"]:
+                call = rule["call"]
+                row.append(code_of(rule, special[call] if call in special else getattr(atom, call)()))
+            atoms.append(row)
+            graph.append(number)
+        for bond in molecule.GetBonds():
+            fields = {rule["name"]: code_of(rule, getattr(bond, rule["call"])()) for rule in description["bond_fields"]}
+            code = sum(fields[name] * factor for name, factor in description["bond_code"]["factors"].items())
+            ends = first + bond.GetBeginAtomIdx(), first + bond.GetEndAtomIdx()
+            for a, b in (ends, ends[::-1]):
+                source.append(a)
+                target.append(b)
+                bonds.append(code)
+    return {"atom_codes": atoms, "edge_index": [source, target], "bond_codes": bonds, "graph_index": graph}
+
+
+def test_following_it_gives_the_same_codes(description: dict[str, Any], molecules: list[str]) -> None:
+    hard = [
+        "[Fe+5]", "[U]", "O=S(=O)(O)O", "[CH2]", "[CH3]", "F[P-](F)(F)(F)(F)F", "C1CCCCCCCCC1", "C12C3C4C1C5C2C3C45",
+        "F[Pt@SP1](Cl)(Br)I", "[NH3]->[Cu]", "C/C(F)=C(/Cl)Br", "[BH4-]", "F[Xe](F)(F)F", "[C-4]", "C#C",
+    ]  # fmt: skip
+    smiles = [*molecules, *(text for text in hard if Chem.MolFromSmiles(text) is not None)]
+    got = follow(description, smiles)
+    graphs = featurize([Chem.MolFromSmiles(text) for text in smiles])
+    batch = graphs.batch()
+    assert got["atom_codes"] == batch.atoms.tolist()
+    assert got["graph_index"] == batch.graph.tolist()
+    expected = sorted(zip(batch.source.tolist(), batch.target.tolist(), batch.bonds.tolist(), strict=True))
+    assert sorted(zip(*got["edge_index"], got["bond_codes"], strict=True)) == expected
+
+
+def test_every_code_can_come_up(description: dict[str, Any]) -> None:
+    for field in (*description["atom_fields"], *description["bond_fields"]):
+        codes = {*field["table"].values(), field["other"]}
+        assert codes <= set(range(field["codes"])), field["name"]
+        assert max(codes) == field["codes"] - 1, field["name"]
+
+
+def test_its_example_is_one(description: dict[str, Any]) -> None:
+    example = description["example"]
+    assert example["smiles"] == EXAMPLE
+    got = follow(description, [EXAMPLE])
+    assert got["atom_codes"] == example["atom_codes"]
+    assert np.array(example["edge_index"]).shape == (2, len(example["bond_codes"]))

@@ -1,0 +1,348 @@
+"""Scoring without torch: the same rows as with it, from an exported folder, by ONNX Runtime."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mora_lite.chem.graph import Graphs, featurize
+from mora_lite.chem.molecules import parse_smiles
+from mora_lite.errors import DeviceError, InputError, PackError
+from mora_lite.export import providers, runtime
+from mora_lite.export.folder import is_exported, open_exported
+from mora_lite.export.runtime import OnnxModel
+from mora_lite.model import Model, load
+from mora_lite.packs.pack import open_pack
+from mora_lite.scoring.conformal import Calibration
+from mora_lite.scoring.domain import Domain, fingerprints
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "molecules.csv"
+TOLERANCE = 1e-3  # of a task's deviation, as for the gate of the export
+# Nothing of these may be asked for on the way from SMILES to the output file.
+FORBIDDEN = ("torch", "transformers", "pandas", "pyarrow", "safetensors", "gguf", "onnx", "huggingface_hub")
+
+
+@pytest.fixture
+def folder(exported_path: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(exported_path, tmp_path / "folder"))
+
+
+@pytest.fixture(scope="module")
+def model(exported_path: Path) -> OnnxModel:
+    return runtime.load(exported_path, provider="cpu")
+
+
+@pytest.fixture(scope="module")
+def graphs(molecules: list[str]) -> Graphs:
+    return featurize([parse_smiles(smiles).mol for smiles in molecules])
+
+
+@pytest.fixture(scope="module")
+def with_torch(calibrated_pack_path: Path) -> Model:
+    """The pack of the exported folder."""
+    return load(calibrated_pack_path, device="cpu", dtype="float32")
+
+
+def deviations(model: OnnxModel) -> np.ndarray:
+    return np.array([task.deviation for task in model.tasks])
+
+
+def change(folder: Path, **entries: Any) -> None:
+    manifest = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").write_text(json.dumps(manifest | entries))
+
+
+# --- values
+
+
+def test_values_are_those_of_the_pack(model: OnnxModel, with_torch: Model, graphs: Graphs) -> None:
+    difference = np.abs(model.score_graphs(graphs) - with_torch.score_graphs(graphs)) / deviations(model)
+    assert difference.max() < TOLERANCE
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 1000])
+def test_values_do_not_depend_on_the_batch_size_or_the_order(model: OnnxModel, graphs: Graphs, size: int) -> None:
+    order = np.random.default_rng(0).permutation(len(graphs))
+    expected = model.score_graphs(graphs)[order]
+    got = model.score_graphs(graphs.select(order), size)
+    assert (np.abs(got - expected) / deviations(model)).max() < TOLERANCE
+
+
+def test_twice_the_same_gives_the_same_bits(model: OnnxModel, graphs: Graphs) -> None:
+    assert np.array_equal(model.score_graphs(graphs), model.score_graphs(graphs))
+
+
+def test_tasks_come_in_the_order_asked_for(exported_path: Path, model: OnnxModel, molecules: list[str]) -> None:
+    chosen = runtime.load(exported_path, tasks=["mass", "size"])
+    assert [task.name for task in chosen.tasks] == ["mass", "size"]
+    got, expected = chosen.score(molecules), model.score(molecules)
+    assert got.low is not None
+    assert expected.low is not None
+    for ours, theirs in ((got.values, expected.values), (got.low, expected.low)):
+        assert (np.abs(ours - theirs[:, [2, 0]]) / deviations(chosen)).max() < TOLERANCE
+
+
+def test_error_bars_and_domain_are_those_of_the_pack(model: OnnxModel, with_torch: Model, molecules: list[str]) -> None:
+    """Given the same values, the two engines say the same of them, bit for bit."""
+    found = model.score(molecules)
+    bits = fingerprints([parse_smiles(smiles).mol for smiles in molecules])
+    expected = with_torch.judge(found.values, bits)
+    for name in ("values", "low", "high", "nearest", "inside"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_bad_molecules_are_rows_with_a_status(model: OnnxModel) -> None:
+    found = model.predict(["CCO", "", "C1CC", None, "C"])
+    assert found.scores.status == ["ok", "empty", "unparsable", "empty", "ok"]
+    assert np.isnan(found.scores.values[1:4]).all()
+    assert np.isfinite(found.scores.values[[0, 4]]).all()
+    assert model.score([]).values.shape == (0, 3)
+
+
+def test_arrays_of_the_calibration_survive_the_file(calibrated_pack_path: Path) -> None:
+    pack = open_pack(calibrated_pack_path)
+    calibration, domain = pack.load_calibration(), pack.load_domain()
+    assert calibration is not None
+    assert domain is not None
+    arrays = {name: tensor.numpy() for name, tensor in calibration.tensors().items()}
+    assert Calibration.from_tensors(arrays, 3).thresholds == calibration.thresholds
+    back = Domain.from_tensors({name: tensor.numpy() for name, tensor in domain.tensors().items()})
+    np.testing.assert_array_equal(back.packed, domain.packed)
+
+
+def test_threads_are_those_asked_for_or_those_there_are(exported_path: Path, model: OnnxModel) -> None:
+    assert model.session.get_session_options().intra_op_num_threads == runtime.usable_cores() >= 1
+    three = runtime.load(exported_path, threads=3)
+    assert three.session.get_session_options().intra_op_num_threads == 3
+
+
+# --- folders that are not whole
+
+
+def test_a_damaged_file_is_an_error_and_never_a_wrong_number(folder: Path) -> None:
+    for name in ("scorer.onnx", "trust.npz"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(PackError, match=rf"{name} is damaged.*export it again"):
+            runtime.load(folder)
+        (folder / name).unlink()
+        with pytest.raises(PackError, match=rf"{name} is missing.*export it again"):
+            runtime.load(folder)
+        (folder / name).write_bytes(content)
+    runtime.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"format": 1, "pack": {"name": "a"}, "tasks": [1]}'])
+def test_a_damaged_manifest(folder: Path, text: str) -> None:
+    (folder / "export.json").write_text(text)
+    with pytest.raises(PackError, match=r"export\.json is damaged"):
+        runtime.load(folder)
+
+
+def test_another_format_an_encoder_alone_and_no_folder(folder: Path, tmp_path: Path) -> None:
+    change(folder, format=2)
+    with pytest.raises(PackError, match="format 2, but this version reads format 1"):
+        runtime.load(folder)
+    change(folder, format=1, scorer=None)
+    with pytest.raises(PackError, match="mora-lite export tiny --full -o DIR"):
+        runtime.load(folder)
+    with pytest.raises(PackError, match=r"qm9 is no exported folder.*mora-lite export qm9 --full -o DIR"):
+        runtime.load("qm9")
+    assert is_exported(folder)
+    assert not is_exported(tmp_path)
+
+
+def test_names_that_lead_out_of_the_folder_are_refused(folder: Path) -> None:
+    manifest = json.loads((folder / "export.json").read_text())
+    (folder.parent / "other.onnx").write_bytes((folder / "scorer.onnx").read_bytes())
+    change(folder, scorer="../other.onnx", files={"../other.onnx": manifest["files"]["scorer.onnx"]})
+    with pytest.raises(PackError, match=r"\.\./other\.onnx is missing"):
+        open_exported(folder).scorer_file()
+
+
+def test_a_model_that_is_none_or_another(folder: Path) -> None:
+    from mora_lite.machine.files import sha256_of
+
+    file = folder / "scorer.onnx"
+    file.write_bytes(b"not a model")
+    entry = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    change(folder, files={"scorer.onnx": entry})
+    with pytest.raises(PackError, match=r"cannot load .*scorer\.onnx"):
+        runtime.load(folder)
+
+
+def test_without_calibration_there_are_values_alone(folder: Path) -> None:
+    manifest = json.loads((folder / "export.json").read_text())
+    change(folder, files={"scorer.onnx": manifest["files"]["scorer.onnx"]})
+    found = runtime.load(folder).predict(["CCO"])
+    assert found.scores.low is None
+    assert list(found.columns()) == ["smiles", "size", "polarity [e]", "mass [u]", "status", "error"]
+
+
+def test_confidence_and_tasks_are_checked(exported_path: Path) -> None:
+    with pytest.raises(InputError, match="confidence: got 1"):
+        runtime.load(exported_path, confidence=1.0)
+    with pytest.raises(PackError, match="unknown task 'sise': did you mean size"):
+        runtime.load(exported_path, tasks=["sise"])
+
+
+def test_what_fails_while_it_runs_is_one_line(model: OnnxModel, graphs: Graphs) -> None:
+    wrong = Graphs(graphs.atoms[:, :9], graphs.bonds, graphs.ends, graphs.atom_ptr, graphs.bond_ptr)
+    with pytest.raises(DeviceError, match="ONNX Runtime failed on cpu with 60 molecules at a time") as caught:
+        model.score_graphs(wrong)
+    assert "\n" not in str(caught.value)
+
+
+# --- providers
+
+
+def with_providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    fake = SimpleNamespace(get_available_providers=lambda: list(names))
+    monkeypatch.setattr(providers, "import_onnxruntime", lambda: fake)
+
+
+def test_the_fastest_provider_is_taken_and_the_cpu_is_always_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda, tensorrt = (providers.PROVIDERS[name] for name in ("cpu", "cuda", "tensorrt"))
+    with_providers(monkeypatch, tensorrt, cuda, cpu)
+    assert providers.choose_providers() == [cuda, cpu]
+    assert providers.choose_providers("cpu") == [cpu]
+    assert providers.choose_providers("tensorrt") == [tensorrt, cpu]
+    with_providers(monkeypatch, cpu, "AzureExecutionProvider")
+    assert providers.available_providers() == ["cpu"]
+    assert providers.choose_providers() == [cpu]
+
+
+def test_a_provider_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_providers(monkeypatch, providers.PROVIDERS["cpu"])
+    with pytest.raises(DeviceError, match=r"got 'cuda', but this build of ONNX Runtime has cpu.*onnxruntime-gpu"):
+        providers.choose_providers("cuda")
+    with pytest.raises(DeviceError, match="got 'cdua'; did you mean cuda"):
+        providers.choose_providers("cdua")
+
+
+def test_a_provider_that_does_not_start_is_told_when_it_was_asked_for(
+    exported_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime then goes on with the CPU by itself."""
+    monkeypatch.setattr(runtime, "choose_providers", lambda asked: [providers.PROVIDERS["cpu"]])
+    assert runtime.load(exported_path).provider == "cpu"
+    with pytest.raises(DeviceError, match="got 'cuda', but its libraries cannot be loaded here"):
+        runtime.load(exported_path, provider="cuda")
+
+
+def test_without_onnxruntime_the_error_names_the_extra(exported_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DeviceError, match=r'pip install "mora-lite\[onnx\]"'):
+        runtime.load(exported_path)
+
+
+# --- the command
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_takes_an_exported_folder_as_it_takes_a_pack(
+    run, exported_path: Path, calibrated_pack_path: Path, tmp_path: Path, model: OnnxModel
+) -> None:
+    with_onnx, with_torch = tmp_path / "onnx.csv", tmp_path / "torch.csv"
+    assert run("predict", EXAMPLE, "--pack", exported_path, "-o", with_onnx)[0] == 0
+    assert run("predict", EXAMPLE, "--pack", calibrated_pack_path, "--dtype", "float32", "-o", with_torch)[0] == 0
+    onnx, torch = rows_of(with_onnx), rows_of(with_torch)
+    assert [list(row) for row in onnx] == [list(row) for row in torch]
+    for ours, theirs in zip(onnx, torch, strict=True):
+        for name in ("name", "smiles", "similarity", "in_domain", "outside", "status", "error"):
+            assert ours[name] == theirs[name]
+        if ours["status"] == "ok":
+            for task in model.tasks:
+                for name in (task.column, f"{task.name}_lo", f"{task.name}_hi"):
+                    assert float(ours[name]) == pytest.approx(float(theirs[name]), abs=TOLERANCE * task.deviation)
+    again = tmp_path / "again.csv"
+    code, out, _ = run(
+        "predict", EXAMPLE, "--pack", exported_path, "-o", again, "--engine", "onnx", "--provider", "cpu"
+    )
+    assert (code, out) == (0, "")
+    assert again.read_bytes() == with_onnx.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--engine", "onnx"],
+            "admet is no exported folder (it has no export.json); ONNX Runtime needs one: mora-lite",
+        ),
+        (["--pack", "{}", "--dtype", "float32"], "--dtype float32 is for packs on torch"),
+        (["--pack", "{}", "--device", "cpu"], "--device cpu is for packs on torch"),
+        (["--pack", "{}", "--engine", "torch"], "is an exported folder, not a pack"),
+        (["--pack", "{}", "--provider", "rocm"], "provider: got 'rocm'"),
+        (["--provider", "cpu"], "--provider cpu is for --engine onnx"),
+        (["--engine", "tensorflow"], "--engine: got 'tensorflow', expected auto, torch, onnx"),
+    ],
+)
+def test_options_that_do_not_go_together(run, exported_path: Path, tmp_path: Path, options, words: str) -> None:
+    options = [option.format(exported_path) for option in options]
+    code, out, err = run("predict", EXAMPLE, "-o", tmp_path / "out.csv", *options)
+    assert (code, out) == (2, "")
+    assert words in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
+
+
+BLOCKED = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {FORBIDDEN!r}:
+            raise ModuleNotFoundError("asked for " + name, name=name)
+
+sys.meta_path.insert(0, Blocker())
+from mora_lite.cli.app import main
+
+code = main(sys.argv[1:])
+held = sorted(name for name in {FORBIDDEN!r} if name in sys.modules)
+print(code, held)
+"""
+
+
+def run_blocked(*arguments: object) -> tuple[str, str]:
+    """`mora-lite` where the packages of FORBIDDEN are not installed; stdout (exit code, forbidden modules), stderr."""
+    command = [sys.executable, "-c", BLOCKED, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+    return done.stdout, done.stderr
+
+
+def test_nothing_on_the_way_imports_torch(exported_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    found, err = run_blocked("predict", EXAMPLE, "--pack", exported_path, "-o", out)
+    assert found == "0 []\n", err
+    assert len(rows_of(out)) == 20
+
+
+@pytest.mark.parametrize("command", [["predict", EXAMPLE, "-o", "-"], ["info"], ["export", "-o", "x"]])
+def test_commands_that_need_torch_say_so_in_one_line(command: list[object]) -> None:
+    found, err = run_blocked(*command)
+    assert found.endswith("2 []\n")
+    assert err == "error: this needs torch, which is not installed: pip install torch\n"
+
+
+def test_a_missing_module_of_ours_is_a_bug_and_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, run) -> None:
+    monkeypatch.setitem(sys.modules, "mora_lite.environment", None)
+    with pytest.raises(ModuleNotFoundError):
+        run("info")

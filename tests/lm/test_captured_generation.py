@@ -1,0 +1,166 @@
+"""Generation step by step at fixed addresses, against plain generation; on a CPU nothing is recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mora_lite.adapter.lowrank import Branch
+from mora_lite.errors import InputError
+from mora_lite.lm import captured_generation
+from mora_lite.lm.captured_generation import MOST_KEPT, RecordedDecoder, feed_forward, until
+from mora_lite.lm.decoder import Decoder, DecoderLayer
+from mora_lite.lm.generation import generate
+from mora_lite.quant import matmul
+from mora_lite.quant.linear import Linear4bit
+from mora_lite.quant.matmul import force_kernel
+from mora_lite.quant.nf4 import quantize_nf4
+
+PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 6},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 4},
+    "qwen3": {"num_key_value_heads": 3, "head_dim": 16, "tie_word_embeddings": True},
+}
+
+
+class ModelSource:
+    """A transformers model as a checkpoint; its matrices in NF4 if asked for."""
+
+    def __init__(self, model: Any, four_bit: bool = False) -> None:
+        self.config = json.loads(json.dumps(model.config.to_dict()))
+        self.tensors = dict(model.state_dict())
+        self.four_bit = four_bit
+
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    def load(self, name: str) -> Any:
+        return quantize_nf4(self.tensors[name]) if self.four_bit and "proj" in name else self.tensors[name]
+
+
+def tiny_source(kind: str, width: int = 48, four_bit: bool = False) -> ModelSource:
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=97,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=6 if width == 48 else 4,
+        initializer_range=0.3,
+        eos_token_id=None,
+        bos_token_id=None,
+        **(KINDS[kind] if width == 48 else {}),
+    )
+    return ModelSource(AutoModelForCausalLM.from_config(config).eval(), four_bit)
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return Decoder.from_checkpoint(tiny_source(request.param))
+
+
+def random_branch(layers: int, rows: int = 3, width: int = 48, seed: int = 2, places: str = "m") -> Branch:
+    """Of places that are all as wide as the model."""
+    wide = len(places) * width
+    dice = torch.Generator().manual_seed(seed)
+    a, c = torch.randn(rows, layers, wide, 4, generator=dice), torch.randn(layers, 4, wide, generator=dice)
+    return Branch(a * 0.3, c * 0.3, 2.0, places=places)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_tokens_are_those_of_plain_generation(decoder: Decoder, layers: int) -> None:
+    branch = random_branch(layers) if layers else None
+    expected = generate(decoder, PROMPTS, branch=branch, max_new_tokens=40)
+    assert len({tuple(row) for row in expected}) == 3
+    assert RecordedDecoder(decoder).generate(PROMPTS, branch=branch, max_new_tokens=40) == expected
+
+
+def test_an_earlier_text_leaves_no_trace(decoder: Decoder) -> None:
+    steps, branch = RecordedDecoder(decoder), random_branch(3)
+    broken = Branch(branch.a * float("inf"), branch.c, branch.scale)
+    expected = steps.generate(PROMPTS, branch=branch, max_new_tokens=9)
+    other = [row[::-1] for row in PROMPTS]
+    assert steps.generate(other, branch=random_branch(3, seed=7), max_new_tokens=12) != expected
+    steps.generate(PROMPTS, branch=broken, max_new_tokens=9)
+    assert steps.generate(PROMPTS, branch=branch, max_new_tokens=9) == expected
+    assert len(steps._kept) == 1  # all had the same rows and capacity
+
+
+def test_few_shapes_are_kept(decoder: Decoder) -> None:
+    steps = RecordedDecoder(decoder)
+    for rows in (1, 2, 3, 1):
+        assert len(steps.generate([[7]] * rows, max_new_tokens=3)) == rows
+        assert len(steps._kept) <= MOST_KEPT
+
+
+def test_rows_end_before_their_stop_tokens(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = generate(decoder, PROMPTS, max_new_tokens=60)
+    stops = {row[3] for row in free}
+    calls = []
+    plain = captured_generation.step
+    monkeypatch.setattr(captured_generation, "step", lambda *arguments: calls.append(plain(*arguments)))
+    got = RecordedDecoder(decoder).generate(PROMPTS, max_new_tokens=60, stop_ids=stops)
+    assert got == generate(decoder, PROMPTS, max_new_tokens=60, stop_ids=stops) == [until(row, stops) for row in free]
+    assert len(calls) < 20  # the host looks every 16 steps
+
+
+def test_until() -> None:
+    assert until([4, 5, 6, 5], {5, 6}) == [4]
+    assert until([4, 5], set()) == [4, 5]
+
+
+def test_no_new_tokens_and_impossible_requests(decoder: Decoder) -> None:
+    steps = RecordedDecoder(decoder)
+    assert steps.generate(PROMPTS, max_new_tokens=0) == [[], [], []]
+    assert steps.generate(PROMPTS, max_new_tokens=1) == generate(decoder, PROMPTS, max_new_tokens=1)
+    with pytest.raises(InputError, match="empty row"):
+        steps.generate([[1], []])
+    with pytest.raises(InputError, match="expected 0 or more"):
+        steps.generate([[1]], max_new_tokens=-1)
+
+
+@pytest.mark.parametrize("places", ["m", "qkvom"])
+def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, places: str) -> None:
+    """Weights in 4 bits as on a CUDA device, by Triton's interpreter."""
+    pytest.importorskip("triton", minversion="3.7")
+    if torch.cuda.is_available():
+        pytest.skip("Triton's interpreter is only chosen where there is no CUDA device")
+    monkeypatch.setattr(matmul, "has_triton", lambda device: True)
+    decoder = Decoder.from_checkpoint(tiny_source("llama", 64, four_bit=True), torch.float16, "4bit")
+    layer = decoder.layers[2]
+    assert isinstance(layer, DecoderLayer)
+    assert isinstance(layer.down, Linear4bit)
+    assert layer.down.tiled is not None
+    branch, normed = random_branch(2, width=64, places=places), torch.randn(3, 64).half()
+    own = branch.by_layer(3, decoder.sizes.place_widths())[2]
+    got = feed_forward(layer, normed, own)
+    with force_kernel("torch"):
+        expected = feed_forward(layer, normed, own)
+    error = (got - expected).float().norm() / expected.float().norm()
+    assert error < 3e-3
+    added = (expected - layer.feed_forward(normed)).float().norm()
+    assert added > 0.1 * expected.float().norm()
+    ours = RecordedDecoder(decoder).generate(PROMPTS, branch=branch, max_new_tokens=3)
+    assert [len(row) for row in ours] == [3, 3, 3]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("places", ["m", "qkvom"])
+def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one(places: str) -> None:
+    source = tiny_source("llama", 64, four_bit=True)
+    decoder = Decoder.from_checkpoint(source, torch.bfloat16, "4bit").cuda()
+    branch = random_branch(3, width=64, places=places)
+    branch = replace(branch, a=branch.a.cuda(), c=branch.c.cuda())
+    recorded = RecordedDecoder(decoder)
+    alone = RecordedDecoder(decoder, record_steps=False)
+    for prompts in (PROMPTS, [row[::-1] for row in PROMPTS], PROMPTS):
+        expected = alone.generate(prompts, branch=branch, max_new_tokens=40)
+        assert recorded.generate(prompts, branch=branch, max_new_tokens=40) == expected

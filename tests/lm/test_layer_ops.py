@@ -1,0 +1,139 @@
+"""Each Triton kernel, and each compiled function, of a decoder layer gives what its plain function gives, in both
+directions.
+
+Kernels run in Triton's interpreter, or on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from mora_lite.lm import layer_ops, layer_ops_compiled, layer_ops_triton
+from mora_lite.lm.layer_ops import choose_layer_ops
+from mora_lite.lm.weights import RMSNorm
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).to(DEVICE)
+
+
+def both(name: str, x: Tensor, *arguments: Any, other: ModuleType = layer_ops_triton) -> None:
+    """Compare outputs, and gradients for a random gradient of the output."""
+    results = []
+    for ops in (layer_ops, other):
+        given = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        made = getattr(ops, name)(given, *arguments)
+        grad = random(*made.shape, dtype=made.dtype)
+        made.backward(grad)
+        results.append((made.detach(), given.grad))
+    for plain, fused in zip(*results, strict=True):
+        assert plain.dtype == fused.dtype
+        assert plain.shape == fused.shape
+        limit = CLOSE[min(plain.dtype, made.dtype, key=lambda t: t.itemsize)]
+        torch.testing.assert_close(plain.float(), fused.float(), atol=limit, rtol=limit)
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize("shape", [(1, 1, 8), (2, 5, 48), (3, 4, 576)])
+def test_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    norm = RMSNorm(random(shape[-1]), 1e-5, dtype).to(DEVICE)
+    both("norm", random(*shape), norm)
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize("shape", [(1, 1, 6), (2, 5, 96), (1, 700, 6)])
+def test_gate(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    both("gate", random(*shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize(("rows", "tokens", "heads", "width"), [(1, 1, 1, 2), (2, 5, 9, 64), (3, 4, 3, 24)])
+def test_rotate(dtype: torch.dtype, rows: int, tokens: int, heads: int, width: int) -> None:
+    angle = random(rows, tokens, width // 2)
+    joined = random(rows, tokens, heads + 2, width, dtype=dtype)  # as a layer gives it: a part of something wider
+    both("rotate", joined[:, :, 1:-1], angle.cos(), angle.sin())
+
+
+def test_rotate_takes_a_gradient_in_another_layout() -> None:
+    angle = random(2, 5, 8)
+    grads = []
+    for ops in (layer_ops, layer_ops_triton):
+        x = random(2, 5, 3, 16).requires_grad_()
+        ops.rotate(x, angle.cos(), angle.sin()).transpose(1, 2).contiguous().square().sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize(("heads", "kv_heads", "tokens"), [(1, 1, 2), (9, 3, 5), (4, 2, 40)])
+def test_attention(dtype: torch.dtype, heads: int, kv_heads: int, tokens: int) -> None:
+    key, value = random(2, 2, kv_heads, tokens, 16, dtype=dtype)
+    both("attention", random(2, heads, tokens, 16, dtype=dtype), key, value, None, other=layer_ops_compiled)
+
+
+def test_attention_with_a_mask_or_a_cache_is_the_plain_one() -> None:
+    key, value = random(2, 2, 1, 6, 8)
+    seen = random(2, 1, 3, 6) > 0
+    both("attention", random(2, 3, 3, 8), key, value, seen, other=layer_ops_compiled)
+    both("attention", random(2, 3, 1, 8), key, value, None, other=layer_ops_compiled)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_on_a_cpu_they_are_compiled() -> None:
+    import torch._dynamo
+
+    with torch._dynamo.config.patch(disable=False):
+        assert choose_layer_ops(torch.device("cpu")) is layer_ops_compiled
+
+
+def test_the_check_at_the_start_passes() -> None:
+    layer_ops_triton.check(DEVICE)
+
+
+@pytest.mark.parametrize("ops", [layer_ops_triton, layer_ops_compiled])
+@pytest.mark.parametrize("name", ["norm", "rotate", "gate", "attention"])
+def test_the_check_finds_a_wrong_function(ops: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(ops), name, lambda *given: getattr(layer_ops, name)(*given) * 1.01)
+    with pytest.raises(RuntimeError, match=name):
+        ops.check(DEVICE)
+
+
+def test_what_fails_the_check_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(vars(layer_ops_compiled), "gate", lambda x: layer_ops.gate(x) * 1.01)
+    assert choose_layer_ops(torch.device("cpu")) is layer_ops
+    assert "layer_ops_compiled are not used, which is slower: gate gives wrong numbers" in caplog.text
+
+
+@pytest.mark.parametrize("places", ["m", "qkvom"])
+def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, places: str) -> None:
+    from mora_lite.adapter.lowrank import Branch
+    from mora_lite.lm.decoder import Decoder
+    from mora_lite.quant.huggingface import open_checkpoint
+
+    decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
+    ids = torch.arange(1, 21, device=DEVICE).view(2, 10)
+    widths = decoder.sizes.place_widths()
+    ins, outs = (sum(widths[place][i] for place in places) for i in (0, 1))
+    found = []
+    for ops in (layer_ops, layer_ops_triton, layer_ops_compiled):
+        for layer in decoder.layers:
+            layer.ops = ops
+        a, c = random(2, 4, ins, 4).requires_grad_(), random(4, 4, outs).requires_grad_()
+        logits = decoder.logits(ids, branch=Branch(a, c, 0.1, places=places))
+        logits.square().mean().backward()
+        found.append((logits.detach(), a.grad, c.grad))
+    for plain, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(plain, other, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))

@@ -1,0 +1,175 @@
+"""The packs that ship, for real: real base model, real weights, molecules whose properties are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import mora_lite
+from mora_lite.adapter.lowrank import Branch
+from mora_lite.chem.graph import featurize
+from mora_lite.chem.molecules import parse_smiles
+from mora_lite.errors import CheckpointError
+from mora_lite.hub.bases import resolve_base
+from mora_lite.lm.base import NF4Source
+from mora_lite.lm.decoder import Decoder
+from mora_lite.model import Model
+from mora_lite.packs.pack import SHIPPED, list_packs, open_pack
+from mora_lite.quant.huggingface import open_checkpoint
+from mora_lite.training.pretrain import load_encoder
+
+# Hartree, from QM9: HOMO, LUMO, gap.
+KNOWN = {
+    "CCO": (-0.2619, 0.0798, 0.3417),  # ethanol
+    "CC(C)=O": (-0.2431, -0.0087, 0.2344),  # acetone
+    "CC#N": (-0.3264, 0.0376, 0.3640),  # acetonitrile
+    "c1ccccc1": (-0.2475, 0.0029, 0.2503),  # benzene
+    "Cc1ccccc1": (-0.2361, 0.0045, 0.2407),  # toluene
+    "Oc1ccccc1": (-0.2191, 0.0010, 0.2201),  # phenol
+    "c1ccncc1": (-0.2518, -0.0225, 0.2293),  # pyridine
+    "c1ccoc1": (-0.2246, 0.0199, 0.2445),  # furan
+    "C1CCCCC1": (-0.2913, 0.0870, 0.3783),  # cyclohexane
+    "CCCC": (-0.3170, 0.0937, 0.4107),  # butane
+}
+TOLERANCE = 0.02  # Hartree, for one molecule: these are smaller than nearly all of QM9, where errors are largest
+ORBITALS = ["homo", "lumo", "gap"]
+
+
+@pytest.fixture(scope="module")
+def qm9() -> Model:
+    return mora_lite.load("qm9", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def values(qm9: Model) -> np.ndarray:
+    predictions = qm9.predict(list(KNOWN))
+    assert predictions.scores.status == ["ok"] * len(KNOWN)
+    return predictions.scores.values
+
+
+def test_it_has_the_tasks_that_it_promises(qm9: Model) -> None:
+    assert [task.name for task in qm9.tasks] == ["homo", "lumo", "gap", "mu", "alpha", "r2", "zpve", "cv"]
+    assert [task.unit for task in qm9.tasks][:3] == ["Ha"] * 3
+
+
+@pytest.mark.parametrize("orbital", ORBITALS)
+def test_well_known_molecules(values: np.ndarray, orbital: str) -> None:
+    at = ORBITALS.index(orbital)
+    error = values[:, at] - np.array([known[at] for known in KNOWN.values()])
+    assert dict(zip(KNOWN, np.abs(error), strict=True)) == pytest.approx(dict.fromkeys(KNOWN, 0), abs=TOLERANCE)
+
+
+def test_the_gap_is_between_the_orbitals(values: np.ndarray) -> None:
+    homo, lumo, gap = values[:, :3].T
+    np.testing.assert_allclose(gap, lumo - homo, atol=0.01)
+    assert (homo < lumo).all()
+
+
+def test_larger_molecules_have_more_of_what_adds_up(qm9: Model) -> None:
+    frame = qm9.predict(["C" * n for n in range(2, 9)]).to_pandas()
+    for task in ("alpha", "r2", "zpve", "cv"):
+        column = next(t.column for t in qm9.tasks if t.name == task)
+        assert frame[column].is_monotonic_increasing, task
+
+
+def test_float32_bits_do_not_depend_on_the_batch(qm9: Model, values: np.ndarray) -> None:
+    smiles = list(KNOWN)
+    assert np.array_equal(qm9.predict(smiles[::-1], batch_size=3).scores.values, values[::-1])
+    assert np.array_equal(qm9.predict(smiles[4]).scores.values[0], values[4])
+    assert np.array_equal(qm9.predict(smiles * 60).scores.values, np.tile(values, (60, 1)))
+
+
+def test_bfloat16_stays_near_float32(values: np.ndarray) -> None:
+    """2 % of a task's deviation; and other batches change it by no more than 0.2 %."""
+    model = mora_lite.load("qm9", device="cpu", dtype="bfloat16")
+    deviation = np.array([task.deviation for task in model.tasks])
+    got = model.predict(list(KNOWN)).scores.values
+    assert (np.abs(got - values) / deviation).max() <= 0.02
+    again = model.predict(list(KNOWN)[::-1], batch_size=3).scores.values[::-1]
+    assert (np.abs(again - got) / deviation).max() <= 2e-3
+
+
+def test_its_own_record_keeps_what_the_project_promises() -> None:
+    """Mean test error of the three orbital energies; what the four bits cost; the language model earns its place."""
+    facts = open_pack("qm9").provenance
+    test = [facts["test"][name] for name in ORBITALS]
+    assert facts["split"] == {"seed": 0, "train": 110_000, "valid": 10_000, "kind": "random"}
+    assert np.mean([row["mae"] for row in test]) <= 0.0030
+    assert all("encoder_mae" in row for row in test)
+    assert all(row["loss_4bit"] <= 0.01 for row in test)
+
+
+def test_shipped_packs_are_small() -> None:
+    assert "qm9" in [pack.name for pack in list_packs()]
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 40 * 2**20
+
+
+def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
+    """The compiled prompts and upper layers leave nothing out: all 30 layers, all tokens, one molecule at a time."""
+    try:
+        base = resolve_base(qm9.pack.base)
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    decoder = Decoder.from_checkpoint(NF4Source(open_checkpoint(base)))
+    scorer = qm9.scorer
+    graphs = featurize([parse_smiles(smiles).mol for smiles in ("CC(C)=O", "c1ccoc1")])
+    with torch.inference_mode():
+        batch = graphs.batch()
+        a = scorer.hypernet(scorer.encode(batch))
+        fast = scorer(batch)
+        for at, ids in enumerate(qm9.pack.provenance["prompt_ids"]):
+            branch = Branch(a, scorer.c, scorer.scale, "last")
+            hidden = decoder.hidden(torch.tensor([ids] * 2), branch=branch)[:, -1:]
+            whole = (hidden * scorer.readout[at]).sum(-1)[:, 0] + scorer.offset[at]
+            torch.testing.assert_close(fast[:, at], whole, rtol=1e-4, atol=1e-4)
+
+
+# --- admet, the default
+
+
+@pytest.fixture(scope="module")
+def admet() -> Model:
+    return mora_lite.load(device="cpu", dtype="float32")
+
+
+def test_the_default_pack_answers_what_people_screen_for(admet: Model) -> None:
+    assert admet.pack.name == "admet"
+    kinds = {task.name: task.kind for task in admet.tasks}
+    values = {"logS", "logD", "logBB", "BACE1_pIC50"}
+    assert {name for name, kind in kinds.items() if kind == "value"} == values
+    assert {"BBB", "BACE1", "FDA_approved", "clinical_toxicity", "HIV", "NR-AhR", "SR-p53"} <= kinds.keys()
+    assert len(kinds) == 21
+
+
+def test_it_orders_what_every_chemist_can_order(admet: Model) -> None:
+    frame = admet.predict(["CCO", "c1ccccc1", "c1ccc2cc3ccccc3cc2c1", "CCCCCCCCCCCCCCCC"]).to_pandas()
+    solubility = frame["logS [log mol/L]"]
+    assert solubility.is_monotonic_decreasing, "ethanol, benzene, anthracene, hexadecane"
+    assert frame["logD"][0] < frame["logD"][1] < frame["logD"][2]
+
+
+def test_its_intervals_hold_and_its_far_molecules_are_worse() -> None:
+    """On its own test molecules, as the pack records it: counts and not shares, for small sets vary."""
+    facts = open_pack("admet").provenance
+    rows = [row for row in facts["test"].values() if "inside" in row]
+    n = sum(row["n"] for row in rows)
+    assert sum(row["inside"] * row["n"] for row in rows) / n == pytest.approx(0.9, abs=0.02)
+    qm9 = open_pack("qm9").provenance
+    for name in ORBITALS:
+        assert qm9["test"][name]["inside"] == pytest.approx(0.9, abs=0.02)
+        inside, outside = qm9["tables"][name]["by_domain"]
+        assert outside["mae"] > 1.2 * inside["mae"]
+
+
+def test_its_classes_are_told_apart_on_molecules_it_has_not_seen() -> None:
+    figures = open_pack("admet").provenance["test"]
+    assert all(row["roc_auc"] > 0.65 for row in figures.values() if "roc_auc" in row)
+    assert figures["HIV"]["roc_auc"] > 0.8
+    assert figures["BBB"]["roc_auc"] > 0.9
+
+
+def test_the_shipped_encoder_is_the_one_that_packs_start_from() -> None:
+    encoder = load_encoder()
+    assert (encoder.width, len(encoder.layers)) == (256, 4)
+    assert open_pack("admet").provenance["recipe"]["start"] == "pretrained"

@@ -1,0 +1,234 @@
+"""Similarity to the training molecules: RDKit's numbers, exactly, however the work is cut up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem, DataStructs
+from rdkit.Chem import rdFingerprintGenerator
+from safetensors.torch import load, save
+
+from mora_lite.scoring import domain as domain_module
+from mora_lite.scoring.domain import Domain, fingerprints, threshold_of
+
+CPU = torch.device("cpu")
+N_TRAIN = 45  # of the 60 molecules of conftest.py; the others are only asked about
+
+
+@pytest.fixture(scope="module")
+def mols(molecules: list[str]) -> list[Chem.Mol]:
+    return [Chem.MolFromSmiles(smiles) for smiles in molecules]
+
+
+@pytest.fixture(scope="module")
+def packed(mols: list[Chem.Mol]) -> np.ndarray:
+    return fingerprints(mols)
+
+
+@pytest.fixture(scope="module")
+def known() -> np.ndarray:
+    """Values of four tasks; nothing is known for the last."""
+    known = np.random.default_rng(0).random((N_TRAIN, 4)) < 0.4
+    known[:, 3] = False
+    return known
+
+
+@pytest.fixture(scope="module")
+def expected(mols: list[Chem.Mol], known: np.ndarray) -> np.ndarray:
+    """RDKit's similarity of every molecule to the nearest that has a value, one pair at a time."""
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=1024)
+    bits = [generator.GetFingerprint(mol) for mol in mols]
+    pairs = np.array([DataStructs.BulkTanimotoSimilarity(query, bits[:N_TRAIN]) for query in bits])
+    return np.where(known[None], pairs[:, :, None], 0).max(1).astype(np.float32)
+
+
+@pytest.fixture
+def domain(packed: np.ndarray, known: np.ndarray) -> Domain:
+    return Domain.of(packed[:N_TRAIN], known)
+
+
+def random_fingerprints(n: int, density: float, seed: int = 0) -> np.ndarray:
+    return np.packbits(np.random.default_rng(seed).random((n, 1024)) < density, axis=1)
+
+
+def plain_similarity(query: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Tanimoto similarity of all pairs, float32 `[B, N]`."""
+    a, b = (np.unpackbits(packed, axis=1).astype(np.float32) for packed in (query, reference))
+    inter = a @ b.T
+    return inter / (a.sum(1)[:, None] + b.sum(1) - inter)
+
+
+def test_equals_rdkit(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    got = domain.similarity(packed, CPU)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, expected)
+    assert 0 < np.median(got[:, :3]) < 1
+
+
+def test_without_torch_the_numbers_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, domain: Domain, packed: np.ndarray, expected: np.ndarray
+) -> None:
+    np.testing.assert_array_equal(domain.similarity(packed), expected)
+    for rows, cached in ((7, 1 << 28), (16, 0), (1, 0)):
+        monkeypatch.setattr(domain_module, "COLUMN_ROWS", rows)
+        monkeypatch.setattr(domain_module, "CACHED_BYTES", cached)
+        fresh = Domain(domain.packed, domain.patterns, domain.sizes)
+        np.testing.assert_array_equal(fresh.similarity(packed), expected)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.03, 0.6, 1.0])
+def test_without_torch_counts_above_255_are_held_too(density: float) -> None:
+    reference, query = random_fingerprints(1500, density), random_fingerprints(9, density, seed=1)
+    known = np.random.default_rng(2).random((1500, 2)) < 0.6
+    domain = Domain.of(reference, known)
+    np.testing.assert_array_equal(domain.similarity(query), domain.similarity(query, CPU))
+
+
+def test_without_torch_an_empty_domain_and_no_questions(domain: Domain, packed: np.ndarray) -> None:
+    nothing = Domain.of(packed, np.zeros((len(packed), 2), bool))
+    assert nothing.similarity(packed[:3]).tolist() == [[0.0, 0.0]] * 3
+    assert domain.similarity(fingerprints([])).shape == (0, 4)
+
+
+def test_a_training_molecule_is_its_own_neighbour_where_it_has_a_value(
+    domain: Domain, packed: np.ndarray, known: np.ndarray
+) -> None:
+    assert (domain.similarity(packed[:N_TRAIN], CPU)[known] == 1).all()
+
+
+def test_a_task_without_training_molecules_is_far_from_everything(domain: Domain, packed: np.ndarray) -> None:
+    assert (domain.similarity(packed, CPU)[:, 3] == 0).all()
+    nothing = Domain.of(packed, np.zeros((len(packed), 2), bool))
+    assert nothing.packed.shape == (0, 128)
+    assert (nothing.similarity(packed[:3], CPU) == np.zeros((3, 2))).all()
+
+
+def test_fingerprints_without_bits_have_nothing_in_common() -> None:
+    empty = fingerprints([Chem.MolFromSmiles("")])
+    assert not empty.any()
+    assert Domain.of(empty, np.ones((1, 1), bool)).similarity(empty, CPU).tolist() == [[0.0]]
+
+
+def test_no_questions_no_answers(domain: Domain) -> None:
+    assert fingerprints([]).shape == (0, 128)
+    assert domain.similarity(fingerprints([]), CPU).shape == (0, 4)
+
+
+def test_equal_rows_are_stored_once() -> None:
+    three = random_fingerprints(3, 0.05)
+    rows = three[[0, 0, 1, 0, 2]]
+    known = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 0]], bool)
+    domain = Domain.of(rows, known)
+    assert domain.patterns.tolist() == [[False, True], [True, False]]
+    assert domain.sizes.tolist() == [1, 2]
+    assert {row.tobytes() for row in domain.packed[1:]} == {three[0].tobytes(), three[1].tobytes()}
+
+
+@pytest.mark.parametrize(
+    ("reference", "query", "cached", "short"), [(7, 512, 0, 8), (4096, 3, 1 << 28, 1), (1, 1, 0, 2)]
+)
+def test_cutting_the_work_up_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    domain: Domain,
+    packed: np.ndarray,
+    expected: np.ndarray,
+    reference: int,
+    query: int,
+    cached: int,
+    short: int,
+) -> None:
+    monkeypatch.setattr(domain_module, "REFERENCE_ROWS", reference)
+    monkeypatch.setattr(domain_module, "QUERY_ROWS", query)
+    monkeypatch.setattr(domain_module, "CACHED_BYTES", cached)
+    monkeypatch.setattr(domain_module, "SHORT_RUN", short)
+    np.testing.assert_array_equal(domain.similarity(packed, CPU), expected)
+    assert all(torch.is_tensor(value) == (cached > 0) for key, value in domain._cache.items() if key != "chunks")
+
+
+def test_long_runs_of_equally_many_bits() -> None:
+    reference, query = random_fingerprints(1500, 0.03), random_fingerprints(9, 0.03, seed=1)
+    known = np.random.default_rng(2).random((1500, 2)) < 0.6
+    domain = Domain.of(reference, known)
+    assert sum(len(chunk.counts) for chunk in domain._chunks()) < 300
+    expected = np.where(known[None], plain_similarity(query, reference)[:, :, None], 0).max(1)
+    np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
+
+
+def test_equally_many_bits_but_other_tasks() -> None:
+    """All 40 fingerprints have 30 bits, so only the tasks they have values for tell the runs apart."""
+    random = np.random.default_rng(0)
+    reference = np.packbits(random.permuted(np.tile(np.arange(1024) < 30, (40, 1)), axis=1), axis=1)
+    known = np.arange(40)[:, None] // 20 == np.arange(2)
+    expected = plain_similarity(reference, reference).reshape(40, 2, 20).max(2)
+    np.testing.assert_array_equal(Domain.of(reference, known).similarity(reference, CPU), expected)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.6])
+def test_bfloat16_equals_float32(monkeypatch: pytest.MonkeyPatch, density: float) -> None:
+    """Also where intersections are above 256, which bfloat16 cannot hold."""
+    reference, query = random_fingerprints(40, density), random_fingerprints(10, density, seed=1)
+    domain = Domain.of(reference, np.ones((40, 1), bool))
+    expected = plain_similarity(query, reference).max(1, keepdims=True)
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr("mora_lite.machine.device.autocast_dtype", lambda device, dtype=dtype: dtype)
+        np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
+
+
+def test_in_large_steps_as_on_gpus(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(domain._at_once(packed, CPU), expected)
+    assert domain._at_once(packed[:0], CPU).shape == (0, expected.shape[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_same_numbers(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(domain.similarity(packed, torch.device("cuda")), expected)
+
+
+def test_a_molecule_alone_or_among_others(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    alone = np.concatenate([domain.similarity(packed[i : i + 1], CPU) for i in range(len(packed))])
+    np.testing.assert_array_equal(alone, expected)
+
+
+def test_storing(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    stored = domain.tensors()
+    assert stored["gaps"].dtype == torch.uint8
+    assert stored["counts"].dtype == torch.uint16
+    back = Domain.from_tensors(load(save(stored)))
+    for name in ("packed", "patterns", "sizes"):
+        got, want = getattr(back, name), getattr(domain, name)
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(back.similarity(packed, CPU), expected)
+
+
+@pytest.mark.parametrize("positions", [[0], [1023], [0, 255, 510], [254, 509, 1019], [0, 1023], [255, 256], []])
+def test_storing_long_gaps(positions: list[int]) -> None:
+    """Gaps of 255 and more take several bytes; rows without bits take none."""
+    bits = np.zeros((3, 1024), np.uint8)
+    bits[1, positions] = 1
+    bits[2, 7] = 1
+    domain = Domain.of(np.packbits(bits, axis=1), np.ones((3, 1), bool))
+    np.testing.assert_array_equal(Domain.from_tensors(load(save(domain.tensors()))).packed, domain.packed)
+
+
+def test_storing_nothing() -> None:
+    back = Domain.from_tensors(load(save(Domain.of(fingerprints([]), np.zeros((0, 2), bool)).tensors())))
+    assert back.similarity(random_fingerprints(1, 0.1), CPU).tolist() == [[0.0, 0.0]]
+
+
+def test_select(domain: Domain, packed: np.ndarray, known: np.ndarray, expected: np.ndarray) -> None:
+    chosen = domain.select([2, 0])
+    np.testing.assert_array_equal(chosen.similarity(packed, CPU), expected[:, [2, 0]])
+    one = domain.select([1])
+    assert len(one.packed) <= known[:, 1].sum() < len(domain.packed)
+    assert one.patterns.tolist() == [[True]]
+
+
+def test_threshold() -> None:
+    similarity = np.random.default_rng(0).permutation(np.linspace(0, 1, 101)).astype(np.float32)
+    assert threshold_of(similarity) == pytest.approx(0.05)
+    assert threshold_of(similarity, 0.5) == pytest.approx(0.5)
+    assert (similarity < threshold_of(similarity, 0.2)).sum() == 20
+    assert threshold_of(np.zeros(0, np.float32)) == 0.0

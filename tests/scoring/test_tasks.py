@@ -1,0 +1,49 @@
+"""A task is a column with a unit; tasks are chosen by name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mora_lite.errors import PackError
+from mora_lite.scoring.tasks import Task, choose_tasks
+
+KNOWN = tuple(Task(name, "Ha", "Q?", 0.0, 1.0) for name in ("homo", "lumo", "gap"))
+
+
+def test_the_header_has_the_unit() -> None:
+    assert KNOWN[0].column == "homo [Ha]"
+    assert Task("count", "", "Q?", 0.0, 1.0).column == "count"
+
+
+def test_json_restores_a_task() -> None:
+    task = Task("gap", "Ha", "What?", -0.1234567890123, 0.25, description="a – b")
+    assert Task(**json.loads(json.dumps(task.as_dict()))) == task
+
+
+def test_a_class_is_a_task_without_a_unit() -> None:
+    task = Task("toxic", "", "Is it?", -2.2, 1.0, kind="class")
+    assert (task.is_class, task.column) == (True, "toxic")
+    assert not KNOWN[0].is_class
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": ""}, {"kind": "classes"}, {"deviation": 0.0}, {"deviation": -1.0}, {"deviation": float("nan")}]
+)
+def test_impossible_tasks_are_refused(change: dict) -> None:
+    with pytest.raises(PackError, match="expected a kind of value, class and a deviation above 0"):
+        Task(**{"name": "a", "unit": "", "prompt": "Q?", "mean": 0.0, "deviation": 1.0, **change})
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(None, [0, 1, 2]), (["gap"], [2]), (["gap", "homo"], [2, 0]), (("gap", "homo", "gap"), [2, 0]), ([], [])],
+)
+def test_tasks_come_in_the_order_asked_for_each_once(names, expected: list[int]) -> None:
+    assert choose_tasks(KNOWN, names) == expected
+
+
+def test_an_unknown_task_tells_the_near_matches() -> None:
+    with pytest.raises(PackError, match="unknown task 'hommo': did you mean homo"):
+        choose_tasks(KNOWN, ["gap", "hommo"])

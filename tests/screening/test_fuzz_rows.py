@@ -1,0 +1,35 @@
+"""Whatever the rows hold, each is a row of the result with a status that has a name; no crash, no hang."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz_rows import fuzz_rows
+
+from mora_lite.machine.workers import WorkerPool
+from mora_lite.screening.shards import from_stream, make_preparer
+from mora_lite.tables.library import Window
+from mora_lite.tables.prepared import from_arrow, prepare
+
+KNOWN = {"ok", "empty", "unparsable", "too_large"}
+PATIENCE = 120.0  # seconds for one row; a busy machine is no fault
+
+
+@pytest.fixture
+def windows() -> list[Window]:
+    """1,500 rows; `benchmarks/fuzz_screen.py` takes more."""
+    rows = fuzz_rows(1500)
+    return [Window(1 + start, rows[start : start + 250]) for start in range(0, 1500, 250)]
+
+
+def test_any_rows_come_out_as_rows_of_a_known_status(windows: list[Window]) -> None:
+    with WorkerPool[Window, bytes](1, make_preparer, (), PATIENCE) as workers:
+        results = [from_arrow(from_stream(data)) for data in workers.results(iter(windows))]
+    for window, rows in zip(windows, results, strict=True):
+        assert rows.first_row == window.first_row
+        assert rows.column("name") == [entry.name for entry in window.entries]
+        assert set(rows.column("status")) <= KNOWN
+        assert len(rows.graphs) == len(rows.bits) == rows.column("status").count("ok")
+        assert not any("\n" in text for text in rows.column("smiles") + rows.column("error"))
+    assert {status for rows in results for status in rows.column("status")} >= {"ok", "unparsable", "too_large"}
+    again = prepare(windows[0])
+    assert (again.column("status"), again.column("error")) == (results[0].column("status"), results[0].column("error"))

@@ -1,0 +1,260 @@
+"""Training for text on a tiny random model: what it learns, that it resumes, and that padding has no part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from mora_lite.adapter.lowrank import PLACES
+from mora_lite.chem.graph import GraphBatch, featurize
+from mora_lite.chem.molecules import parse_smiles
+from mora_lite.errors import InputError, PackError
+from mora_lite.lm.base import NF4Source
+from mora_lite.lm.decoder import Decoder
+from mora_lite.lm.generation import generate
+from mora_lite.quant.huggingface import open_checkpoint
+from mora_lite.scoring.scorer import AdapterSizes
+from mora_lite.text.loop import WARM_UP_STEPS, TextRun, TextSettings
+from mora_lite.text.model import TextModel, equal_size_rank
+from mora_lite.text.pairs import Reaction
+from mora_lite.text.sequences import Batches, Prompt, Sequences, TextBatch, load_sequences, prepare_reactions
+
+CPU = torch.device("cpu")
+SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
+PAIRS = [
+    ("CO", "C=O"),
+    ("CCO", "CC=O"),
+    ("c1ccccc1.Cl", "Clc1ccccc1"),
+    ("CN", "C#N"),
+    ("CC(C)O", "CC(C)=O"),
+    ("O", "OO"),
+]
+TEMPLATE = "In: {}\nOut: "
+
+
+@pytest.fixture(scope="module")
+def base(base_path: Path) -> tuple[Any, Decoder]:
+    """The tokenizer and the tiny Llama in NF4."""
+    checkpoint = open_checkpoint(base_path)
+    return checkpoint.tokenizer(), Decoder.from_checkpoint(NF4Source(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def data(base: tuple[Any, Decoder]) -> Sequences:
+    """Six reactions that train and one that is held out."""
+    reactions = [Reaction(source, target, "train", "some") for source, target in PAIRS]
+    reactions.append(Reaction("CCCO", "CCC=O", "test", "other"))
+    return prepare_reactions(reactions, base[0], {"template": TEMPLATE, "end": 0}, copies=3)
+
+
+def one_graph() -> GraphBatch:
+    return featurize([parse_smiles("CC(=O)O").mol]).batch()
+
+
+@pytest.fixture
+def make_run(base: tuple[Any, Decoder], data: Sequences, tmp_path: Path) -> Any:
+    def make(
+        kind: str = "mora", steps: int = 150, folder: str = "run", seed: int = 0, sizes: AdapterSizes = SIZES
+    ) -> TextRun:
+        torch.manual_seed(seed)
+        model = TextModel(sizes, base[1], kind)
+        prompt = Prompt.of_template(TEMPLATE, 0)
+        batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(base[0]), 64 * 6, seed=0)
+        path = tmp_path / folder
+        return TextRun(model, batches, TextSettings(steps=steps, peak_lr=5e-3), path, CPU)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["mora", "static", "prompt"])
+def test_the_loss_falls_and_the_learnt_answers_are_given(
+    make_run: Any, base: tuple[Any, Decoder], data: Sequences, kind: str
+) -> None:
+    run = make_run(kind)
+    told: list[float] = []
+    first = run.model(run.batches.make(*next(run.batches.epoch(0)))).item()
+    run.go(on_progress=lambda progress: told.append(progress.loss))
+    assert run.step == 150
+    model = run.finish()
+    last = model(run.batches.make(*next(run.batches.epoch(0)))).item()
+    assert last < 0.1 * first
+    rows = [0, 1, 2]
+    ids = [[*run.batches.before, *data.question(data.first[i]), *run.batches.between] for i in rows]
+    branch = model.branch(data.graphs.select(rows).batch(), len(rows))
+    branch = replace(branch, a=branch.a.expand(3, -1, -1, -1))
+    answers = generate(model.decoder, ids, branch=branch, stop_ids=[0], max_new_tokens=30)
+    assert [base[0].decode(answer) for answer in answers] == ["C=O", "CC=O", "Clc1ccccc1"]
+
+
+@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
+@pytest.mark.parametrize("kind", ["mora", "static"])
+def test_the_loss_falls_at_every_place_and_in_chosen_layers(make_run: Any, kind: str, places: str) -> None:
+    """From the base model's loss, exactly, as C is zero at the start."""
+    sizes = replace(SIZES, places=places, layers=(0, 2), adapted_layers=2)
+    run = make_run(kind, steps=60, sizes=sizes)
+    batch = run.batches.make(*next(run.batches.epoch(0)))
+    first = run.model(batch).item()
+    hidden = run.model.decoder.logits(batch.ids).flatten(0, 1)[batch.places]
+    assert first == torch.nn.functional.cross_entropy(hidden, batch.labels).item()
+    branch = run.model.branch(batch.graphs, len(batch.ids))
+    assert (branch.places, branch.layers) == (places, (0, 2))
+    run.go()
+    assert run.finish()(batch).item() < 0.7 * first
+
+
+@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
+def test_each_place_starts_with_factors_of_its_own_width(base: tuple[Any, Decoder], places: str) -> None:
+    """Entries of variance 1 / (3 D_in), as a LoRA A has them; made out of a graph as well as learned."""
+    wide = replace(base[1].sizes, head_dim=64)  # heads that are together four times as wide as the model
+    decoder = cast(Decoder, SimpleNamespace(sizes=wide, embedding=base[1].embedding))
+    sizes = replace(SIZES, places=places, hypernet_width=64)
+    for kind in ("mora", "static"):
+        torch.manual_seed(0)
+        a = TextModel(sizes, decoder, kind).branch(one_graph(), 1).a[0].detach()
+        at = 0
+        for place in places:
+            width = wide.place_widths()[place][0]
+            part = a[:, at : at + width]
+            assert float(part.std() * (3 * width) ** 0.5) == pytest.approx(1, abs=0.25), (kind, place)
+            at += width
+        assert at == a.shape[1]
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(make_run: Any) -> None:
+    straight = make_run(steps=9, folder="straight")
+    straight.go()
+    make_run(steps=9, folder="parts").go(stop_done=4 / 9)
+    resumed = make_run(steps=9, folder="parts", seed=1)  # other first weights: those of the checkpoint count
+    assert resumed.step == 4
+    resumed.go()
+    for (name, one), other in zip(
+        straight.finish().trained().items(), resumed.finish().trained().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_the_folder_of_another_run_is_refused(make_run: Any) -> None:
+    make_run(steps=2).go()
+    with pytest.raises(InputError, match="other settings, data or adapters"):
+        make_run(steps=3)
+
+
+def test_layers_beyond_the_base_are_refused(base: tuple[Any, Decoder]) -> None:
+    for change in ({"adapted_layers": 5}, {"layers": (1, 2, 3, 4)}):
+        with pytest.raises(PackError, match="expected 1 to 4, those of the base, numbered from 0"):
+            TextModel(replace(SIZES, **change), base[1])
+
+
+@pytest.mark.parametrize("kind", ["mora", "prompt"])
+def test_padding_has_no_part_in_the_loss(make_run: Any, kind: str) -> None:
+    run = make_run(kind)
+    torch.nn.init.normal_(run.model.c, std=0.3)
+    width, rows, copies = next(run.batches.epoch(0))
+    batch = run.batches.make(width, rows, copies)
+    assert width > run.batches.lengths[copies].max()  # there is padding in every row
+    assert len(batch.places) > int((batch.labels >= 0).sum())  # and among the answer's places
+    alone = [run.batches.make(width, rows[i : i + 1], copies[i : i + 1]) for i in range(len(rows))]
+    sums = [run.model(one) * (one.labels >= 0).sum() for one in alone]
+    expected = torch.stack(sums).sum() / (batch.labels >= 0).sum()
+    torch.testing.assert_close(run.model(batch), expected)
+
+
+def test_the_averaged_weights_are_lent_and_taken_back(make_run: Any) -> None:
+    run = make_run(steps=20)
+    run.go()
+    own = run.model.c.detach().clone()
+    with run.averaged() as model:
+        assert not torch.equal(model.c, own)
+    assert torch.equal(run.model.c, own)
+
+
+def test_each_epoch_has_every_training_question_once_and_no_other(data: Sequences) -> None:
+    batches = Batches(data, np.flatnonzero(data.part == 0), ([1], [2], 0), 64 * 3, seed=3)
+    seen = [(rows, copies) for number in range(20) for _, rows, copies in batches.epoch(number)]
+    for rows, copies in seen:
+        assert (data.part[rows] == 0).all()
+        assert ((data.first[rows] <= copies) & (copies < data.first[rows + 1])).all()
+    assert len({copy for _, copies in seen for copy in copies.tolist()}) == data.first[6]  # all orders come up
+
+
+def test_sequences_come_back_from_disk(data: Sequences, tmp_path: Path) -> None:
+    data.save(tmp_path / "data.npz")
+    held = load_sequences(tmp_path / "data.npz")
+    assert held.facts == data.facts
+    assert held.answers == [""] * 6 + ["CCC=O"]
+    for name in ("source", "target", "source_ptr", "target_ptr", "first", "part", "origin"):
+        np.testing.assert_array_equal(getattr(held, name), getattr(data, name))
+    np.testing.assert_array_equal(held.graphs.atoms, data.graphs.atoms)
+    (tmp_path / "data.npz").write_bytes((tmp_path / "data.npz").read_bytes()[:500])
+    with pytest.raises(InputError, match="prepare it again"):
+        load_sequences(tmp_path / "data.npz")
+
+
+def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, Decoder]) -> None:
+    for places in ("m", "qkvom"):
+        sizes = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, places=places)
+        mora = sum(p.numel() for p in TextModel(sizes, base[1]).trained().values())
+        large = replace(sizes, rank=equal_size_rank(sizes, base[1].sizes))
+        static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())
+        assert abs(static / mora - 1) < 4 * 2 * 4 * 64 / mora + 0.02
+
+
+class Recording:
+    """Stands in for CUDA graphs on a CPU: what is called while recording is run at each replay, on the same tensors."""
+
+    def __init__(self, run: TextRun, monkeypatch: pytest.MonkeyPatch, *, fails: bool = False):
+        self.run, self.recording, self.replays = run, False, 0
+        self.plain = run.train_step._run
+        self.calls: dict[int, tuple[TextBatch, torch.Tensor]] = {}
+        self.current = 0
+        monkeypatch.setattr(run.train_step, "_run", self.call)
+        monkeypatch.setattr(run.train_step, "can_capture", True)
+        stream = SimpleNamespace(wait_stream=lambda other: None)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=None))
+        self.fails = fails
+
+    @contextmanager
+    def graph(self, graph: Any, pool: Any, capture_error_mode: str) -> Iterator[None]:
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.recording, self.current = True, self.current + 1
+        graph.replay = partial(self.replay, self.current)
+        yield
+        self.recording = False
+
+    def call(self, batch: TextBatch) -> torch.Tensor:
+        if not self.recording:
+            return self.plain(batch)
+        self.calls[self.current] = batch, torch.zeros(())
+        return self.calls[self.current][1]
+
+    def replay(self, number: int) -> None:
+        batch, loss = self.calls[number]
+        loss.copy_(self.plain(batch))
+        self.replays += 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_replayed_steps_train_as_plain_ones(make_run: Any, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """And where a step cannot be captured, training goes on without."""
+    plain = make_run(steps=12, folder="plain")
+    plain.go()
+    run = make_run(steps=12, folder="captured")
+    recording = Recording(run, monkeypatch, fails=fails)
+    run.go()
+    assert recording.replays == (0 if fails else 12 - WARM_UP_STEPS)
+    for (name, one), other in zip(plain.finish().trained().items(), run.finish().trained().values(), strict=True):
+        assert torch.equal(one, other), name

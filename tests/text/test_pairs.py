@@ -1,0 +1,184 @@
+"""Reactions: read from tables, held out by product, written in orders that keep the molecules."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from pathlib import Path
+
+import pytest
+
+from mora_lite.errors import InputError
+from mora_lite.text.pairs import (
+    UNUSABLE,
+    Aligner,
+    canonical,
+    count_parts,
+    flat,
+    part_of,
+    read_reactions,
+    reorder,
+    same_set,
+    write_block,
+    write_copies,
+)
+
+SETS = [
+    "CC(=O)Cl.NCc1ccccc1.CCN(CC)CC",
+    "C[C@H](N)C(=O)O.O=C(Cl)c1ccccc1.[Na+].[OH-]",
+    "F/C=C/C=O.OB(O)c1ccncc1",
+    "[Na+].[BH4-].O=C1CCCC1",
+]
+
+
+def table(path: Path, *lines: str) -> Path:
+    text = "\n".join(lines) + "\n"
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+def test_sources_of_all_columns_and_both_directions(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "some.csv.gz",
+        "reactants,reagents,product",
+        "OCC.CC(=O)O,Cl,CCOC(C)=O",
+        "C(C)O.OC(C)=O,Cl,CC(=O)OCC",  # the same reaction in other words
+        "CC(=O)O.CCO,,CCOC(C)=O",  # without the reagent it is another source
+        "not a molecule,,CCO",
+        "CCO,,",
+    )
+    lines: list[str] = []
+    forward = read_reactions([path], tell=lines.append)
+    assert lines == ["left out: 1 row whose pair is there already", f"left out: 2 rows {UNUSABLE}"]
+    assert [(r.source, r.target, r.origin) for r in forward] == [
+        ("CC(=O)O.CCO.Cl", "CCOC(C)=O", "some"),
+        ("CC(=O)O.CCO", "CCOC(C)=O", "some"),
+    ]
+    retro = read_reactions([path], "retro")
+    assert [(r.source, r.target) for r in retro] == [("CCOC(C)=O", "CC(=O)O.CCO")]
+
+
+def test_no_product_of_the_training_part_is_held_out(tmp_path: Path) -> None:
+    """Whatever its table, reaction or stereochemistry."""
+    acids = ["C" * n + "C(=O)O" for n in range(1, 40)]
+    amines = ["N" + "C" * n for n in range(1, 12)]
+    rows = [f"{acid}.{amine},{acid[:-1]}{amine}" for acid in acids for amine in amines]
+    one = table(tmp_path / "one.csv", "reactants,product", *rows)
+    two = table(tmp_path / "two.csv", "reactants_and_reagents,product", *(f"O.{row}" for row in rows))
+    reactions = read_reactions([one, two])
+    parts = {part: {flat(r.target) for r in reactions if r.part == part} for part in ("train", "valid", "test")}
+    assert all(parts.values())
+    assert not parts["train"] & (parts["test"] | parts["valid"])
+    assert not parts["test"] & parts["valid"]
+    assert sum(count_parts(reactions).values()) == len(reactions) == 2 * len(rows)
+
+
+def test_the_part_of_a_product_is_fixed_and_blind_to_stereochemistry() -> None:
+    assert part_of("CCO") == part_of("OCC") == "train"
+    parts = [part_of("C" * n + "O") for n in range(1, 400)]
+    assert 0 < parts.count("test") < 30
+    for n, part in enumerate(parts[3:], 4):
+        assert part_of("C[C@H](F)" + "C" * (n - 2)) == part_of("C[C@@H](F)" + "C" * (n - 2)), part
+
+
+def test_a_split_column_decides_and_held_out_products_do_not_train(tmp_path: Path) -> None:
+    split = table(
+        tmp_path / "split.csv",
+        "reactants,product,own_split",
+        "CCO,CC=O,test",
+        "CCCO,CCC=O,val",
+        "CO,C=O,train",
+        "CCl,C,product_in_test",
+        "CC(F)Cl,C[C@H](F)O,test",
+    )
+    other = table(tmp_path / "other.csv", "reactants,product", "CCBr,CC=O", "CBr,C[C@@H](F)O", "CCI,CCC#N")
+    lines: list[str] = []
+    reactions = read_reactions([split, other], "retro", "own_split", lines.append)
+    assert lines == [
+        "left out: 1 row with another mark than train, valid or test in the column own_split",
+        "left out: 2 rows for training whose product or molecule is held out",
+    ]
+    assert [(r.source, r.part) for r in reactions] == [
+        ("CC=O", "test"),
+        ("CCC=O", "valid"),
+        ("C=O", "train"),
+        ("C[C@@H](O)F", "test"),
+        ("CCC#N", "train"),
+    ]
+
+
+@pytest.mark.parametrize("smiles", SETS)
+def test_other_orders_are_the_same_molecules(smiles: str) -> None:
+    orders = reorder(canonical(smiles) or "", random.Random(0), 20)
+    assert {canonical(order) for order in orders} == {canonical(smiles)}
+    assert len(set(orders)) > 10
+
+
+@pytest.mark.parametrize("smiles", SETS)
+def test_an_aligned_answer_is_the_same_molecules_nearer_to_the_question(smiles: str) -> None:
+    target = canonical(smiles) or ""
+    for source in reorder(target, random.Random(1), 10):
+        aligned = Aligner(target).align(source)
+        assert canonical(aligned) == target
+        # A set aligned with itself can be copied from left to right.
+        assert aligned == source
+
+
+def test_the_answer_follows_the_order_of_the_question() -> None:
+    aligner = Aligner("CCOC(=O)c1ccc(Br)cc1")
+    assert aligner.align("Brc1ccc(C(=O)O)cc1.CCO").startswith("Brc1ccc(C(=O)O")
+    assert aligner.align("CCO.O=C(O)c1ccc(Br)cc1").startswith("CCO")
+
+
+def test_copies_of_training_reactions_only_the_canonical_first(tmp_path: Path) -> None:
+    rows = [f"{'C' * n}O,{'C' * n}Cl" for n in range(4, 90)]
+    reactions = read_reactions([table(tmp_path / "some.csv", "reactants,product", *rows)])
+    texts, graphs = write_block(reactions, 4, seed=0)
+    assert len(graphs) == len(texts) == len(reactions)
+    for reaction, copies in zip(reactions, texts, strict=True):
+        assert copies[0][0] == reaction.source
+        assert 1 < len(copies) <= 4 if reaction.part == "train" else copies == [(reaction.source, reaction.target)]
+        assert all(same_set(source, reaction.source) and same_set(target, reaction.target) for source, target in copies)
+    assert texts[0] == write_copies(reactions[0], 4, seed=0)  # the same again, whatever is beside it
+    assert texts[0] != write_copies(reactions[0], 4, seed=1)
+
+
+def test_tables_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    bad = table(tmp_path / "bad.csv", "smiles,value", "C,1")
+    with pytest.raises(InputError, match="got the columns smiles, value; expected product"):
+        read_reactions([bad])
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        read_reactions([tmp_path / "missing.csv"])
+    with pytest.raises(InputError, match="did you mean forward"):
+        read_reactions([bad], "foward")
+    with pytest.raises(InputError, match="no row of the tables can be used; expected cells in product and "):
+        read_reactions([table(tmp_path / "none.csv", "reactants,product", "x,y")])
+
+
+def test_reagents_are_asked_for_reactants_and_held_out_by_them(tmp_path: Path) -> None:
+    """A product is not needed; no set of reactants, in whatever order or stereochemistry, is in two parts."""
+    lines = [f"{'C' * n}O.[C@@H](F)(Cl)Br,{reagent}" for n in range(1, 200) for reagent in ("[Na+].[OH-]", "O")]
+    other = [f"[C@H](F)(Cl)Br.O{'C' * n},Cl" for n in range(1, 200)]
+    path = table(tmp_path / "some.csv", "reactants,reagents", *lines, *other, "CCO,", ",Cl", "CO,C1CC")
+    pairs = read_reactions([path], "reagents")
+    assert len(pairs) == 3 * 199  # the last three rows lack one side
+    assert {pair.target for pair in pairs} == {"[Na+].[OH-]", "O", "Cl"}
+    parts = {part: {flat(p.source) for p in pairs if p.part == part} for part in ("train", "test")}
+    assert all(parts.values())
+    assert not parts["train"] & parts["test"]
+    with pytest.raises(InputError, match="expected reactants and reagents"):
+        read_reactions([table(tmp_path / "bad.csv", "reactants,product", "C,C")], "reagents")
+
+
+def test_a_split_column_that_no_table_has_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="got 'own', but no table has that column"):
+        read_reactions([table(tmp_path / "some.csv", "reactants,product", "CO,C=O")], "forward", "own")
+
+
+@pytest.mark.parametrize("text", ["", "C1CC", "Clé", "c1ccccc"])
+def test_text_that_is_no_molecule_has_no_canonical_form(text: str) -> None:
+    assert canonical(text) is None
+    assert not same_set(text, "C")

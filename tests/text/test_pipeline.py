@@ -1,0 +1,360 @@
+"""Text packs from tables: trained, stopped and continued, tested, and what `mora-lite train --task` says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file
+
+from mora_lite.errors import InputError, OutputError, PackError
+from mora_lite.machine.device import training_dtype
+from mora_lite.text import loop, pipeline
+from mora_lite.text.evaluation import answer_rows, figures_of_answers
+from mora_lite.text.loop import TextProgress, TextSettings
+from mora_lite.text.pack import ADAPTER, load_text_pack, open_text_pack
+from mora_lite.text.pipeline import train_text_pack
+from mora_lite.text.sequences import load_sequences
+
+CPU = torch.device("cpu")
+PAIRS = [("CO", "C=O"), ("CCO", "CC=O"), ("CN", "C#N"), ("CC(C)O", "CC(C)=O"), ("CCl", "C")]
+QUESTIONS = [
+    ("CCO", "Carbons?", "two"),
+    ("CCO", "Acid?", "no"),
+    ("CC(=O)O", "Acid?", "yes"),
+    ("CCC", "Carbons?", "three"),
+    ("CCC", "Acid?", "no"),
+]
+
+
+def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def reactions(tmp_path: Path) -> Path:
+    """Five reactions that train; three of them are asked again as the test, with products of their own."""
+    rows = [(source, product, "train") for source, product in PAIRS]
+    rows += [("CCCO", "CCC=O", "test"), ("CCCN", "CCC#N", "test")]
+    return write(tmp_path / "some.csv", ("reactants", "product", "part"), rows)
+
+
+@pytest.fixture
+def make(reactions: Path, base_path: Path, tmp_path: Path) -> Any:
+    def make(name: str, steps: int = 6, **options: Any) -> Any:
+        given: dict[str, Any] = {"base": str(base_path), "rank": 4, "copies": 2, "split_column": "part"} | options
+        settings = TextSettings(steps=steps, peak_lr=5e-3)
+        return train_text_pack("forward", [reactions], tmp_path / name, CPU, settings=settings, **given)
+
+    return make
+
+
+def test_a_table_becomes_a_pack_that_says_what_it_is(make: Any, base_path: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    pack = make("pack", tell=lines.append)
+    facts = open_text_pack(pack.path).manifest["provenance"]
+    assert lines == ["preparing 7 rows", "rows: 5 train, 0 valid, 2 test", "answering 2 test rows"]
+    assert (facts["rows"], facts["held_out"], facts["steps"], facts["seed"]) == (
+        {"train": 5, "valid": 0, "test": 2},
+        "part",
+        6,
+        0,
+    )
+    assert {"exact", "valid", "levenshtein", "bleu", "morgan"} <= set(facts["test"])
+    assert facts["test"]["rows"] == 2
+    assert set(facts["tables"]) == {"some.csv"}
+    assert pack.base["name"] == "tiny-llama"
+    assert len(pack.base["sha256"]) == 64
+    assert str(tmp_path) not in json.dumps(pack.manifest)  # a path is nobody else's business
+    card = (pack.path / "README.md").read_text()
+    assert card.startswith('---\nlibrary_name: "mora-lite"\n')
+    assert f"| {facts['test']['levenshtein']:.4g} |" in card
+    assert "mora-lite generate molecules.csv --pack ./pack" in card
+    assert str(tmp_path) not in card
+
+
+def test_the_figures_are_those_of_the_pack_on_disk(
+    make: Any, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What answered the test rows are the pack's rounded weights, and loaded again it gives the same figures."""
+    answered: dict[str, torch.Tensor] = {}
+
+    def look(answerer: Any, *arguments: Any) -> list[list[str]]:
+        answered.update({name: weights.clone() for name, weights in answerer.model.trained().items()})
+        return answer_rows(answerer, *arguments)
+
+    monkeypatch.setattr(pipeline, "answer_rows", look)
+    pack = make("pack", steps=20)
+    held = load_file(pack.path / ADAPTER)
+    assert all(torch.equal(answered[name], held[name].float()) for name in held)
+    answerer = load_text_pack(pack, base=base_path, device=CPU, dtype=training_dtype(CPU))
+    data = load_sequences(tmp_path / "pack.run" / "sequences.npz")
+    rows = np.array([5, 6])
+    assert figures_of_answers(data, rows, answer_rows(answerer, data, rows)) == pack.manifest["provenance"]["test"]
+
+
+@pytest.mark.parametrize("variant", ["static", "static-large"])
+def test_static_adapters_are_the_baseline(make: Any, variant: str) -> None:
+    pack = make("pack", steps=2, variant=variant)
+    sizes = pack.manifest["sizes"]
+    assert pack.manifest["adapter"] == "static"
+    assert sizes["rank"] == 4 if variant == "static" else sizes["rank"] > 100
+    assert pack.manifest["provenance"]["variant"] == variant
+
+
+def test_places_and_layers_are_kept_in_the_pack(make: Any) -> None:
+    sizes = make("pack", steps=2, places="mq", layers=(0, 2)).manifest["sizes"]
+    assert (sizes["places"], list(sizes["layers"]), sizes["adapted_layers"]) == ("qm", [0, 2], 2)
+
+
+def test_soft_tokens_are_a_kind_of_their_own(make: Any, base_path: Path) -> None:
+    pack = make("pack", steps=2, variant="prompt")
+    assert pack.manifest["adapter"] == "prompt"
+    assert load_text_pack(pack, base=base_path, device=CPU, dtype=training_dtype(CPU)).model.n_soft > 0
+
+
+def test_a_run_that_ctrl_c_stopped_ends_with_the_same_weights(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal waits for the end of the step, and a checkpoint is written before it takes effect."""
+    straight = make("straight", steps=8)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", -1.0)
+
+    def press(at: TextProgress) -> None:
+        if at.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        make("parts", steps=8, on_progress=press, tell=lines.append)
+    assert "stopped after 3 steps" in lines[-1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    lines.clear()
+    # Nothing is prepared again.
+    monkeypatch.setattr(pipeline, "prepare_reactions", None)
+    parts = make("parts", steps=8, tell=lines.append)
+    assert any("going on after 3 steps" in line for line in lines)
+    one, other = load_file(straight.path / ADAPTER), load_file(parts.path / ADAPTER)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_changed_table_is_another_run(make: Any, reactions: Path) -> None:
+    make("pack")
+    reactions.write_text(reactions.read_text() + "CCCCO,CCCC=O,train\n")
+    with pytest.raises(InputError, match="belongs to a run with other settings, data or adapters"):
+        make("pack", force=True)
+
+
+def test_what_is_there_is_not_replaced_unasked(make: Any, tmp_path: Path) -> None:
+    make("pack", steps=2)
+    with pytest.raises(OutputError, match="exists; choose another name or use --force"):
+        make("pack", steps=2)
+    make("pack", steps=2, force=True)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(OutputError, match="is no text pack"):
+        make("other", force=True)
+    assert not (tmp_path / "other.run").exists()  # told before the work
+
+
+def test_tables_that_cannot_be_trained_on_are_told(make: Any, reactions: Path, tmp_path: Path, base_path: Path) -> None:
+    with pytest.raises(InputError, match="got 'no', but no table has that column"):
+        make("pack", split_column="no")
+    reactions.write_text("reactants,product,part\nCO,C=O,test\n")
+    with pytest.raises(InputError, match="all are held out"):
+        make("pack")
+    reactions.unlink()
+    with pytest.raises(InputError, match="no such table"):
+        make("pack")
+
+
+def test_a_pack_whose_base_is_a_path_says_how_to_name_it(make: Any) -> None:
+    pack = make("pack", steps=2)
+    with pytest.raises(PackError, match="say where it is with --base"):
+        load_text_pack(pack, device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def asked(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack that has learnt five questions by heart. Not to be changed."""
+    folder = tmp_path_factory.mktemp("asked")
+    table = write(
+        folder / "questions.csv", ("smiles", "question", "answer", "part"), [(*q, "train") for q in QUESTIONS]
+    )
+    settings = TextSettings(steps=120, peak_lr=5e-3)
+    train_text_pack(
+        "ask",
+        [table],
+        folder / "pack",
+        CPU,
+        settings=settings,
+        base=str(base_path),
+        rank=8,
+        copies=1,
+        split_column="part",
+    )
+    return folder / "pack"
+
+
+def test_each_row_may_have_its_own_question(run: Any, asked: Path, base_path: Path, tmp_path: Path) -> None:
+    rows = [(smiles, question) for smiles, question, _ in QUESTIONS]
+    table = write(
+        tmp_path / "some.csv", ("smiles", "Question"), [*rows, ("C(O)C", "  Acid?\n"), ("CCO", " "), ("x", "Acid?")]
+    )
+    out = tmp_path / "out.csv"
+    options = ["--pack", asked, "--base", base_path, "-o", out, "--max-tokens", 12]
+    code, _, err = run("generate", table, *options)
+    assert code == 0, err
+    assert [row["answer"] for row in read(out)] == [*(answer for *_, answer in QUESTIONS), "no", "", ""]
+    assert [row["status"] for row in read(out)] == ["ok"] * 6 + ["no_question", "unparsable"]
+    code, _, err = run("generate", table, *options, "--force", "--question", "Acid?")
+    assert [row["answer"] for row in read(out)] == ["no", "no", "yes", "no", "no", "no", "no", ""]
+    assert "note: the column Question is not used" in err
+
+
+@pytest.mark.parametrize("options", [[], ["--question", " "]])
+def test_a_question_is_needed(run: Any, asked: Path, base_path: Path, tmp_path: Path, options: list[str]) -> None:
+    table = write(tmp_path / "some.csv", ("smiles",), [("CCO",)])
+    code, _, err = run("generate", table, "--pack", asked, "--base", base_path, *options)
+    assert code == 2
+    assert "say what to ask with --question, or in a column named question" in err
+
+
+def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, base_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    options = [
+        "--task",
+        "forward",
+        "--minutes",
+        0.02,
+        "--rank",
+        4,
+        "--copies",
+        1,
+        "--split",
+        "part",
+        "--base",
+        base_path,
+    ]
+    code, stdout, err = run("train", reactions, *options, "-o", out)
+    assert code == 0, err
+    assert stdout.splitlines()[0] == "forward, test rows"
+    assert stdout.splitlines()[1].split()[:3] == ["rows", "exact", "valid"]
+    assert stdout.splitlines()[2].split()[0] == "2"
+    assert "step" in err
+    assert open_text_pack(out).manifest["provenance"]["seconds"] >= 1.2
+    code, _, err = run("generate", reactions, "--pack", out, "--base", base_path, "--smiles-column", "reactants")
+    assert len(read(tmp_path / "some.answers.csv")) == 7
+    code, again, err = run("evaluate", out, reactions, "--base", base_path)
+    assert (code, again) == (0, stdout), err  # the figures that training told
+    code, told, _ = run("evaluate", out, reactions, "--base", base_path, "--split", "all", "--limit", 3, "--json")
+    assert json.loads(told)["figures"]["rows"] == 3
+    assert run("evaluate", out, reactions, "--base", base_path, "--split", "valid")[0] == 2
+    code, _, err = run("evaluate", out, reactions, "--tasks", "a")
+    assert (code, err.strip()) == (2, "error: --tasks: is for packs of values; leave it out")
+    assert "--beams: is for text packs" in run("evaluate", "admet", reactions, "--beams", 2)[2]
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "rows", "column"),
+    [
+        ("reagents", "reactants,reagents", ["CCO.CC(=O)O,OS(=O)(=O)O", "CCN.CCCl,[Na+].[OH-]"], "reagents"),
+        ("describe", "smiles,description", ["CCO,An alcohol.", "CCN,An amine."], "description"),
+        ("ask", "smiles,question,answer", ["CCO,Acid?,no", "CC(=O)O,Acid?,yes"], "answer"),
+    ],
+)
+def test_every_task_goes_from_table_to_answers(
+    run: Any, base_path: Path, tmp_path: Path, task: str, header: str, rows: list[str], column: str
+) -> None:
+    table, out = tmp_path / "some.csv", tmp_path / "pack"
+    table.write_text(f"{header},part\n{rows[0]},train\n{rows[1]},test\n")
+    options = ["--task", task, "--minutes", 0.005, "--rank", 4, "--split", "part", "--base", base_path]
+    code, stdout, err = run("train", table, *options, "-o", out)
+    assert code == 0, err
+    assert stdout.startswith(f"{task}, test rows\nrows")
+    assert ("valid" in stdout) == (task == "reagents")
+    assert ("meteor" in stdout) == (task != "reagents")
+    assert column in (out / "README.md").read_text()
+    first = header.split(",", maxsplit=1)[0]
+    run("generate", table, "--pack", out, "--base", base_path, "--smiles-column", first, "--max-tokens", 4)
+    answered = read(tmp_path / "some.answers.csv")
+    assert len(answered) == 2
+    own = column if column not in header else f"{column} (mora-lite)"
+    assert {own, "status", "error"} <= set(answered[0])
+    assert {row["status"] for row in answered} <= {"ok", "no_molecule"}
+
+
+def test_several_tables_have_their_own_rows_of_figures(
+    run: Any, reactions: Path, base_path: Path, tmp_path: Path
+) -> None:
+    other = write(tmp_path / "other.csv", ("reactants", "product", "part"), [("CCCCO", "CCCC=O", "test")])
+    options = ["--task", "retro", "--minutes", 0.005, "--rank", 4, "--split", "part", "--base", base_path]
+    code, stdout, err = run("train", reactions, other, *options, "-o", tmp_path / "pack")
+    assert code == 0, err
+    assert [line.split()[:2] for line in stdout.splitlines()[2:5]] == [["all", "3"], ["other", "1"], ["some", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "forwards"], "did you mean forward"),
+        (["--task", "retro", "--epochs", "3"], "--epochs: is for packs of values"),
+        (["--task", "retro", "--target", "x"], "--target: is for packs of values"),
+        (["--task", "retro", "--unquantized"], "--unquantized: is for packs of values"),
+        (["--task", "retro", "--split", "scaffold"], "--split: got scaffold"),
+        (["--task", "retro", "--minutes", "0"], "--minutes: got 0.0; expected more than 0"),
+        (["--task", "retro", "--adapter", "lora"], "adapter: got 'lora', expected mora, static, static-large"),
+        (["--task", "retro", "--places", "qx"], "places: got 'qx', expected some of the letters qkvom"),
+        (["--task", "retro", "--layers", "2-x"], "--layers: got '2-x'; expected numbers and ranges"),
+        (["--task", "retro", "--layers", "2-9"], "adapted layers: got numbers 2, 3, 4, 5, 6, 7, 8, 9, expected 1 to 4"),
+        (["--target", "x", "--places", "q"], "--places: is for packs that answer in text"),
+        (["--target", "x", "--rank", "8"], "--rank: is for packs that answer in text"),
+        (["--target", "x", "some.csv"], "got 2 tables, expected one"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused_in_one_line(
+    run: Any, reactions: Path, base_path: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    code, stdout, err = run("train", reactions, "-o", tmp_path / "pack", "--base", base_path, *options)
+    assert (code, stdout) == (2, "")
+    assert message in err.strip().splitlines()[-1]
+    assert not (tmp_path / "pack").exists()
+
+
+def test_ctrl_c_ends_the_command_and_the_same_command_goes_on(
+    run: Any, reactions: Path, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", reactions, "--task", "forward", "--split", "part", "--base", base_path, "--rank", 4]
+    command += ["--copies", 1, "--minutes", 0.02, "-o", tmp_path / "pack"]
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", -1.0)
+    with monkeypatch.context() as patch:
+        say = typer.echo
+
+        def press(line: str, **options: Any) -> None:
+            say(line, **options)
+            if line.startswith("step"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        patch.setattr(typer, "echo", press)
+        code, stdout, err = run(*command)
+    assert (code, stdout) == (130, "")
+    assert err.splitlines()[-2].startswith("note: stopped after 1 steps")
+    assert err.splitlines()[-1] == "interrupted"
+    assert not (tmp_path / "pack").exists()
+    code, stdout, err = run(*command)
+    assert code == 0
+    assert "note: going on after 1 steps" in err
+    assert stdout

@@ -1,0 +1,72 @@
+"""Tables of answers: how many answers are drawn for a row, with a stand-in for the model that says what it is told to.
+
+What the whole does is in test_text_pack.py.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from mora_lite.chem.graph import Graphs
+from mora_lite.tables.table import TableWriter, open_table
+from mora_lite.text.answerer import Answerer, Text
+from mora_lite.text.stream import Wanted, answer_columns, answer_table, row_seed
+
+
+class Parrot:
+    """Says the next of its texts for each row that it is asked, whatever is asked."""
+
+    def __init__(self, *texts: str):
+        self.texts = texts
+        self.seeds: list[list[int]] = []
+
+    def room(self, max_new_tokens: int) -> int:
+        return 512 - max_new_tokens
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[len(text)] for text in texts]
+
+    def answer(self, questions: list[list[int]], graphs: Graphs, *, seeds: list[int], **_: Any) -> list[list[Text]]:
+        assert len(questions) == len(graphs) == len(seeds)
+        self.seeds.append(seeds)
+        return [[Text(self.texts[len(self.seeds) - 1], 0.0)] for _ in questions]
+
+
+def answer(parrot: Parrot, folder: Path, **wanted: Any) -> dict[str, str]:
+    """The row of the output for a table of one molecule."""
+    (folder / "in.csv").write_text("smiles\nCO\n")
+    asked = Wanted("product", temperature=1.0, **wanted)
+    with (
+        open_table(folder / "in.csv") as table,
+        TableWriter(folder / "out.csv", answer_columns(table.columns, asked), force=True) as writer,
+    ):
+        answer_table(table, writer, cast(Answerer, parrot), asked)
+    with (folder / "out.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    return row
+
+
+def test_answers_are_drawn_until_enough_differ(tmp_path: Path) -> None:
+    parrot = Parrot("C=O", "x(", "O=C", "OC", "CC", "N")
+    row = answer(parrot, tmp_path, molecules=True, top=3)
+    assert [row[name] for name in ("product", "product_2", "product_3", "status")] == ["C=O", "CO", "CC", "ok"]
+    assert parrot.seeds == [[row_seed(0, number, "CO")] for number in range(5)]
+
+
+def test_no_more_than_four_times_as_many_are_drawn(tmp_path: Path) -> None:
+    parrot = Parrot(*["yes"] * 8)
+    row = answer(parrot, tmp_path, molecules=False, top=2)
+    assert (row["product"], row["product_2"], row["status"]) == ("yes", "", "ok")
+    parrot = Parrot(*["x("] * 4)
+    row = answer(parrot, tmp_path, molecules=True)
+    assert (row["product"], row["status"]) == ("", "no_molecule")
+    assert len(parrot.seeds) == 4
+
+
+def test_seeds_differ_by_seed_draw_and_question() -> None:
+    seeds = {row_seed(seed, number, text) for seed in range(3) for number in range(3) for text in ("CO", "CCO")}
+    assert len(seeds) == 18
+    assert all(0 <= seed < 2**63 for seed in seeds)

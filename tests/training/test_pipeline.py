@@ -1,0 +1,497 @@
+"""`mora-lite train` from a table to a pack that `predict` and `evaluate` work with, on the random base model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mora_lite
+from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.cli.app import main
+from mora_lite.errors import CheckpointError, InputError, OutputError, PackError
+from mora_lite.packs.pack import open_pack
+from mora_lite.training import pipeline
+from mora_lite.training.dataset import read_dataset
+from mora_lite.training.loop import FitSettings, Progress
+from mora_lite.training.pipeline import fitted_tasks, settle_kinds, shrink_batch, standardize, start_encoder, train_pack
+from mora_lite.training.pretrain import save_encoder
+from mora_lite.training.recipe import Recipe, TaskRecipe, read_recipe
+from mora_lite.training.splits import Split
+
+CPU = torch.device("cpu")
+RECIPE = """
+name = "tiny"
+base = "{base}"
+start = "random"
+[adapter]
+encoder_width = 32
+encoder_layers = 2
+hypernet_width = 32
+adapted_layers = 2
+rank = 4
+[encoder]
+epochs = 1
+[mora]
+epochs = 1
+[[task]]
+name = "size"
+unit = "a"
+[[task]]
+name = "polar"
+column = "polarity"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_compiler() -> Iterator[None]:
+    """torch.compile of the upper layers takes longer than all of these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.shutil, "which", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, base_path: Path, table_path: Path) -> Path:
+    """A working folder: recipe.toml, and data.csv with 40 molecules."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "recipe.toml").write_text(RECIPE.format(base=base_path))
+    lines = table_path.read_text().splitlines(keepends=True)
+    (folder / "data.csv").write_text("".join(lines[:41]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """The pack that the command makes of the two."""
+    out = folder / "pack"
+    assert main(["train", str(folder / "data.csv"), "--recipe", str(folder / "recipe.toml"), "-o", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def unquantized(folder: Path) -> Path:
+    """The same pack on the base before 4 bits."""
+    out = folder / "pack-bf16"
+    options = ["--recipe", str(folder / "recipe.toml"), "-o", str(out), "--unquantized"]
+    assert main(["train", str(folder / "data.csv"), *options]) == 0
+    return out
+
+
+def test_an_unquantised_pack_holds_its_matrices_in_bfloat16(unquantized: Path, trained: Path) -> None:
+    matrices = {n: t for n, t in open_pack(unquantized).tensors("upper").items() if n.endswith("proj.weight")}
+    assert matrices
+    assert all(t.dtype == torch.bfloat16 for t in matrices.values())
+    assert not any(t.dtype == torch.bfloat16 for t in open_pack(trained).tensors("upper").values())
+
+
+@pytest.fixture
+def recipe(folder: Path) -> Recipe:
+    return read_recipe(folder / "recipe.toml")
+
+
+# --- the whole way
+
+
+def test_train_tells_its_progress_and_the_error(run, folder: Path, tmp_path: Path) -> None:
+    arguments = folder / "data.csv", "--recipe", folder / "recipe.toml", "-o", tmp_path / "pack"
+    code, out, err = run("train", *arguments)
+    assert code == 0
+    for stage in ("encoder", "mora"):
+        (line,) = [line for line in err.splitlines() if line.startswith(f"{stage} ")]
+        for words in (" 8/8 ", " loss 0.", " valid 0.", " mol/s ", " 0:00 left"):
+            assert words in line
+    title, header, size, polar = out.splitlines()
+    assert title == "values"
+    assert header.split()[:5] == ["task", "n", "mae", "rmse", "r2"]
+    assert "encoder mae" in header
+    assert size.startswith("size [a] ")
+    assert polar.startswith("polar ")
+    assert "note: " not in err
+    code, _, err = run("train", *arguments)
+    assert code == 2
+    assert "exists; choose another name or use --force" in err
+
+
+def test_the_pack_says_where_it_comes_from(trained: Path, folder: Path, base_path: Path) -> None:
+    pack = open_pack(trained)
+    facts = pack.provenance
+    data = read_dataset(folder / "data.csv", "smiles", ["size"])
+    assert pack.name == "tiny"
+    assert facts["data"] == {"file": "data.csv", "rows": 40, "smiles_sha256": data.fingerprint, "merged": 0}
+    assert facts["split"] == {"seed": 0, "train": 32, "valid": 4, "kind": "random", "column": ""}
+    assert facts["trained"]["molecules"] == 32
+    assert facts["trained"]["valid_error"] > 0
+    assert facts["notes"] == []
+    assert [(stage["stage"], stage["epochs"]) for stage in facts["stages"]] == [("encoder", 1), ("mora", 1)]
+    assert facts["stages"][-1]["best_error"] == facts["trained"]["valid_error"]
+    assert set(facts["test"]) == {"size", "polar"}
+    assert set(facts["tables"]["size"]) == {"by_similarity", "by_domain", "by_scaffold"}
+    assert len(facts["prompt_ids"]) == 2
+    assert facts["recipe"]["tasks"][1]["column"] == "polarity"
+    values = data.subset(Split(0, 32, 4).rows(40)["train"]).targets[:, 0]
+    assert pack.tasks[0].mean == pytest.approx(values.mean(), rel=1e-6)
+    assert pack.tasks[0].deviation == pytest.approx(values.std(), rel=1e-6)
+    assert pack.manifest["base"]["name"] == base_path.name, "not the path, which is nobody else's business"
+    assert facts["recipe"]["base"] == base_path.name
+
+
+def test_predict_works_with_it(run, trained: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    code, _, err = run("predict", folder / "data.csv", "--pack", trained, "-o", out, "--dtype", "float32")
+    assert code == 0
+    assert "40 rows, 40 ok" in err
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("id", "smiles", "size", "polarity"),
+        *("size [a]", "size_lo", "size_hi", "polar", "polar_lo", "polar_hi"),
+        *("similarity", "in_domain", "outside", "status", "error"),
+    ]
+    got = np.array([[float(row["size [a]"]), float(row["polar"])] for row in rows], np.float32)
+    model = mora_lite.load(trained, device="cpu", dtype="float32")
+    np.testing.assert_allclose(got, model.predict([row["smiles"] for row in rows]).scores.values, rtol=1e-5)
+
+
+def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder: Path, unquantized: Path) -> None:
+    code, out, _ = run("evaluate", trained, folder / "data.csv", "--split", "test", "--json", "--bf16", unquantized)
+    assert code == 0
+    metrics = json.loads(out)["figures"]
+    assert set(metrics) == {"size", "polar"}
+    recorded = open_pack(trained).provenance["test"]
+    for name, row in metrics.items():
+        assert row["n"] == 4
+        for kind in ("mae", "encoder_mae", "bf16_mae"):
+            assert row[kind] > 0
+            assert kind == "bf16_mae" or row[kind] == pytest.approx(recorded[name][kind], rel=1e-4)
+        assert row["loss_4bit"] == pytest.approx(row["mae"] / row["bf16_mae"] - 1)
+    assert metrics["size"]["unit"] == "a"
+
+
+def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_path: Path) -> None:
+    code, out, err = run("evaluate", trained, table_path, "--split", "test")
+    assert (code, out) == (2, "")
+    assert "60 rows, expected 40); for other data use evaluate --split all" in err
+    code, out, _ = run("evaluate", trained, table_path, "--split", "all", "--json")
+    assert code == 0
+    assert [row["n"] for row in json.loads(out)["figures"].values()] == [60, 57]
+
+
+# --- killed and started again
+
+
+def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    def stop(stage: str, progress: Progress) -> None:
+        if stage == "mora" and progress.epoch_done:
+            raise KeyboardInterrupt
+
+    assert recipe.mora.dropout > 0, "the harder case"
+    longer = replace(
+        recipe, encoder=replace(recipe.encoder, epochs=4), mora=replace(recipe.mora, epochs=2, peak_lr=3e-3)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train_pack(longer, folder / "data.csv", tmp_path / "killed", CPU, stop)
+    assert not (tmp_path / "killed").exists()
+    stages: list[tuple[str, int]] = []
+
+    def note(stage: str, progress: Progress) -> None:
+        if progress.epoch_done:
+            stages.append((stage, progress.step))
+
+    again = train_pack(longer, folder / "data.csv", tmp_path / "killed", CPU, note)
+    assert stages == [("mora", 16)], "the encoder and the first epoch were done"
+    straight = train_pack(longer, folder / "data.csv", tmp_path / "straight", CPU)
+    for name in ("adapter", "baseline"):
+        for key, tensor in straight.tensors(name).items():
+            assert torch.equal(again.tensors(name)[key], tensor), key
+    assert straight.tensors("adapter")["c"].any(), "the start was not the best"
+    assert again.provenance["trained"]["valid_error"] == straight.provenance["trained"]["valid_error"]
+
+
+def test_force_trains_over_an_old_pack(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    train_pack(recipe, folder / "data.csv", out, CPU)
+    with pytest.raises(OutputError, match="exists"):
+        train_pack(recipe, folder / "data.csv", out, CPU)
+    train_pack(recipe, folder / "data.csv", out, CPU, force=True)
+    open_pack(out)
+
+
+# --- data that cannot be trained on
+
+
+def table(
+    tmp_path: Path, values: list[object], smiles: list[str] | None = None, polarity: list[object] | None = None
+) -> Path:
+    path = tmp_path / "data.csv"
+    names = smiles or ["C" * (i + 1) for i in range(len(values))]
+    lines = [f"{s},{v},{p}" for s, v, p in zip(names, values, polarity or values, strict=True)]
+    path.write_text("\n".join(["smiles,size,polarity", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.1] * 40, "column 'size': got 0.1 for all 40 molecules, expected different values"),
+        ([""] * 40, "column 'size': got no value for any of 40 readable molecules"),
+        ([1, 2, 3, 4, 5], "got 5 different molecules with a value in 5 rows, expected at least 10; add data"),
+        ([1] * 40, "column 'size': got 1 for all 40 molecules"),
+        (["x"] * 40, "row 1, column 'size': got 'x'"),
+    ],
+)
+def test_targets_without_information_are_refused(recipe: Recipe, tmp_path: Path, values: list, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        train_pack(recipe, table(tmp_path, values), tmp_path / "out", CPU)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([5] * 32, "got 32 training values that are all the same, expected at least two different ones"),
+        ([""] * 32, "got 0 training values, expected at least two different ones"),
+    ],
+)
+def test_training_rows_without_information_are_refused(
+    recipe: Recipe, tmp_path: Path, values: list, words: str
+) -> None:
+    """The other rows have values, which is not enough."""
+    column: list[object] = list(range(40))
+    for row, value in zip(Split(0, 32, 4).rows(40)["train"], values, strict=True):
+        column[row] = value
+    with pytest.raises(InputError, match=f"column 'size': {words}"):
+        train_pack(recipe, table(tmp_path, column, polarity=list(range(40))), tmp_path / "out", CPU)
+
+
+def test_validation_rows_that_cannot_be_read_are_told(recipe: Recipe, tmp_path: Path) -> None:
+    bad = set(Split(0, 32, 4).rows(40)["valid"].tolist())
+    smiles = ["bad" if i in bad else "C" * (i + 1) for i in range(40)]
+    with pytest.raises(InputError, match="no molecule of the 4 validation rows could be read"):
+        train_pack(recipe, table(tmp_path, list(range(40)), smiles), tmp_path / "out", CPU)
+
+
+def test_test_rows_without_values_leave_the_error_unknown(run, folder: Path, tmp_path: Path) -> None:
+    empty = set(Split(0, 32, 4).rows(40)["test"].tolist())
+    data = table(tmp_path, ["" if i in empty else i for i in range(40)])
+    code, out, _ = run("train", data, "--recipe", folder / "recipe.toml", "-o", tmp_path / "pack")
+    assert code == 0
+    assert out.splitlines()[2].split() == ["size", "[a]", "0"], "no value of the test rows, so no error"
+    assert open_pack(tmp_path / "pack").provenance["test"]["size"]["mae"] is None
+
+
+def test_test_rows_that_cannot_be_read_leave_the_error_unknown(recipe: Recipe, tmp_path: Path) -> None:
+    bad = set(Split(0, 32, 4).rows(40)["test"].tolist())
+    smiles = ["bad" if i in bad else "C" * (i + 1) for i in range(40)]
+    pack = train_pack(recipe, table(tmp_path, list(range(40)), smiles), tmp_path / "out", CPU)
+    assert pack.provenance["test"]["size"]["n"] == 0
+
+
+def test_an_unknown_base_is_told_before_the_work(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="smollm2-135: neither a path nor a known base model; did you mean"):
+        train_pack(replace(recipe, base="smollm2-135"), folder / "data.csv", tmp_path / "out", CPU)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- classes
+
+
+@pytest.fixture(scope="module")
+def class_data(folder: Path, molecules: list[str]) -> Path:
+    """45 rows with `ring` in words (yes and no), three of them molecules that have stood before, and a split column."""
+    smiles = [*molecules[:42], "OCC", "C1=CC=CC=C1", "CC(O)=O"]
+    parts = ["train", "train", "train", "valid", "test"] * 9
+    rows = [
+        f"{text},{part},{'' if i % 11 == 10 else 'yes' if '1' in text else 'no'},{len(text)}"
+        for i, (text, part) in enumerate(zip(smiles, parts, strict=True))
+    ]
+    path = folder / "classes.csv"
+    path.write_text("\n".join(["smiles,part,ring,size", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def class_pack(folder: Path, class_data: Path, base_path: Path) -> Path:
+    """A pack of a class and a value, split by a column of the table."""
+    text = RECIPE.replace('name = "size"\nunit = "a"', 'name = "ring"').replace(
+        'name = "polar"\ncolumn = "polarity"', 'name = "size"\nunit = "a"'
+    )
+    (folder / "classes.toml").write_text(text.format(base=base_path))
+    split = Split(0, kind="given", column="part")
+    train_pack(replace(read_recipe(folder / "classes.toml"), split=split), class_data, folder / "class-pack", CPU)
+    return folder / "class-pack"
+
+
+def test_a_column_of_yes_and_no_is_a_class(class_pack: Path, class_data: Path) -> None:
+    ring, size = open_pack(class_pack).tasks
+    assert (ring.kind, ring.unit, ring.deviation, size.kind) == ("class", "", 1.0, "value")
+    assert ring.prompt == "Question: Is the molecule ring? Answer:"
+    with class_data.open() as file:
+        rows = list(csv.DictReader(file))[:42]  # the others repeat molecules
+    train = [row["ring"] for row in rows if row["part"] == "train" and row["ring"]]
+    share = train.count("yes") / len(train)
+    assert ring.mean == pytest.approx(np.log(share / (1 - share)), rel=1e-5), "log-odds of the training positives"
+
+
+def test_it_answers_with_a_probability(run, class_pack: Path, class_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    assert run("predict", class_data, "-p", class_pack, "-o", out)[0] == 0
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    ours = [name for name in rows[0] if name not in ("smiles", "part", "ring", "size")]
+    assert ours == [
+        *("ring (mora-lite)", "size [a]", "size_lo", "size_hi"),
+        *("similarity", "in_domain", "outside", "status", "error"),
+    ]
+    assert all(0 <= float(row["ring (mora-lite)"]) <= 1 for row in rows)
+    assert len({row["ring (mora-lite)"] for row in rows}) > 20
+    assert {row["in_domain"] for row in rows} <= {"true", "false"}
+
+
+def test_its_figures_are_those_of_a_class(run, class_pack: Path, class_data: Path) -> None:
+    code, out, _ = run("evaluate", class_pack, class_data, "--json")
+    assert code == 0
+    found = json.loads(out)
+    ring = found["figures"]["ring"]
+    assert {"n", "positives", "roc_auc", "pr_auc", "brier", "ece", "encoder_roc_auc"} <= set(ring)
+    assert 0 < ring["positives"] < ring["n"]
+    assert ring == pytest.approx(open_pack(class_pack).provenance["test"]["ring"], rel=1e-3)
+    assert set(found["tables"]["ring"]) == {"by_similarity", "by_domain", "by_scaffold", "calibration"}
+    code, out, _ = run("evaluate", class_pack, class_data, "--tables")
+    lines = [line.strip() for line in out.splitlines()]
+    for title in ("values", "classes", "ring, calibration", "ring, by domain", "size [a], by scaffold"):
+        assert title in lines
+
+
+def test_a_molecule_that_stands_twice_is_on_one_side_only(class_pack: Path, class_data: Path) -> None:
+    facts = open_pack(class_pack).provenance
+    assert facts["data"]["merged"] == 3
+    assert facts["split"]["kind"] == "given"
+    assert any("duplicates: 3 molecules stand in more than one row" in note for note in facts["notes"])
+    data = read_dataset(class_data, "smiles", ["ring"], split_column="part")
+    n_train = sum(data.marks[row] == "train" for row in range(42))
+    assert facts["trained"]["molecules"] == n_train
+
+
+def test_notes_are_told_on_stderr(run, folder: Path, class_data: Path, tmp_path: Path) -> None:
+    options = ["--recipe", folder / "recipe.toml", "-o", tmp_path / "pack", "--split", "scaffold"]
+    data = tmp_path / "odd.csv"
+    lines = (folder / "data.csv").read_text().splitlines()
+    data.write_text("\n".join([*lines, "x,C1CC,1,2", "y,OCC,3,4"]) + "\n")
+    code, _, err = run("train", data, *options)
+    assert code == 0
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert notes[0] == "note: unreadable: 1 of 42 rows are left out; the first is row 41, 'C1CC' (unclosed ring)"
+    assert notes[1].startswith("note: duplicates: 1 molecules stand in more than one row")
+    facts = open_pack(tmp_path / "pack").provenance
+    assert facts["split"] | {"seed": 0} == {"seed": 0, "train": 32, "valid": 4, "kind": "scaffold", "column": ""}
+    assert [f"note: {note}" for note in facts["notes"]] == notes
+    code, out, _ = run("evaluate", tmp_path / "pack", data, "--json")
+    assert code == 0
+    recorded = facts["test"]["size"]
+    assert json.loads(out)["figures"]["size"]["mae"] == pytest.approx(recorded["mae"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "words"),
+    [
+        ("class", [0, 1, 2] * 13, "column 'size': got 2, expected 0 and 1 only, as it is a class"),
+        ("class", [0] * 39, "column 'size': got class 0 for all 39 molecules, expected both 0 and 1"),
+    ],
+)
+def test_what_is_no_class_is_refused(recipe: Recipe, tmp_path: Path, kind: str, values: list, words: str) -> None:
+    wanted = replace(recipe, tasks=(TaskRecipe("size", kind=kind),))
+    with pytest.raises(InputError, match=words):
+        train_pack(wanted, table(tmp_path, values), tmp_path / "out", CPU)
+
+
+def test_zeros_and_ones_may_be_values(dataset) -> None:
+    data = replace(dataset, targets=(dataset.targets > 3).astype(np.float32))
+    asked = Recipe("r", (TaskRecipe("a"), TaskRecipe("b", kind="value")))
+    assert [task.kind for task in settle_kinds(asked, data).tasks] == ["class", "value"]
+    united = Recipe("r", (TaskRecipe("a", unit="nM"), TaskRecipe("b")))
+    assert [task.kind for task in settle_kinds(united, data).tasks] == ["value", "class"], "a class has no unit"
+
+
+# --- what else is in the pack
+
+
+def test_the_pack_has_a_model_card_with_its_figures(trained: Path) -> None:
+    card = (trained / "README.md").read_text(encoding="utf-8")
+    assert "# tiny" in card
+    for word in ("size", "polar", "MAE", "By scaffold"):
+        assert word in card
+
+
+def test_the_pack_is_calibrated_on_its_validation_molecules(trained: Path, folder: Path) -> None:
+    pack = open_pack(trained)
+    data = read_dataset(folder / "data.csv", "smiles", ["size", "polarity"])
+    known = (~np.isnan(data.subset(Split(0, 32, 4).rows(40)["valid"]).targets)).sum(0)
+    assert [len(part.scores) for part in pack.load_calibration().parts] == known.tolist()
+    train = data.subset(Split(0, 32, 4).rows(40)["train"]).smiles
+    nearest = mora_lite.load(trained, device="cpu").predict(train).scores.nearest
+    assert (nearest[:, 0] == 1).mean() > 0.9
+
+
+# --- where the encoder starts
+
+
+def test_an_encoder_of_ones_own_is_where_training_starts(recipe: Recipe, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    own = GraphEncoder(32, 2)
+    save_encoder(own, tmp_path / "own.safetensors", {})
+    started = start_encoder(replace(recipe, start=str(tmp_path / "own.safetensors")))
+    assert torch.equal(started.atom_codes.weight, own.atom_codes.weight.half().float())
+    assert start_encoder(recipe) is None
+
+
+def test_a_pack_remembers_the_encoder_but_not_its_folder(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    save_encoder(GraphEncoder(32, 2), tmp_path / "own.safetensors", {})
+    own = replace(recipe, start=str(tmp_path / "own.safetensors"))
+    pack = train_pack(own, folder / "data.csv", tmp_path / "pack", CPU)
+    assert pack.provenance["recipe"]["start"] == "own.safetensors"
+    assert str(tmp_path) not in (tmp_path / "pack" / "pack.json").read_text()
+
+
+def test_an_encoder_of_another_size_is_told_before_the_work(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    save_encoder(GraphEncoder(16, 2), tmp_path / "small.safetensors", {})
+    with pytest.raises(InputError, match=r"has width 16 and 2 layers, \[adapter\] wants 32 and 2; change one, or use"):
+        train_pack(
+            replace(recipe, start=str(tmp_path / "small.safetensors")), folder / "data.csv", tmp_path / "out", CPU
+        )
+    with pytest.raises(PackError, match="is not an encoder"):
+        train_pack(replace(recipe, start="none"), folder / "data.csv", tmp_path / "out", CPU)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
+
+
+# --- parts
+
+
+def test_targets_become_z_scores(dataset) -> None:
+    recipe = settle_kinds(Recipe("r", (TaskRecipe("size"), TaskRecipe("polarity"))), dataset)
+    tasks = fitted_tasks(recipe, dataset)
+    z = standardize(dataset, tasks).targets
+    np.testing.assert_allclose(np.nanmean(z, 0), 0, atol=1e-6)
+    np.testing.assert_allclose(np.nanstd(z, 0), 1, rtol=1e-5)
+    assert np.array_equal(np.isnan(z), np.isnan(dataset.targets))
+    assert all(float(np.float32(t.mean)) == t.mean for t in tasks), "prediction scales back with the same numbers"
+
+
+def test_classes_stay_0_and_1(dataset) -> None:
+    data = replace(dataset, targets=(dataset.targets > 3).astype(np.float32))
+    recipe = settle_kinds(Recipe("r", (TaskRecipe("a"), TaskRecipe("b", kind="value"))), data)
+    tasks = fitted_tasks(recipe, replace(data, targets=data.targets[:, [0, 0]]))
+    z = standardize(replace(data, targets=data.targets[:, [0, 0]]), tasks).targets
+    assert np.array_equal(z[:, 0], data.targets[:, 0])
+    assert z[:, 1].mean() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(3, 1), (32, 4), (4096, 512), (110_000, 512)])
+def test_small_tables_get_small_batches(rows: int, size: int) -> None:
+    assert shrink_batch(FitSettings(epochs=1), rows).batch_size == size

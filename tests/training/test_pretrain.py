@@ -1,0 +1,240 @@
+"""An encoder from molecules without labels: read, trained, written, loaded again, and what cannot be is told."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import stat
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.errors import InputError, PackError
+from mora_lite.training import pretrain
+from mora_lite.training.loop import FitSettings, Progress
+from mora_lite.training.pretrain import load_encoder, pretrain_encoder, read_library, save_encoder
+
+CPU = torch.device("cpu")
+SETTINGS = FitSettings(epochs=1, batch_size=128, peak_lr=3e-3, huber=1.0)
+ENDS = ["C", "N", "O", "F", "Cl", "Br", "S", "C#N", "C=O", "C(=O)O", "C(N)=O", "c1ccccc1", "C1CC1", "c1ccncc1"]
+MIDDLES = ["C", "CC", "CCC", "C(C)C", "C(=O)C", "COC", "CNC", "CSC"]
+LIBRARY = ["".join(parts) for parts in itertools.product(["N", "O"], MIDDLES, ENDS)] * 5  # 224 molecules, 1,120 rows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Threads in place of processes, which are slow to start, and each molecule's descriptors but once."""
+    real, held = pretrain.describe, {}
+
+    def describe(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
+        key = Chem.MolToSmiles(mol)
+        if key not in held:
+            held[key] = real(mol)
+        return held[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain.multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=ThreadPool))
+        patch.setattr(pretrain, "describe", describe)
+        yield
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library, with three rows that cannot be read."""
+    path = tmp_path_factory.mktemp("library") / "library.csv"
+    rows = [f"m{i},{smiles}" for i, smiles in enumerate([*LIBRARY, "C1CC", "", "nonsense"])]
+    path.write_text("\n".join(["name,smiles", *rows]) + "\n")
+    return path
+
+
+def run_pretrain(
+    table: Path, out: Path, settings: FitSettings = SETTINGS, **options
+) -> tuple[Progress, list[Progress]]:
+    seen: list[Progress] = []
+    last = pretrain_encoder([table], out, settings, CPU, width=16, layers=1, on_progress=seen.append, **options)
+    return last, [progress for progress in seen if progress.epoch_done]
+
+
+@pytest.fixture(scope="module")
+def trained(table: Path) -> Path:
+    """The file, after an epoch."""
+    out = table.with_name("encoder.safetensors")
+    run_pretrain(table, out)
+    return out
+
+
+# --- the library
+
+
+def test_all_that_can_be_read_is_described(table: Path) -> None:
+    told: list[int] = []
+    data, classes = read_library([table], 1, told.append)
+    assert data.smiles == LIBRARY
+    assert data.targets.shape == (1120, len(classes))
+    assert len(data.graphs) == told[-1] == 1120
+    assert 50 < classes.sum() < len(classes) - 50, "fingerprint bits and descriptors"
+    assert set(np.unique(data.targets[:, classes])) == {0, 1}
+    assert not np.isinf(data.targets).any()
+
+
+def test_several_tables_are_one_library(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("SMILES\nCCO\nCCN\n")
+    data, _ = read_library([table, tmp_path / "more.csv"], 1)
+    assert data.smiles == [*LIBRARY, "CCO", "CCN"]
+
+
+def test_the_targets_do_not_depend_on_the_chunks(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = read_library([table], 1)
+    monkeypatch.setattr(pretrain, "CHUNK", 100)
+    parts, _ = read_library([table], 2)
+    assert np.array_equal(whole.targets, parts.targets, equal_nan=True)
+    assert (whole.smiles, whole.fingerprint) == (parts.smiles, parts.fingerprint)
+
+
+def test_what_goes_between_processes_can() -> None:
+    """The function to a worker, arrays back from it, an error of the table through it."""
+    smiles, graphs, numbers, bits = pretrain._describe_all([*LIBRARY[:5], "bad"])
+    for what in (pretrain._describe_all, InputError("no such file"), (smiles, graphs, numbers, bits)):
+        back = ForkingPickler.loads(ForkingPickler.dumps(what))
+    assert back[0] == LIBRARY[:5]
+    assert len(back[1]) == 5
+    assert np.array_equal(back[2], numbers, equal_nan=True)
+    assert np.array_equal(back[3], bits)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("smiles\nC1CC\nxx\n", "no molecule of .*few.csv could be read"),
+        ("smiles\nCCO\nCCN\n", "got 2 readable molecules to pre-train on, expected 1,000 or more"),
+        ("id,value\n1,2\n", "no SMILES column"),
+    ],
+)
+def test_libraries_that_teach_nothing_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "few.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        run_pretrain(tmp_path / "few.csv", tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
+
+
+def test_a_missing_table_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        run_pretrain(tmp_path / "none.csv", tmp_path / "out.safetensors")
+
+
+# --- training
+
+
+def test_it_learns_what_the_descriptors_are(table: Path, tmp_path: Path) -> None:
+    last, seen = run_pretrain(table, tmp_path / "out.safetensors", FitSettings(3, 64, 1e-2, huber=1.0))
+    assert seen[-1].loss < seen[0].loss
+    assert last.best_error < 0.9, "1 is what the mean alone would give"
+
+
+def test_the_file_says_what_it_was_made_of(trained: Path) -> None:
+    with safe_open(trained, "pt") as file:
+        facts = json.loads(file.metadata()["encoder"])
+        assert all(file.get_tensor(name).dtype == torch.float16 for name in file.keys())  # noqa: SIM118
+    assert (facts["width"], facts["layers"], facts["molecules"], facts["epochs"]) == (16, 1, 1120, 1)
+    assert facts["targets"] > 100
+    assert 0 < facts["valid_error"] < 2
+    assert stat.S_IMODE(trained.stat().st_mode) == 0o644
+
+
+def test_a_killed_run_goes_on_to_the_same_encoder(table: Path, tmp_path: Path) -> None:
+    settings = FitSettings(2, 128, 3e-3, huber=1.0)
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch_done:
+            raise KeyboardInterrupt
+
+    names = [tmp_path / name for name in ("killed.safetensors", "straight.safetensors")]
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_encoder([table], names[0], settings, CPU, width=16, layers=1, on_progress=stop)
+    assert not names[0].exists()
+    epochs = [len(run_pretrain(table, name, settings)[1]) for name in names]
+    assert epochs == [1, 2]
+    resumed, straight = (load_file(name) for name in names)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+
+
+# --- the file
+
+
+@torch.no_grad()
+def test_what_is_saved_is_what_is_loaded(dataset, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = GraphEncoder(16, 2).eval()
+    save_encoder(encoder, tmp_path / "e.safetensors", {"molecules": 5})
+    loaded = load_encoder(tmp_path / "e.safetensors").eval()
+    assert (loaded.width, len(loaded.layers)) == (16, 2)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, encoder.state_dict()[name].half().float()), name
+    batch = dataset.graphs.batch()
+    inputs = batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
+    torch.testing.assert_close(loaded(*inputs), encoder(*inputs), rtol=2e-2, atol=2e-2)
+    assert [path.name for path in tmp_path.iterdir()] == ["e.safetensors"]
+
+
+def test_files_that_are_no_encoder_are_told(trained: Path, pack_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("no encoder")
+    whole = trained.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    for path in (
+        tmp_path / "none.safetensors",
+        tmp_path / "text.safetensors",
+        tmp_path / "cut.safetensors",
+        tmp_path,
+        pack_path / "adapter.safetensors",
+    ):
+        with pytest.raises(PackError, match="is not an encoder that `mora-lite pretrain` made") as caught:
+            load_encoder(path)
+        assert "\n" not in str(caught.value)
+
+
+def changed(trained: Path, out: Path, **changes: object) -> Path:
+    """The file with other facts in its header."""
+    with safe_open(trained, "pt") as file:
+        facts = json.loads(file.metadata()["encoder"]) | changes
+    save_file(load_file(trained), out, metadata={"encoder": json.dumps(facts)})
+    return out
+
+
+def test_an_encoder_of_other_graph_codes_says_so(trained: Path, tmp_path: Path) -> None:
+    other = changed(trained, tmp_path / "other.safetensors", atom_fields={"element": 3})
+    with pytest.raises(PackError, match="made for other atom and bond codes than this version's; pre-train it again"):
+        load_encoder(other)
+
+
+# --- the program
+
+
+def test_the_command_writes_an_encoder_and_keeps_one_that_is_there(
+    run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def pretrain_encoder(tables, out, settings, device, **options) -> None:
+        calls.append((tables, settings.epochs, settings.batch_size, settings.seed, options["processes"]))
+        out.touch()
+
+    monkeypatch.setattr(pretrain, "pretrain_encoder", pretrain_encoder)
+    out = tmp_path / "mine.safetensors"
+    options = ["--epochs", "3", "--batch-size", "7", "--seed", "5", "--processes", "2", "--device", "cpu"]
+    assert run("pretrain", table, table, "-o", out, *options)[0] == 0
+    assert calls == [([table, table], 3, 7, 5, 2)]
+    code, _, err = run("pretrain", table, "-o", out)
+    assert code == 2
+    assert "exists; choose another name or use --force" in err
+    assert run("pretrain", table, "-o", out, "--force")[0] == 0
+    assert len(calls) == 2
