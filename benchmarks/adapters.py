@@ -46,16 +46,16 @@ from variants import (
 )
 
 import mora_lite.lm.base as base_module
-from mora_lite.adapter.baseline import EncoderBaseline
-from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
+from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.graph import featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.hub.bases import resolve_base
 from mora_lite.lm.base import CompiledBase, compile_base
 from mora_lite.machine.device import training_dtype
-from mora_lite.scoring.scorer import AdapterSizes, Scorer
+from mora_lite.scoring.scorer import Scorer
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.loop import FitSettings, fit, predict_scores
+from mora_lite.training.loop import TrainConfig, fit, predict_scores
 from mora_lite.training.losses import TargetFacts
 from mora_lite.training.pipeline import new_scorer
 from mora_lite.training.pretrain import SHIPPED, load_encoder
@@ -63,7 +63,7 @@ from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA
 
 CPU = torch.device("cpu")
 DTYPE = training_dtype(CPU)
-SIZES = AdapterSizes()
+SIZES = AdapterConfig()
 MAIN = ("encoder", "static", "mora", "product")
 # More data than the other sets and computed without noise: the settings of the recipe of QM9, larger batches.
 QM9 = {"batch_size": 128, "peak_lr": 1e-3, "dropout": 0.0, "huber": 0.0, "warmup_steps": 200, "ema_decay": 0.995}
@@ -104,7 +104,7 @@ class Comparison:
         self.base = compile_base(self.path, self.prompts, SIZES.adapted_layers)
         self.kept: dict[str, np.ndarray] = {}
 
-    def fit(self, model: torch.nn.Module, settings: FitSettings, parts: dict[str, Dataset] | None = None) -> None:
+    def fit(self, model: torch.nn.Module, settings: TrainConfig, parts: dict[str, Dataset] | None = None) -> None:
         parts = parts or self.parts
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ class Comparison:
         truth = self.parts[part].targets * self.deviation + self.mean
         return test_metric(self.labelled, truth, scores * self.deviation + self.mean)
 
-    def mora(self, base: CompiledBase, sizes: AdapterSizes = SIZES) -> Scorer:
+    def mora(self, base: CompiledBase, sizes: AdapterConfig = SIZES) -> Scorer:
         return new_scorer(sizes, base, self.encoder_head, CPU, self.seed + 1)
 
     def run(self, variant: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from random_llama import RandomModel, make_branch, make_prompts, memory, rates, 
 from torch import Tensor, nn
 
 from mora_lite.adapter.lowrank import Branch
-from mora_lite.fast.captured import record
+from mora_lite.machine.capture import record
 
 
 def build_model(options: argparse.Namespace, device: torch.device) -> Any:

@@ -7,7 +7,7 @@ of its own; `--parts` picks some:
 
 * pieces: the products and the branch of one layer, by themselves
 * rival: transformers with bitsandbytes NF4 and the branch by hooks, the best of several ways to generate
-* ours: `RecordedDecoder` on the same shape
+* ours: `CapturedGenerator` on the same shape
 * capped: with `--cap` GiB of GPU memory as torch enforces it: text out of the first of `--batches`; one prompt compiled
   through all layers; molecules per second through the upper layers with a random encoder and hypernetwork, kept in 4
   bits and dequantised once
@@ -37,7 +37,7 @@ from random_llama import RandomModel, finish, make_branch, make_prompts, median_
 from torch import Tensor, nn
 
 from mora_lite.adapter.lowrank import Branch
-from mora_lite.lm.captured_generation import RecordedDecoder
+from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
 from mora_lite.lm.weights import Mode
@@ -73,13 +73,13 @@ def text_out(decoder: Decoder, options: argparse.Namespace, batches: list[int]) 
     for batch in batches:
         branch, ids = make_branch(options, batch, device), make_prompts(options, batch)
         reset_memory()
-        alone = RecordedDecoder(decoder, record_steps=False).generate(ids, branch=branch, max_new_tokens=options.new)
+        alone = CapturedGenerator(decoder, record_steps=False).generate(ids, branch=branch, max_new_tokens=options.new)
         # Plain generation rounds elsewhere: of random weights, near ties turn, and what follows is another text.
         plain = generate(decoder, ids, branch=branch, max_new_tokens=2)
         reset_memory()
-        steps = RecordedDecoder(decoder)
+        steps = CapturedGenerator(decoder)
 
-        def text(new: int, steps: RecordedDecoder = steps, branch: Branch = branch, ids: Any = ids) -> Any:
+        def text(new: int, steps: CapturedGenerator = steps, branch: Branch = branch, ids: Any = ids) -> Any:
             return steps.generate(ids, branch=branch, max_new_tokens=new)
 
         recorded = text(options.new)
@@ -93,7 +93,7 @@ def text_out(decoder: Decoder, options: argparse.Namespace, batches: list[int]) 
 
 
 def capped(options: argparse.Namespace, device: torch.device, batches: list[int]) -> Iterator[dict[str, Any]]:
-    from mora_lite.lm.prefix import PromptBase, UpperLayers, compile_prompt, upper_tensor_names
+    from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt, upper_tensor_names
 
     source = RandomModel(options, device)
     decoder = Decoder.from_checkpoint(source, torch.bfloat16, "4bit").to(device)
@@ -101,7 +101,7 @@ def capped(options: argparse.Namespace, device: torch.device, batches: list[int]
     for row in text_out(decoder, options, batches[:1]):
         yield row | {"kind": "capped text", "cap_gib": options.cap}
     ids = make_prompts(argparse.Namespace(**{**vars(options), "prompt": 64}), 1)[0]
-    prompts, sizes = PromptBase.stack([compile_prompt(decoder, ids, options.adapted)]), decoder.sizes
+    prompts, sizes = CompiledPrompts.stack([compile_prompt(decoder, ids, options.adapted)]), decoder.sizes
     names = upper_tensor_names(source.names(), sizes, options.adapted)
     kept = UpperLayers.from_decoder(decoder, options.adapted)
     del decoder  # the lower layers and the vocabulary
@@ -123,9 +123,10 @@ def capped(options: argparse.Namespace, device: torch.device, batches: list[int]
 
 def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:
     """Molecules per second from graphs to z-scores on the host, and the z-scores; `oom` if memory does not suffice."""
+    from mora_lite.adapter.lowrank import AdapterConfig
     from mora_lite.chem.graph import featurize
     from mora_lite.chem.molecules import parse_smiles
-    from mora_lite.scoring.scorer import AdapterSizes, Scorer
+    from mora_lite.scoring.scorer import Scorer
 
     device = prompts.base.device
     graphs = featurize([parse_smiles(smiles).mol for smiles in DRUGS]).select(np.arange(batch) % len(DRUGS))
@@ -133,7 +134,7 @@ def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Nam
     reset_memory()
     try:
         with device:
-            scorer = Scorer(AdapterSizes(adapted_layers=options.adapted, rank=rank), upper, prompts).eval()
+            scorer = Scorer(AdapterConfig(adapted_layers=options.adapted, rank=rank), upper, prompts).eval()
         nn.init.normal_(scorer.c, std=0.1)
 
         def run() -> Tensor:
@@ -153,7 +154,7 @@ def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Nam
 
 def profile(decoder: Decoder, branch: Branch, ids: list[list[int]], steps: int = 8) -> dict[str, float]:
     """Microseconds of a step by kernel, the heaviest first; prompt and record are left out."""
-    alone, on_gpu, found = RecordedDecoder(decoder, record_steps=False), torch.cuda.is_available(), {}
+    alone, on_gpu, found = CapturedGenerator(decoder, record_steps=False), torch.cuda.is_available(), {}
     activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
     for sign, new in ((-1, 1), (1, 1 + steps)):
         with torch.profiler.profile(activities=[activity]) as seen:
@@ -218,7 +219,7 @@ def run_part(part: str, options: argparse.Namespace) -> None:
         print(json.dumps({"part": part, **row}), flush=True)
 
 
-def summarise(rows: list[dict[str, Any]], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def summarize(rows: list[dict[str, Any]], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What was asked: at least twice the rival's tokens per second, and 50 times the baseline within the cap."""
     for batch in options.batches:
         mine = [r for r in rows if r.get("kind") == "ours" and r["batch"] == batch]
@@ -281,7 +282,7 @@ def main() -> None:
                 if line.startswith("{"):
                     add(json.loads(line))
         add({"kind": "ended", "part": part, "code": process.returncode, "at_s": round(time.perf_counter() - started)})
-    for row in summarise(rows, options):
+    for row in summarize(rows, options):
         add(row)
     sys.exit(any(row.get("code") for row in rows))
 

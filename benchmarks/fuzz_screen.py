@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mora_lite.chem.molecules import Parsed, parse_entry
-from mora_lite.machine.workers import CRASHED, TIMEOUT, WorkerPool
+from mora_lite.machine.workers import WorkerPool
+from mora_lite.status import CRASHED, TIMEOUT
 from mora_lite.tables.library import Window
 from mora_lite.tables.prepared import prepare
 

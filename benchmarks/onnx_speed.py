@@ -82,16 +82,16 @@ def torch_runs(kind: str, dtype: str, chunks: bool, pack: str, work: Path) -> di
     import torch
 
     from mora_lite.chem.graph import Graphs
-    from mora_lite.fast.encoder import ShortEncoder, SortedBatch
-    from mora_lite.fast.scorer import ShortScorer
+    from mora_lite.fast.encoder import SortedBatch
+    from mora_lite.fast.scorer import FastEncoder, FastScorer
     from mora_lite.packs.pack import open_pack
 
     with np.load(work / "graphs.npz") as held:
         graphs = Graphs(**{name: held[name] for name in PARTS})
     scorer = open_pack(pack).load_scorer()
     number_type = getattr(torch, dtype)
-    short = ShortScorer(scorer, number_type) if kind == "short" else None
-    encoder = ShortEncoder(scorer.encoder, number_type)
+    short = FastScorer(scorer, number_type) if kind == "short" else None
+    encoder = FastEncoder(scorer.encoder, number_type)
 
     def run(part: Graphs) -> Any:
         if short is not None:

@@ -48,27 +48,27 @@ class RandomModel:
         shape = self.shapes[name]
         if len(shape) == 1:
             return torch.ones(shape, device=self.device)
-        dice = torch.Generator(self.device).manual_seed(zlib.crc32(name.encode()))
+        rng = torch.Generator(self.device).manual_seed(zlib.crc32(name.encode()))
         if "proj" not in name:
-            return torch.randn(shape, generator=dice, device=self.device, dtype=torch.bfloat16) * shape[1] ** -0.5
+            return torch.randn(shape, generator=rng, device=self.device, dtype=torch.bfloat16) * shape[1] ** -0.5
         n, k = shape
-        codes = torch.randint(0, 256, (n * k // 2,), dtype=torch.uint8, generator=dice, device=self.device)
+        codes = torch.randint(0, 256, (n * k // 2,), dtype=torch.uint8, generator=rng, device=self.device)
         # The 16 levels have a root mean square of about 0.58: outputs are as large as inputs.
-        scales = (torch.rand(n * k // 64, generator=dice, device=self.device) + 0.5) * (1.7 * k**-0.5)
+        scales = (torch.rand(n * k // 64, generator=rng, device=self.device) + 0.5) * (1.7 * k**-0.5)
         return NF4Tensor(codes, scales, shape)
 
 
 def make_branch(options: argparse.Namespace, batch: int, device: torch.device) -> Branch:
     """bfloat16 weights of every layer for each row; their making is not counted."""
-    dice = torch.Generator(device).manual_seed(batch)
-    size = {"generator": dice, "device": device, "dtype": torch.bfloat16}
+    rng = torch.Generator(device).manual_seed(batch)
+    size = {"generator": rng, "device": device, "dtype": torch.bfloat16}
     a = torch.randn(batch, options.layers, options.width, options.rank, **size) * options.width**-0.5
     return Branch(a, torch.randn(options.layers, options.rank, options.width, **size) * 0.1, 1.0)
 
 
 def make_prompts(options: argparse.Namespace, batch: int) -> list[list[int]]:
-    dice = torch.Generator().manual_seed(batch)
-    return torch.randint(0, options.vocabulary, (batch, options.prompt), generator=dice).tolist()
+    rng = torch.Generator().manual_seed(batch)
+    return torch.randint(0, options.vocabulary, (batch, options.prompt), generator=rng).tolist()
 
 
 def median_seconds(work: Callable[[], Any], repeats: int = 3) -> float:

@@ -90,7 +90,7 @@ def prepare(args: argparse.Namespace) -> None:
     from mora_lite.quant.huggingface import open_checkpoint
     from mora_lite.text.pairs import count_parts
     from mora_lite.text.pipeline import text_facts
-    from mora_lite.text.sequences import prepare_reactions
+    from mora_lite.text.sequences import tokenize_pairs
     from mora_lite.text.tasks import read_pairs
 
     started = time.perf_counter()
@@ -105,7 +105,7 @@ def prepare(args: argparse.Namespace) -> None:
 
     tokenizer = open_checkpoint(resolve_base(args.base)).tokenizer()
     facts = text_facts(args.task, args.tables, tokenizer, args.split_column)
-    data = prepare_reactions(
+    data = tokenize_pairs(
         reactions,
         tokenizer,
         facts,
@@ -126,15 +126,15 @@ def train(args: argparse.Namespace) -> None:
     from mora_lite.lm.base import open_nf4
     from mora_lite.machine.device import choose_device
     from mora_lite.text.answerer import Answerer
-    from mora_lite.text.loop import TextSettings
+    from mora_lite.text.loop import TextTrainConfig
     from mora_lite.text.pipeline import start_run
-    from mora_lite.text.sequences import load_sequences
+    from mora_lite.text.sequences import load_tokenized_pairs
 
     begun = time.perf_counter()
     device = choose_device(args.device)
-    data, source = load_sequences(args.data), open_nf4(resolve_base(args.base))
+    data, source = load_tokenized_pairs(args.data), open_nf4(resolve_base(args.base))
     seconds = 0.0 if args.steps else args.seconds
-    settings = TextSettings(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
+    settings = TextTrainConfig(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
     sizes = {"rank": args.rank, "places": args.places, "hypernet_width": args.hypernet_width}
     run, prompt = start_run(data, source, settings, args.folder, device, variant=args.variant, **sizes)
     batches, tokenizer = run.batches, source.tokenizer()
@@ -145,7 +145,7 @@ def train(args: argparse.Namespace) -> None:
         "places": run.model.sizes.places,
         "trained": sum(p.numel() for p in run.model.trained().values()),
         "train_rows": len(batches.rows),
-        "left_out": batches.n_left_out,
+        "left_out": batches.n_skipped,
         "mean_tokens": round(float(batches.lengths[data.first[batches.rows]].mean()), 1),
     }
     say(kind="start", step=run.step, load_seconds=round(time.perf_counter() - begun, 1), **facts)
@@ -215,7 +215,7 @@ def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
     import random
     from collections import Counter
 
-    from mora_lite.text.pairs import canonical, reorder
+    from mora_lite.chem.smiles import canonical, reorder
 
     started = time.perf_counter()
     texts = [answerer.tokenizer.decode(data.question(data.first[row])) for row in rows]

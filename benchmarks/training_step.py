@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mora_lite.adapter.baseline import EncoderBaseline
-from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
 from mora_lite.hub.bases import resolve_base
 from mora_lite.machine.device import keep_freed_memory
 from mora_lite.training import pipeline

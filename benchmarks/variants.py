@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.adapter.hypernet import Hypernet, Tokens
-from mora_lite.adapter.lowrank import Branch
+from mora_lite.adapter.lowrank import AdapterConfig, Branch
 from mora_lite.chem.graph import GraphBatch, Graphs
 from mora_lite.lm.base import CompiledBase, NF4Source
 from mora_lite.lm.decoder import Decoder, DecoderLayer
-from mora_lite.lm.prefix import PromptBase, UpperLayers, compile_prompt
-from mora_lite.lm.prompts import prompt_ids
+from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt, prompt_ids
 from mora_lite.quant.huggingface import open_checkpoint
-from mora_lite.scoring.scorer import AdapterSizes, Scorer
+from mora_lite.scoring.scorer import Scorer
 
 
 def encode(encoder: GraphEncoder, batch: GraphBatch) -> Tokens:
@@ -74,7 +73,7 @@ class StaticScorer(nn.Module):
     """
 
     def __init__(
-        self, sizes: AdapterSizes, base: CompiledBase, encoder: GraphEncoder, dtype: torch.dtype, soft: int, rank: int
+        self, sizes: AdapterConfig, base: CompiledBase, encoder: GraphEncoder, dtype: torch.dtype, soft: int, rank: int
     ):
         super().__init__()
         self.upper = base.upper(sizes.adapted_layers, dtype)
@@ -107,7 +106,7 @@ class StaticScorer(nn.Module):
 class AllPositionsScorer(Scorer):
     """MoRA with the branch at every token of the prompt, not at the answer alone. One prompt."""
 
-    def __init__(self, sizes: AdapterSizes, base: CompiledBase, path: Any, prompt: str, dtype: torch.dtype):
+    def __init__(self, sizes: AdapterConfig, base: CompiledBase, path: Any, prompt: str, dtype: torch.dtype):
         super().__init__(sizes, base.upper(sizes.adapted_layers, dtype), base.prompts)
         checkpoint = open_checkpoint(path)
         decoder = Decoder.from_checkpoint(NF4Source(checkpoint), dtype)
@@ -140,7 +139,7 @@ class TextScorer(Scorer):
     `store`: what each molecule's own compiled prompt is, by its number.
     """
 
-    def __init__(self, sizes: AdapterSizes, upper: UpperLayers, store: PromptBase):
+    def __init__(self, sizes: AdapterConfig, upper: UpperLayers, store: CompiledPrompts):
         super().__init__(sizes, upper, store.select([0]))
         self.store = store
 
@@ -185,13 +184,13 @@ class KeyedBatch:
         return KeyedBatch(self.graphs.rounded(), [*self.ids, self.ids[0]])  # the filler's prompt does not matter
 
 
-def text_prompts(path: Any, smiles: Sequence[str], question: str, k: int, dtype: torch.dtype) -> PromptBase:
+def text_prompts(path: Any, smiles: Sequence[str], question: str, k: int, dtype: torch.dtype) -> CompiledPrompts:
     """The compiled prompt of every molecule, its SMILES (the first 200 characters) before the question."""
     checkpoint = open_checkpoint(path)
     decoder = Decoder.from_checkpoint(NF4Source(checkpoint), dtype)
     ids = prompt_ids(checkpoint.tokenizer(), [f"Molecule: {text[:200]}\n{question}" for text in smiles])
     prompts = [compile_prompt(decoder, torch.tensor(row), k) for row in ids]
-    return PromptBase.stack(prompts)
+    return CompiledPrompts.stack(prompts)
 
 
 class ShuffledSource:

@@ -33,7 +33,7 @@ def calibrate(
     from ..hub.packs import check_changeable
     from ..packs.pack import open_pack
     from ..training.calibrate import calibrate_pack
-    from ..training.training_table import parts_of, read_training_table
+    from ..training.evaluate import parts_of, read_training_table
 
     check_changeable(pack)
     opened = open_pack(pack)

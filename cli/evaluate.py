@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .options import BatchSize, Confidence, Device, Dtype, Tasks, refuse, split_names
+from .tables import print_evaluation
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-FOUR_BIT = ("bf16_mae", "loss_4bit")
 RECORDED = 0.9  # confidence of the figures in packs and their model cards
 
 
@@ -165,34 +161,3 @@ def _evaluate_text(
         typer.echo(json.dumps({"figures": figures}, indent=2))
     else:
         print_rows(f"{opened.task}, {split} rows", rows_of_figures(figures), Console(highlight=False))
-
-
-def print_evaluation(figures: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Mapping[str, Any]] = {}) -> None:
-    """On stdout: a table of the values, one of the classes, then the tables of each task."""
-    from rich.console import Console
-
-    from .tables import print_rows
-
-    console = Console(highlight=False)
-    classes = [name for name, found in figures.items() if "roc_auc" in found]
-    values = [name for name in figures if name not in classes]
-    for title, names in (("values", values), ("classes", classes)):
-        rows = [{"task": _label(name, figures[name])} | _without(figures[name], "unit", *FOUR_BIT) for name in names]
-        if rows:
-            print_rows(title, rows, console)
-    if any("bf16_mae" in figures[name] for name in values):  # apart: with them a row is wider than a terminal
-        rows = [{"task": _label(n, figures[n])} | {k: figures[n].get(k) for k in ("mae", *FOUR_BIT)} for n in values]
-        print_rows("what 4 bits cost", rows, console)
-    for task, named in tables.items():
-        for name, rows in named.items():
-            if rows:
-                console.print()
-                print_rows(f"{_label(task, figures[task])}, {name.replace('_', ' ')}", rows, console)
-
-
-def _label(task: str, found: Mapping[str, Any]) -> str:
-    return f"{task} [{found['unit']}]" if found.get("unit") else task
-
-
-def _without(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key not in names}

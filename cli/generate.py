@@ -100,7 +100,7 @@ def generate(
     from ..machine.device import choose_device, choose_dtype
     from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
     from ..text.pack import load_text_pack, open_text_pack
-    from ..text.stream import Wanted, answer_columns, answer_table, question_of_table
+    from ..text.stream import GenerationConfig, answer_columns, answer_table, question_of_table
     from ..text.tasks import text_task
 
     opened = open_text_pack(pack)
@@ -109,7 +109,7 @@ def generate(
     if temperature is None and (top_p is not None or seed is not None):
         raise InputError("top-p and seed: only answers drawn by chance have them; give a --temperature too")
     kind = text_task(opened.task)
-    wanted = Wanted(
+    wanted = GenerationConfig(
         kind.column,
         kind.of_molecules,
         top,

@@ -29,6 +29,34 @@ Dtype = Annotated[
 Confidence = Annotated[
     float, typer.Option(metavar="P", help="Share of true values that the intervals X_lo to X_hi are to hold.")
 ]
+LibraryPaths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="LIBRARY...",
+        help="Files of molecules: CSV, SMILES list, SDF (each plain, .gz or .zst) or Parquet; patterns like "
+        "'part-*.smi'; - is standard input.",
+    ),
+]
+SmilesColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The SMILES column of tables: its name, or its number from 1.",
+        show_default="found by name or content",
+    ),
+]
+NameColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The column, or the data field of an SDF, with the molecules' names.",
+        show_default="id, name or the like; the title in an SDF",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Processes that do the work.", show_default="one a core")
+]
+TimeLimit = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="For parsing one molecule; a longer one has status timeout.")
+]
 
 
 def split_names(text: str | None) -> list[str] | None:

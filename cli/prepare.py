@@ -8,39 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import LibraryPaths, NameColumn, SmilesColumn, TimeLimit, Workers
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..tables.prepared import Prepared
-
-LibraryPaths = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="LIBRARY...",
-        help="Files of molecules: CSV, SMILES list, SDF (each plain, .gz or .zst) or Parquet; patterns like "
-        "'part-*.smi'; - is standard input.",
-    ),
-]
-SmilesColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="The SMILES column of tables: its name, or its number from 1.",
-        show_default="found by name or content",
-    ),
-]
-NameColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="The column, or the data field of an SDF, with the molecules' names.",
-        show_default="id, name or the like; the title in an SDF",
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Processes that do the work.", show_default="one a core")
-]
-TimeLimit = Annotated[
-    float, typer.Option(min=0.1, metavar="SECONDS", help="For parsing one molecule; a longer one has status timeout.")
-]
 
 
 def prepare(

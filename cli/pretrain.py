@@ -35,9 +35,9 @@ def pretrain(
     """
     from ..errors import OutputError
     from ..machine.device import choose_device
-    from ..training.loop import FitSettings
+    from ..training.loop import TrainConfig
     from ..training.pretrain import pretrain_encoder
-    from .train import show_progress
+    from .progress import show_progress
 
     told = 0
 
@@ -49,7 +49,7 @@ def pretrain(
 
     if output.exists() and not force:
         raise OutputError(f"{output} exists; choose another name or use --force")
-    settings = FitSettings(epochs=epochs, batch_size=batch_size, huber=1.0, seed=seed)
+    settings = TrainConfig(epochs=epochs, batch_size=batch_size, huber=1.0, seed=seed)
     with show_progress() as show:
         pretrain_encoder(
             tables,

@@ -1,11 +1,14 @@
-"""A bar on stderr while files of molecules are read."""
+"""Bars on stderr: while files of molecules are read, while a model is trained."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..training import loop
 
 
 class Measured(Protocol):
@@ -40,3 +43,26 @@ def progress_bar(source: Measured) -> Iterator[Callable[[int], None]]:
             bar.update(job, completed=source.bytes_read, rows=n_rows, rate=rate)
 
         yield on_progress
+
+
+@contextmanager
+def show_progress() -> Iterator[Callable[[str, loop.Progress], None]]:
+    """A line on stderr for each epoch; on a terminal, a bar below them that moves within the epoch."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, highlight=False)
+    fields = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    with Bar(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
+        job = bar.add_task("reading", total=None, text="")
+
+        def show(stage: str, at: loop.Progress) -> None:
+            minutes, seconds = divmod(round(at.seconds_left), 60)
+            text = f"loss {at.loss:.4f}  {at.mol_per_s:,.0f} mol/s  {minutes}:{seconds:02} left"
+            bar.update(job, description=stage, total=at.n_steps, completed=at.step, text=text)
+            if at.epoch_done:
+                step = f"{at.step:>6}/{at.n_steps}"
+                console.print(f"{stage:7} step {step}  valid {at.valid_error:.4f}  {text}", soft_wrap=True)
+
+        yield show

@@ -7,8 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Confidence, Device, Dtype, Tasks, split_names
-from .prepare import LibraryPaths, NameColumn, SmilesColumn, TimeLimit, Workers
+from .options import (
+    Confidence,
+    Device,
+    Dtype,
+    LibraryPaths,
+    NameColumn,
+    SmilesColumn,
+    Tasks,
+    TimeLimit,
+    Workers,
+    split_names,
+)
 from .progress import progress_bar
 
 
@@ -71,7 +81,7 @@ def screen(
     mora-lite screen 'zinc/*.sdf.zst' -o run --shard 2/8
     mora-lite screen 'prepared/*.parquet' -o run --engine ray --ray-address auto
     """
-    from ..chem.drawing import obstacle
+    from ..chem.drawing import drawing_problem
     from ..errors import InputError
     from ..screening.campaign import Campaign, open_any_library, summary_lines
     from ..screening.ray_engine import check_ray, score_on_ray
@@ -119,7 +129,7 @@ def screen(
                 typer.echo("when all parts are in one directory, --resume without --shard makes top.csv", err=True)
             else:
                 campaign.finish(run, progress, ranking)
-                if obstacle():
-                    typer.echo(f"note: {obstacle()}", err=True)
+                if drawing_problem():
+                    typer.echo(f"note: {drawing_problem()}", err=True)
     if counts.n_rows and not counts.n_ok:
         raise typer.Exit(1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-LEAST_TEXT = 8  # characters that are left of a text when the numbers need the room
+FOUR_BIT = ("bf16_mae", "loss_4bit")
+MIN_TEXT = 8  # characters that are left of a text when the numbers need the room
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -29,7 +30,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console) 
             widths[name] = max(map(len, [*heads[name].split(), *columns[name]]))
         room = console.width - (len(names) - 1) - sum(widths[name] for name in names if name not in text)
         for i, name in enumerate(sorted(text, key=widths.__getitem__)):  # what short ones leave is for the long ones
-            widths[name] = min(widths[name], max(LEAST_TEXT, room // (len(text) - i)))
+            widths[name] = min(widths[name], max(MIN_TEXT, room // (len(text) - i)))
             room -= widths[name]
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
@@ -52,3 +53,32 @@ def _show(value: object) -> str:
 
 def _shorten(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def print_evaluation(figures: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Mapping[str, Any]] = {}) -> None:
+    """On stdout: a table of the values, one of the classes, then the tables of each task."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    classes = [name for name, found in figures.items() if "roc_auc" in found]
+    values = [name for name in figures if name not in classes]
+    for title, names in (("values", values), ("classes", classes)):
+        rows = [{"task": _label(name, figures[name])} | _without(figures[name], "unit", *FOUR_BIT) for name in names]
+        if rows:
+            print_rows(title, rows, console)
+    if any("bf16_mae" in figures[name] for name in values):  # apart: with them a row is wider than a terminal
+        rows = [{"task": _label(n, figures[n])} | {k: figures[n].get(k) for k in ("mae", *FOUR_BIT)} for n in values]
+        print_rows("what 4 bits cost", rows, console)
+    for task, named in tables.items():
+        for name, rows in named.items():
+            if rows:
+                console.print()
+                print_rows(f"{_label(task, figures[task])}, {name.replace('_', ' ')}", rows, console)
+
+
+def _label(task: str, found: Mapping[str, Any]) -> str:
+    return f"{task} [{found['unit']}]" if found.get("unit") else task
+
+
+def _without(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if key not in names}

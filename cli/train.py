@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Device, refuse
+from .progress import show_progress
 
 if TYPE_CHECKING:
     from ..text.loop import TextProgress
-    from ..training.loop import Progress
     from ..training.recipe import Recipe
     from ..training.splits import Split
 
@@ -211,7 +209,7 @@ def train(
     from ..machine.device import choose_device
     from ..training.pipeline import train_pack
     from ..training.recipe import Recipe, read_recipe
-    from .evaluate import print_evaluation
+    from .tables import print_evaluation
 
     if recipe is not None:
         if target:
@@ -267,7 +265,7 @@ def _train_text(
     from ..errors import InputError
     from ..machine.device import choose_device
     from ..text.evaluation import rows_of_figures
-    from ..text.loop import TextSettings
+    from ..text.loop import TextTrainConfig
     from ..text.pipeline import train_text_pack
     from ..training.splits import KINDS
     from .tables import print_rows
@@ -276,7 +274,7 @@ def _train_text(
         raise InputError(f"--split: got {split}, but --task holds out by product or molecule; or name a column")
     if not minutes > 0:
         raise InputError(f"--minutes: got {minutes}; expected more than 0")
-    settings = TextSettings(seconds=60 * minutes, seed=seed)
+    settings = TextTrainConfig(seconds=60 * minutes, seed=seed)
 
     def show(at: TextProgress) -> None:
         left = max(0, round(settings.seconds - at.seconds))
@@ -339,26 +337,3 @@ def _split(plan: Recipe, kind: str | None, seed: int | None) -> Split | None:
 def _given(**entries: object) -> dict[str, Any]:
     """Those options that were given."""
     return {name: value for name, value in entries.items() if value is not None}
-
-
-@contextmanager
-def show_progress() -> Iterator[Callable[[str, Progress], None]]:
-    """A line on stderr for each epoch; on a terminal, a bar below them that moves within the epoch."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True, highlight=False)
-    fields = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-    with Bar(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
-        job = bar.add_task("reading", total=None, text="")
-
-        def show(stage: str, at: Progress) -> None:
-            minutes, seconds = divmod(round(at.seconds_left), 60)
-            text = f"loss {at.loss:.4f}  {at.mol_per_s:,.0f} mol/s  {minutes}:{seconds:02} left"
-            bar.update(job, description=stage, total=at.n_steps, completed=at.step, text=text)
-            if at.epoch_done:
-                step = f"{at.step:>6}/{at.n_steps}"
-                console.print(f"{stage:7} step {step}  valid {at.valid_error:.4f}  {text}", soft_wrap=True)
-
-        yield show

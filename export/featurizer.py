@@ -14,7 +14,7 @@ from ..chem.molecules import MAX_ATOMS, parse_smiles
 EXAMPLE = "C[C@H]([NH3+])c1cccs1.[Cl-]"
 
 
-def describe_featuriser() -> dict[str, Any]:
+def describe_featurizer() -> dict[str, Any]:
     """Fields of atoms and bonds with the RDKit call each comes from and the code of each answer; and an example."""
     return {
         "format": 1,

@@ -20,10 +20,10 @@ import numpy as np
 
 from ..errors import PackError
 from ..hub.packs import local_path
-from ..machine.files import is_intact
+from ..machine.files import verify_file
 from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
-from ..scoring.scores import Trust
+from ..scoring.scores import Calibrator
 from ..scoring.tasks import Task
 
 FORMAT = 1
@@ -55,7 +55,7 @@ class Exported:
         file = self.path / name
         if entry is None or name != Path(name).name or not file.is_file():
             raise PackError(f"{self.path}: {name} is missing; {AGAIN}")
-        if not is_intact(file, entry):
+        if not verify_file(file, entry):
             raise PackError(f"{file} is damaged (its SHA-256 is wrong); {AGAIN}")
         return file
 
@@ -72,17 +72,17 @@ class Exported:
                 self.file(part)
         return self.file(name)
 
-    def load_trust(self, chosen: Sequence[int], confidence: float) -> Trust | None:
+    def load_trust(self, chosen: Sequence[int], confidence: float) -> Calibrator | None:
         """Error bars and domain of the tasks at the positions `chosen`; None when the pack was not calibrated."""
         if TRUST not in self.manifest["files"]:
-            return Trust.of(None, None, chosen, confidence)
+            return Calibrator.of(None, None, chosen, confidence)
         file = self.file(TRUST)
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 held = {name: arrays[name] for name in arrays.files}
             domain = {name.removeprefix(DOMAIN): array for name, array in held.items() if name.startswith(DOMAIN)}
             calibration = Calibration.from_tensors(held, len(self.tasks))
-            return Trust.of(calibration, Domain.from_tensors(domain), chosen, confidence)
+            return Calibrator.of(calibration, Domain.from_tensors(domain), chosen, confidence)
         except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise PackError(f"{file} cannot be read: {error}; {AGAIN}") from None
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 
-def quantise(source: Path, target: Path, metadata: dict[str, str]) -> None:
+def quantize(source: Path, target: Path, metadata: dict[str, str]) -> None:
     """Write the model `source` with dynamically quantised matrix products to `target`."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..adapter.lowrank import AdapterConfig
 from ..chem.graph import featurize
 from ..chem.molecules import parse_smiles
 from ..errors import ExportError, InputError
-from ..scoring.scorer import AdapterSizes
+from ..machine.files import staged, write_json
 from ..text.model import TextModel
 from ..text.pack import TextPack, load_text_pack
-from .writer import staged, write_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -36,7 +36,7 @@ def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = No
     base: name or path of the base model, if not the one that the pack names. Raises `ExportError` where the adapter is
     no LoRA, `InputError` for molecules that cannot be read, `OutputError` where `out` cannot be written.
     """
-    sizes = AdapterSizes(**pack.manifest["sizes"])
+    sizes = AdapterConfig(**pack.manifest["sizes"])
     if "m" in sizes.places:
         raise ExportError(
             f"{pack.path} has a branch beside the whole feed-forward block (m), which is no LoRA of a single matrix; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import DeviceError, near_matches
+from ..errors import DeviceError, did_you_mean
 
 # In the order in which `auto` takes them; TensorRT builds an engine for minutes, so it is taken only when asked for.
 PROVIDERS = {
@@ -45,7 +45,7 @@ def choose_providers(asked: str = "auto") -> list[str]:
     if asked == "auto":
         chosen = [name for name in held if name not in ONLY_WHEN_ASKED]
     elif asked not in PROVIDERS:
-        raise DeviceError(f"provider: got {asked!r}; {near_matches(asked, ['auto', *PROVIDERS])}")
+        raise DeviceError(f"provider: got {asked!r}; {did_you_mean(asked, ['auto', *PROVIDERS])}")
     elif asked not in held:
         raise DeviceError(
             f"provider: got {asked!r}, but this build of ONNX Runtime has {', '.join(held)}; choose one of these, or "

@@ -16,7 +16,7 @@ from ..chem.graph import Graphs
 from ..errors import DeviceError, PackError
 from ..scoring.conformal import check_confidence
 from ..scoring.predictor import Predictor
-from ..scoring.scores import Trust
+from ..scoring.scores import Calibrator
 from ..scoring.tasks import choose_tasks
 from .folder import AGAIN, Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
@@ -35,7 +35,7 @@ class OnnxModel(Predictor):
     exported: the folder. session: of ONNX Runtime. provider: short name of what computes.
     """
 
-    def __init__(self, exported: Exported, session: Any, chosen: Sequence[int], trust: Trust | None):
+    def __init__(self, exported: Exported, session: Any, chosen: Sequence[int], trust: Calibrator | None):
         tasks = exported.tasks
         super().__init__(tuple(tasks[i] for i in chosen), trust)
         self.exported = exported

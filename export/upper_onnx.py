@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..lm.decoder import DecoderLayer, DecoderSizes
+from ..architecture import DecoderConfig
+from ..lm.decoder import DecoderLayer
 from ..lm.prefix import visible
 from ..quant.nf4 import NF4Tensor, dequantize_nf4
 from ..scoring.scorer import Scorer
@@ -149,7 +150,9 @@ def add_first_attention(g: GraphBuilder, scorer: Scorer, layer: DecoderLayer, e:
         return g.reshape(g.op("Transpose", mixed, perm=[2, 0, 1, 3, 4]), -1, sizes.heads * sizes.head_dim)
 
 
-def add_mixed(g: GraphBuilder, scorer: Scorer, sizes: DecoderSizes, at: int, weights: str, own: str, rows: Rows) -> str:
+def add_mixed(
+    g: GraphBuilder, scorer: Scorer, sizes: DecoderConfig, at: int, weights: str, own: str, rows: Rows
+) -> str:
     """Sums of values: `[P, kv_heads, B, group, head_dim]`.
 
     weights: `[P, kv_heads, B, group, S+1]`, the token's own last. own: `[P, kv_heads, B, 1, head_dim]`.

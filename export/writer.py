@@ -16,11 +16,7 @@ It appears under its name when all of it is written and has passed the gate, and
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +24,8 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..errors import DeviceError, ExportError, OutputError, words_of
-from ..machine.files import sha256_of
+from ..errors import DeviceError, ExportError
+from ..machine.files import sha256_of, staged, write_json
 from ..packs.pack import Pack, join_nf4
 from ..scoring.tasks import choose_tasks
 from .folder import FORMAT, MANIFEST
@@ -66,7 +62,7 @@ def export_pack(
     if plain and not full:
         raise ExportError("--plain is a form of the whole scorer: give --full too")
     chosen = choose_tasks(pack.tasks, None if tasks is None else list(tasks))
-    with staged(out, force) as stage:
+    with staged(out, force, MANIFEST) as stage:
         return write_folder(stage, pack, chosen, full, plain, fp16, int8, opset, say)
 
 
@@ -77,47 +73,6 @@ def check_packages() -> None:
             __import__(name)
         except ImportError:
             raise DeviceError(f"export needs the package {name}: pip install 'mora-lite[onnx]'") from None
-
-
-@contextmanager
-def staged(out: Path, force: bool, mark: str = MANIFEST) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when the block ends well, and goes when it does not.
-
-    mark: the file by which an earlier one of its kind is known.
-    """
-    check_free(out, force, mark)
-    stage = None
-    try:
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-            yield stage
-            stage.chmod(0o755)
-            old = stage.with_name(f"{stage.name}.old")
-            if out.exists():
-                os.replace(out, old)
-            try:
-                os.replace(stage, out)
-            except OSError:
-                if old.exists():
-                    os.replace(old, out)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            if stage is not None:
-                shutil.rmtree(stage, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {words_of(error)}; choose another place with -o") from None
-
-
-def check_free(out: Path, force: bool, mark: str = MANIFEST) -> None:
-    """Raises `OutputError` when `out` exists and is not an export that `force` may replace."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / mark).is_file():
-        raise OutputError(f"{out} exists and is not an exported folder; choose another name")
-    if not force:
-        raise OutputError(f"{out} exists; choose another name or use --force")
 
 
 def write_folder(
@@ -136,15 +91,15 @@ def write_folder(
 
     from .card import export_card
     from .encoder_onnx import build_encoder
-    from .featurizer import describe_featuriser
-    from .int8 import quantise
+    from .featurizer import describe_featurizer
+    from .int8 import quantize
     from .parity import Gate
     from .scorer_onnx import build_scorer
 
     scorer = pack.load_scorer()
     scorer.select(chosen)
     tasks = [pack.tasks[i] for i in chosen]
-    featuriser = describe_featuriser()
+    featuriser = describe_featurizer()
     facts = facts_of(pack, opset)
     described = {**facts, "tasks": [task.as_dict() for task in tasks], "featuriser": featuriser}
     metadata = {name: text if isinstance(text, str) else json.dumps(text) for name, text in described.items()}
@@ -161,7 +116,7 @@ def write_folder(
             half = build_encoder(scorer.encoder, opset, metadata, half=True)
             gate.fp16_encoder(save("encoder.fp16.onnx", half), half)
         if int8:
-            quantise(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
+            quantize(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
             gate.int8_encoder(stage / "encoder.int8.onnx")
         if full:
             weights = join_nf4(pack.tensors("upper"))
@@ -209,7 +164,3 @@ def write_trust(path: Path, pack: Pack, chosen: list[int]) -> None:
     tensors = calibration.select(chosen).tensors()
     tensors |= {f"domain.{name}": tensor for name, tensor in domain.select(chosen).tensors().items()}
     np.savez(path, allow_pickle=False, **{name: tensor.numpy() for name, tensor in tensors.items()})
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,9 +17,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .chem.graph import Graphs, featurize
-from .chem.molecules import OK, parse_smiles
-from .fast.captured import BatchSize, pack_batch, unpack_batch
+from .chem.molecules import parse_smiles
+from .fast.batch import BatchSize, pack_batch, unpack_batch
 from .model import BATCH_SIZE, CPU_BATCH_SIZE, Model
+from .status import OK
 
 MOVING = ("copies", "sorting")  # of graphs to a GPU, and of their bonds there
 LEARNT = ("encoder", "hypernetwork", "decoder")  # stages with weights
@@ -84,7 +85,7 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
         on_device = {name: each * n / len(part) for name, each in model.replay.stage_seconds(part).items()}
         # What is not work of the device: filling its batches, the ways there and back.
         seconds |= on_device | {"copies": max(0.0, seconds["device"] - sum(on_device.values()))}
-    elif model.short_scorer is not None:
+    elif model.fast_scorer is not None:
         size = CPU_BATCH_SIZE
     flops, weights = count_operations(model, graphs, min(size, COUNTED)), weight_bytes(model)
     on_gpu = model.device.type == "cuda"
@@ -109,14 +110,14 @@ def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str,
     def counted(stage: str) -> FlopCounterMode:
         return counters.setdefault(stage, FlopCounterMode(display=False, custom_mapping=packed))
 
-    if model.short_scorer is not None and model.replay is None:
-        model.short_scorer(batch, counted)
-    elif model.short_scorer is not None:
+    if model.fast_scorer is not None and model.replay is None:
+        model.fast_scorer(batch, counted)
+    elif model.fast_scorer is not None:
         size = BatchSize.of(batch, len(batch))
         held = np.zeros(size.nbytes, np.uint8)
         pack_batch(batch, size, held)
         with torch.inference_mode():
-            model.short_scorer.run(unpack_batch(torch.from_numpy(held).to(model.device), size), counted)
+            model.fast_scorer.run(unpack_batch(torch.from_numpy(held).to(model.device), size), counted)
     else:
         tensors = batch.batch().to(model.device)
         # With gradients, though none are wanted: the counter hangs itself on the modules' gradient functions.

@@ -38,12 +38,12 @@ class DeviceError(MoraLiteError):
     """The device, number type or optional package asked for is not there."""
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What an exception of Python says, without its number and its file."""
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
 
 
-def near_matches(got: str, known: Iterable[str]) -> str:
+def did_you_mean(got: str, known: Iterable[str]) -> str:
     """Words for an error message: the names nearest to `got`, then all that are known."""
     known = sorted(known)
     plain = {name.lower(): name for name in known}

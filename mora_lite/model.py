@@ -13,20 +13,20 @@ import torch
 from .chem.graph import GraphBatch, Graphs, concatenate, featurize
 from .chem.molecules import parse_smiles
 from .errors import DeviceError
-from .fast.captured import Replay
-from .fast.scorer import ShortScorer, can_run, choose_ops
+from .fast.captured import CapturedScorer
+from .fast.scorer import FastScorer, choose_ops, supports
 from .machine.device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
 from .packs.pack import Pack, open_pack
 from .quant.linear import choose_mode
 from .scoring.predictor import Predictor
 from .scoring.scorer import Scorer
-from .scoring.scores import Predictions, Scores, Trust
+from .scoring.scores import Calibrator, Predictions, Scores
 from .scoring.tasks import Task, choose_tasks
 
-__all__ = ["Model", "Predictions", "Scores", "Trust", "from_pretrained", "is_out_of_memory", "load"]
+__all__ = ["Calibrator", "Model", "Predictions", "Scores", "from_pretrained", "is_out_of_memory", "load"]
 
 BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
-# Of `ShortScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
+# Of `FastScorer`: what a batch writes and reads again stays in the processor's cache. Every batch has this size, so a
 # row has the same bits whatever the other rows are, in bfloat16 too.
 CPU_BATCH_SIZE = 64
 # Batches are filled up with one-atom molecules to a multiple of this. Matrix libraries choose another order of adding
@@ -38,7 +38,7 @@ class Model(Predictor):
     """A loaded pack. Made by `load`.
 
     On a CPU the bits of a row do not depend on the other rows or the batch size; of types other than float32 that holds
-    where `short_scorer` is used, which has its own size of batch there, else nearly. A batch is halved, and kept so,
+    where `fast_scorer` is used, which has its own size of batch there, else nearly. A batch is halved, and kept so,
     when memory does not suffice.
     """
 
@@ -48,15 +48,15 @@ class Model(Predictor):
         scorer: Scorer,
         tasks: tuple[Task, ...],
         dtype: torch.dtype,
-        trust: Trust | None = None,
-        short_scorer: ShortScorer | None = None,
+        trust: Calibrator | None = None,
+        fast_scorer: FastScorer | None = None,
     ):
         super().__init__(tasks, trust, scorer.c.device)
         self.pack = pack
         self.scorer = scorer
-        self.short_scorer = short_scorer
-        on_gpu = short_scorer is not None and scorer.c.device.type == "cuda"
-        self.replay = Replay(short_scorer, scorer.c.device) if short_scorer is not None and on_gpu else None
+        self.fast_scorer = fast_scorer
+        on_gpu = fast_scorer is not None and scorer.c.device.type == "cuda"
+        self.replay = CapturedScorer(fast_scorer, scorer.c.device) if fast_scorer is not None and on_gpu else None
         self.dtype = dtype
         self._fits = sys.maxsize  # molecules at a time, once memory has run out
         self._mean = np.array([task.mean for task in tasks], dtype=np.float32)
@@ -66,12 +66,12 @@ class Model(Predictor):
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready."""
         size = min(batch_size or BATCH_SIZE[self.device.type], self._fits)
-        if self.short_scorer is not None and self.replay is None:
+        if self.fast_scorer is not None and self.replay is None:
             size = min(CPU_BATCH_SIZE, self._fits)
         z_scores = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
         # What fits into one batch of a GPU is taken as it is: sorting it here costs more than padding it there.
         ready = self.replay is not None and len(graphs) <= size
-        # Molecules of one size beside each other: `ShortScorer` pads to the largest, and no batch is much larger than
+        # Molecules of one size beside each other: `FastScorer` pads to the largest, and no batch is much larger than
         # the others.
         order = np.arange(len(graphs)) if ready else np.argsort(graphs.n_atoms, kind="stable")
         start = 0
@@ -105,10 +105,10 @@ class Model(Predictor):
         if self.replay is not None:
             with self._timed("device"):
                 return self.replay(graphs)
-        if self.short_scorer is not None:
+        if self.fast_scorer is not None:
             missing = max(0, CPU_BATCH_SIZE - n)
             filled = concatenate([self._fillers(missing), graphs]) if missing else graphs
-            return self.short_scorer(filled, self._timed)[missing:].numpy()
+            return self.fast_scorer(filled, self._timed)[missing:].numpy()
         with self._timed("graphs"):
             missing = -n % FILL if n >= FILL or self._needs_fill() else 0
             filled = concatenate([graphs, self._fillers(missing)]) if missing else graphs
@@ -152,7 +152,7 @@ def load(
     `hf:owner/name` or `hf:owner/name@revision`, that is not in the hub's cache.
 
     device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. With `auto` it computes by
-    the short way (`short_scorer.py`), else by the plain one (`scorer.py`).
+    the short way (`fast_scorer.py`), else by the plain one (`scorer.py`).
     tasks: names, None for all.
     memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
     each use. confidence: of the intervals, between 0 and 1. Raises `PackError` or `DeviceError`, each with what to do.
@@ -164,12 +164,12 @@ def load(
     chosen = choose_tasks(opened.tasks, list(tasks) if tasks is not None else None)
     width = torch.empty((), dtype=number_type).element_size()
     budget = memory_budget if memory_budget is not None else available_bytes(where) // 2
-    mode = choose_mode(opened.resident_numbers() * width, budget)
+    mode = choose_mode(opened.n_resident_weights() * width, budget)
     scorer = opened.load_scorer(number_type, mode)
     scorer.select(chosen)
-    trust = Trust.of(opened.load_calibration(), opened.load_domain(), chosen, confidence)
+    trust = Calibrator.of(opened.load_calibration(), opened.load_domain(), chosen, confidence)
     scorer = scorer.to(where)
-    short = ShortScorer(scorer, number_type, choose_ops(where)) if dtype == "auto" and can_run(scorer) else None
+    short = FastScorer(scorer, number_type, choose_ops(where)) if dtype == "auto" and supports(scorer) else None
     return Model(opened, scorer, tuple(opened.tasks[i] for i in chosen), number_type, trust, short)
 
 

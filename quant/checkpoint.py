@@ -1,7 +1,9 @@
 """A model on disk, whatever the file: what every kind of checkpoint offers, and what is checked of each.
 
 Every checkpoint speaks Hugging Face names, such as `model.layers.0.self_attn.q_proj.weight`, and a Hugging Face
-configuration. Tensors are read one at a time, when they are asked for.
+configuration. Tensors are read one at a time, when they are asked for. Whether all weights are there that the
+configuration asks for, in their shapes, as floats, is known at opening from headers alone: a download that is
+incomplete, or was mixed with another model's, is refused before any work.
 """
 
 from __future__ import annotations
@@ -9,18 +11,20 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..architecture import ARCHITECTURES, DecoderConfig
 from ..errors import CheckpointError
 from ..machine.files import sha256_of
 from .nf4 import PIECE, NF4Tensor
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 EMBEDDING = "model.embed_tokens.weight"
+LAYER = "model.layers."
 
 
 class Checkpoint(ABC):
@@ -141,3 +145,65 @@ def is_finite(weight: Tensor | NF4Tensor) -> bool:
         parts = [weight.absmax] if weight.nested is None else [weight.nested.absmax, weight.nested.offset]
     pieces = (piece for part in parts for piece in part.reshape(-1).split(PIECE))
     return all(bool(piece.sum(dtype=torch.float32).isfinite() or piece.isfinite().all()) for piece in pieces)
+
+
+def check_inventory(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError, in one line, for a weight that is missing, too much, of another shape or no float."""
+    path = checkpoint.path
+    try:
+        sizes = DecoderConfig.from_config(checkpoint.config)
+    except (CheckpointError, ArithmeticError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be used ({error})") from None
+    held = set(checkpoint.names())
+    if not any(name.startswith(LAYER) for name in held):
+        raise CheckpointError(f"{path}: no decoder matrices were found; is it a whole language model?")
+    wanted = dict(shapes(sizes, held))
+    if missing := [name for name in wanted if name not in held]:
+        raise CheckpointError(
+            f"{path}: {missing[0]} is missing ({len(missing)} of {len(wanted)} weights are); "
+            "the download is incomplete or its configuration is that of another model: fetch it again"
+        )
+    for name, shape in wanted.items():
+        checkpoint.dtype(name)  # raises for what is no float
+        if (got := checkpoint.shape(name)) != shape:
+            raise CheckpointError(
+                f"{path}: {name} has the shape {list(got)}, but the configuration asks for {list(shape)}; "
+                "files of two models are mixed: fetch it again"
+            )
+    numbers = {name.removeprefix(LAYER).split(".")[0] for name in held if name.startswith(LAYER)}
+    beyond = sorted(int(number) for number in numbers if number.isdecimal() and int(number) >= sizes.layers)
+    if beyond:
+        raise CheckpointError(
+            f"{path}: it holds layer {beyond[-1]}, but the configuration has {sizes.layers} layers; "
+            "files of two models are mixed: fetch it again"
+        )
+
+
+def shapes(sizes: DecoderConfig, held: set[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each weight that a decoder of these sizes takes. held: names, for biases that may be there."""
+    width, query, key = sizes.width, sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+    yield EMBEDDING, (sizes.vocabulary, width)
+    matrices = {
+        "self_attn.q_proj": (query, width),
+        "self_attn.k_proj": (key, width),
+        "self_attn.v_proj": (key, width),
+        "self_attn.o_proj": (width, query),
+        "mlp.gate_proj": (sizes.ffn_width, width),
+        "mlp.up_proj": (sizes.ffn_width, width),
+        "mlp.down_proj": (width, sizes.ffn_width),
+    }
+    norms = {"input_layernorm": width, "post_attention_layernorm": width}
+    if sizes.architecture == "qwen3":
+        norms |= {"self_attn.q_norm": sizes.head_dim, "self_attn.k_norm": sizes.head_dim}
+    for layer in range(sizes.layers):
+        for part, shape in matrices.items():
+            name = f"{LAYER}{layer}.{part}"
+            yield f"{name}.weight", shape
+            always = sizes.architecture == "qwen2" and part.endswith(("q_proj", "k_proj", "v_proj"))
+            if always or f"{name}.bias" in held:
+                yield f"{name}.bias", shape[:1]
+        for part, size in norms.items():
+            yield f"{LAYER}{layer}.{part}.weight", (size,)
+    yield "model.norm.weight", (width,)
+    if not sizes.tied_head:
+        yield "lm_head.weight", (sizes.vocabulary, width)

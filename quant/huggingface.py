@@ -16,8 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .checkpoint import Checkpoint, check_architecture, load_tokenizer
-from .inventory import check_inventory
+from .checkpoint import Checkpoint, check_architecture, check_inventory, load_tokenizer
 from .nf4 import DTYPES, STATE_KEY, NF4Tensor, from_tensors
 
 STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)

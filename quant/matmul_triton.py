@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import DeviceError
 from .nf4 import BLOCK, NF4_CODE, dequantize_nf4, quantize_nf4
 from .tiling import TiledNF4, tile_nf4
-from .tuning import MOST_ROWS, Config, choose_config
+from .tuning import MAX_ROWS, Config, choose_config
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 _counters: dict[tuple[str, int], list[Tensor]] = {}
@@ -38,7 +38,7 @@ def multiply_tiled(
     c: Tensor | None = None,
     config: Config | None = None,
 ) -> Tensor:
-    """Product with a 4-bit weight. x: bfloat16 or float16 `[M, K]` -> x.dtype `[M, N]`.
+    """PackedLinear with a 4-bit weight. x: bfloat16 or float16 `[M, K]` -> x.dtype `[M, N]`.
 
     bias: `[N]` or None. r: `[M, R]` and c: `[R, N]`, both or none: the low-rank branch, see `project_rows`; both are
     rounded to x.dtype. config: of the kernel; chosen by size if not given.
@@ -51,7 +51,7 @@ def multiply_tiled(
         raise DeviceError(f"x must be bfloat16 or float16 [M, {columns}]: got {x.dtype} {list(x.shape)}")
     if (r is None) != (c is None) or (r is not None and c is not None and (r.shape[0] != m or c.shape[1] != n)):
         raise DeviceError(f"the branch needs r [{m}, R] and c [R, {n}] together: got {_size(r)} and {_size(c)}")
-    if m > MOST_ROWS:
+    if m > MAX_ROWS:
         plain = torch.nn.functional.linear(x, dequantize_tiled(w, x.dtype))
         if r is None and bias is None:
             return plain
@@ -132,8 +132,8 @@ def dequantize_tiled(w: TiledNF4, dtype: torch.dtype) -> Tensor:
 
 def check(device: torch.device) -> None:
     """Raises when Triton cannot make kernels for `device`, or makes wrong ones."""
-    dice = torch.Generator().manual_seed(0)
-    weight, x = (torch.randn(n, 256, generator=dice, device="cpu") for n in (64, 3))
+    rng = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(n, 256, generator=rng, device="cpu") for n in (64, 3))
     q, x = quantize_nf4(weight), x.bfloat16()
     tiled = tile_nf4(q.to(device))
     exact = dequantize_nf4(q)

@@ -16,8 +16,8 @@ import torch
 
 from .nf4 import NF4Tensor
 
-MOST_ROWS = 128  # above, the weight is dequantised once and multiplied by torch
-MOST_PARTS = 16
+MAX_ROWS = 128  # above, the weight is dequantised once and multiplied by torch
+MAX_PARTS = 16
 _tuned: dict[tuple[int, int, int, int], Config] = {}
 
 
@@ -58,7 +58,7 @@ SHAPES: dict[int, list[tuple[int, int, int, int, bool, int]]] = {
 
 def tile_rows(m: int) -> int:
     """The smallest tile that holds m rows of x: a power of two from 16 to 128."""
-    return max(16, min(MOST_ROWS, 1 << (m - 1).bit_length()))
+    return max(16, min(MAX_ROWS, 1 << (m - 1).bit_length()))
 
 
 def parts(tiles: int, steps: int, slots: int) -> int:
@@ -70,7 +70,7 @@ def parts(tiles: int, steps: int, slots: int) -> int:
         waves = -(-tiles * split // slots)
         return waves * slots / (tiles * split) * (-(-steps // split) + 0.5 * (split > 1)) * split / steps
 
-    return min(range(1, min(MOST_PARTS, steps) + 1), key=waste)
+    return min(range(1, min(MAX_PARTS, steps) + 1), key=waste)
 
 
 def candidates(m: int, n: int, k: int, processors: int) -> list[Config]:

@@ -165,9 +165,9 @@ def compiled_base(base_path: Path, prompts: list[str]) -> Any:
 @pytest.fixture(scope="session")
 def adapter_sizes() -> Any:
     """Small, but of two encoder layers and two hypernetwork blocks."""
-    from mora_lite.scoring.scorer import AdapterSizes
+    from mora_lite.adapter.lowrank import AdapterConfig
 
-    return AdapterSizes(
+    return AdapterConfig(
         encoder_width=32,
         encoder_layers=2,
         hypernet_width=32,
@@ -214,8 +214,7 @@ def pack_path(
     """A pack of three tasks with random weights and a C large enough that molecules differ. Not to be changed."""
     import torch
 
-    from mora_lite.adapter.baseline import EncoderBaseline
-    from mora_lite.adapter.encoder import GraphEncoder
+    from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
     from mora_lite.packs.pack import save_pack
     from mora_lite.scoring.scorer import Scorer
     from mora_lite.scoring.tasks import Task

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..chem.graph import ATOM_FIELDS, N_BOND_CODES
+from ..chem.graph import ATOM_FIELDS, N_BOND_CODES, GraphBatch
 
 
 class GINEConv(nn.Module):
@@ -90,3 +90,19 @@ class GraphEncoder(nn.Module):
         for layer in self.layers:
             x, virtual = layer(x, virtual, source, target, bonds, graph)
         return self.atom_norm(x), self.virtual_norm(virtual)
+
+
+class EncoderBaseline(nn.Module):
+    """Molecule token -> MLP -> one z-score for each task."""
+
+    def __init__(self, encoder: GraphEncoder, n_tasks: int):
+        super().__init__()
+        self.encoder = encoder
+        width = encoder.width
+        self.dropout = nn.Dropout(0.0)
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, n_tasks))
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """-> z-scores `[B, P]`."""
+        _, molecule = self.encoder(batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs)
+        return self.head(self.dropout(molecule))

@@ -7,10 +7,12 @@ norm; o, the output projection, whose input is the heads' results side by side; 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from torch import Tensor
+
+from ..errors import PackError
 
 PLACES = "qkvom"
 
@@ -96,3 +98,69 @@ def shared_lowrank_branch(x: Tensor, a: Tensor, c: Tensor, scale: float) -> Tens
     Semantics: y[b] = scale * (x @ a[b]) @ c
     """
     return (x.expand(a.shape[0], *x.shape) @ a.to(x.dtype) * scale) @ c.to(x.dtype)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What defines the trained part of a pack. alpha: the branch is scaled by alpha / rank.
+
+    direct_width: hidden width of the read-out that goes from the molecule token past the language model; 0 for none.
+    places: letters of `lowrank.PLACES`, where a layer has branches. layers: the numbers of the adapted layers, counted
+    from 0 at the bottom, as many as adapted_layers; empty for the uppermost ones. Text models alone have other places
+    than m, and chosen layers.
+    """
+
+    encoder_width: int = 256
+    encoder_layers: int = 4
+    hypernet_width: int = 256
+    hypernet_blocks: int = 2
+    adapted_layers: int = 4
+    rank: int = 8
+    alpha: float = 16.0
+    direct_width: int = 0
+    places: str = "m"
+    layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._normalize_modules()
+        for name, value in asdict(self).items():
+            if name in ("places", "layers"):
+                continue
+            least = "0 or more" if name == "direct_width" else "a number above 0"
+            if not (value > 0 or (value == 0 and name == "direct_width")):
+                raise PackError(f"{name}: got {value}, expected {least}")
+        if self.direct_width not in (0, 2 * self.encoder_width):
+            raise PackError(
+                f"direct_width: got {self.direct_width}, expected 0 or {2 * self.encoder_width}, twice encoder_width"
+            )
+        if self.hypernet_width % 8:
+            raise PackError(f"hypernet_width: got {self.hypernet_width}, expected a multiple of 8 (its heads)")
+
+    def _normalize_modules(self) -> None:
+        """Checks places and layers and puts them in order: lists, as JSON and TOML have them, become tuples."""
+        places = str(self.places)
+        if not places or len(set(places)) < len(places) or not set(places) <= set(PLACES):
+            raise PackError(f"places: got {places!r}, expected some of the letters {PLACES}, each once")
+        numbers: list[Any] = list(self.layers)
+        whole = all(isinstance(n, int) and n >= 0 for n in numbers)
+        if not whole or len(set(numbers)) < len(numbers) or len(numbers) not in (0, self.adapted_layers):
+            raise PackError(
+                f"layers: got {numbers} for {self.adapted_layers} adapted layers, expected none or as many different "
+                "numbers of layers, counted from 0"
+            )
+        object.__setattr__(self, "places", "".join(sorted(places, key=PLACES.index)))
+        object.__setattr__(self, "layers", tuple(sorted(numbers)))
+
+    def check_for_scores(self) -> None:
+        """Raises `PackError` where places or layers are not those of a scorer, whose compiled prompts need it so."""
+        if self.places != "m" or self.layers:
+            layers = f" in layers {', '.join(map(str, self.layers))}" if self.layers else ""
+            raise PackError(
+                f"adapter: got places {self.places!r}{layers}, expected 'm' in the uppermost layers: other places and "
+                "layers are for answers in text"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; places and layers only where they are not the usual ones."""
+        usual = (("places", "m"), ("layers", ()))
+        return {name: value for name, value in asdict(self).items() if (name, value) not in usual}

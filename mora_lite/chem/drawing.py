@@ -11,7 +11,7 @@ import functools
 import re
 from typing import Any
 
-from ..errors import words_of
+from ..errors import error_text
 from .molecules import parse_smiles
 
 WIDTH, HEIGHT = 150, 96  # pixels
@@ -26,12 +26,12 @@ _FILL = re.compile(r"fill[:=]'?(#\w{6})")
 
 def draw(smiles: str) -> str | None:
     """`<svg class="molecule" ...>` of a SMILES, on one line and the same for the same text; None if it cannot be read
-    or `obstacle` says why nothing can be drawn.
+    or `drawing_problem` says why nothing can be drawn.
 
     The text itself is not in the drawing.
     """
     molecule = parse_smiles(smiles).mol
-    if molecule is None or obstacle():
+    if molecule is None or drawing_problem():
         return None
     from rdkit import rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
@@ -48,12 +48,12 @@ def draw(smiles: str) -> str | None:
 
 
 @functools.cache
-def obstacle() -> str:
+def drawing_problem() -> str:
     """Why RDKit cannot draw here, in one line; empty when it can. Small systems lack libraries of X11 that it loads."""
     try:
         from rdkit.Chem.Draw import rdMolDraw2D  # noqa: F401
     except ImportError as error:
-        return f"structures are not drawn: {words_of(error)}; on Debian and Ubuntu: apt install libxrender1 libxext6"
+        return f"structures are not drawn: {error_text(error)}; on Debian and Ubuntu: apt install libxrender1 libxext6"
     return ""
 
 

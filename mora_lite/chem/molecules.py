@@ -10,11 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rdkit import Chem, rdBase
+from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
-OK = "ok"
-EMPTY = "empty"
-UNPARSABLE = "unparsable"
-TOO_LARGE = "too_large"
+from ..status import EMPTY, OK, TOO_LARGE, UNPARSABLE
 
 MAX_ATOMS = 400  # nodes of the molecule's graph; packs are made for organic molecules of a few dozen atoms
 MAX_CHARACTERS = 20_000  # longer text is not looked at
@@ -163,3 +161,13 @@ def _tidy(log: str) -> str:
     if place is not None:
         return f"syntax error near character {place.rstrip(':').rsplit(' ', 1)[-1]}"
     return lines[0].split(" for input: ", 1)[0].split(" while parsing: ", 1)[0].strip()
+
+
+def scaffold_of(smiles: str) -> str:
+    """SMILES of the Bemis-Murcko scaffold, ring systems and what links them, without chirality.
+
+    All molecules without a ring share the empty scaffold. smiles: must be readable. Other RDKit versions may write
+    another text, which matters only where it joins or parts molecules.
+    """
+    with rdBase.BlockLogs():
+        return MurckoScaffoldSmiles(mol=parse_smiles(smiles).mol, includeChirality=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..chem.graph import Graphs
+from ..chem.graph import ATOM_FIELDS, Graphs
 
 ROWS = 128  # sizes are rounded up to this: oneDNN compiles a product for every number of rows that it meets
 
@@ -58,3 +59,90 @@ class SortedBatch:
 
     def __len__(self) -> int:
         return len(self.atom_ends) - 1
+
+
+N_FIELDS = len(ATOM_FIELDS)
+
+
+class BatchSize(NamedTuple):
+    """molecules, atoms and bonds (each once) of a padded batch; longest: atoms of its largest molecule."""
+
+    molecules: int
+    atoms: int
+    bonds: int
+    longest: int
+
+    @classmethod
+    def of(cls, graphs: Graphs, molecules: int) -> BatchSize:
+        """The padded size: `molecules`, and for the others the next of few numbers, an eighth apart at most."""
+        most = int(graphs.n_atoms.max())
+        return cls(molecules, _rounded(len(graphs.atoms)), _rounded(len(graphs.bonds)), _rounded(most + 1, 8) - 1)
+
+    @property
+    def ends_at(self) -> int:
+        """Where the bonds' ends begin in the bytes of a batch: after the two row pointers."""
+        return 8 * (self.molecules + 1)
+
+    @property
+    def atoms_at(self) -> int:
+        return self.ends_at + 4 * self.bonds
+
+    @property
+    def bonds_at(self) -> int:
+        return self.atoms_at + N_FIELDS * self.atoms
+
+    @property
+    def nbytes(self) -> int:
+        return self.bonds_at + self.bonds
+
+
+def _rounded(n: int, least: int = 256) -> int:
+    """The next number of the form m * 2**k, m from 8 to 16, that is a multiple of `least`."""
+    step = max(least, 1 << max(0, n.bit_length() - 4))
+    return max(-(-n // step), 1) * step
+
+
+def pack_batch(graphs: Graphs, size: BatchSize, out: np.ndarray) -> None:
+    """Write `graphs` into the bytes `out`: atom_ptr and bond_ptr int32, ends int16, atoms and bonds uint8, padded.
+
+    Molecules that are missing to `size` are empty. What `out` holds in the padding does not matter.
+    """
+    assert len(graphs) <= size.molecules
+    assert len(graphs.atoms) <= size.atoms
+    assert len(graphs.bonds) <= size.bonds
+    pointers = out[: size.ends_at].view(np.int32).reshape(2, -1)
+    for row, ptr in zip(pointers, (graphs.atom_ptr, graphs.bond_ptr), strict=True):
+        row[: len(ptr)] = ptr
+        row[len(ptr) :] = ptr[-1]
+    for start, part in ((size.ends_at, graphs.ends), (size.atoms_at, graphs.atoms), (size.bonds_at, graphs.bonds)):
+        raw = np.ascontiguousarray(part).view(np.uint8).reshape(-1)
+        out[start : start + len(raw)] = raw
+
+
+def unpack_batch(data: Tensor, size: BatchSize) -> SortedBatch:
+    """The bytes of `pack_batch` as a batch on their device. No shape depends on values.
+
+    Semantics: what `SortedBatch.of` makes, in int32, with padding after it.
+    """
+    pointers = data[: size.ends_at].view(torch.int32).view(2, -1)
+    atom_ends, bond_ends = pointers[0], pointers[1]
+    ends = data[size.ends_at : size.atoms_at].view(torch.int16).view(-1, 2).int()
+    atoms = data[size.atoms_at : size.bonds_at].view(-1, N_FIELDS)
+    codes = data[size.bonds_at :].int()
+    last = size.molecules - 1
+    atom, bond = (torch.arange(n, dtype=torch.int32, device=data.device) for n in (size.atoms, size.bonds))
+    graph = torch.searchsorted(atom_ends[1:], atom, right=True, out_int32=True).clamp_(max=last)
+    owner = torch.searchsorted(bond_ends[1:], bond, right=True, out_int32=True).clamp_(max=last)
+    ends = ends + atom_ends.index_select(0, owner).unsqueeze(1)
+    # Bonds of the padding lead to an atom past the last, so that they come last and no run holds them.
+    real = (bond < bond_ends[-1]).unsqueeze(1)
+    target = torch.where(real, ends.flip(1), size.atoms).T.flatten()
+    target, order = torch.sort(target, stable=True)
+    source = torch.where(real, ends, 0).T.flatten()
+    code = torch.where(real.squeeze(1), codes, 0).repeat(2) + size.atoms
+    messages = torch.stack([source, code], 1).index_select(0, order)
+    atom_numbers = torch.arange(size.atoms + 1, dtype=torch.int32, device=data.device)
+    runs = torch.searchsorted(target, atom_numbers, out_int32=True)
+    known = (atom < atom_ends[-1]).unsqueeze(1)
+    fields = torch.where(known, atoms.int(), 0)
+    return SortedBatch(fields, messages, runs, graph, atom_ends, size.longest)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batch import SortedBatch
-from .linear import Product, iota, relu_, segment_sum
+from .linear import PackedLinear, arange_like, relu_, segment_sum
 
 TOKENS = 8  # padded lengths are multiples of this, so that few sizes occur
 
@@ -72,15 +72,15 @@ class PaddedTokens:
 
     def __init__(self, atoms: Tensor, molecules: Tensor, batch: SortedBatch):
         counts = batch.atom_ends.diff()
-        place = iota(-(-(batch.longest + 1) // TOKENS) * TOKENS, counts)
+        place = arange_like(-(-(batch.longest + 1) // TOKENS) * TOKENS, counts)
         # Padding repeats something finite.
         index = torch.minimum(batch.atom_ends[:-1, None] + place, batch.atom_ends[1:, None])
-        index.scatter_(1, counts[:, None].long(), len(atoms) + iota(len(counts), counts)[:, None])
+        index.scatter_(1, counts[:, None].long(), len(atoms) + arange_like(len(counts), counts)[:, None])
         padding = torch.zeros(index.shape, device=index.device).masked_fill_(place > counts[:, None], float("-inf"))
         # An index one past the last atom stands in the padding only, where the molecules' tokens follow.
         self.values, self.padding = torch.cat([atoms, molecules])[index], padding[:, None, None]
 
-    def attend(self, query: Tensor, key_value: Product, heads: int) -> Tensor:
+    def attend(self, query: Tensor, key_value: PackedLinear, heads: int) -> Tensor:
         """Attention of each molecule's queries to its tokens: `[B, K, H]`.
 
         query: `[B, K, H]`, scaled. key_value: makes keys and values, `[..., 2 * H]`.

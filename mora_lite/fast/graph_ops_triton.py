@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .batch import SortedBatch
 from .graph_ops import Norm
-from .linear import Product
+from .linear import PackedLinear
 
 ROWS = 8  # atoms that a program reads at a time
 TOKENS = 32  # tokens, likewise
@@ -157,7 +157,7 @@ class FlatTokens:
     def __init__(self, atoms: Tensor, molecules: Tensor, batch: SortedBatch):
         self.values, self.batch, self.n_atoms = torch.cat([atoms, molecules]), batch, len(atoms)
 
-    def attend(self, query: Tensor, key_value: Product, heads: int) -> Tensor:
+    def attend(self, query: Tensor, key_value: PackedLinear, heads: int) -> Tensor:
         """As in `graph_ops`."""
         (n, n_queries, width), out = query.shape, torch.empty_like(query)
         size, ends = width // heads, self.batch.atom_ends

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 _PLAIN = {"none": lambda y: y, "relu": torch.relu_, "gelu": F.gelu, "swish": F.silu}
 
 
-class Product:
+class PackedLinear:
     """`y = act(x @ weight.T + bias)` for x `[..., in]` of `dtype`; act: none, relu, gelu or swish."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, act: str = "none"):
@@ -28,7 +28,7 @@ class Product:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 
     @classmethod
-    def of(cls, layer: nn.Module, dtype: torch.dtype, act: str = "none") -> Product:
+    def of(cls, layer: nn.Module, dtype: torch.dtype, act: str = "none") -> PackedLinear:
         """The layer, which is an `nn.Linear`, and `act` after it."""
         assert isinstance(layer, nn.Linear)
         return cls(layer.weight, layer.bias, dtype, act)
@@ -75,20 +75,20 @@ def segment_sum(rows: Tensor, ends: Tensor) -> Tensor:
     Semantics: out[s] = rows[ends[s] : ends[s + 1]].sum(0)
     """
     if rows.device.type == "cpu":
-        return F.embedding_bag(iota(len(rows), ends), rows, ends, mode="sum", include_last_offset=True)
+        return F.embedding_bag(arange_like(len(rows), ends), rows, ends, mode="sum", include_last_offset=True)
     # There the last run goes on to the last row, whatever the last offset says: one more run takes what is left.
     starts = torch.cat([ends, ends.new_full((1,), len(rows))])
-    return F.embedding_bag(iota(len(rows), ends), rows, starts, mode="sum", include_last_offset=True)[:-1]
+    return F.embedding_bag(arange_like(len(rows), ends), rows, starts, mode="sum", include_last_offset=True)[:-1]
 
 
-_iota = torch.arange(0)
+_arange_like = torch.arange(0)
 
 
-def iota(n: int, like: Tensor) -> Tensor:
+def arange_like(n: int, like: Tensor) -> Tensor:
     """0 .. n-1 of the type and on the device of `like`; on a CPU, for int64, a view of one array that is kept."""
-    global _iota  # noqa: PLW0603
+    global _arange_like  # noqa: PLW0603
     if like.device.type != "cpu" or like.dtype != torch.int64:
         return torch.arange(n, dtype=like.dtype, device=like.device)
-    if len(_iota) < n:
-        _iota = torch.arange(2 * n)
-    return _iota[:n]
+    if len(_arange_like) < n:
+        _arange_like = torch.arange(2 * n)
+    return _arange_like[:n]

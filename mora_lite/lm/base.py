@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from ..architecture import DecoderConfig
 from ..errors import OutputError
 from ..hub.bases import cache_dir, verify_sums
 from ..machine.device import available_bytes
@@ -22,9 +23,8 @@ from ..quant.huggingface import open_checkpoint
 from ..quant.linear import choose_mode
 from ..quant.nf4 import NF4Tensor, quantize_nf4
 from ..quant.writer import write_checkpoint
-from .decoder import Decoder, DecoderSizes
-from .prefix import PromptBase, UpperLayers, upper_tensor_names
-from .prompts import compile_prompts, prompt_ids
+from .decoder import Decoder
+from .prefix import CompiledPrompts, UpperLayers, compile_prompts, prompt_ids, upper_tensor_names
 
 COPY_FROM = 32_000_000  # weights in matrices; fewer are quantised in less than a second
 COPY_FORMAT = 1  # goes up when the same base model gives other bits
@@ -126,8 +126,8 @@ class CompiledBase:
     sha256: of the base model's files. ids: tokens of each prompt.
     """
 
-    sizes: DecoderSizes
-    prompts: PromptBase
+    sizes: DecoderConfig
+    prompts: CompiledPrompts
     weights: dict[str, Tensor | NF4Tensor]
     sha256: str
     ids: list[list[int]]

@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from ..adapter.lowrank import Branch, LayerBranch
 from ..errors import InputError
-from ..fast.captured import record
+from ..machine.capture import record
 from ..quant.linear import Linear4bit
 from ..quant.matmul import choose_kernel, multiply_with_branch
 from .decoder import Decoder, DecoderLayer, KVCache
 from .generation import check_room, pad_left
 
 CAPACITY_STEP = 64  # capacities are multiples of it, so that few are recorded
-MOST_KEPT = 2  # steps that are kept; each holds the keys and values of its rows
+MAX_KEPT = 2  # steps that are kept; each holds the keys and values of its rows
 LOOK_EVERY = 16  # steps between two looks at the tokens
 
 
@@ -97,7 +97,7 @@ class Slots:
         ]
 
 
-class RecordedDecoder:
+class CapturedGenerator:
     """Greedy generation with a decoder; steps are recorded on CUDA unless `record_steps` says otherwise.
 
     Keeps the keys and values of the last two shapes of batches. The decoder must not move or change afterwards. Not
@@ -158,7 +158,7 @@ class RecordedDecoder:
         key = rows, capacity, of_branch
         slots = self._kept.get(key)
         if slots is None:
-            while len(self._kept) >= MOST_KEPT:
+            while len(self._kept) >= MAX_KEPT:
                 self._kept.popitem(last=False)
             slots = Slots.empty(self.decoder, rows, capacity, branch)
             if self.record_steps:

@@ -13,102 +13,18 @@ their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter.lowrank import Branch, LayerBranch, lowrank_branch
-from ..errors import CheckpointError
+from ..architecture import DecoderConfig
 from . import layer_ops
-from .rope import Rope, Rotary
+from .layer_ops import Rotary
 from .weights import CheckpointLike, Mode, RMSNorm, TensorSource, dense, load_linear
-
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-
-
-@dataclass(frozen=True)
-class DecoderSizes:
-    """What defines a decoder besides its tensors: plain numbers, kept in packs by `as_dict`.
-
-    windows: for each layer, how many positions a token sees (itself included); 0 means all.
-    Biases and query/key norms are there when the checkpoint holds their tensors.
-    """
-
-    architecture: str
-    vocabulary: int
-    width: int
-    ffn_width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    norm_eps: float
-    tied_head: bool
-    windows: tuple[int, ...]
-    rope: Rope
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> DecoderSizes:
-        """Read the content of a Hugging Face config.json, of transformers 4 or 5."""
-        from huggingface_hub.errors import StrictDataclassError  # slow to import, and packs do not need them
-        from transformers import AutoConfig
-
-        fields = dict(config)
-        kind = fields.pop("model_type", None)
-        if kind not in ARCHITECTURES:
-            raise CheckpointError(f"model_type not supported: got {kind}; expected one of {', '.join(ARCHITECTURES)}")
-        try:
-            hf: Any = AutoConfig.for_model(kind, **fields)
-        except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"config.json of the checkpoint cannot be used: {reason}") from error
-        if hf.hidden_act not in ("silu", "swish"):
-            raise CheckpointError(f"hidden_act not supported: got {hf.hidden_act}; expected silu")
-        head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-        window = getattr(hf, "sliding_window", None) or 0
-        kinds = getattr(hf, "layer_types", None) if kind != "mistral" else None
-        windows = [
-            window if kinds is None or kinds[i] == "sliding_attention" else 0 for i in range(hf.num_hidden_layers)
-        ]
-        return cls(
-            architecture=kind,
-            vocabulary=hf.vocab_size,
-            width=hf.hidden_size,
-            ffn_width=hf.intermediate_size,
-            layers=hf.num_hidden_layers,
-            heads=hf.num_attention_heads,
-            kv_heads=hf.num_key_value_heads,
-            head_dim=head_dim,
-            norm_eps=float(hf.rms_norm_eps),
-            tied_head=bool(hf.tie_word_embeddings),
-            windows=tuple(windows),
-            rope=Rope.from_config(hf, head_dim),
-        )
-
-    def place_widths(self) -> dict[str, tuple[int, int]]:
-        """Width of input and output at each place of a branch (`lowrank.PLACES`)."""
-        width, heads, kv = self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return {"q": (width, heads), "k": (width, kv), "v": (width, kv), "o": (heads, width), "m": (width, width)}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types for JSON; `from_dict` restores the same numbers exactly."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> DecoderSizes:
-        rope = fields["rope"]
-        dynamic = rope["dynamic"]
-        restored = Rope(
-            tuple(rope["inverse_frequencies"]),
-            rope["attention_factor"],
-            None if dynamic is None else (dynamic[0], dynamic[1], dynamic[2]),
-        )
-        return cls(**{**fields, "windows": tuple(fields["windows"]), "rope": restored})
 
 
 class KVCache:
@@ -173,7 +89,7 @@ def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tens
     return (allowed & real[:, None, None, :]) | (key == query)
 
 
-def put_in_front(soft: Tensor, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+def prepend_soft_tokens(soft: Tensor, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
     """Soft tokens [B, N, D] between the padding on a row's left and its first token: a row is what it would be alone.
 
     x: [B, T, D]. real: bool [B, T] or None. Returns both with N more, and the new places of the T: int64 [B, T].
@@ -198,7 +114,7 @@ class DecoderLayer(nn.Module):
 
     ops: ModuleType = layer_ops
 
-    def __init__(self, source: TensorSource, index: int, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
+    def __init__(self, source: TensorSource, index: int, sizes: DecoderConfig, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
         at = f"model.layers.{index}"
         held = set(source.names())
@@ -272,7 +188,7 @@ class Decoder(nn.Module):
 
     context = 0
 
-    def __init__(self, source: TensorSource, sizes: DecoderSizes, dtype: torch.dtype, mode: Mode) -> None:
+    def __init__(self, source: TensorSource, sizes: DecoderConfig, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
         self.sizes, self.dtype = sizes, dtype
         self.embedding = nn.Parameter(dense(source.load("model.embed_tokens.weight"), dtype), requires_grad=False)
@@ -286,7 +202,7 @@ class Decoder(nn.Module):
         cls, checkpoint: CheckpointLike, dtype: torch.dtype = torch.float32, mode: Mode = "resident"
     ) -> Decoder:
         """mode "resident" dequantises the matrices once to `dtype`; "4bit" does so in each call."""
-        decoder = cls(checkpoint, DecoderSizes.from_config(checkpoint.config), dtype, mode)
+        decoder = cls(checkpoint, DecoderConfig.from_config(checkpoint.config), dtype, mode)
         decoder.context = int(checkpoint.config.get("max_position_embeddings") or 0)
         return decoder
 
@@ -331,7 +247,7 @@ class Decoder(nn.Module):
         x = self.embed(ids)
         slots = None
         if branch is not None and branch.soft is not None and (cache is None or cache.used == 0):
-            x, real, slots = put_in_front(branch.soft, x, real)
+            x, real, slots = prepend_soft_tokens(branch.soft, x, real)
         step = self.begin(x.shape[0], x.shape[1], real, cache)
         n_layers = self.sizes.layers
         own = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.place_widths())

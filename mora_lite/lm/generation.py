@@ -82,7 +82,7 @@ def generate(
     seeds = [seed + row for row in range(len(ids))] if isinstance(seed, int) else list(seed)
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
-    dice = [torch.Generator().manual_seed(s) for s in seeds]
+    rng = [torch.Generator().manual_seed(s) for s in seeds]
     check_room(decoder, ids)
     device = decoder.embedding.device
     tokens, real = pad_left(ids, device)
@@ -95,7 +95,7 @@ def generate(
         hidden = decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1]
         draws = torch.zeros(len(ids), dtype=torch.float64)
         if temperature > 0:
-            draws = torch.cat([torch.rand(1, generator=d, dtype=torch.float64) for d in dice])
+            draws = torch.cat([torch.rand(1, generator=d, dtype=torch.float64) for d in rng])
         chosen = sample(decoder.head(hidden), temperature, draws.to(device), top_p)
         done = done | torch.isin(chosen, stops)
         for row, (token, ended) in enumerate(zip(chosen.tolist(), done.tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""The parts of a decoder layer that only move bytes, in plain torch: norm, rotation, gate; and attention.
+"""The parts of a decoder layer that only move bytes, in plain torch: norm, rotary positions, gate; and attention.
 
 `layer_ops_triton` (CUDA) and `layer_ops_compiled` (CPU) have the same functions, for training, which is bound by them
 and not by the matrix products; `choose_layer_ops` says which to use.
@@ -11,14 +11,50 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..architecture import Rope
 from ..machine.device import with_kernels
-from . import rope
 from .weights import RMSNorm
 
-rotate = rope.rotate
+
+class Rotary(nn.Module):
+    """Cosine and sine tables of a `Rope` for any positions, in float32."""
+
+    frequencies: Tensor
+
+    def __init__(self, rope: Rope) -> None:
+        super().__init__()
+        self.rope = rope
+        self.register_buffer("frequencies", torch.tensor(rope.inverse_frequencies), persistent=False)
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """positions: int64 [B, T] -> cosine and sine, float32 [B, T, head_dim / 2].
+
+        With dynamic scaling each row has the frequencies of its own length, whatever rows are beside it.
+        """
+        frequencies = self.frequencies
+        if self.rope.dynamic is not None:
+            theta, factor, max_positions = self.rope.dynamic
+            length = (positions.amax(-1, keepdim=True) + 1)[..., None].float()  # [B, 1, 1]
+            head_dim = 2 * frequencies.numel()
+            stretch = (factor * length / max_positions - (factor - 1)).clamp_min(1.0)
+            grown = theta * stretch ** (head_dim / (head_dim - 2))
+            exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
+            frequencies = torch.where(length > max_positions, 1.0 / grown**exponents, frequencies)
+        angles = positions[..., None].float() * frequencies
+        return angles.cos() * self.rope.attention_factor, angles.sin() * self.rope.attention_factor
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the two halves of each head; computed in float32, returned in x's dtype.
+
+    x: [..., T, heads, head_dim]. cos, sin: float32 [..., T, head_dim / 2].
+    """
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
 def norm(x: Tensor, layer: RMSNorm) -> Tensor:
@@ -43,10 +79,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
 
 def compare(ops: ModuleType, device: torch.device) -> None:
     """Raises when the functions of `ops` cannot run on `device`, or give other numbers or gradients than these here."""
-    dice = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, 4, 8, generator=dice).to(device)
-    angle = torch.randn(2, 3, 4, generator=dice).to(device)
-    weight = RMSNorm(torch.rand(8, generator=dice), 1e-5, torch.float32).to(device)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 8, generator=rng).to(device)
+    angle = torch.randn(2, 3, 4, generator=rng).to(device)
+    weight = RMSNorm(torch.rand(8, generator=rng), 1e-5, torch.float32).to(device)
     half = x[:, :, :2]  # as many keys as queries, half the heads
     cases: dict[str, tuple[Any, ...]] = {
         "norm": (weight,),

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .decoder import Decoder, DecoderLayer, DecoderSizes
+from ..architecture import DecoderConfig
+from .decoder import Decoder, DecoderLayer
 from .weights import CheckpointLike
 
 LogitsFunction = Callable[[Tensor], Tensor]
@@ -59,7 +60,7 @@ def text_perplexity(model: TokenizedCheckpoint, text: str | None = None, window:
     """
     ids = torch.tensor(model.tokenizer()(text or bundled_text()).input_ids)
     window = min(window, int(model.config.get("max_position_embeddings") or window))
-    sizes = DecoderSizes.from_config(model.config)
+    sizes = DecoderConfig.from_config(model.config)
     ends = Decoder(model, replace(sizes, layers=0), torch.float32, "resident")
     steps = [ends.begin(1, len(piece)) for piece in _windows(ids, window)]
     states = [ends.embed(piece[None]) for piece in _windows(ids, window)]

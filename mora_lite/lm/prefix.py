@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter.lowrank import lowrank_branch, shared_lowrank_branch
-from .decoder import Decoder, DecoderLayer, DecoderSizes, KVCache
-from .rope import rotate
-from .weights import HeldTensors, Mode, RMSNorm, TensorSource
+from ..architecture import DecoderConfig
+from ..errors import CheckpointError
+from .decoder import Decoder, DecoderLayer, KVCache
+from .layer_ops import rotate
+from .weights import InMemoryTensors, Mode, RMSNorm, TensorSource
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class CompiledPrompt:
 
 
 @dataclass(frozen=True)
-class PromptBase:
+class CompiledPrompts:
     """P compiled prompts of different lengths, stacked; the tensors may be stored and restored by field name.
 
     attended, base: float32 [P, D]. keys, values: [K-1, P, Tmax-1, kv_heads, head_dim], zeros after the
@@ -59,7 +61,7 @@ class PromptBase:
     lengths: Tensor
 
     @classmethod
-    def stack(cls, prompts: Sequence[CompiledPrompt]) -> PromptBase:
+    def stack(cls, prompts: Sequence[CompiledPrompt]) -> CompiledPrompts:
         longest = max(prompt.position for prompt in prompts)
 
         def padded(part: Tensor) -> Tensor:
@@ -76,13 +78,13 @@ class PromptBase:
     def tensors(self) -> dict[str, Tensor]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def to(self, device: torch.device | str) -> PromptBase:
-        return PromptBase(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+    def to(self, device: torch.device | str) -> CompiledPrompts:
+        return CompiledPrompts(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
-    def select(self, indices: Sequence[int]) -> PromptBase:
+    def select(self, indices: Sequence[int]) -> CompiledPrompts:
         """Only some of the prompts, in the order given; padding stays, so their numbers do too."""
         at = torch.tensor(indices, device=self.lengths.device)
-        return PromptBase(self.attended[at], self.base[at], self.keys[:, at], self.values[:, at], self.lengths[at])
+        return CompiledPrompts(self.attended[at], self.base[at], self.keys[:, at], self.values[:, at], self.lengths[at])
 
 
 @torch.no_grad()
@@ -110,7 +112,7 @@ def compile_prompt(decoder: Decoder, ids: Tensor | Sequence[int], k: int) -> Com
     return CompiledPrompt(attended[0, -1].clone(), base[0, -1].clone(), keys, values.clone())
 
 
-def upper_tensor_names(names: Iterable[str], sizes: DecoderSizes, k: int) -> list[str]:
+def upper_tensor_names(names: Iterable[str], sizes: DecoderConfig, k: int) -> list[str]:
     """Of a checkpoint's tensor names, those that `UpperLayers` needs.
 
     Of layer L-K that is only the norm before the feed-forward block, whose output is in the compiled prompts.
@@ -129,7 +131,7 @@ class UpperLayers(nn.Module):
 
     def __init__(
         self,
-        sizes: DecoderSizes,
+        sizes: DecoderConfig,
         k: int,
         tensors: Mapping[str, Any],
         dtype: torch.dtype = torch.float32,
@@ -138,7 +140,7 @@ class UpperLayers(nn.Module):
         super().__init__()
         assert 1 <= k <= sizes.layers, f"adapted layers: got {k} of {sizes.layers}"
         first = sizes.layers - k
-        source: TensorSource = HeldTensors(tensors)
+        source: TensorSource = InMemoryTensors(tensors)
         norms = (f"model.layers.{first}.post_attention_layernorm.weight", "model.norm.weight")
         layers = [DecoderLayer(source, i, sizes, dtype, mode) for i in range(first + 1, sizes.layers)]
         self._assemble(sizes, dtype, [source.load(name) for name in norms], layers)
@@ -154,14 +156,14 @@ class UpperLayers(nn.Module):
         return upper
 
     def _assemble(
-        self, sizes: DecoderSizes, dtype: torch.dtype, norms: Sequence[Any], layers: Sequence[nn.Module]
+        self, sizes: DecoderConfig, dtype: torch.dtype, norms: Sequence[Any], layers: Sequence[nn.Module]
     ) -> None:
         self.sizes, self.dtype, self.k = sizes, dtype, len(layers) + 1
         self.first_norm = RMSNorm(norms[0], sizes.norm_eps, dtype)
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(norms[1], sizes.norm_eps, torch.float32)
 
-    def score(self, prompts: PromptBase, a: Tensor, c: Tensor, scale: float) -> Tensor:
+    def score(self, prompts: CompiledPrompts, a: Tensor, c: Tensor, scale: float) -> Tensor:
         """Final-normed hidden state of the answer token, float32 [B, P, D], for every molecule and prompt.
 
         a: [B, K, D, R]. c: [K, R, D]. Differentiable in both. No shape depends on values: CUDA graphs can
@@ -180,7 +182,7 @@ class UpperLayers(nn.Module):
             x = x + lowrank_branch(normed, own[index + 1], shared[index + 1], scale)
         return self.norm(x)
 
-    def attend_prefix(self, layer: DecoderLayer, index: int, x: Tensor, prompts: PromptBase) -> Tensor:
+    def attend_prefix(self, layer: DecoderLayer, index: int, x: Tensor, prompts: CompiledPrompts) -> Tensor:
         """Attention of each molecule's answer token to its prompt's shared prefix and to itself.
 
         x: float32 [B, P, D], the residual stream. Returns dtype [B, P, heads, head_dim]. The B molecules are
@@ -208,9 +210,26 @@ class UpperLayers(nn.Module):
         return (mixed + own * value.unsqueeze(3)).flatten(2, 3)
 
 
-def visible(prompts: PromptBase, window: int) -> Tensor:
+def visible(prompts: CompiledPrompts, window: int) -> Tensor:
     """Which prefix tokens each prompt's answer token sees: bool [P, Tmax-1]."""
     at = torch.arange(prompts.keys.shape[2], device=prompts.lengths.device)
     length = prompts.lengths[:, None]
     seen = at < length
     return seen & (at > length - window) if window else seen
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt as plain text: the chat template of the shipped base gives garbage (docs/method.md)."""
+    ids = [list(tokenizer(prompt).input_ids) for prompt in prompts]
+    for prompt, row in zip(prompts, ids, strict=True):
+        if not row:
+            raise CheckpointError(f"prompt {prompt!r} has no tokens; write a question that ends in 'Answer:'")
+    return ids
+
+
+def compile_prompts(decoder: Decoder, ids: Sequence[Sequence[int]], n_layers: int) -> CompiledPrompts:
+    """All prompts, for adapters in the `n_layers` uppermost layers; one run of the full base model for each prompt."""
+    limit = decoder.sizes.layers
+    if not 1 <= n_layers <= limit:
+        raise CheckpointError(f"adapted layers: got {n_layers}, expected 1 to {limit}, the layers of the base")
+    return CompiledPrompts.stack([compile_prompt(decoder, torch.tensor(row), n_layers) for row in ids])

@@ -15,7 +15,7 @@ Mode = Literal["resident", "4bit"]
 
 
 class TensorSource(Protocol):
-    """Where tensors come from: a checkpoint, or a pack's (`HeldTensors`). Values are Tensor or NF4Tensor."""
+    """Where tensors come from: a checkpoint, or a pack's (`InMemoryTensors`). Values are Tensor or NF4Tensor."""
 
     def names(self) -> Iterable[str]: ...
 
@@ -29,7 +29,7 @@ class CheckpointLike(TensorSource, Protocol):
     def config(self) -> Mapping[str, Any]: ...
 
 
-class HeldTensors:
+class InMemoryTensors:
     """Tensors in memory, by their Hugging Face names, as a `TensorSource`."""
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(self.dtype)
 
 
-class JoinedLinear(nn.Module):
+class ConcatLinear(nn.Module):
     """Linear layers of the same input, outputs one after the other, where 4-bit blocks forbid one matrix."""
 
     def __init__(self, parts: Sequence[nn.Module]) -> None:
@@ -96,7 +96,7 @@ def load_packed(weights: Sequence[Any], biases: Sequence[Tensor | None], dtype: 
         given = [bias for bias in biases if bias is not None]
         return Linear4bit(weight, torch.cat(given) if given else None, mode="4bit", dtype=dtype)
     parts = [Linear4bit(w, b, mode="4bit", dtype=dtype) for w, b in zip(weights, biases, strict=True)]
-    return parts[0] if len(parts) == 1 else JoinedLinear(parts)
+    return parts[0] if len(parts) == 1 else ConcatLinear(parts)
 
 
 def load_linear(source: TensorSource, names: Sequence[str], dtype: torch.dtype, mode: Mode) -> nn.Module:

@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..errors import DeviceError, MoraLiteError, words_of
+from ..errors import DeviceError, MoraLiteError, error_text
+from ..status import CRASHED, TIMEOUT
 
 WORKER_BYTES = 700 << 20  # of one process with its model; measured, docs/screen.md
 BETWEEN = -1  # in place of an item's number
-TIMEOUT, CRASHED = "timeout", "crashed"
-MOST_MARKED = 1000  # items of one job; each costs the start of a process or two
+MAX_MARKED = 1000  # items of one job; each costs the start of a process or two
 _POLL_SECONDS = 0.2
-_LONGEST_POLL = 1.0  # seconds that count between two looks: a laptop's sleep, or Ctrl-Z and fg, are no item's fault
+_MAX_POLL = 1.0  # seconds that count between two looks: a laptop's sleep, or Ctrl-Z and fg, are no item's fault
 _ENDED_BY_ALARM = -26  # exit code of a process that SIGVTALRM ended
 _KILLED = -9
 
@@ -133,7 +133,7 @@ class WorkerPool(Generic[Job, Result]):
         busy = [worker for worker in self._workers if worker.number >= 0]
         ready = connection.wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=_POLL_SECONDS)
         now = time.monotonic()
-        passed, self._looked = min(now - self._looked, _LONGEST_POLL), now
+        passed, self._looked = min(now - self._looked, _MAX_POLL), now
         for worker in busy:
             if worker.pipe in ready or worker.process.sentinel in ready:
                 self._receive(worker, done)
@@ -181,9 +181,9 @@ class WorkerPool(Generic[Job, Result]):
             worker.suspect = item
         else:
             worker.marked[item] = TIMEOUT if code == _ENDED_BY_ALARM else status
-        if len(worker.marked) > MOST_MARKED:
+        if len(worker.marked) > MAX_MARKED:
             raise DeviceError(
-                f"more than {MOST_MARKED:,} rows near each other take too long or crash ({status}); look at the "
+                f"more than {MAX_MARKED:,} rows near each other take too long or crash ({status}); look at the "
                 "library, or raise --time-limit; what is finished is kept: --resume goes on"
             )
         fresh = self._start()
@@ -199,7 +199,7 @@ class WorkerPool(Generic[Job, Result]):
             with _interrupts_later():
                 process.start()
         except OSError as error:
-            raise DeviceError(f"cannot start a worker process: {words_of(error)}; use fewer --workers") from None
+            raise DeviceError(f"cannot start a worker process: {error_text(error)}; use fewer --workers") from None
         theirs.close()
         return _Worker(process, ours, place)
 

@@ -12,8 +12,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..hub.bases import BASES
-from ..training.breakdown import NO_RING, NOT_SEEN, SEEN
+from ..hub.bases import BASE_MODELS
+from ..training.metrics import NO_RING, NOT_SEEN, SEEN
 
 Row = Mapping[str, Any]
 
@@ -96,8 +96,8 @@ def front_matter(manifest: Row, tags: Sequence[str] = TAGS) -> str:
     """The YAML header that the Hugging Face hub reads."""
     facts: dict[str, Any] = {"library_name": "mora-lite", "tags": list(tags)}
     base = _base(manifest)
-    if base in BASES:
-        facts["base_model"] = BASES[base].repository
+    if base in BASE_MODELS:
+        facts["base_model"] = BASE_MODELS[base].repository
     if license_ := manifest["provenance"].get("license"):
         facts["license"] = license_
     # JSON is YAML, and quotes whatever needs quotes.

@@ -27,18 +27,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..adapter.baseline import EncoderBaseline
-from ..adapter.encoder import GraphEncoder
+from ..adapter.encoder import EncoderBaseline, GraphEncoder
+from ..adapter.lowrank import AdapterConfig
+from ..architecture import DecoderConfig
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import OutputError, PackError, near_matches
+from ..errors import OutputError, PackError, did_you_mean
 from ..hub.packs import local_path
-from ..lm.decoder import DecoderSizes, Mode
-from ..lm.prefix import PromptBase, UpperLayers
-from ..machine.files import entry_of, is_intact, sha256_of
+from ..lm.decoder import Mode
+from ..lm.prefix import CompiledPrompts, UpperLayers
+from ..machine.files import file_entry, sha256_of, verify_file
 from ..quant.nf4 import NF4Tensor, from_tensors, to_tensors
 from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
-from ..scoring.scorer import AdapterSizes, Scorer
+from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 
 FORMAT = 1
@@ -68,8 +69,8 @@ class Pack:
         return tuple(Task(**fields) for fields in self.manifest["tasks"])
 
     @property
-    def sizes(self) -> AdapterSizes:
-        return AdapterSizes(**self.manifest["sizes"])
+    def sizes(self) -> AdapterConfig:
+        return AdapterConfig(**self.manifest["sizes"])
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -110,18 +111,18 @@ class Pack:
         """Whether there is a file whose name starts so."""
         return any(name.startswith(prefix) for name in self.manifest["files"])
 
-    def resident_numbers(self) -> int:
+    def n_resident_weights(self) -> int:
         """Weights of the dequantised upper layers."""
-        decoder = DecoderSizes.from_dict(self.manifest["decoder"])
+        decoder = DecoderConfig.from_dict(self.manifest["decoder"])
         heads = (2 * decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim
         return (self.sizes.adapted_layers - 1) * decoder.width * (heads + 3 * decoder.ffn_width)
 
     def load_scorer(self, dtype: torch.dtype = torch.float32, mode: Mode = "resident") -> Scorer:
         """The model on the CPU, weights of the trained part in float32, upper layers in `dtype`."""
         sizes = self.sizes
-        decoder = DecoderSizes.from_dict(self.manifest["decoder"])
+        decoder = DecoderConfig.from_dict(self.manifest["decoder"])
         weights = join_nf4(self.tensors("upper"))
-        prompts = PromptBase(**self.tensors("prompts"))
+        prompts = CompiledPrompts(**self.tensors("prompts"))
         scorer = Scorer(sizes, UpperLayers(decoder, sizes.adapted_layers, weights, dtype, mode), prompts)
         trained = {name: tensor.float() for name, tensor in self.tensors("adapter").items()}
         missing, unexpected = scorer.load_state_dict(trained, strict=False)
@@ -150,7 +151,7 @@ def open_pack(name_or_path: str | Path) -> Pack:
         file = pack.file(name)
         if name != Path(name).name or not file.is_file():
             raise PackError(f"pack {pack.name}: {name} is missing from {path}; install the pack again")
-        if not is_intact(file, entry):
+        if not verify_file(file, entry):
             raise PackError(f"pack {pack.name}: {file} is damaged (its SHA-256 is wrong); install the pack again")
     return pack
 
@@ -234,7 +235,7 @@ def _share_upper(staged: Path, shared: Path) -> None:
         if all(name in held and torch.equal(held[name], tensor) for name, tensor in tensors.items()):
             manifest = _read_manifest(staged)
             del manifest["files"][own.name]
-            manifest["files"][file.name] = entry_of(file)
+            manifest["files"][file.name] = file_entry(file)
             write_manifest(staged, manifest)
             own.unlink()
             return
@@ -262,7 +263,7 @@ def _write_files(
     _save(split_nf4(upper_weights), part / "upper.safetensors")
     upper = part / f"upper-{sha256_of(part / 'upper.safetensors')[:12]}.safetensors"
     os.replace(part / "upper.safetensors", upper)
-    files = {f.name: entry_of(f) for f in sorted(part.iterdir())}
+    files = {f.name: file_entry(f) for f in sorted(part.iterdir())}
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -285,7 +286,7 @@ def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:
         file, part = pack.path / f"{name}.safetensors", pack.path / f".{name}.part"
         _save(tensors, part)
         os.replace(part, file)
-        pack.manifest["files"][file.name] = entry_of(file)
+        pack.manifest["files"][file.name] = file_entry(file)
     write_manifest(pack.path, pack.manifest)
 
 
@@ -338,7 +339,7 @@ def _find(name_or_path: str | Path) -> Path:
         if name == Path(name).name and (folder / name / MANIFEST).is_file():
             return folder / name
     known = [pack.path.name for pack in list_packs()]
-    raise PackError(f"unknown pack {name!r}: {near_matches(name, known)}; or give the path of a pack's directory")
+    raise PackError(f"unknown pack {name!r}: {did_you_mean(name, known)}; or give the path of a pack's directory")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST_B = 4.0
-FEWEST_FOR_B = 30  # with fewer molecules every molecule is taken to be equally difficult
+MAX_B = 4.0
+MIN_FOR_B = 30  # with fewer molecules every molecule is taken to be equally difficult
 ERROR_FLOOR = 1e-3  # of the median error: keeps the log of a lucky hit finite
 
-SMALLEST_SLOPE = 0.05  # calibration never turns the model's order of molecules round
+MIN_SLOPE = 0.05  # calibration never turns the model's order of molecules round
 NEWTON_STEPS = 100
 
 
@@ -79,11 +79,11 @@ class Intervals:
 
 def _growth(error: np.ndarray, distance: np.ndarray) -> float:
     """The b of `Intervals`; 0 when the molecules cannot tell. error, distance: float64 `[n]`."""
-    if len(error) < FEWEST_FOR_B or np.ptp(distance) == 0 or np.median(error) == 0:
+    if len(error) < MIN_FOR_B or np.ptp(distance) == 0 or np.median(error) == 0:
         return 0.0
     log = np.log(np.maximum(error, ERROR_FLOOR * np.median(error)))
     centred = distance - distance.mean()
-    return float(np.clip(centred @ log / (centred @ centred), 0, LARGEST_B))
+    return float(np.clip(centred @ log / (centred @ centred), 0, MAX_B))
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Platt:
         n1 = int(positive.sum())
         target = np.where(positive, (n1 + 1) / (n1 + 2), 1 / (len(x) - n1 + 2))
         slope, intercept = _newton(x, target, np.array([1.0, 0.0]), slice(0, 2))
-        if slope < SMALLEST_SLOPE:  # the loss is convex, so the best allowed slope is the smallest
-            slope, intercept = _newton(x, target, np.array([SMALLEST_SLOPE, 0.0]), slice(1, 2))
+        if slope < MIN_SLOPE:  # the loss is convex, so the best allowed slope is the smallest
+            slope, intercept = _newton(x, target, np.array([MIN_SLOPE, 0.0]), slice(1, 2))
         return cls(float(slope), float(intercept))
 
     def probability(self, logits: np.ndarray) -> np.ndarray:

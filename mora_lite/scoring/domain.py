@@ -9,22 +9,19 @@ its largest intersection first, and only what remains is divided.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from rdkit import Chem, DataStructs
-from rdkit.Chem import rdFingerprintGenerator
+
+from ..chem.fingerprints import N_BITS
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-RADIUS = 2
-N_BITS = 1024
 REFERENCE_ROWS = 2048  # training molecules of one matrix product
 QUERY_ROWS = 1024  # molecules asked about in one matrix product; 1024 x 2048 intersections stay near the processor
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
@@ -33,19 +30,6 @@ EXACT_COUNT = 256  # bfloat16 holds every integer up to here
 COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed together without torch
 
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
-_MIRRORED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
-
-
-@functools.cache
-def _generator() -> Any:
-    return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=N_BITS)
-
-
-def fingerprints(molecules: Sequence[Chem.Mol]) -> np.ndarray:
-    """Morgan fingerprints (radius 2, 1024 bits; Rogers and Hahn 2010), packed by `np.packbits`: uint8 `[N, 128]`."""
-    # RDKit's text has a byte's first bit lowest, where `np.packbits` has it highest.
-    text = b"".join(map(DataStructs.BitVectToBinaryText, map(_generator().GetFingerprint, molecules)))
-    return _MIRRORED[np.frombuffer(text, np.uint8).reshape(-1, N_BITS // 8)]
 
 
 def threshold_of(similarity: np.ndarray, share: float = 0.05) -> float:

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from ..chem.fingerprints import fingerprints
 from ..chem.graph import Graphs, featurize
-from ..chem.molecules import OK, parse_smiles
+from ..chem.molecules import parse_smiles
+from ..status import OK
 from .conformal import Platt
-from .domain import fingerprints
-from .scores import Predictions, Scores, Trust
+from .scores import Calibrator, Predictions, Scores
 from .tasks import Task
 
 
@@ -29,7 +30,7 @@ class Predictor(ABC):
     name.
     """
 
-    def __init__(self, tasks: tuple[Task, ...], trust: Trust | None, device: Any = None):
+    def __init__(self, tasks: tuple[Task, ...], trust: Calibrator | None, device: Any = None):
         self.tasks = tasks
         self.trust = trust
         self.device = device

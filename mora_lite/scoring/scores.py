@@ -1,6 +1,6 @@
 """What scoring molecules gives: values, intervals and domain, as arrays and as tables. Needs NumPy only.
 
-`Scores` are the numbers, `Predictions` the table, `Trust` what turns values into intervals and domain.
+`Scores` are the numbers, `Predictions` the table, `Calibrator` what turns values into intervals and domain.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..chem.molecules import OK
+from ..status import OK
 from .conformal import Calibration, Intervals, Platt, check_confidence
 from .domain import Domain
 from .tasks import Task
@@ -119,7 +119,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Trust:
+class Calibrator:
     """How far a pack's numbers can be trusted: its calibration and domain, for the chosen tasks."""
 
     parts: Sequence[Intervals | Platt]
@@ -130,7 +130,7 @@ class Trust:
     @classmethod
     def of(
         cls, calibration: Calibration | None, domain: Domain | None, chosen: Sequence[int], confidence: float
-    ) -> Trust | None:
+    ) -> Calibrator | None:
         """Of the tasks at the positions `chosen`; None when the pack was not calibrated.
 
         Raises `InputError` when `confidence` is not between 0 and 1.

@@ -8,19 +8,14 @@ and `error`. Where the input has a column of such a name already, ours is called
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..chem.molecules import OK
-from ..tables.table import Row, Table, TableWriter
+from ..status import MALFORMED, NOT_FINITE, NOT_FINITE_REASON, OK, Summary
+from ..tables.table import Row, Table, TableWriter, add_columns
 
-MALFORMED = "malformed"  # the record has too many cells
-NOT_FINITE = "not_finite"  # the model's value is infinite or not a number
-NOT_FINITE_REASON = "the model's value is not a finite number"
 CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them into batches
 
 
@@ -47,77 +42,9 @@ class Model(Protocol):
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores: ...
 
 
-@dataclass
-class Counts:
-    """counts: rows by status.
-
-    first: by status, the first row (counted from 1, header not counted) and its error.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    first: dict[str, tuple[int, str]] = field(default_factory=dict)
-
-    @property
-    def n_rows(self) -> int:
-        return sum(self.counts.values())
-
-    @property
-    def n_ok(self) -> int:
-        return self.counts[OK]
-
-    def count(self, status: Sequence[str], error: Sequence[str]) -> None:
-        """Add rows that follow those counted before."""
-        first_row = self.n_rows + 1
-        self.counts.update(status)
-        for i, word in enumerate(status):
-            if word != OK:
-                self.first.setdefault(word, (first_row + i, error[i]))
-
-    def failures(self) -> list[str]:
-        """One line for each reason of failure, the most frequent first."""
-        lines = []
-        width = max((len(f"{n:,}") for status, n in self.counts.items() if status != OK), default=0)
-        for status, n in self.counts.most_common():
-            if status != OK:
-                row, reason = self.first[status]
-                lines.append(f"  {n:>{width},} {status}; the first is row {row:,}: {reason}")
-        return lines
-
-
-@dataclass
-class Summary(Counts):
-    """seconds: that the rows took."""
-
-    seconds: float = 0.0
-
-    @property
-    def mol_per_s(self) -> float:
-        return self.n_rows / self.seconds if self.seconds > 0 else 0.0
-
-    def lines(self, where: str, load_seconds: float) -> list[str]:
-        """The summary for people: one line, and one more for each reason of failure."""
-        return [
-            f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, "
-            f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load",
-            *self.failures(),
-        ]
-
-
 def output_columns(columns: Sequence[str], model: Model) -> list[str]:
     """Header of the output: the input's `columns` as they are, then ours."""
     return add_columns(columns, [*model.score([]).columns(model.tasks), "status", "error"])
-
-
-def add_columns(columns: Sequence[str], names: Iterable[str]) -> list[str]:
-    """`columns` as they are, then `names`, changed where they are taken."""
-    out = list(columns)
-    for name in names:
-        free, n = name, 1
-        while free in out:
-            free = f"{name} (mora-lite)" if n == 1 else f"{name} (mora-lite {n})"
-            n += 1
-        out.append(free)
-    return out
 
 
 def predict_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import PackError, near_matches
+from ..errors import PackError, did_you_mean
 
 KINDS = ("value", "class")  # a number with a unit; the probability of a yes
 
@@ -54,5 +54,5 @@ def choose_tasks(known: tuple[Task, ...], names: list[str] | tuple[str, ...] | N
     at = {task.name: i for i, task in enumerate(known)}
     for name in names:
         if name not in at:
-            raise PackError(f"unknown task {name!r}: {near_matches(name, at)}")
+            raise PackError(f"unknown task {name!r}: {did_you_mean(name, at)}")
     return [at[name] for name in dict.fromkeys(names)]

@@ -20,22 +20,22 @@ import torch
 from pyarrow import csv
 
 from .. import __version__
-from ..chem.molecules import OK
 from ..errors import InputError
 from ..machine.device import choose_device, choose_dtype, processor_name
+from ..machine.files import digest_file, replacing
 from ..machine.prefetch import read_ahead
 from ..machine.workers import WorkerPool, default_workers
 from ..packs.pack import Pack, open_pack
 from ..scoring.conformal import check_confidence
-from ..scoring.stream import Counts
 from ..scoring.tasks import Task, choose_tasks
-from ..tables.library import Library, digest_file, expand_paths, open_library
+from ..status import OK, Counts
+from ..tables.library import Library, expand_paths, open_library
 from ..tables.prepared_files import PreparedLibrary, is_prepared
 from ..tables.table import STDIO
 from .expression import CONDITION, NUMBER, Expression, parse_expression
 from .ranking import rank
-from .report import Summary, write_report
-from .run_directory import FORMATS, RunDirectory, replacing
+from .report import write_report
+from .run_directory import FORMATS, RunDirectory
 from .shards import (
     SHARD_WINDOWS,
     WINDOW_ROWS,
@@ -50,6 +50,7 @@ from .shards import (
     screen,
     unfinished_windows,
 )
+from .summary import Summary
 
 
 class Ranking(NamedTuple):

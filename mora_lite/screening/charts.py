@@ -17,7 +17,7 @@ from .summary import Histogram
 WIDTH, HEIGHT = 256, 104  # of a small chart, in pixels
 _SIDE, _TOP, _FOOT = 12, 4, 28  # margins: beside and below for the tick labels
 _RUG = 5  # height of the marks below the foot
-_LEAST_BINS = 12  # shown, however few are filled
+_MIN_BINS = 12  # shown, however few are filled
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), *range(11, 32), 127)}
 
 
@@ -111,13 +111,13 @@ def histogram_svg(
 
 
 def _shown(histogram: Histogram) -> tuple[int, int]:
-    """First bin and the one after the last: those with any molecule, one more on each side, `_LEAST_BINS` at least."""
+    """First bin and the one after the last: those with any molecule, one more on each side, `_MIN_BINS` at least."""
     filled = np.flatnonzero(histogram.counts)
     n = len(histogram.counts)
     start, stop = (max(0, filled[0] - 1), min(n, filled[-1] + 2)) if len(filled) else (0, n)
-    missing = max(0, _LEAST_BINS - (stop - start))
-    start = max(0, min(start - missing // 2, n - _LEAST_BINS))
-    return int(start), int(max(stop, start + _LEAST_BINS))
+    missing = max(0, _MIN_BINS - (stop - start))
+    start = max(0, min(start - missing // 2, n - _MIN_BINS))
+    return int(start), int(max(stop, start + _MIN_BINS))
 
 
 def _terse(number: float) -> str:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError, near_matches
+from ..errors import InputError, did_you_mean
 from ..scoring.tasks import Task
 
 MAX_CHARACTERS = 1_000
@@ -145,7 +145,7 @@ def _read(table: Any, name: str) -> Array:
     """float64 or bool `[B]`."""
     names = table.keys() if isinstance(table, Mapping) else table.column_names
     if name not in names:
-        raise InputError(f"the table has no column {name!r}: {near_matches(name, names)}")
+        raise InputError(f"the table has no column {name!r}: {did_you_mean(name, names)}")
     column = table[name]
     if not isinstance(table, Mapping):
         import pyarrow
@@ -187,7 +187,7 @@ class _Names:
                 f"expression: no column {text!r}: the pack has no error bars and no domain; calibrate it first "
                 "(mora-lite calibrate)"
             )
-        raise InputError(f"expression: unknown name {text!r}: {near_matches(text, self.known)}")
+        raise InputError(f"expression: unknown name {text!r}: {did_you_mean(text, self.known)}")
 
     def match(self, text: str, start: int) -> str | None:
         """The longest known name that `text` has at `start` and that does not go on as a longer word."""

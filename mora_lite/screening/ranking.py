@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..chem.molecules import OK
 from ..errors import InputError
+from ..status import OK
 from .expression import CONDITION, NUMBER, Expression
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import DeviceError, words_of
+from ..errors import DeviceError, error_text
 
 STORE_BYTES = 100 << 20  # of a local Ray's object store: only shard numbers and manifest entries go through it
 _ENVIRONMENT = {
@@ -94,7 +94,7 @@ def _check_port(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise DeviceError(
-            f"nothing answers at {address} ({words_of(error)}): give --ray-address auto on a machine of the cluster, "
+            f"nothing answers at {address} ({error_text(error)}): give --ray-address auto on a machine of the cluster, "
             "or the HOST:PORT that `ray start` told"
         ) from None
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..tables.library import Library
     from .campaign import Campaign
 
-MOST_TRIES = 4  # of one shard. Ray Data replaces dead actors without end, also where it is the shard that kills them
+MAX_TRIES = 4  # of one shard. Ray Data replaces dead actors without end, also where it is the shard that kills them
 
 
 def check_ray(library: Library | PreparedLibrary) -> PreparedLibrary:
@@ -153,9 +153,9 @@ class ShardScorer:
         return {"shard": [number], "entry": [entry], "kind": [kind], "error": [error]}
 
     def _score(self, number: int) -> dict[str, Any]:
-        if import_ray().get(self._tries.begin.remote(number)) > MOST_TRIES:
+        if import_ray().get(self._tries.begin.remote(number)) > MAX_TRIES:
             raise DeviceError(
-                f"{MOST_TRIES} actors died at {self._work.run.file(number).name} (out of memory?); what is finished is "
+                f"{MAX_TRIES} actors died at {self._work.run.file(number).name} (out of memory?); what is finished is "
                 "kept: use --resume with fewer --workers"
             )
         if self._opened is None:

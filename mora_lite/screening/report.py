@@ -17,16 +17,14 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from ..chem.drawing import draw
-from ..chem.molecules import OK
+from ..machine.files import replacing
 from ..scoring.tasks import Task
+from ..status import OK
 from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
-from .run_directory import replacing
-from .summary import Summary, summarise
+from .summary import Summary
 
 if TYPE_CHECKING:
     import pyarrow
-
-__all__ = ["MAX_HITS", "Summary", "report_html", "summarise", "write_report"]
 
 MAX_HITS = 200  # shown; their drawings are most of the page
 TEMPLATE = "report_template.html"

@@ -12,17 +12,15 @@ a manifest of its own, and all that lie in one directory count.
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ..errors import InputError, OutputError, words_of
-from ..tables.library import digest_file
+from ..errors import InputError, OutputError, error_text
+from ..machine.files import digest_file, replacing
 
 FORMAT = 1
 FORMATS = ("parquet", "csv")
@@ -106,7 +104,7 @@ def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bo
             _remove_leftovers(path)
         run._write()
     except OSError as error:
-        raise OutputError(f"cannot write in {path}: {words_of(error)}") from None
+        raise OutputError(f"cannot write in {path}: {error_text(error)}") from None
     return run
 
 
@@ -142,7 +140,7 @@ def _take_over(run: RunDirectory, file: Path) -> None:
         sums = {number: (int(entry["bytes"]), str(entry["sha256"])) for number, entry in shards.items()}
         _ = [(entry["counts"].items(), entry["first"].items()) for entry in shards.values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OutputError(f"{file} is damaged ({words_of(error)}): --force starts again") from None
+        raise OutputError(f"{file} is damaged ({error_text(error)}): --force starts again") from None
     if version != FORMAT:
         raise OutputError(f"{file} is of format {version}, expected {FORMAT}: finish it with the version that began it")
     _compare(run.path, held, run.settings)
@@ -180,7 +178,7 @@ def _fault_of(file: Path, n_bytes: int, sha256: str) -> str:
     except FileNotFoundError:
         return "is missing"
     except (OSError, InputError) as error:
-        return f"cannot be read ({words_of(error)})"
+        return f"cannot be read ({error_text(error)})"
 
 
 @contextmanager
@@ -205,39 +203,8 @@ def lock(path: Path, part: str = "", *, alone: bool = False) -> Iterator[None]:
         except Timeout:
             raise OutputError(f"another run is writing to {path}: wait for it, or name another directory") from None
         except OSError as error:
-            raise OutputError(f"cannot write in {path}: {words_of(error)}; choose another place with -o") from None
+            raise OutputError(f"cannot write in {path}: {error_text(error)}; choose another place with -o") from None
         yield
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write; it takes the place of `path` when it is whole and on the disk. Raises `OutputError`."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        try:
-            with part.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-            _sync_directory(path.parent)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {words_of(error)}; what is finished is kept: --resume goes on"
-        ) from None
-
-
-def _sync_directory(path: Path) -> None:
-    """Where the system can: that the name is on the disk too."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -24,12 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from ..chem.molecules import OK, parse_entry
-from ..errors import InputError, OutputError, words_of
-from ..scoring.stream import NOT_FINITE, NOT_FINITE_REASON
-from ..tables.library import Window, digest_file
+from ..chem.molecules import parse_entry
+from ..errors import InputError, OutputError, error_text
+from ..machine.files import digest_file, replacing
+from ..status import NOT_FINITE, NOT_FINITE_REASON, OK
+from ..tables.library import Window
 from ..tables.prepared import Prepared, from_arrow, from_texts, prepare, to_arrow
-from .run_directory import RunDirectory, replacing
+from .run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -328,7 +329,7 @@ def read_shards(run: RunDirectory, schema: pa.Schema) -> Iterator[pa.Table]:
         try:
             yield _read_csv(file, schema) if file.suffix == ".csv" else parquet.read_table(file)
         except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{file} cannot be read: {words_of(error)}; --resume makes it again") from None
+            raise OutputError(f"{file} cannot be read: {error_text(error)}; --resume makes it again") from None
 
 
 def _read_csv(file: Path, schema: pa.Schema) -> pa.Table:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..chem.molecules import OK
-from ..scoring.stream import Counts
 from ..scoring.tasks import Task
+from ..status import OK, Counts
 
 if TYPE_CHECKING:
     import pyarrow
@@ -115,7 +114,7 @@ class Summary(Counts):
                     self.n_inside_task[task.name] += found["counts"]
 
 
-def summarise(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> Summary:
+def summarize(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> Summary:
     """Summary of the rows of all `shards`, scored for `tasks`; in memory: one shard."""
     summary = Summary(tasks)
     for shard in shards:

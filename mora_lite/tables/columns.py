@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import InputError, near_matches
+from ..errors import InputError, did_you_mean
 
 SAMPLE_ROWS = 50  # rows looked at to tell a column by its content
 _MIN_SHARE = 0.8  # of the sample's cells must be SMILES
@@ -117,7 +117,7 @@ def _find_wanted(columns: Sequence[str], wanted: str) -> int | None:
 
 
 def _hint(columns: Sequence[str], wanted: str) -> str:
-    return near_matches(wanted, {name for name in columns if name.strip()})
+    return did_you_mean(wanted, {name for name in columns if name.strip()})
 
 
 def _plain(name: str) -> str:

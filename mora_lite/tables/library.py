@@ -20,11 +20,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InputError, words_of
-from ..machine.files import sha256_of
+from ..errors import InputError
 from .columns import choose_name_column
 from .parquet import ParquetSource, is_parquet
-from .records import Entry, missing_field, read_list, read_sdf, trimmed
+from .records import Entry, missing_field, read_list, read_sdf, strip_text
 from .source import STDIO, Source
 from .table import read_table
 
@@ -137,14 +136,6 @@ def expand_paths(paths: Sequence[str | Path]) -> list[str]:
     return files
 
 
-def digest_file(path: str | Path) -> str:
-    """SHA-256 of the file's bytes as they lie on disk, in hexadecimal. Raises `InputError` when it cannot be read."""
-    try:
-        return sha256_of(Path(path))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {words_of(error)}") from None
-
-
 class _File(NamedTuple):
     """`source` has `bytes_total`, `bytes_read` and `close`."""
 
@@ -168,7 +159,7 @@ def _open(path: str, smiles_column: str | None, name_column: str | None) -> _Fil
         smiles = table.smiles_index
         name = choose_name_column(table.columns, name_column, smiles, source.name)
         rows = (
-            Entry("" if name is None else row.cells[name].strip(), trimmed(row.cells[smiles]), row.fault)
+            Entry("" if name is None else row.cells[name].strip(), strip_text(row.cells[smiles]), row.fault)
             for row in chain.from_iterable(table.chunks(READ_ROWS))
         )
         return _File(source, rows, table.notices)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
 
-from ..errors import InputError, words_of
+from ..errors import InputError, error_text
 from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column
-from .records import Entry, trimmed
+from .records import Entry, strip_text
 from .source import STDIO
 
 PREPARED_KEY = b"mora_lite.prepared"  # in the metadata of the Parquet files that `prepared` writes
@@ -59,7 +59,7 @@ class ParquetSource:
         columns = [self._smiles, *([self._label] if self._label is not None else [])]
         with parquet_errors(self.name, lambda: self.rows_read):
             for batch in self.file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
-                texts = map(trimmed, _texts(batch.column(self._smiles)))
+                texts = map(strip_text, _texts(batch.column(self._smiles)))
                 labels = repeat("") if self._label is None else map(str.strip, _texts(batch.column(self._label)))
                 for text, label in zip(texts, labels, strict=False):
                     yield Entry(label, text, "")
@@ -115,7 +115,7 @@ def parquet_errors(path: str, row: Callable[[], int] = lambda: 0) -> Iterator[No
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet after {row():,} rows: {words_of(error)}") from None
+        raise InputError(f"{path} cannot be read as Parquet after {row():,} rows: {error_text(error)}") from None
 
 
 def _texts(column: Any) -> list[str]:

@@ -24,20 +24,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rdkit import Chem
 
-from ..chem import graph
+from ..chem import fingerprints, graph
 from ..chem.graph import Graphs
-from ..chem.molecules import OK, UNPARSABLE, Parsed, parse_entry
-from ..errors import words_of
-from ..machine.workers import BETWEEN, CRASHED, TIMEOUT
-from ..scoring import domain
-from ..scoring.stream import MALFORMED
+from ..chem.molecules import Parsed, parse_entry
+from ..errors import error_text
+from ..machine.workers import BETWEEN
+from ..status import CRASHED, MALFORMED, OK, TIMEOUT, UNPARSABLE
 from .library import Window
 from .records import Entry
 
 SHOWN_CHARACTERS = 200  # of a text that failed
 _REASONS = {TIMEOUT: "parsing took longer than the time limit", CRASHED: "parsing ended the process that did it"}
 TEXTS = ("name", "smiles", "status", "error")
-_N_BYTES = domain.N_BITS // 8
+_N_BYTES = fingerprints.N_BITS // 8
 _ATOM = pa.binary(len(graph.ATOM_FIELDS))
 _ENDS = pa.binary(4)
 SCHEMA = pa.schema(
@@ -65,7 +64,7 @@ class Prepared:
     first_row: number of the first, from 1. texts: the columns name, smiles, status and error; they stay in Arrow, for
     most rows pass through without being looked at. smiles: as given, without what follows it; of a mol block RDKit's
     canonical SMILES; of a row that failed the beginning of its text.
-    graphs: of the rows that are ok, in order. bits: uint8 `[N, 128]`, their `domain.fingerprints`.
+    graphs: of the rows that are ok, in order. bits: uint8 `[N, 128]`, their `fingerprints.fingerprints`.
     """
 
     first_row: int
@@ -116,7 +115,7 @@ def prepare(
             try:
                 _features([read[i][0].mol])
             except Exception as error:
-                read[i] = _failed(window.entries[i].text, UNPARSABLE, words_of(error))
+                read[i] = _failed(window.entries[i].text, UNPARSABLE, error_text(error))
         graphs, bits = _features([parsed.mol for parsed, _ in read if parsed.status == OK])
     texts = (
         [entry.name for entry in window.entries],
@@ -130,7 +129,7 @@ def prepare(
 
 
 def _features(molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
-    return graph.featurize(molecules), domain.fingerprints(molecules)
+    return graph.featurize(molecules), fingerprints.fingerprints(molecules)
 
 
 def _read(entry: Entry, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
@@ -145,7 +144,7 @@ def _read(entry: Entry, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
     try:
         return parsed, Chem.MolToSmiles(parsed.mol)
     except Exception as error:  # see `prepare`
-        return _failed(entry.text, UNPARSABLE, words_of(error))
+        return _failed(entry.text, UNPARSABLE, error_text(error))
 
 
 def _failed(text: str, status: str, reason: str) -> tuple[Parsed, str]:

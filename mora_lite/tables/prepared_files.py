@@ -23,10 +23,9 @@ import pyarrow.parquet as pq
 import rdkit
 
 from .. import __version__
-from ..chem import graph
-from ..errors import InputError, OutputError, words_of
-from ..scoring import domain
-from ..scoring.stream import Summary
+from ..chem import fingerprints, graph
+from ..errors import InputError, OutputError, error_text
+from ..status import Summary
 from .library import Library, Window, expand_paths
 from .parquet import PREPARED_KEY, READ_BYTES, is_parquet, parquet_errors
 from .prepared import SCHEMA, Prepared, from_arrow, prepare, to_arrow
@@ -44,7 +43,7 @@ def _facts() -> dict[str, Any]:
         "format": FORMAT,
         "atom_fields": [list(field) for field in graph.ATOM_FIELDS.items()],  # in order
         "bond_fields": [list(field) for field in graph.BOND_FIELDS.items()],
-        "fingerprint": {"radius": domain.RADIUS, "bits": domain.N_BITS},
+        "fingerprint": {"radius": fingerprints.RADIUS, "bits": fingerprints.N_BITS},
     }
 
 
@@ -68,7 +67,7 @@ class PreparedWriter:
         try:
             self._raw = open(self._part, "xb")  # noqa: SIM115
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
         self._writer: Any = None
         self._writer = self._writing(
             lambda: pq.ParquetWriter(
@@ -114,7 +113,7 @@ class PreparedWriter:
             return work()
         except OSError as error:
             self._discard()
-            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
 
 
 def prepare_library(

@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     fault: str
 
 
-def trimmed(cell: str) -> str:
+def strip_text(cell: str) -> str:
     """Blanks round a SMILES go; those of a mol block, whose first lines may be blank, stay."""
     bare = cell.strip()
     return cell if "\n" in bare else bare

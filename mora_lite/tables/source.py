@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, words_of
+from ..errors import InputError, error_text
 
 STDIO = "-"
 UNREADABLE = (OSError, EOFError, zlib.error)  # what reading raises when the disk or the packing is at fault
@@ -53,7 +53,7 @@ class Source:
         except IsADirectoryError:
             raise InputError(f"{path} is a directory: name a file in it") from None
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {words_of(error)}") from None
+            raise InputError(f"cannot read {path}: {error_text(error)}") from None
         if not hasattr(raw, "peek"):  # a stand-in for standard input
             raw = io.BufferedReader(raw)
         self._raw = raw
@@ -61,7 +61,7 @@ class Source:
             unpacked = _unpacked(raw)
             self.start = _peek(unpacked)
         except UNREADABLE as error:
-            raise InputError(f"cannot unpack {self.name}: {words_of(error)}") from None
+            raise InputError(f"cannot unpack {self.name}: {error_text(error)}") from None
         for magic, what in _NOT_TEXT.items():
             if self.start.startswith(magic):
                 raise InputError(f"{self.name} is {what}: save it as CSV in UTF-8")
@@ -75,8 +75,8 @@ class Source:
     def broken(self, error: Exception, line: int) -> InputError:
         """What to raise when reading fails after `line` lines."""
         if isinstance(error, OSError) and error.errno is not None:
-            return InputError(f"cannot read {self.name}: {words_of(error)}")
-        return InputError(f"{self.name} is damaged after line {line}: {words_of(error)}")
+            return InputError(f"cannot read {self.name}: {error_text(error)}")
+        return InputError(f"{self.name} is damaged after line {line}: {error_text(error)}")
 
     def close(self) -> None:
         if self._raw is not getattr(sys.stdin, "buffer", None):

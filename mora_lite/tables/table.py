@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ..errors import InputError, OutputError, words_of
+from ..errors import InputError, OutputError, error_text
 from .columns import SAMPLE_ROWS, Choice, choose_smiles_column
 from .source import STDIO, UNREADABLE, Source
 
@@ -234,7 +234,7 @@ class TableWriter:
         try:
             self._open(path, source, force, packed=suffixes[-1:] == [".gz"])
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
         try:
             self.write([columns])
         except BaseException:
@@ -268,7 +268,7 @@ class TableWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
 
     def __enter__(self) -> TableWriter:
         return self
@@ -298,7 +298,7 @@ class TableWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {words_of(error)}") from None
+            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
 
     def _discard(self) -> None:
         """Close what is open and remove what is not complete, whatever went wrong before."""
@@ -309,3 +309,15 @@ class TableWriter:
                 continue  # a full disk again: the first error is the one to tell
         if self._part is not None:
             self._part.unlink(missing_ok=True)
+
+
+def add_columns(columns: Sequence[str], names: Iterable[str]) -> list[str]:
+    """`columns` as they are, then `names`, changed where they are taken."""
+    out = list(columns)
+    for name in names:
+        free, n = name, 1
+        while free in out:
+            free = f"{name} (mora-lite)" if n == 1 else f"{name} (mora-lite {n})"
+            n += 1
+        out.append(free)
+    return out

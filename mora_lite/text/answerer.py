@@ -16,7 +16,7 @@ from ..chem.graph import Graphs, featurize
 from ..chem.molecules import parse_smiles
 from ..errors import DeviceError
 from ..lm.beam import Answer, beam_search
-from ..lm.captured_generation import RecordedDecoder
+from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import generate
 from ..machine.device import is_out_of_memory, training_dtype
 from .model import TextModel
@@ -44,7 +44,7 @@ class Answerer:
         self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.device = model.decoder.embedding.device
-        self.recorded = RecordedDecoder(model.decoder) if self.device.type == "cuda" else None
+        self.recorded = CapturedGenerator(model.decoder) if self.device.type == "cuda" else None
         self.before, self.between, self.end = prompt.pieces(tokenizer)
 
     def room(self, max_new_tokens: int) -> int:

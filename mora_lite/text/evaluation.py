@@ -13,11 +13,12 @@ import numpy as np
 from rdkit import Chem
 
 from ..chem.graph import Graphs, featurize
+from ..chem.smiles import canonical
 from ..errors import InputError
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
-from .pairs import asked, canonical
-from .sequences import WIDTHS, Sequences
+from .pairs import asked
+from .sequences import WIDTHS, TokenizedPairs
 from .tasks import TEXT_TASKS, read_pairs, text_task
 
 ROWS_ON_GPU, ROWS_ON_CPU = 256, 32  # at a time
@@ -25,7 +26,7 @@ ANSWER_STEP = 64  # tokens
 TOP = (3, 5)  # shares of rows with the right answer among so many are told, where there are as many beams
 
 
-def answer_rows(answerer: Answerer, data: Sequences, rows: np.ndarray, beams: int = 1) -> list[list[str]]:
+def answer_rows(answerer: Answerer, data: TokenizedPairs, rows: np.ndarray, beams: int = 1) -> list[list[str]]:
     """Answers to the questions `rows`, each in its canonical order, the likeliest first: one, or up to `beams`."""
     questions = [data.question(data.first[row]) for row in rows]
     longest = int(np.diff(data.target_ptr).max())
@@ -71,7 +72,9 @@ def evaluate_table(
     return _figures(task, [pair.target for pair in pairs], answers, [pair.origin for pair in pairs], beams)
 
 
-def figures_of_answers(data: Sequences, rows: np.ndarray, answers: list[list[str]], beams: int = 1) -> dict[str, Any]:
+def figures_of_answers(
+    data: TokenizedPairs, rows: np.ndarray, answers: list[list[str]], beams: int = 1
+) -> dict[str, Any]:
     """Figures of the likeliest answers (`molecule_metrics` or `text_metrics`), `rows`, and where answers are molecules
     `exact_NAME` and `rows_NAME` of each table NAME; None for what cannot be had.
     """

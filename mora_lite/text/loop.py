@@ -39,7 +39,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 120.0
 
 
 @dataclass(frozen=True)
-class TextSettings:
+class TextTrainConfig:
     """One run. seconds, steps: its budget, one of the two; the other is 0. warmup: share of it with a rising rate.
 
     tokens: of a batch, padding included.
@@ -87,7 +87,9 @@ class TextRun:
     the averaged weights.
     """
 
-    def __init__(self, model: TextModel, batches: Batches, settings: TextSettings, folder: Path, device: torch.device):
+    def __init__(
+        self, model: TextModel, batches: Batches, settings: TextTrainConfig, folder: Path, device: torch.device
+    ):
         keep_freed_memory()
         self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
         self.ops = choose_layer_ops(device)

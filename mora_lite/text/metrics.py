@@ -21,7 +21,7 @@ import numpy as np
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
-from .pairs import canonical
+from ..chem.smiles import canonical
 
 WORD = re.compile(r"\w+|[^\w\s]")  # a word, or one mark
 

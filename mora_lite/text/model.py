@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from ..adapter.encoder import GraphEncoder
 from ..adapter.hypernet import Hypernet, Tokens
-from ..adapter.lowrank import Branch
+from ..adapter.lowrank import AdapterConfig, Branch
+from ..architecture import DecoderConfig
 from ..chem.graph import GraphBatch
 from ..errors import PackError
-from ..lm.decoder import Decoder, DecoderSizes
+from ..lm.decoder import Decoder
 from ..machine.device import training_dtype
-from ..scoring.scorer import AdapterSizes
-from .sequences import IGNORED, TextBatch
+from .sequences import IGNORE_INDEX, TextBatch
 
 ADAPTERS = ("mora", "static", "prompt")
 SOFT_TOKENS = 8
@@ -33,7 +33,7 @@ class TextModel(nn.Module):
     Trained: `encoder`, `hypernet` and `c`; or `a` and `c`; or these with `encoder` and `soft`.
     """
 
-    def __init__(self, sizes: AdapterSizes, decoder: Decoder, kind: str = "mora"):
+    def __init__(self, sizes: AdapterConfig, decoder: Decoder, kind: str = "mora"):
         super().__init__()
         if kind not in ADAPTERS:
             raise PackError(f"adapter: got {kind!r}, expected {', '.join(ADAPTERS[:-1])} or {ADAPTERS[-1]}")
@@ -104,16 +104,16 @@ class TextModel(nn.Module):
         hidden = self.decoder.hidden(batch.ids, branch=branch).flatten(0, 1)
         # Only where an answer's token is predicted: the vocabulary is the widest product there is.
         logits = self.decoder.head(hidden.index_select(0, batch.places))
-        return F.cross_entropy(logits, batch.labels, ignore_index=IGNORED)
+        return F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX)
 
 
-def place_widths(sizes: AdapterSizes, decoder: DecoderSizes) -> tuple[list[int], list[int]]:
+def place_widths(sizes: AdapterConfig, decoder: DecoderConfig) -> tuple[list[int], list[int]]:
     """Inputs and outputs of the adapted places of a layer."""
     widths = decoder.place_widths()
     return [widths[place][0] for place in sizes.places], [widths[place][1] for place in sizes.places]
 
 
-def hypernet(sizes: AdapterSizes, decoder: DecoderSizes) -> Hypernet:
+def hypernet(sizes: AdapterConfig, decoder: DecoderConfig) -> Hypernet:
     """One query for each adapted layer, whose factors for all places come out of it side by side."""
     ins, _ = place_widths(sizes, decoder)
     return Hypernet(
@@ -121,7 +121,7 @@ def hypernet(sizes: AdapterSizes, decoder: DecoderSizes) -> Hypernet:
     )
 
 
-def equal_size_rank(sizes: AdapterSizes, decoder: DecoderSizes) -> int:
+def equal_size_rank(sizes: AdapterConfig, decoder: DecoderConfig) -> int:
     """The rank at which the static kind trains as many numbers as the mora kind of `sizes`, to a multiple of 8."""
     with torch.device("meta"):
         modules = GraphEncoder(sizes.encoder_width, sizes.encoder_layers), hypernet(sizes, decoder)

@@ -21,15 +21,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..adapter.lowrank import AdapterConfig
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import CheckpointError, OutputError, PackError, words_of
+from ..errors import CheckpointError, OutputError, PackError, error_text
 from ..hub.bases import resolve_base
 from ..hub.packs import TEXT, local_path
 from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory
-from ..machine.files import entry_of, sha256_of
+from ..machine.files import file_entry, sha256_of
 from ..packs.pack import CARD, manifest_sha256
-from ..scoring.scorer import AdapterSizes
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
@@ -101,7 +101,7 @@ def save_text_pack(
             "atom_fields": ATOM_FIELDS,
             "bond_fields": BOND_FIELDS,
             "provenance": provenance,
-            "files": {ADAPTER: entry_of(part / ADAPTER)},
+            "files": {ADAPTER: file_entry(part / ADAPTER)},
         }
         manifest["sha256"] = manifest_sha256(manifest)
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -110,7 +110,7 @@ def save_text_pack(
             shutil.rmtree(path)
         os.replace(part, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {words_of(error)}") from None
+        raise OutputError(f"cannot write {path}: {error_text(error)}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return TextPack(path, manifest)
@@ -180,7 +180,7 @@ def load_text_pack(
             f"expected {pack.base['sha256'][:12]}; give the right one with --base"
         )
     model = TextModel(
-        AdapterSizes(**pack.manifest["sizes"]),
+        AdapterConfig(**pack.manifest["sizes"]),
         load_decoder(source, dtype, device, memory_budget),
         pack.manifest["adapter"],
     )

@@ -1,4 +1,6 @@
-"""Reactions as pairs of texts: read from tables, held out by product, written in many orders for training.
+"""Pairs of texts, question and answer: read from tables, held out by molecule, written in many orders for training.
+
+Reactions are such pairs, and so are descriptions of molecules and answers to questions about them.
 
 A reaction is a set of molecules that go in and a set that comes out, each as SMILES joined by dots. Both are canonical
 here, so equal sets are equal texts. Forward prediction asks for the product of reactants and reagents; retrosynthesis
@@ -26,18 +28,18 @@ from typing import NamedTuple
 from rdkit import Chem, rdBase
 
 from ..chem.graph import Graphs, featurize
-from ..errors import InputError, near_matches, words_of
+from ..chem.smiles import Aligner, canonical, flat, reorder
+from ..errors import InputError, did_you_mean, error_text
 
 TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column that is asked for
 DIRECTIONS = tuple(TARGETS)
 PARTS = ("train", "valid", "test")
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
-UNUSABLE = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
-GRAMS = (4, 10)  # lengths of the runs of characters that `align` counts: places, and long stretches
+SKIP_REASON = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
 
 
 @dataclass(frozen=True)
-class Reaction:
+class TextPair:
     """source: canonical SMILES of what is given. target: of what is asked for. part: train, valid or test.
 
     origin: name of the table it is from, without suffixes. of_molecules: whether the target is molecules, not words.
@@ -58,21 +60,6 @@ def asked(source: str, question: str) -> str:
     Training and answering both make it here, so that both make the same tokens of it.
     """
     return f"{source}\nQuestion: {' '.join(question.split())}" if question else source
-
-
-def canonical(smiles: str) -> str | None:
-    """RDKit's canonical SMILES of a molecule or a set of them joined by dots; None where RDKit refuses it or nothing
-    is in it.
-    """
-    with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles) if smiles and smiles.isascii() else None
-    return Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else None
-
-
-def flat(product: str) -> str:
-    """Canonical SMILES without stereochemistry: what two products must not share across parts."""
-    with rdBase.BlockLogs():
-        return Chem.MolToSmiles(Chem.MolFromSmiles(product), isomericSmiles=False)
 
 
 def part_of(product: str, test: float = 0.015, valid: float = 0.01) -> str:
@@ -101,7 +88,7 @@ def read_reactions(
     direction: str = "forward",
     split_column: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> list[Reaction]:
+) -> list[TextPair]:
     """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out as `collect` says.
 
     forward: the source is all of the columns `reactants_and_reagents`, `reactants` and `reagents` that there are,
@@ -110,7 +97,7 @@ def read_reactions(
     read are left out. Raises `InputError` for other tables and when nothing is left.
     """
     if direction not in DIRECTIONS:
-        raise InputError(f"direction: got {direction!r}; {near_matches(direction, DIRECTIONS)}")
+        raise InputError(f"direction: got {direction!r}; {did_you_mean(direction, DIRECTIONS)}")
 
     def pair(row: dict[str, str]) -> Pair | None:
         if direction == "forward":
@@ -141,7 +128,7 @@ def collect(
     of_molecules: bool = True,
     test: float = 0.015,
     valid: float = 0.01,
-) -> list[Reaction]:
+) -> list[TextPair]:
     """What `pair_of` makes of the rows of tables, each pair once; held out by `part_of` its key.
 
     needed, any_of: columns, as `read_rows` has them. pair_of: None for a row that is left out. split_column: a column
@@ -150,7 +137,7 @@ def collect(
     test, valid: shares, without such a column. tell: gets a line for each reason for which rows were left out. Raises
     `InputError` when nothing is left, or no table has that column.
     """
-    found: dict[Pair, Reaction] = {}
+    found: dict[Pair, TextPair] = {}
     held_out: set[str] = set()
     is_split = False
     left_out: Counter[str] = Counter()
@@ -160,7 +147,7 @@ def collect(
             is_split = is_split or (split_column is not None and split_column in row)
             pair = pair_of(row)
             if pair is None or pair in found:
-                left_out[UNUSABLE if pair is None else "whose pair is there already"] += 1
+                left_out[SKIP_REASON if pair is None else "whose pair is there already"] += 1
                 continue
             part = part_of(pair.key, test, valid) if split_column is None else _part_in(row, split_column)
             if part not in PARTS:
@@ -168,7 +155,7 @@ def collect(
                 continue
             if split_column is not None and part != "train":
                 held_out.add(flat(pair.key))
-            found[pair] = Reaction(pair.source, pair.target, part, origin, of_molecules, pair.question)
+            found[pair] = TextPair(pair.source, pair.target, part, origin, of_molecules, pair.question)
     if split_column is not None and not is_split:
         raise InputError(f"split: got {split_column!r}, but no table has that column")
     if not found:
@@ -201,76 +188,27 @@ def read_rows(path: Path, needed: Sequence[str], any_of: Sequence[str] = ()) -> 
                 raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
             yield from reader
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table: {words_of(error)}") from None
+        raise InputError(f"{path} cannot be read as a table: {error_text(error)}") from None
 
 
 def _words(needed: Sequence[str], any_of: Sequence[str]) -> str:
     return " and ".join([*needed, *([" or ".join(any_of)] if any_of else [])])
 
 
-def reorder(smiles: str, dice: random.Random, copies: int = 1) -> list[str]:
-    """The same set of molecules in other orders, each begun at another atom."""
-    with rdBase.BlockLogs():
-        molecules = [Chem.MolFromSmiles(part) for part in smiles.split(".")]
-    orders = []
-    for _ in range(copies):
-        dice.shuffle(molecules)
-        texts = (Chem.MolToSmiles(mol, rootedAtAtom=dice.randrange(mol.GetNumAtoms())) for mol in molecules)
-        orders.append(".".join(texts))
-    return orders
-
-
-class Aligner:
-    """Writes one set of molecules in the order nearest to that of another text.
-
-    Each molecule is begun at the atom that gives it the most runs of characters in common with that text, and the
-    molecules stand in the order in which the text comes to them.
-    """
-
-    def __init__(self, target: str):
-        self.ways = [[(text, _grams(text)) for text in _all_roots(part)] for part in target.split(".")]
-
-    def align(self, source: str) -> str:
-        """The target set for `source`; molecules beyond the longest alternatives keep their canonical text first."""
-        held = _grams(source)
-        best = [max(ways, key=lambda way: len(way[1] & held))[0] for ways in self.ways]
-        return ".".join(sorted(best, key=lambda text: _place(text, source)))
-
-
-def _all_roots(part: str) -> list[str]:
-    """A molecule begun at each of its atoms, the canonical text first, each text once."""
-    with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(part)
-    rooted = (Chem.MolToSmiles(mol, rootedAtAtom=atom) for atom in range(mol.GetNumAtoms()))
-    return list(dict.fromkeys([part, *rooted]))
-
-
-def _grams(text: str) -> set[str]:
-    return {text[i : i + n] for n in GRAMS for i in range(len(text) - n + 1)}
-
-
-def _place(text: str, source: str) -> int:
-    """Where in `source` the runs of `text` begin, at their median; at the end when none is there."""
-    n = min(GRAMS[0], len(text))
-    places = sorted(source.find(text[i : i + n]) for i in range(len(text) - n + 1))
-    places = [place for place in places if place >= 0]
-    return places[len(places) // 2] if places else len(source)
-
-
-def write_copies(reaction: Reaction, n_copies: int, seed: int) -> list[tuple[str, str]]:
+def write_copies(reaction: TextPair, n_copies: int, seed: int) -> list[tuple[str, str]]:
     """Pairs of texts of one reaction: the canonical source first, then other orders; each with its aligned target.
 
     `seed` and the source decide the orders, not the reactions beside it.
     """
-    dice = random.Random(f"{seed} {reaction.source}")
-    sources = dict.fromkeys([reaction.source, *reorder(reaction.source, dice, n_copies - 1)])
+    rng = random.Random(f"{seed} {reaction.source}")
+    sources = dict.fromkeys([reaction.source, *reorder(reaction.source, rng, n_copies - 1)])
     if not reaction.of_molecules:
         return [(asked(source, reaction.question), reaction.target) for source in sources]
     aligner = Aligner(reaction.target)
     return [(source, aligner.align(source)) for source in sources]
 
 
-def write_block(reactions: Sequence[Reaction], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:
+def write_block(reactions: Sequence[TextPair], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:
     """Copies and graphs of some reactions, for one process of several; held-out ones have the canonical texts alone.
 
     The graph is that of the source: one graph of as many components as there are molecules.
@@ -290,6 +228,48 @@ def same_set(answer: str, target: str) -> bool:
     return canonical(answer) == target
 
 
-def count_parts(reactions: Sequence[Reaction]) -> dict[str, int]:
+def count_parts(reactions: Sequence[TextPair]) -> dict[str, int]:
     """Reactions in each part."""
     return {part: sum(reaction.part == part for reaction in reactions) for part in PARTS}
+
+
+TEST, VALID = 0.08, 0.02  # shares of the molecules: larger than for reactions, as the sets are small
+
+
+def read_captions(
+    paths: Iterable[str | Path], split_column: str | None = None, tell: Callable[[str], None] = lambda _: None
+) -> list[TextPair]:
+    """Molecules and what is said of them, from CSV tables (plain or .gz) with columns `smiles` and `description`.
+
+    Held out by molecule, as `reactions.collect` says. Each pair is taken once. Left out are molecules that RDKit cannot
+    read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the molecule is in
+    another set. Raises `InputError` for other tables and when nothing is left.
+    """
+    return _read(paths, "description", "", split_column, tell)
+
+
+def read_questions(
+    paths: Iterable[str | Path], split_column: str | None = None, tell: Callable[[str], None] = lambda _: None
+) -> list[TextPair]:
+    """Molecules with a question and its answer, from tables with columns `smiles`, `question` and `answer`; else as
+    `read_captions`. All questions about a molecule are in one part.
+    """
+    return _read(paths, "answer", "question", split_column, tell)
+
+
+def _read(
+    paths: Iterable[str | Path], text: str, question: str, split_column: str | None, tell: Callable[[str], None]
+) -> list[TextPair]:
+    def pair(row: dict[str, str]) -> Pair | None:
+        target, source = _one_line(row[text]), canonical((row["smiles"] or "").strip())
+        asked = _one_line(row[question]) if question else ""
+        if source is None or not target or row.get("overlap_with") or (question and not asked):
+            return None
+        return Pair(source, target, source, asked)
+
+    needed = [name for name in ("smiles", question, text) if name]
+    return collect(paths, needed, pair, split_column, tell, of_molecules=False, test=TEST, valid=VALID)
+
+
+def _one_line(cell: str | None) -> str:
+    return " ".join((cell or "").split())

@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..adapter.lowrank import AdapterConfig
 from ..errors import InputError
-from ..hub.bases import BASES, resolve_base
+from ..hub.bases import BASE_MODELS, resolve_base
 from ..lm.base import NF4Source, load_decoder, open_nf4
 from ..machine.device import training_dtype
 from ..machine.files import sha256_of
 from ..machine.workers import default_workers
-from ..scoring.scorer import AdapterSizes
 from ..training.pipeline import run_facts
 from ..training.pretrain import load_encoder
 from .answerer import Answerer
 from .evaluation import answer_rows, figures_of_answers
-from .loop import TextProgress, TextRun, TextSettings
+from .loop import TextProgress, TextRun, TextTrainConfig
 from .model import TextModel, equal_size_rank
 from .pack import TextPack, check_free, save_text_pack
 from .pairs import PARTS
-from .sequences import WIDTHS, Batches, Prompt, Sequences, load_sequences, prepare_reactions
+from .sequences import WIDTHS, Batches, Prompt, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
 from .tasks import read_pairs, text_task
 
 VARIANTS = ("mora", "static", "static-large", "prompt")  # static-large: static with as many trained numbers as mora
-TOKENS_ON_CPU = 2048  # of a batch; on a GPU it is that of `TextSettings`
-LEAST_BATCHES = 8  # in an epoch
+TOKENS_ON_CPU = 2048  # of a batch; on a GPU it is that of `TextTrainConfig`
+MIN_BATCHES = 8  # in an epoch
 
 Tell = Callable[[str], None]
 
@@ -41,7 +41,7 @@ def train_text_pack(
     out: Path,
     device: torch.device,
     *,
-    settings: TextSettings,
+    settings: TextTrainConfig,
     base: str = "smollm2-135m",
     variant: str = "mora",
     rank: int = 64,
@@ -75,8 +75,8 @@ def train_text_pack(
     run, prompt = start_run(
         data, source, settings, run_folder, device, variant=variant, rank=rank, places=places, layers=layers
     )
-    if run.batches.n_left_out:
-        tell(f"left out: {run.batches.n_left_out:,} training rows of more than {WIDTHS[-1]} tokens")
+    if run.batches.n_skipped:
+        tell(f"left out: {run.batches.n_skipped:,} training rows of more than {WIDTHS[-1]} tokens")
     if run.step:
         tell(f"going on after {run.step:,} steps, {run.state.seconds:,.0f} s")
     if run.done < 1:
@@ -95,7 +95,7 @@ def train_text_pack(
         figures = figures_of_answers(data, test, answers)
     else:
         tell("there are no test rows, so there are no figures")
-    known = base in BASES or not Path(base).exists()
+    known = base in BASE_MODELS or not Path(base).exists()
     return save_text_pack(
         out,
         model,
@@ -127,7 +127,7 @@ def text_facts(task: str, tables: Sequence[Path], tokenizer: Any, split_column: 
     }
 
 
-def text_provenance(run: TextRun, data: Sequences) -> dict[str, Any]:
+def text_provenance(run: TextRun, data: TokenizedPairs) -> dict[str, Any]:
     """What a pack keeps of its training."""
     return {
         "tables": data.facts["tables"],
@@ -147,7 +147,7 @@ def _prepared(
     seed: int,
     split_column: str | None,
     tell: Tell,
-) -> Sequences:
+) -> TokenizedPairs:
     """The tables as tokens and graphs: those in `path` if they are of the same, else made and written there."""
     text_task(task)
     missing = [table for table in tables if not table.is_file()]
@@ -157,29 +157,29 @@ def _prepared(
     facts = {**text_facts(task, tables, tokenizer, split_column), "base": source.source_sha256}
     wanted = {**facts, "copies": copies, "seed": seed}
     if path.exists():
-        held = load_sequences(path)
+        held = load_tokenized_pairs(path)
         if {name: held.facts.get(name) for name in wanted} == wanted:
             return held
     pairs = read_pairs(task, tables, split_column, tell)
     tell(f"preparing {len(pairs):,} rows")
-    data = prepare_reactions(pairs, tokenizer, facts, copies=copies, seed=seed, processes=default_workers())
+    data = tokenize_pairs(pairs, tokenizer, facts, copies=copies, seed=seed, processes=default_workers())
     data.save(path)
     return data
 
 
-def fit_tokens(settings: TextSettings, data: Sequences, device: torch.device) -> TextSettings:
-    """The settings with batches small enough for a CPU, and for `LEAST_BATCHES` of them in an epoch."""
+def fit_tokens(settings: TextTrainConfig, data: TokenizedPairs, device: torch.device) -> TextTrainConfig:
+    """The settings with batches small enough for a CPU, and for `MIN_BATCHES` of them in an epoch."""
     rows = np.flatnonzero(data.part == 0)
     lengths = np.diff(data.source_ptr) + np.diff(data.target_ptr)
     most = settings.tokens if device.type == "cuda" else min(settings.tokens, TOKENS_ON_CPU)
-    fitting = int(lengths[data.first[rows]].sum()) // LEAST_BATCHES
+    fitting = int(lengths[data.first[rows]].sum()) // MIN_BATCHES
     return replace(settings, tokens=max(WIDTHS[-1], min(most, fitting)))
 
 
 def start_run(
-    data: Sequences,
+    data: TokenizedPairs,
     source: NF4Source,
-    settings: TextSettings,
+    settings: TextTrainConfig,
     folder: Path,
     device: torch.device,
     *,
@@ -192,7 +192,7 @@ def start_run(
     """A run over the base `source`, new or going on in `folder`, and its prompt.
 
     variant: of `VARIANTS`. rank: of each branch; for static-large, that of the mora it is as large as. places, layers:
-    of the branches, as in `AdapterSizes`; all layers without `layers`. The encoder starts from the one that ships.
+    of the branches, as in `AdapterConfig`; all layers without `layers`. The encoder starts from the one that ships.
     Raises `InputError` when `data` was made for another tokenizer.
     """
     if variant not in VARIANTS:
@@ -209,7 +209,7 @@ def start_run(
     torch.manual_seed(settings.seed)
     encoder = load_encoder()
     n_layers, depth = len(layers) or decoder.sizes.layers, len(encoder.layers)
-    sizes = AdapterSizes(encoder.width, depth, hypernet_width, 2, n_layers, rank, alpha=2.0 * rank)
+    sizes = AdapterConfig(encoder.width, depth, hypernet_width, 2, n_layers, rank, alpha=2.0 * rank)
     sizes = replace(sizes, places=places, layers=layers)
     if variant == "static-large":
         rank = equal_size_rank(sizes, decoder.sizes)

@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 
 from ..chem.graph import GraphBatch, Graphs, concatenate
-from ..errors import InputError, OutputError, words_of
-from .pairs import PARTS, Reaction, write_block
+from ..errors import InputError, OutputError, error_text
+from .pairs import PARTS, TextPair, write_block
 
 FORMAT = 1
-TOKENIZED = 4096  # texts at a time
+TOKENIZER_BATCH = 4096  # texts at a time
 BLOCK = 256  # reactions that a process takes at a time
 WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
-IGNORED = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
+IGNORE_INDEX = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Sequences:
+class TokenizedPairs:
     """Questions and answers in flat arrays; copy `i` owns `source[source_ptr[i]:source_ptr[i+1]]`.
 
     source, target: uint16 or int32, token ids, the prompt's pieces and the end left out. source_ptr, target_ptr: int64
@@ -111,27 +111,29 @@ class Sequences:
             os.replace(part, path)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {words_of(error)}") from None
+            raise OutputError(f"cannot write {path}: {error_text(error)}") from None
 
 
-def load_sequences(path: Path) -> Sequences:
-    """Read what `Sequences.save` wrote. Raises `InputError` when it is missing, damaged or of another format."""
+def load_tokenized_pairs(path: Path) -> TokenizedPairs:
+    """Read what `TokenizedPairs.save` wrote. Raises `InputError` when it is missing, damaged or of another format."""
     try:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
         facts = json.loads(arrays.pop("facts").tobytes())
         version = facts.pop("format")
         graphs = Graphs(**{f.name: arrays.pop(f"graph_{f.name}") for f in fields(Graphs)})
-        data = Sequences(**arrays, graphs=graphs, facts=facts)
+        data = TokenizedPairs(**arrays, graphs=graphs, facts=facts)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as prepared sequences: {words_of(error)}; prepare it again") from None
+        raise InputError(
+            f"{path} cannot be read as prepared sequences: {error_text(error)}; prepare it again"
+        ) from None
     if version != FORMAT:
         raise InputError(f"{path}: format {version}, but this version reads {FORMAT}; prepare it again")
     return data
 
 
-def prepare_reactions(
-    reactions: Sequence[Reaction],
+def tokenize_pairs(
+    reactions: Sequence[TextPair],
     tokenizer: Any,
     facts: dict[str, Any],
     *,
@@ -139,7 +141,7 @@ def prepare_reactions(
     seed: int = 0,
     processes: int = 1,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> Sequences:
+) -> TokenizedPairs:
     """Reactions as token arrays and graphs; those that train in up to `copies` orders, the others as they are.
 
     facts: kept with them. `on_progress` is told how many reactions are done.
@@ -156,7 +158,7 @@ def prepare_reactions(
     origins = sorted({reaction.origin for reaction in reactions})
     source, source_ptr = _flat(tokenizer, [source for texts in questions for source, _ in texts])
     target, target_ptr = _flat(tokenizer, [target for texts in questions for _, target in texts])
-    return Sequences(
+    return TokenizedPairs(
         source,
         target,
         source_ptr,
@@ -180,8 +182,8 @@ def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     kind = np.uint16 if len(tokenizer) <= 2**16 else np.int32
     flat, lengths = [np.empty(0, kind)], [0]
     # A piece at a time: a tokenizer's own records of a text take a hundred times the room of its ids.
-    for at in range(0, len(texts), TOKENIZED):
-        ids = token_ids(tokenizer, texts[at : at + TOKENIZED])
+    for at in range(0, len(texts), TOKENIZER_BATCH):
+        ids = token_ids(tokenizer, texts[at : at + TOKENIZER_BATCH])
         lengths += map(len, ids)
         flat.append(np.fromiter(chain.from_iterable(ids), kind))
     return np.concatenate(flat), np.cumsum(lengths, dtype=np.int64)
@@ -197,7 +199,7 @@ class TextBatch:
     """One batch of rows of one width, as plain tensors.
 
     ids: int64 `[B, T]`, padded on the right. places: int64 `[M]`, positions in the flattened rows from which an answer
-    token is predicted; labels: int64 `[M]`, that token, `IGNORED` at padding. graphs: of the rows' molecules.
+    token is predicted; labels: int64 `[M]`, that token, `IGNORE_INDEX` at padding. graphs: of the rows' molecules.
     """
 
     ids: Tensor
@@ -226,12 +228,12 @@ class Batches:
     """Cuts the questions `rows` into batches of about `tokens` tokens, in a few fixed sizes.
 
     before, between, end: token ids of the prompt's pieces. Questions with more than the widest row are left out
-    (`n_left_out`). In each epoch a question is seen in one of its orders, at random.
+    (`n_skipped`). In each epoch a question is seen in one of its orders, at random.
     """
 
     def __init__(
         self,
-        data: Sequences,
+        data: TokenizedPairs,
         rows: np.ndarray,
         pieces: tuple[list[int], list[int], int],
         tokens: int,
@@ -243,17 +245,17 @@ class Batches:
         self.lengths = np.diff(data.source_ptr) + np.diff(data.target_ptr) + fixed
         longest = np.maximum.reduceat(self.lengths, data.first[:-1])
         self.rows = rows[longest[rows] <= WIDTHS[-1]]
-        self.n_left_out = len(rows) - len(self.rows)
+        self.n_skipped = len(rows) - len(self.rows)
         if not len(self.rows):
             raise InputError(f"training rows: got none of at most {WIDTHS[-1]} tokens; shorter texts are needed")
         self.room = self._room()
 
     def epoch(self, number: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(width, questions, copies) of each batch of an epoch; it depends on seed and number alone."""
-        dice = np.random.default_rng([self.seed, number])
+        rng = np.random.default_rng([self.seed, number])
         counts = self.data.first[self.rows + 1] - self.data.first[self.rows]
-        copies = self.data.first[self.rows] + dice.integers(0, counts)
-        order = dice.permutation(len(self.rows))
+        copies = self.data.first[self.rows] + rng.integers(0, counts)
+        order = rng.permutation(len(self.rows))
         lengths = self.lengths[copies[order]]
         cut: list[tuple[int, np.ndarray]] = []
         waiting = order[:0]
@@ -266,7 +268,7 @@ class Batches:
             waiting = here[whole:]
         if not cut:  # fewer questions than one batch: one batch with some of them twice
             cut = [(WIDTHS[-1], np.resize(waiting, self.size(WIDTHS[-1])))]
-        for at in dice.permutation(len(cut)):
+        for at in rng.permutation(len(cut)):
             width, chosen = cut[at]
             yield width, self.rows[chosen], copies[chosen]
 
@@ -308,7 +310,7 @@ class Batches:
         fits = len(place) <= n_answers and len(graphs.atoms) < n_atoms and len(graphs.bonds) <= n_bonds
         missing = n_answers - len(place) if fits else 0
         place = np.concatenate([place, np.zeros(missing, np.int64)])
-        label = np.concatenate([label, np.full(missing, IGNORED)])
+        label = np.concatenate([label, np.full(missing, IGNORE_INDEX)])
         if not fits:
             n_atoms, n_bonds = len(graphs.atoms) + 1, len(graphs.bonds)
         return TextBatch(

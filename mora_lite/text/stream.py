@@ -15,19 +15,17 @@ from dataclasses import dataclass
 from rdkit import Chem
 
 from ..chem.graph import Graphs, featurize
-from ..chem.molecules import OK, parse_smiles
+from ..chem.molecules import parse_smiles
+from ..chem.smiles import canonical
 from ..errors import InputError
-from ..scoring.stream import MALFORMED, Counts, add_columns
-from ..tables.table import Row, Table, TableWriter
+from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, Counts
+from ..tables.table import Row, Table, TableWriter, add_columns
 from .answerer import Answerer
-from .pairs import asked, canonical
+from .pairs import asked
 from .tasks import ASK
 
-INVALID = "no_molecule"  # none of the answers is a molecule that RDKit reads
-TOO_LONG = "too_long"  # the question does not fit into what the model takes
-NO_QUESTION = "no_question"  # the row's own question is blank
 CHUNK_BATCHES = 4  # read at a time: questions of one length stand together in a batch, and progress is told after it
-MOST_DRAWS = 4  # samples that are drawn for each answer wanted, until there are enough that differ
+MAX_SAMPLES = 4  # samples that are drawn for each answer wanted, until there are enough that differ
 
 
 @dataclass
@@ -46,7 +44,7 @@ class AnswerSummary(Counts):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerationConfig:
     """What is asked of each row. column: of the answer; further ones are `column_2`, `column_3`, ... molecules: whether
     answers are. top: answers of a row. beams: width of the search; 1 is greedy. max_new_tokens: of an answer.
 
@@ -82,7 +80,9 @@ class Wanted:
 
 
 def question_of_table(table: Table, task: str, question: str | None) -> tuple[str | int | None, list[str]]:
-    """`Wanted.question` for a table, and lines for the user. question: what the user asks of all rows, or None.
+    """`GenerationConfig.question` for a table, and lines for the user.
+
+    question: what the user asks of all rows, or None.
 
     Raises `InputError` where the task is to answer questions and there is none, or takes none and there is one.
     """
@@ -99,7 +99,7 @@ def question_of_table(table: Table, task: str, question: str | None) -> tuple[st
     return own[0], []
 
 
-def answer_columns(columns: Sequence[str], wanted: Wanted) -> list[str]:
+def answer_columns(columns: Sequence[str], wanted: GenerationConfig) -> list[str]:
     """Header of the output: the input's columns as they are, then ours under names that are not taken."""
     return add_columns(columns, [*wanted.columns, "status", "error"])
 
@@ -108,7 +108,7 @@ def answer_table(
     table: Table,
     writer: TableWriter,
     answerer: Answerer,
-    wanted: Wanted,
+    wanted: GenerationConfig,
     on_progress: Callable[[int], None] = lambda n_rows: None,
 ) -> AnswerSummary:
     """Answer every row of `table` into `writer`, one record for each row, in order.
@@ -131,7 +131,7 @@ def answer_table(
 Answered = tuple[list[str], str, str]  # answers, status, error
 
 
-def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, wanted: Wanted) -> Iterator[Answered]:
+def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, wanted: GenerationConfig) -> Iterator[Answered]:
     parsed = [parse_smiles("" if row.fault else row.cells[smiles]) for row in rows]
     questions = [_question_of(row, wanted.question) for row in rows]
     texts = [
@@ -171,7 +171,7 @@ def _question_of(row: Row, question: str | int | None) -> str:
 
 
 def _search(
-    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: Wanted
+    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: GenerationConfig
 ) -> list[Answered]:
     """The likeliest answers of each question."""
     found = answerer.answer(
@@ -180,12 +180,14 @@ def _search(
     return [_chosen([text.text for text in row], wanted) for row in found]
 
 
-def _draw(texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: Wanted) -> list[Answered]:
-    """Answers drawn by chance, until each question has as many different ones as are wanted, or `MOST_DRAWS` times
+def _draw(
+    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: GenerationConfig
+) -> list[Answered]:
+    """Answers drawn by chance, until each question has as many different ones as are wanted, or `MAX_SAMPLES` times
     that number were drawn.
     """
     drawn: list[list[str]] = [[] for _ in texts]
-    for number in range(wanted.top * MOST_DRAWS):
+    for number in range(wanted.top * MAX_SAMPLES):
         rows = [i for i, own in enumerate(drawn) if len(_different(own, wanted)) < wanted.top]
         if not rows:
             break
@@ -208,14 +210,14 @@ def row_seed(seed: int, number: int, text: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 
-def _different(texts: list[str], wanted: Wanted) -> list[str]:
+def _different(texts: list[str], wanted: GenerationConfig) -> list[str]:
     """Those that are what was asked for, each once; molecules as canonical SMILES."""
     if not wanted.molecules:
         return list(dict.fromkeys(texts))
     return list(dict.fromkeys(smiles for text in texts if (smiles := canonical(text)) is not None))
 
 
-def _chosen(texts: list[str], wanted: Wanted) -> Answered:
+def _chosen(texts: list[str], wanted: GenerationConfig) -> Answered:
     """The first answers that are what was asked for, each once."""
     read = _different(texts, wanted)
     if not read:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, near_matches
-from .captions import read_captions, read_questions
-from .pairs import DIRECTIONS, Reaction, read_reactions
+from ..errors import InputError, did_you_mean
+from .pairs import DIRECTIONS, TextPair, read_captions, read_questions, read_reactions
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class TextTask:
 
 TEXT_TASKS = {
     "forward": TextTask("product", "Reactants: {}\nProduct: ", True, "by product"),
-    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product"),
+    "retro": TextTask("reactants", "PackedLinear: {}\nReactants: ", True, "by product"),
     "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants"),
     "describe": TextTask("description", "Molecule: {}\nDescription:", False, "by molecule"),
     "ask": TextTask("answer", "Molecule: {}\nAnswer:", False, "by molecule"),
@@ -37,7 +36,7 @@ ASK = "ask"  # the task with a question in words
 def text_task(name: str) -> TextTask:
     """The task of that name. Raises `InputError` for an unknown one."""
     if name not in TEXT_TASKS:
-        raise InputError(f"task: got {name!r}; {near_matches(name, TEXT_TASKS)}")
+        raise InputError(f"task: got {name!r}; {did_you_mean(name, TEXT_TASKS)}")
     return TEXT_TASKS[name]
 
 
@@ -46,7 +45,7 @@ def read_pairs(
     paths: Iterable[str | Path],
     split_column: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> list[Reaction]:
+) -> list[TextPair]:
     """The rows of tables that a task learns from and is tested on; see `read_reactions`, `read_captions` and
     `read_questions` for the columns. tell: gets a line for each reason for which rows were left out. Raises
     `InputError` for unknown tasks and tables that cannot be used.

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..chem.molecules import parse_smiles
+from ..chem.fingerprints import smiles_fingerprints
 from ..model import load
 from ..packs.pack import Pack, add_files
 from ..scoring.conformal import Calibration, Intervals, Platt
-from ..scoring.domain import Domain, fingerprints, threshold_of
+from ..scoring.domain import Domain, threshold_of
 from .dataset import Dataset
 
 
 def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = "auto", dtype: str = "auto") -> None:
     """Write calibration and domain into the pack; targets of both sets are in the tasks' units."""
     model = load(pack.path, device=device, dtype=dtype)
-    domain = Domain.of(molecule_bits(train), ~np.isnan(train.targets))
-    similarity = domain.similarity(molecule_bits(valid), model.device)
+    domain = Domain.of(smiles_fingerprints(train.smiles), ~np.isnan(train.targets))
+    similarity = domain.similarity(smiles_fingerprints(valid.smiles), model.device)
     values = model.score_graphs(valid.graphs)
     parts: list[Intervals | Platt] = []
     thresholds = []
@@ -33,11 +33,3 @@ def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = 
         else:
             parts.append(Intervals.fit(values[known, i], truth[known], similarity[known, i]))
     add_files(pack, {"calibration": Calibration(parts, thresholds).tensors(), "domain": domain.tensors()})
-
-
-def molecule_bits(data: Dataset) -> np.ndarray:
-    """The fingerprints of a data set's molecules, uint8 `[N, 128]`."""
-    parts = [np.empty((0, 128), np.uint8)]
-    for start in range(0, len(data), 4096):
-        parts.append(fingerprints([parse_smiles(text).mol for text in data.smiles[start : start + 4096]]))
-    return np.concatenate(parts)

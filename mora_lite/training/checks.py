@@ -12,8 +12,8 @@ from ..chem.molecules import parse_smiles
 from ..errors import InputError
 from .dataset import Dataset
 
-LEAST_MOLECULES = 10
-LEAST_OF_CLASS = 5
+MIN_MOLECULES = 10
+MIN_OF_CLASS = 5
 CONFLICT = 0.1  # deviations of the column between values of one molecule that count as different
 
 
@@ -50,10 +50,10 @@ def check_data(
             )
     first = first_rows(data) if first is None else first
     n_usable = len(np.unique(first[known.any(axis=1)]))
-    if n_usable < LEAST_MOLECULES:
+    if n_usable < MIN_MOLECULES:
         raise InputError(
             f"got {n_usable} different molecules with a value in {data.n_rows} rows, expected at least "
-            f"{LEAST_MOLECULES}; add data"
+            f"{MIN_MOLECULES}; add data"
         )
     warnings = _unreadable(data)
     same = _same(first)
@@ -122,7 +122,7 @@ def _check_class(data: Dataset, name: str, values: np.ndarray) -> list[str]:
             f"column {name!r}: got class {int(n_ones > 0)} for all {n_known} molecules, expected both 0 and 1; "
             "leave it out"
         )
-    if n_rare >= LEAST_OF_CLASS:
+    if n_rare >= MIN_OF_CLASS:
         return []
     rare = int(n_ones < n_known - n_ones)
     return [

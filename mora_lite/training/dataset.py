@@ -11,7 +11,7 @@ import numpy as np
 
 from ..chem.graph import Graphs, concatenate, featurize
 from ..chem.molecules import parse_smiles
-from ..errors import InputError, near_matches
+from ..errors import InputError, did_you_mean
 from ..tables.table import open_table
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -104,7 +104,7 @@ def _rows(path: str | Path, smiles_column: str, columns: Sequence[str]) -> Itera
     with open_table(path, smiles_column) as table:
         for name in columns:
             if name not in table.columns:
-                raise InputError(f"{path} has no column {name!r}: {near_matches(name, table.columns)}")
+                raise InputError(f"{path} has no column {name!r}: {did_you_mean(name, table.columns)}")
         at = [table.smiles_index, *(table.columns.index(name) for name in columns)]
         rows = (row for chunk in table.chunks(4096) for row in chunk)
         for number, row in enumerate(rows, start=1):

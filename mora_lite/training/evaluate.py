@@ -10,16 +10,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..adapter.baseline import EncoderBaseline
+from ..adapter.encoder import EncoderBaseline
+from ..chem.fingerprints import smiles_fingerprints
 from ..chem.graph import Graphs
+from ..errors import InputError
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task
-from .breakdown import by_domain, by_scaffold, by_similarity, scaffolds
-from .calibrate import molecule_bits
-from .dataset import Dataset
-from .metrics import calibration_table, class_metrics, coverage, value_metrics
-from .training_table import parts_of, read_training_table
+from .checks import merge_duplicates
+from .dataset import Dataset, read_dataset
+from .metrics import (
+    by_domain,
+    by_scaffold,
+    by_similarity,
+    calibration_table,
+    class_metrics,
+    coverage,
+    scaffolds,
+    value_metrics,
+)
+from .splits import Split, split_rows
 
 Figures = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -70,7 +80,7 @@ def evaluate_pack(
     part, train = (table, None) if parts is None else (parts[split], parts["train"])
     if limit is not None:
         part = part.subset(part.rows[:limit])
-    bits = molecule_bits(part) if model.trust is not None else None
+    bits = smiles_fingerprints(part.smiles) if model.trust is not None else None
     scores = model.judge(model.score_graphs(part.graphs, batch_size), bits)
     baseline = None
     if model.pack.has("baseline"):
@@ -188,3 +198,33 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
         with torch.inference_mode(), cast:
             parts.append(baseline(batch)[: len(rows), at].float().cpu().numpy())
     return model.in_units(np.concatenate(parts))
+
+
+def read_training_table(
+    path: Path, facts: dict[str, Any], tasks: Sequence[Task], split: str, smiles_column: str | None = None
+) -> Dataset:
+    """Read `path` by the columns that the pack records (`facts`: its provenance); duplicates merged as they were then.
+
+    split: `all` does without the column of a given split.
+    """
+    columns = {task["name"]: task["column"] for task in facts["recipe"]["tasks"]}
+    data = read_dataset(
+        path,
+        smiles_column or facts["recipe"]["smiles"],
+        [columns[task.name] for task in tasks],
+        split_column=facts["split"].get("column", "") if split != "all" else "",
+    )
+    if "merged" in facts["data"]:
+        data, _ = merge_duplicates(data, [task.is_class for task in tasks])
+    return data
+
+
+def parts_of(data: Dataset, facts: dict[str, Any], pack: str, path: Path) -> dict[str, Dataset]:
+    """The molecules that train, validate and test. Raises `InputError` if this is not the table that was split."""
+    if data.fingerprint != facts["data"]["smiles_sha256"]:
+        raise InputError(
+            f"{path}: its SMILES are not those of {facts['data']['file']}, by whose row numbers pack {pack} was "
+            f"split ({data.n_rows} rows, expected {facts['data']['rows']}); for other data use evaluate --split all"
+        )
+    rows = split_rows(Split(**facts["split"]), data)
+    return {name: data.subset(rows[name]) for name in ("train", "valid", "test")}

@@ -37,7 +37,7 @@ SECONDS_BETWEEN_REPORTS = 2.0
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class TrainConfig:
     """One stage of training. `encoder_lr_scale` is for an encoder that has been trained before.
 
     patience: epochs without a better validation error after which it stops; 0 for never. keep_start: whether the
@@ -87,7 +87,7 @@ def fit(
     train: Dataset,
     valid: Dataset,
     facts: TargetFacts,
-    settings: FitSettings,
+    settings: TrainConfig,
     folder: Path,
     device: torch.device,
     on_progress: Callable[[Progress], None] = lambda _: None,
@@ -117,7 +117,7 @@ def fit(
     if progress.step == 0 and settings.keep_start:
         state.judge(validate(model, state.mean, valid, facts, device))
     for epoch in range(progress.step // per_epoch, settings.epochs):
-        if settings.patience and state.stale >= settings.patience:
+        if settings.patience and state.epochs_without_improvement >= settings.patience:
             break
         started, told, losses = time.perf_counter(), time.perf_counter(), []
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
@@ -228,7 +228,7 @@ class RunState:
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.named.items()}
         self.best = {name: p.clone() for name, p in self.mean.items()}
-        self.error, self.best_error, self.stale = math.nan, math.nan, 0
+        self.error, self.best_error, self.epochs_without_improvement = math.nan, math.nan, 0
         self.seconds = 0.0
         self.average_rate = torch.zeros((), device=device)  # a tensor for the same reason as the learning rate
         encoder = [p for name, p in self.named.items() if name.startswith("encoder.")]
@@ -266,10 +266,10 @@ class RunState:
     def judge(self, error: float) -> None:
         """Keep the average if its validation error is the least so far; as long as there is none, the latest."""
         self.error = error
-        self.stale += 1
+        self.epochs_without_improvement += 1
         if math.isnan(self.best_error) or error < self.best_error:
             self.best = {name: p.clone() for name, p in self.mean.items()}
-            self.best_error, self.stale = error, 0
+            self.best_error, self.epochs_without_improvement = error, 0
 
     def save(self, path: Path, step: int) -> None:
         tensors = {f"weight.{n}": p.detach() for n, p in self.named.items()}
@@ -278,7 +278,7 @@ class RunState:
         for name, p in self.named.items():
             for key, value in self.optimizer.state[p].items():
                 tensors[f"optimizer.{name}.{key}"] = value
-        judged = json.dumps([self.error, self.best_error, self.stale])
+        judged = json.dumps([self.error, self.best_error, self.epochs_without_improvement])
         notes = {"step": str(step), "settings": self.written, "data": self.data, "judged": judged}
         notes["seconds"] = str(self.seconds)
         part = path.with_suffix(".part")
@@ -303,7 +303,7 @@ class RunState:
                 keys = ("step", "exp_avg", "exp_avg_sq")
                 values = {k: file.get_tensor(f"optimizer.{name}.{k}") for k in keys}
                 self.optimizer.state[p] = {k: v.to(p.device) for k, v in values.items()}
-        self.error, self.best_error, self.stale = json.loads(notes["judged"])
+        self.error, self.best_error, self.epochs_without_improvement = json.loads(notes["judged"])
         self.seconds = float(notes.get("seconds", 0.0))
         return int(notes["step"])
 
@@ -315,7 +315,7 @@ def _make_step(
     model: nn.Module,
     state: RunState,
     train: Dataset,
-    settings: FitSettings,
+    settings: TrainConfig,
     facts: TargetFacts,
     device: torch.device,
 ) -> StepFunction:
@@ -336,7 +336,7 @@ def _make_step(
     return _capture_step(eager, train, settings, device)
 
 
-def _capture_step(eager: StepFunction, train: Dataset, settings: FitSettings, device: torch.device) -> StepFunction:
+def _capture_step(eager: StepFunction, train: Dataset, settings: TrainConfig, device: torch.device) -> StepFunction:
     """The same step as one CUDA graph over batches padded to a size that nearly every batch fits."""
 
     def room(counts: np.ndarray) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..scoring.conformal import Platt
 
-MOST_POSITIVE_WEIGHT = 10.0
+MAX_POSITIVE_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TargetFacts:
             share = float(np.nanmean(targets[:, p], dtype=np.float64))
             assert 0 < share < 1, f"column {p}: one class only"
             prior[p] = np.log(share / (1 - share))
-            positive[p] = np.clip(np.sqrt((1 - share) / share), 1, MOST_POSITIVE_WEIGHT)
+            positive[p] = np.clip(np.sqrt((1 - share) / share), 1, MAX_POSITIVE_WEIGHT)
         numbers = (torch.tensor(a, dtype=torch.float32) for a in (prior, positive))
         return cls(torch.tensor(weights, dtype=torch.float32), torch.from_numpy(is_class), *numbers)
 

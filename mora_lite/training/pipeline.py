@@ -18,21 +18,21 @@ import rdkit
 import torch
 
 from .. import __version__
-from ..adapter.baseline import EncoderBaseline
-from ..adapter.encoder import GraphEncoder
+from ..adapter.encoder import EncoderBaseline, GraphEncoder
+from ..adapter.lowrank import AdapterConfig
 from ..errors import InputError
-from ..hub.bases import BASES, resolve_base
+from ..hub.bases import BASE_MODELS, resolve_base
 from ..hub.models import is_hub_model
 from ..lm.base import CompiledBase, compile_base
 from ..machine.device import describe_processor, training_dtype
 from ..packs.pack import Pack, check_free, install_pack, remove_file, save_pack
-from ..scoring.scorer import AdapterSizes, Scorer
+from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from .calibrate import calibrate_pack
 from .checks import check_data, first_rows, looks_like_class, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate_pack, record_metrics
-from .loop import FitSettings, Progress, fit, weights_digest
+from .loop import Progress, TrainConfig, fit, weights_digest
 from .losses import TargetFacts
 from .pretrain import SHIPPED, load_encoder
 from .recipe import Recipe
@@ -63,12 +63,12 @@ def train_pack(
     check_free(out, force)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
     # A path is nobody else's business.
-    base_name = recipe.base if recipe.base in BASES or is_hub_model(recipe.base) else base_path.name
+    base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name
     encoder = start_encoder(recipe)
     columns = [task.column for task in recipe.tasks]
     given = recipe.split.column if recipe.split else ""
     read = read_dataset(table, recipe.smiles, columns, split_column=given or None)
-    recipe = settle_kinds(recipe, read)
+    recipe = infer_task_kinds(recipe, read)
     classes = [task.kind == "class" for task in recipe.tasks]
     first = first_rows(read)
     notes = check_data(read, columns, classes, first)
@@ -143,7 +143,7 @@ def start_encoder(recipe: Recipe) -> GraphEncoder | None:
     return encoder
 
 
-def settle_kinds(recipe: Recipe, data: Dataset) -> Recipe:
+def infer_task_kinds(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with a kind for each task, and with it a prompt; columns of nothing but 0 and 1 become classes."""
     tasks = []
     for i, task in enumerate(recipe.tasks):
@@ -152,12 +152,12 @@ def settle_kinds(recipe: Recipe, data: Dataset) -> Recipe:
         if task.kind == "class" and not looks_like_class(values) and not np.isnan(values).all():
             odd = values[~np.isnan(values) & (values != 0) & (values != 1)][0]
             raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 and 1 only, as it is a class")
-        tasks.append(task.settled(task.kind or found))
+        tasks.append(task.with_kind(task.kind or found))
     return replace(recipe, tasks=tuple(tasks))
 
 
 def new_scorer(
-    sizes: AdapterSizes,
+    sizes: AdapterConfig,
     base: CompiledBase,
     baseline: EncoderBaseline,
     device: torch.device,
@@ -204,7 +204,7 @@ def standardize(data: Dataset, tasks: tuple[Task, ...]) -> Dataset:
     return replace(data, targets=(data.targets - mean) / deviation)
 
 
-def shrink_batch(settings: FitSettings, n_train: int) -> FitSettings:
+def shrink_batch(settings: TrainConfig, n_train: int) -> TrainConfig:
     """At least eight batches in an epoch, so that small tables train too."""
     return replace(settings, batch_size=max(1, min(settings.batch_size, n_train // 8)))
 

@@ -1,31 +1,41 @@
-"""Pre-training of the graph encoder on a library without labels; `descriptors.py` says on what.
+"""Pre-training of the graph encoder on a library without labels.
+
+It learns to predict RDKit's 2D descriptors and a Morgan fingerprint from the graph alone. They cost nothing to label
+with and cover size, polarity, charge distribution, shape of the skeleton, rings and functional groups. No measured
+value is among them (some, such as Crippen's logP, are sums of atom contributions that were fitted to measurements), so
+no test molecule's label leaks into the encoder. The idea is that of CheMeleon (arXiv 2506.15792), which regresses
+Mordred descriptors.
 
 The result is one safetensors file, from which `train` starts the encoder of a new pack.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from rdkit import Chem
+from rdkit.Chem import rdMolDescriptors as descriptors
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..adapter.baseline import EncoderBaseline
-from ..adapter.encoder import GraphEncoder
+from ..adapter.encoder import EncoderBaseline, GraphEncoder
+from ..chem.fingerprints import fingerprints
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate, featurize
 from ..chem.molecules import parse_smiles
 from ..errors import InputError, PackError
 from ..tables.table import open_table
 from .dataset import Dataset
-from .descriptors import describe, make_targets
-from .loop import FitSettings, Progress, fit
+from .loop import Progress, TrainConfig, fit
 from .losses import TargetFacts
 
 SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder.safetensors"
@@ -37,7 +47,7 @@ Part = tuple[list[str], Graphs, np.ndarray, np.ndarray]
 def pretrain_encoder(
     tables: Sequence[Path],
     out: Path,
-    settings: FitSettings,
+    settings: TrainConfig,
     device: torch.device,
     *,
     width: int = 256,
@@ -129,3 +139,67 @@ def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
     encoder = GraphEncoder(facts["width"], facts["layers"])
     encoder.load_state_dict(weights)
     return encoder
+
+
+RARE = 0.01  # bits that fewer (or all but fewer) molecules have teach little and are left out
+FARTHEST = 6.0  # deviations; descriptors have long tails
+
+
+@functools.cache
+def _calculators() -> list[Callable[[Chem.Mol], Iterable[Any]]]:
+    from rdkit.Chem import Descriptors  # slow to import
+
+    groups = [f for name, f in Descriptors._descList if name.startswith("fr_")]
+    properties = descriptors.Properties()
+    return [
+        properties.ComputeProperties,
+        descriptors.MQNs_,
+        descriptors.CalcAUTOCORR2D,
+        descriptors.PEOE_VSA_,
+        descriptors.SMR_VSA_,
+        descriptors.SlogP_VSA_,
+        descriptors.BCUT2D,
+        lambda mol: [f(mol) for f in groups],
+    ]
+
+
+def describe(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
+    """Descriptors float32 `[n]`, NaN where one cannot be had (BCUT of some elements); bits bool `[1024]`."""
+    values: list[float] = []
+    for calculate in _calculators():
+        try:
+            values += calculate(mol)
+        except (ValueError, RuntimeError):
+            values += [np.nan] * _lengths()[calculate]
+    numbers = np.array(values, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = np.where(np.abs(numbers) < 1e9, numbers, np.nan).astype(np.float32)
+    return numbers, np.unpackbits(fingerprints([mol])[0]).astype(bool)
+
+
+@functools.cache
+def _lengths() -> dict[Any, int]:
+    aspirin = Chem.MolFromSmiles("CC(=O)Oc1ccccc1C(=O)O")
+    return {calculate: len(list(calculate(aspirin))) for calculate in _calculators()}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """values: float32 `[N, P]`: z-scores of descriptors, then bits as 0 and 1. classes: bool `[P]`, True for bits."""
+
+    values: np.ndarray
+    classes: np.ndarray
+
+
+def make_targets(numbers: np.ndarray, bits: np.ndarray) -> Targets:
+    """Targets of a library out of the rows of `describe`; constant descriptors and rare bits are left out."""
+    numbers = numbers[:, ~np.isnan(numbers).all(axis=0)]
+    low, high = np.nanpercentile(numbers, [0.1, 99.9], axis=0)
+    clipped = np.clip(numbers, low, high)
+    mean, deviation = np.nanmean(clipped, axis=0, dtype=np.float64), np.nanstd(clipped, axis=0, dtype=np.float64)
+    varied = deviation > 1e-6 * np.maximum(1, np.abs(mean))
+    z = ((clipped - mean)[:, varied] / deviation[varied]).clip(-FARTHEST, FARTHEST)
+    share = bits.mean(axis=0)
+    told = (share > RARE) & (share < 1 - RARE)
+    values = np.concatenate([z.astype(np.float32), bits[:, told].astype(np.float32)], axis=1)
+    return Targets(values, np.repeat([False, True], [int(varied.sum()), int(told.sum())]))

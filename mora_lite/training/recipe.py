@@ -9,10 +9,10 @@ start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite
 kind = "random"
 train = 110000
 valid = 10000
-[adapter]          # AdapterSizes
-[encoder]          # FitSettings of the encoder alone
+[adapter]          # AdapterConfig
+[encoder]          # TrainConfig of the encoder alone
 epochs = 45
-[mora]             # FitSettings of the whole
+[mora]             # TrainConfig of the whole
 epochs = 8
 [[task]]
 name = "homo"
@@ -31,11 +31,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, near_matches
-from ..scoring.scorer import AdapterSizes
+from ..adapter.lowrank import AdapterConfig
+from ..errors import InputError, did_you_mean
 from ..scoring.tasks import KINDS
 from .dataset import Dataset
-from .loop import FitSettings
+from .loop import TrainConfig
 from .splits import Split, fractions
 
 if sys.version_info >= (3, 11):
@@ -45,9 +45,9 @@ else:
 
 DEFAULT_PROMPT = "Question: What is the {name} of the molecule{unit}? Answer:"
 CLASS_PROMPT = "Question: Is the molecule {name}? Answer:"
-DEFAULT_SIZES = AdapterSizes(direct_width=2 * AdapterSizes().encoder_width)
+DEFAULT_SIZES = AdapterConfig(direct_width=2 * AdapterConfig().encoder_width)
 # For tables of some hundreds to some ten thousands of rows. The encoder arrives pre-trained and learns more slowly.
-ENCODER = FitSettings(
+ENCODER = TrainConfig(
     epochs=15,
     batch_size=64,
     peak_lr=1e-3,
@@ -85,7 +85,7 @@ class TaskRecipe:
         if self.kind == "class" and self.unit:
             raise InputError(f"task {self.name!r}: got unit {self.unit!r}, but a class has none")
 
-    def settled(self, kind: str) -> TaskRecipe:
+    def with_kind(self, kind: str) -> TaskRecipe:
         """With its kind found out, and a question if it has none."""
         unit = f" in {self.unit}" if self.unit else ""
         made = CLASS_PROMPT.format(name=self.name)
@@ -111,9 +111,9 @@ class Recipe:
     start: str = "pretrained"
     four_bit: bool = True
     split: Split | None = None
-    adapter: AdapterSizes = DEFAULT_SIZES
-    encoder: FitSettings = ENCODER
-    mora: FitSettings = MORA
+    adapter: AdapterConfig = DEFAULT_SIZES
+    encoder: TrainConfig = ENCODER
+    mora: TrainConfig = MORA
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
@@ -156,9 +156,9 @@ def read_recipe(path: Path) -> Recipe:
         sizes = {**asdict(DEFAULT_SIZES), **content["adapter"]}
         if "direct_width" not in content["adapter"]:
             sizes["direct_width"] = 2 * sizes["encoder_width"]
-        content["adapter"] = _build(AdapterSizes, sizes, path)
+        content["adapter"] = _build(AdapterConfig, sizes, path)
     for stage, default in (("encoder", ENCODER), ("mora", MORA)):
-        content[stage] = _build(FitSettings, {**asdict(default), "seed": seed, **content.get(stage, {})}, path)
+        content[stage] = _build(TrainConfig, {**asdict(default), "seed": seed, **content.get(stage, {})}, path)
     return _build(Recipe, {"name": path.stem, **content}, path)
 
 
@@ -174,7 +174,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 def _check_names(entries: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
     for key in entries:
         if key not in known:
-            raise InputError(f"{path}: unknown entry {key!r}: {near_matches(key, known)}")
+            raise InputError(f"{path}: unknown entry {key!r}: {did_you_mean(key, known)}")
 
 
 def _build(kind: Any, entries: Mapping[str, Any], path: Path) -> Any:

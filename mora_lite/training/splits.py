@@ -9,11 +9,9 @@ from math import floor
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rdkit import rdBase
-from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
-from ..chem.molecules import parse_smiles
-from ..errors import InputError, near_matches
+from ..chem.molecules import scaffold_of
+from ..errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -51,7 +49,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InputError(f"split: unknown kind {self.kind!r}: {near_matches(self.kind, KINDS)}")
+            raise InputError(f"split: unknown kind {self.kind!r}: {did_you_mean(self.kind, KINDS)}")
         if (self.kind == "given") != bool(self.column):
             raise InputError(
                 f"split: got kind {self.kind!r} and column {self.column!r}, expected a column with kind 'given' "
@@ -136,16 +134,6 @@ def split_notes(split: Split, data: Dataset) -> list[str]:
             f"and are left out; the first is row {row + 1}, {data.marks[row][:40]!r}"
         )
     return notes
-
-
-def scaffold_of(smiles: str) -> str:
-    """SMILES of the Bemis-Murcko scaffold, ring systems and what links them, without chirality.
-
-    All molecules without a ring share the empty scaffold. smiles: must be readable. Other RDKit versions may write
-    another text, which matters only where it joins or parts molecules.
-    """
-    with rdBase.BlockLogs():
-        return MurckoScaffoldSmiles(mol=parse_smiles(smiles).mol, includeChirality=False)
 
 
 def _fill(groups: Sequence[Hashable], train: int, valid: int) -> Parts:

@@ -42,11 +42,11 @@ def encode(encoder: GraphEncoder, batch: GraphBatch) -> tuple[Tensor, Tensor]:
 
 
 def test_the_order_of_atoms_does_not_matter(encoder: GraphEncoder, molecules: list[str]) -> None:
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     plain, shuffled, orders = [], [], []
     for smiles in molecules:
         mol = Chem.MolFromSmiles(smiles)
-        order = torch.randperm(mol.GetNumAtoms(), generator=dice).tolist()
+        order = torch.randperm(mol.GetNumAtoms(), generator=rng).tolist()
         plain.append(mol)
         shuffled.append(Chem.RenumberAtoms(mol, order))
         orders.append(order)
@@ -83,9 +83,9 @@ def test_every_atom_reaches_the_molecule_token(encoder: GraphEncoder) -> None:
 def test_gradients_reach_every_parameter(encoder: GraphEncoder, molecules: list[str]) -> None:
     batch = featurize([Chem.MolFromSmiles(smiles) for smiles in molecules]).batch()
     atoms, tokens = encoder(batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs)
-    dice = torch.Generator().manual_seed(0)
-    loss = (atoms * torch.randn(atoms.shape, generator=dice)).sum()
-    (loss + (tokens * torch.randn(tokens.shape, generator=dice)).sum()).backward()
+    rng = torch.Generator().manual_seed(0)
+    loss = (atoms * torch.randn(atoms.shape, generator=rng)).sum()
+    (loss + (tokens * torch.randn(tokens.shape, generator=rng)).sum()).backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

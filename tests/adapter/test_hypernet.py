@@ -26,9 +26,9 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[i
 
 
 def inputs(scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dice = torch.Generator().manual_seed(0)
-    query = torch.randn(len(LENGTHS), 3, 2, 8, generator=dice) * scale
-    key, value = (torch.randn(sum(LENGTHS), 2, 8, generator=dice) for _ in range(2))
+    rng = torch.Generator().manual_seed(0)
+    query = torch.randn(len(LENGTHS), 3, 2, 8, generator=rng) * scale
+    key, value = (torch.randn(sum(LENGTHS), 2, 8, generator=rng) for _ in range(2))
     graph = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
     return query, key, value, graph
 

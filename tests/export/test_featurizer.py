@@ -13,13 +13,13 @@ from mora_lite.chem.graph import featurize
 
 pytest.importorskip("onnx")
 
-from mora_lite.export.featurizer import EXAMPLE, describe_featuriser
+from mora_lite.export.featurizer import EXAMPLE, describe_featurizer
 
 
 @pytest.fixture(scope="module")
 def description() -> dict[str, Any]:
     """As another language would read it."""
-    return json.loads(json.dumps(describe_featuriser()))
+    return json.loads(json.dumps(describe_featurizer()))
 
 
 def code_of(rule: dict[str, Any], answer: Any) -> int:

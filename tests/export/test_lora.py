@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.graph import featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import ExportError, InputError, OutputError
@@ -21,12 +22,11 @@ from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.quant.huggingface import open_checkpoint
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4
-from mora_lite.scoring.scorer import AdapterSizes
 from mora_lite.text.model import TextModel
 from mora_lite.text.pack import TextPack, load_text_pack, open_text_pack, save_text_pack
 from mora_lite.text.sequences import Prompt
 
-SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=12.0)
+SIZES = AdapterConfig(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=12.0)
 PROMPT = Prompt.of_template("In: {}\nOut: ", 0)
 MOLECULE = "CC(=O)O.CN"
 IDS = torch.randint(1, 250, (2, 17), generator=torch.Generator().manual_seed(4))

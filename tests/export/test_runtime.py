@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mora_lite.chem.fingerprints import fingerprints
 from mora_lite.chem.graph import Graphs, featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import DeviceError, InputError, PackError
@@ -24,7 +25,7 @@ from mora_lite.export.runtime import OnnxModel
 from mora_lite.model import Model, load
 from mora_lite.packs.pack import open_pack
 from mora_lite.scoring.conformal import Calibration
-from mora_lite.scoring.domain import Domain, fingerprints
+from mora_lite.scoring.domain import Domain
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.lm.decoder import Decoder
-from mora_lite.lm.prefix import PromptBase, UpperLayers, compile_prompt, upper_tensor_names
+from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt, upper_tensor_names
 from mora_lite.quant.nf4 import NF4Tensor, quantize_nf4
-from mora_lite.scoring.scorer import AdapterSizes, Scorer
+from mora_lite.scoring.scorer import Scorer
 from mora_lite.scoring.tasks import Task
 
 onnx = pytest.importorskip("onnx")
@@ -56,10 +57,10 @@ def make_scorer_of(kind: str, adapted_layers: int, direct: bool = False) -> tupl
     tensors = dict(model.state_dict())
     source.names, source.load = tensors.keys, tensors.__getitem__
     decoder = Decoder.from_checkpoint(source)
-    prompts = PromptBase.stack([compile_prompt(decoder, list(range(1, n)), adapted_layers) for n in (4, 9, 2)])
+    prompts = CompiledPrompts.stack([compile_prompt(decoder, list(range(1, n)), adapted_layers) for n in (4, 9, 2)])
     names = upper_tensor_names(tensors, decoder.sizes, adapted_layers)
     weights = {name: quantize_nf4(tensors[name]) if tensors[name].ndim == 2 else tensors[name] for name in names}
-    sizes = AdapterSizes(16, 1, 16, 2, adapted_layers, 3, 6.0, 32 if direct else 0)
+    sizes = AdapterConfig(16, 1, 16, 2, adapted_layers, 3, 6.0, 32 if direct else 0)
     scorer = Scorer(sizes, UpperLayers(decoder.sizes, adapted_layers, weights), prompts).eval()
     with torch.no_grad():
         for parameter in (*scorer.encoder.parameters(), *scorer.hypernet.parameters(), scorer.offset):

@@ -237,7 +237,7 @@ def test_a_move_that_fails_brings_the_old_folder_back(
             raise OSError(13, "Permission denied")
         replace(source, target)
 
-    monkeypatch.setattr(writer.os, "replace", move)
+    monkeypatch.setattr("mora_lite.machine.files.os.replace", move)
     with pytest.raises(OutputError, match="Permission denied"):
         export_pack(open_pack(pack_path), out, full=True, force=True)
     assert not (out / "scorer.onnx").exists()

@@ -9,8 +9,9 @@ import torch
 from mora_lite import load
 from mora_lite.chem.graph import Graphs, featurize
 from mora_lite.chem.molecules import parse_smiles
-from mora_lite.fast.captured import BatchSize, Replay, _rounded, pack_batch, unpack_batch
-from mora_lite.fast.scorer import ShortScorer
+from mora_lite.fast.batch import BatchSize, _rounded, pack_batch, unpack_batch
+from mora_lite.fast.captured import CapturedScorer
+from mora_lite.fast.scorer import FastScorer
 
 
 def as_bytes(graphs: Graphs, size: BatchSize) -> torch.Tensor:
@@ -22,7 +23,7 @@ def as_bytes(graphs: Graphs, size: BatchSize) -> torch.Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize("room", [0, 300])
 def test_a_batch_scores_the_same_through_bytes(make_scorer, dataset, room: int) -> None:
-    short, graphs = ShortScorer(make_scorer(c=1.0, direct=True), torch.float32), dataset.graphs
+    short, graphs = FastScorer(make_scorer(c=1.0, direct=True), torch.float32), dataset.graphs
     size = BatchSize.of(graphs, room or len(graphs))
     scores = short.run(unpack_batch(as_bytes(graphs, size), size))
     assert scores.shape[0] == size.molecules
@@ -31,7 +32,7 @@ def test_a_batch_scores_the_same_through_bytes(make_scorer, dataset, room: int) 
 
 @torch.no_grad()
 def test_atoms_without_bonds_and_molecules_of_one_atom(make_scorer) -> None:
-    short = ShortScorer(make_scorer(c=1.0), torch.float32)
+    short = FastScorer(make_scorer(c=1.0), torch.float32)
     for smiles in (["C"], ["[Na+].[Cl-]", "C", "CCO"], ["C"] * 9):
         graphs = featurize([parse_smiles(s).mol for s in smiles])
         size = BatchSize.of(graphs, 16)
@@ -50,7 +51,7 @@ def test_sizes_are_few_and_at_most_an_eighth_too_large() -> None:
 def test_replayed_scores_equal_those_of_the_plain_scorer(pack_path, molecules) -> None:
     smiles = molecules * 5
     plain, short = (load(pack_path, device=device, dtype=t) for device, t in (("cpu", "float32"), ("cuda", "auto")))
-    assert isinstance(short.replay, Replay)
+    assert isinstance(short.replay, CapturedScorer)
     want = plain.score(smiles).values
     for _ in range(2):
         got = short.score(smiles).values

@@ -10,11 +10,10 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from mora_lite.fast import graph_ops, graph_ops_triton
-from mora_lite.fast.batch import SortedBatch
-from mora_lite.fast.captured import BatchSize, pack_batch, unpack_batch
+from mora_lite.fast.batch import BatchSize, SortedBatch, pack_batch, unpack_batch
 from mora_lite.fast.graph_ops import Norm
-from mora_lite.fast.linear import Product
-from mora_lite.fast.scorer import ShortScorer, choose_ops
+from mora_lite.fast.linear import PackedLinear
+from mora_lite.fast.scorer import FastScorer, choose_ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -76,7 +75,7 @@ def test_add_and_pool(batch: SortedBatch, dtype: torch.dtype) -> None:
 def test_attention_to_a_molecules_tokens(batch: SortedBatch, heads: int, n_queries: int, dtype: torch.dtype) -> None:
     width, inner = 16, 24  # of heads of 6 or 24
     atoms, molecules = random(len(batch.atoms), width, dtype=dtype), random(len(batch), width, dtype=dtype)
-    key_value = Product(random(2 * inner, width), random(2 * inner), dtype)
+    key_value = PackedLinear(random(2 * inner, width), random(2 * inner), dtype)
     query = (0.05 * random(len(batch), n_queries, inner)).to(dtype)
     got, want = (
         ops.Tokens(atoms, molecules, batch).attend(query, key_value, heads) for ops in (graph_ops_triton, graph_ops)
@@ -87,7 +86,7 @@ def test_attention_to_a_molecules_tokens(batch: SortedBatch, heads: int, n_queri
 @torch.no_grad()
 def test_scores_by_fused_kernels_equal_the_plain_ones(make_scorer, batch: SortedBatch) -> None:
     scorer = make_scorer(c=1.0, direct=True).to(DEVICE)
-    got, want = (ShortScorer(scorer, torch.float32, ops).run(batch) for ops in (graph_ops_triton, graph_ops))
+    got, want = (FastScorer(scorer, torch.float32, ops).run(batch) for ops in (graph_ops_triton, graph_ops))
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 

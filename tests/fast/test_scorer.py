@@ -10,16 +10,15 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite import load
+from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.graph import featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.fast.batch import SortedBatch
-from mora_lite.fast.encoder import ShortEncoder
-from mora_lite.fast.hypernet import ShortHypernet
-from mora_lite.fast.linear import Product, has_packed_products, relu_, segment_sum
-from mora_lite.fast.scorer import ShortScorer, can_run
+from mora_lite.fast.linear import PackedLinear, has_packed_products, relu_, segment_sum
+from mora_lite.fast.scorer import FastEncoder, FastHypernet, FastScorer, supports
 from mora_lite.lm.decoder import Decoder
-from mora_lite.lm.prefix import PromptBase, UpperLayers, compile_prompt
-from mora_lite.scoring.scorer import AdapterSizes, Scorer
+from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt
+from mora_lite.scoring.scorer import Scorer
 
 SCORE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the scores' deviation, in the mean; float32: the largest
 
@@ -36,9 +35,9 @@ def test_scores_equal_the_plain_scorers(make_scorer, graphs, direct: bool) -> No
     scorer = make_scorer(c=1.0, direct=direct)
     plain = scorer(graphs.batch())
     assert plain.std(0).min() > 0.1, "the molecules must differ"
-    exact = (ShortScorer(scorer, torch.float32)(graphs) - plain).abs().max() / plain.std()
+    exact = (FastScorer(scorer, torch.float32)(graphs) - plain).abs().max() / plain.std()
     assert exact <= SCORE[torch.float32]
-    near = (ShortScorer(scorer, torch.bfloat16)(graphs) - plain).abs().mean() / plain.std()
+    near = (FastScorer(scorer, torch.bfloat16)(graphs) - plain).abs().mean() / plain.std()
     assert near <= SCORE[torch.bfloat16]
 
 
@@ -48,20 +47,20 @@ def test_scores_equal_the_plain_scorers(make_scorer, graphs, direct: bool) -> No
 def test_any_number_of_adapted_layers_and_any_positions(graphs, kind: str, adapted_layers: int) -> None:
     scorer = make_llama_scorer(kind, adapted_layers)
     plain = scorer(graphs.batch())
-    torch.testing.assert_close(ShortScorer(scorer, torch.float32)(graphs), plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(FastScorer(scorer, torch.float32)(graphs), plain, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_layers_that_it_does_not_cover_are_left_to_the_plain_scorer() -> None:
-    assert can_run(make_llama_scorer("llama", 2))
-    assert not can_run(make_llama_scorer("qwen2", 2)), "biases"
-    assert not can_run(make_llama_scorer("qwen3", 2)), "norms of queries and keys"
+    assert supports(make_llama_scorer("llama", 2))
+    assert not supports(make_llama_scorer("qwen2", 2)), "biases"
+    assert not supports(make_llama_scorer("qwen3", 2)), "norms of queries and keys"
 
 
 def test_four_bits_at_each_call_is_left_to_the_plain_scorer(pack_path) -> None:
-    assert load(pack_path, device="cpu").short_scorer is not None
-    assert load(pack_path, device="cpu", memory_budget=0).short_scorer is None
-    assert load(pack_path, device="cpu", dtype="float32").short_scorer is None, "exact work takes the plain way"
+    assert load(pack_path, device="cpu").fast_scorer is not None
+    assert load(pack_path, device="cpu", memory_budget=0).fast_scorer is None
+    assert load(pack_path, device="cpu", dtype="float32").fast_scorer is None, "exact work takes the plain way"
 
 
 def test_a_model_answers_alike_by_both_ways(pack_path, molecules) -> None:
@@ -88,18 +87,18 @@ def test_a_row_has_the_same_bits_whatever_the_others_are(pack_path, molecules) -
 def test_encoder_and_hypernetwork_equal_theirs(make_scorer, graphs) -> None:
     scorer = make_scorer(c=1.0)
     tokens, batch = scorer.encode(graphs.batch()), SortedBatch.of(graphs)
-    atoms, molecules = ShortEncoder(scorer.encoder, torch.float32)(batch)
+    atoms, molecules = FastEncoder(scorer.encoder, torch.float32)(batch)
     n_atoms = len(graphs.atoms)
     torch.testing.assert_close(atoms[:n_atoms], tokens.values[:n_atoms], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(molecules, tokens.molecules, rtol=1e-4, atol=1e-5)
-    states = ShortHypernet(scorer.hypernet, torch.float32)(atoms, molecules, batch)
+    states = FastHypernet(scorer.hypernet, torch.float32)(atoms, molecules, batch)
     a = scorer.hypernet.head(states).unflatten(-1, (scorer.hypernet.model_width, scorer.hypernet.rank))
     torch.testing.assert_close(a, scorer.hypernet(tokens), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_the_order_of_molecules_does_not_matter(make_scorer, graphs) -> None:
-    short = ShortScorer(make_scorer(c=1.0), torch.float32)
+    short = FastScorer(make_scorer(c=1.0), torch.float32)
     order = np.random.default_rng(0).permutation(len(graphs))
     torch.testing.assert_close(short(graphs.select(order)), short(graphs)[order], rtol=1e-4, atol=1e-4)
 
@@ -126,7 +125,7 @@ def test_products(dtype: torch.dtype, act: str) -> None:
         "swish": torch.nn.functional.silu,
     }
     expected = function[act](x @ weight.T + bias)
-    y = Product(weight, bias, dtype, act)(x.to(dtype))
+    y = PackedLinear(weight, bias, dtype, act)(x.to(dtype))
     assert (y.shape, y.dtype) == (expected.shape, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     assert (y.float() - expected).abs().max() / expected.abs().max() <= tolerance
@@ -134,7 +133,7 @@ def test_products(dtype: torch.dtype, act: str) -> None:
 
 def test_without_onednn_the_plain_operators_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mora_lite.fast.linear.has_packed_products", lambda: False)
-    product = Product(torch.eye(8), None, torch.bfloat16, "relu")
+    product = PackedLinear(torch.eye(8), None, torch.bfloat16, "relu")
     assert not product.packed
     assert torch.equal(product(torch.tensor([[-1.0, 2.0] * 4]).bfloat16()).float(), torch.tensor([[0.0, 2.0] * 4]))
     assert isinstance(has_packed_products(), bool)
@@ -173,8 +172,8 @@ def make_llama_scorer(kind: str, adapted_layers: int) -> Scorer:
     tensors = dict(model.state_dict())
     source.names, source.load = tensors.keys, tensors.__getitem__
     decoder = Decoder.from_checkpoint(source)
-    prompts = PromptBase.stack([compile_prompt(decoder, list(range(1, n)), adapted_layers) for n in (4, 9)])
-    sizes = AdapterSizes(16, 1, 16, 1, adapted_layers, 3, 6.0)
+    prompts = CompiledPrompts.stack([compile_prompt(decoder, list(range(1, n)), adapted_layers) for n in (4, 9)])
+    sizes = AdapterConfig(16, 1, 16, 1, adapted_layers, 3, 6.0)
     scorer = Scorer(sizes, UpperLayers.from_decoder(decoder, adapted_layers), prompts).eval()
     torch.nn.init.normal_(scorer.c)
     return scorer

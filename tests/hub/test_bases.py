@@ -27,7 +27,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny_model/model.gguf", CONTENT)
         archive.writestr("tiny_model/__init__.py", "raise SystemExit('never run')")
-    base = bases.Base(
+    base = bases.BaseModelSource(
         repository="nobody/tiny",
         requirement="tiny-model==1.0",
         wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -35,7 +35,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         size=len(CONTENT),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
     )
-    monkeypatch.setitem(bases.BASES, NAME, base)
+    monkeypatch.setitem(bases.BASE_MODELS, NAME, base)
     monkeypatch.setenv("MORA_LITE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MORA_LITE_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -150,6 +150,6 @@ def test_the_command_prints_the_path(wheel: Path, tmp_path: Path, capsys: pytest
 
 
 def test_the_registry_is_pinned() -> None:
-    for base in bases.BASES.values():
+    for base in bases.BASE_MODELS.values():
         assert "==" in base.requirement
         assert len(base.sha256) == len(base.wheel_sha256) == 64

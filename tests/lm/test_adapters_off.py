@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.graph import GraphBatch, featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.lm.base import NF4Source
@@ -21,16 +22,15 @@ from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
 from mora_lite.lm.perplexity import perplexity, text_perplexity
 from mora_lite.quant.huggingface import open_checkpoint
-from mora_lite.scoring.scorer import AdapterSizes
-from mora_lite.text.loop import TextRun, TextSettings
+from mora_lite.text.loop import TextRun, TextTrainConfig
 from mora_lite.text.model import TextModel
 from mora_lite.text.pack import load_text_pack, open_text_pack, save_text_pack
-from mora_lite.text.pairs import Reaction
-from mora_lite.text.sequences import Batches, Prompt, prepare_reactions
+from mora_lite.text.pairs import TextPair
+from mora_lite.text.sequences import Batches, Prompt, tokenize_pairs
 
 CPU = torch.device("cpu")
 TEXT = "The base model reads this text, molecule or not: CCO, c1ccccc1."
-SIZES = AdapterSizes(32, 1, 32, 1, adapted_layers=4, rank=4, alpha=8.0)
+SIZES = AdapterConfig(32, 1, 32, 1, adapted_layers=4, rank=4, alpha=8.0)
 PROMPT = Prompt.of_template("In: {}\nOut: ", 0)
 
 
@@ -58,14 +58,14 @@ def trained(request: pytest.FixtureRequest, base_path: Path, tmp_path_factory: p
     """A text pack after some steps of training; that they left the base alone is asserted here."""
     checkpoint = open_checkpoint(base_path)
     tokenizer = checkpoint.tokenizer()
-    reactions = [Reaction(source, target, "train", "some") for source, target in [("CO", "C=O"), ("CN", "C#N")]]
-    data = prepare_reactions(reactions, tokenizer, {}, copies=1)
+    reactions = [TextPair(source, target, "train", "some") for source, target in [("CO", "C=O"), ("CN", "C#N")]]
+    data = tokenize_pairs(reactions, tokenizer, {}, copies=1)
     torch.manual_seed(0)
     model = TextModel(SIZES, Decoder.from_checkpoint(NF4Source(checkpoint)), request.param)
     before = digest(model.decoder)
     batches = Batches(data, np.arange(2), PROMPT.pieces(tokenizer), 64 * 2, seed=0)
     folder = tmp_path_factory.mktemp("off")
-    run = TextRun(model, batches, TextSettings(steps=20, peak_lr=1e-2), folder / "run", CPU)
+    run = TextRun(model, batches, TextTrainConfig(steps=20, peak_lr=1e-2), folder / "run", CPU)
     run.go()
     finished = run.finish()
     assert finished.c.abs().max() > 0, "it has learnt something"

@@ -26,8 +26,8 @@ def decoder(base_path) -> Decoder:
 
 @pytest.fixture(scope="module")
 def branch() -> Branch:
-    dice = torch.Generator().manual_seed(2)
-    a, c = torch.randn(3, 3, 64, 4, generator=dice), torch.randn(3, 4, 64, generator=dice)
+    rng = torch.Generator().manual_seed(2)
+    a, c = torch.randn(3, 3, 64, 4, generator=rng), torch.randn(3, 4, 64, generator=rng)
     return Branch(a * 0.3, c * 0.3, 2.0)
 
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mora_lite.adapter.lowrank import Branch
 from mora_lite.errors import InputError
 from mora_lite.lm import captured_generation
-from mora_lite.lm.captured_generation import MOST_KEPT, RecordedDecoder, feed_forward, until
+from mora_lite.lm.captured_generation import MAX_KEPT, CapturedGenerator, feed_forward, until
 from mora_lite.lm.decoder import Decoder, DecoderLayer
 from mora_lite.lm.generation import generate
 from mora_lite.quant import matmul
@@ -69,8 +69,8 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 def random_branch(layers: int, rows: int = 3, width: int = 48, seed: int = 2, places: str = "m") -> Branch:
     """Of places that are all as wide as the model."""
     wide = len(places) * width
-    dice = torch.Generator().manual_seed(seed)
-    a, c = torch.randn(rows, layers, wide, 4, generator=dice), torch.randn(layers, 4, wide, generator=dice)
+    rng = torch.Generator().manual_seed(seed)
+    a, c = torch.randn(rows, layers, wide, 4, generator=rng), torch.randn(layers, 4, wide, generator=rng)
     return Branch(a * 0.3, c * 0.3, 2.0, places=places)
 
 
@@ -79,11 +79,11 @@ def test_tokens_are_those_of_plain_generation(decoder: Decoder, layers: int) -> 
     branch = random_branch(layers) if layers else None
     expected = generate(decoder, PROMPTS, branch=branch, max_new_tokens=40)
     assert len({tuple(row) for row in expected}) == 3
-    assert RecordedDecoder(decoder).generate(PROMPTS, branch=branch, max_new_tokens=40) == expected
+    assert CapturedGenerator(decoder).generate(PROMPTS, branch=branch, max_new_tokens=40) == expected
 
 
 def test_an_earlier_text_leaves_no_trace(decoder: Decoder) -> None:
-    steps, branch = RecordedDecoder(decoder), random_branch(3)
+    steps, branch = CapturedGenerator(decoder), random_branch(3)
     broken = Branch(branch.a * float("inf"), branch.c, branch.scale)
     expected = steps.generate(PROMPTS, branch=branch, max_new_tokens=9)
     other = [row[::-1] for row in PROMPTS]
@@ -94,10 +94,10 @@ def test_an_earlier_text_leaves_no_trace(decoder: Decoder) -> None:
 
 
 def test_few_shapes_are_kept(decoder: Decoder) -> None:
-    steps = RecordedDecoder(decoder)
+    steps = CapturedGenerator(decoder)
     for rows in (1, 2, 3, 1):
         assert len(steps.generate([[7]] * rows, max_new_tokens=3)) == rows
-        assert len(steps._kept) <= MOST_KEPT
+        assert len(steps._kept) <= MAX_KEPT
 
 
 def test_rows_end_before_their_stop_tokens(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_rows_end_before_their_stop_tokens(decoder: Decoder, monkeypatch: pytest
     calls = []
     plain = captured_generation.step
     monkeypatch.setattr(captured_generation, "step", lambda *arguments: calls.append(plain(*arguments)))
-    got = RecordedDecoder(decoder).generate(PROMPTS, max_new_tokens=60, stop_ids=stops)
+    got = CapturedGenerator(decoder).generate(PROMPTS, max_new_tokens=60, stop_ids=stops)
     assert got == generate(decoder, PROMPTS, max_new_tokens=60, stop_ids=stops) == [until(row, stops) for row in free]
     assert len(calls) < 20  # the host looks every 16 steps
 
@@ -117,7 +117,7 @@ def test_until() -> None:
 
 
 def test_no_new_tokens_and_impossible_requests(decoder: Decoder) -> None:
-    steps = RecordedDecoder(decoder)
+    steps = CapturedGenerator(decoder)
     assert steps.generate(PROMPTS, max_new_tokens=0) == [[], [], []]
     assert steps.generate(PROMPTS, max_new_tokens=1) == generate(decoder, PROMPTS, max_new_tokens=1)
     with pytest.raises(InputError, match="empty row"):
@@ -147,7 +147,7 @@ def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, places: str
     assert error < 3e-3
     added = (expected - layer.feed_forward(normed)).float().norm()
     assert added > 0.1 * expected.float().norm()
-    ours = RecordedDecoder(decoder).generate(PROMPTS, branch=branch, max_new_tokens=3)
+    ours = CapturedGenerator(decoder).generate(PROMPTS, branch=branch, max_new_tokens=3)
     assert [len(row) for row in ours] == [3, 3, 3]
 
 
@@ -159,8 +159,8 @@ def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one(places: str
     decoder = Decoder.from_checkpoint(source, torch.bfloat16, "4bit").cuda()
     branch = random_branch(3, width=64, places=places)
     branch = replace(branch, a=branch.a.cuda(), c=branch.c.cuda())
-    recorded = RecordedDecoder(decoder)
-    alone = RecordedDecoder(decoder, record_steps=False)
+    recorded = CapturedGenerator(decoder)
+    alone = CapturedGenerator(decoder, record_steps=False)
     for prompts in (PROMPTS, [row[::-1] for row in PROMPTS], PROMPTS):
         expected = alone.generate(prompts, branch=branch, max_new_tokens=40)
         assert recorded.generate(prompts, branch=branch, max_new_tokens=40) == expected

@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.adapter.lowrank import Branch
+from mora_lite.architecture import DecoderConfig
 from mora_lite.errors import CheckpointError
 from mora_lite.hub.bases import resolve_base
-from mora_lite.lm.decoder import Decoder, DecoderSizes, KVCache
+from mora_lite.lm.decoder import Decoder, KVCache
 from mora_lite.quant.huggingface import open_checkpoint
 from mora_lite.quant.nf4 import dequantize_nf4, quantize_nf4
 
@@ -104,9 +105,9 @@ def tiny_ids(rows: int = 2, tokens: int = 23) -> Tensor:
 
 
 def tiny_branch(rows: int, layers: int = 2, positions: Any = "all", rank: int = 4) -> Branch:
-    dice = torch.Generator().manual_seed(7)
-    a = torch.randn(rows, layers, TINY["hidden_size"], rank, generator=dice) * 0.2
-    c = torch.randn(layers, rank, TINY["hidden_size"], generator=dice) * 0.2
+    rng = torch.Generator().manual_seed(7)
+    a = torch.randn(rows, layers, TINY["hidden_size"], rank, generator=rng) * 0.2
+    c = torch.randn(layers, rank, TINY["hidden_size"], generator=rng) * 0.2
     return Branch(a, c, 2.0, positions)
 
 
@@ -247,17 +248,17 @@ def test_half_precision_is_near(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("case", list(CASES))
 def test_sizes_survive_json_exactly(case: str) -> None:
     kind, changes = CASES[case]
-    sizes = DecoderSizes.from_config(AutoConfig.for_model(kind, **{**TINY, **changes}).to_dict())
-    assert DecoderSizes.from_dict(json.loads(json.dumps(sizes.as_dict()))) == sizes
+    sizes = DecoderConfig.from_config(AutoConfig.for_model(kind, **{**TINY, **changes}).to_dict())
+    assert DecoderConfig.from_dict(json.loads(json.dumps(sizes.as_dict()))) == sizes
 
 
 def test_configurations_of_transformers_4_are_read() -> None:
     old = {**TINY, "model_type": "llama", "rope_theta": 5e5, "rope_scaling": {**LLAMA3}}
     del old["rope_scaling"]["rope_theta"]
     new = {**TINY, "model_type": "llama", "rope_parameters": {**LLAMA3, "rope_theta": 5e5}}
-    assert DecoderSizes.from_config(old) == DecoderSizes.from_config(new)
+    assert DecoderConfig.from_config(old) == DecoderConfig.from_config(new)
     older = {**TINY, "model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}}
-    assert DecoderSizes.from_config(older).rope.inverse_frequencies[0] == 0.5
+    assert DecoderConfig.from_config(older).rope.inverse_frequencies[0] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_configurations_of_transformers_4_are_read() -> None:
 )
 def test_unsupported_configurations_are_named(config: dict[str, Any], words: str) -> None:
     with pytest.raises(CheckpointError, match=words) as caught:
-        DecoderSizes.from_config(config)
+        DecoderConfig.from_config(config)
     assert "\n" not in str(caught.value)
 
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mora_lite.adapter.lowrank import Branch
 from mora_lite.errors import InputError
 from mora_lite.lm.beam import beam_search
-from mora_lite.lm.captured_generation import RecordedDecoder
+from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate, sample
 from mora_lite.quant.huggingface import open_checkpoint
@@ -50,8 +50,8 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Decoder]:
 
 @pytest.fixture
 def branch() -> Branch:
-    dice = torch.Generator().manual_seed(2)
-    a, c = torch.randn(3, 3, 48, 4, generator=dice), torch.randn(3, 4, 48, generator=dice)
+    rng = torch.Generator().manual_seed(2)
+    a, c = torch.randn(3, 3, 48, 4, generator=rng), torch.randn(3, 4, 48, generator=rng)
     return Branch(a * 0.3, c * 0.3, 2.0)
 
 
@@ -93,7 +93,7 @@ def test_prompts_beyond_the_context_are_named(base_path: Path) -> None:
     """By every way to generate; the last place of the context is for a new token."""
     decoder = Decoder.from_checkpoint(open_checkpoint(base_path))
     assert decoder.context == 128
-    for way in (partial(generate, decoder), partial(beam_search, decoder), RecordedDecoder(decoder).generate):
+    for way in (partial(generate, decoder), partial(beam_search, decoder), CapturedGenerator(decoder).generate):
         assert way([[5] * 127], max_new_tokens=1)
         with pytest.raises(InputError, match="row 1 of ids: got 128 tokens, but the model reads 128"):
             way([[5] * 127, [5] * 128], max_new_tokens=1)

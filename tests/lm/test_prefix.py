@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.adapter.lowrank import Branch
 from mora_lite.lm.decoder import Decoder
-from mora_lite.lm.prefix import PromptBase, UpperLayers, compile_prompt, upper_tensor_names
+from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt, upper_tensor_names
 
 RELATIVE = 1e-4  # float32
 WIDTH, LAYERS = 48, 4
@@ -55,18 +55,18 @@ def tiny_source(case: str) -> ModelSource:
 
 
 def tiny_prompts(lengths: tuple[int, ...] = (21, 2, 9, 1)) -> list[Tensor]:
-    dice = torch.Generator().manual_seed(3)
-    return [torch.randint(0, SIZES["vocab_size"], (length,), generator=dice) for length in lengths]
+    rng = torch.Generator().manual_seed(3)
+    return [torch.randint(0, SIZES["vocab_size"], (length,), generator=rng) for length in lengths]
 
 
 def adapters(rows: int, k: int, rank: int = 4) -> tuple[Tensor, Tensor]:
-    dice = torch.Generator().manual_seed(11)
-    a = torch.randn(rows, k, WIDTH, rank, generator=dice) * 0.2
-    return a, torch.randn(k, rank, WIDTH, generator=dice) * 0.2
+    rng = torch.Generator().manual_seed(11)
+    a = torch.randn(rows, k, WIDTH, rank, generator=rng) * 0.2
+    return a, torch.randn(k, rank, WIDTH, generator=rng) * 0.2
 
 
-def prompt_base(decoder: Decoder, k: int, lengths: tuple[int, ...] = (21, 2, 9, 1)) -> PromptBase:
-    return PromptBase.stack([compile_prompt(decoder, ids, k) for ids in tiny_prompts(lengths)])
+def prompt_base(decoder: Decoder, k: int, lengths: tuple[int, ...] = (21, 2, 9, 1)) -> CompiledPrompts:
+    return CompiledPrompts.stack([compile_prompt(decoder, ids, k) for ids in tiny_prompts(lengths)])
 
 
 def full_answers(decoder: Decoder, a: Tensor, c: Tensor, scale: float) -> Tensor:
@@ -121,7 +121,7 @@ def test_a_prompt_is_scored_as_if_alone(decoder: Decoder) -> None:
     everything = upper.score(prompts, a, c, 2.0)
     assert worst(upper.score(prompts.select([2, 0]), a, c, 2.0), everything[:, [2, 0]]) <= 1e-6
     for at, ids in enumerate(tiny_prompts()):
-        alone = PromptBase.stack([compile_prompt(decoder, ids, 3)])
+        alone = CompiledPrompts.stack([compile_prompt(decoder, ids, 3)])
         assert worst(upper.score(alone, a, c, 2.0)[:, 0], everything[:, at]) <= 1e-6
 
 
@@ -168,5 +168,5 @@ def test_stored_tensors_restore_the_prompts(decoder: Decoder) -> None:
     assert set(prompts.tensors()) == {"attended", "base", "keys", "values", "lengths"}
     assert prompts.lengths.tolist() == [20, 1, 8, 0]
     assert prompts.keys.shape == (2, 4, 20, 2, 8)
-    again = PromptBase(**prompts.tensors()).to("cpu")
+    again = CompiledPrompts(**prompts.tensors()).to("cpu")
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in prompts.tensors().items())

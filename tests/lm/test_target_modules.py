@@ -15,13 +15,13 @@ import torch
 from model_source import ModelSource
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mora_lite.adapter.lowrank import PLACES, Branch
+from mora_lite.adapter.lowrank import PLACES, AdapterConfig, Branch
 from mora_lite.errors import InputError, PackError
 from mora_lite.lm.beam import beam_search
-from mora_lite.lm.captured_generation import RecordedDecoder
+from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder, KVCache
 from mora_lite.lm.generation import generate
-from mora_lite.scoring.scorer import AdapterSizes, Scorer
+from mora_lite.scoring.scorer import Scorer
 from mora_lite.training.recipe import read_recipe
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
@@ -69,12 +69,12 @@ def decoder(model: Any) -> Decoder:
 
 
 def random_branch(decoder: Decoder, places: str, layers: tuple[int, ...] = (), rows: int = 3, soft: int = 0) -> Branch:
-    dice = torch.Generator().manual_seed(2)
+    rng = torch.Generator().manual_seed(2)
     widths = decoder.sizes.place_widths()
     k = len(layers) or decoder.sizes.layers
-    a = torch.randn(rows, k, sum(widths[place][0] for place in places), 4, generator=dice)
-    c = torch.randn(k, 4, sum(widths[place][1] for place in places), generator=dice)
-    tokens = torch.randn(rows, soft, decoder.sizes.width, generator=dice) if soft else None
+    a = torch.randn(rows, k, sum(widths[place][0] for place in places), 4, generator=rng)
+    c = torch.randn(k, 4, sum(widths[place][1] for place in places), generator=rng)
+    tokens = torch.randn(rows, soft, decoder.sizes.width, generator=rng) if soft else None
     return Branch(a * 0.2, c * 0.2, 2.0, places=places, layers=layers, soft=tokens)
 
 
@@ -172,7 +172,7 @@ def test_all_ways_to_generate_give_the_same_text(
             with torch.no_grad():
                 text.append(int(decoder.logits(torch.tensor([text]), branch=own)[0, -1].argmax()))
         assert together[row] == text[len(prompt) :]
-    recorded = RecordedDecoder(decoder)
+    recorded = CapturedGenerator(decoder)
     for _ in range(2):  # the second time in the slots of the first
         assert recorded.generate(PROMPTS, branch=branch, max_new_tokens=12) == together
     beams = beam_search(decoder, PROMPTS, branch=branch, beams=1, max_new_tokens=12)
@@ -181,7 +181,7 @@ def test_all_ways_to_generate_give_the_same_text(
 
 def test_one_recorder_for_several_adapters(decoder: Decoder) -> None:
     """Branches of one size at other places or in other layers are other steps."""
-    recorded = RecordedDecoder(decoder)
+    recorded = CapturedGenerator(decoder)
     for layers in ((0, 1), (1, 2)):
         branch = random_branch(decoder, "m", layers)
         expected = generate(decoder, PROMPTS, branch=branch, max_new_tokens=9)
@@ -246,20 +246,20 @@ def test_gradients_reach_every_place(decoder: Decoder) -> None:
 )
 def test_impossible_places_and_layers_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(PackError, match=words) as caught:
-        AdapterSizes(**change)
+        AdapterConfig(**change)
     assert "\n" not in str(caught.value)
 
 
 def test_sizes_come_back_from_json() -> None:
-    sizes = AdapterSizes(places="moq", layers=(5, 1, 3, 0))
+    sizes = AdapterConfig(places="moq", layers=(5, 1, 3, 0))
     assert (sizes.places, sizes.layers) == ("qom", (0, 1, 3, 5))
-    assert AdapterSizes(**json.loads(json.dumps(sizes.as_dict()))) == sizes
-    assert not {"places", "layers"} & set(AdapterSizes().as_dict())  # as packs had them before there was a choice
+    assert AdapterConfig(**json.loads(json.dumps(sizes.as_dict()))) == sizes
+    assert not {"places", "layers"} & set(AdapterConfig().as_dict())  # as packs had them before there was a choice
 
 
 @pytest.mark.parametrize("change", [{"places": "qm"}, {"layers": (0, 1, 3)}])
 def test_scores_refuse_other_places_and_layers(
-    compiled_base: Any, adapter_sizes: AdapterSizes, change: dict[str, Any], tmp_path: Path
+    compiled_base: Any, adapter_sizes: AdapterConfig, change: dict[str, Any], tmp_path: Path
 ) -> None:
     sizes = replace(adapter_sizes, **change)
     with pytest.raises(PackError, match="expected 'm' in the uppermost layers"):

@@ -17,7 +17,8 @@ import pytest
 
 from mora_lite.errors import DeviceError, InputError, PackError
 from mora_lite.machine import workers
-from mora_lite.machine.workers import CRASHED, TIMEOUT, WorkerPool
+from mora_lite.machine.workers import WorkerPool
+from mora_lite.status import CRASHED, TIMEOUT
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PATIENCE = 60.0  # seconds; a busy machine is no fault
@@ -91,7 +92,7 @@ def test_a_worker_that_is_stopped_for_a_while_loses_nothing(works: Any, monkeypa
 
 
 def test_too_many_bad_items_end_the_run(works: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "MOST_MARKED", 1)
+    monkeypatch.setattr(workers, "MAX_MARKED", 1)
     with pytest.raises(DeviceError, match="more than 1 rows near each other"):
         done(works, ["die", "die"])
 

@@ -118,7 +118,7 @@ def test_sizes_and_numbers_of_a_pack(pack_path: Path) -> None:
     pack = open_pack(pack_path)
     assert pack.nbytes == sum(f.stat().st_size for f in pack_path.glob("*.safetensors"))
     layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128
-    assert pack.resident_numbers() == 2 * layer, "three adapted layers are two whole ones and a norm"
+    assert pack.n_resident_weights() == 2 * layer, "three adapted layers are two whole ones and a norm"
     assert {name.split("-")[0].split(".")[0] for name in pack.manifest["files"]} == set(KINDS)
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mora_lite.quant.shards import NAMES, Shard
+from mora_lite.quant.writer import NAMES, Shard
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

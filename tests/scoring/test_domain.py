@@ -9,8 +9,9 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 from safetensors.torch import load, save
 
+from mora_lite.chem.fingerprints import fingerprints
 from mora_lite.scoring import domain as domain_module
-from mora_lite.scoring.domain import Domain, fingerprints, threshold_of
+from mora_lite.scoring.domain import Domain, threshold_of
 
 CPU = torch.device("cpu")
 N_TRAIN = 45  # of the 60 molecules of conftest.py; the others are only asked about

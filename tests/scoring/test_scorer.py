@@ -5,16 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mora_lite.adapter.baseline import EncoderBaseline
-from mora_lite.adapter.encoder import GraphEncoder
-from mora_lite.adapter.lowrank import Branch
+from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
+from mora_lite.adapter.lowrank import AdapterConfig, Branch
 from mora_lite.errors import CheckpointError, PackError
 from mora_lite.lm.base import NF4Source, compile_base
 from mora_lite.lm.decoder import Decoder
-from mora_lite.lm.prompts import prompt_ids
+from mora_lite.lm.prefix import prompt_ids
 from mora_lite.quant.huggingface import open_checkpoint
 from mora_lite.quant.nf4 import NF4Tensor
-from mora_lite.scoring.scorer import AdapterSizes
 
 RELATIVE = 1e-4  # float32
 
@@ -141,7 +139,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(make_scorer, batch
 )
 def test_impossible_sizes_are_refused(change: dict, words: str) -> None:
     with pytest.raises(PackError, match=words):
-        AdapterSizes(**change)
+        AdapterConfig(**change)
 
 
 @pytest.mark.parametrize("layers", [0, 5])

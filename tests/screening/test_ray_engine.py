@@ -207,7 +207,7 @@ def test_a_machine_that_is_not_like_the_driver_is_told(no_cluster, files, calibr
 
 def test_a_shard_that_kills_its_actors_is_given_up(no_cluster, files, calibrated_pack_path, tmp_path):
     work = ShardWork.of(*planned(tmp_path / "run", files, calibrated_pack_path))
-    kind, text = answer(work, 3, tries=ray_engine.MOST_TRIES + 1)
+    kind, text = answer(work, 3, tries=ray_engine.MAX_TRIES + 1)
     assert kind == "DeviceError"
     assert text.startswith("4 actors died at part-00003.parquet (out of memory?)")
     tries = ray_cluster.Tries()

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow
 import pytest
 
-from mora_lite.chem.drawing import draw, obstacle
+from mora_lite.chem.drawing import draw, drawing_problem
 from mora_lite.errors import OutputError
 from mora_lite.scoring.tasks import Task
 from mora_lite.screening.charts import as_number, as_percent, decimals_for, ticks
 from mora_lite.screening.expression import parse_expression
 from mora_lite.screening.ranking import rank
-from mora_lite.screening.report import MAX_HITS, summarise, write_report
+from mora_lite.screening.report import MAX_HITS, write_report
+from mora_lite.screening.summary import summarize
 
 TASKS = (
     Task("logS", "log mol/L", "", -3.0, 2.0, description="aqueous solubility"),
@@ -73,7 +74,7 @@ def write(path, table, n_hits=500, facts=None, tasks=TASKS):
         path,
         facts={"Pack": "admet", "Command": "mora-lite screen x.smi"} if facts is None else facts,
         tasks=tasks,
-        summary=summarise([table.slice(0, 100), table.slice(100)], tasks),
+        summary=summarize([table.slice(0, 100), table.slice(100)], tasks),
         hits=rank([table], by, n_hits),
         hits_title="highest logS",
     )
@@ -304,10 +305,10 @@ def test_light_and_dark_are_told_apart_and_a_narrow_page_does_not_scroll_sideway
 
 
 def test_a_system_without_the_libraries_that_draw_gets_a_report_without_drawings(monkeypatch):
-    obstacle.cache_clear()
+    drawing_problem.cache_clear()
     monkeypatch.setitem(sys.modules, "rdkit.Chem.Draw", None)  # an ImportError, as where libXrender is missing
     try:
-        assert "structures are not drawn" in obstacle()
+        assert "structures are not drawn" in drawing_problem()
         assert draw("CCO") is None
     finally:
-        obstacle.cache_clear()
+        drawing_problem.cache_clear()

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mora_lite.errors import InputError, OutputError
-from mora_lite.screening.run_directory import RunDirectory, lock, open_run, parse_part, replacing
+from mora_lite.machine.files import replacing
+from mora_lite.screening.run_directory import RunDirectory, lock, open_run, parse_part
 
 SETTINGS = {"pack": "tiny", "tasks": ["size"], "format": "parquet", "inputs": [{"file": "a.smi", "sha256": "aa"}]}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mora_lite.scoring.tasks import Task
-from mora_lite.screening.summary import Histogram, summarise
+from mora_lite.screening.summary import Histogram, summarize
 
 TASKS = (Task("logS", "log mol/L", "", -3.0, 2.0), Task("BBB", "", "", 0.5, 1.0, "class"))
 
@@ -35,14 +35,14 @@ BAD = [
 
 
 def test_rows_are_counted_by_status_with_the_first_of_each():
-    summary = summarise([shard(*GOOD[:1], *BAD[:1]), shard(*GOOD[1:], *BAD[1:])], TASKS)
+    summary = summarize([shard(*GOOD[:1], *BAD[:1]), shard(*GOOD[1:], *BAD[1:])], TASKS)
     assert (summary.n_rows, summary.n_ok, summary.n_failed) == (6, 3, 3)
     assert summary.counts == {"ok": 3, "unparsable": 2, "timeout": 1}
     assert summary.first == {"unparsable": (3, "sooner"), "timeout": (6, "")}
 
 
 def test_the_domain_is_counted_overall_and_by_task():
-    summary = summarise([shard(*GOOD, *BAD)], TASKS)
+    summary = summarize([shard(*GOOD, *BAD)], TASKS)
     assert summary.is_calibrated
     assert summary.n_inside == 2
     assert summary.n_inside_task == {"logS": 2, "BBB": 1}
@@ -50,7 +50,7 @@ def test_the_domain_is_counted_overall_and_by_task():
 
 
 def test_values_beyond_the_bins_are_in_the_last_ones():
-    scores = summarise([shard(*GOOD)], TASKS).scores["logS"]
+    scores = summarize([shard(*GOOD)], TASKS).scores["logS"]
     assert (scores.edges[0], scores.edges[-1], len(scores.counts)) == (-13, 7, 60)
     assert scores.counts[[0, 30, 59]].tolist() == [1, 1, 1]
     assert (scores.n, scores.low, scores.high) == (3, -30, 20)
@@ -58,19 +58,19 @@ def test_values_beyond_the_bins_are_in_the_last_ones():
 
 
 def test_half_or_more_counts_a_probability_of_exactly_one_half():
-    scores = summarise([shard(*GOOD)], TASKS).scores["BBB"]
+    scores = summarize([shard(*GOOD)], TASKS).scores["BBB"]
     assert scores.share_from(0.5) == pytest.approx(2 / 3)
 
 
 def test_a_pack_without_calibration_tells_nothing_of_its_domain():
-    summary = summarise([shard(*GOOD).drop_columns(["similarity", "in_domain", "outside"])], TASKS)
+    summary = summarize([shard(*GOOD).drop_columns(["similarity", "in_domain", "outside"])], TASKS)
     assert not summary.is_calibrated
     assert summary.scores["BBB"].n == 3
 
 
 def test_nothing_at_all_is_a_summary_too():
     for shards in ([], [shard()], [shard(*BAD)]):
-        summary = summarise(shards, TASKS)
+        summary = summarize(shards, TASKS)
         assert summary.n_ok == summary.scores["logS"].n == 0
         assert np.isnan(summary.scores["logS"].mean)
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from mora_lite.errors import InputError
+from mora_lite.machine.files import digest_file
 from mora_lite.tables import records as entries_module
-from mora_lite.tables.library import Entry, digest_file, open_library
+from mora_lite.tables.library import Entry, open_library
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
 

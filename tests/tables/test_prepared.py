@@ -14,12 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from mora_lite.chem import graph
+from mora_lite.chem import fingerprints, graph
 from mora_lite.chem.graph import Graphs, concatenate, featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import InputError, OutputError
 from mora_lite.machine.workers import BETWEEN
-from mora_lite.scoring import domain
 from mora_lite.tables import prepared_files
 from mora_lite.tables.library import Entry, Window, open_library
 from mora_lite.tables.parquet import PREPARED_KEY
@@ -74,7 +73,7 @@ def test_each_row_gets_its_status_and_the_good_ones_a_graph_and_bits() -> None:
     assert rows.column("error") == ["", "unclosed ring", "bad", ""]
     assert rows.ok_rows.tolist() == [0, 3]
     mols = [Chem.MolFromSmiles("CCO"), Chem.MolFromSmiles("OC")]
-    expected = replace(rows, graphs=featurize(mols), bits=domain.fingerprints(mols))
+    expected = replace(rows, graphs=featurize(mols), bits=fingerprints.fingerprints(mols))
     assert_same(rows, expected)
 
 
@@ -208,7 +207,7 @@ def test_only_prepared_files_of_this_version_are_opened(tmp_path: Path, monkeypa
         PreparedLibrary([tmp_path / "none.parquet"])
     with pytest.raises(InputError, match=r"a\.parquet is prepared already"):
         open_library([plain, prepared])
-    monkeypatch.setattr(domain, "RADIUS", 3)
+    monkeypatch.setattr(fingerprints, "RADIUS", 3)
     monkeypatch.setattr(prepared_files, "FORMAT", 2)
     with pytest.raises(InputError, match=r"format, fingerprint differ; prepare it again"):
         PreparedLibrary([prepared])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mora_lite.chem.smiles import canonical
 from mora_lite.errors import InputError
-from mora_lite.text.captions import read_captions, read_questions
-from mora_lite.text.pairs import asked, canonical, part_of, write_block
+from mora_lite.text.pairs import asked, part_of, read_captions, read_questions, write_block
 
 
 def test_pairs_are_read_once_and_held_out_by_molecule(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mora_lite.adapter.lowrank import PLACES
+from mora_lite.adapter.lowrank import PLACES, AdapterConfig
 from mora_lite.chem.graph import GraphBatch, featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import InputError, PackError
@@ -22,14 +22,13 @@ from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
 from mora_lite.quant.huggingface import open_checkpoint
-from mora_lite.scoring.scorer import AdapterSizes
-from mora_lite.text.loop import WARM_UP_STEPS, TextRun, TextSettings
+from mora_lite.text.loop import WARM_UP_STEPS, TextRun, TextTrainConfig
 from mora_lite.text.model import TextModel, equal_size_rank
-from mora_lite.text.pairs import Reaction
-from mora_lite.text.sequences import Batches, Prompt, Sequences, TextBatch, load_sequences, prepare_reactions
+from mora_lite.text.pairs import TextPair
+from mora_lite.text.sequences import Batches, Prompt, TextBatch, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
 
 CPU = torch.device("cpu")
-SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
+SIZES = AdapterConfig(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
 PAIRS = [
     ("CO", "C=O"),
     ("CCO", "CC=O"),
@@ -49,11 +48,11 @@ def base(base_path: Path) -> tuple[Any, Decoder]:
 
 
 @pytest.fixture(scope="module")
-def data(base: tuple[Any, Decoder]) -> Sequences:
+def data(base: tuple[Any, Decoder]) -> TokenizedPairs:
     """Six reactions that train and one that is held out."""
-    reactions = [Reaction(source, target, "train", "some") for source, target in PAIRS]
-    reactions.append(Reaction("CCCO", "CCC=O", "test", "other"))
-    return prepare_reactions(reactions, base[0], {"template": TEMPLATE, "end": 0}, copies=3)
+    reactions = [TextPair(source, target, "train", "some") for source, target in PAIRS]
+    reactions.append(TextPair("CCCO", "CCC=O", "test", "other"))
+    return tokenize_pairs(reactions, base[0], {"template": TEMPLATE, "end": 0}, copies=3)
 
 
 def one_graph() -> GraphBatch:
@@ -61,23 +60,23 @@ def one_graph() -> GraphBatch:
 
 
 @pytest.fixture
-def make_run(base: tuple[Any, Decoder], data: Sequences, tmp_path: Path) -> Any:
+def make_run(base: tuple[Any, Decoder], data: TokenizedPairs, tmp_path: Path) -> Any:
     def make(
-        kind: str = "mora", steps: int = 150, folder: str = "run", seed: int = 0, sizes: AdapterSizes = SIZES
+        kind: str = "mora", steps: int = 150, folder: str = "run", seed: int = 0, sizes: AdapterConfig = SIZES
     ) -> TextRun:
         torch.manual_seed(seed)
         model = TextModel(sizes, base[1], kind)
         prompt = Prompt.of_template(TEMPLATE, 0)
         batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(base[0]), 64 * 6, seed=0)
         path = tmp_path / folder
-        return TextRun(model, batches, TextSettings(steps=steps, peak_lr=5e-3), path, CPU)
+        return TextRun(model, batches, TextTrainConfig(steps=steps, peak_lr=5e-3), path, CPU)
 
     return make
 
 
 @pytest.mark.parametrize("kind", ["mora", "static", "prompt"])
 def test_the_loss_falls_and_the_learnt_answers_are_given(
-    make_run: Any, base: tuple[Any, Decoder], data: Sequences, kind: str
+    make_run: Any, base: tuple[Any, Decoder], data: TokenizedPairs, kind: str
 ) -> None:
     run = make_run(kind)
     told: list[float] = []
@@ -177,7 +176,7 @@ def test_the_averaged_weights_are_lent_and_taken_back(make_run: Any) -> None:
     assert torch.equal(run.model.c, own)
 
 
-def test_each_epoch_has_every_training_question_once_and_no_other(data: Sequences) -> None:
+def test_each_epoch_has_every_training_question_once_and_no_other(data: TokenizedPairs) -> None:
     batches = Batches(data, np.flatnonzero(data.part == 0), ([1], [2], 0), 64 * 3, seed=3)
     seen = [(rows, copies) for number in range(20) for _, rows, copies in batches.epoch(number)]
     for rows, copies in seen:
@@ -186,9 +185,9 @@ def test_each_epoch_has_every_training_question_once_and_no_other(data: Sequence
     assert len({copy for _, copies in seen for copy in copies.tolist()}) == data.first[6]  # all orders come up
 
 
-def test_sequences_come_back_from_disk(data: Sequences, tmp_path: Path) -> None:
+def test_sequences_come_back_from_disk(data: TokenizedPairs, tmp_path: Path) -> None:
     data.save(tmp_path / "data.npz")
-    held = load_sequences(tmp_path / "data.npz")
+    held = load_tokenized_pairs(tmp_path / "data.npz")
     assert held.facts == data.facts
     assert held.answers == [""] * 6 + ["CCC=O"]
     for name in ("source", "target", "source_ptr", "target_ptr", "first", "part", "origin"):
@@ -196,12 +195,12 @@ def test_sequences_come_back_from_disk(data: Sequences, tmp_path: Path) -> None:
     np.testing.assert_array_equal(held.graphs.atoms, data.graphs.atoms)
     (tmp_path / "data.npz").write_bytes((tmp_path / "data.npz").read_bytes()[:500])
     with pytest.raises(InputError, match="prepare it again"):
-        load_sequences(tmp_path / "data.npz")
+        load_tokenized_pairs(tmp_path / "data.npz")
 
 
 def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, Decoder]) -> None:
     for places in ("m", "qkvom"):
-        sizes = AdapterSizes(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, places=places)
+        sizes = AdapterConfig(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, places=places)
         mora = sum(p.numel() for p in TextModel(sizes, base[1]).trained().values())
         large = replace(sizes, rank=equal_size_rank(sizes, base[1].sizes))
         static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())

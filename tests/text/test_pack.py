@@ -19,23 +19,24 @@ from fake_hub import FakeHub
 from safetensors.torch import load_file
 
 import mora_lite
+from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.graph import featurize
 from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.smiles import canonical
 from mora_lite.errors import DeviceError, OutputError, PackError
 from mora_lite.lm.base import NF4Source
-from mora_lite.lm.captured_generation import RecordedDecoder
+from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
 from mora_lite.publish import push_to_hub
 from mora_lite.quant.huggingface import open_checkpoint
-from mora_lite.scoring.scorer import AdapterSizes
-from mora_lite.text.loop import TextRun, TextSettings
+from mora_lite.text.loop import TextRun, TextTrainConfig
 from mora_lite.text.model import TextModel
 from mora_lite.text.pack import ADAPTER, MANIFEST, load_text_pack, open_text_pack, save_text_pack
-from mora_lite.text.pairs import Reaction, canonical
-from mora_lite.text.sequences import Batches, Prompt, prepare_reactions
+from mora_lite.text.pairs import TextPair
+from mora_lite.text.sequences import Batches, Prompt, tokenize_pairs
 
 CPU = torch.device("cpu")
-SIZES = AdapterSizes(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
+SIZES = AdapterConfig(32, 2, 32, 1, adapted_layers=4, rank=8, alpha=16.0)
 PAIRS = [("CO", "C=O"), ("CCO", "CC=O"), ("Cl.c1ccccc1", "Clc1ccccc1"), ("CN", "C#N"), ("CC(C)O", "CC(C)=O")]
 EXACT = ["--dtype", "float32"]  # in 16 bits a draw that is nearly between two tokens may turn with the batch
 PROMPT = Prompt.of_template("In: {}\nOut: ", 0)
@@ -46,13 +47,13 @@ def pack_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A text pack that has learnt five reactions by heart. Not to be changed."""
     checkpoint = open_checkpoint(base_path)
     tokenizer = checkpoint.tokenizer()
-    reactions = [Reaction(source, target, "train", "some") for source, target in PAIRS]
-    data = prepare_reactions(reactions, tokenizer, {}, copies=1)
+    reactions = [TextPair(source, target, "train", "some") for source, target in PAIRS]
+    data = tokenize_pairs(reactions, tokenizer, {}, copies=1)
     torch.manual_seed(0)
     model = TextModel(SIZES, Decoder.from_checkpoint(NF4Source(checkpoint)), "mora")
     batches = Batches(data, np.arange(5), PROMPT.pieces(tokenizer), 64 * 5, seed=0)
     folder = tmp_path_factory.mktemp("text")
-    run = TextRun(model, batches, TextSettings(steps=150, peak_lr=5e-3), folder / "run", CPU)
+    run = TextRun(model, batches, TextTrainConfig(steps=150, peak_lr=5e-3), folder / "run", CPU)
     run.go()
     base = {"name": str(base_path), "sha256": checkpoint.source_sha256}
     save_text_pack(folder / "pack", run.finish(), task="forward", prompt=PROMPT, base=base, provenance={"seed": 0})
@@ -104,7 +105,7 @@ def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
     )
     assert answerer.recorded is None
     plain = answerer.answer(questions, graphs, max_new_tokens=12)
-    answerer.recorded = RecordedDecoder(answerer.model.decoder)
+    answerer.recorded = CapturedGenerator(answerer.model.decoder)
     assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
     drawn = {"temperature": 5.0, "seeds": list(range(len(PAIRS)))}
     assert answerer.answer(questions, graphs, max_new_tokens=12, **drawn) != plain
@@ -120,7 +121,7 @@ def test_where_steps_cannot_be_recorded_they_run_one_by_one(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    answerer.recorded = RecordedDecoder(answerer.model.decoder)
+    answerer.recorded = CapturedGenerator(answerer.model.decoder)
     monkeypatch.setattr(answerer.recorded, "generate", fail)
     assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
     assert "steps cannot be recorded, which is slower: CUDA error: operation not permitted" in caplog.text
@@ -195,7 +196,7 @@ def test_a_pack_from_before_places_is_one_of_m_in_the_uppermost_layers(pack_path
     """Its manifest and the shapes of its weights are those that packs had then."""
     opened = open_text_pack(pack_path)
     assert not {"places", "layers"} & set(opened.manifest["sizes"])
-    sizes = AdapterSizes(**opened.manifest["sizes"])
+    sizes = AdapterConfig(**opened.manifest["sizes"])
     assert (sizes.places, sizes.layers, sizes.adapted_layers) == ("m", (), 4)
     weights = load_file(pack_path / ADAPTER)
     assert weights["c"].shape == (4, 8, 64)

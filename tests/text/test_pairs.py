@@ -8,20 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mora_lite.chem.smiles import Aligner, canonical, flat, reorder
 from mora_lite.errors import InputError
-from mora_lite.text.pairs import (
-    UNUSABLE,
-    Aligner,
-    canonical,
-    count_parts,
-    flat,
-    part_of,
-    read_reactions,
-    reorder,
-    same_set,
-    write_block,
-    write_copies,
-)
+from mora_lite.text.pairs import SKIP_REASON, count_parts, part_of, read_reactions, same_set, write_block, write_copies
 
 SETS = [
     "CC(=O)Cl.NCc1ccccc1.CCN(CC)CC",
@@ -52,7 +41,7 @@ def test_sources_of_all_columns_and_both_directions(tmp_path: Path) -> None:
     )
     lines: list[str] = []
     forward = read_reactions([path], tell=lines.append)
-    assert lines == ["left out: 1 row whose pair is there already", f"left out: 2 rows {UNUSABLE}"]
+    assert lines == ["left out: 1 row whose pair is there already", f"left out: 2 rows {SKIP_REASON}"]
     assert [(r.source, r.target, r.origin) for r in forward] == [
         ("CC(=O)O.CCO.Cl", "CCOC(C)=O", "some"),
         ("CC(=O)O.CCO", "CCOC(C)=O", "some"),

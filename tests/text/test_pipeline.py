@@ -20,10 +20,10 @@ from mora_lite.errors import InputError, OutputError, PackError
 from mora_lite.machine.device import training_dtype
 from mora_lite.text import loop, pipeline
 from mora_lite.text.evaluation import answer_rows, figures_of_answers
-from mora_lite.text.loop import TextProgress, TextSettings
+from mora_lite.text.loop import TextProgress, TextTrainConfig
 from mora_lite.text.pack import ADAPTER, load_text_pack, open_text_pack
 from mora_lite.text.pipeline import train_text_pack
-from mora_lite.text.sequences import load_sequences
+from mora_lite.text.sequences import load_tokenized_pairs
 
 CPU = torch.device("cpu")
 PAIRS = [("CO", "C=O"), ("CCO", "CC=O"), ("CN", "C#N"), ("CC(C)O", "CC(C)=O"), ("CCl", "C")]
@@ -59,7 +59,7 @@ def reactions(tmp_path: Path) -> Path:
 def make(reactions: Path, base_path: Path, tmp_path: Path) -> Any:
     def make(name: str, steps: int = 6, **options: Any) -> Any:
         given: dict[str, Any] = {"base": str(base_path), "rank": 4, "copies": 2, "split_column": "part"} | options
-        settings = TextSettings(steps=steps, peak_lr=5e-3)
+        settings = TextTrainConfig(steps=steps, peak_lr=5e-3)
         return train_text_pack("forward", [reactions], tmp_path / name, CPU, settings=settings, **given)
 
     return make
@@ -104,7 +104,7 @@ def test_the_figures_are_those_of_the_pack_on_disk(
     held = load_file(pack.path / ADAPTER)
     assert all(torch.equal(answered[name], held[name].float()) for name in held)
     answerer = load_text_pack(pack, base=base_path, device=CPU, dtype=training_dtype(CPU))
-    data = load_sequences(tmp_path / "pack.run" / "sequences.npz")
+    data = load_tokenized_pairs(tmp_path / "pack.run" / "sequences.npz")
     rows = np.array([5, 6])
     assert figures_of_answers(data, rows, answer_rows(answerer, data, rows)) == pack.manifest["provenance"]["test"]
 
@@ -145,7 +145,7 @@ def test_a_run_that_ctrl_c_stopped_ends_with_the_same_weights(make: Any, monkeyp
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     lines.clear()
     # Nothing is prepared again.
-    monkeypatch.setattr(pipeline, "prepare_reactions", None)
+    monkeypatch.setattr(pipeline, "tokenize_pairs", None)
     parts = make("parts", steps=8, tell=lines.append)
     assert any("going on after 3 steps" in line for line in lines)
     one, other = load_file(straight.path / ADAPTER), load_file(parts.path / ADAPTER)
@@ -194,7 +194,7 @@ def asked(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = write(
         folder / "questions.csv", ("smiles", "question", "answer", "part"), [(*q, "train") for q in QUESTIONS]
     )
-    settings = TextSettings(steps=120, peak_lr=5e-3)
+    settings = TextTrainConfig(steps=120, peak_lr=5e-3)
     train_text_pack(
         "ask",
         [table],

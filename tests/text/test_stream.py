@@ -13,7 +13,7 @@ from typing import Any, cast
 from mora_lite.chem.graph import Graphs
 from mora_lite.tables.table import TableWriter, open_table
 from mora_lite.text.answerer import Answerer, Text
-from mora_lite.text.stream import Wanted, answer_columns, answer_table, row_seed
+from mora_lite.text.stream import GenerationConfig, answer_columns, answer_table, row_seed
 
 
 class Parrot:
@@ -38,7 +38,7 @@ class Parrot:
 def answer(parrot: Parrot, folder: Path, **wanted: Any) -> dict[str, str]:
     """The row of the output for a table of one molecule."""
     (folder / "in.csv").write_text("smiles\nCO\n")
-    asked = Wanted("product", temperature=1.0, **wanted)
+    asked = GenerationConfig("product", temperature=1.0, **wanted)
     with (
         open_table(folder / "in.csv") as table,
         TableWriter(folder / "out.csv", answer_columns(table.columns, asked), force=True) as writer,

@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from mora_lite.cli.tables import print_rows
-from mora_lite.training.breakdown import by_domain, by_scaffold, by_similarity, scaffolds
-from mora_lite.training.metrics import value_metrics
+from mora_lite.training.metrics import by_domain, by_scaffold, by_similarity, scaffolds, value_metrics
 
 NAN = float("nan")
 BENZENE, PYRROLIDINE = "c1ccccc1", "C1CCNC1"

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 
 import mora_lite
+from mora_lite.chem.fingerprints import fingerprints, smiles_fingerprints
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import InputError, PackError
 from mora_lite.model import Model
 from mora_lite.packs.pack import open_pack, write_manifest
 from mora_lite.scoring.conformal import Intervals, Platt
-from mora_lite.scoring.domain import fingerprints
-from mora_lite.training.calibrate import calibrate_pack, molecule_bits
+from mora_lite.training.calibrate import calibrate_pack
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.splits import Split
 
@@ -176,8 +176,8 @@ def test_a_molecule_is_inside_when_it_is_near_enough_for_some_task(calibrated: M
 
 def test_fingerprints_of_a_data_set_are_those_of_its_molecules(dataset: Dataset) -> None:
     expected = fingerprints([parse_smiles(text).mol for text in dataset.smiles])
-    assert np.array_equal(molecule_bits(dataset), expected)
-    assert molecule_bits(dataset.subset(np.array([], int))).shape == (0, 128)
+    assert np.array_equal(smiles_fingerprints(dataset.smiles), expected)
+    assert smiles_fingerprints(dataset.subset(np.array([], int)).smiles).shape == (0, 128)
 
 
 # --- classes

@@ -10,9 +10,9 @@ from rdkit import Chem
 from rdkit.Chem import Crippen, Descriptors
 from rdkit.Chem import rdMolDescriptors as rd
 
+from mora_lite.chem.fingerprints import N_BITS
 from mora_lite.chem.molecules import parse_smiles
-from mora_lite.scoring.domain import N_BITS
-from mora_lite.training.descriptors import FARTHEST, describe, make_targets
+from mora_lite.training.pretrain import FARTHEST, describe, make_targets
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 

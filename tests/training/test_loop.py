@@ -11,16 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mora_lite.adapter.baseline import EncoderBaseline
-from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
 from mora_lite.errors import InputError
 from mora_lite.training import loop as train_module
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.loop import FitSettings, Progress, fit, validate
+from mora_lite.training.loop import Progress, TrainConfig, fit, validate
 from mora_lite.training.losses import TargetFacts, task_loss
 
 CPU = torch.device("cpu")
-SETTINGS = FitSettings(epochs=4, batch_size=8, peak_lr=1e-2, warmup_steps=5)
+SETTINGS = TrainConfig(epochs=4, batch_size=8, peak_lr=1e-2, warmup_steps=5)
 WEIGHTS = [1.0, 2.0]
 
 
@@ -43,7 +42,7 @@ def new_model(seed: int = 0) -> EncoderBaseline:
 
 
 def train(
-    model: nn.Module, parts: tuple[Dataset, Dataset], folder: Path, settings: FitSettings = SETTINGS, **options
+    model: nn.Module, parts: tuple[Dataset, Dataset], folder: Path, settings: TrainConfig = SETTINGS, **options
 ) -> list[Progress]:
     """The report of each epoch."""
     seen: list[Progress] = []
@@ -61,7 +60,7 @@ def killed(
     parts: tuple[Dataset, Dataset],
     folder: Path,
     training_steps: int,
-    settings: FitSettings = SETTINGS,
+    settings: TrainConfig = SETTINGS,
 ) -> None:
     """Runs until the model has been used for so many steps of training, then dies."""
     left = training_steps
@@ -175,7 +174,7 @@ def test_long_epochs_report_within(parts, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_it_learns_a_few_molecules_by_heart(parts, tmp_path: Path) -> None:
     few = parts[0].subset(np.arange(16))
-    settings = FitSettings(epochs=60, batch_size=16, peak_lr=1e-2, ema_decay=0.8)
+    settings = TrainConfig(epochs=60, batch_size=16, peak_lr=1e-2, ema_decay=0.8)
     seen = train(new_model(), (few, few), tmp_path, settings)
     assert seen[-1].loss < 0.3 * seen[0].loss
     assert seen[-1].valid_error < 0.3
@@ -310,7 +309,7 @@ def test_classes_and_values_are_learnt_side_by_side(parts, tmp_path: Path) -> No
     targets = np.stack([few.targets[:, 0], few.targets[:, 0] > np.median(few.targets[:, 0])], axis=1).astype(np.float32)
     few = replace(few, targets=targets)
     facts = TargetFacts.of(targets, [False, True], [1.0, 1.0])
-    settings = FitSettings(epochs=60, batch_size=16, peak_lr=1e-2, ema_decay=0.8)
+    settings = TrainConfig(epochs=60, batch_size=16, peak_lr=1e-2, ema_decay=0.8)
     seen = train(new_model(), (few, few), tmp_path, settings, facts=facts)
     assert seen[0].valid_error > 0.6
     assert seen[-1].best_error < 0.3
@@ -344,4 +343,4 @@ def test_a_molecule_without_values_changes_no_gradient(parts) -> None:
 def test_impossible_settings_are_refused(change: dict) -> None:
     (name,) = change
     with pytest.raises(InputError, match=f"{name}: got {change[name]}, expected"):
-        FitSettings(**{"epochs": 1, **change})
+        TrainConfig(**{"epochs": 1, **change})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mora_lite.training.losses import MOST_POSITIVE_WEIGHT, TargetFacts, task_loss, validation_error
+from mora_lite.training.losses import MAX_POSITIVE_WEIGHT, TargetFacts, task_loss, validation_error
 
 NAN = float("nan")
 
@@ -102,7 +102,7 @@ def test_weighing_positives_leaves_the_odds_true(positives: int, negatives: int)
     assert tried[1] < min(tried[0], tried[2])
 
 
-@pytest.mark.parametrize(("positives", "negatives", "weight"), [(9, 1, 1), (1, 999, MOST_POSITIVE_WEIGHT), (1, 4, 2)])
+@pytest.mark.parametrize(("positives", "negatives", "weight"), [(9, 1, 1), (1, 999, MAX_POSITIVE_WEIGHT), (1, 4, 2)])
 def test_the_weight_of_positives_is_from_1_to_10(positives: int, negatives: int, weight: float) -> None:
     facts, _ = one_class(positives, negatives)
     assert facts.positive_weight.item() == pytest.approx(weight)

@@ -19,8 +19,15 @@ from mora_lite.errors import CheckpointError, InputError, OutputError, PackError
 from mora_lite.packs.pack import open_pack
 from mora_lite.training import pipeline
 from mora_lite.training.dataset import read_dataset
-from mora_lite.training.loop import FitSettings, Progress
-from mora_lite.training.pipeline import fitted_tasks, settle_kinds, shrink_batch, standardize, start_encoder, train_pack
+from mora_lite.training.loop import Progress, TrainConfig
+from mora_lite.training.pipeline import (
+    fitted_tasks,
+    infer_task_kinds,
+    shrink_batch,
+    standardize,
+    start_encoder,
+    train_pack,
+)
 from mora_lite.training.pretrain import save_encoder
 from mora_lite.training.recipe import Recipe, TaskRecipe, read_recipe
 from mora_lite.training.splits import Split
@@ -414,9 +421,9 @@ def test_what_is_no_class_is_refused(recipe: Recipe, tmp_path: Path, kind: str, 
 def test_zeros_and_ones_may_be_values(dataset) -> None:
     data = replace(dataset, targets=(dataset.targets > 3).astype(np.float32))
     asked = Recipe("r", (TaskRecipe("a"), TaskRecipe("b", kind="value")))
-    assert [task.kind for task in settle_kinds(asked, data).tasks] == ["class", "value"]
+    assert [task.kind for task in infer_task_kinds(asked, data).tasks] == ["class", "value"]
     united = Recipe("r", (TaskRecipe("a", unit="nM"), TaskRecipe("b")))
-    assert [task.kind for task in settle_kinds(united, data).tasks] == ["value", "class"], "a class has no unit"
+    assert [task.kind for task in infer_task_kinds(united, data).tasks] == ["value", "class"], "a class has no unit"
 
 
 # --- what else is in the pack
@@ -474,7 +481,7 @@ def test_an_encoder_of_another_size_is_told_before_the_work(recipe: Recipe, fold
 
 
 def test_targets_become_z_scores(dataset) -> None:
-    recipe = settle_kinds(Recipe("r", (TaskRecipe("size"), TaskRecipe("polarity"))), dataset)
+    recipe = infer_task_kinds(Recipe("r", (TaskRecipe("size"), TaskRecipe("polarity"))), dataset)
     tasks = fitted_tasks(recipe, dataset)
     z = standardize(dataset, tasks).targets
     np.testing.assert_allclose(np.nanmean(z, 0), 0, atol=1e-6)
@@ -485,7 +492,7 @@ def test_targets_become_z_scores(dataset) -> None:
 
 def test_classes_stay_0_and_1(dataset) -> None:
     data = replace(dataset, targets=(dataset.targets > 3).astype(np.float32))
-    recipe = settle_kinds(Recipe("r", (TaskRecipe("a"), TaskRecipe("b", kind="value"))), data)
+    recipe = infer_task_kinds(Recipe("r", (TaskRecipe("a"), TaskRecipe("b", kind="value"))), data)
     tasks = fitted_tasks(recipe, replace(data, targets=data.targets[:, [0, 0]]))
     z = standardize(replace(data, targets=data.targets[:, [0, 0]]), tasks).targets
     assert np.array_equal(z[:, 0], data.targets[:, 0])
@@ -494,4 +501,4 @@ def test_classes_stay_0_and_1(dataset) -> None:
 
 @pytest.mark.parametrize(("rows", "size"), [(3, 1), (32, 4), (4096, 512), (110_000, 512)])
 def test_small_tables_get_small_batches(rows: int, size: int) -> None:
-    assert shrink_batch(FitSettings(epochs=1), rows).batch_size == size
+    assert shrink_batch(TrainConfig(epochs=1), rows).batch_size == size

@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.errors import InputError, PackError
 from mora_lite.training import pretrain
-from mora_lite.training.loop import FitSettings, Progress
+from mora_lite.training.loop import Progress, TrainConfig
 from mora_lite.training.pretrain import load_encoder, pretrain_encoder, read_library, save_encoder
 
 CPU = torch.device("cpu")
-SETTINGS = FitSettings(epochs=1, batch_size=128, peak_lr=3e-3, huber=1.0)
+SETTINGS = TrainConfig(epochs=1, batch_size=128, peak_lr=3e-3, huber=1.0)
 ENDS = ["C", "N", "O", "F", "Cl", "Br", "S", "C#N", "C=O", "C(=O)O", "C(N)=O", "c1ccccc1", "C1CC1", "c1ccncc1"]
 MIDDLES = ["C", "CC", "CCC", "C(C)C", "C(=O)C", "COC", "CNC", "CSC"]
 LIBRARY = ["".join(parts) for parts in itertools.product(["N", "O"], MIDDLES, ENDS)] * 5  # 224 molecules, 1,120 rows
@@ -58,7 +58,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_pretrain(
-    table: Path, out: Path, settings: FitSettings = SETTINGS, **options
+    table: Path, out: Path, settings: TrainConfig = SETTINGS, **options
 ) -> tuple[Progress, list[Progress]]:
     seen: list[Progress] = []
     last = pretrain_encoder([table], out, settings, CPU, width=16, layers=1, on_progress=seen.append, **options)
@@ -136,7 +136,7 @@ def test_a_missing_table_is_told(tmp_path: Path) -> None:
 
 
 def test_it_learns_what_the_descriptors_are(table: Path, tmp_path: Path) -> None:
-    last, seen = run_pretrain(table, tmp_path / "out.safetensors", FitSettings(3, 64, 1e-2, huber=1.0))
+    last, seen = run_pretrain(table, tmp_path / "out.safetensors", TrainConfig(3, 64, 1e-2, huber=1.0))
     assert seen[-1].loss < seen[0].loss
     assert last.best_error < 0.9, "1 is what the mean alone would give"
 
@@ -152,7 +152,7 @@ def test_the_file_says_what_it_was_made_of(trained: Path) -> None:
 
 
 def test_a_killed_run_goes_on_to_the_same_encoder(table: Path, tmp_path: Path) -> None:
-    settings = FitSettings(2, 128, 3e-3, huber=1.0)
+    settings = TrainConfig(2, 128, 3e-3, huber=1.0)
 
     def stop(progress: Progress) -> None:
         if progress.epoch_done:

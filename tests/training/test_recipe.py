@@ -11,7 +11,7 @@ import pytest
 
 from mora_lite.errors import InputError, MoraLiteError
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.loop import FitSettings
+from mora_lite.training.loop import TrainConfig
 from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA, Recipe, TaskRecipe, read_recipe
 from mora_lite.training.splits import Split
 
@@ -58,7 +58,7 @@ def test_everything_but_a_task_may_be_left_out(read) -> None:
 
 def test_a_task_without_a_prompt_gets_one_for_its_kind() -> None:
     def prompt(task: TaskRecipe, kind: str = "value") -> str:
-        return task.settled(kind).prompt
+        return task.with_kind(kind).prompt
 
     assert prompt(TaskRecipe("logS")) == "Question: What is the logS of the molecule? Answer:"
     assert prompt(TaskRecipe("logS", unit="mol/L")) == "Question: What is the logS of the molecule in mol/L? Answer:"
@@ -66,7 +66,7 @@ def test_a_task_without_a_prompt_gets_one_for_its_kind() -> None:
     assert prompt(TaskRecipe("toxic"), "class") == "Question: Is the molecule toxic? Answer:"
     assert prompt(TaskRecipe("{odd}"), "class") == "Question: Is the molecule {odd}? Answer:"
     assert prompt(TaskRecipe("toxic", prompt="Does it kill?"), "class") == "Does it kill?"
-    assert TaskRecipe("toxic").settled("class").kind == "class"
+    assert TaskRecipe("toxic").with_kind("class").kind == "class"
 
 
 def test_shares_of_the_table_are_split_where_the_recipe_has_no_numbers(read) -> None:
@@ -181,7 +181,7 @@ def test_a_recipe_is_plain_numbers_and_text_for_json() -> None:
     held = read_recipe(QM9).as_dict()
     assert set(held) == {field.name for field in fields(Recipe)}
     assert TaskRecipe(**held["tasks"][0]) == read_recipe(QM9).tasks[0]
-    assert FitSettings(**held["mora"]) == read_recipe(QM9).mora
+    assert TrainConfig(**held["mora"]) == read_recipe(QM9).mora
 
 
 # --- the command's options

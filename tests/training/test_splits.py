@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from mora_lite.chem.graph import featurize
+from mora_lite.chem.molecules import scaffold_of
 from mora_lite.errors import InputError
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.splits import Parts, Split, fractions, scaffold_of, split_notes, split_rows
+from mora_lite.training.splits import Parts, Split, fractions, split_notes, split_rows
 
 # Scaffolds: benzene 5, none 4, pyridine 2, cyclohexane 1, and 1 of two rings.
 REAL = [

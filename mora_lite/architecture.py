@@ -1,0 +1,138 @@
+"""What defines a language model besides its tensors: the families that can be run, their sizes, their rotary positions.
+
+The inverse frequencies of rotary positions come from transformers once, when a checkpoint is read; afterwards they are
+plain numbers. Covered: default, linear, llama3, yarn, dynamic. NOT covered: longrope, partial rotation, multi-axis
+positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError
+
+ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotation angles of one checkpoint.
+
+    inverse_frequencies: head_dim / 2 numbers, radians per position (float32 values, exact in JSON).
+    attention_factor: multiplies cosine and sine (yarn).
+    dynamic: (theta, factor, max_positions) if the frequencies change for texts longer than max_positions.
+    """
+
+    inverse_frequencies: tuple[float, ...]
+    attention_factor: float = 1.0
+    dynamic: tuple[float, float, int] | None = None
+
+    @classmethod
+    def from_config(cls, config: Any, head_dim: int) -> Rope:
+        """Read a transformers configuration object, which has turned older fields into `rope_parameters`."""
+        parameters = config.rope_parameters
+        kind, theta = parameters.get("rope_type", "default"), float(parameters["rope_theta"])
+        if kind not in ROPE_KINDS:
+            raise CheckpointError(f"rope type not supported: got {kind}; expected one of {', '.join(ROPE_KINDS)}")
+        if kind == "default":
+            exponents = torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim
+            frequencies, attention_factor = 1.0 / theta**exponents, 1.0
+        else:
+            from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+            frequencies, attention_factor = ROPE_INIT_FUNCTIONS[kind](config)
+        if len(frequencies) * 2 != head_dim:
+            raise CheckpointError(
+                f"partial rotation is not supported: got {len(frequencies) * 2} of {head_dim} numbers rotated"
+            )
+        dynamic = None
+        if kind == "dynamic":
+            dynamic = (theta, float(parameters["factor"]), int(config.max_position_embeddings))
+        return cls(tuple(frequencies.tolist()), float(attention_factor), dynamic)
+
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """What defines a decoder besides its tensors: plain numbers, kept in packs by `as_dict`.
+
+    windows: for each layer, how many positions a token sees (itself included); 0 means all.
+    Biases and query/key norms are there when the checkpoint holds their tensors.
+    """
+
+    architecture: str
+    vocabulary: int
+    width: int
+    ffn_width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm_eps: float
+    tied_head: bool
+    windows: tuple[int, ...]
+    rope: Rope
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> DecoderConfig:
+        """Read the content of a Hugging Face config.json, of transformers 4 or 5."""
+        from huggingface_hub.errors import StrictDataclassError  # slow to import, and packs do not need them
+        from transformers import AutoConfig
+
+        fields = dict(config)
+        kind = fields.pop("model_type", None)
+        if kind not in ARCHITECTURES:
+            raise CheckpointError(f"model_type not supported: got {kind}; expected one of {', '.join(ARCHITECTURES)}")
+        try:
+            hf: Any = AutoConfig.for_model(kind, **fields)
+        except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"config.json of the checkpoint cannot be used: {reason}") from error
+        if hf.hidden_act not in ("silu", "swish"):
+            raise CheckpointError(f"hidden_act not supported: got {hf.hidden_act}; expected silu")
+        head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+        window = getattr(hf, "sliding_window", None) or 0
+        kinds = getattr(hf, "layer_types", None) if kind != "mistral" else None
+        windows = [
+            window if kinds is None or kinds[i] == "sliding_attention" else 0 for i in range(hf.num_hidden_layers)
+        ]
+        return cls(
+            architecture=kind,
+            vocabulary=hf.vocab_size,
+            width=hf.hidden_size,
+            ffn_width=hf.intermediate_size,
+            layers=hf.num_hidden_layers,
+            heads=hf.num_attention_heads,
+            kv_heads=hf.num_key_value_heads,
+            head_dim=head_dim,
+            norm_eps=float(hf.rms_norm_eps),
+            tied_head=bool(hf.tie_word_embeddings),
+            windows=tuple(windows),
+            rope=Rope.from_config(hf, head_dim),
+        )
+
+    def place_widths(self) -> dict[str, tuple[int, int]]:
+        """Width of input and output at each place of a branch (`lowrank.PLACES`)."""
+        width, heads, kv = self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {"q": (width, heads), "k": (width, kv), "v": (width, kv), "o": (heads, width), "m": (width, width)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON; `from_dict` restores the same numbers exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> DecoderConfig:
+        rope = fields["rope"]
+        dynamic = rope["dynamic"]
+        restored = Rope(
+            tuple(rope["inverse_frequencies"]),
+            rope["attention_factor"],
+            None if dynamic is None else (dynamic[0], dynamic[1], dynamic[2]),
+        )
+        return cls(**{**fields, "windows": tuple(fields["windows"]), "rope": restored})
