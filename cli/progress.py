@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ..training import loop
+    from ..training.loop import TrainProgress
 
 
 class Measured(Protocol):
@@ -46,7 +46,7 @@ def progress_bar(source: Measured) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[str, loop.Progress], None]]:
+def show_progress() -> Iterator[Callable[[str, TrainProgress], None]]:
     """A line on stderr for each epoch; on a terminal, a bar below them that moves within the epoch."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
@@ -57,7 +57,7 @@ def show_progress() -> Iterator[Callable[[str, loop.Progress], None]]:
     with Bar(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
         job = bar.add_task("reading", total=None, text="")
 
-        def show(stage: str, at: loop.Progress) -> None:
+        def show(stage: str, at: TrainProgress) -> None:
             minutes, seconds = divmod(round(at.seconds_left), 60)
             text = f"loss {at.loss:.4f}  {at.mol_per_s:,.0f} mol/s  {minutes}:{seconds:02} left"
             bar.update(job, description=stage, total=at.n_steps, completed=at.step, text=text)

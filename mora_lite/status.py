@@ -20,7 +20,7 @@ NO_QUESTION = "no_question"  # the row's own question is blank
 
 
 @dataclass
-class Counts:
+class StatusCounts:
     """counts: rows by status.
 
     first: by status, the first row (counted from 1, header not counted) and its error.
@@ -57,7 +57,7 @@ class Counts:
 
 
 @dataclass
-class Summary(Counts):
+class RunSummary(StatusCounts):
     """seconds: that the rows took."""
 
     seconds: float = 0.0

@@ -54,7 +54,7 @@ class KVCache:
 
 
 @dataclass(frozen=True)
-class Step:
+class DecodeStep:
     """What every layer needs for one call: rotations, masks by window, the cache and where it starts.
 
     cos, sin: float32 [B, T, head_dim / 2]. masks: window -> bool [B or 1, 1, T, S], or None for plain
@@ -153,7 +153,7 @@ class DecoderLayer(nn.Module):
         out: Tensor = self.out(heads)
         return out if branch is None else branch.add("o", heads, out)
 
-    def attend(self, x: Tensor, step: Step, branch: LayerBranch | None = None) -> Tensor:
+    def attend(self, x: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
         """The residual stream float32 [B, T, D] after attention."""
         query, key, value = self.project(x, branch)
         query = self.ops.rotate(query, step.cos, step.sin).transpose(1, 2)
@@ -167,7 +167,7 @@ class DecoderLayer(nn.Module):
         """The SwiGLU block of an input after the norm, dtype [..., D], without residual and branch."""
         return self.down(self.ops.gate(self.gate_up(normed)))
 
-    def forward(self, x: Tensor, step: Step, branch: LayerBranch | None = None) -> Tensor:
+    def forward(self, x: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
         """Residual in and out, float32 [B, T, D]; branch: this layer's part of `Branch.by_layer`."""
         x = self.attend(x, step, branch)
         normed = self.ops.norm(x, self.ffn_norm)
@@ -206,7 +206,7 @@ class Decoder(nn.Module):
         decoder.context = int(checkpoint.config.get("max_position_embeddings") or 0)
         return decoder
 
-    def begin(self, rows: int, tokens: int, real: Tensor | None = None, cache: KVCache | None = None) -> Step:
+    def begin(self, rows: int, tokens: int, real: Tensor | None = None, cache: KVCache | None = None) -> DecodeStep:
         """Masks and rotations for new tokens. real: bool [B, T], False at padding; None if all are real."""
         device = self.embedding.device
         start = cache.used if cache is not None else 0
@@ -224,7 +224,7 @@ class Decoder(nn.Module):
         masks = {w: attention_mask(everything, padded, tokens, w) for w in set(self.sizes.windows)}
         # The last real token is the only real one with no real token after it.
         last = real & (real.flip(1).cumsum(1).flip(1) == 1)
-        return Step(cos, sin, masks, last, cache, start)
+        return DecodeStep(cos, sin, masks, last, cache, start)
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids: int64 [B, T] -> the residual stream, float32 [B, T, D]."""

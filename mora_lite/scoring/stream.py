@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..status import MALFORMED, NOT_FINITE, NOT_FINITE_REASON, OK, Summary
+from ..status import MALFORMED, NOT_FINITE, NOT_FINITE_REASON, OK, RunSummary
 from ..tables.table import Row, Table, TableWriter, add_columns
 
 CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them into batches
@@ -55,13 +55,13 @@ def predict_table(
     batch_size: int | None = None,
     chunk_rows: int = CHUNK_ROWS,
     on_progress: Callable[[int], None] = lambda n_rows: None,
-) -> Summary:
+) -> RunSummary:
     """Score every row of `table` into `writer`, one record for each row, in order, in constant memory.
 
     The writer must have been opened with `output_columns`. `on_progress` is called with the number of rows
     done.
     """
-    summary = Summary()
+    summary = RunSummary()
     started = time.perf_counter()
     for rows in table.chunks(chunk_rows):
         scores = model.score(["" if row.fault else row.cells[table.smiles_index] for row in rows], batch_size)
@@ -71,7 +71,7 @@ def predict_table(
     return summary
 
 
-def _records(rows: Sequence[Row], scores: Scores, model: Model, summary: Summary) -> Iterator[list[str]]:
+def _records(rows: Sequence[Row], scores: Scores, model: Model, summary: RunSummary) -> Iterator[list[str]]:
     columns = [_texts(column) for column in scores.columns(model.tasks).values()]
     blank = [""] * len(columns)
     finite = np.isfinite(scores.values).all(axis=1)

@@ -28,7 +28,7 @@ from ..machine.workers import WorkerPool, default_workers
 from ..packs.pack import Pack, open_pack
 from ..scoring.conformal import check_confidence
 from ..scoring.tasks import Task, choose_tasks
-from ..status import OK, Counts
+from ..status import OK, StatusCounts
 from ..tables.library import Library, expand_paths, open_library
 from ..tables.prepared_files import PreparedLibrary, is_prepared
 from ..tables.table import STDIO
@@ -40,8 +40,8 @@ from .shards import (
     SHARD_WINDOWS,
     WINDOW_ROWS,
     Job,
-    Progress,
     Scored,
+    ScreenProgress,
     make_preparer,
     make_scorer,
     read_shards,
@@ -50,7 +50,7 @@ from .shards import (
     screen,
     unfinished_windows,
 )
-from .summary import Summary
+from .summary import LibrarySummary
 
 
 class Ranking(NamedTuple):
@@ -153,8 +153,8 @@ class Campaign:
         workers: int | None = None,
         part: tuple[int, int] = (0, 1),
         time_limit: float = 30.0,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> Progress:
+        on_progress: Callable[[ScreenProgress], None] = lambda progress: None,
+    ) -> ScreenProgress:
         """Score what is not scored yet. workers: processes; time_limit: seconds for parsing one molecule.
 
         Raises `InputError` when an input file has changed by the end.
@@ -172,8 +172,8 @@ class Campaign:
         workers: int | None,
         part: tuple[int, int],
         time_limit: float,
-        on_progress: Callable[[Progress], None],
-    ) -> Progress:
+        on_progress: Callable[[ScreenProgress], None],
+    ) -> ScreenProgress:
         n = workers or default_workers()
         names, form = [task.name for task in self.tasks], run.settings["format"]
         windows: Iterator[Any] = (
@@ -198,18 +198,18 @@ class Campaign:
 
             return screen(run, windows, score, self.schema, **rest)
 
-    def counts(self, run: RunDirectory) -> Counts:
+    def counts(self, run: RunDirectory) -> StatusCounts:
         """Rows by status, of all finished shards."""
         counts: Counter[str] = Counter()
         first: dict[str, tuple[int, str]] = {}
         for number in sorted(run.shards):
             counts.update(run.shards[number]["counts"])
             first = {**run.shards[number]["first"], **first}
-        return Counts(counts, {status: (row, reason) for status, (row, reason) in first.items()})
+        return StatusCounts(counts, {status: (row, reason) for status, (row, reason) in first.items()})
 
-    def finish(self, run: RunDirectory, progress: Progress, ranking: Ranking) -> None:
+    def finish(self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking) -> None:
         """Write top.csv and report.html from the shards."""
-        summary = Summary(self.tasks)
+        summary = LibrarySummary(self.tasks)
 
         def shards() -> Iterator[pa.Table]:
             yield self.schema.empty_table()  # so that top.csv has its columns whatever the library holds
@@ -226,7 +226,7 @@ class Campaign:
             run.path / "report.html", facts=facts, tasks=self.tasks, summary=summary, hits=hits, hits_title=title
         )
 
-    def _facts(self, run: RunDirectory, progress: Progress) -> dict[str, str]:
+    def _facts(self, run: RunDirectory, progress: ScreenProgress) -> dict[str, str]:
         settings = run.settings
         versions = (f"{name.replace('_', '-')} {settings[name]}" for name in ("mora_lite", "torch", "rdkit"))
         facts = {
@@ -278,7 +278,7 @@ def choose_devices(names: str) -> tuple[torch.device, ...]:
     return devices
 
 
-def summary_lines(where: str, counts: Counts, progress: Progress) -> list[str]:
+def summary_lines(where: str, counts: StatusCounts, progress: ScreenProgress) -> list[str]:
     """For people: one line, and one more for each reason of failure."""
     rate = progress.rows / progress.seconds if progress.seconds else 0.0
     kept = f", {progress.skipped:,} rows kept from before" if progress.skipped else ""

@@ -29,7 +29,7 @@ from ..errors import DeviceError, InputError, MoraLiteError, OutputError
 from ..tables.prepared_files import PreparedLibrary
 from .ray_cluster import Tries, connected, import_ray
 from .run_directory import RunDirectory
-from .shards import Progress, WindowScorer, make_scorer, to_stream, write_shard
+from .shards import ScreenProgress, WindowScorer, make_scorer, to_stream, write_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,15 +59,15 @@ def score_on_ray(
     workers: int | None = None,
     part: tuple[int, int] = (0, 1),
     address: str | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Progress:
+    on_progress: Callable[[ScreenProgress], None] = lambda progress: None,
+) -> ScreenProgress:
     """As `Campaign.score`, on the Ray cluster at `address`, or a local one that ends with this call.
 
     workers: actors, by default one for each GPU, or without GPUs for each CPU. Shards are entered into the manifest as
     they come, in any order. Raises what went wrong in an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray
     cannot go on.
     """
-    progress, started = Progress(), time.perf_counter()
+    progress, started = ScreenProgress(), time.perf_counter()
     work = ShardWork.of(campaign, run, library)
     todo = [number for number in range(part[0], work.n_shards, part[1]) if number not in run.shards]
     progress.skipped = library.n_rows - sum(map(work.n_rows, todo))

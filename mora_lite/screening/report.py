@@ -21,7 +21,7 @@ from ..machine.files import replacing
 from ..scoring.tasks import Task
 from ..status import OK
 from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
-from .summary import Summary
+from .summary import LibrarySummary
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,7 +45,7 @@ def write_report(
     *,
     facts: Mapping[str, str],
     tasks: Sequence[Task],
-    summary: Summary,
+    summary: LibrarySummary,
     hits: pyarrow.Table,
     hits_title: str,
 ) -> None:
@@ -56,7 +56,7 @@ def write_report(
 
 
 def report_html(
-    *, facts: Mapping[str, str], tasks: Sequence[Task], summary: Summary, hits: pyarrow.Table, hits_title: str
+    *, facts: Mapping[str, str], tasks: Sequence[Task], summary: LibrarySummary, hits: pyarrow.Table, hits_title: str
 ) -> str:
     """The page's HTML.
 
@@ -96,7 +96,7 @@ def _fact(name: str, text: str) -> str:
     return f'<div class="{" ".join(looks)}"><dt>{as_html(name)}</dt><dd>{as_html(text)}</dd></div>'
 
 
-def _tiles(summary: Summary) -> str:
+def _tiles(summary: LibrarySummary) -> str:
     tiles = [
         ("Rows", f"{summary.n_rows:,}", "read from the library"),
         ("Scored", f"{summary.n_ok:,}", f"{_share(summary.n_ok, summary.n_rows)} of the rows"),
@@ -113,7 +113,7 @@ def _tiles(summary: Summary) -> str:
     )
 
 
-def _distribution(task: Task, summary: Summary, rug: Sequence[float | None]) -> str:
+def _distribution(task: Task, summary: LibrarySummary, rug: Sequence[float | None]) -> str:
     scores = summary.scores[task.name]
     decimals = 3 if task.is_class else decimals_for(task.deviation)
     low, mean, high = (as_number(number, decimals) for number in (scores.low, scores.mean, scores.high))
@@ -128,7 +128,7 @@ def _distribution(task: Task, summary: Summary, rug: Sequence[float | None]) -> 
     )
 
 
-def _domain(tasks: Sequence[Task], summary: Summary) -> str:
+def _domain(tasks: Sequence[Task], summary: LibrarySummary) -> str:
     if not summary.is_calibrated:
         return '<p class="note">The pack is not calibrated, so nothing is known of its domain.</p>'
     similarity = summary.similarity
@@ -151,7 +151,7 @@ def _domain(tasks: Sequence[Task], summary: Summary) -> str:
     )
 
 
-def _failures(summary: Summary) -> str:
+def _failures(summary: LibrarySummary) -> str:
     failed = [(status, n) for status, n in summary.counts.items() if status != OK]
     if not failed:
         return '<p class="note">Every row was scored.</p>'

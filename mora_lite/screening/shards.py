@@ -185,7 +185,7 @@ def score_on(models: Sequence[Model], windows: Iterable[bytes], form: str) -> It
 
 
 @dataclass
-class Progress:
+class ScreenProgress:
     """rows: scored in this session. skipped: rows of shards that were finished before, or are another run's. seconds:
     since the start.
     """
@@ -203,8 +203,8 @@ def screen(
     *,
     part: tuple[int, int] = (0, 1),
     digest: bool = False,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Progress:
+    on_progress: Callable[[ScreenProgress], None] = lambda progress: None,
+) -> ScreenProgress:
     """Score the windows whose shards are not finished, and write those shards.
 
     windows: of `sources.Library` or `unfinished_windows`, all of `WINDOW_ROWS` rows but the last. score: jobs ->
@@ -213,8 +213,8 @@ def screen(
     `InputError` when a finished shard's rows are others now.
     """
     if not digest and run.rows is not None and run.rows == sum(entry["rows"] for entry in run.shards.values()):
-        return Progress(skipped=run.rows)  # all is there; reading the library again would tell nothing new
-    progress, started = Progress(), time.perf_counter()
+        return ScreenProgress(skipped=run.rows)  # all is there; reading the library again would tell nothing new
+    progress, started = ScreenProgress(), time.perf_counter()
     jobs = _Jobs(run, windows, part, digest, progress)
 
     def count(n_rows: int) -> None:
@@ -252,7 +252,7 @@ class _Jobs:
     """
 
     def __init__(
-        self, run: RunDirectory, windows: Iterable[Any], part: tuple[int, int], digest: bool, progress: Progress
+        self, run: RunDirectory, windows: Iterable[Any], part: tuple[int, int], digest: bool, progress: ScreenProgress
     ):
         self.run, self.windows, self.part, self.digest, self.progress = run, windows, part, digest, progress
         self.sent: deque[int] = deque()

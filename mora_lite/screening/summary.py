@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..scoring.tasks import Task
-from ..status import OK, Counts
+from ..status import OK, StatusCounts
 
 if TYPE_CHECKING:
     import pyarrow
@@ -57,7 +57,7 @@ class Histogram:
         return int(self.counts[place:].sum()) / self.n if self.n else float("nan")
 
 
-class Summary(Counts):
+class LibrarySummary(StatusCounts):
     """Filled by `add`.
 
     first: by status, the lowest `row` and its error. scores: task's name -> histogram of the
@@ -114,9 +114,9 @@ class Summary(Counts):
                     self.n_inside_task[task.name] += found["counts"]
 
 
-def summarize(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> Summary:
+def summarize(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> LibrarySummary:
     """Summary of the rows of all `shards`, scored for `tasks`; in memory: one shard."""
-    summary = Summary(tasks)
+    summary = LibrarySummary(tasks)
     for shard in shards:
         summary.add(shard)
     return summary

@@ -25,7 +25,7 @@ import rdkit
 from .. import __version__
 from ..chem import fingerprints, graph
 from ..errors import InputError, OutputError, error_text
-from ..status import Summary
+from ..status import RunSummary
 from .library import Library, Window, expand_paths
 from .parquet import PREPARED_KEY, READ_BYTES, is_parquet, parquet_errors
 from .prepared import SCHEMA, Prepared, from_arrow, prepare, to_arrow
@@ -123,13 +123,13 @@ def prepare_library(
     map: Callable[[Callable[[Window], Prepared], Iterator[Window]], Iterable[Prepared]] = map,
     window_rows: int = WINDOW_ROWS,
     on_progress: Callable[[int], None] = lambda n_rows: None,
-) -> Summary:
+) -> RunSummary:
     """Prepare every row of `library` into `writer`, in order, in constant memory.
 
     map: as Python's, results in order; that of a pool of processes must not read ahead without bounds. `on_progress` is
     called with the number of rows done.
     """
-    summary = Summary()
+    summary = RunSummary()
     started = time.perf_counter()
     for prepared in map(prepare, library.windows(window_rows)):
         writer.write(prepared)

@@ -18,7 +18,7 @@ from ..chem.graph import Graphs, featurize
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import canonical
 from ..errors import InputError
-from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, Counts
+from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, StatusCounts
 from ..tables.table import Row, Table, TableWriter, add_columns
 from .answerer import Answerer
 from .pairs import asked
@@ -29,7 +29,7 @@ MAX_SAMPLES = 4  # samples that are drawn for each answer wanted, until there ar
 
 
 @dataclass
-class AnswerSummary(Counts):
+class AnswerSummary(StatusCounts):
     """seconds: that the rows took."""
 
     seconds: float = 0.0

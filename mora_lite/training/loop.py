@@ -65,7 +65,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainProgress:
     """What is known after some steps.
 
     loss: since the epoch began. valid_error: of `losses.validation_error`, after the last whole epoch or of the start;
@@ -90,9 +90,9 @@ def fit(
     settings: TrainConfig,
     folder: Path,
     device: torch.device,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[TrainProgress], None] = lambda _: None,
     origin: str = "",
-) -> Progress:
+) -> TrainProgress:
     """Train `model` in place, leaving the averaged weights of the best epoch in it.
 
     Targets of both sets must be z-scores already, or 0 and 1 for classes.
@@ -112,7 +112,7 @@ def fit(
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     path = folder / "checkpoint.safetensors"
-    progress = Progress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
+    progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
     step_fn = _make_step(model, state, train, settings, facts, device)
     if progress.step == 0 and settings.keep_start:
         state.judge(validate(model, state.mean, valid, facts, device))
@@ -132,13 +132,13 @@ def fit(
                 done = epoch * per_epoch + at + 1
                 left = (n_steps - done) * settings.batch_size / rate
                 loss = torch.stack(losses).mean().item()
-                on_progress(Progress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
+                on_progress(TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
         loss = torch.stack(losses).mean().item()
         rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
         state.judge(validate(model, state.mean, valid, facts, device))
         left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
         done = (epoch + 1) * per_epoch
-        progress = Progress(done, n_steps, loss, state.error, state.best_error, rate, left)
+        progress = TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left)
         state.save(path, done)
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(asdict(progress)) + "\n")

@@ -32,13 +32,13 @@ from .calibrate import calibrate_pack
 from .checks import check_data, first_rows, looks_like_class, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate_pack, record_metrics
-from .loop import Progress, TrainConfig, fit, weights_digest
+from .loop import TrainConfig, TrainProgress, fit, weights_digest
 from .losses import TargetFacts
 from .pretrain import SHIPPED, load_encoder
 from .recipe import Recipe
 from .splits import split_notes, split_rows
 
-OnProgress = Callable[[str, Progress], None]
+OnProgress = Callable[[str, TrainProgress], None]
 COMPILE_FROM = 20_000  # training molecules; compiling takes half a minute, more than a small run gains by it
 
 

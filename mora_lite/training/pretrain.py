@@ -35,7 +35,7 @@ from ..chem.molecules import parse_smiles
 from ..errors import InputError, PackError
 from ..tables.table import open_table
 from .dataset import Dataset
-from .loop import Progress, TrainConfig, fit
+from .loop import TrainConfig, TrainProgress, fit
 from .losses import TargetFacts
 
 SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder.safetensors"
@@ -54,8 +54,8 @@ def pretrain_encoder(
     layers: int = 4,
     processes: int = 1,
     on_read: Callable[[int], None] = lambda _: None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> Progress:
+    on_progress: Callable[[TrainProgress], None] = lambda _: None,
+) -> TrainProgress:
     """Train an encoder on the molecules of `tables` and write it to `out` (float16).
 
     Rows that cannot be read are left out. Continues from the checkpoint in `out` + `.run`. Raises `InputError` when

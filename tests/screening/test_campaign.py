@@ -21,7 +21,7 @@ from mora_lite.errors import DeviceError, InputError, OutputError
 from mora_lite.screening import campaign as campaign_module
 from mora_lite.screening.campaign import Campaign, choose_devices, default_workers, open_any_library, summary_lines
 from mora_lite.screening.run_directory import RunDirectory, open_run, parse_part
-from mora_lite.screening.shards import Progress
+from mora_lite.screening.shards import ScreenProgress
 from mora_lite.tables.library import open_library
 from mora_lite.tables.prepared_files import PreparedWriter, prepare_library
 
@@ -55,10 +55,10 @@ def score(
     top: int = 5,
     by: str | None = None,
     **options: Any,
-) -> tuple[RunDirectory, Progress]:
+) -> tuple[RunDirectory, ScreenProgress]:
     """From beginning to end as the command does it; `stop_after` so many windows."""
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: ScreenProgress) -> None:
         nonlocal stop_after
         if stop_after is not None:
             stop_after -= 1
@@ -195,7 +195,7 @@ def test_parts_of_two_machines_make_one_run(tmp_path: Path, pack_path: Path, lib
 
 
 def test_a_library_that_changes_while_it_is_read_is_told(tmp_path: Path, pack_path: Path, library: Path) -> None:
-    def grow(progress: Progress) -> None:
+    def grow(progress: ScreenProgress) -> None:
         with library.open("a") as file:
             file.write("CCO late\n")
 
@@ -221,7 +221,7 @@ def test_a_pipe_is_read_once_and_compared(tmp_path: Path, pack_path: Path, libra
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
-    def score_pipe(text: bytes, resume: bool) -> Progress:
+    def score_pipe(text: bytes, resume: bool) -> ScreenProgress:
         thread = threading.Thread(target=lambda: pipe.write_bytes(text), daemon=True)
         thread.start()
         _, progress = score(tmp_path / "run", pipe, pack=pack_path, resume=resume)

@@ -15,7 +15,7 @@ from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
 from mora_lite.errors import InputError
 from mora_lite.training import loop as train_module
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.loop import Progress, TrainConfig, fit, validate
+from mora_lite.training.loop import TrainConfig, TrainProgress, fit, validate
 from mora_lite.training.losses import TargetFacts, task_loss
 
 CPU = torch.device("cpu")
@@ -43,9 +43,9 @@ def new_model(seed: int = 0) -> EncoderBaseline:
 
 def train(
     model: nn.Module, parts: tuple[Dataset, Dataset], folder: Path, settings: TrainConfig = SETTINGS, **options
-) -> list[Progress]:
+) -> list[TrainProgress]:
     """The report of each epoch."""
-    seen: list[Progress] = []
+    seen: list[TrainProgress] = []
     facts = options["facts"] if "facts" in options else facts_of(parts[0], options.get("weights", WEIGHTS))
     fit(model, *parts, facts, settings, folder, CPU, seen.append, options.get("origin", ""))
     return [progress for progress in seen if progress.epoch_done]
@@ -101,7 +101,7 @@ def test_killed_between_epochs_by_what_reports_progress(parts, tmp_path: Path) -
     straight, resumed = new_model(), new_model()
     train(straight, parts, tmp_path / "straight")
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainProgress) -> None:
         if progress.step == 10 and progress.epoch_done:
             raise KeyboardInterrupt
 
@@ -153,7 +153,7 @@ def test_no_half_written_checkpoint_stays(parts, tmp_path: Path) -> None:
 
 def test_long_epochs_report_within(parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_module, "SECONDS_BETWEEN_REPORTS", -1.0)
-    seen: list[Progress] = []
+    seen: list[TrainProgress] = []
     fit(new_model(), *parts, facts_of(parts[0]), replace(SETTINGS, epochs=2), tmp_path, CPU, seen.append)
     assert [(p.step, p.epoch_done) for p in seen] == [
         *((step, False) for step in range(1, 6)),
@@ -270,7 +270,7 @@ def test_patience_ends_a_run_that_makes_no_progress(parts, tmp_path: Path, judge
 def test_a_resumed_run_remembers_its_best_epoch_and_its_patience(parts, tmp_path: Path, judged) -> None:
     patient = replace(SETTINGS, epochs=9, patience=2)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainProgress) -> None:
         if progress.step == 10:
             raise KeyboardInterrupt
 

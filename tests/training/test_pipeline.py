@@ -19,7 +19,7 @@ from mora_lite.errors import CheckpointError, InputError, OutputError, PackError
 from mora_lite.packs.pack import open_pack
 from mora_lite.training import pipeline
 from mora_lite.training.dataset import read_dataset
-from mora_lite.training.loop import Progress, TrainConfig
+from mora_lite.training.loop import TrainConfig, TrainProgress
 from mora_lite.training.pipeline import (
     fitted_tasks,
     infer_task_kinds,
@@ -194,7 +194,7 @@ def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_p
 
 
 def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
-    def stop(stage: str, progress: Progress) -> None:
+    def stop(stage: str, progress: TrainProgress) -> None:
         if stage == "mora" and progress.epoch_done:
             raise KeyboardInterrupt
 
@@ -207,7 +207,7 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp
     assert not (tmp_path / "killed").exists()
     stages: list[tuple[str, int]] = []
 
-    def note(stage: str, progress: Progress) -> None:
+    def note(stage: str, progress: TrainProgress) -> None:
         if progress.epoch_done:
             stages.append((stage, progress.step))
 

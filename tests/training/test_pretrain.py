@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.errors import InputError, PackError
 from mora_lite.training import pretrain
-from mora_lite.training.loop import Progress, TrainConfig
+from mora_lite.training.loop import TrainConfig, TrainProgress
 from mora_lite.training.pretrain import load_encoder, pretrain_encoder, read_library, save_encoder
 
 CPU = torch.device("cpu")
@@ -59,8 +59,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_pretrain(
     table: Path, out: Path, settings: TrainConfig = SETTINGS, **options
-) -> tuple[Progress, list[Progress]]:
-    seen: list[Progress] = []
+) -> tuple[TrainProgress, list[TrainProgress]]:
+    seen: list[TrainProgress] = []
     last = pretrain_encoder([table], out, settings, CPU, width=16, layers=1, on_progress=seen.append, **options)
     return last, [progress for progress in seen if progress.epoch_done]
 
@@ -154,7 +154,7 @@ def test_the_file_says_what_it_was_made_of(trained: Path) -> None:
 def test_a_killed_run_goes_on_to_the_same_encoder(table: Path, tmp_path: Path) -> None:
     settings = TrainConfig(2, 128, 3e-3, huber=1.0)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainProgress) -> None:
         if progress.epoch_done:
             raise KeyboardInterrupt
 
