@@ -83,9 +83,9 @@ def evaluate(
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     mora-lite evaluate ./forward reactions.csv --beams 5 --limit 200
     """
-    from ..hub.packs import TEXT, check_changeable, local_path
+    from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
 
-    if (Path(local_path(pack)) / TEXT).is_file():
+    if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
         of_values = {
             "--tasks": tasks,
             "--bf16": bf16,

@@ -59,7 +59,7 @@ def export(
     mora-lite export ./forward --peft "CCO.CC(=O)O" -o adapter
     """
     from ..errors import ExportError
-    from ..hub.packs import TEXT, local_path
+    from ..hub.packs import TEXT_MANIFEST, local_path
 
     if peft is not None:
         if full or plain or fp16 or int8 or tasks or opset is not None:
@@ -72,7 +72,7 @@ def export(
         return
     if base is not None:
         raise ExportError("--base is for --peft; packs of scores hold their base model")
-    if (Path(local_path(pack)) / TEXT).is_file():
+    if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
         raise ExportError(
             f"{pack} is a text pack, which has no ONNX form; --peft SMILES exports its adapter for one row"
         )

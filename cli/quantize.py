@@ -43,11 +43,12 @@ def quantize(
     """
     from ..hub.bases import resolve_base
     from ..lm.perplexity import text_perplexity
+    from ..machine.files import check_free
     from ..quant.convert import quantize_checkpoint
     from ..quant.huggingface import open_checkpoint
-    from ..quant.writer import check_output
+    from ..quant.writer import KIND
 
-    check_output(out, force)  # before the seconds that opening a large file takes
+    check_free(out, force, *KIND)  # before the seconds that opening a large file takes
     checkpoint = open_checkpoint(resolve_base(src))
     if not no_perplexity:
         checkpoint.tokenizer()  # without one there is no perplexity: better said before the work

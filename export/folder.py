@@ -9,7 +9,6 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,17 +19,15 @@ import numpy as np
 
 from ..errors import PackError
 from ..hub.packs import local_path
-from ..machine.files import verify_file
+from ..packs.manifest import EXPORT
 from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
 from ..scoring.scores import Calibrator
 from ..scoring.tasks import Task
 
-FORMAT = 1
-MANIFEST = "export.json"
+MANIFEST = EXPORT.manifest
 TRUST = "trust.npz"
 DOMAIN = "domain."  # what the names of the domain's arrays begin with in trust.npz
-AGAIN = "export it again, or copy the whole folder again"
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,8 @@ class Exported:
         return tuple(Task(**fields) for fields in self.manifest["tasks"])
 
     def file(self, name: str) -> Path:
-        """Where the file lies, once its size and SHA-256 were found right. Raises `PackError` when they are not."""
-        entry = self.manifest["files"].get(name)
-        file = self.path / name
-        if entry is None or name != Path(name).name or not file.is_file():
-            raise PackError(f"{self.path}: {name} is missing; {AGAIN}")
-        if not verify_file(file, entry):
-            raise PackError(f"{file} is damaged (its SHA-256 is wrong); {AGAIN}")
-        return file
+        """The file of this name, checked. Raises `PackError` when it is missing or damaged."""
+        return EXPORT.check_file(self.manifest, name, self.path)
 
     def scorer_file(self) -> Path:
         """The model from molecule graphs to values. Raises `PackError` when the export has none."""
@@ -79,12 +70,12 @@ class Exported:
         file = self.file(TRUST)
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                held = {name: arrays[name] for name in arrays.files}
-            domain = {name.removeprefix(DOMAIN): array for name, array in held.items() if name.startswith(DOMAIN)}
-            calibration = Calibration.from_tensors(held, len(self.tasks))
+                tensors = {name: arrays[name] for name in arrays.files}
+            domain = {name.removeprefix(DOMAIN): array for name, array in tensors.items() if name.startswith(DOMAIN)}
+            calibration = Calibration.from_tensors(tensors, len(self.tasks))
             return Calibrator.of(calibration, Domain.from_tensors(domain), chosen, confidence)
         except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise PackError(f"{file} cannot be read: {error}; {AGAIN}") from None
+            raise PackError(f"{file} cannot be read: {error}; {EXPORT.again}") from None
 
 
 def is_exported(path: str | Path) -> bool:
@@ -98,30 +89,15 @@ def open_exported(path: str | Path) -> Exported:
     Raises `PackError` when it is missing, damaged, or of a format that this version cannot read.
     """
     path = Path(local_path(path))
-    file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        version = manifest["format"]
-        opened = Exported(path, manifest)
-        if version == FORMAT:
-            assert_complete(opened)
-    except FileNotFoundError:
+    if not (path / MANIFEST).is_file():
         raise PackError(
             f"{path} is no exported folder (it has no {MANIFEST}); ONNX Runtime needs one: "
             f"mora-lite export {path} --full -o DIR"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, PackError):
-            raise
-        raise PackError(f"{file} is damaged ({type(error).__name__}: {error}); {AGAIN}") from None
-    if version != FORMAT:
-        raise PackError(f"{path}: export format {version}, but this version reads format {FORMAT}; update mora-lite")
-    return opened
-
-
-def assert_complete(opened: Exported) -> None:
-    """Touch all that is used later, so that what is missing is told here: KeyError, TypeError or AttributeError."""
-    assert isinstance(opened.name, str)
-    tuple(opened.tasks)
-    for entry in opened.manifest["files"].values():
-        entry["bytes"], entry["sha256"]
+        )
+    exported = Exported(path, EXPORT.read(path))
+    try:  # all that is used later, so that what is missing is reported here
+        assert isinstance(exported.name, str)
+        assert isinstance(exported.tasks, tuple)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PackError(f"{path / MANIFEST} is damaged ({type(error).__name__}: {error}); {EXPORT.again}") from None
+    return exported

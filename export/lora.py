@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..adapter.lowrank import AdapterConfig
 from ..chem.graph import featurize
 from ..chem.molecules import parse_smiles
 from ..errors import ExportError, InputError
-from ..machine.files import staged, write_json
+from ..machine.files import staged, write_json, write_tensors
 from ..text.model import TextModel
 from ..text.pack import TextPack, load_text_pack
 
@@ -47,13 +46,12 @@ def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = No
     parsed = parse_smiles(smiles)
     if parsed.mol is None:
         raise InputError(f"peft: got {smiles!r}, {parsed.reason or parsed.status}; expected the SMILES of molecules")
-    with staged(out, force, CONFIG) as stage:
+    with staged(out, force, CONFIG, "an adapter for PEFT") as stage:
         # The layers' own type has no part in an adapter: the smaller one takes less memory.
         model = load_text_pack(pack, base=base, device=torch.device("cpu"), dtype=torch.bfloat16).model
         with torch.no_grad():
-            weights = {name: tensor.contiguous() for name, tensor in lora_weights(model, parsed.mol).items()}
-        save_file(weights, stage / WEIGHTS, {"format": "pt"})
-        (stage / WEIGHTS).chmod(0o644)
+            weights = lora_weights(model, parsed.mol)
+        write_tensors(stage / WEIGHTS, weights, {"format": "pt"})
         write_json(stage / CONFIG, lora_config(model, pack.base["name"]))
 
 

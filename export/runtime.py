@@ -14,11 +14,12 @@ import numpy as np
 
 from ..chem.graph import Graphs
 from ..errors import DeviceError, PackError
+from ..packs.manifest import EXPORT
 from ..scoring.conformal import check_confidence
 from ..scoring.predictor import Predictor
 from ..scoring.scores import Calibrator
 from ..scoring.tasks import choose_tasks
-from .folder import AGAIN, Exported, open_exported
+from .folder import Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
 
 # Molecules. On a CPU what a batch writes and reads again should stay in the processor's cache: of 16 to 1,024
@@ -116,12 +117,14 @@ def _open_session(file: Path, asked: str, threads: int | None) -> Any:
         session = runtime.InferenceSession(file, options, providers=providers)
     # ONNX Runtime's exceptions have no base class of their own.
     except Exception as error:
-        raise PackError(f"ONNX Runtime {runtime.__version__} cannot load {file}: {_line(error)}; {AGAIN}") from None
+        raise PackError(
+            f"ONNX Runtime {runtime.__version__} cannot load {file}: {_line(error)}; {EXPORT.again}"
+        ) from None
     found = [given.name for given in session.get_inputs()], [given.name for given in session.get_outputs()]
     if sorted(found[0]) != sorted(INPUTS) or OUTPUT not in found[1]:
         raise PackError(
             f"{file}: got inputs {', '.join(found[0])} and outputs {', '.join(found[1])}, expected "
-            f"{', '.join(INPUTS)} and {OUTPUT}; {AGAIN}"
+            f"{', '.join(INPUTS)} and {OUTPUT}; {EXPORT.again}"
         )
     if asked != "auto" and PROVIDERS[asked] not in session.get_providers():
         raise DeviceError(f"provider: got {asked!r}, but its libraries cannot be loaded here; use auto or cpu")

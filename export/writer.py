@@ -25,10 +25,11 @@ import torch
 
 from .. import __version__
 from ..errors import DeviceError, ExportError
-from ..machine.files import sha256_of, staged, write_json
+from ..machine.files import file_entry, write_json
+from ..packs.manifest import CARD, EXPORT
 from ..packs.pack import Pack, join_nf4
 from ..scoring.tasks import choose_tasks
-from .folder import FORMAT, MANIFEST
+from .folder import DOMAIN, TRUST
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +63,7 @@ def export_pack(
     if plain and not full:
         raise ExportError("--plain is a form of the whole scorer: give --full too")
     chosen = choose_tasks(pack.tasks, None if tasks is None else list(tasks))
-    with staged(out, force, MANIFEST) as stage:
+    with EXPORT.staged(out, force) as stage:
         return write_folder(stage, pack, chosen, full, plain, fp16, int8, opset, say)
 
 
@@ -126,17 +127,17 @@ def write_folder(
             gate.plain_scorer(save("scorer.plain.onnx", model), model)
             if not plain:
                 (stage / "scorer.plain.onnx").unlink()
-            write_trust(stage / "trust.npz", pack, chosen)
+            write_trust(stage / TRUST, pack, chosen)
     report = gate.report()
     write_json(stage / "parity.json", report)
     write_json(stage / "featuriser.json", featuriser)
     # Optimum's classes want the file; what is in it is free as long as it names no kind of transformers model.
     write_json(stage / "config.json", {"mora_lite": __version__, "pack": pack.name, "tasks": [t.name for t in tasks]})
     files = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
-    (stage / "README.md").write_text(export_card(pack.manifest, tasks, files, report), encoding="utf-8")
-    entries = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(stage.iterdir())}
-    manifest = {"format": FORMAT, **facts, "files": entries, "tasks": [task.as_dict() for task in tasks]}
-    write_json(stage / MANIFEST, manifest | ({"scorer": "scorer.onnx"} if full else {}))
+    (stage / CARD).write_text(export_card(pack.manifest, tasks, files, report), encoding="utf-8")
+    entries = {file.name: file_entry(file) for file in sorted(stage.iterdir())}
+    manifest = {"format": EXPORT.format, **facts, "files": entries, "tasks": [task.as_dict() for task in tasks]}
+    write_json(stage / EXPORT.manifest, manifest | ({"scorer": "scorer.onnx"} if full else {}))
     return report
 
 
@@ -162,5 +163,5 @@ def write_trust(path: Path, pack: Pack, chosen: list[int]) -> None:
     if calibration is None or domain is None:
         return
     tensors = calibration.select(chosen).tensors()
-    tensors |= {f"domain.{name}": tensor for name, tensor in domain.select(chosen).tensors().items()}
+    tensors |= {f"{DOMAIN}{name}": tensor for name, tensor in domain.select(chosen).tensors().items()}
     np.savez(path, allow_pickle=False, **{name: tensor.numpy() for name, tensor in tensors.items()})

@@ -1,19 +1,18 @@
-"""Packs, text packs and exported folders into repositories of the Hugging Face hub; `hub_packs.py` fetches them.
+"""Packs, text packs and exported folders into repositories of the Hugging Face hub; `hub/packs.py` fetches them.
 
 Exported folders are pushed where torch is not installed, so what needs it is imported late.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError, PackError
+from .errors import OutputError
 from .hub.access import OFFLINE, PREFIX, first_line, import_hub, offline_variable
-from .hub.packs import CARD, EXPORT, PACK, TEXT, local_path, named_files
-from .machine.files import sha256_of
+from .hub.packs import local_path, named_files
+from .packs.manifest import CARD, EXPORT, PACK, TEXT_PACK
 
 
 def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -> str:
@@ -26,9 +25,9 @@ def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -
     if variable := offline_variable(OFFLINE):
         raise OutputError(f"cannot push to {repository}: {variable} is set")
     folder = Path(local_path(source))
-    kinds = {EXPORT: ("Exported folder", _exported_files), TEXT: ("Text pack", _text_files)}
-    manifest = next((name for name in kinds if (folder / name).is_file()), PACK)
-    kind, files_of = kinds.get(manifest, ("Pack", _pack_files))
+    kinds = {EXPORT: ("Exported folder", _exported_files), TEXT_PACK: ("Text pack", _text_files)}
+    kind = next((kind for kind in kinds if (folder / kind.manifest).is_file()), PACK)
+    name, files_of = kinds.get(kind, ("Pack", _pack_files))
     files, card = files_of(folder)
     hub = import_hub()
     try:
@@ -38,9 +37,9 @@ def push_to_hub(source: str | Path, repository: str, *, private: bool = False) -
         api.create_commit(
             url.repo_id,
             [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in content.items()],
-            commit_message=f"{kind} of mora-lite",
+            commit_message=f"{name} of mora-lite",
         )
-    # As in `hub_packs.fetch`.
+    # Any error of whichever network library is in use means the same: the hub did not take it.
     except Exception as error:
         raise OutputError(
             f"cannot push to {repository} ({first_line(error)}); log in with `hf auth login` or set HF_TOKEN, and "
@@ -55,7 +54,7 @@ def _pack_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
     from .packs.pack import open_pack
 
     pack = open_pack(folder)
-    files = {PACK: pack.path / PACK} | {name: pack.file(name) for name in pack.manifest["files"]}
+    files = {PACK.manifest: pack.path / PACK.manifest} | {name: pack.file(name) for name in pack.manifest["files"]}
     return files, _card(pack.path, lambda address: model_card(pack.manifest, address))
 
 
@@ -64,26 +63,21 @@ def _text_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
     from .text.pack import open_text_pack
 
     pack = open_text_pack(folder)
-    files = {name: folder / name for name in (TEXT, *pack.manifest["files"])}
+    files = {name: folder / name for name in (TEXT_PACK.manifest, *pack.manifest["files"])}
     return files, _card(folder, lambda address: text_card(folder.name, pack.manifest, address))
 
 
-def _card(folder: Path, made: Callable[[str], str]) -> Callable[[str], str]:
-    """The card for an address: one that somebody has written stays; one that was made names the pack by the address."""
-    own = folder / CARD
-    written = own.read_text(encoding="utf-8") if own.is_file() else ""
-    return lambda address: written if written not in ("", made("")) else made(address)
-
-
 def _exported_files(folder: Path) -> tuple[dict[str, Path], Callable[[str], str]]:
-    names = [name for name in named_files(folder / EXPORT) if name != CARD]
-    entries = json.loads((folder / EXPORT).read_text(encoding="utf-8"))["files"]
-    for name in names:
-        if not (folder / name).is_file() or sha256_of(folder / name) != entries[name]["sha256"]:
-            raise PackError(f"{folder / name} is missing or damaged; export it again")
-    own = folder / CARD
+    manifest = EXPORT.read(folder)
+    files = {EXPORT.manifest: folder / EXPORT.manifest}
+    for name in named_files(folder / EXPORT.manifest):
+        if name != CARD:
+            files[name] = EXPORT.check_file(manifest, name, folder)
+    return files, _card(folder, lambda address: f"# {address.removeprefix(PREFIX)}\n")
 
-    def card(address: str) -> str:
-        return own.read_text(encoding="utf-8") if own.is_file() else f"# {address.removeprefix(PREFIX)}\n"
 
-    return {name: folder / name for name in (EXPORT, *names)}, card
+def _card(folder: Path, make: Callable[[str], str]) -> Callable[[str], str]:
+    """The card for an address: one that somebody has written stays; one that was made names the pack by the address."""
+    file = folder / CARD
+    written = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return lambda address: written if written not in ("", make("")) else make(address)

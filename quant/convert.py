@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, OutputError
+from ..machine.files import check_free
 from .checkpoint import Checkpoint, is_finite
 from .huggingface import HuggingFaceCheckpoint
 from .nf4 import PIECE, NF4Tensor, dequantize_nf4, quantize_nf4
-from .writer import check_output, write_checkpoint
+from .writer import KIND, write_checkpoint
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MATRIX = re.compile(rf"model\.layers\.\d+\.(?:self_attn|mlp)\.({'|'.join(KINDS)})\.weight")
@@ -73,7 +74,7 @@ def quantize_checkpoint(
     if src.config.get("quantization_config"):
         raise CheckpointError(f"{src.path}: it is in 4 bits already; quantise the 16-bit model instead")
     out = Path(out_dir).expanduser()
-    check_output(out, force)
+    check_free(out, force, *KIND)
     if out.resolve() in (src.path.resolve(), *src.path.resolve().parents):
         raise OutputError(f"{out}: holds the source, which would be lost; choose another directory")
     common = _common_dtype({src.dtype(name) for name in names if not MATRIX.fullmatch(name)})

@@ -19,13 +19,12 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from ..errors import OutputError
-from ..machine.files import sha256_of
+from ..machine.files import staged, write_sums
 from .huggingface import INDEX
 from .nf4 import NF4Tensor, to_tensors
 
 SHARD_BYTES = 1 << 29
-SUMS = "SHA256SUMS"
+KIND = "config.json", "a model directory"  # for `check_free`
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -54,45 +53,21 @@ def write_checkpoint(
     shard_bytes: of a file at most; None is 512 MiB.
     tokenizer: a directory to copy the tokenizer files from, or what gives an object with `save_pretrained`; it is
     called last, as tokenizers take room.
-    Raises OutputError if the directory exists (without `force`), or is no checkpoint, or cannot be written.
+    Raises `OutputError` if the directory exists (without `force`), or is no checkpoint, or cannot be written.
     """
     target = Path(directory).expanduser()
-    check_output(target, force)
-    part = target.parent / f".{target.name}.{os.getpid()}.part"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        nested = _write_shards(part, tensors, SHARD_BYTES if shard_bytes is None else shard_bytes)
+    with staged(target, force, *KIND) as stage:
+        nested = _write_shards(stage, tensors, SHARD_BYTES if shard_bytes is None else shard_bytes)
         settings = config if nested is None else config | {"quantization_config": quantization_config(nested)}
-        _write_json(part / "config.json", settings)
+        _write_json(stage / "config.json", settings)
         if isinstance(tokenizer, Path):
             for name in TOKENIZER_FILES:
                 if (tokenizer / name).is_file():
-                    shutil.copyfile(tokenizer / name, part / name)
+                    shutil.copyfile(tokenizer / name, stage / name)
         elif tokenizer is not None:
-            tokenizer().save_pretrained(part)
-        files = sorted(path for path in part.iterdir() if path.is_file())
-        (part / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
-        _replace(part, target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            tokenizer().save_pretrained(stage)
+        write_sums(stage)
     return target
-
-
-def check_output(target: Path, force: bool = False) -> None:
-    """Raises OutputError unless `target` is free, or may be replaced: with `force`, a checkpoint or an empty
-    directory.
-    """
-    if not target.exists():
-        return
-    if not force:
-        raise OutputError(f"{target}: exists already; choose another directory or use --force")
-    # Replacing deletes: never do that to a directory that is not plainly a model.
-    if not target.is_dir() or (any(target.iterdir()) and not (target / "config.json").is_file()):
-        raise OutputError(f"{target}: exists and is no model directory, so it is left alone; choose another")
 
 
 def quantization_config(double: bool) -> dict[str, Any]:
@@ -160,15 +135,6 @@ def _name_shards(part: Path, shards: list[list[str]], total: int) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _replace(part: Path, target: Path) -> None:
-    """Moves the finished directory into place; an old one goes only after the new one is there."""
-    old = target.parent / f".{target.name}.{os.getpid()}.old"
-    if target.exists():
-        os.replace(target, old)
-    os.replace(part, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 ITEM_BYTES = (8, 4, 2, 1)

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, did_you_mean
-from ..machine.files import sha256_of
+from ..machine.files import SUMS, replace_folder, sha256_of, verify_sums, write_sums
 from .access import HUB_SECONDS, OFFLINE, first_line, offline_variable
 
-SUMS = "SHA256SUMS"
 PIP_SECONDS = 900
 
 
@@ -87,8 +86,7 @@ def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | No
             part = Path(work) / "part"
             part.mkdir()
             _fetch(base, part, Path(work), source, home)
-            shutil.rmtree(home, ignore_errors=True)
-            os.replace(part, home)
+            replace_folder(part, home)
     except OSError as error:
         raise CheckpointError(f"{home}: cannot be written ({error.strerror or error})") from None
     found = _find(base, home)
@@ -116,17 +114,6 @@ def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) 
     if is_hub_model(text):
         return fetch_model(text)
     raise CheckpointError(f"{text}: neither a path nor a known base model; {did_you_mean(text, BASE_MODELS)}")
-
-
-def verify_sums(directory: Path) -> bool:
-    """Whether every file named in the SHA256SUMS of a directory is there and unchanged, and at least one is
-    named.
-    """
-    try:
-        lines = [line.split("  ", 1) for line in (directory / SUMS).read_text().splitlines() if line]
-        return bool(lines) and all(sha256_of(directory / Path(name).name) == digest for digest, name in lines)
-    except (OSError, ValueError):
-        return False
 
 
 def _known(name: str) -> BaseModelSource:
@@ -200,8 +187,7 @@ def _from_hub(base: BaseModelSource, part: Path) -> str | None:
     except Exception as error:
         return f"hub: {first_line(error)}"
     shutil.rmtree(part / ".cache", ignore_errors=True)
-    files = sorted(path for path in part.iterdir() if path.is_file())
-    (part / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
+    write_sums(part)
     return None
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..architecture import DecoderConfig
 from ..errors import OutputError
-from ..hub.bases import cache_dir, verify_sums
+from ..hub.bases import cache_dir
 from ..machine.device import available_bytes
-from ..machine.files import sha256_of
+from ..machine.files import sha256_of, verify_sums
 from ..quant.checkpoint import Checkpoint
 from ..quant.convert import MATRIX
 from ..quant.huggingface import open_checkpoint

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their SHA-256, and what manifests say of a file."""
+"""Files and folders that appear whole or not at all, their SHA-256, and what manifests say of a file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,129 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError, error_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUMS = "SHA256SUMS"
+
+
+@contextmanager
+def replacing(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
+    """A file to write; it takes the place of `path` when it is whole and on the disk.
+
+    hint: what to do when that fails, for the message. Raises `OutputError`.
+    """
+    with replacing_path(path, hint) as part, part.open("xb") as file:
+        yield file
+
+
+@contextmanager
+def replacing_path(path: Path, hint: str = "") -> Iterator[Path]:
+    """As `replacing`, for what writes files by name: the path of a file that is to be made in the block."""
+    part = _part_of(path)
+    try:
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            _sync_directory(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error_text(error)}{hint and '; '}{hint}") from None
+
+
+@contextmanager
+def staged(out: Path, force: bool, mark: str, kind: str) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place when the block ends well, and is removed when it does not.
+
+    force, mark, kind: as for `check_free`. Raises `OutputError`.
+    """
+    check_free(out, force, mark, kind)
+    stage = _part_of(out)
+    try:
+        try:
+            stage.mkdir(parents=True)
+            yield stage
+            replace_folder(stage, out)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error_text(error)}; choose another place with -o") from None
+
+
+def check_free(out: Path, force: bool, mark: str, kind: str) -> None:
+    """Raises `OutputError` when `out` exists, unless it is an empty folder, or `force` is set and it may be replaced.
+
+    mark: name of the file by which a folder of this kind is known: replacing deletes, so nothing else is replaced.
+    kind: of the folder, with its article, for the message.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / mark).is_file():
+        raise OutputError(f"{out} exists and is not {kind}, so --force does not replace it; choose another name")
+    if not force:
+        raise OutputError(f"{out} exists; choose another name or use --force")
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename `source` to `target` on one file system. The old `target` is removed after that, or put back if it fails.
+
+    Raises what the system raises.
+    """
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if target.exists():
+            os.replace(target, old)
+        os.replace(source, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _part_of(path: Path) -> Path:
+    """The name that a file or folder has until it is whole."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _sync_directory(path: Path) -> None:
+    """Write the name to the disk too, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that people can read; for files of a folder that is `staged`."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all. Raises `OutputError`."""
+    from safetensors import SafetensorError  # not installed where only ONNX Runtime is
+    from safetensors.torch import save_file
+
+    with replacing_path(path) as part:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+        part.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def sha256_of(path: Path) -> str:
@@ -23,6 +139,14 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def digest_file(path: str | Path) -> str:
+    """As `sha256_of`, for a file that the user gave. Raises `InputError` when it cannot be read."""
+    try:
+        return sha256_of(Path(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error_text(error)}") from None
 
 
 def file_entry(file: Path) -> dict[str, Any]:
@@ -35,85 +159,16 @@ def verify_file(file: Path, entry: dict[str, Any]) -> bool:
     return file.stat().st_size == entry["bytes"] and sha256_of(file) == entry["sha256"]
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write; it takes the place of `path` when it is whole and on the disk. Raises `OutputError`."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+def write_sums(directory: Path) -> None:
+    """Write SHA256SUMS, the list of a directory's files with their SHA-256, as `sha256sum` does."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    (directory / SUMS).write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files))
+
+
+def verify_sums(directory: Path) -> bool:
+    """Whether SHA256SUMS of a directory names at least one file, and all that it names are there and unchanged."""
     try:
-        try:
-            with part.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-            _sync_directory(path.parent)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error_text(error)}; what is finished is kept: --resume goes on"
-        ) from None
-
-
-def _sync_directory(path: Path) -> None:
-    """Where the system can: that the name is on the disk too."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def digest_file(path: str | Path) -> str:
-    """SHA-256 of the file's bytes as they lie on disk, in hexadecimal. Raises `InputError` when it cannot be read."""
-    try:
-        return sha256_of(Path(path))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error_text(error)}") from None
-
-
-@contextmanager
-def staged(out: Path, force: bool, mark: str) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when the block ends well, and goes when it does not.
-
-    mark: the file by which an earlier one of its kind is known.
-    """
-    check_free(out, force, mark)
-    stage = None
-    try:
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-            yield stage
-            stage.chmod(0o755)
-            old = stage.with_name(f"{stage.name}.old")
-            if out.exists():
-                os.replace(out, old)
-            try:
-                os.replace(stage, out)
-            except OSError:
-                if old.exists():
-                    os.replace(old, out)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            if stage is not None:
-                shutil.rmtree(stage, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error_text(error)}; choose another place with -o") from None
-
-
-def check_free(out: Path, force: bool, mark: str) -> None:
-    """Raises `OutputError` when `out` exists and is not an export that `force` may replace."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / mark).is_file():
-        raise OutputError(f"{out} exists and is not an exported folder; choose another name")
-    if not force:
-        raise OutputError(f"{out} exists; choose another name or use --force")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        lines = [line.split("  ", 1) for line in (directory / SUMS).read_text().splitlines() if line]
+        return bool(lines) and all(sha256_of(directory / Path(name).name) == digest for digest, name in lines)
+    except (OSError, ValueError):
+        return False

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..hub.bases import BASE_MODELS
-from ..training.metrics import NO_RING, NOT_SEEN, SEEN
 
 Row = Mapping[str, Any]
+
+SEEN, NOT_SEEN, NO_RING = "seen in training", "not seen in training", "no ring"  # rows by scaffold, beside SMILES
 
 TAGS = ("chemistry", "molecular-property-prediction", "cheminformatics", "smiles", "mora")
 LABELS = {

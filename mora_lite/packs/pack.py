@@ -14,37 +14,34 @@ Everything is checked at load, so a damaged or exchanged file is an error and ne
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..adapter.lowrank import AdapterConfig
 from ..architecture import DecoderConfig
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import OutputError, PackError, did_you_mean
+from ..errors import PackError, did_you_mean
 from ..hub.packs import local_path
-from ..lm.decoder import Mode
 from ..lm.prefix import CompiledPrompts, UpperLayers
-from ..machine.files import file_entry, sha256_of, verify_file
+from ..machine.files import file_entry, replace_folder, replacing, sha256_of, write_tensors
+from ..quant.linear import Mode
 from ..quant.nf4 import NF4Tensor, from_tensors, to_tensors
 from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
+from .card import model_card
+from .manifest import CARD, EXPORT, PACK, seal
 
-FORMAT = 1
-MANIFEST = "pack.json"
-CARD = "README.md"
+MANIFEST = PACK.manifest
 SHARED = "upper"  # folder beside packs for upper layers that several of them use
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -84,8 +81,8 @@ class Pack:
 
     def file(self, name: str) -> Path:
         """Where the file lies: in the pack, or in the folder that packs share."""
-        own = self.path / name
-        return own if own.exists() else self.path.parent / SHARED / name
+        file = self.path / name
+        return file if file.exists() else self.path.parent / SHARED / name
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """The tensors of the file whose name starts with `prefix`. Raises `PackError` when there is none."""
@@ -99,9 +96,9 @@ class Pack:
 
     def load_calibration(self) -> Calibration | None:
         """What turns scores into intervals and probabilities; None when the pack has none."""
-        return (
-            Calibration.from_tensors(self.tensors("calibration"), len(self.tasks)) if self.has("calibration") else None
-        )
+        if not self.has("calibration"):
+            return None
+        return Calibration.from_tensors(self.tensors("calibration"), len(self.tasks))
 
     def load_domain(self) -> Domain | None:
         """The training molecules' fingerprints; None when the pack has none."""
@@ -145,15 +142,10 @@ def open_pack(name_or_path: str | Path) -> Pack:
     Raises `PackError` when it is unknown, damaged, or of a format this version cannot read.
     """
     path = _find(name_or_path)
-    manifest = _read_manifest(path)
-    pack = Pack(path, manifest)
-    for name, entry in manifest["files"].items():
-        file = pack.file(name)
-        if name != Path(name).name or not file.is_file():
-            raise PackError(f"pack {pack.name}: {name} is missing from {path}; install the pack again")
-        if not verify_file(file, entry):
-            raise PackError(f"pack {pack.name}: {file} is damaged (its SHA-256 is wrong); install the pack again")
-    return pack
+    manifest = PACK.read(path)
+    for name in manifest["files"]:
+        PACK.check_file(manifest, name, path, path.parent / SHARED)
+    return Pack(path, manifest)
 
 
 def pack_folders() -> list[Path]:
@@ -165,24 +157,14 @@ def pack_folders() -> list[Path]:
 
 def list_packs() -> list[Pack]:
     """All packs that can be loaded by name; files are not checked, only the manifests read."""
-    found: dict[str, Pack] = {}
+    packs: dict[str, Pack] = {}
     for folder in pack_folders():
-        for path in sorted(folder.glob(f"*/{MANIFEST}")):
+        for file in sorted(folder.glob(f"*/{MANIFEST}")):
             try:
-                found.setdefault(path.parent.name, Pack(path.parent, _read_manifest(path.parent)))
+                packs.setdefault(file.parent.name, Pack(file.parent, PACK.read(file.parent)))
             except PackError:
                 continue  # `info` lists what works; loading the broken one by name says what is wrong with it
-    return list(found.values())
-
-
-def check_free(path: Path, force: bool) -> None:
-    """Raises `OutputError` when `path` exists and `force` is not set, or when what is there is not a pack."""
-    if not path.exists():
-        return
-    if not force:
-        raise OutputError(f"{path} exists; choose another name or use --force")
-    if not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(f"{path} exists and is not a pack, so --force does not replace it; choose another name")
+    return list(packs.values())
 
 
 def save_pack(
@@ -200,46 +182,35 @@ def save_pack(
     return Pack(path, _write_files(path, name, scorer, tasks, upper_weights, base, provenance, baseline))
 
 
-def install_pack(staged: Path, out: Path, *, share_upper: bool = False, force: bool = False) -> Pack:
-    """Move the finished pack `staged` to `out`, whole or not at all; both must be on one file system.
+def install_pack(source: Path, out: Path, *, share_upper: bool = False, force: bool = False) -> Pack:
+    """Move the finished pack `source` to `out`, whole or not at all; both must be on one file system.
 
     share_upper: put the upper layers beside the pack, in `../upper/`, for other packs to use; none are put there when a
-    file there holds them all, as that of a pack with more adapted layers does. Raises `OutputError` as `check_free`
-    does.
+    file there holds them all, as that of a pack with more adapted layers does.
+    Raises `OutputError` when `out` must not be replaced.
     """
-    check_free(out, force)
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    try:
-        if share_upper:
-            _share_upper(staged, out.parent / SHARED)
-        if out.exists():
-            os.replace(out, old)
-        os.replace(staged, out)
-    except BaseException:
-        if old.exists() and not out.exists():
-            os.replace(old, out)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-    return Pack(out, _read_manifest(out))
+    PACK.check_free(out, force)
+    if share_upper:
+        _share_upper(source, out.parent / SHARED)
+    replace_folder(source, out)
+    return Pack(out, PACK.read(out))
 
 
-def _share_upper(staged: Path, shared: Path) -> None:
-    """Move the upper layers of the pack `staged` into the folder `shared`, or refer to a file there that holds them."""
+def _share_upper(pack: Path, shared: Path) -> None:
+    """Move the upper layers of a pack into the folder `shared`, or refer to a file there that holds them."""
     shared.mkdir(exist_ok=True)
-    own = next(staged.glob("upper-*"))
-    tensors = load_file(own)
+    upper = next(pack.glob("upper-*"))
+    tensors = load_file(upper)
     for file in sorted(shared.glob("upper-*.safetensors")):
-        held = load_file(file)
-        if all(name in held and torch.equal(held[name], tensor) for name, tensor in tensors.items()):
-            manifest = _read_manifest(staged)
-            del manifest["files"][own.name]
+        known = load_file(file)
+        if all(name in known and torch.equal(known[name], tensor) for name, tensor in tensors.items()):
+            manifest = PACK.read(pack)
+            del manifest["files"][upper.name]
             manifest["files"][file.name] = file_entry(file)
-            write_manifest(staged, manifest)
-            own.unlink()
+            write_manifest(pack, manifest)
+            upper.unlink()
             return
-    os.replace(own, shared / own.name)
+    os.replace(upper, shared / upper.name)
 
 
 def _write_files(
@@ -255,17 +226,17 @@ def _write_files(
     """All files of a pack into the folder `part`; returns the manifest."""
     exact = ("readout", "offset")
     trained = {n: t if n in exact else t.half() for n, t in scorer.trained().items()}
-    _save(trained, part / "adapter.safetensors")
-    _save(scorer.prompts.tensors(), part / "prompts.safetensors")
+    write_tensors(part / "adapter.safetensors", trained)
+    write_tensors(part / "prompts.safetensors", scorer.prompts.tensors())
     if baseline is not None:
         weights = {n: p.detach().half() for n, p in baseline.named_parameters()}
-        _save(weights, part / "baseline.safetensors")
-    _save(split_nf4(upper_weights), part / "upper.safetensors")
+        write_tensors(part / "baseline.safetensors", weights)
+    write_tensors(part / "upper.safetensors", split_nf4(upper_weights))
     upper = part / f"upper-{sha256_of(part / 'upper.safetensors')[:12]}.safetensors"
     os.replace(part / "upper.safetensors", upper)
     files = {f.name: file_entry(f) for f in sorted(part.iterdir())}
     manifest = {
-        "format": FORMAT,
+        "format": PACK.format,
         "name": name,
         "base": base,
         "sizes": scorer.sizes.as_dict(),
@@ -283,9 +254,8 @@ def _write_files(
 def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:
     """Write more safetensors files into a pack, or replace them, by name without suffix; then the manifest."""
     for name, tensors in files.items():
-        file, part = pack.path / f"{name}.safetensors", pack.path / f".{name}.part"
-        _save(tensors, part)
-        os.replace(part, file)
+        file = pack.path / f"{name}.safetensors"
+        write_tensors(file, tensors)
         pack.manifest["files"][file.name] = file_entry(file)
     write_manifest(pack.path, pack.manifest)
 
@@ -299,13 +269,9 @@ def remove_file(pack: Pack, name: str) -> None:
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """Write pack.json with the SHA-256 of its own content, and README.md, the model card that follows from it."""
-    from .card import model_card
-
-    manifest["sha256"] = manifest_sha256(manifest)
-    for name, text in ((MANIFEST, json.dumps(manifest, indent=1) + "\n"), (CARD, model_card(manifest))):
-        part = path / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path / name)
+    for name, text in ((MANIFEST, seal(manifest)), (CARD, model_card(manifest))):
+        with replacing(path / name) as file:
+            file.write(text.encode())
 
 
 def split_nf4(weights: dict[str, Tensor | NF4Tensor]) -> dict[str, Tensor]:
@@ -330,7 +296,7 @@ def _find(name_or_path: str | Path) -> Path:
         return path
     if path.name == MANIFEST and path.is_file():
         return path.parent
-    if (path / "export.json").is_file():
+    if (path / EXPORT.manifest).is_file():
         raise PackError(
             f"{name_or_path} is an exported folder, not a pack; score with it by mora-lite predict --engine onnx"
         )
@@ -340,29 +306,3 @@ def _find(name_or_path: str | Path) -> Path:
             return folder / name
     known = [pack.path.name for pack in list_packs()]
     raise PackError(f"unknown pack {name!r}: {did_you_mean(name, known)}; or give the path of a pack's directory")
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        version, digest = manifest["format"], manifest["sha256"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise PackError(f"{path / MANIFEST} is damaged ({error}); install the pack again") from None
-    if version != FORMAT:
-        raise PackError(f"{path}: pack format {version}, but this version reads format {FORMAT}; update mora-lite")
-    if digest != manifest_sha256(manifest):
-        raise PackError(f"{path / MANIFEST} is damaged (its SHA-256 is wrong); install the pack again")
-    if manifest["atom_fields"] != ATOM_FIELDS or manifest["bond_fields"] != BOND_FIELDS:
-        raise PackError(f"{path}: made for other atom and bond codes than this version's; update mora-lite")
-    return manifest
-
-
-def manifest_sha256(manifest: dict[str, Any]) -> str:
-    """Of the content in a fixed form, itself left out, so that line ends and spaces do not matter."""
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-    path.chmod(0o644)  # safetensors writes files that only their owner can read

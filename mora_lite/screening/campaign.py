@@ -35,7 +35,7 @@ from ..tables.table import STDIO
 from .expression import CONDITION, NUMBER, Expression, parse_expression
 from .ranking import rank
 from .report import write_report
-from .run_directory import FORMATS, RunDirectory
+from .run_directory import FORMATS, RESUME_HINT, RunDirectory
 from .shards import (
     SHARD_WINDOWS,
     WINDOW_ROWS,
@@ -218,7 +218,7 @@ class Campaign:
                 yield shard
 
         hits = rank(shards(), ranking.by, max(ranking.n, 1), ranking.where, ranking.ascending).slice(0, ranking.n)
-        with replacing(run.path / "top.csv") as file:
+        with replacing(run.path / "top.csv", RESUME_HINT) as file:
             csv.write_csv(hits, file, csv.WriteOptions(quoting_style="needed"))
         facts = self._facts(run, progress)
         title = ranking.title

@@ -21,6 +21,7 @@ from ..machine.files import replacing
 from ..scoring.tasks import Task
 from ..status import OK
 from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
+from .run_directory import RESUME_HINT
 from .summary import LibrarySummary
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def write_report(
 ) -> None:
     """Write the page of `report_html` to `path`, whole or not at all. Raises `OutputError` when that is impossible."""
     page = report_html(facts=facts, tasks=tasks, summary=summary, hits=hits, hits_title=hits_title)
-    with replacing(Path(path)) as file:
+    with replacing(Path(path), RESUME_HINT) as file:
         file.write(page.encode("utf-8", "replace"))
 
 

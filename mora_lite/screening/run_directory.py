@@ -24,6 +24,7 @@ from ..machine.files import digest_file, replacing
 
 FORMAT = 1
 FORMATS = ("parquet", "csv")
+RESUME_HINT = "what is finished is kept: --resume goes on"
 _MANIFEST = re.compile(r"manifest(-\d+-of-\d+)?\.json")
 _OURS = re.compile(rf"{_MANIFEST.pattern}|part-\d{{5,}}\.(parquet|csv)|top\.csv|report\.html(\.part)?|\..+\.part")
 _BEFORE = re.compile(r"\.lock.*|\.manifest.*\.part")  # what a run that ended before its first manifest leaves
@@ -67,7 +68,7 @@ class RunDirectory:
             "rows": self.rows,
             "shards": {str(n): self.shards[n] for n in sorted(self.own)},
         }
-        with replacing(self.manifest) as file:
+        with replacing(self.manifest, RESUME_HINT) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
 
     def finished(self) -> list[Path]:

@@ -30,7 +30,7 @@ from ..machine.files import digest_file, replacing
 from ..status import NOT_FINITE, NOT_FINITE_REASON, OK
 from ..tables.library import Window
 from ..tables.prepared import Prepared, from_arrow, from_texts, prepare, to_arrow
-from .run_directory import RunDirectory
+from .run_directory import RESUME_HINT, RunDirectory
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -296,7 +296,7 @@ def write_shard(
     """
     counts: Counter[str] = Counter()
     first: dict[str, tuple[int, str]] = {}
-    with replacing(file) as stream, _writer(stream, schema, form) as write:
+    with replacing(file, RESUME_HINT) as stream, _writer(stream, schema, form) as write:
         for scored in results:
             write(scored.data)
             counts.update(scored.counts)

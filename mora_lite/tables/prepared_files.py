@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ import rdkit
 from .. import __version__
 from ..chem import fingerprints, graph
 from ..errors import InputError, OutputError, error_text
+from ..machine.files import replacing
 from ..status import RunSummary
 from .library import Library, Window, expand_paths
 from .parquet import PREPARED_KEY, READ_BYTES, is_parquet, parquet_errors
@@ -59,61 +59,37 @@ class PreparedWriter:
             raise OutputError("a prepared library cannot go to standard output: name a file with -o")
         self.name = str(path)
         for file in (None, *files):
-            self._target = claim_output(path, source=file, force=force)
-        if self._target.exists() and not self._target.is_file():
+            target = claim_output(path, source=file, force=force)
+        if target.exists() and not target.is_file():
             raise OutputError(f"{path} is no regular file: choose another output")
-        self._part = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
         facts = _facts() | {"rdkit": rdkit.__version__, "mora_lite": __version__, "files": list(files)}
-        try:
-            self._raw = open(self._part, "xb")  # noqa: SIM115
-        except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
-        self._writer: Any = None
-        self._writer = self._writing(
-            lambda: pq.ParquetWriter(
-                self._raw,
-                SCHEMA.with_metadata({PREPARED_KEY: json.dumps(facts)}),
-                compression="zstd",
-                use_dictionary=_REPETITIVE,
-                write_statistics=["row"],
-                write_page_checksum=True,
+        with ExitStack() as files_open:
+            self._writer = files_open.enter_context(
+                pq.ParquetWriter(
+                    files_open.enter_context(replacing(target)),
+                    SCHEMA.with_metadata({PREPARED_KEY: json.dumps(facts)}),
+                    compression="zstd",
+                    use_dictionary=_REPETITIVE,
+                    write_statistics=["row"],
+                    write_page_checksum=True,
+                )
             )
-        )
+            self._files = files_open.pop_all()
 
     def write(self, prepared: Prepared) -> None:
         """Append rows, as one row group."""
-        self._writing(lambda: self._writer.write_batch(to_arrow(prepared), row_group_size=len(prepared)))
+        try:
+            self._writer.write_batch(to_arrow(prepared), row_group_size=len(prepared))
+        except OSError as error:
+            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
 
     def __enter__(self) -> PreparedWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._writing(self._finish)
-        finally:
-            self._discard()
-
-    def _finish(self) -> None:
-        self._writer.close()
-        self._raw.flush()
-        os.fsync(self._raw.fileno())
-        os.replace(self._part, self._target)
-
-    def _discard(self) -> None:
-        """Close what is open and remove what is not complete."""
-        for stream in (self._writer, self._raw):
-            if stream is not None:
-                with suppress(OSError, ValueError):  # a full disk again: the first error is the one to tell
-                    stream.close()
-        self._part.unlink(missing_ok=True)
-
-    def _writing(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except OSError as error:
-            self._discard()
-            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
 
 
 def prepare_library(

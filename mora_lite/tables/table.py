@@ -14,15 +14,16 @@ from __future__ import annotations
 import csv
 import gzip
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..errors import InputError, OutputError, error_text
+from ..machine.files import replacing
 from .columns import SAMPLE_ROWS, Choice, choose_smiles_column
 from .source import STDIO, UNREADABLE, Source
 
@@ -225,39 +226,29 @@ class TableWriter:
         source: str | Path | None = None,
         force: bool = False,
     ):
-        self.name = "standard output" if str(path) == STDIO else str(path)
+        self._to_stdout = str(path) == STDIO
+        self.name = "standard output" if self._to_stdout else str(path)
         suffixes = [suffix.lower() for suffix in Path(path).suffixes]
         self._lines = _Lines("\t" if suffixes[-2:] in ([".tsv"], [".tsv", ".gz"]) or suffixes[-1:] == [".tsv"] else ",")
-        self._target: Path | None = None
-        self._part: Path | None = None
-        self._streams: list[Any] = []  # innermost last; closed from the last to the first
-        try:
-            self._open(path, source, force, packed=suffixes[-1:] == [".gz"])
-        except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
-        try:
+        with ExitStack() as files:
+            try:
+                self._sink = self._open(files, path, source, force, packed=suffixes[-1:] == [".gz"])
+            except OSError as error:
+                raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
             self.write([columns])
-        except BaseException:
-            self._discard()
-            raise
+            self._files = files.pop_all()
 
-    def _open(self, path: str | Path, source: str | Path | None, force: bool, packed: bool) -> None:
-        if str(path) == STDIO:
+    def _open(self, files: ExitStack, path: str | Path, source: str | Path | None, force: bool, packed: bool) -> Any:
+        if self._to_stdout:
             sys.stdout.flush()
-            self._sink: Any = sys.stdout.buffer
-            return
+            return sys.stdout.buffer
         target = claim_output(path, source=source, force=force)
         if target.exists() and not target.is_file():  # a device or a named pipe: nothing to rename
-            raw = open(target, "wb")  # noqa: SIM115
+            raw: Any = files.enter_context(target.open("wb"))
         else:
-            self._target = target
-            self._part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-            raw = open(self._part, "xb")  # noqa: SIM115
-        self._streams.append(raw)
-        if packed:
-            # No name and no time inside: the same table makes the same bytes.
-            self._streams.append(gzip.GzipFile("", "wb", 6, raw, mtime=0))
-        self._sink = self._streams[-1]
+            raw = files.enter_context(replacing(target))
+        # No name and no time inside: the same table makes the same bytes.
+        return files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0)) if packed else raw
 
     def write(self, records: Iterable[Sequence[str]]) -> None:
         """Append records."""
@@ -273,42 +264,18 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    def _finish(self) -> None:
-        try:
-            if not self._streams:
+            if kind is None and self._to_stdout:
                 self._sink.flush()
-                return
-            for stream in reversed(self._streams[1:]):
-                stream.close()
-            raw = self._streams[0]
-            raw.flush()
-            if self._target is not None and self._part is not None:
-                os.fsync(raw.fileno())
-                raw.close()
-                os.replace(self._part, self._target)
-                self._part = None
-            raw.close()
+            self._files.__exit__(kind, error, trace)
         except BrokenPipeError:
             raise
-        except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
-
-    def _discard(self) -> None:
-        """Close what is open and remove what is not complete, whatever went wrong before."""
-        for stream in reversed(self._streams):
-            try:
-                stream.close()
-            except OSError:
-                continue  # a full disk again: the first error is the one to tell
-        if self._part is not None:
-            self._part.unlink(missing_ok=True)
+        except OSError as problem:
+            if kind is None:  # else a full disk again: the first error is the one to tell
+                raise OutputError(f"cannot write {self.name}: {error_text(problem)}") from None
 
 
 def add_columns(columns: Sequence[str], names: Iterable[str]) -> list[str]:

@@ -9,35 +9,30 @@ The base is not in it: `load_text_pack` finds it by name, or where it is told to
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ..adapter.lowrank import AdapterConfig
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import CheckpointError, OutputError, PackError, error_text
+from ..errors import CheckpointError, PackError
 from ..hub.bases import resolve_base
-from ..hub.packs import TEXT, local_path
+from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory
-from ..machine.files import file_entry, sha256_of
-from ..packs.pack import CARD, manifest_sha256
+from ..machine.files import file_entry, write_tensors
+from ..packs.manifest import CARD, TEXT_PACK, seal
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
 from .sequences import Prompt
 from .tasks import TEXT_TASKS
 
-FORMAT = 1
-MANIFEST = TEXT
+MANIFEST = TEXT_PACK.manifest
 ADAPTER = "adapter.safetensors"
 
 
@@ -62,13 +57,6 @@ class TextPack:
         return self.manifest["base"]
 
 
-def check_free(path: Path, force: bool) -> None:
-    """Raises `OutputError` when `path` exists and `force` is not set, or when what is there is not a text pack."""
-    if path.exists() and not (force and (path / MANIFEST).is_file()):
-        reason = "is no text pack, so it is not replaced" if force else "exists; choose another name or use --force"
-        raise OutputError(f"{path} {reason}")
-
-
 def save_text_pack(
     path: Path,
     model: TextModel,
@@ -85,14 +73,10 @@ def save_text_pack(
     there. Raises `OutputError` when something else is, or when it cannot be written.
     """
     assert task in TEXT_TASKS, task
-    check_free(path, force)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.mkdir(parents=True)
-        save_file({n: t.half().cpu().contiguous() for n, t in model.trained().items()}, part / ADAPTER)
-        (part / ADAPTER).chmod(0o644)
+    with TEXT_PACK.staged(path, force) as stage:
+        write_tensors(stage / ADAPTER, {name: tensor.half() for name, tensor in model.trained().items()})
         manifest: dict[str, Any] = {
-            "format": FORMAT,
+            "format": TEXT_PACK.format,
             "task": task,
             "adapter": model.kind,
             "sizes": model.sizes.as_dict(),
@@ -101,18 +85,10 @@ def save_text_pack(
             "atom_fields": ATOM_FIELDS,
             "bond_fields": BOND_FIELDS,
             "provenance": provenance,
-            "files": {ADAPTER: file_entry(part / ADAPTER)},
+            "files": {ADAPTER: file_entry(stage / ADAPTER)},
         }
-        manifest["sha256"] = manifest_sha256(manifest)
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        (part / CARD).write_text(text_card(path.name, manifest), encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error_text(error)}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        (stage / MANIFEST).write_text(seal(manifest), encoding="utf-8")
+        (stage / CARD).write_text(text_card(path.name, manifest), encoding="utf-8")
     return TextPack(path, manifest)
 
 
@@ -124,19 +100,8 @@ def open_text_pack(path: str | Path) -> TextPack:
     path = Path(local_path(path))
     if not (path / MANIFEST).is_file():
         raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        version, digest, entry = manifest["format"], manifest["sha256"], manifest["files"][ADAPTER]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise PackError(f"{path / MANIFEST} is damaged ({error}); get the pack again") from None
-    if version != FORMAT:
-        raise PackError(f"{path}: text pack format {version}, but this version reads {FORMAT}; update mora-lite")
-    if digest != manifest_sha256(manifest):
-        raise PackError(f"{path / MANIFEST} is damaged (its SHA-256 is wrong); get the pack again")
-    if manifest["atom_fields"] != ATOM_FIELDS or manifest["bond_fields"] != BOND_FIELDS:
-        raise PackError(f"{path}: made for other atom and bond codes than this version's; update mora-lite")
-    if not (path / ADAPTER).is_file() or sha256_of(path / ADAPTER) != entry["sha256"]:
-        raise PackError(f"{path / ADAPTER} is missing or damaged (its SHA-256 is wrong); get the pack again")
+    manifest = TEXT_PACK.read(path)
+    TEXT_PACK.check_file(manifest, ADAPTER, path)
     return TextPack(path, manifest)
 
 
@@ -188,8 +153,8 @@ def load_text_pack(
         weights = {name: tensor.float() for name, tensor in load_file(pack.path / ADAPTER).items()}
     except (OSError, SafetensorError) as error:
         raise PackError(f"{pack.path / ADAPTER} cannot be read: {error}; get the pack again") from None
-    own = model.trained()
-    wrong = sorted(set(own) ^ set(weights)) or [n for n, t in weights.items() if t.shape != own[n].shape]
+    expected = model.trained()
+    wrong = sorted(set(expected) ^ set(weights)) or [n for n, t in weights.items() if t.shape != expected[n].shape]
     if wrong:
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)

@@ -17,13 +17,14 @@ from ..lm.base import NF4Source, load_decoder, open_nf4
 from ..machine.device import training_dtype
 from ..machine.files import sha256_of
 from ..machine.workers import default_workers
+from ..packs.manifest import TEXT_PACK
 from ..training.pipeline import run_facts
 from ..training.pretrain import load_encoder
 from .answerer import Answerer
 from .evaluation import answer_rows, figures_of_answers
 from .loop import TextProgress, TextRun, TextTrainConfig
 from .model import TextModel, equal_size_rank
-from .pack import TextPack, check_free, save_text_pack
+from .pack import TextPack, save_text_pack
 from .pairs import PARTS
 from .sequences import WIDTHS, Batches, Prompt, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
 from .tasks import read_pairs, text_task
@@ -61,7 +62,7 @@ def train_text_pack(
     the pack are of its own weights, on the rows held out for the test. Raises `InputError` for tables that cannot be
     trained on; where Ctrl-C ends it, a checkpoint has been written.
     """
-    check_free(out, force)
+    TEXT_PACK.check_free(out, force)
     path = resolve_base(base)  # before the work: it may have to be pulled first
     source = open_nf4(path)
     run_folder = out.with_name(out.name + ".run")

@@ -10,7 +10,6 @@ Sizes: N questions, C copies of them (each question in one or more orders), T to
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +24,8 @@ import torch
 from torch import Tensor
 
 from ..chem.graph import GraphBatch, Graphs, concatenate
-from ..errors import InputError, OutputError, error_text
+from ..errors import InputError, error_text
+from ..machine.files import replacing
 from .pairs import PARTS, TextPair, write_block
 
 FORMAT = 1
@@ -100,18 +100,12 @@ class TokenizedPairs:
         return self.target[self.target_ptr[copy] : self.target_ptr[copy + 1]].tolist()
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all. Raises `OutputError`."""
         graphs = {f"graph_{f.name}": getattr(self.graphs, f.name) for f in fields(Graphs)}
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("graphs", "facts")}
         facts = np.frombuffer(json.dumps({"format": FORMAT, **self.facts}).encode(), np.uint8)
-        part = path.with_name(f".{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez_compressed(file, facts=facts, **arrays, **graphs)
-            os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error_text(error)}") from None
+        with replacing(path) as file:
+            np.savez_compressed(file, facts=facts, **arrays, **graphs)
 
 
 def load_tokenized_pairs(path: Path) -> TokenizedPairs:

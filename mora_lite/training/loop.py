@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,12 +23,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..chem.graph import GraphBatch
 from ..errors import InputError
 from ..machine.device import keep_freed_memory, training_dtype
+from ..machine.files import write_tensors
 from .dataset import Dataset
 from .losses import TargetFacts, task_loss, validation_error
 
@@ -281,9 +280,7 @@ class RunState:
         judged = json.dumps([self.error, self.best_error, self.epochs_without_improvement])
         notes = {"step": str(step), "settings": self.written, "data": self.data, "judged": judged}
         notes["seconds"] = str(self.seconds)
-        part = path.with_suffix(".part")
-        save_file({n: t.contiguous() for n, t in tensors.items()}, part, metadata=notes)
-        os.replace(part, path)
+        write_tensors(path, tensors, notes)
 
     def load(self, path: Path) -> int:
         """Steps done already; 0 when there is no checkpoint or it belongs to other settings or data."""

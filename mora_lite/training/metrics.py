@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..chem.molecules import scaffold_of
+from ..packs.card import NO_RING, NOT_SEEN, SEEN
 
 Figures = dict[str, float | int | None]
 
@@ -147,7 +148,6 @@ def _average_precision(probability: np.ndarray, true: np.ndarray) -> float:
 
 
 GroupFigures = Callable[[np.ndarray], Mapping[str, Any]]
-SEEN, NOT_SEEN, NO_RING = "seen in training", "not seen in training", "no ring"
 
 
 INSIDE, OUTSIDE = "inside", "outside"

@@ -25,7 +25,8 @@ from ..hub.bases import BASE_MODELS, resolve_base
 from ..hub.models import is_hub_model
 from ..lm.base import CompiledBase, compile_base
 from ..machine.device import describe_processor, training_dtype
-from ..packs.pack import Pack, check_free, install_pack, remove_file, save_pack
+from ..packs.manifest import PACK
+from ..packs.pack import Pack, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from .calibrate import calibrate_pack
@@ -60,7 +61,7 @@ def train_pack(
     odd about the data is told by `on_note`, one line each. keep_baseline: False leaves the encoder alone out of the
     pack, once its test figures are recorded. Raises `InputError` for data that cannot be trained on.
     """
-    check_free(out, force)
+    PACK.check_free(out, force)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
     # A path is nobody else's business.
     base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name

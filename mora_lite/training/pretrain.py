@@ -15,7 +15,6 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,13 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors as descriptors
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..chem.fingerprints import fingerprints
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate, featurize
 from ..chem.molecules import parse_smiles
 from ..errors import InputError, PackError
+from ..machine.files import write_tensors
 from ..tables.table import open_table
 from .dataset import Dataset
 from .loop import TrainConfig, TrainProgress, fit
@@ -119,11 +118,8 @@ def save_encoder(encoder: GraphEncoder, path: Path, notes: dict[str, object]) ->
     """Write the encoder as float16 with its sizes and the graph codes it was made for."""
     sizes = {"width": encoder.width, "layers": len(encoder.layers)}
     facts = {**sizes, "atom_fields": ATOM_FIELDS, "bond_fields": BOND_FIELDS, **notes}
-    part = path.with_name(f".{path.name}.part")
-    tensors = {name: p.detach().half().contiguous() for name, p in encoder.state_dict().items()}
-    save_file(tensors, part, metadata={"encoder": json.dumps(facts)})
-    part.chmod(0o644)
-    os.replace(part, path)
+    tensors = {name: p.half() for name, p in encoder.state_dict().items()}
+    write_tensors(path, tensors, {"encoder": json.dumps(facts)})
 
 
 def load_encoder(path: Path = SHIPPED) -> GraphEncoder:

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 import mora_lite
 from mora_lite.errors import OutputError, PackError
 from mora_lite.packs import pack as pack_module
+from mora_lite.packs.manifest import PACK
 from mora_lite.packs.pack import (
     MANIFEST,
     Pack,
     add_files,
-    check_free,
     install_pack,
     list_packs,
     open_pack,
@@ -206,7 +206,7 @@ def test_a_file_of_another_pack_is_found(copy: Path, save, tmp_path: Path) -> No
 
 def test_another_format_version_says_so(copy: Path) -> None:
     edit(copy, format=2)
-    with pytest.raises(PackError, match="pack format 2, but this version reads format 1; update mora-lite"):
+    with pytest.raises(PackError, match="is a pack of format 2, but this version reads format 1; update mora-lite"):
         open_pack(copy)
 
 
@@ -328,7 +328,7 @@ def test_a_pack_with_fewer_adapted_layers_uses_the_larger_ones_file(put, pack_pa
 
 def test_a_pack_is_never_put_over_another_unasked(put, save, copy: Path) -> None:
     before = (copy / MANIFEST).read_bytes()
-    for check in (put, lambda path: check_free(path, force=False)):
+    for check in (put, lambda path: PACK.check_free(path, force=False)):
         with pytest.raises(OutputError, match="exists; choose another name or use --force"):
             check(copy)
     with pytest.raises(FileExistsError):

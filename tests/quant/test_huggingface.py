@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mora_lite.errors import CheckpointError, OutputError
-from mora_lite.machine.files import sha256_of
+from mora_lite.machine.files import SUMS, sha256_of
 from mora_lite.quant.checkpoint import Checkpoint
 from mora_lite.quant.huggingface import INDEX, open_checkpoint
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
-from mora_lite.quant.writer import SUMS, write_checkpoint
+from mora_lite.quant.writer import write_checkpoint
 
 NAME = "model.layers.0.mlp.gate_proj.weight"
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -117,7 +117,7 @@ def test_output_is_never_overwritten_by_accident(plain: Path, tmp_path: Path) ->
     other = tmp_path / "papers"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="left alone"):
+    with pytest.raises(OutputError, match="is not a model directory, so --force does not replace it"):
         write_checkpoint(other, config, [], force=True)
     assert (other / "thesis.txt").exists()
     write_checkpoint(plain, config, [("a", torch.zeros(2))], force=True)

@@ -6,8 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 from mora_lite.errors import InputError, OutputError
 from mora_lite.machine.files import replacing
-from mora_lite.screening.run_directory import RunDirectory, lock, open_run, parse_part
+from mora_lite.screening.run_directory import RESUME_HINT, RunDirectory, lock, open_run, parse_part
 
 SETTINGS = {"pack": "tiny", "tasks": ["size"], "format": "parquet", "inputs": [{"file": "a.smi", "sha256": "aa"}]}
 
@@ -26,7 +24,7 @@ def begin(path: Path, resume: bool = False, force: bool = False, part: str = "",
 
 def add(run: RunDirectory, number: int, content: bytes = b"rows") -> Path:
     file = run.file(number)
-    with replacing(file) as stream:
+    with replacing(file, RESUME_HINT) as stream:
         stream.write(content)
     sha256 = hashlib.sha256(content).hexdigest()
     run.add(number, {"file": file.name, "bytes": len(content), "sha256": sha256, "rows": 4, "counts": {}, "first": {}})
@@ -194,24 +192,6 @@ def test_manifests_of_several_machines_are_one_run(tmp_path: Path) -> None:
 # --- the disk
 
 
-def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-
-    def write_half() -> None:
-        with replacing(path) as file:
-            file.write(b"new")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        write_half()
-    assert path.read_bytes() == b"old"
-    with replacing(path) as file:
-        file.write(b"new")
-    assert path.read_bytes() == b"new"
-    assert names(tmp_path) == ["a"]
-
-
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -225,20 +205,6 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
             work()
     assert names(tmp_path) == ["manifest.json", "part-00000.parquet"]
     assert run.manifest.read_bytes() == before
-
-
-@pytest.mark.skipif(os.name != "posix", reason="limits of the size of files are of POSIX")
-def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    script = (
-        "import resource, signal, sys\nfrom pathlib import Path\n"
-        "from mora_lite.screening.run_directory import replacing\nfrom mora_lite.errors import OutputError\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try:\n    with replacing(Path(sys.argv[1])) as file:\n        file.write(b'x' * 100_000)\n"
-        "except OutputError as error:\n    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "a"], capture_output=True, text=True, check=True)
-    assert "File too large; what is finished is kept" in done.stdout
-    assert names(tmp_path) == []
 
 
 def test_a_place_that_cannot_be_is_told(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_pack_replaces_only_a_text_pack(pack_path: Path, tmp_path: Path, base_
     save_text_pack(path, model, **facts, force=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pack"]  # no parts are left
     (path / MANIFEST).unlink()
-    with pytest.raises(OutputError, match="no text pack"):
+    with pytest.raises(OutputError, match="not a text pack"):
         save_text_pack(path, model, **facts, force=True)
 
 

@@ -1,0 +1,104 @@
+"""The manifest of a pack, a text pack or an exported folder: one JSON file that says what lies beside it.
+
+All of them have `format`, and `files`: `bytes` and `sha256` of each by name. Those of packs are sealed: they also have
+`sha256`, of their own content, and `atom_fields` and `bond_fields`, the codes that the weights were trained with.
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
+from ..errors import PackError
+from ..hub.packs import EXPORT_MANIFEST, PACK_MANIFEST, TEXT_MANIFEST
+from ..machine.files import check_free, staged, verify_file
+
+CARD = "README.md"  # the model card, which may be edited: no manifest of a pack names it
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """A kind of folder with a manifest.
+
+    manifest: name of the file.
+    name: of the kind, with its article, for messages.
+    again: what to do about a damaged folder, for messages.
+    sealed: whether the manifest has a SHA-256 of its own and the fields of atoms and bonds.
+    """
+
+    manifest: str
+    name: str
+    again: str
+    sealed: bool = True
+    format: int = 1
+
+    def check_free(self, out: Path, force: bool) -> None:
+        """Raises `OutputError` when something is at `out` that must not be replaced."""
+        check_free(out, force, self.manifest, self.name)
+
+    def staged(self, out: Path, force: bool) -> AbstractContextManager[Path]:
+        """A folder to fill, which becomes `out` whole or not at all; see `machine.files.staged`."""
+        return staged(out, force, self.manifest, self.name)
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """The content of a folder's manifest.
+
+        Raises `PackError` when it is damaged, of another format, or for other atom and bond codes than this version's.
+        """
+        file = folder / self.manifest
+        try:
+            manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if manifest["format"] != self.format:
+                raise PackError(
+                    f"{folder} is {self.name} of format {manifest['format']}, but this version reads format "
+                    f"{self.format}; update mora-lite"
+                )
+            if self.sealed and manifest["sha256"] != manifest_sha256(manifest):
+                raise PackError(f"{file} is damaged (its SHA-256 is wrong); {self.again}")
+            if self.sealed and (manifest["atom_fields"], manifest["bond_fields"]) != (ATOM_FIELDS, BOND_FIELDS):
+                raise PackError(f"{folder}: made for other atom and bond codes than this version's; update mora-lite")
+            for entry in manifest["files"].values():
+                entry["bytes"], entry["sha256"]
+        except PackError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PackError(f"{file} is damaged ({type(error).__name__}: {error}); {self.again}") from None
+        return manifest
+
+    def check_file(self, manifest: dict[str, Any], name: str, *folders: Path) -> Path:
+        """The file that the manifest names, in the first of `folders` that has it.
+
+        Raises `PackError` when it is missing, or its size or SHA-256 is not the manifest's.
+        """
+        entry = manifest["files"].get(name)
+        file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if entry is None or file is None or name != Path(name).name:
+            raise PackError(f"{name} is missing from {folders[0]}; {self.again}")
+        if not verify_file(file, entry):
+            raise PackError(f"{file} is damaged (its SHA-256 is wrong); {self.again}")
+        return file
+
+
+PACK = FolderKind(PACK_MANIFEST, "a pack", "install the pack again")
+TEXT_PACK = FolderKind(TEXT_MANIFEST, "a text pack", "get the pack again")
+EXPORT = FolderKind(
+    EXPORT_MANIFEST, "an exported folder", "export it again, or copy the whole folder again", sealed=False
+)
+
+
+def seal(manifest: dict[str, Any]) -> str:
+    """Enter the SHA-256 of the manifest's content into it; returns the text of its file."""
+    manifest["sha256"] = manifest_sha256(manifest)
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def manifest_sha256(manifest: dict[str, Any]) -> str:
+    """Of the content in a fixed form, itself left out, so that line ends and spaces do not matter."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,108 @@
+"""Files and folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mora_lite.errors import OutputError
+from mora_lite.machine.files import replace_folder, replacing, staged, verify_sums, write_sums, write_tensors
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir())
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert path.read_bytes() == b"old"
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of the size of files are of POSIX")
+def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, sys\nfrom pathlib import Path\n"
+        "from mora_lite.machine.files import replacing\nfrom mora_lite.errors import OutputError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    with replacing(Path(sys.argv[1]), 'what is finished is kept') as file:\n"
+        "        file.write(b'x' * 100_000)\n"
+        "except OutputError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "a"], capture_output=True, text=True, check=True)
+    assert "File too large; what is finished is kept" in done.stdout
+    assert names(tmp_path) == []
+
+
+def test_tensors_are_written_whole_and_for_all_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"x": torch.arange(6).view(2, 3).T}, {"note": "text"})
+    assert torch.equal(load_file(path)["x"], torch.arange(6).view(2, 3).T)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert names(tmp_path) == ["a.safetensors"]
+    with pytest.raises(OutputError, match="cannot write"):
+        write_tensors(tmp_path / "none" / "a.safetensors", {})
+
+
+def test_a_folder_is_replaced_whole_and_only_by_its_kind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def write(text: str, force: bool, stop: bool = False) -> None:
+        with staged(out, force, "mark.json", "a thing") as stage:
+            (stage / "mark.json").write_text(text)
+            if stop:
+                raise KeyError
+
+    out.mkdir()
+    write("1", force=False)  # an empty folder is free
+    with pytest.raises(OutputError, match="exists; choose another name or use --force"):
+        write("2", force=False)
+    with pytest.raises(KeyError):
+        write("2", force=True, stop=True)
+    assert (out / "mark.json").read_text() == "1"
+    write("2", force=True)
+    assert (out / "mark.json").read_text() == "2"
+    (out / "mark.json").rename(out / "thesis.txt")
+    with pytest.raises(OutputError, match="exists and is not a thing, so --force does not replace it"):
+        write("3", force=True)
+    assert names(out) == ["thesis.txt"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "file").touch()
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "none", old)
+    assert names(old) == ["file"]
+    assert names(tmp_path) == ["old"]
+
+
+def test_a_list_of_sums_holds_until_a_file_changes(tmp_path: Path) -> None:
+    assert not verify_sums(tmp_path)
+    (tmp_path / "a").write_text("1")
+    write_sums(tmp_path)
+    assert verify_sums(tmp_path)
+    (tmp_path / "a").write_text("2")
+    assert not verify_sums(tmp_path)
+    (tmp_path / "a").unlink()
+    assert not verify_sums(tmp_path)
