@@ -63,7 +63,9 @@ def ours(options: argparse.Namespace, device: torch.device, batches: list[int]) 
     finish()
     yield {"kind": "built", "seconds": round(time.perf_counter() - started, 1), **memory()}
     if options.tune and device.type == "cuda":
-        tune([(batch, *shape) for batch in batches for shape in products(options).values()])
+        from mora_lite.quant.matmul_triton import multiply_tiled
+
+        tune(multiply_tiled, [(batch, *shape) for batch in batches for shape in products(options).values()])
     yield from text_out(decoder, options, batches)
 
 
@@ -204,7 +206,7 @@ def pieces(options: argparse.Namespace, device: torch.device, batches: list[int]
         found["project floor"] = batch * width * options.rank * 2 / 3e12
         yield {"kind": "pieces", "batch": batch, "us": {name: round(t * 1e6, 1) for name, t in found.items()}}
         if options.tune:
-            best = tune([(batch, n, k) for n, k in shapes.values()])
+            best = tune(multiply_tiled, [(batch, n, k) for n, k in shapes.values()])
             yield {"kind": "tuned", "best": {f"{n}x{k} M={m}": list(config) for (m, n, k), config in best.items()}}
 
 

@@ -87,7 +87,7 @@ def say(**facts: Any) -> None:
 def prepare(args: argparse.Namespace) -> None:
     """Tables to one file."""
     from mora_lite.hub.bases import resolve_base
-    from mora_lite.quant.huggingface import open_checkpoint
+    from mora_lite.quant.checkpoint import open_checkpoint
     from mora_lite.text.pairs import count_parts
     from mora_lite.text.pipeline import text_facts
     from mora_lite.text.sequences import tokenize_pairs

@@ -1,4 +1,4 @@
-"""A model on disk, whatever the file: what every kind of checkpoint offers, and what is checked of each.
+"""A model on disk, whatever the file: `open_checkpoint`, what every kind offers, and what is checked of each.
 
 Every checkpoint speaks Hugging Face names, such as `model.layers.0.self_attn.q_proj.weight`, and a Hugging Face
 configuration. Tensors are read one at a time, when they are asked for. Whether all weights are there that the
@@ -27,6 +27,31 @@ EMBEDDING = "model.embed_tokens.weight"
 LAYER = "model.layers."
 
 
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a Hugging Face directory (config.json and safetensors, plain or bitsandbytes NF4) or a .gguf file.
+
+    Raises `CheckpointError`, in one line, if it is missing, damaged, pickled or of an unsupported kind, or does not
+    hold the weights that its configuration asks for.
+    """
+    # Both readers are made of what this file offers; and the gguf package is needed for GGUF files alone.
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; give a model directory or a .gguf file")
+    checkpoint: Checkpoint
+    if path.is_dir():
+        from .huggingface import HuggingFaceCheckpoint
+
+        checkpoint = HuggingFaceCheckpoint(path)
+    elif path.suffix.lower() == ".gguf":
+        from .gguf import GGUFCheckpoint
+
+        checkpoint = GGUFCheckpoint(path)
+    else:
+        raise CheckpointError(f"{path}: expected a directory with config.json and *.safetensors, or a .gguf file")
+    check_inventory(checkpoint)
+    return checkpoint
+
+
 class Checkpoint(ABC):
     """A model on disk. `config` is what a Hugging Face config.json holds; tensors are read when asked for."""
 
@@ -35,14 +60,12 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Hugging Face names of all weights, sorted; the scales of a 4-bit weight are part of it, not
-        listed.
-        """
+        """Hugging Face names of all weights, sorted; the scales of a 4-bit weight are part of it, not listed."""
 
     def load(self, name: str) -> Tensor | NF4Tensor:
         """One weight, on the CPU, as stored; block formats of GGUF come as float32.
 
-        Raises CheckpointError if it is not there, or holds values that are not finite.
+        Raises `CheckpointError` if it is not there, or holds values that are not finite.
         """
         weight = self._load(name)
         if not is_finite(weight):
@@ -63,14 +86,14 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def dtype(self, name: str) -> torch.dtype:
-        """The float type a weight is stored in, or was before 4 bits; float16 for GGUF block formats, which lose
-        little by it. Raises CheckpointError for integers and other types.
+        """The float type a weight is stored in, or was before 4 bits; float16 for GGUF block formats, which lose little
+        by it. Raises `CheckpointError` for integers and other types.
         """
 
     def tokenizer(self) -> Any:
         """The transformers tokenizer of the model, from local files only.
 
-        Raises CheckpointError if there is none, or if it knows tokens that the model does not embed.
+        Raises `CheckpointError` if there is none, or if it knows tokens that the model does not embed.
         """
         return self._tokenizer
 
@@ -106,7 +129,7 @@ class Checkpoint(ABC):
 
 
 def check_architecture(path: Path, model_type: str, architectures: list[str] | None = None) -> None:
-    """Raises CheckpointError unless the model is of a supported family."""
+    """Raises `CheckpointError` unless the model is of a supported family."""
     if model_type not in ARCHITECTURES:
         name = architectures[0] if architectures else model_type
         raise CheckpointError(f"{path}: architecture {name} is not supported; known: {', '.join(ARCHITECTURES)}")
@@ -121,9 +144,7 @@ def _beyond(tokenizer: Any, known: int) -> list[str]:
 
 
 def load_tokenizer(directory: Path, **options: Any) -> Any:
-    """AutoTokenizer from local files, without running code of the model. Raises CheckpointError if there is
-    none.
-    """
+    """AutoTokenizer from local files, without running code of the model. Raises `CheckpointError` if there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -148,29 +169,29 @@ def is_finite(weight: Tensor | NF4Tensor) -> bool:
 
 
 def check_inventory(checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError, in one line, for a weight that is missing, too much, of another shape or no float."""
+    """Raises `CheckpointError`, in one line, for a weight that is missing, too much, of another shape or no float."""
     path = checkpoint.path
     try:
         sizes = DecoderConfig.from_config(checkpoint.config)
     except (CheckpointError, ArithmeticError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used ({error})") from None
-    held = set(checkpoint.names())
-    if not any(name.startswith(LAYER) for name in held):
+    names = set(checkpoint.names())
+    if not any(name.startswith(LAYER) for name in names):
         raise CheckpointError(f"{path}: no decoder matrices were found; is it a whole language model?")
-    wanted = dict(shapes(sizes, held))
-    if missing := [name for name in wanted if name not in held]:
+    expected = dict(expected_shapes(sizes, names))
+    if missing := [name for name in expected if name not in names]:
         raise CheckpointError(
-            f"{path}: {missing[0]} is missing ({len(missing)} of {len(wanted)} weights are); "
+            f"{path}: {missing[0]} is missing ({len(missing)} of {len(expected)} weights are); "
             "the download is incomplete or its configuration is that of another model: fetch it again"
         )
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         checkpoint.dtype(name)  # raises for what is no float
         if (got := checkpoint.shape(name)) != shape:
             raise CheckpointError(
                 f"{path}: {name} has the shape {list(got)}, but the configuration asks for {list(shape)}; "
                 "files of two models are mixed: fetch it again"
             )
-    numbers = {name.removeprefix(LAYER).split(".")[0] for name in held if name.startswith(LAYER)}
+    numbers = {name.removeprefix(LAYER).split(".")[0] for name in names if name.startswith(LAYER)}
     beyond = sorted(int(number) for number in numbers if number.isdecimal() and int(number) >= sizes.layers)
     if beyond:
         raise CheckpointError(
@@ -179,8 +200,11 @@ def check_inventory(checkpoint: Checkpoint) -> None:
         )
 
 
-def shapes(sizes: DecoderConfig, held: set[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of each weight that a decoder of these sizes takes. held: names, for biases that may be there."""
+def expected_shapes(sizes: DecoderConfig, names: set[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each weight that a decoder of these sizes takes.
+
+    names: of the weights that are there, for biases that may be among them.
+    """
     width, query, key = sizes.width, sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
     yield EMBEDDING, (sizes.vocabulary, width)
     matrices = {
@@ -200,7 +224,7 @@ def shapes(sizes: DecoderConfig, held: set[str]) -> Iterator[tuple[str, tuple[in
             name = f"{LAYER}{layer}.{part}"
             yield f"{name}.weight", shape
             always = sizes.architecture == "qwen2" and part.endswith(("q_proj", "k_proj", "v_proj"))
-            if always or f"{name}.bias" in held:
+            if always or f"{name}.bias" in names:
                 yield f"{name}.bias", shape[:1]
         for part, size in norms.items():
             yield f"{LAYER}{layer}.{part}.weight", (size,)

@@ -1,8 +1,8 @@
-"""Quantises the decoder matrices of a checkpoint to NF4 and says what it cost.
+"""The decoder matrices of a checkpoint quantised to NF4, and what that cost.
 
-The seven matrices of each layer become NF4; embeddings, head, norms and biases stay as they are. Where those
-are of several types, as in most GGUF files, they get one 16-bit type: transformers runs no mixture. One
-weight is in memory at a time.
+The seven matrices of each layer become NF4; embeddings, head, norms and biases stay as they are. Where those are of
+several types, as in most GGUF files, they get one 16-bit type: transformers runs no mixture. One weight is in memory at
+a time.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ Progress = Callable[[int, int, str], None]
 class QuantReport:
     """What quantising did. Sizes in bytes; errors are sums of squares over sums of squares.
 
-    bits_per_weight: of the quantised matrices, scales included. bytes_source: weights as stored in the
-    source.
+    bits_per_weight: of the quantised matrices, scales included. bytes_source: weights as stored in the source.
     bytes_16bit: all weights at 16 bits each. bytes_out: weights as written. relative_error: by layer kind.
     """
 
@@ -63,10 +62,10 @@ def quantize_checkpoint(
     *,
     force: bool = False,
 ) -> QuantReport:
-    """Writes `src` in 4 bits to `out_dir`. `progress(done, total, name)` is called for each weight.
+    """Write `src` in 4 bits to `out_dir`. `progress(done, total, name)` is called for each weight.
 
-    Raises CheckpointError if `src` is 4-bit already or holds no known matrix or a value that is not finite,
-    and OutputError if `out_dir` exists (without `force`), holds `src`, or cannot be written.
+    Raises `CheckpointError` if `src` is 4-bit already or holds no known matrix or a value that is not finite, and
+    `OutputError` if `out_dir` exists (without `force`), holds `src`, or cannot be written.
     """
     names = src.names()
     if not any(MATRIX.fullmatch(name) for name in names):
@@ -91,11 +90,11 @@ def quantize_checkpoint(
         report.bytes_source += src.nbytes(name)
         match = MATRIX.fullmatch(name)
         if match is None:
-            kept = weight.to(common)
-            if not is_finite(kept):
+            plain = weight.to(common)
+            if not is_finite(plain):
                 raise CheckpointError(f"{src.path}: {name} holds values too large for {common}")
-            report.bytes_out += kept.numel() * kept.element_size()
-            return kept
+            report.bytes_out += plain.numel() * plain.element_size()
+            return plain
         q = quantize_nf4(_supported(weight), double=double)
         report.matrices += 1
         report.weights_quantized += weight.numel()
@@ -110,7 +109,7 @@ def quantize_checkpoint(
         for done, name in enumerate(names):
             if progress is not None:
                 progress(done, len(names), name)
-            yield name, convert(name)  # held by no variable here, so that one weight is in memory at a time
+            yield name, convert(name)  # no variable here refers to it, so that one weight is in memory at a time
         if progress is not None:
             progress(len(names), len(names), "")
 
@@ -123,11 +122,11 @@ def quantize_checkpoint(
     return report
 
 
-def _common_dtype(found: set[torch.dtype]) -> torch.dtype:
+def _common_dtype(dtypes: set[torch.dtype]) -> torch.dtype:
     """One type for the weights that are not quantised. Norms that were bf16 once fit float16 exactly."""
-    if len(found) == 1:
-        return found.pop()
-    return torch.bfloat16 if torch.bfloat16 in found else torch.float16
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    return torch.bfloat16 if torch.bfloat16 in dtypes else torch.float16
 
 
 def _squares(weight: Tensor, q: NF4Tensor) -> tuple[float, float]:

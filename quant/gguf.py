@@ -2,9 +2,8 @@
 
 Read: F32, F16, BF16, Q8_0, Q4_0, Q4_1. Not read: the K and IQ formats; requantise such a file to Q8_0.
 
-llama.cpp stores the rows of attn_q and attn_k of Llama and Mistral in another order, so that its rotary
-embedding can turn neighbouring values; here they are put back in the order that transformers uses. Qwen files
-are not reordered.
+llama.cpp stores the rows of attn_q and attn_k of Llama and Mistral in another order, so that its rotary embedding can
+turn neighbouring values; here they are put back in the order that transformers uses. Qwen files are not reordered.
 """
 
 from __future__ import annotations
@@ -198,9 +197,7 @@ class GGUFCheckpoint(Checkpoint):
         raise CheckpointError(f"{self.path}: rotary scaling {kind} is not supported; known: linear, yarn, llama3")
 
     def _llama3_scaling(self, factors: np.ndarray, config: dict[str, Any]) -> dict[str, Any]:
-        """Llama 3.1 files hold the resulting divisors, not the settings: the released settings are tried and
-        checked.
-        """
+        """Llama 3.1 files hold the divisors that result, not the settings: the released settings are tried."""
         scaling = {
             "rope_type": "llama3",
             "factor": float(round(factors.max())),

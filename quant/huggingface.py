@@ -1,4 +1,4 @@
-"""Checkpoints opened: a Hugging Face directory with safetensors, plain or bitsandbytes NF4, or a GGUF file (`gguf.py`).
+"""Hugging Face directories with safetensors, plain or bitsandbytes NF4.
 
 Nothing here unpickles and no code from a checkpoint is run.
 """
@@ -16,36 +16,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .checkpoint import Checkpoint, check_architecture, check_inventory, load_tokenizer
+from .checkpoint import Checkpoint, check_architecture, load_tokenizer
 from .nf4 import DTYPES, STATE_KEY, NF4Tensor, from_tensors
 
 STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)
 FP4_STATE = ".quant_state.bitsandbytes__fp4"
 INDEX = "model.safetensors.index.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens a Hugging Face directory (config.json and safetensors, plain or bitsandbytes NF4) or a .gguf
-    file.
-
-    Raises CheckpointError, in one line, if it is missing, damaged, pickled or of an unsupported kind, or does not hold
-    the weights that its configuration asks for.
-    """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint; give a model directory or a .gguf file")
-    checkpoint: Checkpoint
-    if path.is_dir():
-        checkpoint = HuggingFaceCheckpoint(path)
-    elif path.suffix.lower() == ".gguf":
-        from .gguf import GGUFCheckpoint
-
-        checkpoint = GGUFCheckpoint(path)
-    else:
-        raise CheckpointError(f"{path}: expected a directory with config.json and *.safetensors, or a .gguf file")
-    check_inventory(checkpoint)
-    return checkpoint
 
 
 class HuggingFaceCheckpoint(Checkpoint):
@@ -140,7 +117,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def _locate(self) -> dict[str, Path]:
         """The file of each tensor. Opens every file once, so a damaged or missing one is reported at once."""
-        index, found = self.path / INDEX, sorted(self.path.glob("*.safetensors"))
+        index, files = self.path / INDEX, sorted(self.path.glob("*.safetensors"))
         promised: dict[str, str] = {}
         if index.exists():
             promised = self._read_index(index)
@@ -148,14 +125,14 @@ class HuggingFaceCheckpoint(Checkpoint):
             missing = sorted(shard for shard in shards if not (self.path / shard).is_file())
             if missing:
                 raise CheckpointError(f"{self.path}: shard {missing[0]} named in {INDEX} is missing; fetch it again")
-            found = sorted(self.path / shard for shard in shards)
+            files = sorted(self.path / shard for shard in shards)
         elif (self.path / "model.safetensors").exists():
-            found = [self.path / "model.safetensors"]
-        if not found:
+            files = [self.path / "model.safetensors"]
+        if not files:
             pickled = sorted([*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")])
             why = f"only pickled weights ({pickled[0].name}), which are never read" if pickled else "no weights"
             raise CheckpointError(f"{self.path}: it holds {why}; safetensors files are needed")
-        where = {name: file for file in found for name in _header(file)}
+        where = {name: file for file in files for name in _header(file)}
         for name, shard in promised.items():
             if name not in _header(self.path / shard):
                 raise CheckpointError(

@@ -7,28 +7,30 @@ works it is laid out for the kernel of `matmul_triton.py`, which has the levels 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import CheckpointError, InputError
 from . import matmul
 from .nf4 import NestedScales, NF4Tensor, dequantize_nf4
 from .tiling import TiledNF4, can_tile, tile_nf4, untile_nf4
 
 Mode = Literal["resident", "4bit"]
-MODES = ("resident", "4bit")
+MODES = get_args(Mode)
 SCALES = ("absmax", "scales", "nested_absmax", "nested_offset", "nested_code")
 
 
 class Linear4bit(nn.Module):
     """`y = x @ W.T + bias`, x: `[..., in_features]`, y: `x.dtype` `[..., out_features]`.
 
-    weight: NF4, shape `[out_features, in_features]`; kept in 4 bits in both modes, so a pack can be written
-    from either.
-    bias: `[out_features]` or None. dtype: what the weight is dequantised to before it is cast to `x.dtype`,
-    so both modes give equal bits on the CPU. Nothing here is trained; gradients flow to x.
-    Raises ValueError for an unknown mode or a weight that is not a matrix.
+    weight: NF4, shape `[out_features, in_features]`; kept in 4 bits in both modes, so a pack can be written from
+    either.
+    bias: `[out_features]` or None. dtype: what the weight is dequantised to before it is cast to `x.dtype`, so both
+    modes give equal bits on the CPU. Nothing here is trained; gradients flow to x.
+    Raises `InputError` for an unknown mode, `CheckpointError` for a weight that is not a matrix.
 
     codes: in the layout of `NF4Tensor`, or in that of `TiledNF4` with its `scales`; never both. With double
     quantisation the 8-bit scales are kept beside those of fp32, 1 byte for 64 weights, so that `nf4` is the weight as
@@ -51,9 +53,9 @@ class Linear4bit(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}: got {mode}")
+            raise InputError(f"mode: got {mode!r}, expected {' or '.join(MODES)}")
         if len(weight.shape) != 2:
-            raise ValueError(f"weight must be a matrix [out, in]: got shape {list(weight.shape)}")
+            raise CheckpointError(f"got a weight of shape {list(weight.shape)}, expected a matrix [out, in]")
         self.out_features, self.in_features = weight.shape
         self.mode, self.dtype = mode, dtype
         self._block, self._source_dtype = weight.block, weight.dtype
@@ -103,21 +105,21 @@ class Linear4bit(nn.Module):
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
     def _lay_out(self) -> None:
-        """Brings the weight into the layout that its device multiplies, in place of the other."""
+        """Bring the weight into the layout that its device multiplies, in place of the other."""
         covered = self.mode == "4bit" and can_tile((self.out_features, self.in_features), self._block)
-        wanted = covered and matmul.has_triton(self.codes.device)
-        if wanted == (self.scales is not None):
+        tiled = covered and matmul.has_triton(self.codes.device)
+        if tiled == (self.scales is not None):
             return
         plain = self.nf4
-        if wanted:
-            tiled = tile_nf4(plain)
-            self.codes, self.scales = tiled.codes, tiled.scales
+        if tiled:
+            weight = tile_nf4(plain)
+            self.codes, self.scales = weight.codes, weight.scales
             self.absmax = None if plain.nested is None else plain.absmax
         else:
             self.codes, self.absmax, self.scales = plain.codes, plain.absmax, None
 
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        """Moves between devices but keeps the scales in fp32: rounding them would change every weight."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear4bit:
+        """Move between devices but keep the scales in fp32: rounding them would change every weight."""
         exact = {name: getattr(self, name) for name in SCALES}
         super()._apply(fn, recurse)
         for name, before in exact.items():
@@ -135,5 +137,5 @@ class Linear4bit(nn.Module):
 
 
 def choose_mode(nbytes_resident: int, budget_bytes: int) -> Mode:
-    """ "resident" if the dequantised weights fit in the budget, else "4bit". Both sizes in bytes."""
+    """`resident` if the dequantised weights fit in the budget, else `4bit`. Both sizes in bytes."""
     return "resident" if nbytes_resident <= budget_bytes else "4bit"

@@ -1,9 +1,8 @@
-"""`y = x @ W.T + bias` with `W` in NF4: the plain-torch reference, and the choice of a faster way where there
-is one.
+"""`y = x @ W.T + bias` with `W` in NF4: the plain-torch reference, and the choice of a faster kernel.
 
 `linear_nf4` is the reference and the CPU path. On CUDA, weights that `Linear4bit` laid out for the Triton kernel are
 multiplied by it; others by bitsandbytes' kernels when it is installed, because they do not write the whole weight to
-memory for a few rows. `force_kernel` makes tests and benchmarks take one of the three.
+memory for a few rows. `force_kernel` makes tests take one of the three.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,15 +20,13 @@ from ..errors import DeviceError
 from .nf4 import NF4_CODE, NF4Tensor, dequantize_nf4
 from .tiling import TiledNF4, untile_nf4
 
-KERNELS = ("torch", "bitsandbytes", "triton")
-_forced: list[str] = []
+_forced: list[str] = []  # by `force_kernel`, the innermost last
 
 
 def linear_nf4(
     x: Tensor, q: NF4Tensor | TiledNF4, bias: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Reference product. x: `[..., in]`; q: `[out, in]`; bias: `[out]` or None; result: `x.dtype` `[...,
-    out]`.
+    """Reference product. x: `[..., in]`; q: `[out, in]`; bias: `[out]` or None; result: `x.dtype` `[..., out]`.
 
     Semantics: `x @ dequantize_nf4(q, dtype).to(x.dtype).T + bias`; `dtype` is `x.dtype` if not given.
     Gradients flow to x only; the weight is dequantised again in the backward pass rather than kept.
@@ -42,14 +39,7 @@ def multiply(
     x: Tensor, q: NF4Tensor | TiledNF4, bias: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """As `linear_nf4`, by the kernel that `choose_kernel` names. Callers need not know which."""
-    kernel = choose_kernel(x, q)
-    if kernel == "triton" and isinstance(q, TiledNF4):
-        from .matmul_triton import multiply_tiled
-
-        return multiply_tiled(x.reshape(-1, x.shape[-1]), q, bias).view(*x.shape[:-1], q.shape[0])
-    if kernel == "bitsandbytes":
-        return _linear_bitsandbytes(x, untile_nf4(q) if isinstance(q, TiledNF4) else q, bias)
-    return linear_nf4(x, q, bias, dtype)
+    return KERNELS[choose_kernel(x, q)](x, q, bias, dtype)
 
 
 def multiply_with_branch(x: Tensor, q: TiledNF4, seen: Tensor, a: Tensor, c: Tensor, scale: float) -> Tensor:
@@ -80,11 +70,11 @@ def choose_kernel(x: Tensor, q: NF4Tensor | TiledNF4 | None = None) -> str:
 
 @contextlib.contextmanager
 def force_kernel(name: str) -> Iterator[None]:
-    """Uses one kernel for every product inside the `with` block; "triton" only where weights are laid out for it,
-    plain torch elsewhere. Raises DeviceError if it cannot be had.
+    """Use one kernel for every product inside the `with` block; "triton" only where weights are laid out for it, plain
+    torch elsewhere. Raises `DeviceError` if it is not there.
     """
     if name not in KERNELS:
-        raise DeviceError(f"kernel must be one of {', '.join(KERNELS)}: got {name}")
+        raise DeviceError(f"kernel: got {name!r}, expected {', '.join(KERNELS)}")
     if name == "bitsandbytes" and _bitsandbytes() is None:
         raise DeviceError("bitsandbytes is not installed: pip install 'mora-lite[bnb]'")
     _forced.append(name)
@@ -145,8 +135,21 @@ def _bitsandbytes() -> Any:
     return bitsandbytes
 
 
-def _linear_bitsandbytes(x: Tensor, q: NF4Tensor, bias: Tensor | None) -> Tensor:
-    """The same product by bitsandbytes, which dequantises inside the kernel for few rows."""
+def _multiply_triton(x: Tensor, q: NF4Tensor | TiledNF4, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:
+    if not isinstance(q, TiledNF4):
+        return linear_nf4(x, q, bias, dtype)
+    from .matmul_triton import multiply_tiled
+
+    return multiply_tiled(x.reshape(-1, x.shape[-1]), q, bias).view(*x.shape[:-1], q.shape[0])
+
+
+def _multiply_bitsandbytes(
+    x: Tensor, q: NF4Tensor | TiledNF4, bias: Tensor | None, dtype: torch.dtype | None
+) -> Tensor:
+    """The same product by bitsandbytes, which dequantises to x's dtype inside the kernel for few rows."""
+    del dtype
+    if isinstance(q, TiledNF4):
+        q = untile_nf4(q)
     functional = _bitsandbytes().functional
     nested = None
     if q.nested is not None:
@@ -166,3 +169,11 @@ def _linear_bitsandbytes(x: Tensor, q: NF4Tensor, bias: Tensor | None) -> Tensor
     bias = None if bias is None else bias.to(x.dtype)
     result: Tensor = _bitsandbytes().matmul_4bit(x, q.codes.view(-1, 1).t(), quant_state=state, bias=bias)
     return result
+
+
+# All take (x, q, bias, dtype), as `linear_nf4` does. Triton is imported when it is used: not every system has it.
+KERNELS: dict[str, Callable[..., Tensor]] = {
+    "torch": linear_nf4,
+    "bitsandbytes": _multiply_bitsandbytes,
+    "triton": _multiply_triton,
+}

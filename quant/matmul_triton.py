@@ -1,9 +1,9 @@
 """`y = x @ W.T` with `W` in NF4 as one Triton kernel for few rows, with a low-rank branch of each row added.
 
-Three things make it fast. The bytes of a weight are laid out anew once, so that the codes of one tile lie together
-and every register that is loaded holds whole pairs of the tensor cores' operand. A register of 8 codes becomes 8
-levels with 21 integer instructions: `prmt` looks four codes up at once in a table of 8 bytes. And the scales are
-not applied to the weights but to the 64 products that share one, after the tensor cores have summed them in fp32.
+Three things make it fast. The bytes of a weight are laid out anew once, so that the codes of one tile lie together and
+every register that is loaded holds whole pairs of the tensor cores' operand. A register of 8 codes becomes 8 levels
+with 21 integer instructions: `prmt` looks four codes up at once in a table of 8 bytes. And the scales are not applied
+to the weights but to the 64 products that share one, after the tensor cores have summed them in fp32.
 
 So levels are rounded to x's dtype and scales are not, where the reference rounds `level * scale`: both stand for the
 same 4-bit weight, and differ by rounding.
@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..errors import DeviceError
+from ..errors import InputError
 from .nf4 import BLOCK, NF4_CODE, dequantize_nf4, quantize_nf4
 from .tiling import TiledNF4, tile_nf4
 from .tuning import MAX_ROWS, Config, choose_config
@@ -38,19 +38,19 @@ def multiply_tiled(
     c: Tensor | None = None,
     config: Config | None = None,
 ) -> Tensor:
-    """PackedLinear with a 4-bit weight. x: bfloat16 or float16 `[M, K]` -> x.dtype `[M, N]`.
+    """The product with a 4-bit weight. x: bfloat16 or float16 `[M, K]` -> x.dtype `[M, N]`.
 
     bias: `[N]` or None. r: `[M, R]` and c: `[R, N]`, both or none: the low-rank branch, see `project_rows`; both are
     rounded to x.dtype. config: of the kernel; chosen by size if not given.
     Semantics: `x @ w.T + r @ c + bias`, summed in fp32 and rounded once.
     Above 128 rows the weight is dequantised and torch multiplies. Results are the same in every run.
-    Raises DeviceError for another dtype or sizes that do not fit.
+    Raises `InputError` for another dtype or sizes that do not fit.
     """
     (m, k), (n, columns) = x.shape, w.shape
     if x.dtype not in (torch.bfloat16, torch.float16) or k != columns:
-        raise DeviceError(f"x must be bfloat16 or float16 [M, {columns}]: got {x.dtype} {list(x.shape)}")
+        raise InputError(f"x: got {x.dtype} {list(x.shape)}, expected bfloat16 or float16 [M, {columns}]")
     if (r is None) != (c is None) or (r is not None and c is not None and (r.shape[0] != m or c.shape[1] != n)):
-        raise DeviceError(f"the branch needs r [{m}, R] and c [R, {n}] together: got {_size(r)} and {_size(c)}")
+        raise InputError(f"branch: got r {_size(r)} and c {_size(c)}, expected r [{m}, R] and c [R, {n}] together")
     if m > MAX_ROWS:
         plain = torch.nn.functional.linear(x, dequantize_tiled(w, x.dtype))
         if r is None and bias is None:
@@ -95,8 +95,8 @@ def project_rows(x: Tensor, a: Tensor, scale: float = 1.0, rows: Tensor | None =
     """
     (m, k), (molecules, columns, rank) = x.shape, a.shape
     if k != columns or (m != molecules if rows is None else rows.shape != (m,)):
-        raise DeviceError(
-            f"a must be [B, {k}, R] with rows [{m}], or [{m}, {k}, R] without: got {_size(a)} and rows {_size(rows)}"
+        raise InputError(
+            f"a: got {_size(a)} and rows {_size(rows)}, expected [B, {k}, R] with rows [{m}], or [{m}, {k}, R] without"
         )
     r = torch.empty(m, rank, dtype=torch.float32, device=x.device)
     if m == 0:
@@ -131,7 +131,7 @@ def dequantize_tiled(w: TiledNF4, dtype: torch.dtype) -> Tensor:
 
 
 def check(device: torch.device) -> None:
-    """Raises when Triton cannot make kernels for `device`, or makes wrong ones."""
+    """Raises `RuntimeError` or what Triton raises when it cannot make kernels for `device`, or makes wrong ones."""
     rng = torch.Generator().manual_seed(0)
     weight, x = (torch.randn(n, 256, generator=rng, device="cpu") for n in (64, 3))
     q, x = quantize_nf4(weight), x.bfloat16()
@@ -238,7 +238,7 @@ def _branch(r, c, m, n, n_rows, rank, total, dtype: tl.constexpr, operand: tl.co
 
 @triton.jit
 def _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS: tl.constexpr):
-    """Adds the bias, rounds and stores `total.T`."""
+    """Add the bias, round and store `total.T`."""
     if HAS_BIAS:
         total += tl.load(bias + n, mask=n < n_rows, other=0.0).to(tl.float32)[:, None]
     inside = (n[:, None] < n_rows) & (m[None, :] < m_rows)
@@ -370,20 +370,15 @@ def _has_prmt(x: Tensor) -> bool:
 
 def _zero_counters(device: torch.device, count: int) -> Tensor:
     """int32 zeros. Kernels leave them at zero, so one buffer serves all launches of a stream, which do not overlap."""
-    if device.type != "cuda":
-        return _kept_zeros(("cpu", 0), count, device)
-    return _kept_zeros((str(device), torch.cuda.current_stream(device).cuda_stream), count, device)
-
-
-def _kept_zeros(key: tuple[str, int], count: int, device: torch.device) -> Tensor:
-    kept = _counters.setdefault(key, [])
-    if kept and kept[-1].numel() >= count:
-        return kept[-1]
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    buffers = _counters.setdefault((str(device), stream), [])
+    if buffers and buffers[-1].numel() >= count:
+        return buffers[-1]
     zeros = torch.zeros(max(count, 8192), dtype=torch.int32, device=device)
     if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
-        # Smaller ones are never let go: a recorded graph may go on using them. Those made while one is recorded are
-        # zero only from its first replay on, so they are the graph's own.
-        kept.append(zeros)
+        # Smaller ones are never let go: a captured graph may go on using them. Those made during a capture are zero
+        # only from its first replay on, so they belong to that graph alone.
+        buffers.append(zeros)
     return zeros
 
 

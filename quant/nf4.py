@@ -1,9 +1,9 @@
 """NF4: weights stored as 4-bit codes with one scale for every block of `G` values.
 
-The numbers are those of bitsandbytes, bit for bit: the same 16 levels, the same ties, the same nibble order
-(the first value of a pair in the high nibble), the same scales, with or without double quantisation (the
-scales themselves stored in 8 bits). Checkpoints written with `to_tensors` load in transformers with
-bitsandbytes, and theirs load with `from_tensors`.
+The numbers are those of bitsandbytes, bit for bit: the same 16 levels, the same ties, the same nibble order (the first
+value of a pair in the high nibble), the same scales, with or without double quantisation (the scales themselves stored
+in 8 bits). Checkpoints written with `to_tensors` load in transformers with bitsandbytes, and theirs load with
+`from_tensors`.
 
 Everything here is plain torch and runs on any device.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 
 BLOCK = 64
 NESTED_BLOCK = 256
@@ -47,8 +47,7 @@ STATE_KEY = "quant_state.bitsandbytes__nf4"
 class NestedScales:
     """What turns the 8-bit scales of double quantisation back into fp32 scales.
 
-    absmax: float32 `[ceil(blocks / 256)]`; offset: float32 `[]`, the mean scale; code: float32 `[256]`, the
-    levels.
+    absmax: float32 `[ceil(blocks / 256)]`; offset: float32 `[]`, the mean scale; code: float32 `[256]`, the levels.
     """
 
     absmax: Tensor
@@ -61,8 +60,7 @@ class NestedScales:
 class NF4Tensor:
     """A weight in 4 bits.
 
-    codes: uint8 `[ceil(n / 2)]`, two codes in a byte, the first in the high nibble; n values in row-major
-    order.
+    codes: uint8 `[ceil(n / 2)]`, two codes in a byte, the first in the high nibble; n values in row-major order.
     absmax: float32 `[ceil(n / G)]`, the scale of each block, or with `nested` uint8 codes of the same shape.
     shape: of the weight it stands for. block: `G`. dtype: of the weight it was made from.
     """
@@ -89,9 +87,7 @@ class NF4Tensor:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits stored for each weight, scales included: 4.5 with blocks of 64, about 4.13 with double
-        quantisation.
-        """
+        """Bits stored for each weight, scales included: 4.5 with blocks of 64, about 4.13 with double quantisation."""
         return 8 * self.nbytes / max(self.numel, 1)
 
     @property
@@ -121,17 +117,17 @@ class NF4Tensor:
 
 
 def quantize_nf4(weight: Tensor, block: int = BLOCK, double: bool = False) -> NF4Tensor:
-    """Stores a float32, float16 or bfloat16 weight of any shape in 4 bits.
+    """Store a float32, float16 or bfloat16 weight of any shape in 4 bits.
 
     Semantics: `codes[i] = argmin_j |weight[i] / absmax[i // block] - NF4_CODE[j]|`, ties to the lower code.
-    Raises ValueError for another dtype or a block bitsandbytes does not know.
+    Raises `CheckpointError` for another dtype, `InputError` for a block that bitsandbytes does not know.
     """
     if weight.dtype not in DTYPES:
-        raise ValueError(f"weight must be float32, float16 or bfloat16: got {weight.dtype}")
+        raise CheckpointError(f"got a weight of {weight.dtype}, expected float32, float16 or bfloat16")
     if block not in BLOCKS:
-        raise ValueError(f"block must be one of {', '.join(map(str, BLOCKS))}: got {block}")
+        raise InputError(f"block: got {block}, expected one of {', '.join(map(str, BLOCKS))}")
     flat = weight.detach().reshape(-1)
-    # In pieces of whole blocks: the steps between take many times the room of the codes.
+    # In pieces of whole blocks: the steps between take many times the memory of the codes.
     parts = [_quantize_piece(flat[at : at + PIECE].float(), block) for at in range(0, flat.numel(), PIECE)]
     codes = torch.cat([part[0] for part in parts]) if parts else flat.new_empty(0, dtype=torch.uint8)
     absmax = torch.cat([part[1] for part in parts]) if parts else flat.new_empty(0, dtype=torch.float32)
@@ -181,9 +177,7 @@ def dequantize_nf4(q: NF4Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def to_tensors(name: str, q: NF4Tensor) -> dict[str, Tensor]:
-    """The bitsandbytes layout of `q` in a safetensors file: `name`, `name.absmax`, `name.quant_map`, and so
-    on.
-    """
+    """The bitsandbytes layout of `q` in a safetensors file: `name`, `name.absmax`, `name.quant_map`, and so on."""
     state: dict[str, object] = {
         "quant_type": "nf4",
         "blocksize": q.block,
@@ -210,7 +204,7 @@ def to_tensors(name: str, q: NF4Tensor) -> dict[str, Tensor]:
 def from_tensors(name: str, tensors: Mapping[str, Tensor]) -> NF4Tensor:
     """The weight that `to_tensors` or bitsandbytes stored under `name`.
 
-    Raises CheckpointError if a part is missing, sizes disagree, or the code is not NF4.
+    Raises `CheckpointError` if a part is missing, sizes disagree, or the code is not NF4.
     """
     try:
         codes = tensors[name].reshape(-1).view(torch.uint8)
@@ -255,8 +249,8 @@ def from_tensors(name: str, tensors: Mapping[str, Tensor]) -> NF4Tensor:
 def dynamic_map() -> Tensor:
     """float32 `[256]`, ascending: the signed 8-bit levels that store the scales of double quantisation.
 
-    Decade `-6 + i`, for i = 0..6, is cut into `2**i` equal steps between a tenth of the decade and the
-    decade; their middles are the levels, with both signs, beside 0 and 1. So small scales stay precise.
+    Decade `-6 + i`, for i = 0..6, is cut into `2**i` equal steps between a tenth of the decade and the decade; their
+    middles are the levels, with both signs, beside 0 and 1. So small scales stay precise.
     """
     levels = [0.0, 1.0]
     for i in range(7):

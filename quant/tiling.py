@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import DeviceError
+from ..errors import InputError
 from .nf4 import BLOCK, NF4Tensor
 
 ROW_TILE = 128  # rows of a weight are padded to a multiple of this
@@ -39,14 +39,14 @@ def can_tile(shape: tuple[int, ...], block: int) -> bool:
 
 
 def tile_nf4(q: NF4Tensor) -> TiledNF4:
-    """Lays a matrix `[N, K]` out for the kernel; done once, at load. Takes as much memory again while it runs.
+    """Lay a matrix `[N, K]` out for the kernel; done once, at load. Takes as much memory again while it runs.
 
-    Raises DeviceError if the weight is no matrix, its block is not 64 or K is not a multiple of 64.
+    Raises `InputError` if the weight is no matrix, its block is not 64 or K is not a multiple of 64.
     """
     if not can_tile(q.shape, q.block):
-        raise DeviceError(
-            f"the Triton kernel needs a matrix in blocks of {BLOCK} with a multiple of {BLOCK} columns: "
-            f"got shape {list(q.shape)} in blocks of {q.block}; use linear_nf4"
+        raise InputError(
+            f"got a weight of shape {list(q.shape)} in blocks of {q.block}, expected a matrix with a multiple of "
+            f"{BLOCK} columns in blocks of {BLOCK}; use linear_nf4"
         )
     rows, columns = q.shape
     blocks, padded = columns // BLOCK, -(-rows // ROW_TILE) * ROW_TILE

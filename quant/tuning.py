@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .nf4 import NF4Tensor
+from .tiling import tile_nf4
 
 MAX_ROWS = 128  # above, the weight is dequantised once and multiplied by torch
 MAX_PARTS = 16
@@ -25,10 +27,10 @@ class Config(NamedTuple):
     """Sizes of one launch.
 
     block_n: rows of the weight in a tile, a power of two from 16 to 128. block_m: rows of x in a tile, a power of two
-    from 16 to 128. split: parts of K, each with its own programs. blocks: blocks of 64 columns in one step of the
-    loop, a divisor of their number. stages: steps whose loads are under way at a time. warps: of a program; with 4
-    and more, and block_n of at least 64, Hopper's `wgmma` multiplies. joined: a block is one product of 64 columns
-    instead of 4 of 16: `wgmma` waits less, other tensor cores read x more slowly.
+    from 16 to 128. split: parts of K, each with its own programs. blocks: blocks of 64 columns in one step of the loop,
+    a divisor of their number. stages: steps whose loads are under way at a time. warps: of a program; with 4 and more,
+    and block_n of at least 64, Hopper's `wgmma` multiplies. joined: a block is one product of 64 columns instead of 4
+    of 16: `wgmma` waits less, other tensor cores read x more slowly.
     """
 
     block_n: int
@@ -75,12 +77,12 @@ def parts(tiles: int, steps: int, slots: int) -> int:
 
 def candidates(m: int, n: int, k: int, processors: int) -> list[Config]:
     """Configurations worth timing for a product `[m, k] @ [k, n]` on a device with so many multiprocessors."""
-    block_m, found = tile_rows(m), []
+    block_m, configs = tile_rows(m), []
     for block_n, blocks, stages, warps, joined, resident in SHAPES[block_m]:
         if k // 64 % blocks == 0:
             split = parts(-(-n // block_n) * -(-m // block_m), k // 64 // blocks, processors * resident)
-            found.append(Config(block_n, block_m, split, blocks, stages, warps, joined))
-    return found
+            configs.append(Config(block_n, block_m, split, blocks, stages, warps, joined))
+    return configs
 
 
 def choose_config(m: int, n: int, k: int, processors: int) -> Config:
@@ -90,14 +92,13 @@ def choose_config(m: int, n: int, k: int, processors: int) -> Config:
 
 
 def tune(
-    shapes: Iterable[tuple[int, int, int]], dtype: torch.dtype = torch.bfloat16
+    multiply: Callable[..., Tensor], shapes: Iterable[tuple[int, int, int]], dtype: torch.dtype = torch.bfloat16
 ) -> dict[tuple[int, int, int], Config]:
-    """Times the candidates for each `(M, N, K)` on the current CUDA device with random weights, keeps the fastest for
-    `choose_config`, and returns them. Nothing is stored on disk. About 0.3 s a size, and a compilation a candidate.
-    """
-    from .matmul_triton import multiply_tiled
-    from .tiling import tile_nf4
+    """Time the candidates for each `(M, N, K)` on the current CUDA device with random weights, keep the fastest for
+    `choose_config`, and return them. Nothing is stored on disk. About 0.3 s a size, and a compilation a candidate.
 
+    multiply: the product, `matmul_triton.multiply_tiled`; it takes `x [M, K]`, a `TiledNF4 [N, K]` and `config`.
+    """
     device = torch.device("cuda", torch.cuda.current_device())
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     best = {}
@@ -107,7 +108,7 @@ def tune(
         weights = [tile_nf4(random_nf4(n, k, device)) for _ in range(copies)]
         x = torch.randn(m, k, dtype=dtype, device=device)
         seconds = {
-            config: time_calls([functools.partial(multiply_tiled, x, w, config=config) for w in weights])
+            config: time_calls([functools.partial(multiply, x, w, config=config) for w in weights])
             for config in candidates(m, n, k, processors)
         }
         best[m, n, k] = _tuned[tile_rows(m), n, k, processors] = min(seconds, key=seconds.__getitem__)

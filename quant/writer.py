@@ -47,12 +47,12 @@ def write_checkpoint(
     force: bool = False,
     shard_bytes: int | None = None,
 ) -> Path:
-    """Writes config.json, safetensors shards, the tokenizer and SHA256SUMS; returns the directory.
+    """Write config.json, safetensors shards, the tokenizer and SHA256SUMS; returns the directory.
 
-    tensors: names with weights, taken one by one; no more than one is held in memory.
+    tensors: names with weights, taken one by one; no more than one is in memory.
     shard_bytes: of a file at most; None is 512 MiB.
     tokenizer: a directory to copy the tokenizer files from, or what gives an object with `save_pretrained`; it is
-    called last, as tokenizers take room.
+    called last, as tokenizers take much memory.
     Raises `OutputError` if the directory exists (without `force`), or is no checkpoint, or cannot be written.
     """
     target = Path(directory).expanduser()
@@ -90,7 +90,7 @@ def quantization_config(double: bool) -> dict[str, Any]:
 
 
 def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]], limit: int) -> bool | None:
-    """Returns whether the 4-bit weights are doubly quantised; None if there are none."""
+    """Write the files; returns whether the 4-bit weights are doubly quantised, None if there are none."""
     shards: list[list[str]] = []
     total = 0
     nested: bool | None = None
@@ -119,9 +119,7 @@ def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]],
 
 
 def _name_shards(part: Path, shards: list[list[str]], total: int) -> None:
-    """Gives the shards their names, which hold the number of shards, and writes the index if there are
-    several.
-    """
+    """Give the shards their names, which hold the number of shards, and write the index if there are several."""
     if len(shards) == 1:
         os.replace(part / "0.shard", part / "model.safetensors")
         return
@@ -160,7 +158,7 @@ class Shard:
         self._spools: dict[int, IO[bytes]] = {}
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Writes tensors on the CPU to the spools."""
+        """Write tensors on the CPU to the spools."""
         for name, tensor in tensors.items():
             size = tensor.element_size()
             if size not in self._spools:
@@ -172,7 +170,7 @@ class Shard:
             self.nbytes += raw.numel()
 
     def finish(self) -> None:
-        """Puts the file together."""
+        """Put the file together."""
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         start = 0
         for size in ITEM_BYTES:
@@ -190,6 +188,6 @@ class Shard:
         self.close()
 
     def close(self) -> None:
-        """Drops the spools."""
+        """Drop the spools."""
         for spool in self._spools.values():
             spool.close()

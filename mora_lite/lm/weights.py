@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError
-
-Mode = Literal["resident", "4bit"]
+from ..quant.linear import Mode
 
 
 class TensorSource(Protocol):

@@ -14,8 +14,8 @@ from tiny_gguf import make_model, permute, write_gguf
 from transformers import AutoConfig
 
 from mora_lite.errors import CheckpointError
+from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.quant.gguf import _dequantize, llama3_factors, unpermute
-from mora_lite.quant.huggingface import open_checkpoint
 
 
 @pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32])

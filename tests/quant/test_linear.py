@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mora_lite.errors import DeviceError
+from mora_lite.errors import CheckpointError, DeviceError, InputError
 from mora_lite.quant import matmul
 from mora_lite.quant.linear import Linear4bit, choose_mode
 from mora_lite.quant.matmul import choose_kernel, force_kernel, linear_nf4, multiply, multiply_with_branch
@@ -169,7 +169,7 @@ def test_a_weight_goes_to_a_device_and_back(double: bool) -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match="mode"):
+    with pytest.raises(InputError, match="mode"):
         Linear4bit(quantize_nf4(torch.randn(2, 2)), mode="fast")
-    with pytest.raises(ValueError, match="matrix"):
+    with pytest.raises(CheckpointError, match="matrix"):
         Linear4bit(quantize_nf4(torch.randn(2)))

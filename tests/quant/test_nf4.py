@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mora_lite.errors import CheckpointError
+from mora_lite.errors import CheckpointError, InputError
 from mora_lite.quant.nf4 import (
     NF4_CODE,
     STATE_KEY,
@@ -169,9 +169,9 @@ def test_damaged_parts_are_named() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match="float32"):
+    with pytest.raises(CheckpointError, match="float32"):
         quantize_nf4(torch.zeros(4, dtype=torch.int32))
-    with pytest.raises(ValueError, match="block"):
+    with pytest.raises(InputError, match="block"):
         quantize_nf4(torch.zeros(4), block=48)
 
 
