@@ -164,7 +164,7 @@ def train(args: argparse.Namespace) -> None:
         share = part / (args.looks + 1)
         if run.done >= share:
             continue
-        run.go(stop_seconds=stop_at - run.state.seconds, stop_done=share, on_progress=on_progress)
+        run.train(stop_seconds=stop_at - run.state.seconds, stop_done=share, on_progress=on_progress)
         if run.state.seconds >= stop_at or run.done >= 1:
             break
         if len(valid):

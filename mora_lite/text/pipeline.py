@@ -81,11 +81,11 @@ def train_text_pack(
         tell(f"going on after {run.step:,} steps, {run.state.seconds:,.0f} s")
     if run.done < 1:
         try:
-            run.go(on_progress=on_progress)
+            run.train(on_progress=on_progress)
         except (KeyboardInterrupt, SystemExit):
             tell(f"stopped after {run.step:,} steps, {run.state.seconds:,.0f} s; the same command goes on from there")
             raise
-    model = run.finish()
+    model = run.load_ema_weights()
     for weights in model.trained().values():
         weights.copy_(weights.half())  # as the pack has them, so that the figures are its own
     test, figures = np.flatnonzero(data.part == PARTS.index("test")), {}

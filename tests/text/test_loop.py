@@ -81,9 +81,9 @@ def test_the_loss_falls_and_the_learnt_answers_are_given(
     run = make_run(kind)
     told: list[float] = []
     first = run.model(run.batches.make(*next(run.batches.epoch(0)))).item()
-    run.go(on_progress=lambda progress: told.append(progress.loss))
+    run.train(on_progress=lambda progress: told.append(progress.loss))
     assert run.step == 150
-    model = run.finish()
+    model = run.load_ema_weights()
     last = model(run.batches.make(*next(run.batches.epoch(0)))).item()
     assert last < 0.1 * first
     rows = [0, 1, 2]
@@ -106,8 +106,8 @@ def test_the_loss_falls_at_every_place_and_in_chosen_layers(make_run: Any, kind:
     assert first == torch.nn.functional.cross_entropy(hidden, batch.labels).item()
     branch = run.model.branch(batch.graphs, len(batch.ids))
     assert (branch.places, branch.layers) == (places, (0, 2))
-    run.go()
-    assert run.finish()(batch).item() < 0.7 * first
+    run.train()
+    assert run.load_ema_weights()(batch).item() < 0.7 * first
 
 
 @pytest.mark.parametrize("places", [*PLACES, "qkvom"])
@@ -130,19 +130,19 @@ def test_each_place_starts_with_factors_of_its_own_width(base: tuple[Any, Decode
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights(make_run: Any) -> None:
     straight = make_run(steps=9, folder="straight")
-    straight.go()
-    make_run(steps=9, folder="parts").go(stop_done=4 / 9)
+    straight.train()
+    make_run(steps=9, folder="parts").train(stop_done=4 / 9)
     resumed = make_run(steps=9, folder="parts", seed=1)  # other first weights: those of the checkpoint count
     assert resumed.step == 4
-    resumed.go()
+    resumed.train()
     for (name, one), other in zip(
-        straight.finish().trained().items(), resumed.finish().trained().values(), strict=True
+        straight.load_ema_weights().trained().items(), resumed.load_ema_weights().trained().values(), strict=True
     ):
         assert torch.equal(one, other), name
 
 
 def test_the_folder_of_another_run_is_refused(make_run: Any) -> None:
-    make_run(steps=2).go()
+    make_run(steps=2).train()
     with pytest.raises(InputError, match="other settings, data or adapters"):
         make_run(steps=3)
 
@@ -169,7 +169,7 @@ def test_padding_has_no_part_in_the_loss(make_run: Any, kind: str) -> None:
 
 def test_the_averaged_weights_are_lent_and_taken_back(make_run: Any) -> None:
     run = make_run(steps=20)
-    run.go()
+    run.train()
     own = run.model.c.detach().clone()
     with run.averaged() as model:
         assert not torch.equal(model.c, own)
@@ -250,10 +250,12 @@ class Recording:
 def test_replayed_steps_train_as_plain_ones(make_run: Any, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
     """And where a step cannot be captured, training goes on without."""
     plain = make_run(steps=12, folder="plain")
-    plain.go()
+    plain.train()
     run = make_run(steps=12, folder="captured")
     recording = Recording(run, monkeypatch, fails=fails)
-    run.go()
+    run.train()
     assert recording.replays == (0 if fails else 12 - WARM_UP_STEPS)
-    for (name, one), other in zip(plain.finish().trained().items(), run.finish().trained().values(), strict=True):
+    for (name, one), other in zip(
+        plain.load_ema_weights().trained().items(), run.load_ema_weights().trained().values(), strict=True
+    ):
         assert torch.equal(one, other), name

@@ -54,9 +54,11 @@ def pack_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     batches = Batches(data, np.arange(5), PROMPT.pieces(tokenizer), 64 * 5, seed=0)
     folder = tmp_path_factory.mktemp("text")
     run = TextRun(model, batches, TextTrainConfig(steps=150, peak_lr=5e-3), folder / "run", CPU)
-    run.go()
+    run.train()
     base = {"name": str(base_path), "sha256": checkpoint.source_sha256}
-    save_text_pack(folder / "pack", run.finish(), task="forward", prompt=PROMPT, base=base, provenance={"seed": 0})
+    save_text_pack(
+        folder / "pack", run.load_ema_weights(), task="forward", prompt=PROMPT, base=base, provenance={"seed": 0}
+    )
     return folder / "pack"
 
 
