@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mora_lite.adapter.lowrank import PLACES, AdapterConfig
+from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig
 from mora_lite.chem.graph import GraphBatch, featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import InputError, PackError
@@ -94,36 +94,38 @@ def test_the_loss_falls_and_the_learnt_answers_are_given(
     assert [base[0].decode(answer) for answer in answers] == ["C=O", "CC=O", "Clc1ccccc1"]
 
 
-@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
+@pytest.mark.parametrize("modules", [*((module,) for module in TARGET_MODULES), TARGET_MODULES])
 @pytest.mark.parametrize("kind", ["mora", "static"])
-def test_the_loss_falls_at_every_place_and_in_chosen_layers(make_run: Any, kind: str, places: str) -> None:
+def test_the_loss_falls_at_every_module_and_in_chosen_layers(
+    make_run: Any, kind: str, modules: tuple[str, ...]
+) -> None:
     """From the base model's loss, exactly, as C is zero at the start."""
-    sizes = replace(SIZES, places=places, layers=(0, 2), adapted_layers=2)
+    sizes = replace(SIZES, target_modules=modules, layers=(0, 2), adapted_layers=2)
     run = make_run(kind, steps=60, sizes=sizes)
     batch = run.batches.make(*next(run.batches.epoch(0)))
     first = run.model(batch).item()
     hidden = run.model.decoder.logits(batch.ids).flatten(0, 1)[batch.places]
     assert first == torch.nn.functional.cross_entropy(hidden, batch.labels).item()
     branch = run.model.branch(batch.graphs, len(batch.ids))
-    assert (branch.places, branch.layers) == (places, (0, 2))
+    assert (branch.target_modules, branch.layers) == (modules, (0, 2))
     run.train()
     assert run.load_ema_weights()(batch).item() < 0.7 * first
 
 
-@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
-def test_each_place_starts_with_factors_of_its_own_width(base: tuple[Any, Decoder], places: str) -> None:
+@pytest.mark.parametrize("modules", [*((module,) for module in TARGET_MODULES), TARGET_MODULES])
+def test_each_module_starts_with_factors_of_its_own_width(base: tuple[Any, Decoder], modules: tuple[str, ...]) -> None:
     """Entries of variance 1 / (3 D_in), as a LoRA A has them; made out of a graph as well as learned."""
     wide = replace(base[1].sizes, head_dim=64)  # heads that are together four times as wide as the model
     decoder = cast(Decoder, SimpleNamespace(sizes=wide, embedding=base[1].embedding))
-    sizes = replace(SIZES, places=places, hypernet_width=64)
+    sizes = replace(SIZES, target_modules=modules, hypernet_width=64)
     for kind in ("mora", "static"):
         torch.manual_seed(0)
         a = TextModel(sizes, decoder, kind).branch(one_graph(), 1).a[0].detach()
         at = 0
-        for place in places:
-            width = wide.place_widths()[place][0]
+        for module in modules:
+            width = wide.module_widths()[module][0]
             part = a[:, at : at + width]
-            assert float(part.std() * (3 * width) ** 0.5) == pytest.approx(1, abs=0.25), (kind, place)
+            assert float(part.std() * (3 * width) ** 0.5) == pytest.approx(1, abs=0.25), (kind, module)
             at += width
         assert at == a.shape[1]
 
@@ -199,8 +201,8 @@ def test_sequences_come_back_from_disk(data: TokenizedPairs, tmp_path: Path) -> 
 
 
 def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, Decoder]) -> None:
-    for places in ("m", "qkvom"):
-        sizes = AdapterConfig(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, places=places)
+    for modules in (("ffn",), TARGET_MODULES):
+        sizes = AdapterConfig(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, target_modules=modules)
         mora = sum(p.numel() for p in TextModel(sizes, base[1]).trained().values())
         large = replace(sizes, rank=equal_size_rank(sizes, base[1].sizes))
         static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())
