@@ -56,7 +56,7 @@ from mora_lite.machine.device import training_dtype
 from mora_lite.scoring.scorer import Scorer
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig, fit, predict_scores
-from mora_lite.training.losses import TargetFacts
+from mora_lite.training.losses import TargetStats
 from mora_lite.training.pipeline import new_scorer
 from mora_lite.training.pretrain import SHIPPED, load_encoder
 from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA
@@ -89,7 +89,7 @@ class Comparison:
         self.parts = {name: whole.at(np.flatnonzero(split == name)) for name in ("train", "valid", "test")}
         self.all = whole
         n = truth.shape[1]
-        self.facts = TargetFacts.of(self.parts["train"].targets, [labelled.kind == "class"] * n, [1.0] * n)
+        self.stats = TargetStats.of(self.parts["train"].targets, [labelled.kind == "class"] * n, [1.0] * n)
         self.path = resolve_base("smollm2-135m")
         self.prompts = [f"Question: What is the {t} of the molecule? Answer:" for t in labelled.targets]
         self.stages = {"encoder": replace(ENCODER, seed=seed), "variant": replace(MORA, seed=seed)}
@@ -108,7 +108,7 @@ class Comparison:
         parts = parts or self.parts
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, parts["train"], parts["valid"], self.facts, settings, Path(folder), CPU)
+            fit(model, parts["train"], parts["valid"], self.stats, settings, Path(folder), CPU)
         self.seconds = time.perf_counter() - started
 
     def first_stage(self) -> EncoderBaseline:

@@ -16,7 +16,7 @@ out. Variants:
 * static-large: the same with the rank at which as many numbers are trained as in mora;
 * prompt: as static, with soft tokens made from the graph before the text.
 
-`--places qkvom` puts branches beside the projections of attention too.
+`--target-modules q,k,v,o,ffn` puts branches beside the projections of attention too.
 
 Lines of JSON on stdout: the training now and then, at the end one line with all figures.
 """
@@ -57,7 +57,7 @@ def main() -> None:
     train_options.add_argument("--out", type=Path, help="write a text pack here")
     train_options.add_argument("--base-name", help="what the pack calls its base model; --base if not given")
     train_options.add_argument("--rank", type=int, default=64)
-    train_options.add_argument("--places", default="m", help="of a layer that get a branch: some of qkvom")
+    train_options.add_argument("--target-modules", default="ffn", help="that get a branch: some of q,k,v,o,ffn")
     train_options.add_argument("--tokens", type=int, default=12_288, help="of a batch")
     train_options.add_argument("--lr", type=float, default=1e-3)
     train_options.add_argument("--looks", type=int, default=3, help="evaluations on validation rows before the end")
@@ -135,14 +135,15 @@ def train(args: argparse.Namespace) -> None:
     data, source = load_tokenized_pairs(args.data), open_nf4(resolve_base(args.base))
     seconds = 0.0 if args.steps else args.seconds
     settings = TextTrainConfig(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
-    sizes = {"rank": args.rank, "places": args.places, "hypernet_width": args.hypernet_width}
+    modules = tuple(args.target_modules.split(","))
+    sizes = {"rank": args.rank, "target_modules": modules, "hypernet_width": args.hypernet_width}
     run, prompt = start_run(data, source, settings, args.folder, device, variant=args.variant, **sizes)
     batches, tokenizer = run.batches, source.tokenizer()
     facts = {
         "variant": args.variant,
         "task": data.facts["task"],
         "rank": run.model.sizes.rank,
-        "places": run.model.sizes.places,
+        "target_modules": run.model.sizes.target_modules,
         "trained": sum(p.numel() for p in run.model.trained().values()),
         "train_rows": len(batches.rows),
         "left_out": batches.n_skipped,
@@ -164,7 +165,7 @@ def train(args: argparse.Namespace) -> None:
         share = part / (args.looks + 1)
         if run.done >= share:
             continue
-        run.go(stop_seconds=stop_at - run.state.seconds, stop_done=share, on_progress=on_progress)
+        run.train(stop_seconds=stop_at - run.state.seconds, stop_done=share, on_progress=on_progress)
         if run.state.seconds >= stop_at or run.done >= 1:
             break
         if len(valid):

@@ -128,7 +128,7 @@ class AllPositionsScorer(Scorer):
         step = self.begin[0].begin(len(a), len(self.entering))
         x = self.entering.expand(len(a), -1, -1)
         sizes = self.begin[0].sizes
-        for layer, own in zip(self.whole, branch.by_layer(len(self.whole), sizes.place_widths()), strict=True):
+        for layer, own in zip(self.whole, branch.by_layer(len(self.whole), sizes.module_widths()), strict=True):
             x = layer(x, step, own)
         return self.read_out(self.final(x[:, -1:]).float(), tokens.molecules)
 

@@ -75,13 +75,13 @@ def train(
             rich_help_panel=TEXT,
         ),
     ] = None,
-    places: Annotated[
+    target_modules: Annotated[
         str | None,
         typer.Option(
-            "--places",
-            metavar="LETTERS",
-            help="Where a layer is adapted, some of qkvo (attention) and m (the feed-forward block).",
-            show_default="m",
+            "--target-modules",
+            metavar="NAMES",
+            help="Where a layer is adapted, some of q,k,v,o (attention) and ffn (the feed-forward block).",
+            show_default="ffn",
             rich_help_panel=TEXT,
         ),
     ] = None,
@@ -193,14 +193,15 @@ def train(
         "--minutes": minutes,
         "--adapter": adapter,
         "--rank": rank,
-        "--places": places,
+        "--target-modules": target_modules,
         "--layers": layers,
         "--copies": copies,
     }
     if task is not None:
         refuse(of_values, "is for packs of values; leave it out, or leave --task out")
         numbers = None if layers is None else _layers(layers)
-        own = _given(base=base, variant=adapter, rank=rank, places=places, layers=numbers, copies=copies)
+        modules = None if target_modules is None else tuple(target_modules.split(","))
+        own = _given(base=base, variant=adapter, rank=rank, target_modules=modules, layers=numbers, copies=copies)
         _train_text(task, data, output, split, 10 if minutes is None else minutes, seed or 0, device, force, own)
         return
     refuse(of_text, "is for packs that answer in text; give a --task too, or leave it out")

@@ -4,9 +4,9 @@
     adapter_model.safetensors    float32: lora_A [R, D_in] and lora_B [D_out, R] of each, by PEFT's names
 
 At the projections q, k, v and o the branch `y = W x + (alpha / R) * (x A) C` is LoRA with lora_A = A^T and
-lora_B = C^T, number for number. Beside the whole feed-forward block (m) it is not: its input is the block's, its output
-is added to the block's, and no single matrix has both. Soft tokens are not LoRA either. Packs with one of them are
-refused.
+lora_B = C^T, number for number. Beside the whole feed-forward block (ffn) it is not: its input is the block's, its
+output is added to the block's, and no single matrix has both. Soft tokens are not LoRA either. Packs with one of them
+are refused.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = No
     base: name or path of the base model, if not the one that the pack names. Raises `ExportError` where the adapter is
     no LoRA, `InputError` for molecules that cannot be read, `OutputError` where `out` cannot be written.
     """
-    sizes = AdapterConfig(**pack.manifest["sizes"])
-    if "m" in sizes.places:
+    sizes = AdapterConfig.from_dict(pack.manifest["sizes"])
+    if "ffn" in sizes.target_modules:
         raise ExportError(
-            f"{pack.path} has a branch beside the whole feed-forward block (m), which is no LoRA of a single matrix; "
-            "expected a pack with places among q, k, v and o alone"
+            f"{pack.path} has a branch beside the whole feed-forward block (ffn), which is no LoRA of a single matrix; "
+            "expected a pack with target modules among q, k, v and o alone"
         )
     if pack.manifest["adapter"] == "prompt":
         raise ExportError(f"{pack.path} makes soft tokens, which LoRA cannot; expected the adapter mora or static")
@@ -60,9 +60,9 @@ def lora_weights(model: TextModel, molecule: Any) -> dict[str, Tensor]:
     decoder = model.decoder.sizes
     branch = model.branch(featurize([molecule]).batch(), 1)
     found = {}
-    for number, own in enumerate(branch.by_layer(decoder.layers, decoder.place_widths())):
-        for place, (a, c) in own.factors.items() if own is not None else ():
-            at = f"base_model.model.model.layers.{number}.self_attn.{place}_proj"
+    for number, own in enumerate(branch.by_layer(decoder.layers, decoder.module_widths())):
+        for module, (a, c) in own.factors.items() if own is not None else ():
+            at = f"base_model.model.model.layers.{number}.self_attn.{module}_proj"
             found[f"{at}.lora_A.weight"], found[f"{at}.lora_B.weight"] = a[0].T, c.T
     return found
 
@@ -80,6 +80,6 @@ def lora_config(model: TextModel, base: str) -> dict[str, Any]:
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
-        "target_modules": [f"{place}_proj" for place in sizes.places],
+        "target_modules": [f"{module}_proj" for module in sizes.target_modules],
         "layers_to_transform": list(sizes.layers) or list(range(layers - sizes.adapted_layers, layers)),
     }

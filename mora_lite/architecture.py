@@ -117,10 +117,10 @@ class DecoderConfig:
             rope=Rope.from_config(hf, head_dim),
         )
 
-    def place_widths(self) -> dict[str, tuple[int, int]]:
-        """Width of input and output at each place of a branch (`lowrank.PLACES`)."""
+    def module_widths(self) -> dict[str, tuple[int, int]]:
+        """Width of input and output of each module that can have a branch (`lowrank.TARGET_MODULES`)."""
         width, heads, kv = self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return {"q": (width, heads), "k": (width, kv), "v": (width, kv), "o": (heads, width), "m": (width, width)}
+        return {"q": (width, heads), "k": (width, kv), "v": (width, kv), "o": (heads, width), "ffn": (width, width)}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON; `from_dict` restores the same numbers exactly."""

@@ -154,7 +154,7 @@ class CapturedGenerator:
     def _slots(self, rows: int, tokens: int, branch: Branch | None) -> Slots:
         """Those of this shape, recorded; the oldest make room first."""
         capacity = -(-tokens // CAPACITY_STEP) * CAPACITY_STEP
-        of_branch = None if branch is None else (branch.a.shape, branch.scale, branch.places, branch.layers)
+        of_branch = None if branch is None else (branch.a.shape, branch.scale, branch.target_modules, branch.layers)
         key = rows, capacity, of_branch
         slots = self._kept.get(key)
         if slots is None:
@@ -194,7 +194,7 @@ def step(decoder: Decoder, slots: Slots) -> None:
     rotation = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
     biases = {window: slots.bias(window, decoder.dtype) for window in set(decoder.sizes.windows)}
     x = decoder.embed(slots.tokens.index_select(1, slots.at))[:, 0]
-    n_layers, widths = decoder.sizes.layers, decoder.sizes.place_widths()
+    n_layers, widths = decoder.sizes.layers, decoder.sizes.module_widths()
     branches = [None] * n_layers if slots.branch is None else slots.branch.by_layer(n_layers, widths)
     for layer, branch in zip(decoder.layers, branches, strict=True):
         assert isinstance(layer, DecoderLayer)
@@ -237,11 +237,11 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def feed_forward(layer: DecoderLayer, normed: Tensor, branch: LayerBranch | None) -> Tensor:
     """The feed-forward block with the branch beside it. normed: dtype [B, D] -> dtype [B, D]."""
-    if branch is None or "m" not in branch.factors:
+    if branch is None or "ffn" not in branch.factors:
         return layer.feed_forward(normed)
     down = layer.down
     if not isinstance(down, Linear4bit) or down.tiled is None or choose_kernel(normed, down.tiled) != "triton":
-        return branch.add("m", normed, layer.feed_forward(normed))
-    a, c = branch.factors["m"]
+        return branch.add("ffn", normed, layer.feed_forward(normed))
+    a, c = branch.factors["ffn"]
     gate, up = layer.gate_up(normed).chunk(2, dim=-1)
     return multiply_with_branch(F.silu(gate) * up, down.tiled, normed, a, c, branch.scale)

@@ -138,11 +138,11 @@ class DecoderLayer(nn.Module):
 
         With the branches at q, k and v, after the query and key norms, before rotation.
         """
-        widths = self.sizes.place_widths()
+        widths = self.sizes.module_widths()
         normed = self.ops.norm(x, self.attention_norm)
-        parts = self.qkv(normed).split([widths[place][1] for place in "qkv"], -1)
+        parts = self.qkv(normed).split([widths[module][1] for module in "qkv"], -1)
         if branch is not None:
-            parts = [branch.add(place, normed, part) for place, part in zip("qkv", parts, strict=True)]
+            parts = [branch.add(module, normed, part) for module, part in zip("qkv", parts, strict=True)]
         query, key, value = (part.unflatten(-1, (-1, self.sizes.head_dim)) for part in parts)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -173,8 +173,8 @@ class DecoderLayer(nn.Module):
         normed = self.ops.norm(x, self.ffn_norm)
         x = x + self.feed_forward(normed)
         if branch is None or branch.positions == "all":
-            return x if branch is None else branch.add("m", normed, x)
-        a, c = branch.factors["m"]
+            return x if branch is None else branch.add("ffn", normed, x)
+        a, c = branch.factors["ffn"]
         at_last = step.last[..., None]
         answer = (normed * at_last).sum(1, keepdim=True).to(normed.dtype)  # exact: all other terms are zero
         return x + at_last * lowrank_branch(answer, a, c, branch.scale)
@@ -250,7 +250,7 @@ class Decoder(nn.Module):
             x, real, slots = prepend_soft_tokens(branch.soft, x, real)
         step = self.begin(x.shape[0], x.shape[1], real, cache)
         n_layers = self.sizes.layers
-        own = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.place_widths())
+        own = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.module_widths())
         for layer, layer_branch in zip(self.layers, own, strict=True):
             x = layer(x, step, layer_branch)
         return self.norm(x if slots is None else x.gather(1, slots[..., None].expand(-1, -1, x.shape[2])))

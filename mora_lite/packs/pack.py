@@ -67,7 +67,7 @@ class Pack:
 
     @property
     def sizes(self) -> AdapterConfig:
-        return AdapterConfig(**self.manifest["sizes"])
+        return AdapterConfig.from_dict(self.manifest["sizes"])
 
     @property
     def provenance(self) -> dict[str, Any]:

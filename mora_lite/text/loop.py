@@ -1,8 +1,8 @@
-"""Training for text within a budget of time: the schedule lies over the seconds (or steps), not over epochs.
+"""Training for text within a budget of time: the schedule is laid over the seconds (or steps), not over epochs.
 
-AdamW with an average of the weights, as in `train.py`, whose state and checkpoint this uses. On CUDA each width of
-batch is one CUDA graph of the whole step; batches are made by another thread while the GPU works. A run that was
-stopped goes on from its checkpoint with the batches that it had not seen.
+AdamW with an average of the weights, as in `training/loop.py`, whose state and checkpoint this uses. On CUDA each width
+of batch is one CUDA graph of the whole step; another thread makes the batches while the GPU works. A run that was
+stopped continues from its checkpoint with the batches that it had not seen.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ SECONDS_BETWEEN_CHECKPOINTS = 120.0
 
 @dataclass(frozen=True)
 class TextTrainConfig:
-    """One run. seconds, steps: its budget, one of the two; the other is 0. warmup: share of it with a rising rate.
+    """One run of training.
 
+    seconds, steps: its budget, one of the two; the other is 0.
     tokens: of a batch, padding included.
+    warmup: share of the budget with a rising learning rate.
     """
 
     seconds: float = 0.0
@@ -69,9 +71,11 @@ class TextTrainConfig:
 
 @dataclass(frozen=True)
 class TextProgress:
-    """What is known after some steps. done: share of the budget. loss: nats for each answer token, since the last
-    report. tokens_per_s: of the rows without padding, since the last report. seconds: of training, earlier parts of a
-    resumed run included.
+    """The state of a run after some steps.
+
+    done: share of the budget that is spent.
+    loss, tokens_per_s: mean since the last report, in nats for each answer token, and without padding.
+    seconds: spent on training, earlier parts of a resumed run included.
     """
 
     step: int
@@ -83,9 +87,7 @@ class TextProgress:
 
 
 class TextRun:
-    """One run of training in `folder`: `go` trains until the budget or a limit is reached; `averaged` lends the model
-    the averaged weights.
-    """
+    """One run of training in `folder`: `train` goes on until the budget or a limit is reached."""
 
     def __init__(
         self, model: TextModel, batches: Batches, settings: TextTrainConfig, folder: Path, device: torch.device
@@ -109,31 +111,31 @@ class TextRun:
         settings = self.settings
         return self.state.seconds / settings.seconds if settings.seconds else self.step / settings.steps
 
-    def go(
+    def train(
         self,
         *,
         stop_seconds: float = math.inf,
         stop_done: float = 1.0,
         on_progress: Callable[[TextProgress], None] = lambda _: None,
     ) -> None:
-        """Train for `stop_seconds` from now, or until the share `stop_done` is spent; then write a checkpoint.
+        """Train for `stop_seconds` from now, or until the share `stop_done` of the budget is spent; then save.
 
-        Ctrl-C ends it after the step that is being made, and takes effect once the checkpoint is written.
+        Ctrl-C ends it after the current step, and takes effect once the checkpoint is written.
         """
-        with held_signals() as ended:
-            self._go(stop_seconds, stop_done, on_progress, ended)
+        with held_signals() as signals:
+            self._train(stop_seconds, stop_done, on_progress, signals)
 
-    def _go(
-        self, stop_seconds: float, stop_done: float, on_progress: Callable[[TextProgress], None], ended: list[int]
+    def _train(
+        self, stop_seconds: float, stop_done: float, on_progress: Callable[[TextProgress], None], signals: list[int]
     ) -> None:
         state, started, before = self.state, time.perf_counter(), self.state.seconds
-        told, saved = started, started
+        reported, saved = started, started
         losses: list[Tensor] = []
         tokens, paused = 0, 0.0
         with closing(read_ahead(self._batches(), 4)) as stream:
-            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds and not ended:
+            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds and not signals:
                 epoch, n_tokens, batch = next(stream)
-                state.set_rates(self.step, self.settings.rate(self.done))
+                state.set_learning_rate(self.step, self.settings.rate(self.done))
                 losses.append(self.train_step(batch))
                 self.step += 1
                 tokens += n_tokens
@@ -141,11 +143,11 @@ class TextRun:
                     losses[-1].item()
                 now = time.perf_counter()
                 state.seconds = before + now - started - paused
-                if now - told > SECONDS_BETWEEN_REPORTS:
+                if now - reported > SECONDS_BETWEEN_REPORTS:
                     loss = torch.stack(losses).mean().item()
-                    spent = time.perf_counter() - told
+                    spent = time.perf_counter() - reported
                     on_progress(TextProgress(self.step, epoch, self.done, loss, tokens / spent, state.seconds))
-                    told, tokens = time.perf_counter(), 0
+                    reported, tokens = time.perf_counter(), 0
                     losses.clear()
                 if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     self.save()
@@ -155,7 +157,7 @@ class TextRun:
                 loss = torch.stack(losses).mean().item()
                 now = time.perf_counter()
                 state.seconds = before + now - started - paused
-                rate = tokens / max(now - told, 1e-9)
+                rate = tokens / max(now - reported, 1e-9)
                 on_progress(TextProgress(self.step, epoch, self.done, loss, rate, state.seconds))
         self.save()
 
@@ -168,25 +170,25 @@ class TextRun:
         orders = ((number, *cut) for number in count() for cut in self.batches.epoch(number))
         for number, width, rows, copies in islice(orders, self.step, None):
             batch = self.batches.make(width, rows, copies)
-            yield number, int(self.batches.lengths[copies].sum()), self.train_step.ready(batch)
+            yield number, int(self.batches.lengths[copies].sum()), self.train_step.pin(batch)
 
     @contextmanager
     def averaged(self) -> Iterator[TextModel]:
         """The model with the averaged weights, in evaluation mode, while the block runs."""
         named = self.state.named
-        kept = {name: p.detach().clone() for name, p in named.items()}
+        current = {name: p.detach().clone() for name, p in named.items()}
         try:
-            self._put(self.state.mean)
-            self._use(layer_ops)  # those with which a pack answers: the figures are to be the same
+            self._put(self.state.ema_weights)
+            self._use(layer_ops)  # those that a pack answers with, so that the metrics are the pack's
             yield self.model.eval()
         finally:
             self._use(self.ops)
-            self._put(kept)
+            self._put(current)
             self.model.train()
 
-    def finish(self) -> TextModel:
-        """The model with the averaged weights, for good."""
-        self._put(self.state.mean)
+    def load_ema_weights(self) -> TextModel:
+        """Put the averaged weights into the model for good, and return it in evaluation mode."""
+        self._put(self.state.ema_weights)
         self._use(layer_ops)
         return self.model.eval()
 
@@ -201,7 +203,7 @@ class TextRun:
 
 
 def _fingerprint(model: TextModel, batches: Batches) -> str:
-    """Of the data and what is trained on it."""
+    """SHA-256 of the data and of what is trained on it."""
     digest = hashlib.sha256(json.dumps([model.sizes.as_dict(), model.kind, batches.tokens, batches.seed]).encode())
     digest.update(json.dumps([batches.before, batches.between, batches.end]).encode())
     for array in (batches.data.source, batches.data.target, batches.rows):
@@ -223,8 +225,8 @@ class _Step:
         # One pool for all: they run one after the other, so each may use the memory of the others.
         self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
-    def ready(self, batch: TextBatch) -> TextBatch:
-        """In memory from which it can be copied while the GPU works."""
+    def pin(self, batch: TextBatch) -> TextBatch:
+        """The batch in pinned memory, from which it is copied while the GPU works."""
         return batch.pinned() if self.device.type == "cuda" else batch
 
     def __call__(self, batch: TextBatch) -> Tensor:

@@ -43,16 +43,16 @@ class TextModel(nn.Module):
             raise PackError(f"adapted layers: got {got}, expected 1 to {layers}, those of the base, numbered from 0")
         self.sizes, self.kind = sizes, kind
         self.decoder = decoder
-        ins, outs = place_widths(sizes, decoder.sizes)
-        # A starts as a LoRA A does: entries of variance 1 / (3 D_in), of each place its own.
+        ins, outs = module_widths(sizes, decoder.sizes)
+        # A starts as a LoRA A does: entries of variance 1 / (3 D_in), each target module with its own.
         fan_in = torch.tensor([float(width) for width in ins for _ in range(width)])
         if kind != "static":
             self.encoder = GraphEncoder(sizes.encoder_width, sizes.encoder_layers)
         if kind == "mora":
             self.hypernet = hypernet(sizes, decoder.sizes)
             with torch.no_grad():
-                of_place = self.hypernet.head.weight.unflatten(0, (-1, rank))
-                of_place.mul_((sum(ins) / fan_in).sqrt()[:, None, None])
+                of_module = self.hypernet.head.weight.unflatten(0, (-1, rank))
+                of_module.mul_((sum(ins) / fan_in).sqrt()[:, None, None])
         else:
             self.a = nn.Parameter(torch.randn(k, sum(ins), rank) * (3 * fan_in[:, None]) ** -0.5)
         if kind == "prompt":
@@ -78,17 +78,17 @@ class TextModel(nn.Module):
 
         Of the static kinds A is `[1, K, I, R]`, one for all rows.
         """
-        scale, places, layers = self.sizes.alpha / self.sizes.rank, self.sizes.places, self.sizes.layers
+        scale, modules, layers = self.sizes.alpha / self.sizes.rank, self.sizes.target_modules, self.sizes.layers
         if self.kind == "static":
-            return Branch(self.a[None], self.c, scale, "all", places, layers)
+            return Branch(self.a[None], self.c, scale, "all", modules, layers)
         atoms, molecules = self.encoder(
             graphs.atoms, graphs.bonds, graphs.source, graphs.target, graphs.graph, graphs.n_graphs
         )
         tokens = Tokens(atoms, molecules, graphs.graph)
         if self.kind == "prompt":
             soft = self.soft(tokens)[:n_rows].squeeze(-1)
-            return Branch(self.a[None], self.c, scale, "all", places, layers, soft)
-        return Branch(self.hypernet(tokens)[:n_rows], self.c, scale, "all", places, layers)
+            return Branch(self.a[None], self.c, scale, "all", modules, layers, soft)
+        return Branch(self.hypernet(tokens)[:n_rows], self.c, scale, "all", modules, layers)
 
     def forward(self, batch: TextBatch) -> Tensor:
         """Mean cross entropy of the answers' tokens, float32 scalar, in nats.
@@ -107,15 +107,15 @@ class TextModel(nn.Module):
         return F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX)
 
 
-def place_widths(sizes: AdapterConfig, decoder: DecoderConfig) -> tuple[list[int], list[int]]:
-    """Inputs and outputs of the adapted places of a layer."""
-    widths = decoder.place_widths()
-    return [widths[place][0] for place in sizes.places], [widths[place][1] for place in sizes.places]
+def module_widths(sizes: AdapterConfig, decoder: DecoderConfig) -> tuple[list[int], list[int]]:
+    """Inputs and outputs of the adapted modules of a layer."""
+    widths = decoder.module_widths()
+    return [widths[m][0] for m in sizes.target_modules], [widths[m][1] for m in sizes.target_modules]
 
 
 def hypernet(sizes: AdapterConfig, decoder: DecoderConfig) -> Hypernet:
-    """One query for each adapted layer, whose factors for all places come out of it side by side."""
-    ins, _ = place_widths(sizes, decoder)
+    """One query for each adapted layer, whose factors for all modules come out of it side by side."""
+    ins, _ = module_widths(sizes, decoder)
     return Hypernet(
         sizes.encoder_width, sizes.adapted_layers, sum(ins), sizes.rank, sizes.hypernet_width, sizes.hypernet_blocks
     )
@@ -126,6 +126,6 @@ def equal_size_rank(sizes: AdapterConfig, decoder: DecoderConfig) -> int:
     with torch.device("meta"):
         modules = GraphEncoder(sizes.encoder_width, sizes.encoder_layers), hypernet(sizes, decoder)
     made = sum(p.numel() for module in modules for p in module.parameters())
-    ins, outs = place_widths(sizes, decoder)
+    ins, outs = module_widths(sizes, decoder)
     per_rank = sizes.adapted_layers * (sum(ins) + sum(outs))  # a column of A and a row of C in each layer
     return max(8, round((made / per_rank + sizes.rank / 2) / 8) * 8)

@@ -145,7 +145,7 @@ def load_text_pack(
             f"expected {pack.base['sha256'][:12]}; give the right one with --base"
         )
     model = TextModel(
-        AdapterConfig(**pack.manifest["sizes"]),
+        AdapterConfig.from_dict(pack.manifest["sizes"]),
         load_decoder(source, dtype, device, memory_budget),
         pack.manifest["adapter"],
     )

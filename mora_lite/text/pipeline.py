@@ -46,7 +46,7 @@ def train_text_pack(
     base: str = "smollm2-135m",
     variant: str = "mora",
     rank: int = 64,
-    places: str = "m",
+    target_modules: tuple[str, ...] = ("ffn",),
     layers: tuple[int, ...] = (),
     copies: int = 6,
     split_column: str | None = None,
@@ -57,10 +57,10 @@ def train_text_pack(
     """Train an adapter for `task` (`text_tasks.TEXT_TASKS`) on `tables` and write it to `out` as a text pack.
 
     The tokens and a checkpoint lie in `out` + `.run`; started again with the same arguments, it goes on where it was.
-    settings: with the budget; its batches are made smaller for a CPU and for few rows. variant, rank, places, layers:
-    as for `start_run`. copies: orders in which a training row is written. `tell` gets lines for people. The figures in
-    the pack are of its own weights, on the rows held out for the test. Raises `InputError` for tables that cannot be
-    trained on; where Ctrl-C ends it, a checkpoint has been written.
+    settings: with the budget; its batches are made smaller for a CPU and for few rows. variant, rank, target_modules,
+    layers: as for `start_run`. copies: orders in which a training row is written. `tell` gets lines for people.
+    The figures in the pack are of its own weights, on the rows held out for the test. Raises `InputError` for tables
+    that cannot be trained on; where Ctrl-C ends it, a checkpoint has been written.
     """
     TEXT_PACK.check_free(out, force)
     path = resolve_base(base)  # before the work: it may have to be pulled first
@@ -74,7 +74,15 @@ def train_text_pack(
         raise InputError("training rows: got none; all are held out, more rows are needed")
     settings = fit_tokens(settings, data, device)
     run, prompt = start_run(
-        data, source, settings, run_folder, device, variant=variant, rank=rank, places=places, layers=layers
+        data,
+        source,
+        settings,
+        run_folder,
+        device,
+        variant=variant,
+        rank=rank,
+        target_modules=target_modules,
+        layers=layers,
     )
     if run.batches.n_skipped:
         tell(f"left out: {run.batches.n_skipped:,} training rows of more than {WIDTHS[-1]} tokens")
@@ -82,11 +90,11 @@ def train_text_pack(
         tell(f"going on after {run.step:,} steps, {run.state.seconds:,.0f} s")
     if run.done < 1:
         try:
-            run.go(on_progress=on_progress)
+            run.train(on_progress=on_progress)
         except (KeyboardInterrupt, SystemExit):
             tell(f"stopped after {run.step:,} steps, {run.state.seconds:,.0f} s; the same command goes on from there")
             raise
-    model = run.finish()
+    model = run.load_ema_weights()
     for weights in model.trained().values():
         weights.copy_(weights.half())  # as the pack has them, so that the figures are its own
     test, figures = np.flatnonzero(data.part == PARTS.index("test")), {}
@@ -186,15 +194,15 @@ def start_run(
     *,
     variant: str = "mora",
     rank: int = 64,
-    places: str = "m",
+    target_modules: tuple[str, ...] = ("ffn",),
     layers: tuple[int, ...] = (),
     hypernet_width: int = 256,
 ) -> tuple[TextRun, Prompt]:
     """A run over the base `source`, new or going on in `folder`, and its prompt.
 
-    variant: of `VARIANTS`. rank: of each branch; for static-large, that of the mora it is as large as. places, layers:
-    of the branches, as in `AdapterConfig`; all layers without `layers`. The encoder starts from the one that ships.
-    Raises `InputError` when `data` was made for another tokenizer.
+    variant: of `VARIANTS`. rank: of each branch; for static-large, that of the mora it is as large as.
+    target_modules, layers: of the branches, as in `AdapterConfig`; all layers without `layers`.
+    The encoder starts from the one that ships. Raises `InputError` when `data` was made for another tokenizer.
     """
     if variant not in VARIANTS:
         raise InputError(f"adapter: got {variant!r}, expected {', '.join(VARIANTS)}")
@@ -211,7 +219,7 @@ def start_run(
     encoder = load_encoder()
     n_layers, depth = len(layers) or decoder.sizes.layers, len(encoder.layers)
     sizes = AdapterConfig(encoder.width, depth, hypernet_width, 2, n_layers, rank, alpha=2.0 * rank)
-    sizes = replace(sizes, places=places, layers=layers)
+    sizes = replace(sizes, target_modules=target_modules, layers=layers)
     if variant == "static-large":
         rank = equal_size_rank(sizes, decoder.sizes)
         sizes = replace(sizes, rank=rank, alpha=2.0 * rank)

@@ -25,7 +25,7 @@ class TextTask:
 
 TEXT_TASKS = {
     "forward": TextTask("product", "Reactants: {}\nProduct: ", True, "by product"),
-    "retro": TextTask("reactants", "PackedLinear: {}\nReactants: ", True, "by product"),
+    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product"),
     "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants"),
     "describe": TextTask("description", "Molecule: {}\nDescription:", False, "by molecule"),
     "ask": TextTask("answer", "Molecule: {}\nAnswer:", False, "by molecule"),

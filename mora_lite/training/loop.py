@@ -30,17 +30,19 @@ from ..errors import InputError
 from ..machine.device import keep_freed_memory, training_dtype
 from ..machine.files import write_tensors
 from .dataset import Dataset
-from .losses import TargetFacts, task_loss, validation_error
+from .losses import TargetStats, task_loss, validation_error
 
 SECONDS_BETWEEN_REPORTS = 2.0
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One stage of training. `encoder_lr_scale` is for an encoder that has been trained before.
+    """One stage of training.
 
-    patience: epochs without a better validation error after which it stops; 0 for never. keep_start: whether the
-    weights it starts from are kept when no epoch is better. huber: see `task_loss`.
+    encoder_lr_scale: factor of the learning rate for an encoder that has been trained before.
+    patience: epochs without a better validation error after which it stops; 0 for never.
+    keep_start: whether the weights it starts from are kept when no epoch is better.
+    huber: see `task_loss`.
     """
 
     epochs: int
@@ -65,10 +67,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """What is known after some steps.
+    """The state of a run after some steps.
 
-    loss: since the epoch began. valid_error: of `losses.validation_error`, after the last whole epoch or of the start;
-    best_error: the least so far, whose weights are kept. Both NaN when no validation molecule has a value.
+    loss: mean since the epoch began.
+    valid_error: `losses.validation_error` after the last whole epoch, or at the start.
+    best_error: the lowest so far, whose weights are kept. Both errors are NaN when no validation molecule has a value.
     """
 
     step: int
@@ -85,20 +88,20 @@ def fit(
     model: nn.Module,
     train: Dataset,
     valid: Dataset,
-    facts: TargetFacts,
+    stats: TargetStats,
     settings: TrainConfig,
     folder: Path,
     device: torch.device,
     on_progress: Callable[[TrainProgress], None] = lambda _: None,
     origin: str = "",
 ) -> TrainProgress:
-    """Train `model` in place, leaving the averaged weights of the best epoch in it.
+    """Train `model` in place and leave the averaged weights of the best epoch in it.
 
-    Targets of both sets must be z-scores already, or 0 and 1 for classes.
+    train, valid: their targets must be z-scores already, or 0 and 1 for classes.
+    on_progress: called after each epoch, and every few seconds within.
+    origin: digest of what else the run depends on, such as the weights it starts from.
 
-    `on_progress` is called after each epoch, and every few seconds within. Continues from
-    `folder/checkpoint.safetensors` if that holds the same settings, data and `origin`: a digest of what else the run
-    stands on, such as the weights it starts from.
+    Continues from `folder/checkpoint.safetensors` if that has the same settings, data and origin.
     """
     assert len(train) >= settings.batch_size, "fewer molecules than one batch"
     keep_freed_memory()
@@ -106,35 +109,35 @@ def fit(
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = settings.dropout
-    facts = facts.to(device)
-    state = RunState(model, settings, _fingerprint(train, facts, origin), device)
+    stats = stats.to(device)
+    state = RunState(model, settings, _fingerprint(train, stats, origin), device)
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
-    step_fn = _make_step(model, state, train, settings, facts, device)
+    step_fn = _make_step(model, state, train, settings, stats, device)
     if progress.step == 0 and settings.keep_start:
-        state.judge(validate(model, state.mean, valid, facts, device))
+        state.record_validation(validate(model, state.ema_weights, valid, stats, device))
     for epoch in range(progress.step // per_epoch, settings.epochs):
         if settings.patience and state.epochs_without_improvement >= settings.patience:
             break
-        started, told, losses = time.perf_counter(), time.perf_counter(), []
+        started, reported, losses = time.perf_counter(), time.perf_counter(), []
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
         torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
         for at in range(per_epoch):
             rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
             step = epoch * per_epoch + at
-            state.set_rates(step, scheduled_rate(step, n_steps, settings.warmup_steps))
+            state.set_learning_rate(step, scheduled_rate(step, n_steps, settings.warmup_steps))
             losses.append(step_fn(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
-            if (now := time.perf_counter()) - told > SECONDS_BETWEEN_REPORTS:
-                told, rate = now, len(losses) * settings.batch_size / (now - started)
+            if (now := time.perf_counter()) - reported > SECONDS_BETWEEN_REPORTS:
+                reported, rate = now, len(losses) * settings.batch_size / (now - started)
                 done = epoch * per_epoch + at + 1
                 left = (n_steps - done) * settings.batch_size / rate
                 loss = torch.stack(losses).mean().item()
                 on_progress(TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
         loss = torch.stack(losses).mean().item()
         rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
-        state.judge(validate(model, state.mean, valid, facts, device))
+        state.record_validation(validate(model, state.ema_weights, valid, stats, device))
         left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
         done = (epoch + 1) * per_epoch
         progress = TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left)
@@ -148,18 +151,18 @@ def fit(
 
 
 def validate(
-    model: nn.Module, weights: dict[str, Tensor], data: Dataset, facts: TargetFacts, device: torch.device
+    model: nn.Module, weights: dict[str, Tensor], data: Dataset, stats: TargetStats, device: torch.device
 ) -> float:
     """`losses.validation_error` with `weights` in place of the model's own."""
     model.eval()
     with torch.no_grad():
         scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)
     model.train()
-    return validation_error(scores, torch.from_numpy(data.targets), facts)
+    return validation_error(scores, torch.from_numpy(data.targets), stats)
 
 
 def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device: torch.device) -> Tensor:
-    """Scores float32 `[N, P]` on the CPU, in the number type of training."""
+    """Scores float32 `[N, P]` on the CPU, computed in the dtype of training."""
     scores = []
     for start in range(0, len(data), 2048):
         rows = np.arange(start, min(start + 2048, len(data)))
@@ -178,11 +181,11 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(train: Dataset, facts: TargetFacts, origin: str) -> str:
-    """Of the training molecules, their targets, what is done with these, and `origin`."""
+def _fingerprint(train: Dataset, stats: TargetStats, origin: str) -> str:
+    """SHA-256 of the training molecules, their targets, the weights in the loss, and `origin`."""
     digest = hashlib.sha256((train.fingerprint + origin).encode())
-    numbers = (t.cpu().numpy() for t in (facts.weights, facts.classes, facts.positive_weight))
-    for array in (train.rows, train.targets, *numbers):
+    loss_weights = (t.cpu().numpy() for t in (stats.weights, stats.classes, stats.positive_weight))
+    for array in (train.rows, train.targets, *loss_weights):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -194,7 +197,7 @@ def _autocast(device: torch.device) -> torch.autocast:
 
 
 def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate: a linear rise over `warmup_steps`, or a tenth of a short run, then a cosine."""
+    """Share of the peak learning rate: a linear rise over `warmup_steps` (a tenth of a short run), then a cosine."""
     warmup = min(warmup_steps, max(n_steps // 10, 1))
     if step < warmup:
         return (step + 1) / warmup
@@ -202,7 +205,7 @@ def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:
 
 
 class OptimizerSettings(Protocol):
-    """What `RunState` asks of the settings of a run, which are a dataclass."""
+    """What `RunState` needs of the settings of a run, a dataclass."""
 
     @property
     def peak_lr(self) -> float: ...
@@ -217,19 +220,23 @@ class OptimizerSettings(Protocol):
 
 
 class RunState:
-    """Optimiser, average and schedule of one run, and their file. seconds: of training, where a run keeps count."""
+    """Optimiser, averaged weights and validation errors of one run, and the checkpoint they are saved in.
+
+    ema_weights: exponential moving average of the trained weights. best: that average after the best epoch.
+    seconds: spent on training, where a run counts them.
+    """
 
     def __init__(self, model: nn.Module, settings: OptimizerSettings, data: str, device: torch.device):
         self.settings = settings
-        self.written = json.dumps(asdict(cast(Any, settings)))
+        self.settings_json = json.dumps(asdict(cast(Any, settings)))
         self.data = data
         self.model = model
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.mean = {name: p.detach().clone() for name, p in self.named.items()}
-        self.best = {name: p.clone() for name, p in self.mean.items()}
+        self.ema_weights = {name: p.detach().clone() for name, p in self.named.items()}
+        self.best = {name: p.clone() for name, p in self.ema_weights.items()}
         self.error, self.best_error, self.epochs_without_improvement = math.nan, math.nan, 0
         self.seconds = 0.0
-        self.average_rate = torch.zeros((), device=device)  # a tensor for the same reason as the learning rate
+        self.ema_rate = torch.zeros((), device=device)  # a tensor for the same reason as the learning rate
         encoder = [p for name, p in self.named.items() if name.startswith("encoder.")]
         others = [p for name, p in self.named.items() if not name.startswith("encoder.")]
         self.scales = [settings.encoder_lr_scale, 1.0]
@@ -242,12 +249,12 @@ class RunState:
             groups, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True, capturable=on_gpu
         )
 
-    def set_rates(self, step: int, rate: float) -> None:
-        """Learning rate and averaging rate of a step. rate: share of the peak learning rate."""
+    def set_learning_rate(self, step: int, share: float) -> None:
+        """Set the learning rate of a step to a share of the peak, and the averaging rate that belongs to the step."""
         # The average forgets fast at first, or a short run would carry its first weights to the end.
-        self.average_rate.fill_(1 - min(self.settings.ema_decay, (1 + step) / (10 + step)))
+        self.ema_rate.fill_(1 - min(self.settings.ema_decay, (1 + step) / (10 + step)))
         for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
-            value = self.settings.peak_lr * scale * rate
+            value = self.settings.peak_lr * scale * share
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(value)
             else:
@@ -257,52 +264,52 @@ class RunState:
         """Clip, step, and move the average: everything after the backward pass."""
         nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip_norm)
         self.optimizer.step()
-        mean = list(self.mean.values())
-        change = torch._foreach_sub([p.detach() for p in self.named.values()], mean)
-        torch._foreach_mul_(change, self.average_rate)
-        torch._foreach_add_(mean, change)
+        averages = list(self.ema_weights.values())
+        change = torch._foreach_sub([p.detach() for p in self.named.values()], averages)
+        torch._foreach_mul_(change, self.ema_rate)
+        torch._foreach_add_(averages, change)
 
-    def judge(self, error: float) -> None:
-        """Keep the average if its validation error is the least so far; as long as there is none, the latest."""
+    def record_validation(self, error: float) -> None:
+        """Keep the averaged weights if their validation error is the lowest so far; without any error, the latest."""
         self.error = error
         self.epochs_without_improvement += 1
         if math.isnan(self.best_error) or error < self.best_error:
-            self.best = {name: p.clone() for name, p in self.mean.items()}
+            self.best = {name: p.clone() for name, p in self.ema_weights.items()}
             self.best_error, self.epochs_without_improvement = error, 0
 
     def save(self, path: Path, step: int) -> None:
         tensors = {f"weight.{n}": p.detach() for n, p in self.named.items()}
-        tensors |= {f"average.{n}": p for n, p in self.mean.items()}
+        tensors |= {f"average.{n}": p for n, p in self.ema_weights.items()}
         tensors |= {f"best.{n}": p for n, p in self.best.items()}
         for name, p in self.named.items():
             for key, value in self.optimizer.state[p].items():
                 tensors[f"optimizer.{name}.{key}"] = value
-        judged = json.dumps([self.error, self.best_error, self.epochs_without_improvement])
-        notes = {"step": str(step), "settings": self.written, "data": self.data, "judged": judged}
+        errors = json.dumps([self.error, self.best_error, self.epochs_without_improvement])
+        notes = {"step": str(step), "settings": self.settings_json, "data": self.data, "judged": errors}
         notes["seconds"] = str(self.seconds)
         write_tensors(path, tensors, notes)
 
     def load(self, path: Path) -> int:
-        """Steps done already; 0 when there is no checkpoint or it belongs to other settings or data."""
+        """Read a checkpoint and return its step; 0 when there is none or it belongs to other settings or data."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             return 0
         with safe_open(path, "pt") as file:
-            notes, held = file.metadata(), set(file.keys())
-            if json.loads(notes["settings"]) != json.loads(self.written) or notes["data"] != self.data:
+            metadata, names = file.metadata(), set(file.keys())
+            if json.loads(metadata["settings"]) != json.loads(self.settings_json) or metadata["data"] != self.data:
                 return 0
             for name, p in self.named.items():
                 p.data.copy_(file.get_tensor(f"weight.{name}"))
-                self.mean[name].copy_(file.get_tensor(f"average.{name}"))
+                self.ema_weights[name].copy_(file.get_tensor(f"average.{name}"))
                 self.best[name].copy_(file.get_tensor(f"best.{name}"))
-                if f"optimizer.{name}.step" not in held:
+                if f"optimizer.{name}.step" not in names:
                     continue  # this stage does not use the weight
                 keys = ("step", "exp_avg", "exp_avg_sq")
                 values = {k: file.get_tensor(f"optimizer.{name}.{k}") for k in keys}
                 self.optimizer.state[p] = {k: v.to(p.device) for k, v in values.items()}
-        self.error, self.best_error, self.epochs_without_improvement = json.loads(notes["judged"])
-        self.seconds = float(notes.get("seconds", 0.0))
-        return int(notes["step"])
+        self.error, self.best_error, self.epochs_without_improvement = json.loads(metadata["judged"])
+        self.seconds = float(metadata.get("seconds", 0.0))
+        return int(metadata["step"])
 
 
 StepFunction = Callable[[GraphBatch, Tensor], Tensor]
@@ -313,7 +320,7 @@ def _make_step(
     state: RunState,
     train: Dataset,
     settings: TrainConfig,
-    facts: TargetFacts,
+    facts: TargetStats,
     device: torch.device,
 ) -> StepFunction:
     """One training step; returns the loss, float32 scalar on the device. Captured where there is a GPU."""

@@ -1,4 +1,4 @@
-"""What training minimises and what it is judged by while it runs: numbers and classes side by side, cells missing."""
+"""The loss of training and the error of validation, over values and classes side by side, with missing cells."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ MAX_POSITIVE_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
-class TargetFacts:
-    """How the columns of a target array are to be read; all tensors have the shape `[P]`.
+class TargetStats:
+    """Kinds, weights and class frequencies of the `P` columns of a target array; all tensors have the shape `[P]`.
 
-    weights: float32, of each task in the loss. classes: bool; True where targets are 0 or 1.
-    prior: float32, log-odds of the training positives; a class's score is what comes on top of it. 0 for values.
-    positive_weight: float32, of a positive cell in the loss; 1 for values.
+    weights: float32, weight of each task in the loss.
+    classes: bool, True where targets are 0 or 1.
+    prior: float32, log-odds of the training positives; a class's score is added to it. 0 for values.
+    positive_weight: float32, weight of a positive cell in the loss. 1 for values.
     """
 
     weights: Tensor
@@ -29,7 +30,7 @@ class TargetFacts:
     positive_weight: Tensor
 
     @classmethod
-    def of(cls, targets: np.ndarray, classes: Sequence[bool], weights: Sequence[float]) -> TargetFacts:
+    def of(cls, targets: np.ndarray, classes: Sequence[bool], weights: Sequence[float]) -> TargetStats:
         """targets: float32 `[N, P]` of the training set. A class needs both a 0 and a 1 there.
 
         A positive counts sqrt(negatives / positives) times, at most 10, where positives are the rarer ones: enough for
@@ -45,11 +46,11 @@ class TargetFacts:
         numbers = (torch.tensor(a, dtype=torch.float32) for a in (prior, positive))
         return cls(torch.tensor(weights, dtype=torch.float32), torch.from_numpy(is_class), *numbers)
 
-    def to(self, device: torch.device) -> TargetFacts:
-        return TargetFacts(*(t.to(device) for t in (self.weights, self.classes, self.prior, self.positive_weight)))
+    def to(self, device: torch.device) -> TargetStats:
+        return TargetStats(*(t.to(device) for t in (self.weights, self.classes, self.prior, self.positive_weight)))
 
 
-def task_loss(scores: Tensor, targets: Tensor, facts: TargetFacts, huber: float = 0.0) -> Tensor:
+def task_loss(scores: Tensor, targets: Tensor, stats: TargetStats, huber: float = 0.0) -> Tensor:
     """float32 scalar: weighted mean over the cells of `[B, P]` whose target is known.
 
     Values: |score - target| in deviations; with `huber` > 0 squared below that many deviations (smooth L1), which aims
@@ -63,27 +64,27 @@ def task_loss(scores: Tensor, targets: Tensor, facts: TargetFacts, huber: float 
     else:
         error = (scores - truth).abs()
     entropy = nn.functional.binary_cross_entropy_with_logits(
-        scores + facts.prior + facts.positive_weight.log(),
+        scores + stats.prior + stats.positive_weight.log(),
         truth.clamp(0, 1),
-        pos_weight=facts.positive_weight,
+        pos_weight=stats.positive_weight,
         reduction="none",
     )
-    error = torch.where(facts.classes, entropy, error)
-    weights = known * facts.weights
+    error = torch.where(stats.classes, entropy, error)
+    weights = known * stats.weights
     return (error * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
-def validation_error(scores: Tensor, targets: Tensor, facts: TargetFacts) -> float:
-    """Mean over tasks of what is wanted small; 1 is about what the training mean alone would give.
+def validation_error(scores: Tensor, targets: Tensor, stats: TargetStats) -> float:
+    """Mean error over tasks, lower is better; 1 is about what the training mean alone would give.
 
     Values: root mean square error in deviations. Classes: cross-entropy after Platt's calibration, which a pack gets in
-    the end anyway, over that of the share: a model that orders well is not thrown away for being too sure of itself.
+    the end anyway, over that of the share: a model that ranks well is not rejected for being too sure of itself.
     Tasks without a known cell, and classes of which only one is there, are left out; NaN when nothing is left.
     """
-    figures = []
-    found, truth = scores.float().cpu().numpy(), targets.float().cpu().numpy()
-    logits = found + facts.prior.cpu().numpy()
-    for p, is_class in enumerate(facts.classes.tolist()):
+    errors = []
+    predicted, truth = scores.float().cpu().numpy(), targets.float().cpu().numpy()
+    logits = predicted + stats.prior.cpu().numpy()
+    for p, is_class in enumerate(stats.classes.tolist()):
         known = ~np.isnan(truth[:, p])
         y = truth[known, p]
         if is_class and 0 < y.sum() < len(y):
@@ -91,7 +92,7 @@ def validation_error(scores: Tensor, targets: Tensor, facts: TargetFacts) -> flo
             plain = -(share * np.log(share) + (1 - share) * np.log(1 - share))
             probability = Platt.fit(logits[known, p], y).probability(logits[known, p]).clip(1e-7, 1 - 1e-7)
             entropy = -np.where(y == 1, np.log(probability), np.log1p(-probability)).mean(dtype=np.float64)
-            figures.append(float(entropy / plain))
+            errors.append(float(entropy / plain))
         elif not is_class and len(y):
-            figures.append(float(np.sqrt(np.square(found[known, p] - y).mean(dtype=np.float64))))
-    return float(np.mean(figures)) if figures else float("nan")
+            errors.append(float(np.sqrt(np.square(predicted[known, p] - y).mean(dtype=np.float64))))
+    return float(np.mean(errors)) if errors else float("nan")

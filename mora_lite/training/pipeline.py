@@ -34,7 +34,7 @@ from .checks import check_data, first_rows, looks_like_class, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate_pack, record_metrics
 from .loop import TrainConfig, TrainProgress, fit, weights_digest
-from .losses import TargetFacts
+from .losses import TargetStats
 from .pretrain import SHIPPED, load_encoder
 from .recipe import Recipe
 from .splits import split_notes, split_rows
@@ -84,7 +84,7 @@ def train_pack(
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")
     tasks = fitted_tasks(recipe, train)
     train_z, valid_z = standardize(train, tasks), standardize(valid, tasks)
-    facts = TargetFacts.of(train_z.targets, classes, [task.weight for task in recipe.tasks])
+    facts = TargetStats.of(train_z.targets, classes, [task.weight for task in recipe.tasks])
     stages = {"encoder": recipe.encoder, "mora": recipe.mora}
     stages = {name: shrink_batch(settings, len(train)) for name, settings in stages.items()}
     run = out.with_name(out.name + ".run")

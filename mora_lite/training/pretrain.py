@@ -35,7 +35,7 @@ from ..machine.files import write_tensors
 from ..tables.table import open_table
 from .dataset import Dataset
 from .loop import TrainConfig, TrainProgress, fit
-from .losses import TargetFacts
+from .losses import TargetStats
 
 SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder.safetensors"
 VALID_SHARE = 0.01
@@ -66,7 +66,7 @@ def pretrain_encoder(
     order = np.random.default_rng(settings.seed).permutation(len(library))
     n_valid = max(int(len(library) * VALID_SHARE), 100)
     train, valid = library.subset(order[n_valid:]), library.subset(order[:n_valid])
-    facts = TargetFacts.of(train.targets, list(classes), [1.0] * len(classes))
+    facts = TargetStats.of(train.targets, list(classes), [1.0] * len(classes))
     torch.manual_seed(settings.seed)
     model = EncoderBaseline(GraphEncoder(width, layers), len(classes))
     last = fit(model, train, valid, facts, settings, out.with_name(out.name + ".run"), device, on_progress)

@@ -31,9 +31,9 @@ PROMPT = Prompt.of_template("In: {}\nOut: ", 0)
 MOLECULE = "CC(=O)O.CN"
 IDS = torch.randint(1, 250, (2, 17), generator=torch.Generator().manual_seed(4))
 WAYS: list[tuple[str, dict[str, Any]]] = [
-    ("mora", {"places": "qkvo"}),
-    ("mora", {"places": "vq", "layers": (1, 3), "adapted_layers": 2}),
-    ("static", {"places": "ko", "adapted_layers": 3}),
+    ("mora", {"target_modules": ("q", "k", "v", "o")}),
+    ("mora", {"target_modules": ("v", "q"), "layers": (1, 3), "adapted_layers": 2}),
+    ("static", {"target_modules": ("k", "o"), "adapted_layers": 3}),
 ]
 
 
@@ -125,22 +125,24 @@ def test_peft_reads_it_and_gives_our_logits(
 
 
 @pytest.mark.parametrize(
-    ("kind", "places", "words"),
+    ("kind", "modules", "words"),
     [
-        ("mora", "m", "beside the whole feed-forward block"),
-        ("mora", "qkvom", "beside the whole feed-forward block"),
-        ("prompt", "q", "soft tokens"),
+        ("mora", ("ffn",), "beside the whole feed-forward block"),
+        ("mora", ("q", "k", "v", "o", "ffn"), "beside the whole feed-forward block"),
+        ("prompt", ("q",), "soft tokens"),
     ],
 )
-def test_what_is_not_lora_is_refused(make_pack: Any, tmp_path: Path, kind: str, places: str, words: str) -> None:
+def test_what_is_not_lora_is_refused(
+    make_pack: Any, tmp_path: Path, kind: str, modules: tuple[str, ...], words: str
+) -> None:
     with pytest.raises(ExportError, match=words) as caught:
-        export_peft(make_pack(kind, places=places), MOLECULE, tmp_path / "adapter")
+        export_peft(make_pack(kind, target_modules=modules), MOLECULE, tmp_path / "adapter")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "adapter").exists()
 
 
 def test_nothing_half_written_and_nothing_replaced(make_pack: Any, tmp_path: Path, base_path: Path) -> None:
-    pack, out = make_pack("mora", places="q"), tmp_path / "adapter"
+    pack, out = make_pack("mora", target_modules=("q",)), tmp_path / "adapter"
     with pytest.raises(InputError, match=r"'C1CC', .*ring.*; expected the SMILES"):
         export_peft(pack, "C1CC", out)
     export_peft(pack, MOLECULE, out)
@@ -158,7 +160,7 @@ def test_nothing_half_written_and_nothing_replaced(make_pack: Any, tmp_path: Pat
 
 
 def test_the_command_line_exports_and_tells_what_is_wrong(run: Any, make_pack: Any, tmp_path: Path) -> None:
-    pack, out = make_pack("mora", places="qkvo").path, tmp_path / "adapter"
+    pack, out = make_pack("mora", target_modules=("q", "k", "v", "o")).path, tmp_path / "adapter"
     code, stdout, err = run("export", pack, "--peft", MOLECULE, "-o", out)
     assert (code, stdout) == (0, ""), err
     assert open_text_pack(pack).base["name"] == json.loads((out / CONFIG).read_text())["base_model_name_or_path"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mora_lite.adapter.lowrank import Branch
+from mora_lite.adapter.lowrank import TARGET_MODULES, Branch
 from mora_lite.errors import InputError
 from mora_lite.lm import captured_generation
 from mora_lite.lm.captured_generation import MAX_KEPT, CapturedGenerator, feed_forward, until
@@ -66,12 +66,14 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
     return Decoder.from_checkpoint(tiny_source(request.param))
 
 
-def random_branch(layers: int, rows: int = 3, width: int = 48, seed: int = 2, places: str = "m") -> Branch:
-    """Of places that are all as wide as the model."""
-    wide = len(places) * width
+def random_branch(
+    layers: int, rows: int = 3, width: int = 48, seed: int = 2, modules: tuple[str, ...] = ("ffn",)
+) -> Branch:
+    """Of modules that are all as wide as the model."""
+    wide = len(modules) * width
     rng = torch.Generator().manual_seed(seed)
     a, c = torch.randn(rows, layers, wide, 4, generator=rng), torch.randn(layers, 4, wide, generator=rng)
-    return Branch(a * 0.3, c * 0.3, 2.0, places=places)
+    return Branch(a * 0.3, c * 0.3, 2.0, target_modules=modules)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
@@ -126,8 +128,8 @@ def test_no_new_tokens_and_impossible_requests(decoder: Decoder) -> None:
         steps.generate([[1]], max_new_tokens=-1)
 
 
-@pytest.mark.parametrize("places", ["m", "qkvom"])
-def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, places: str) -> None:
+@pytest.mark.parametrize("modules", [("ffn",), TARGET_MODULES])
+def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...]) -> None:
     """Weights in 4 bits as on a CUDA device, by Triton's interpreter."""
     pytest.importorskip("triton", minversion="3.7")
     if torch.cuda.is_available():
@@ -138,8 +140,8 @@ def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, places: str
     assert isinstance(layer, DecoderLayer)
     assert isinstance(layer.down, Linear4bit)
     assert layer.down.tiled is not None
-    branch, normed = random_branch(2, width=64, places=places), torch.randn(3, 64).half()
-    own = branch.by_layer(3, decoder.sizes.place_widths())[2]
+    branch, normed = random_branch(2, width=64, modules=modules), torch.randn(3, 64).half()
+    own = branch.by_layer(3, decoder.sizes.module_widths())[2]
     got = feed_forward(layer, normed, own)
     with force_kernel("torch"):
         expected = feed_forward(layer, normed, own)
@@ -153,11 +155,11 @@ def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, places: str
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("places", ["m", "qkvom"])
-def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one(places: str) -> None:
+@pytest.mark.parametrize("modules", [("ffn",), TARGET_MODULES])
+def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one(modules: tuple[str, ...]) -> None:
     source = tiny_source("llama", 64, four_bit=True)
     decoder = Decoder.from_checkpoint(source, torch.bfloat16, "4bit").cuda()
-    branch = random_branch(3, width=64, places=places)
+    branch = random_branch(3, width=64, modules=modules)
     branch = replace(branch, a=branch.a.cuda(), c=branch.c.cuda())
     recorded = CapturedGenerator(decoder)
     alone = CapturedGenerator(decoder, record_steps=False)

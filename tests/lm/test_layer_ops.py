@@ -17,6 +17,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from mora_lite.adapter.lowrank import TARGET_MODULES, Branch
 from mora_lite.lm import layer_ops, layer_ops_compiled, layer_ops_triton
 from mora_lite.lm.layer_ops import choose_layer_ops
 from mora_lite.lm.weights import RMSNorm
@@ -116,22 +117,21 @@ def test_what_fails_the_check_is_not_used(monkeypatch: pytest.MonkeyPatch, caplo
     assert "layer_ops_compiled are not used, which is slower: gate gives wrong numbers" in caplog.text
 
 
-@pytest.mark.parametrize("places", ["m", "qkvom"])
-def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, places: str) -> None:
-    from mora_lite.adapter.lowrank import Branch
+@pytest.mark.parametrize("modules", [("ffn",), TARGET_MODULES])
+def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, modules: tuple[str, ...]) -> None:
     from mora_lite.lm.decoder import Decoder
     from mora_lite.quant.checkpoint import open_checkpoint
 
     decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
     ids = torch.arange(1, 21, device=DEVICE).view(2, 10)
-    widths = decoder.sizes.place_widths()
-    ins, outs = (sum(widths[place][i] for place in places) for i in (0, 1))
+    widths = decoder.sizes.module_widths()
+    ins, outs = (sum(widths[module][i] for module in modules) for i in (0, 1))
     found = []
     for ops in (layer_ops, layer_ops_triton, layer_ops_compiled):
         for layer in decoder.layers:
             layer.ops = ops
         a, c = random(2, 4, ins, 4).requires_grad_(), random(4, 4, outs).requires_grad_()
-        logits = decoder.logits(ids, branch=Branch(a, c, 0.1, places=places))
+        logits = decoder.logits(ids, branch=Branch(a, c, 0.1, target_modules=modules))
         logits.square().mean().backward()
         found.append((logits.detach(), a.grad, c.grad))
     for plain, *others in zip(*found, strict=True):

@@ -1,6 +1,6 @@
-"""Branches at any place of any layer, and soft tokens: against merged weights, other ways to the same text, training.
+"""Branches at any module of any layer, and soft tokens: against merged weights, other ways to the same text, training.
 
-Places are letters: q, k, v and o for the projections of attention, m for the whole feed-forward block.
+The modules: q, k, v and o, the projections of attention; ffn, the whole feed-forward block.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from model_source import ModelSource
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mora_lite.adapter.lowrank import PLACES, AdapterConfig, Branch
+from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig, Branch
 from mora_lite.errors import InputError, PackError
 from mora_lite.lm.beam import beam_search
 from mora_lite.lm.captured_generation import CapturedGenerator
@@ -68,14 +68,16 @@ def decoder(model: Any) -> Decoder:
     return Decoder.from_checkpoint(ModelSource(model))
 
 
-def random_branch(decoder: Decoder, places: str, layers: tuple[int, ...] = (), rows: int = 3, soft: int = 0) -> Branch:
+def random_branch(
+    decoder: Decoder, modules: tuple[str, ...], layers: tuple[int, ...] = (), rows: int = 3, soft: int = 0
+) -> Branch:
     rng = torch.Generator().manual_seed(2)
-    widths = decoder.sizes.place_widths()
+    widths = decoder.sizes.module_widths()
     k = len(layers) or decoder.sizes.layers
-    a = torch.randn(rows, k, sum(widths[place][0] for place in places), 4, generator=rng)
-    c = torch.randn(k, 4, sum(widths[place][1] for place in places), generator=rng)
+    a = torch.randn(rows, k, sum(widths[module][0] for module in modules), 4, generator=rng)
+    c = torch.randn(k, 4, sum(widths[module][1] for module in modules), generator=rng)
     tokens = torch.randn(rows, soft, decoder.sizes.width, generator=rng) if soft else None
-    return Branch(a * 0.2, c * 0.2, 2.0, places=places, layers=layers, soft=tokens)
+    return Branch(a * 0.2, c * 0.2, 2.0, target_modules=modules, layers=layers, soft=tokens)
 
 
 def one_row(branch: Branch, row: int) -> Branch:
@@ -85,26 +87,28 @@ def one_row(branch: Branch, row: int) -> Branch:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("places", [*PLACES, "qv", "qkvom"])
+@pytest.mark.parametrize("modules", [*((module,) for module in TARGET_MODULES), ("q", "v"), TARGET_MODULES])
 @pytest.mark.parametrize("layers", [(), (2,), (0, 2)])
-def test_a_branch_is_a_change_of_the_weight(model: Any, decoder: Decoder, places: str, layers: tuple[int, ...]) -> None:
-    """transformers with `W + scale * (A C)^T` in the place of W, and the branch at m by a hook."""
-    branch = random_branch(decoder, places, layers, rows=1)
+def test_a_branch_is_a_change_of_the_weight(
+    model: Any, decoder: Decoder, modules: tuple[str, ...], layers: tuple[int, ...]
+) -> None:
+    """transformers with `W + scale * (A C)^T` in the place of W, and the branch at ffn by a hook."""
+    branch = random_branch(decoder, modules, layers, rows=1)
     changed = type(model)(model.config).eval()
     changed.load_state_dict(model.state_dict())
-    widths = decoder.sizes.place_widths()
+    widths = decoder.sizes.module_widths()
     for at, number in enumerate(layers or range(3)):
         row = column = 0
-        for place in places:
-            a = branch.a[0, at, row : row + widths[place][0]]
-            c = branch.c[at, :, column : column + widths[place][1]]
-            row, column = row + widths[place][0], column + widths[place][1]
+        for module in modules:
+            a = branch.a[0, at, row : row + widths[module][0]]
+            c = branch.c[at, :, column : column + widths[module][1]]
+            row, column = row + widths[module][0], column + widths[module][1]
             product = branch.scale * a @ c
             layer = changed.model.layers[number]
-            if place == "m":
+            if module == "ffn":
                 layer.mlp.register_forward_hook(lambda _, x, y, product=product: y + x[0] @ product)
             else:
-                getattr(layer.self_attn, f"{place}_proj").weight += product.T
+                getattr(layer.self_attn, f"{module}_proj").weight += product.T
     ids = torch.randint(0, 97, (1, 23), generator=torch.Generator().manual_seed(5))
     expected = changed(ids, use_cache=False).logits
     plain = model(ids, use_cache=False).logits
@@ -115,21 +119,27 @@ def test_a_branch_is_a_change_of_the_weight(model: Any, decoder: Decoder, places
 @torch.no_grad()
 def test_with_c_zero_it_is_the_base_model_bit_for_bit(decoder: Decoder) -> None:
     ids = torch.tensor(PROMPTS[:1])
-    branch = random_branch(decoder, "qkvom", rows=1)
+    branch = random_branch(decoder, TARGET_MODULES, rows=1)
     off = replace(branch, c=torch.zeros_like(branch.c))
     assert torch.equal(decoder.logits(ids, branch=off), decoder.logits(ids))
     assert not torch.allclose(decoder.logits(ids, branch=branch), decoder.logits(ids))
 
 
-WAYS = [("qkvom", (), 0), ("qo", (0, 2), 0), ("k", (1,), 0), ("m", (0, 1), 3), ("qkvom", (), 5)]
+WAYS = [
+    (TARGET_MODULES, (), 0),
+    (("q", "o"), (0, 2), 0),
+    (("k",), (1,), 0),
+    (("ffn",), (0, 1), 3),
+    (TARGET_MODULES, (), 5),
+]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("places", "layers", "soft"), WAYS)
+@pytest.mark.parametrize(("modules", "layers", "soft"), WAYS)
 def test_rows_of_a_padded_batch_are_the_rows_alone(
-    decoder: Decoder, places: str, layers: tuple[int, ...], soft: int
+    decoder: Decoder, modules: tuple[str, ...], layers: tuple[int, ...], soft: int
 ) -> None:
-    branch = random_branch(decoder, places, layers, soft=soft)
+    branch = random_branch(decoder, modules, layers, soft=soft)
     longest = max(map(len, PROMPTS))
     for side in ("left", "right"):
         padding = [[0] * (longest - len(row)) for row in PROMPTS]
@@ -150,7 +160,7 @@ def test_rows_of_a_padded_batch_are_the_rows_alone(
 
 @torch.no_grad()
 def test_soft_tokens_are_embeddings_before_the_text(model: Any, decoder: Decoder) -> None:
-    branch = random_branch(decoder, "m", rows=1, soft=4)
+    branch = random_branch(decoder, ("ffn",), rows=1, soft=4)
     off = replace(branch, c=torch.zeros_like(branch.c))
     ids = torch.tensor(PROMPTS[:1])
     embeddings = torch.cat([branch.soft, model.get_input_embeddings()(ids)], 1)
@@ -158,12 +168,12 @@ def test_soft_tokens_are_embeddings_before_the_text(model: Any, decoder: Decoder
     assert (decoder.logits(ids, branch=off) - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
-@pytest.mark.parametrize(("places", "layers", "soft"), WAYS)
+@pytest.mark.parametrize(("modules", "layers", "soft"), WAYS)
 def test_all_ways_to_generate_give_the_same_text(
-    decoder: Decoder, places: str, layers: tuple[int, ...], soft: int
+    decoder: Decoder, modules: tuple[str, ...], layers: tuple[int, ...], soft: int
 ) -> None:
     """Without a cache, with one, at fixed addresses, by a beam of one; in a batch and alone."""
-    branch = random_branch(decoder, places, layers, soft=soft)
+    branch = random_branch(decoder, modules, layers, soft=soft)
     together = generate(decoder, PROMPTS, branch=branch, max_new_tokens=12)
     assert together != generate(decoder, PROMPTS, max_new_tokens=12)
     for row, prompt in enumerate(PROMPTS):
@@ -180,20 +190,20 @@ def test_all_ways_to_generate_give_the_same_text(
 
 
 def test_one_recorder_for_several_adapters(decoder: Decoder) -> None:
-    """Branches of one size at other places or in other layers are other steps."""
+    """Branches of one size at other modules or in other layers are other steps."""
     recorded = CapturedGenerator(decoder)
     for layers in ((0, 1), (1, 2)):
-        branch = random_branch(decoder, "m", layers)
+        branch = random_branch(decoder, ("ffn",), layers)
         expected = generate(decoder, PROMPTS, branch=branch, max_new_tokens=9)
         assert recorded.generate(PROMPTS, branch=branch, max_new_tokens=9) == expected
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("places", "layers", "soft"), WAYS)
+@pytest.mark.parametrize(("modules", "layers", "soft"), WAYS)
 def test_beams_are_those_of_a_search_without_a_cache(
-    decoder: Decoder, places: str, layers: tuple[int, ...], soft: int
+    decoder: Decoder, modules: tuple[str, ...], layers: tuple[int, ...], soft: int
 ) -> None:
-    branch = random_branch(decoder, places, layers, soft=soft)
+    branch = random_branch(decoder, modules, layers, soft=soft)
     found = beam_search(decoder, PROMPTS, branch=branch, beams=3, max_new_tokens=5)
     for row, prompt in enumerate(PROMPTS):
         own = one_row(branch, row)
@@ -210,7 +220,7 @@ def test_beams_are_those_of_a_search_without_a_cache(
 
 @torch.no_grad()
 def test_soft_tokens_stand_before_the_first_portion_alone(decoder: Decoder) -> None:
-    branch = random_branch(decoder, "qkvom", rows=1, soft=3)
+    branch = random_branch(decoder, TARGET_MODULES, rows=1, soft=3)
     ids = torch.tensor(PROMPTS[:1])
     cache = KVCache(decoder, 1, 3 + ids.shape[1])
     parts = [decoder.logits(part, cache=cache, branch=branch) for part in ids.split([4, 1, 2], dim=1)]
@@ -218,55 +228,59 @@ def test_soft_tokens_stand_before_the_first_portion_alone(decoder: Decoder) -> N
     assert (torch.cat(parts, 1) - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
-def test_gradients_reach_every_place(decoder: Decoder) -> None:
-    branch = random_branch(decoder, "qkvom", (0, 2))
+def test_gradients_reach_every_module(decoder: Decoder) -> None:
+    branch = random_branch(decoder, TARGET_MODULES, (0, 2))
     branch.a.requires_grad_()
     branch.c.requires_grad_()
     decoder.logits(torch.tensor([PROMPTS[0]] * 3), branch=branch).square().sum().backward()
-    widths = decoder.sizes.place_widths()
+    widths = decoder.sizes.module_widths()
     assert branch.a.grad is not None
     assert branch.c.grad is not None
-    for part in branch.a.grad.split([widths[place][0] for place in "qkvom"], 2):
+    for part in branch.a.grad.split([widths[module][0] for module in TARGET_MODULES], 2):
         assert part.abs().sum((2, 3)).min() > 0
-    for part in branch.c.grad.split([widths[place][1] for place in "qkvom"], 2):
+    for part in branch.c.grad.split([widths[module][1] for module in TARGET_MODULES], 2):
         assert part.abs().sum((1, 2)).min() > 0
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"places": "qx"}, "places: got 'qx', expected some of the letters qkvom, each once"),
-        ({"places": "qq"}, "each once"),
-        ({"places": ""}, "each once"),
+        ({"target_modules": ("q", "x")}, "target_modules: got 'q,x', expected some of q,k,v,o,ffn, each once"),
+        ({"target_modules": ("q", "q")}, "each once"),
+        ({"target_modules": ()}, "each once"),
         ({"layers": (0, 1)}, r"layers: got \[0, 1\] for 4 adapted layers"),
         ({"layers": (0, 1, 2, 2)}, "as many different numbers"),
         ({"layers": (0, 1, 2, -1)}, "counted from 0"),
         ({"layers": ("0", 1, 2, 3)}, "counted from 0"),
     ],
 )
-def test_impossible_places_and_layers_are_refused(change: dict[str, Any], words: str) -> None:
+def test_impossible_modules_and_layers_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(PackError, match=words) as caught:
         AdapterConfig(**change)
     assert "\n" not in str(caught.value)
 
 
 def test_sizes_come_back_from_json() -> None:
-    sizes = AdapterConfig(places="moq", layers=(5, 1, 3, 0))
-    assert (sizes.places, sizes.layers) == ("qom", (0, 1, 3, 5))
-    assert AdapterConfig(**json.loads(json.dumps(sizes.as_dict()))) == sizes
-    assert not {"places", "layers"} & set(AdapterConfig().as_dict())  # as packs had them before there was a choice
+    sizes = AdapterConfig(target_modules=("ffn", "o", "q"), layers=(5, 1, 3, 0))
+    assert (sizes.target_modules, sizes.layers) == (("q", "o", "ffn"), (0, 1, 3, 5))
+    written = json.loads(json.dumps(sizes.as_dict()))
+    assert (written["places"], written["layers"]) == ("qom", [0, 1, 3, 5])  # the format of packs
+    assert AdapterConfig.from_dict(written) == sizes
+    usual = AdapterConfig().as_dict()  # as packs had them before there was a choice
+    assert not {"places", "target_modules", "layers"} & set(usual)
+    assert AdapterConfig.from_dict(usual) == AdapterConfig.from_dict({**usual, "places": "m"}) == AdapterConfig()
 
 
-@pytest.mark.parametrize("change", [{"places": "qm"}, {"layers": (0, 1, 3)}])
-def test_scores_refuse_other_places_and_layers(
+@pytest.mark.parametrize("change", [{"target_modules": ["q", "ffn"]}, {"layers": (0, 1, 3)}])
+def test_scores_refuse_other_modules_and_layers(
     compiled_base: Any, adapter_sizes: AdapterConfig, change: dict[str, Any], tmp_path: Path
 ) -> None:
     sizes = replace(adapter_sizes, **change)
-    with pytest.raises(PackError, match="expected 'm' in the uppermost layers"):
+    with pytest.raises(PackError, match="expected ffn in the uppermost layers"):
         Scorer(sizes, compiled_base.upper(3), compiled_base.prompts)
     adapted = json.dumps({**sizes.as_dict(), **change})
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in json.loads(adapted).items())
     path = tmp_path / "recipe.toml"
     path.write_text(f'[[task]]\nname = "x"\nprompt = "X:"\n[adapter]\n{lines}\n')
-    with pytest.raises((InputError, PackError), match="expected 'm' in the uppermost layers"):
+    with pytest.raises((InputError, PackError), match="expected ffn in the uppermost layers"):
         read_recipe(path)

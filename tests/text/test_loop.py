@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mora_lite.adapter.lowrank import PLACES, AdapterConfig
+from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig
 from mora_lite.chem.graph import GraphBatch, featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import InputError, PackError
@@ -81,9 +81,9 @@ def test_the_loss_falls_and_the_learnt_answers_are_given(
     run = make_run(kind)
     told: list[float] = []
     first = run.model(run.batches.make(*next(run.batches.epoch(0)))).item()
-    run.go(on_progress=lambda progress: told.append(progress.loss))
+    run.train(on_progress=lambda progress: told.append(progress.loss))
     assert run.step == 150
-    model = run.finish()
+    model = run.load_ema_weights()
     last = model(run.batches.make(*next(run.batches.epoch(0)))).item()
     assert last < 0.1 * first
     rows = [0, 1, 2]
@@ -94,55 +94,57 @@ def test_the_loss_falls_and_the_learnt_answers_are_given(
     assert [base[0].decode(answer) for answer in answers] == ["C=O", "CC=O", "Clc1ccccc1"]
 
 
-@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
+@pytest.mark.parametrize("modules", [*((module,) for module in TARGET_MODULES), TARGET_MODULES])
 @pytest.mark.parametrize("kind", ["mora", "static"])
-def test_the_loss_falls_at_every_place_and_in_chosen_layers(make_run: Any, kind: str, places: str) -> None:
+def test_the_loss_falls_at_every_module_and_in_chosen_layers(
+    make_run: Any, kind: str, modules: tuple[str, ...]
+) -> None:
     """From the base model's loss, exactly, as C is zero at the start."""
-    sizes = replace(SIZES, places=places, layers=(0, 2), adapted_layers=2)
+    sizes = replace(SIZES, target_modules=modules, layers=(0, 2), adapted_layers=2)
     run = make_run(kind, steps=60, sizes=sizes)
     batch = run.batches.make(*next(run.batches.epoch(0)))
     first = run.model(batch).item()
     hidden = run.model.decoder.logits(batch.ids).flatten(0, 1)[batch.places]
     assert first == torch.nn.functional.cross_entropy(hidden, batch.labels).item()
     branch = run.model.branch(batch.graphs, len(batch.ids))
-    assert (branch.places, branch.layers) == (places, (0, 2))
-    run.go()
-    assert run.finish()(batch).item() < 0.7 * first
+    assert (branch.target_modules, branch.layers) == (modules, (0, 2))
+    run.train()
+    assert run.load_ema_weights()(batch).item() < 0.7 * first
 
 
-@pytest.mark.parametrize("places", [*PLACES, "qkvom"])
-def test_each_place_starts_with_factors_of_its_own_width(base: tuple[Any, Decoder], places: str) -> None:
+@pytest.mark.parametrize("modules", [*((module,) for module in TARGET_MODULES), TARGET_MODULES])
+def test_each_module_starts_with_factors_of_its_own_width(base: tuple[Any, Decoder], modules: tuple[str, ...]) -> None:
     """Entries of variance 1 / (3 D_in), as a LoRA A has them; made out of a graph as well as learned."""
     wide = replace(base[1].sizes, head_dim=64)  # heads that are together four times as wide as the model
     decoder = cast(Decoder, SimpleNamespace(sizes=wide, embedding=base[1].embedding))
-    sizes = replace(SIZES, places=places, hypernet_width=64)
+    sizes = replace(SIZES, target_modules=modules, hypernet_width=64)
     for kind in ("mora", "static"):
         torch.manual_seed(0)
         a = TextModel(sizes, decoder, kind).branch(one_graph(), 1).a[0].detach()
         at = 0
-        for place in places:
-            width = wide.place_widths()[place][0]
+        for module in modules:
+            width = wide.module_widths()[module][0]
             part = a[:, at : at + width]
-            assert float(part.std() * (3 * width) ** 0.5) == pytest.approx(1, abs=0.25), (kind, place)
+            assert float(part.std() * (3 * width) ** 0.5) == pytest.approx(1, abs=0.25), (kind, module)
             at += width
         assert at == a.shape[1]
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights(make_run: Any) -> None:
     straight = make_run(steps=9, folder="straight")
-    straight.go()
-    make_run(steps=9, folder="parts").go(stop_done=4 / 9)
+    straight.train()
+    make_run(steps=9, folder="parts").train(stop_done=4 / 9)
     resumed = make_run(steps=9, folder="parts", seed=1)  # other first weights: those of the checkpoint count
     assert resumed.step == 4
-    resumed.go()
+    resumed.train()
     for (name, one), other in zip(
-        straight.finish().trained().items(), resumed.finish().trained().values(), strict=True
+        straight.load_ema_weights().trained().items(), resumed.load_ema_weights().trained().values(), strict=True
     ):
         assert torch.equal(one, other), name
 
 
 def test_the_folder_of_another_run_is_refused(make_run: Any) -> None:
-    make_run(steps=2).go()
+    make_run(steps=2).train()
     with pytest.raises(InputError, match="other settings, data or adapters"):
         make_run(steps=3)
 
@@ -169,7 +171,7 @@ def test_padding_has_no_part_in_the_loss(make_run: Any, kind: str) -> None:
 
 def test_the_averaged_weights_are_lent_and_taken_back(make_run: Any) -> None:
     run = make_run(steps=20)
-    run.go()
+    run.train()
     own = run.model.c.detach().clone()
     with run.averaged() as model:
         assert not torch.equal(model.c, own)
@@ -199,8 +201,8 @@ def test_sequences_come_back_from_disk(data: TokenizedPairs, tmp_path: Path) -> 
 
 
 def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, Decoder]) -> None:
-    for places in ("m", "qkvom"):
-        sizes = AdapterConfig(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, places=places)
+    for modules in (("ffn",), TARGET_MODULES):
+        sizes = AdapterConfig(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, target_modules=modules)
         mora = sum(p.numel() for p in TextModel(sizes, base[1]).trained().values())
         large = replace(sizes, rank=equal_size_rank(sizes, base[1].sizes))
         static = sum(p.numel() for p in TextModel(large, base[1], "static").trained().values())
@@ -250,10 +252,12 @@ class Recording:
 def test_replayed_steps_train_as_plain_ones(make_run: Any, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
     """And where a step cannot be captured, training goes on without."""
     plain = make_run(steps=12, folder="plain")
-    plain.go()
+    plain.train()
     run = make_run(steps=12, folder="captured")
     recording = Recording(run, monkeypatch, fails=fails)
-    run.go()
+    run.train()
     assert recording.replays == (0 if fails else 12 - WARM_UP_STEPS)
-    for (name, one), other in zip(plain.finish().trained().items(), run.finish().trained().values(), strict=True):
+    for (name, one), other in zip(
+        plain.load_ema_weights().trained().items(), run.load_ema_weights().trained().values(), strict=True
+    ):
         assert torch.equal(one, other), name

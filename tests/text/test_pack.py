@@ -19,7 +19,7 @@ from fake_hub import FakeHub
 from safetensors.torch import load_file
 
 import mora_lite
-from mora_lite.adapter.lowrank import AdapterConfig
+from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig
 from mora_lite.chem.graph import featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.chem.smiles import canonical
@@ -54,9 +54,11 @@ def pack_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     batches = Batches(data, np.arange(5), PROMPT.pieces(tokenizer), 64 * 5, seed=0)
     folder = tmp_path_factory.mktemp("text")
     run = TextRun(model, batches, TextTrainConfig(steps=150, peak_lr=5e-3), folder / "run", CPU)
-    run.go()
+    run.train()
     base = {"name": str(base_path), "sha256": checkpoint.source_sha256}
-    save_text_pack(folder / "pack", run.finish(), task="forward", prompt=PROMPT, base=base, provenance={"seed": 0})
+    save_text_pack(
+        folder / "pack", run.load_ema_weights(), task="forward", prompt=PROMPT, base=base, provenance={"seed": 0}
+    )
     return folder / "pack"
 
 
@@ -159,15 +161,15 @@ def test_the_answer_comes_from_the_graph_too(pack_path: Path) -> None:
 
 
 WAYS = [
-    ("mora", {"places": "qkvom"}),
-    ("mora", {"places": "qv", "layers": (0, 3), "adapted_layers": 2}),
-    ("static", {"places": "om"}),
+    ("mora", {"target_modules": TARGET_MODULES}),
+    ("mora", {"target_modules": ("q", "v"), "layers": (0, 3), "adapted_layers": 2}),
+    ("static", {"target_modules": ("o", "ffn")}),
     ("prompt", {}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "change"), WAYS)
-def test_places_layers_and_soft_tokens_come_back(
+def test_modules_layers_and_soft_tokens_come_back(
     base_path: Path, tmp_path: Path, kind: str, change: dict[str, Any]
 ) -> None:
     """And rows in batches of different lengths have the answers that they have alone."""
@@ -192,12 +194,12 @@ def test_places_layers_and_soft_tokens_come_back(
             assert [answer.text for answer in alone[0]] == [answer.text for answer in together[i]]
 
 
-def test_a_pack_from_before_places_is_one_of_m_in_the_uppermost_layers(pack_path: Path) -> None:
+def test_a_pack_without_target_modules_is_one_of_ffn_in_the_uppermost_layers(pack_path: Path) -> None:
     """Its manifest and the shapes of its weights are those that packs had then."""
     opened = open_text_pack(pack_path)
     assert not {"places", "layers"} & set(opened.manifest["sizes"])
-    sizes = AdapterConfig(**opened.manifest["sizes"])
-    assert (sizes.places, sizes.layers, sizes.adapted_layers) == ("m", (), 4)
+    sizes = AdapterConfig.from_dict(opened.manifest["sizes"])
+    assert (sizes.target_modules, sizes.layers, sizes.adapted_layers) == (("ffn",), (), 4)
     weights = load_file(pack_path / ADAPTER)
     assert weights["c"].shape == (4, 8, 64)
     assert weights["hypernet.head.weight"].shape == (64 * 8, 32)
@@ -367,8 +369,8 @@ def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path
         640,
         "--rank",
         4,
-        "--places",
-        "qkvom",
+        "--target-modules",
+        "q,k,v,o,ffn",
         "--seconds",
         60,
         "--stop",

@@ -118,8 +118,8 @@ def test_static_adapters_are_the_baseline(make: Any, variant: str) -> None:
     assert pack.manifest["provenance"]["variant"] == variant
 
 
-def test_places_and_layers_are_kept_in_the_pack(make: Any) -> None:
-    sizes = make("pack", steps=2, places="mq", layers=(0, 2)).manifest["sizes"]
+def test_modules_and_layers_are_kept_in_the_pack(make: Any) -> None:
+    sizes = make("pack", steps=2, target_modules=("ffn", "q"), layers=(0, 2)).manifest["sizes"]
     assert (sizes["places"], list(sizes["layers"]), sizes["adapted_layers"]) == ("qm", [0, 2], 2)
 
 
@@ -317,10 +317,10 @@ def test_several_tables_have_their_own_rows_of_figures(
         (["--task", "retro", "--split", "scaffold"], "--split: got scaffold"),
         (["--task", "retro", "--minutes", "0"], "--minutes: got 0.0; expected more than 0"),
         (["--task", "retro", "--adapter", "lora"], "adapter: got 'lora', expected mora, static, static-large"),
-        (["--task", "retro", "--places", "qx"], "places: got 'qx', expected some of the letters qkvom"),
+        (["--task", "retro", "--target-modules", "q,x"], "target_modules: got 'q,x', expected some of q,k,v,o,ffn"),
         (["--task", "retro", "--layers", "2-x"], "--layers: got '2-x'; expected numbers and ranges"),
         (["--task", "retro", "--layers", "2-9"], "adapted layers: got numbers 2, 3, 4, 5, 6, 7, 8, 9, expected 1 to 4"),
-        (["--target", "x", "--places", "q"], "--places: is for packs that answer in text"),
+        (["--target", "x", "--target-modules", "q"], "--target-modules: is for packs that answer in text"),
         (["--target", "x", "--rank", "8"], "--rank: is for packs that answer in text"),
         (["--target", "x", "some.csv"], "got 2 tables, expected one"),
     ],

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
 from mora_lite.errors import InputError
-from mora_lite.training import loop as train_module
+from mora_lite.training import loop
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig, TrainProgress, fit, validate
-from mora_lite.training.losses import TargetFacts, task_loss
+from mora_lite.training.losses import TargetStats, task_loss
 
 CPU = torch.device("cpu")
 SETTINGS = TrainConfig(epochs=4, batch_size=8, peak_lr=1e-2, warmup_steps=5)
@@ -31,9 +31,9 @@ def parts(dataset: Dataset) -> tuple[Dataset, Dataset]:
     return scaled.subset(np.arange(40)), scaled.subset(np.arange(40, 60))
 
 
-def facts_of(data: Dataset, weights: list[float] = WEIGHTS) -> TargetFacts:
+def stats_of(data: Dataset, weights: list[float] = WEIGHTS) -> TargetStats:
     """Of two columns of values."""
-    return TargetFacts.of(data.targets, [False, False], weights)
+    return TargetStats.of(data.targets, [False, False], weights)
 
 
 def new_model(seed: int = 0) -> EncoderBaseline:
@@ -46,8 +46,8 @@ def train(
 ) -> list[TrainProgress]:
     """The report of each epoch."""
     seen: list[TrainProgress] = []
-    facts = options["facts"] if "facts" in options else facts_of(parts[0], options.get("weights", WEIGHTS))
-    fit(model, *parts, facts, settings, folder, CPU, seen.append, options.get("origin", ""))
+    stats = options["stats"] if "stats" in options else stats_of(parts[0], options.get("weights", WEIGHTS))
+    fit(model, *parts, stats, settings, folder, CPU, seen.append, options.get("origin", ""))
     return [progress for progress in seen if progress.epoch_done]
 
 
@@ -106,7 +106,7 @@ def test_killed_between_epochs_by_what_reports_progress(parts, tmp_path: Path) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(new_model(), *parts, facts_of(parts[0]), SETTINGS, tmp_path / "killed", CPU, stop)
+        fit(new_model(), *parts, stats_of(parts[0]), SETTINGS, tmp_path / "killed", CPU, stop)
     assert [p.step for p in train(resumed, parts, tmp_path / "killed")] == [15, 20]
     assert same_weights(resumed, straight)
 
@@ -120,7 +120,7 @@ def test_the_start_does_not_matter_when_resuming(parts, tmp_path: Path) -> None:
 
 def test_a_finished_run_still_tells_its_error(parts, tmp_path: Path) -> None:
     seen = train(new_model(), parts, tmp_path)
-    again = fit(new_model(), *parts, facts_of(parts[0]), SETTINGS, tmp_path, CPU)
+    again = fit(new_model(), *parts, stats_of(parts[0]), SETTINGS, tmp_path, CPU)
     assert again.step == again.n_steps == 20
     assert again.valid_error == seen[-1].valid_error
     assert again.best_error == min(p.valid_error for p in seen)
@@ -152,9 +152,9 @@ def test_no_half_written_checkpoint_stays(parts, tmp_path: Path) -> None:
 
 
 def test_long_epochs_report_within(parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "SECONDS_BETWEEN_REPORTS", -1.0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", -1.0)
     seen: list[TrainProgress] = []
-    fit(new_model(), *parts, facts_of(parts[0]), replace(SETTINGS, epochs=2), tmp_path, CPU, seen.append)
+    fit(new_model(), *parts, stats_of(parts[0]), replace(SETTINGS, epochs=2), tmp_path, CPU, seen.append)
     assert [(p.step, p.epoch_done) for p in seen] == [
         *((step, False) for step in range(1, 6)),
         (5, True),
@@ -162,8 +162,8 @@ def test_long_epochs_report_within(parts, tmp_path: Path, monkeypatch: pytest.Mo
         (10, True),
     ]
     within = [p for p in seen if not p.epoch_done]
-    start, facts = new_model(), facts_of(parts[0])
-    assert within[0].valid_error == validate(start, dict(start.named_parameters()), parts[1], facts, CPU)
+    start, stats = new_model(), stats_of(parts[0])
+    assert within[0].valid_error == validate(start, dict(start.named_parameters()), parts[1], stats, CPU)
     assert within[5].valid_error == seen[5].valid_error, "that of the last whole epoch"
     assert all(p.loss > 0 and p.mol_per_s > 0 for p in seen)
     assert (within[0].seconds_left > 0, within[-1].seconds_left) == (True, 0)
@@ -183,11 +183,11 @@ def test_it_learns_a_few_molecules_by_heart(parts, tmp_path: Path) -> None:
 
 
 def test_the_averaged_weights_are_what_is_validated_and_kept(parts, tmp_path: Path) -> None:
-    model, facts = new_model(), facts_of(parts[0])
+    model, stats = new_model(), stats_of(parts[0])
     seen = train(model, parts, tmp_path, replace(SETTINGS, ema_decay=0.5))
     assert not model.training
     kept = dict(model.named_parameters())
-    assert validate(model, kept, parts[1], facts, CPU) == pytest.approx(seen[-1].best_error, rel=1e-6)
+    assert validate(model, kept, parts[1], stats, CPU) == pytest.approx(seen[-1].best_error, rel=1e-6)
     last = new_model()
     train(last, parts, tmp_path / "last", replace(SETTINGS, ema_decay=0.0))
     assert not same_weights(model, last), "decay 0 keeps the last weights, decay 0.5 an average"
@@ -198,8 +198,8 @@ def test_dropout_is_for_training_only(parts, tmp_path: Path) -> None:
     train(plain, parts, tmp_path / "plain")
     seen = train(dropped, parts, tmp_path / "dropped", replace(SETTINGS, dropout=0.2))
     assert not same_weights(plain, dropped)
-    kept, facts = dict(dropped.named_parameters()), facts_of(parts[0])
-    errors = [validate(dropped, kept, parts[1], facts, CPU) for _ in range(2)]
+    kept, stats = dict(dropped.named_parameters()), stats_of(parts[0])
+    errors = [validate(dropped, kept, parts[1], stats, CPU) for _ in range(2)]
     assert errors == pytest.approx([min(p.valid_error for p in seen)] * 2, rel=1e-6)
 
 
@@ -217,7 +217,7 @@ def judged(monkeypatch: pytest.MonkeyPatch):
             weights.append({name: p.clone() for name, p in mean.items()})
             return left.pop(0)
 
-        monkeypatch.setattr(train_module, "validate", validate)
+        monkeypatch.setattr(loop, "validate", validate)
         return weights
 
     return judged
@@ -276,7 +276,7 @@ def test_a_resumed_run_remembers_its_best_epoch_and_its_patience(parts, tmp_path
 
     weights = judged(5, 1, 2)
     with pytest.raises(KeyboardInterrupt):
-        fit(new_model(), *parts, facts_of(parts[0]), patient, tmp_path, CPU, stop)
+        fit(new_model(), *parts, stats_of(parts[0]), patient, tmp_path, CPU, stop)
     judged(3)
     resumed = new_model()
     (last,) = train(resumed, parts, tmp_path, patient)
@@ -301,24 +301,24 @@ def test_validation_leaves_missing_values_out(parts) -> None:
     valid = replace(parts[1], targets=np.full((20, 2), np.nan, np.float32))
     valid.targets[:3, 0] = [1, -2, 3]
     valid.targets[5, 1] = 4
-    assert validate(Zero(), {}, valid, facts_of(parts[0]), CPU) == pytest.approx(((14 / 3) ** 0.5 + 4) / 2)
+    assert validate(Zero(), {}, valid, stats_of(parts[0]), CPU) == pytest.approx(((14 / 3) ** 0.5 + 4) / 2)
 
 
 def test_classes_and_values_are_learnt_side_by_side(parts, tmp_path: Path) -> None:
     few = parts[0].subset(np.arange(16))
     targets = np.stack([few.targets[:, 0], few.targets[:, 0] > np.median(few.targets[:, 0])], axis=1).astype(np.float32)
     few = replace(few, targets=targets)
-    facts = TargetFacts.of(targets, [False, True], [1.0, 1.0])
+    stats = TargetStats.of(targets, [False, True], [1.0, 1.0])
     settings = TrainConfig(epochs=60, batch_size=16, peak_lr=1e-2, ema_decay=0.8)
-    seen = train(new_model(), (few, few), tmp_path, settings, facts=facts)
+    seen = train(new_model(), (few, few), tmp_path, settings, stats=stats)
     assert seen[0].valid_error > 0.6
     assert seen[-1].best_error < 0.3
 
 
 def test_a_class_is_no_value_when_resuming(parts, tmp_path: Path) -> None:
     data = replace(parts[0], targets=(parts[0].targets > 0).astype(np.float32))
-    kinds = [TargetFacts.of(data.targets, [kind, kind], WEIGHTS) for kind in (True, False)]
-    assert [len(train(new_model(), (data, data), tmp_path, facts=facts)) for facts in kinds] == [4, 4]
+    kinds = [TargetStats.of(data.targets, [kind, kind], WEIGHTS) for kind in (True, False)]
+    assert [len(train(new_model(), (data, data), tmp_path, stats=stats)) for stats in kinds] == [4, 4]
 
 
 # --- missing values and settings
@@ -333,7 +333,7 @@ def test_a_molecule_without_values_changes_no_gradient(parts) -> None:
     for rows in (np.arange(12), np.flatnonzero(known)):
         model = new_model()
         wanted = torch.where(torch.from_numpy(known)[:, None], targets, torch.nan)[torch.from_numpy(rows)]
-        task_loss(model(data.graphs.select(rows).batch()), wanted, facts_of(data)).backward()
+        task_loss(model(data.graphs.select(rows).batch()), wanted, stats_of(data)).backward()
         gradients.append([p.grad for p in model.parameters()])
     for got, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
