@@ -164,7 +164,7 @@ def to_arrow(prepared: Prepared) -> pa.RecordBatch:
         *prepared.texts.columns,
         _lists("atoms", _from_bytes(graphs.atoms, _ATOM), graphs.atom_ptr, ok, n_rows),
         _lists("bonds", pa.array(graphs.bonds, pa.uint8()), graphs.bond_ptr, ok, n_rows),
-        _lists("ends", _from_bytes(graphs.ends.astype("<u2"), _ENDS), graphs.bond_ptr, ok, n_rows),
+        _lists("ends", _from_bytes(graphs.bond_endpoints.astype("<u2"), _ENDS), graphs.bond_ptr, ok, n_rows),
         _from_bytes(bits, pa.binary(_N_BYTES)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
