@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 class Table:
-    """An open table: `columns`, `smiles_index`, `notices` (lines for the user), and its rows, once, with
+    """An open table: `columns`, `smiles_index`, `notes` (lines for the user), and its rows, once, with
     `chunks`.
     """
 
@@ -45,7 +45,7 @@ class Table:
         self.name = name
         self.columns = choice.columns
         self.smiles_index = choice.smiles_index
-        self.notices = choice.notices
+        self.notes = choice.notes
         self._records = records
         self._source = source
 
