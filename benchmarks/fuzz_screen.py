@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mora_lite.chem.molecules import Parsed, parse_entry
+from mora_lite.chem.molecules import Parsed, parse_molecule
 from mora_lite.machine.workers import WorkerPool
 from mora_lite.status import CRASHED, TIMEOUT
 from mora_lite.tables.library import Window
@@ -35,7 +35,7 @@ def make_timed() -> Any:
 
         def parse(text: str) -> Parsed:
             started = time.perf_counter()
-            parsed = parse_entry(text)
+            parsed = parse_molecule(text)
             seconds.append(time.perf_counter() - started)
             return parsed
 

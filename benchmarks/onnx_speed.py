@@ -48,7 +48,7 @@ ENCODERS = {
     "onnxruntime, encoder.fp16.onnx": "ort:encoder.fp16.onnx",
     "onnxruntime, encoder.int8.onnx": "ort:encoder.int8.onnx",
 }
-PARTS = ("atoms", "bonds", "ends", "atom_ptr", "bond_ptr")  # of `graph.Graphs`
+PARTS = ("atoms", "bonds", "bond_endpoints", "atom_ptr", "bond_ptr")  # of `graph.Graphs`
 
 
 def write_graphs(library: Path, work: Path, n: int) -> None:

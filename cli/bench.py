@@ -52,7 +52,7 @@ def bench(
         torch.set_num_threads(threads)
     with open_library(paths) as library:
         windows = library.windows(min(number, 4096))
-        smiles = list(islice((entry.text for window in windows for entry in window.entries), number))
+        smiles = list(islice((record.text for window in windows for record in window.records), number))
     model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks))
     if not any(status == "ok" for status in model.score(smiles).status):
         raise InputError(f"{', '.join(library.files)}: no molecule among the first {len(smiles):,} rows can be scored")

@@ -126,8 +126,8 @@ def generate(
         target = output or default_output(table_path, "answers")
         if target != STDIO:
             claim_output(target, source=table_path, force=force)
-        for notice in [*table.notices, *notes]:
-            typer.echo(f"note: {notice}", err=True)
+        for note in [*table.notes, *notes]:
+            typer.echo(f"note: {note}", err=True)
         where = choose_device(device)
         answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where))
         columns = answer_columns(table.columns, wanted)

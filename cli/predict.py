@@ -73,8 +73,8 @@ def predict(
         if target != STDIO:
             # Before the work of loading: a name that is taken should be told at once.
             claim_output(target, source=table_path, force=force)
-        for notice in table.notices:
-            typer.echo(f"note: {notice}", err=True)
+        for note in table.notes:
+            typer.echo(f"note: {note}", err=True)
         started = time.perf_counter()
         model = load_model(
             pack,

@@ -44,8 +44,8 @@ def prepare(
     from ..tables.prepared_files import PreparedWriter, prepare_library
 
     with open_library(paths, smiles_column, name_column) as library:
-        for notice in library.notices:
-            typer.echo(f"note: {notice}", err=True)
+        for note in library.notes:
+            typer.echo(f"note: {note}", err=True)
         with (
             PreparedWriter(output, library.files, force=force) as writer,
             WorkerPool[Window, bytes](workers or default_workers(), make_preparer, (), time_limit) as pool,

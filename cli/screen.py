@@ -94,8 +94,8 @@ def screen(
     first, parts = parse_part(shard)
     part = f"{first + 1}-of-{parts}" if parts > 1 else ""
     with open_any_library(paths, smiles_column, name_column) as library:
-        for notice in library.notices:
-            typer.echo(f"note: {notice}", err=True)
+        for note in library.notes:
+            typer.echo(f"note: {note}", err=True)
         on_ray = check_ray(library) if engine == "ray" else None
         campaign = Campaign.plan(
             library,
@@ -110,8 +110,8 @@ def screen(
         ranking = campaign.ranking(top, by, where, ascending)  # a wrong expression is told before the work
         with lock(output, part, alone=force):
             run = open_run(output, campaign.settings, part=part, resume=resume, force=force)
-            for notice in run.notices:
-                typer.echo(f"note: {notice}", err=True)
+            for note in run.notes:
+                typer.echo(f"note: {note}", err=True)
             with progress_bar(library) as on_rows:
                 options: dict[str, Any] = {
                     "workers": workers,

@@ -2,7 +2,7 @@
 
 Categories only: no 3D, no conformers. Every category has one code more than the values it names, so that any element,
 charge, wildcard or dative bond has a code; nothing is refused. The layout in memory is the one on disk: each bond once,
-its two ends counted from the molecule's own first atom. Bonds become directed (`E` of them) when a batch is made.
+its two endpoints counted from the molecule's own first atom. Bonds become directed (`E` of them) when a batch is made.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ class Graphs:
 
     atoms: uint8 `[V, 10]`, codes in the order of `ATOM_FIELDS`.
     bonds: uint8 `[E/2]`, one code for each bond (see `BOND_FIELDS`).
-    ends: uint16 `[E/2, 2]`, the bond's atoms, counted from the molecule's first atom.
+    bond_endpoints: uint16 `[E/2, 2]`, the bond's atoms, counted from the molecule's first atom.
     atom_ptr, bond_ptr: int64 `[B+1]`.
     """
 
     atoms: np.ndarray
     bonds: np.ndarray
-    ends: np.ndarray
+    bond_endpoints: np.ndarray
     atom_ptr: np.ndarray
     bond_ptr: np.ndarray
 
@@ -114,15 +114,16 @@ class Graphs:
         rows = np.asarray(rows, dtype=np.int64)
         atom_rows, atom_ptr = _gather_rows(self.atom_ptr, rows)
         bond_rows, bond_ptr = _gather_rows(self.bond_ptr, rows)
-        return Graphs(self.atoms[atom_rows], self.bonds[bond_rows], self.ends[bond_rows], atom_ptr, bond_ptr)
+        atoms, bonds, endpoints = self.atoms[atom_rows], self.bonds[bond_rows], self.bond_endpoints[bond_rows]
+        return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All molecules of this store as one batch: int64 arrays, by the names of `GraphBatch.tensors`."""
         n_bonds = np.diff(self.bond_ptr)
         first = np.repeat(self.atom_ptr[:-1], n_bonds)[:, None]
-        ends = self.ends.astype(np.int64) + first
-        source = np.concatenate([ends[:, 0], ends[:, 1]])
-        target = np.concatenate([ends[:, 1], ends[:, 0]])
+        endpoints = self.bond_endpoints.astype(np.int64) + first
+        source = np.concatenate([endpoints[:, 0], endpoints[:, 1]])
+        target = np.concatenate([endpoints[:, 1], endpoints[:, 0]])
         graph = np.repeat(np.arange(len(self), dtype=np.int64), self.n_atoms)
         bonds = np.tile(self.bonds, 2).astype(np.int64)
         return {

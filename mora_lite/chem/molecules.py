@@ -79,7 +79,7 @@ def _parse_molblock(text: str, max_atoms: int) -> Parsed:
     return Parsed(None, UNPARSABLE, reason or damage)
 
 
-def parse_entry(text: str) -> Parsed:
+def parse_molecule(text: str) -> Parsed:
     """A SMILES, or, when there is a line end in `text`, a mol block."""
     return parse_molblock(text) if "\n" in text else parse_smiles(text)
 

@@ -34,7 +34,7 @@ class SortedBatch:
     def of(cls, graphs: Graphs) -> SortedBatch:
         n_atoms, n = graphs.n_atoms, len(graphs.atoms)
         rounded = -(-n // ROWS) * ROWS
-        ends = graphs.ends + np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
+        ends = graphs.bond_endpoints + np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
         target = np.concatenate([ends[:, 1], ends[:, 0]])
         # numpy sorts 16-bit integers by counting.
         order = np.argsort(target.astype(np.uint16) if rounded < 1 << 16 else target, kind="stable")
@@ -114,7 +114,8 @@ def pack_batch(graphs: Graphs, size: BatchSize, out: np.ndarray) -> None:
     for row, ptr in zip(pointers, (graphs.atom_ptr, graphs.bond_ptr), strict=True):
         row[: len(ptr)] = ptr
         row[len(ptr) :] = ptr[-1]
-    for start, part in ((size.ends_at, graphs.ends), (size.atoms_at, graphs.atoms), (size.bonds_at, graphs.bonds)):
+    starts = size.ends_at, size.atoms_at, size.bonds_at
+    for start, part in zip(starts, (graphs.bond_endpoints, graphs.atoms, graphs.bonds), strict=True):
         raw = np.ascontiguousarray(part).view(np.uint8).reshape(-1)
         out[start : start + len(raw)] = raw
 

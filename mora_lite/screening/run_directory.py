@@ -34,7 +34,7 @@ _SHOWN_CHARACTERS = 200  # of a setting
 @dataclass
 class RunDirectory:
     """An open run. settings: plain types for JSON, all that the shards' bytes depend on. shards: number -> entry with
-    `file`, `bytes`, `rows`, `sha256`, `counts` of rows by status, `first` row and error of each. notices: lines for the
+    `file`, `bytes`, `rows`, `sha256`, `counts` of rows by status, `first` row and error of each. notes: lines for the
     user. rows: of the library, if it has ended already. Made by `open_run`.
     """
 
@@ -44,7 +44,7 @@ class RunDirectory:
     shards: dict[int, dict[str, Any]] = field(default_factory=dict)
     own: set[int] = field(default_factory=set)  # those that this manifest lists
     rows: int | None = None
-    notices: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def file(self, number: int) -> Path:
         """Where the shard lies or will."""
@@ -149,7 +149,7 @@ def _take_over(run: RunDirectory, file: Path) -> None:
     for number, entry in shards.items():
         fault = _fault_of(run.file(number), *sums[number])
         if fault:
-            run.notices.append(f"{run.file(number).name} {fault}: it is made again")
+            run.notes.append(f"{run.file(number).name} {fault}: it is made again")
             continue
         run.shards[number] = entry
         if file == run.manifest:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from ..chem.molecules import parse_entry
+from ..chem.molecules import parse_molecule
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import digest_file, replacing
 from ..status import NOT_FINITE, NOT_FINITE_REASON, OK
@@ -129,7 +129,7 @@ class WindowPreparer:
 
 def as_prepared(job: Job, marked: Mapping[int, str], at: Callable[[int], None]) -> Prepared:
     """job: a `Window` of texts, or rows of a prepared library as an Arrow stream."""
-    return from_arrow(from_stream(job)) if isinstance(job, bytes) else prepare(job, parse_entry, marked, at)
+    return from_arrow(from_stream(job)) if isinstance(job, bytes) else prepare(job, parse_molecule, marked, at)
 
 
 def to_stream(batch: pa.RecordBatch) -> bytes:
@@ -264,11 +264,11 @@ class _Jobs:
             sha256 = hashlib.sha256()
             for _, window in shard:
                 if self.digest:
-                    for entry in window.entries:
-                        sha256.update(repr(tuple(entry)).encode())
+                    for record in window.records:
+                        sha256.update(repr(tuple(record)).encode())
                     self.digests[number] = sha256.hexdigest()
                 if number in finished or number % self.part[1] != self.part[0]:
-                    self.progress.skipped += len(window.entries) if isinstance(window, Window) else len(window)
+                    self.progress.skipped += len(window.records) if isinstance(window, Window) else len(window)
                 else:
                     self.sent.append(number)
                     yield window if isinstance(window, Window) else to_stream(window)

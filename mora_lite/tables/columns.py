@@ -56,13 +56,13 @@ _NAMES_OF_NAMES = {
 class Choice:
     """`columns`: the names, in order, repeated ones as they are. `has_header`: the first record holds them.
 
-    `smiles_index`: the SMILES column, counted from 0. `notices`: what the user should know about the choice.
+    `smiles_index`: the SMILES column, counted from 0. `notes`: what the user should know about the choice.
     """
 
     columns: list[str]
     smiles_index: int
     has_header: bool = True
-    notices: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def choose_smiles_column(
@@ -153,12 +153,10 @@ def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: 
 
 
 def _with_header(header: Sequence[str], index: int) -> Choice:
-    notices = []
+    notes = []
     if list(header).count(header[index]) > 1:
-        notices.append(
-            f"several columns are called {header[index]!r}: the first, column {index + 1}, is read as SMILES"
-        )
-    return Choice(list(header), index, True, notices)
+        notes.append(f"several columns are called {header[index]!r}: the first, column {index + 1}, is read as SMILES")
+    return Choice(list(header), index, True, notes)
 
 
 def _without_header(width: int, index: int, source: str) -> Choice:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from .columns import choose_name_column
 from .parquet import ParquetSource, is_parquet
-from .records import Entry, missing_field, read_list, read_sdf, strip_text
+from .records import Record, missing_field, read_list, read_sdf, strip_text
 from .source import STDIO, Source
 from .table import read_table
 
@@ -38,17 +38,17 @@ class Window(NamedTuple):
     """Rows that follow each other; `first_row` is the number of the first, from 1, over all files."""
 
     first_row: int
-    entries: list[Entry]
+    records: list[Record]
 
 
 class Library:
-    """An open library. `files`: their names. `notices`: lines for the user. `bytes_total`: size of all files on disk,
+    """An open library. `files`: their names. `notes`: lines for the user. `bytes_total`: size of all files on disk,
     None when one is a pipe. Made by `open_library`.
     """
 
     def __init__(self, files: Sequence[str], smiles_column: str | None, name_column: str | None):
         self.files = list(files)
-        self.notices: list[str] = []
+        self.notes: list[str] = []
         self._columns = (smiles_column, name_column)
         self._done = 0  # bytes of the files before the current one
         self._current: _File | None = None
@@ -61,7 +61,7 @@ class Library:
                 self._kept.append(file if is_pipe else None)
                 if not is_pipe:
                     file.source.close()
-                self.notices += file.notices
+                self.notes += file.notes
                 sizes.append(file.source.bytes_total)
         except BaseException:
             self.close()
@@ -80,11 +80,11 @@ class Library:
         """
         self._done, first_row = 0, 1
         rows = chain.from_iterable(map(self._rows, range(len(self.files))))
-        while entries := list(islice(rows, n_rows)):
-            yield Window(first_row, entries)
-            first_row += len(entries)
+        while records := list(islice(rows, n_rows)):
+            yield Window(first_row, records)
+            first_row += len(records)
 
-    def _rows(self, index: int) -> Iterator[Entry]:
+    def _rows(self, index: int) -> Iterator[Record]:
         file = self._kept[index] or _open(self.files[index], *self._columns)
         self._current = file
         try:
@@ -140,14 +140,14 @@ class _File(NamedTuple):
     """`source` has `bytes_total`, `bytes_read` and `close`."""
 
     source: Any
-    rows: Iterator[Entry]
-    notices: list[str]
+    rows: Iterator[Record]
+    notes: list[str]
 
 
 def _open(path: str, smiles_column: str | None, name_column: str | None) -> _File:
     if is_parquet(path):
         parquet = ParquetSource(path, smiles_column, name_column)
-        return _File(parquet, parquet.entries(), [])
+        return _File(parquet, parquet.records(), [])
     source = Source(path)
     try:
         kind = _kind_of(path, source.start, smiles_column)
@@ -159,10 +159,10 @@ def _open(path: str, smiles_column: str | None, name_column: str | None) -> _Fil
         smiles = table.smiles_index
         name = choose_name_column(table.columns, name_column, smiles, source.name)
         rows = (
-            Entry("" if name is None else row.cells[name].strip(), strip_text(row.cells[smiles]), row.fault)
+            Record("" if name is None else row.cells[name].strip(), strip_text(row.cells[smiles]), row.fault)
             for row in chain.from_iterable(table.chunks(READ_ROWS))
         )
-        return _File(source, rows, table.notices)
+        return _File(source, rows, table.notes)
     except BaseException:
         source.close()
         raise

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError, error_text
 from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column
-from .records import Entry, strip_text
+from .records import Record, strip_text
 from .source import STDIO
 
 PREPARED_KEY = b"mora_lite.prepared"  # in the metadata of the Parquet files that `prepared` writes
@@ -55,14 +55,14 @@ class ParquetSource:
     def bytes_read(self) -> int:
         return self.bytes_total * self.rows_read // max(self.file.metadata.num_rows, 1)
 
-    def entries(self) -> Iterator[Entry]:
+    def records(self) -> Iterator[Record]:
         columns = [self._smiles, *([self._label] if self._label is not None else [])]
         with parquet_errors(self.name, lambda: self.rows_read):
             for batch in self.file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
                 texts = map(strip_text, _texts(batch.column(self._smiles)))
                 labels = repeat("") if self._label is None else map(str.strip, _texts(batch.column(self._label)))
                 for text, label in zip(texts, labels, strict=False):
-                    yield Entry(label, text, "")
+                    yield Record(label, text, "")
                 self.rows_read += len(batch)
 
     def close(self) -> None:

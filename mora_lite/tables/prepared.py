@@ -26,12 +26,12 @@ from rdkit import Chem
 
 from ..chem import fingerprints, graph
 from ..chem.graph import Graphs
-from ..chem.molecules import Parsed, parse_entry
+from ..chem.molecules import Parsed, parse_molecule
 from ..errors import error_text
 from ..machine.workers import BETWEEN
 from ..status import CRASHED, MALFORMED, OK, TIMEOUT, UNPARSABLE
 from .library import Window
-from .records import Entry
+from .records import Record
 
 SHOWN_CHARACTERS = 200  # of a text that failed
 _REASONS = {TIMEOUT: "parsing took longer than the time limit", CRASHED: "parsing ended the process that did it"}
@@ -87,7 +87,7 @@ class Prepared:
 
 def prepare(
     window: Window,
-    parse: Callable[[str], Parsed] = parse_entry,
+    parse: Callable[[str], Parsed] = parse_molecule,
     marked: Mapping[int, str] = MappingProxyType({}),
     at: Callable[[int], None] = lambda row: None,
 ) -> Prepared:
@@ -97,9 +97,9 @@ def prepare(
     one. at: called with each row before it is parsed and with -1 after the last; both are of `pool`.
     """
     read = []
-    for i, entry in enumerate(window.entries):
+    for i, record in enumerate(window.records):
         at(i)
-        read.append(_failed(entry.text, marked[i], _REASONS[marked[i]]) if i in marked else _read(entry, parse))
+        read.append(_failed(record.text, marked[i], _REASONS[marked[i]]) if i in marked else _read(record, parse))
     at(-1)
     good = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
     if BETWEEN in marked:
@@ -115,10 +115,10 @@ def prepare(
             try:
                 _features([read[i][0].mol])
             except Exception as error:
-                read[i] = _failed(window.entries[i].text, UNPARSABLE, error_text(error))
+                read[i] = _failed(window.records[i].text, UNPARSABLE, error_text(error))
         graphs, bits = _features([parsed.mol for parsed, _ in read if parsed.status == OK])
     texts = (
-        [entry.name for entry in window.entries],
+        [record.name for record in window.records],
         [smiles for _, smiles in read],
         [parsed.status for parsed, _ in read],
         [parsed.reason for parsed, _ in read],
@@ -132,19 +132,19 @@ def _features(molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
     return graph.featurize(molecules), fingerprints.fingerprints(molecules)
 
 
-def _read(entry: Entry, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
+def _read(record: Record, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
     """The molecule, and the SMILES to show."""
-    if entry.fault:
-        return _failed(entry.text, MALFORMED, entry.fault)
-    parsed = parse(entry.text)
+    if record.fault:
+        return _failed(record.text, MALFORMED, record.fault)
+    parsed = parse(record.text)
     if parsed.status != OK:
-        return _failed(entry.text, parsed.status, parsed.reason)
-    if "\n" not in entry.text:
-        return parsed, entry.text.split(None, 1)[0]
+        return _failed(record.text, parsed.status, parsed.reason)
+    if "\n" not in record.text:
+        return parsed, record.text.split(None, 1)[0]
     try:
         return parsed, Chem.MolToSmiles(parsed.mol)
     except Exception as error:  # see `prepare`
-        return _failed(entry.text, UNPARSABLE, error_text(error))
+        return _failed(record.text, UNPARSABLE, error_text(error))
 
 
 def _failed(text: str, status: str, reason: str) -> tuple[Parsed, str]:
@@ -164,7 +164,7 @@ def to_arrow(prepared: Prepared) -> pa.RecordBatch:
         *prepared.texts.columns,
         _lists("atoms", _from_bytes(graphs.atoms, _ATOM), graphs.atom_ptr, ok, n_rows),
         _lists("bonds", pa.array(graphs.bonds, pa.uint8()), graphs.bond_ptr, ok, n_rows),
-        _lists("ends", _from_bytes(graphs.ends.astype("<u2"), _ENDS), graphs.bond_ptr, ok, n_rows),
+        _lists("ends", _from_bytes(graphs.bond_endpoints.astype("<u2"), _ENDS), graphs.bond_ptr, ok, n_rows),
         _from_bytes(bits, pa.binary(_N_BYTES)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)

@@ -118,14 +118,14 @@ def prepare_library(
 class PreparedLibrary:
     """Prepared files as one library, with the attributes and the windows of `sources.Library`.
 
-    files: their names. n_rows: of all files. notices: lines for the user. bytes_total: size of all files on disk.
+    files: their names. n_rows: of all files. notes: lines for the user. bytes_total: size of all files on disk.
     rows_read: for `bytes_read`; who reads elsewhere sets it.
     """
 
     def __init__(self, paths: Sequence[str | Path]):
         """paths: files and patterns. Raises `InputError` when one is not prepared, or not for this version."""
         self.files = expand_paths(paths)
-        self.notices: list[str] = []
+        self.notes: list[str] = []
         self.n_rows = self.bytes_total = self.rows_read = 0
         self._counts: list[int] = []  # rows of each file
         self._described: tuple[str, Any] | None = None  # the file opened last and its metadata

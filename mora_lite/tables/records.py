@@ -13,7 +13,7 @@ MAX_LINE = 2**16  # characters of a line that are kept; a SMILES as long as this
 MAX_RECORD = 2**20  # characters of a mol block; one with MAX_ATOMS atoms and all their hydrogens has a tenth
 
 
-class Entry(NamedTuple):
+class Record(NamedTuple):
     """One row of a library. `text`: a SMILES, or, when it has a line end inside, an MDL mol block. `fault`: empty, or
     why the row must not be scored.
     """
@@ -43,7 +43,7 @@ def _lines(source: Source) -> Iterator[str]:
         raise source.broken(error, number) from None
 
 
-def read_list(source: Source) -> Iterator[Entry]:
+def read_list(source: Source) -> Iterator[Record]:
     """A line is a row, also a blank one between others; blank lines at either end are none."""
     blank, begun = 0, False
     for line in _lines(source):
@@ -54,26 +54,26 @@ def read_list(source: Source) -> Iterator[Entry]:
             blank, begun = 0, True  # a header
         else:
             if begun:
-                yield from repeat(Entry("", "", ""), blank)
+                yield from repeat(Record("", "", ""), blank)
             blank, begun = 0, True
-            yield Entry(words[1].strip() if len(words) == 2 else "", words[0], "")
+            yield Record(words[1].strip() if len(words) == 2 else "", words[0], "")
 
 
-def read_sdf(source: Source, field: str | None) -> Iterator[Entry]:
+def read_sdf(source: Source, field: str | None) -> Iterator[Record]:
     """The records of an SDF; what follows the last `$$$$` is one if it is more than blank lines."""
-    record = _Record(field)
+    builder = _RecordBuilder(field)
     for line in _lines(source):
         if line.startswith("$$$$"):
-            yield record.entry()
-            record = _Record(field)
+            yield builder.build()
+            builder = _RecordBuilder(field)
         else:
-            record.add(line)
-    if not record.blank:
-        yield record.entry()
+            builder.add(line)
+    if not builder.blank:
+        yield builder.build()
 
 
-class _Record:
-    """A record of an SDF while it is read, line by line."""
+class _RecordBuilder:
+    """Collects one record of an SDF, line by line."""
 
     def __init__(self, field: str | None):
         self.blank = True
@@ -97,13 +97,13 @@ class _Record:
             self._block.append(line)
         self._ended = line.startswith("M  END")
 
-    def entry(self) -> Entry:
+    def build(self) -> Record:
         title = self._block[0].strip() if self._block else ""
         name = title if self._field is None else self._name
         if self._size > MAX_RECORD:
-            return Entry(name, "", f"a mol block of {self._size:,} characters, more than {MAX_RECORD:,}")
+            return Record(name, "", f"a mol block of {self._size:,} characters, more than {MAX_RECORD:,}")
         # The line end at the end tells even a damaged block of one line from a SMILES.
-        return Entry(name, "\n".join([*self._block, ""]) or "\n", "")
+        return Record(name, "\n".join([*self._block, ""]) or "\n", "")
 
 
 def missing_field(source: Source, field: str | None) -> list[str]:

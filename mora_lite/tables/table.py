@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Table:
-    """An open table: `columns`, `smiles_index`, `notices` (lines for the user), and its rows, once, with
+    """An open table: `columns`, `smiles_index`, `notes` (lines for the user), and its rows, once, with
     `chunks`.
     """
 
@@ -46,7 +46,7 @@ class Table:
         self.name = name
         self.columns = choice.columns
         self.smiles_index = choice.smiles_index
-        self.notices = choice.notices
+        self.notes = choice.notes
         self._records = records
         self._source = source
 

@@ -33,7 +33,7 @@ def assert_in_range(graphs: Graphs) -> None:
     """Every code is one that the encoder's tables have a row for."""
     assert (graphs.atoms < SIZES).all()
     assert (graphs.bonds < N_BOND_CODES).all()
-    assert (graphs.ends < np.repeat(graphs.n_atoms, np.diff(graphs.bond_ptr))[:, None]).all()
+    assert (graphs.bond_endpoints < np.repeat(graphs.n_atoms, np.diff(graphs.bond_ptr))[:, None]).all()
 
 
 def code(graphs: Graphs, field: str) -> list[int]:

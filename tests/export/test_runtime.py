@@ -202,7 +202,7 @@ def test_confidence_and_tasks_are_checked(exported_path: Path) -> None:
 
 
 def test_what_fails_while_it_runs_is_one_line(model: OnnxModel, graphs: Graphs) -> None:
-    wrong = Graphs(graphs.atoms[:, :9], graphs.bonds, graphs.ends, graphs.atom_ptr, graphs.bond_ptr)
+    wrong = Graphs(graphs.atoms[:, :9], graphs.bonds, graphs.bond_endpoints, graphs.atom_ptr, graphs.bond_ptr)
     with pytest.raises(DeviceError, match="ONNX Runtime failed on cpu with 60 molecules at a time") as caught:
         model.score_graphs(wrong)
     assert "\n" not in str(caught.value)

@@ -154,7 +154,7 @@ def test_a_row_that_was_made_again_is_the_same(tmp_path: Path, pack_path: Path, 
     run.file(0).write_bytes(b"damaged")
     run.file(2).unlink()
     again, progress = score(tmp_path / "run", library, pack=pack_path, resume=True)
-    assert (progress.rows, len(again.notices)) == (18, 2)
+    assert (progress.rows, len(again.notes)) == (18, 2)
     assert results(tmp_path / "run") == wanted
 
 

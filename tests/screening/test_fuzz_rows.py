@@ -26,7 +26,7 @@ def test_any_rows_come_out_as_rows_of_a_known_status(windows: list[Window]) -> N
         results = [from_arrow(from_stream(data)) for data in workers.results(iter(windows))]
     for window, rows in zip(windows, results, strict=True):
         assert rows.first_row == window.first_row
-        assert rows.column("name") == [entry.name for entry in window.entries]
+        assert rows.column("name") == [record.name for record in window.records]
         assert set(rows.column("status")) <= KNOWN
         assert len(rows.graphs) == len(rows.bits) == rows.column("status").count("ok")
         assert not any("\n" in text for text in rows.column("smiles") + rows.column("error"))

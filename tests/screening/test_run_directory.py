@@ -52,7 +52,7 @@ def test_a_run_that_is_there_is_kept_unless_one_says_what_to_do(tmp_path: Path) 
     again = begin(tmp_path, resume=True)
     assert again.shards == run.shards
     assert again.finished() == [file]
-    assert again.notices == []
+    assert again.notes == []
     with pytest.raises(OutputError, match="give one of the two"):
         begin(tmp_path, resume=True, force=True)
     assert begin(tmp_path, force=True, tasks=["mass"]).shards == {}
@@ -141,7 +141,7 @@ def test_shards_that_are_damaged_or_missing_are_made_again_and_told(tmp_path: Pa
     files[2].unlink()
     again = begin(tmp_path, resume=True)
     assert list(again.shards) == [3]
-    assert again.notices == [
+    assert again.notes == [
         "part-00000.parquet is not what it was: it is made again",
         "part-00001.parquet is not what it was: it is made again",
         "part-00002.parquet is missing: it is made again",

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mora_lite import load
-from mora_lite.chem.molecules import parse_entry
+from mora_lite.chem.molecules import parse_molecule
 from mora_lite.errors import InputError, OutputError
 from mora_lite.model import Model
 from mora_lite.screening import shards
@@ -30,8 +30,9 @@ from mora_lite.screening.shards import (
     score_window,
     screen,
 )
-from mora_lite.tables.library import Entry, Window
+from mora_lite.tables.library import Window
 from mora_lite.tables.prepared import Prepared, prepare
+from mora_lite.tables.records import Record
 
 NAMES = ["001", "", "NA", 'a"b', "x,y", "two\nlines", "caf\udce9", "null", "\t", "1e5", "é", " b "]
 
@@ -44,13 +45,13 @@ def calibrated(calibrated_pack_path: Path) -> Model:
 @pytest.fixture(scope="module")
 def window(molecules: list[str]) -> Window:
     texts = [*molecules, "C1CC", "", "C" * 500, "x\udcff"]
-    entries = [Entry(NAMES[i % len(NAMES)], text, "") for i, text in enumerate(texts)]
-    return Window(11, [*entries, Entry("last", "CC", "3 cells for 2 columns; beyond: \udcff")])
+    records = [Record(NAMES[i % len(NAMES)], text, "") for i, text in enumerate(texts)]
+    return Window(11, [*records, Record("last", "CC", "3 cells for 2 columns; beyond: \udcff")])
 
 
 def windows_of(window: Window, n_rows: int) -> Iterator[Window]:
-    for start in range(0, len(window.entries), n_rows):
-        yield Window(1 + start, window.entries[start : start + n_rows])
+    for start in range(0, len(window.records), n_rows):
+        yield Window(1 + start, window.records[start : start + n_rows])
 
 
 def scoring(model: Model, form: str) -> Callable[[Iterator[Any]], Iterator[Scored]]:
@@ -76,7 +77,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_row_holds_what_the_model_finds(calibrated: Model, window: Window) -> None:
     batch = score_window(calibrated, prepare(window))
-    wanted = calibrated.score(["" if entry.fault else entry.text for entry in window.entries])
+    wanted = calibrated.score(["" if record.fault else record.text for record in window.records])
     ok = np.array([status == "ok" for status in wanted.status])
     assert batch.column("row").to_pylist() == list(range(11, 11 + len(ok)))
     assert batch.column("status").to_pylist() == [*wanted.status[:-1], "malformed"]
@@ -90,13 +91,13 @@ def test_a_row_holds_what_the_model_finds(calibrated: Model, window: Window) -> 
 
 
 def test_a_pack_without_calibration_has_values_only(model: Model) -> None:
-    batch = score_window(model, prepare(Window(1, [Entry("a", "CCO", ""), Entry("b", "xx", "")])))
+    batch = score_window(model, prepare(Window(1, [Record("a", "CCO", ""), Record("b", "xx", "")])))
     assert batch.schema.names == ["row", "name", "smiles", *(task.column for task in model.tasks), "status", "error"]
     assert batch.schema == schema_of(model)
 
 
 def test_a_value_that_is_no_number_is_a_status(calibrated: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = prepare(Window(1, [Entry("", text, "") for text in ("CCO", "xx", "CC", "CCC")]))
+    rows = prepare(Window(1, [Record("", text, "") for text in ("CCO", "xx", "CC", "CCC")]))
     values = calibrated.score_graphs(rows.graphs)
     values[1, 0], values[2, 2] = np.nan, np.inf
     monkeypatch.setattr(calibrated, "score_graphs", lambda graphs: values)
@@ -108,7 +109,7 @@ def test_a_value_that_is_no_number_is_a_status(calibrated: Model, monkeypatch: p
 
 
 def test_rows_without_any_molecule_are_rows(calibrated: Model) -> None:
-    batch = score_window(calibrated, prepare(Window(1, [Entry("", "", ""), Entry("", "xx", "")])))
+    batch = score_window(calibrated, prepare(Window(1, [Record("", "", ""), Record("", "xx", "")])))
     assert batch.schema == schema_of(calibrated)
     assert batch.column("in_domain").to_pylist() == [None, None]
     scored = packed(batch, "csv")
@@ -118,7 +119,7 @@ def test_rows_without_any_molecule_are_rows(calibrated: Model) -> None:
 
 def test_marked_rows_are_left_out(calibrated: Model) -> None:
     seen: list[int] = []
-    job = Window(5, [Entry("", "CCO", ""), Entry("", "CC", ""), Entry("", "C", "")])
+    job = Window(5, [Record("", "CCO", ""), Record("", "CC", ""), Record("", "C", "")])
     scored = WindowScorer(calibrated, "parquet")(job, {0: "timeout", 2: "crashed"}, seen.append)
     assert from_stream(scored.data).column("status").to_pylist() == ["timeout", "ok", "crashed"]
     assert scored.first["timeout"] == (5, "parsing took longer than the time limit")
@@ -139,7 +140,7 @@ def test_csv_and_parquet_shards_agree(calibrated: Model, window: Window, tmp_pat
         tables.append(pa.concat_tables(read_shards(run, schema_of(calibrated))))
     a, b = tables
     assert a.schema == b.schema
-    assert a.num_rows == len(window.entries)
+    assert a.num_rows == len(window.records)
     for name in a.schema.names:
         if a.schema.field(name).type == pa.string():  # CSV has no nulls of text
             assert [x or b"" for x in a[name].cast(pa.binary()).to_pylist()] == b[name].cast(pa.binary()).to_pylist()
@@ -148,15 +149,15 @@ def test_csv_and_parquet_shards_agree(calibrated: Model, window: Window, tmp_pat
 
 
 def test_infinite_intervals_and_long_names_come_back_from_csv(calibrated: Model, tmp_path: Path) -> None:
-    entries = [Entry("n" * 3_000_000 + "\n,", "CCO", ""), *[Entry("a\nb" * 1000, "CC", "")] * 500]
-    batch = score_window(calibrated, prepare(Window(1, entries)))
+    records = [Record("n" * 3_000_000 + "\n,", "CCO", ""), *[Record("a\nb" * 1000, "CC", "")] * 500]
+    batch = score_window(calibrated, prepare(Window(1, records)))
     i = batch.schema.get_field_index("size_lo")
     batch = batch.set_column(i, batch.schema.field(i), pa.array([float("-inf")] * len(batch), pa.float32()))
     run = begin(tmp_path, "csv")
-    screen(run, [Window(1, entries)], lambda jobs: (packed(batch, "csv") for _ in jobs), schema_of(calibrated))
+    screen(run, [Window(1, records)], lambda jobs: (packed(batch, "csv") for _ in jobs), schema_of(calibrated))
     (table,) = read_shards(run, schema_of(calibrated))
     assert table["size_lo"].to_pylist() == [float("-inf")] * 501
-    assert table["name"].to_pylist() == [entry.name for entry in entries]
+    assert table["name"].to_pylist() == [record.name for record in records]
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -184,7 +185,7 @@ def test_a_shard_that_cannot_be_read_is_told(calibrated: Model, tmp_path: Path) 
 
 
 def test_shards_do_not_depend_on_the_window_a_row_is_in(calibrated: Model, window: Window, tmp_path: Path) -> None:
-    tables, some = [], Window(1, window.entries[50:])
+    tables, some = [], Window(1, window.records[50:])
     for n_rows in (2, 7, 100):
         run = begin(tmp_path / str(n_rows))
         screen(run, windows_of(some, n_rows), scoring(calibrated, "parquet"), schema_of(calibrated))
@@ -205,22 +206,22 @@ def test_shards_do_not_depend_on_the_window_a_row_is_in(calibrated: Model, windo
 @pytest.mark.parametrize("n_first", [6, 7, 12], ids=["at a border", "within a shard", "at a border again"])
 @pytest.mark.parametrize("change", ["same", "early", "late", "fewer", "more", "name"])
 def test_other_rows_than_before_are_noticed(model: Model, tmp_path: Path, n_first: int, change: str) -> None:
-    entries = [Entry(f"{i}", "C" * (1 + i), "") for i in range(n_first)]
+    records = [Record(f"{i}", "C" * (1 + i), "") for i in range(n_first)]
 
-    def score(rows: list[Entry], resume: bool) -> None:
+    def score(rows: list[Record], resume: bool) -> None:
         run = begin(tmp_path, resume=resume)
         windows = windows_of(Window(1, rows), 2)
         screen(run, windows, scoring(model, "parquet"), schema_of(model), digest=True)
 
-    score(entries, False)
+    score(records, False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     changed = {
-        "same": entries,
-        "early": [Entry("0", "N", ""), *entries[1:]],
-        "late": [*entries[:-1], Entry(entries[-1].name, "N", "")],
-        "fewer": entries[:-1],
-        "more": [*entries, Entry("more", "C", "")],
-        "name": [*entries[:-1], Entry("another", entries[-1].text, "")],
+        "same": records,
+        "early": [Record("0", "N", ""), *records[1:]],
+        "late": [*records[:-1], Record(records[-1].name, "N", "")],
+        "fewer": records[:-1],
+        "more": [*records, Record("more", "C", "")],
+        "name": [*records[:-1], Record("another", records[-1].text, "")],
     }[change]
     if change == "same" or (change == "more" and n_first % 6 == 0):
         score(changed, True)  # rows that begin a shard of their own are no contradiction
@@ -245,7 +246,7 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
     def fail(*_: object) -> None:
         raise RuntimeError("the device is gone")
 
-    job = WindowPreparer()(Window(1, [Entry("", "C", "")]), {}, lambda item: None)
+    job = WindowPreparer()(Window(1, [Record("", "C", "")]), {}, lambda item: None)
     monkeypatch.setattr(calibrated, "score_graphs", fail)
     with pytest.raises(RuntimeError, match="the device is gone"):
         list(score_on([calibrated], [job] * 5, "csv"))
@@ -253,6 +254,6 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
 
 def test_prepared_rows_are_scored_like_their_texts(calibrated: Model, window: Window) -> None:
     raw = WindowScorer(calibrated, "parquet")
-    prepared: Prepared = prepare(window, parse_entry)
+    prepared: Prepared = prepare(window, parse_molecule)
     job = shards.to_stream(shards.to_arrow(prepared))
     assert raw(job, {}, lambda item: None) == raw(window, {}, lambda item: None)

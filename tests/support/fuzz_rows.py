@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rdkit import Chem
 
-from mora_lite.tables.library import Entry
+from mora_lite.tables.records import Record
 
 GOOD = [
     "CC(C)Cc1ccc(cc1)C(C)C(=O)O",
@@ -125,10 +125,10 @@ KINDS: tuple[Callable[[random.Random], str], ...] = (
 )
 
 
-def fuzz_rows(n: int, seed: int = 0) -> list[Entry]:
+def fuzz_rows(n: int, seed: int = 0) -> list[Record]:
     """`n` rows, kinds by turns, names of any bytes."""
     r = random.Random(seed)
     return [
-        Entry(_bytes(r) if i % 7 == 0 else f"{KINDS[i % len(KINDS)].__name__} {i}", KINDS[i % len(KINDS)](r), "")
+        Record(_bytes(r) if i % 7 == 0 else f"{KINDS[i % len(KINDS)].__name__} {i}", KINDS[i % len(KINDS)](r), "")
         for i in range(n)
     ]

@@ -16,8 +16,9 @@ from rdkit import Chem
 
 from mora_lite.errors import InputError
 from mora_lite.machine.files import digest_file
-from mora_lite.tables import records as entries_module
-from mora_lite.tables.library import Entry, open_library
+from mora_lite.tables import records as records_module
+from mora_lite.tables.library import open_library
+from mora_lite.tables.records import Record
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
 
@@ -32,12 +33,12 @@ def write(path: Path, data: str | bytes) -> str:
     return str(path)
 
 
-def read(*paths: object, n_rows: int = 1000, **columns: str | None) -> list[Entry]:
+def read(*paths: object, n_rows: int = 1000, **columns: str | None) -> list[Record]:
     with open_library([str(path) for path in paths], **columns) as library:
-        return [entry for window in library.windows(n_rows) for entry in window.entries]
+        return [record for window in library.windows(n_rows) for record in window.records]
 
 
-def pairs(rows: list[Entry]) -> list[tuple[str, str]]:
+def pairs(rows: list[Record]) -> list[tuple[str, str]]:
     assert all(row.fault == "" for row in rows)
     return [(row.name, row.text) for row in rows]
 
@@ -93,15 +94,15 @@ def test_a_damaged_record_is_a_row_and_the_next_one_is_whole(tmp_path: Path) -> 
 
 
 def test_an_absurd_record_is_a_fault_and_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries_module, "MAX_RECORD", 600)
+    monkeypatch.setattr(records_module, "MAX_RECORD", 600)
     block = mol_block("CCO", "x")
     rows = read(write(tmp_path / "a.sdf", f"big\n{'y' * 70}\n" + "z\n" * 500 + f"$$$$\n{block}$$$$\n"))
-    assert rows[0] == Entry("big", "", "a mol block of 1,075 characters, more than 600")
-    assert rows[1] == Entry("x", block, "")
+    assert rows[0] == Record("big", "", "a mol block of 1,075 characters, more than 600")
+    assert rows[1] == Record("x", block, "")
 
 
 def test_a_line_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries_module, "MAX_LINE", 10)
+    monkeypatch.setattr(records_module, "MAX_LINE", 10)
     rows = read(write(tmp_path / "a.smi", "C" * 35 + " name\nCC b\n" + "N" * 10 + "\nO"))
     assert pairs(rows) == [("", "C" * 10), ("b", "CC"), ("", "N" * 10), ("", "O")]
 
@@ -109,11 +110,11 @@ def test_a_line_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_data_field_that_the_first_record_lacks_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.sdf", mol_block("CCO") + ">  <id>\n1\n\n$$$$\n")
     with open_library([path], name_column="ID_") as library:
-        assert library.notices == [
+        assert library.notes == [
             f"{path}: the first record has no data field 'ID_'; names are empty where it is missing"
         ]
     with open_library([path], name_column="id") as library:
-        assert library.notices == []
+        assert library.notes == []
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
@@ -122,7 +123,7 @@ def test_parquet_columns_are_found_as_those_of_tables(tmp_path: Path, kind: pa.D
     table = pa.table({"x": [1.5, 2, 3], "cid": [7, 8, None], "molecule": smiles, "list": [[1], [2], [3]]})
     pq.write_table(table, tmp_path / "a.parquet")
     assert pairs(read(tmp_path / "a.parquet")) == [("7", "CCO"), ("8", ""), ("", "CCN")]
-    assert read(tmp_path / "a.parquet", smiles_column="3", name_column="x")[0] == Entry("1.5", "CCO", "")
+    assert read(tmp_path / "a.parquet", smiles_column="3", name_column="x")[0] == Record("1.5", "CCO", "")
 
 
 def test_bytes_that_are_not_utf8_are_surrogates(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_cell_may_hold_a_mol_block(tmp_path: Path) -> None:
 def test_a_row_with_too_many_cells_has_a_fault(tmp_path: Path) -> None:
     rows = read(write(tmp_path / "a.csv", "name,smiles\n2,4-xylidine,CCO\nb,CC\n"))
     assert "3 cells for 2 columns" in rows[0].fault
-    assert rows[1] == Entry("b", "CC", "")
+    assert rows[1] == Record("b", "CC", "")
 
 
 def test_blank_lines_are_rows_only_between_others(tmp_path: Path) -> None:
@@ -193,9 +194,9 @@ def test_windows_do_not_show_where_files_end(
     with open_library(paths) as library:
         windows = list(library.windows(n_rows))
         assert library.bytes_read == library.bytes_total == sum(Path(path).stat().st_size for path in paths)
-    assert pairs([entry for window in windows for entry in window.entries]) == expected
+    assert pairs([record for window in windows for record in window.records]) == expected
     assert [window.first_row for window in windows] == list(range(1, len(rows) + 1, n_rows))
-    assert all(len(window.entries) == n_rows for window in windows[:-1])
+    assert all(len(window.records) == n_rows for window in windows[:-1])
 
 
 def test_patterns_are_sorted_and_a_file_with_such_a_name_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_standard_input_is_read_once_and_among_others(tmp_path: Path, monkeypatc
     path = write(tmp_path / "a.smi", "CCO c\n")
     with open_library(["-", path]) as library:
         assert library.bytes_total is None
-        assert [entry.name for window in library.windows(2) for entry in window.entries] == ["a", "b", "c"]
+        assert [record.name for window in library.windows(2) for record in window.records] == ["a", "b", "c"]
     with pytest.raises(InputError, match="named twice"):
         open_library(["-", path, "-"])
 
@@ -289,7 +290,7 @@ def test_memory_does_not_grow_with_the_library(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{i}.smi", "CCO some name of a molecule\n" * 20_000) for i in range(3)]
     tracemalloc.start()
     with open_library(paths) as library:
-        n_rows = sum(len(window.entries) for window in library.windows(500))
+        n_rows = sum(len(window.records) for window in library.windows(500))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_rows == 60_000

@@ -20,25 +20,26 @@ from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import InputError, OutputError
 from mora_lite.machine.workers import BETWEEN
 from mora_lite.tables import prepared_files
-from mora_lite.tables.library import Entry, Window, open_library
+from mora_lite.tables.library import Window, open_library
 from mora_lite.tables.parquet import PREPARED_KEY
 from mora_lite.tables.prepared import Prepared, from_arrow, prepare, to_arrow
 from mora_lite.tables.prepared_files import PreparedLibrary, PreparedWriter, is_prepared, prepare_library
+from mora_lite.tables.records import Record
 
 BLOCK = Chem.MolToMolBlock(Chem.MolFromSmiles("OC"))
 TEXTS = ["CCO", "c1ccccc1 benzene", " C[C@H](N)O ", "[Na+].[Cl-]", "*", "C", "", "C1CC", "x\udcff", BLOCK, "C" * 500]
 texts = st.sampled_from(TEXTS)
-entries = st.builds(
-    Entry,
+records = st.builds(
+    Record,
     st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.just("caf\udce9"),
     texts,
     st.sampled_from(["", "", "", "too many cells"]),
 )
-windows = st.builds(Window, st.integers(1, 10**12), st.lists(entries, min_size=1, max_size=12))
+windows = st.builds(Window, st.integers(1, 10**12), st.lists(records, min_size=1, max_size=12))
 
 
 def window_of(*texts: str) -> Window:
-    return Window(1, [Entry("", text, "") for text in texts])
+    return Window(1, [Record("", text, "") for text in texts])
 
 
 def assert_same(a: Prepared, b: Prepared) -> None:
@@ -64,7 +65,7 @@ def write(path: Path, *parts: Prepared) -> Path:
 
 def test_each_row_gets_its_status_and_the_good_ones_a_graph_and_bits() -> None:
     rows = prepare(
-        Window(7, [Entry("a", "CCO x", ""), Entry("b", "C1CC", ""), Entry("c", "CC", "bad"), Entry("d", BLOCK, "")])
+        Window(7, [Record("a", "CCO x", ""), Record("b", "C1CC", ""), Record("c", "CC", "bad"), Record("d", BLOCK, "")])
     )
     assert rows.first_row == 7
     assert rows.column("name") == ["a", "b", "c", "d"]
@@ -124,7 +125,7 @@ def test_a_molecule_that_rdkit_fails_on_later_does_not_disturb_the_others(monkey
 def test_arrow_and_back_is_the_same(window: Window) -> None:
     rows = prepare(window)
     batch = to_arrow(rows)
-    assert batch.column("row").to_pylist() == [window.first_row + i for i in range(len(window.entries))]
+    assert batch.column("row").to_pylist() == [window.first_row + i for i in range(len(window.records))]
     assert_same(from_arrow(batch), rows)
 
 

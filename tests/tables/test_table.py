@@ -252,7 +252,7 @@ def test_a_value_has_six_digits(tmp_path):
 def test_the_smiles_column_is_found_by_name_then_by_content(tmp_path, text, index):
     with open_table(write(tmp_path / "a.csv", text)) as table:
         assert table.smiles_index == index
-        assert table.notices == []
+        assert table.notes == []
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_table_without_a_header_gets_one_and_loses_no_row(tmp_path, text, colu
         assert table.columns == columns
         rows = [row.cells[table.smiles_index] for chunk in table.chunks(10) for row in chunk]
         assert rows == smiles
-        assert "has no header" in table.notices[0]
+        assert "has no header" in table.notes[0]
 
 
 @pytest.mark.parametrize(("wanted", "index"), [("b", 1), ("B", 1), ("2", 1), ("a", 0), ("1", 2)])
@@ -282,7 +282,7 @@ def test_the_smiles_column_can_be_named_or_numbered(tmp_path, wanted, index):
 def test_of_two_columns_with_one_name_the_first_is_read_and_told(tmp_path):
     with open_table(write(tmp_path / "a.csv", "smiles,x,smiles\nCCO,1,CCN\n")) as table:
         assert table.smiles_index == 0
-        assert "several columns are called 'smiles'" in table.notices[0]
+        assert "several columns are called 'smiles'" in table.notes[0]
 
 
 @pytest.mark.parametrize(
