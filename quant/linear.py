@@ -7,6 +7,7 @@ works it is laid out for the kernel of `matmul_triton.py`, which has the levels 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -116,7 +117,7 @@ class Linear4bit(nn.Module):
         else:
             self.codes, self.absmax, self.scales = plain.codes, plain.absmax, None
 
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear4bit:
         """Moves between devices but keeps the scales in fp32: rounding them would change every weight."""
         exact = {name: getattr(self, name) for name in SCALES}
         super()._apply(fn, recurse)
