@@ -255,11 +255,10 @@ def test_parts_fill_the_device(tiles: int, steps: int, slots: int, split: int) -
     assert parts(tiles, steps, slots) == split
 
 
-def test_the_command_line_does_not_import_triton() -> None:
+def test_the_command_line_does_not_import_triton(tmp_path: Path) -> None:
+    """In a folder of its own: a program in the checkout would import mora_lite from there."""
     assert importlib.util.find_spec("triton") is not None
     code = "import sys, mora_lite.quant.matmul, mora_lite.quant.tuning; sys.exit('triton' in sys.modules)"
-    path = os.pathsep.join(p for p in sys.path if p)
-    assert (
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=False).returncode
-        == 0
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0
