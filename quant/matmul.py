@@ -31,7 +31,7 @@ def linear_nf4(
     Semantics: `x @ dequantize_nf4(q, dtype).to(x.dtype).T + bias`; `dtype` is `x.dtype` if not given.
     Gradients flow to x only; the weight is dequantised again in the backward pass rather than kept.
     """
-    out: Tensor = _LinearNF4.apply(x, q, dtype or x.dtype)  # type: ignore[no-untyped-call]
+    out: Tensor = _LinearNF4.apply(x, q, dtype or x.dtype)
     return out if bias is None else out + bias.to(out.dtype)
 
 

@@ -146,11 +146,12 @@ def check(device: torch.device) -> None:
 
 @triton.jit(do_not_specialize=["m_rows", "k_blocks", "rank", "split"])
 def _gemm(
-    x, codes, scales, y, partial, counters, bias, r, c, levels,
-    m_rows, n_rows, n_padded, k_blocks, x_stride, rank, split,
+    x: tl.tensor, codes: tl.tensor, scales: tl.tensor, y: tl.tensor, partial: tl.tensor, counters: tl.tensor,
+    bias: tl.tensor, r: tl.tensor, c: tl.tensor, levels: tl.tensor, m_rows: tl.tensor, n_rows: tl.tensor,
+    n_padded: tl.tensor, k_blocks: tl.tensor, x_stride: tl.tensor, rank: tl.tensor, split: tl.tensor,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, WHOLE: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
     RANK: tl.constexpr, HAS_BIAS: tl.constexpr, ASM: tl.constexpr, JOINED: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """One tile `[BLOCK_N, BLOCK_M]` of `y.T` over one of `split` parts of K; WHOLE: there is one. The weight is the
     left operand, so that its levels go from registers to the tensor cores without a way through shared memory.
     """
@@ -206,7 +207,9 @@ def _gemm(
 
 
 @triton.jit
-def _planes(words, pairs, levels, k, ASM: tl.constexpr):
+def _planes(
+    words: tl.tensor, pairs: tl.tensor, levels: tl.tensor, k: tl.tensor, ASM: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
     """Levels of a block, columns 0-15, 16-31, 32-47 and 48-63. Threads hold neighbouring columns in one register."""
     if ASM is not None:
         return tl.inline_asm_elementwise(
@@ -221,13 +224,16 @@ def _planes(words, pairs, levels, k, ASM: tl.constexpr):
 
 
 @triton.jit
-def _look_up(at, levels, k):
+def _look_up(at: tl.tensor, levels: tl.tensor, k: tl.tensor) -> tl.tensor:
     """Levels of one plane of codes: high nibble for even k, low nibble for odd."""
     return tl.load(levels + ((tl.load(at) >> (4 - 4 * (k[None, :] % 2))) & 15))
 
 
 @triton.jit
-def _branch(r, c, m, n, n_rows, rank, total, dtype: tl.constexpr, operand: tl.constexpr, RANK: tl.constexpr):
+def _branch(
+    r: tl.tensor, c: tl.tensor, m: tl.tensor, n: tl.tensor, n_rows: tl.tensor, rank: tl.tensor, total: tl.tensor,
+    dtype: tl.constexpr, operand: tl.constexpr, RANK: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """`total + (r @ c).T`."""
     j = tl.arange(0, RANK)
     used = (j[None, :] < rank) & (n[:, None] < n_rows)
@@ -237,7 +243,10 @@ def _branch(r, c, m, n, n_rows, rank, total, dtype: tl.constexpr, operand: tl.co
 
 
 @triton.jit
-def _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS: tl.constexpr):
+def _finish(
+    total: tl.tensor, y: tl.tensor, bias: tl.tensor, m: tl.tensor, n: tl.tensor, m_rows: tl.tensor, n_rows: tl.tensor,
+    HAS_BIAS: tl.constexpr,
+) -> None:  # fmt: skip
     """Add the bias, round and store `total.T`."""
     if HAS_BIAS:
         total += tl.load(bias + n, mask=n < n_rows, other=0.0).to(tl.float32)[:, None]
@@ -247,10 +256,10 @@ def _finish(total, y, bias, m, n, m_rows, n_rows, HAS_BIAS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["k_columns"])
 def _project(
-    x, a, rows, r, partial, counters, k_columns, x_stride, a_stride, factor,
-    RANK: tl.constexpr, PADDED: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr,
-    HAS_ROWS: tl.constexpr,
-):  # fmt: skip
+    x: tl.tensor, a: tl.tensor, rows: tl.tensor, r: tl.tensor, partial: tl.tensor, counters: tl.tensor,
+    k_columns: tl.tensor, x_stride: tl.tensor, a_stride: tl.tensor, factor: tl.tensor, RANK: tl.constexpr,
+    PADDED: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, HAS_ROWS: tl.constexpr,
+) -> None:  # fmt: skip
     """One row of r over every SPLIT-th chunk of K; the last program of a row adds the parts up, always the same way.
 
     PADDED, PARTS: the powers of two from RANK and SPLIT up. The rank is a constant, so that a load takes 16 bytes of A
@@ -283,7 +292,10 @@ def _project(
 
 
 @triton.jit
-def _dequantize(codes, scales, out, levels, n_rows, n_padded, k_columns, ROWS: tl.constexpr):
+def _dequantize(
+    codes: tl.tensor, scales: tl.tensor, out: tl.tensor, levels: tl.tensor, n_rows: tl.tensor, n_padded: tl.tensor,
+    k_columns: tl.tensor, ROWS: tl.constexpr,
+) -> None:  # fmt: skip
     """ROWS rows of one block of 64 columns. Codes are read and levels are written in rows that lie together."""
     block = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,9 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+# `python -m pytest` puts the checkout first, where mora_lite lacks the folders that are installed as parts of it.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT]
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels run without a GPU then
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # compiled functions run as they are written; test_layer_ops compiles
@@ -122,6 +126,8 @@ def dataset(table_path: Path) -> Any:
 @pytest.fixture(scope="session")
 def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of 4 layers, width 64, with a tokenizer whose tokens are bytes, as transformers saves them."""
+    for package in ("transformers", "tokenizers", "safetensors", "gguf", "platformdirs"):
+        pytest.importorskip(package)  # `make gpu-test` runs where the program's dependencies may be missing
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -286,8 +292,6 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Any:
     """Runs `mora-lite` in this process; returns exit code, stdout, stderr."""
-    import sys
-
     from mora_lite.cli.app import main
 
     def run(*arguments: object) -> tuple[int, str, str]:

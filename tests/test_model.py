@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
+
+pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+import pandas as pd
+import pyarrow as pa
 
 import mora_lite
 from mora_lite.errors import DeviceError, PackError

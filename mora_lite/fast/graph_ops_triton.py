@@ -20,7 +20,9 @@ TOKENS = 32  # tokens, likewise
 
 
 @triton.jit
-def _embed_atoms(atoms, table, out, width, fields: tl.constexpr, block: tl.constexpr):
+def _embed_atoms(
+    atoms: tl.tensor, table: tl.tensor, out: tl.tensor, width: tl.tensor, fields: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
     atom = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     within = column < width
@@ -32,7 +34,10 @@ def _embed_atoms(atoms, table, out, width, fields: tl.constexpr, block: tl.const
 
 
 @triton.jit
-def _norm_with_virtual(x, virtual, graph, weight, bias, out, width, eps, block: tl.constexpr):
+def _norm_with_virtual(
+    x: tl.tensor, virtual: tl.tensor, graph: tl.tensor, weight: tl.tensor, bias: tl.tensor, out: tl.tensor,
+    width: tl.tensor, eps: tl.tensor, block: tl.constexpr,
+) -> None:  # fmt: skip
     atom = tl.program_id(0).to(tl.int64)
     molecule = tl.load(graph + atom)
     column = tl.arange(0, block)
@@ -48,7 +53,10 @@ def _norm_with_virtual(x, virtual, graph, weight, bias, out, width, eps, block: 
 
 
 @triton.jit
-def _gather_messages(h, bond_codes, messages, bond_ends, out, n_atoms, width, own, block: tl.constexpr):
+def _gather_messages(
+    h: tl.tensor, bond_codes: tl.tensor, messages: tl.tensor, bond_ends: tl.tensor, out: tl.tensor, n_atoms: tl.tensor,
+    width: tl.tensor, own: tl.tensor, block: tl.constexpr,
+) -> None:  # fmt: skip
     atom = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     within = column < width
@@ -64,7 +72,10 @@ def _gather_messages(h, bond_codes, messages, bond_ends, out, n_atoms, width, ow
 
 
 @triton.jit
-def _add_and_pool(x, change, atom_ends, pooled, width, rows: tl.constexpr, block: tl.constexpr):
+def _add_and_pool(
+    x: tl.tensor, change: tl.tensor, atom_ends: tl.tensor, pooled: tl.tensor, width: tl.tensor, rows: tl.constexpr,
+    block: tl.constexpr,
+) -> None:  # fmt: skip
     molecule = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)[None, :]
     within = column < width
@@ -83,8 +94,9 @@ def _add_and_pool(x, change, atom_ends, pooled, width, rows: tl.constexpr, block
 
 @triton.jit
 def _attend(
-    query, key_value, atom_ends, out, n_atoms, n_queries, width, size, tokens: tl.constexpr, block: tl.constexpr
-):
+    query: tl.tensor, key_value: tl.tensor, atom_ends: tl.tensor, out: tl.tensor, n_atoms: tl.tensor,
+    n_queries: tl.tensor, width: tl.tensor, size: tl.tensor, tokens: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
     """One query of one head of one molecule; softmax in one pass over the tokens, the molecule's own first."""
     molecule, head, number = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     column = tl.arange(0, block)

@@ -22,7 +22,10 @@ attention = layer_ops.attention  # torch's own is one kernel already
 
 
 @triton.jit
-def _norm(x, weight, out, inverse, width, eps, block: tl.constexpr):
+def _norm(
+    x: tl.tensor, weight: tl.tensor, out: tl.tensor, inverse: tl.tensor, width: tl.tensor, eps: tl.tensor,
+    block: tl.constexpr,
+) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     within = column < width
@@ -33,7 +36,10 @@ def _norm(x, weight, out, inverse, width, eps, block: tl.constexpr):
 
 
 @triton.jit
-def _norm_backward(x, weight, inverse, grad, out, width, block: tl.constexpr):
+def _norm_backward(
+    x: tl.tensor, weight: tl.tensor, inverse: tl.tensor, grad: tl.tensor, out: tl.tensor, width: tl.tensor,
+    block: tl.constexpr,
+) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     within = column < width
@@ -47,8 +53,10 @@ def _norm_backward(x, weight, inverse, grad, out, width, block: tl.constexpr):
 
 @triton.jit
 def _rotate(
-    x, cos, sin, out, tokens, heads, by_row, by_token, by_head, half, sign, block_h: tl.constexpr, block: tl.constexpr
-):
+    x: tl.tensor, cos: tl.tensor, sin: tl.tensor, out: tl.tensor, tokens: tl.tensor, heads: tl.tensor,
+    by_row: tl.tensor, by_token: tl.tensor, by_head: tl.tensor, half: tl.tensor, sign: tl.tensor, block_h: tl.constexpr,
+    block: tl.constexpr,
+) -> None:  # fmt: skip
     place = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, block_h)[:, None]
     column = tl.arange(0, block)[None, :]
@@ -64,7 +72,7 @@ def _rotate(
 
 
 @triton.jit
-def _gate(gate_up, out, width, total, block: tl.constexpr):
+def _gate(gate_up: tl.tensor, out: tl.tensor, width: tl.tensor, total: tl.tensor, block: tl.constexpr) -> None:
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     within = at < total
     place = at // width * 2 * width + at % width
@@ -74,7 +82,9 @@ def _gate(gate_up, out, width, total, block: tl.constexpr):
 
 
 @triton.jit
-def _gate_backward(gate_up, grad, out, width, total, block: tl.constexpr):
+def _gate_backward(
+    gate_up: tl.tensor, grad: tl.tensor, out: tl.tensor, width: tl.tensor, total: tl.tensor, block: tl.constexpr,
+) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     within = at < total
     place = at // width * 2 * width + at % width
@@ -150,17 +160,17 @@ class _Gate(torch.autograd.Function):
 
 def norm(x: Tensor, layer: RMSNorm) -> Tensor:
     """As in `layer_ops`."""
-    return _Norm.apply(x, layer.weight, layer.eps, layer.dtype)  # type: ignore[no-untyped-call]
+    return _Norm.apply(x, layer.weight, layer.eps, layer.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """As in `layer_ops`; cos and sin have x's rows and tokens."""
-    return _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    return _Rotate.apply(x, cos, sin)
 
 
 def gate(gate_up: Tensor) -> Tensor:
     """As in `layer_ops`."""
-    return _Gate.apply(gate_up)  # type: ignore[no-untyped-call]
+    return _Gate.apply(gate_up)
 
 
 def check(device: torch.device) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("safetensors")
+
 from mora_lite import load
 from mora_lite.chem.graph import Graphs, featurize
 from mora_lite.chem.molecules import parse_smiles

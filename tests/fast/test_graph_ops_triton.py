@@ -15,6 +15,7 @@ from mora_lite.fast.graph_ops import Norm
 from mora_lite.fast.linear import PackedLinear
 from mora_lite.fast.scorer import FastScorer, choose_ops
 
+pytestmark = pytest.mark.gpu  # without a CUDA device they run in the interpreter
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 WIDTH = 48  # no power of two

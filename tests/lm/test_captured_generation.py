@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+
+pytest.importorskip("transformers")
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.adapter.lowrank import TARGET_MODULES, Branch

@@ -46,6 +46,7 @@ def both(name: str, x: Tensor, *arguments: Any, other: ModuleType = layer_ops_tr
         torch.testing.assert_close(plain.float(), fused.float(), atol=limit, rtol=limit)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", list(CLOSE))
 @pytest.mark.parametrize("shape", [(1, 1, 8), (2, 5, 48), (3, 4, 576)])
 def test_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
@@ -53,12 +54,14 @@ def test_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     both("norm", random(*shape), norm)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", list(CLOSE))
 @pytest.mark.parametrize("shape", [(1, 1, 6), (2, 5, 96), (1, 700, 6)])
 def test_gate(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     both("gate", random(*shape, dtype=dtype))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", list(CLOSE))
 @pytest.mark.parametrize(("rows", "tokens", "heads", "width"), [(1, 1, 1, 2), (2, 5, 9, 64), (3, 4, 3, 24)])
 def test_rotate(dtype: torch.dtype, rows: int, tokens: int, heads: int, width: int) -> None:
@@ -67,6 +70,7 @@ def test_rotate(dtype: torch.dtype, rows: int, tokens: int, heads: int, width: i
     both("rotate", joined[:, :, 1:-1], angle.cos(), angle.sin())
 
 
+@pytest.mark.gpu
 def test_rotate_takes_a_gradient_in_another_layout() -> None:
     angle = random(2, 5, 8)
     grads = []
@@ -99,6 +103,7 @@ def test_on_a_cpu_they_are_compiled() -> None:
         assert choose_layer_ops(torch.device("cpu")) is layer_ops_compiled
 
 
+@pytest.mark.gpu
 def test_the_check_at_the_start_passes() -> None:
     layer_ops_triton.check(DEVICE)
 
@@ -117,6 +122,7 @@ def test_what_fails_the_check_is_not_used(monkeypatch: pytest.MonkeyPatch, caplo
     assert "layer_ops_compiled are not used, which is slower: gate gives wrong numbers" in caplog.text
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("modules", [("ffn",), TARGET_MODULES])
 def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, modules: tuple[str, ...]) -> None:
     from mora_lite.lm.decoder import Decoder

@@ -57,6 +57,36 @@ CASES = {
 }
 
 
+# On a device each combination of the kernels' constants takes seconds to compile, so these cases share few of them: the
+# number of rows, K, its parts and ranks up to 16 are not constants. Whether the number of outputs is a multiple of 16
+# counts as one: none is here, all are in test_linear.py. A tuple is a `Config`.
+PARTS = (64, 16, 3, 1, 4, 2, False)
+WHOLE = (64, 16, 1, 1, 4, 2, False)
+BOTH = ("bfloat16", "float16")
+DEVICE_CASES = {
+    f"{name} {dtype}": case(*sizes, dtype, **more)
+    for name, dtypes, sizes, more in [
+        ("K in parts of unequal length", BOTH, (1, 201, 704), {"config": PARTS, "rank": 5}),
+        ("a whole tile", BOTH, (16, 130, 704), {"config": PARTS, "rank": 5, "double": True}),
+        (
+            "as many parts as blocks, rows share molecules",
+            BOTH[:1],
+            (9, 201, 192),
+            {"config": PARTS, "rank": 5, "molecules": 4},
+        ),
+        ("a branch of rank 1", BOTH[:1], (4, 201, 704), {"config": PARTS, "rank": 1}),
+        ("one row, one block", BOTH, (1, 17, 64), {"config": WHOLE}),
+        ("one row more than two tiles", BOTH, (33, 70, 320), {"config": WHOLE}),
+        ("two blocks a step", BOTH[:1], (16, 201, 512), {"config": (128, 16, 1, 2, 3, 4, True), "bias": True}),
+        ("a branch of rank 32", BOTH[:1], (20, 70, 512), {"config": (128, 32, 2, 1, 4, 4, True), "rank": 32}),
+        ("a branch of rank 64", BOTH, (33, 70, 320), {"config": (64, 64, 5, 1, 4, 4, True), "rank": 64, "bias": True}),
+        ("the most rows", BOTH[:1], (128, 130, 128), {"config": (128, 128, 2, 1, 3, 8, True)}),
+        ("rows for torch", BOTH[:1], (129, 41, 64), {"rank": 5, "molecules": 7, "bias": True}),
+    ]
+    for dtype in dtypes
+}
+
+
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, dict[str, float]]:
     """What `triton_works` says of all cases, in one process under the interpreter."""
@@ -86,12 +116,12 @@ def test_products_are_near_float64(interpreted: dict[str, dict[str, float]], nam
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", DEVICE_CASES)
 def test_compiled_products_are_near_float64(name: str) -> None:
     from triton_works import distance
 
-    found = distance(CASES[name], "cuda")
-    assert found["product"] < LIMITS[CASES[name]["dtype"]]
+    found = distance(DEVICE_CASES[name], "cuda")
+    assert found["product"] < LIMITS[DEVICE_CASES[name]["dtype"]]
     assert found.get("branch", 0.0) < 1e-5
     assert found["repeats"] == found["dequantised"] == 1.0
 
@@ -103,9 +133,10 @@ def test_tuning_is_kept_for_the_process() -> None:
     from mora_lite.quant.tuning import tune
 
     processors = torch.cuda.get_device_properties("cuda").multi_processor_count
-    best = tune(multiply_tiled, [(8, 256, 512)])[8, 256, 512]
-    assert best in candidates(8, 256, 512, processors)
-    assert choose_config(3, 256, 512, processors) == best  # of the same tile of rows
+    # The tile of rows with the fewest candidates to compile.
+    best = tune(multiply_tiled, [(128, 256, 512)])[128, 256, 512]
+    assert best in candidates(128, 256, 512, processors)
+    assert choose_config(65, 256, 512, processors) == best  # of the same tile of rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

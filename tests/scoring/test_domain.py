@@ -7,6 +7,8 @@ import pytest
 import torch
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
+
+pytest.importorskip("safetensors")
 from safetensors.torch import load, save
 
 from mora_lite.chem.fingerprints import fingerprints
