@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SHOWN := logS logS_lo logS_hi logD BBB HIV similarity in_domain
+SHOWN := logS logS_lo logS_hi BBB HIV in_domain
 INSTALL := $(PIP) install --quiet --constraint .constraints.txt
 
-.PHONY: demo test lint types tests base clean
+.PHONY: demo test lint types tests base docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mora-lite predict examples/molecules.csv --force
@@ -31,6 +31,10 @@ tests: $(VENV)/.installed-dev
 # The real base model, for the tests that compare with it; without it they are skipped.
 base: $(VENV)/.installed-dev
 	$(BIN)/mora-lite pull smollm2-135m
+
+# The documents as a site, with the API page made from the docstrings; needs no network.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,7 +36,10 @@ def shorten(cell: str) -> str:
     """Two decimals below 100, three digits above."""
     if cell in ("", "true", "false"):
         return {"true": "yes", "false": "no"}.get(cell, "-")
-    value = float(cell)
+    try:
+        value = float(cell)
+    except ValueError:  # a text, such as the names in `outside`
+        return cell
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
 
 

@@ -180,7 +180,7 @@ class GraphBatch:
     def rounded(self, multiple: int = 128) -> GraphBatch:
         """Padded to a multiple of atoms, so that few sizes occur.
 
-        On CPUs the bfloat16 products are compiled for each new size they meet (docs/benchmarks.md has what it costs).
+        On CPUs the bfloat16 products are compiled for each new size (docs/benchmarks/training.md has what it costs).
         """
         return self.padded((len(self.atoms) // multiple + 1) * multiple, len(self.bonds))
 

@@ -127,7 +127,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next allocation of this process, instead of returning it to the system.
 
     Each batch frees and takes again the same few hundred MB; fetching fresh pages for them takes time
-    (docs/benchmarks.md). Does nothing where the C library is another one.
+    (docs/benchmarks/training.md). Does nothing where the C library is another one.
     """
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names of glibc's malloc.h
     try:
