@@ -383,7 +383,11 @@ def _has_prmt(x: Tensor) -> bool:
 def _zero_counters(device: torch.device, count: int) -> Tensor:
     """int32 zeros. Kernels leave them at zero, so one buffer serves all launches of a stream, which do not overlap."""
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    buffers = _counters.setdefault((str(device), stream), [])
+    return _stream_zeros((str(device), stream), count, device)
+
+
+def _stream_zeros(key: tuple[str, int], count: int, device: torch.device) -> Tensor:
+    buffers = _counters.setdefault(key, [])
     if buffers and buffers[-1].numel() >= count:
         return buffers[-1]
     zeros = torch.zeros(max(count, 8192), dtype=torch.int32, device=device)

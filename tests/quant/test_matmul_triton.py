@@ -207,11 +207,11 @@ def test_counters_that_a_recorded_graph_uses_are_kept() -> None:
     from mora_lite.quant import matmul_triton
 
     key, cpu = ("a stream", 7), torch.device("cpu")
-    first = matmul_triton._kept_zeros(key, 10, cpu)
-    assert matmul_triton._kept_zeros(key, 20, cpu) is first
-    larger = matmul_triton._kept_zeros(key, 10_000, cpu)
+    first = matmul_triton._stream_zeros(key, 10, cpu)
+    assert matmul_triton._stream_zeros(key, 20, cpu) is first
+    larger = matmul_triton._stream_zeros(key, 10_000, cpu)
     assert len(larger) >= 10_000
-    assert matmul_triton._kept_zeros(key, 10, cpu) is larger
+    assert matmul_triton._stream_zeros(key, 10, cpu) is larger
     assert matmul_triton._counters.pop(key)[0] is first
 
 
