@@ -142,7 +142,7 @@ def test_tuning_is_kept_for_the_process() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_assembly_looks_up_every_code_at_every_place(dtype: torch.dtype) -> None:
     """The interpreter cannot run assembly, so a few lines here do: all 16 codes in all 8 nibbles of a register."""
-    from mora_lite.quant.matmul_triton import prmt_assembly
+    from mora_lite.quant.ptx import prmt_assembly
 
     levels = NF4_CODE.to(dtype)
     text = prmt_assembly(dtype)
