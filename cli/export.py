@@ -89,7 +89,7 @@ def export(
         int8=int8,
         opset=OPSET if opset is None else opset,
         force=force,
-        say=lambda line: typer.echo(line, err=True),
+        on_note=lambda line: typer.echo(line, err=True),
     )
     size = sum(file.stat().st_size for file in output.iterdir())
     typer.echo(f"{output}: {size / 1e6:.1f} MB, checked in {report['seconds']:.0f} s", err=True)

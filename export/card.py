@@ -8,7 +8,7 @@ from typing import Any
 from ..packs.card import model_card
 from ..scoring.tasks import Task
 
-SAID = {
+DESCRIPTIONS = {
     "encoder.onnx": "graphs of molecules to tokens, float32",
     "encoder.fp16.onnx": "the same, matrix products in float16",
     "encoder.int8.onnx": "the same, matrices in 8 bits",
@@ -36,9 +36,9 @@ def export_card(
         f"{'one property' if len(tasks) == 1 else f'{len(tasks)} properties'} of molecules from their graphs. "
         "`export.json` lists the tasks; `docs/onnx.md` of mora-lite says how to run it."
     )
-    rows = [f"| `{file}` | {files[file] / 1e6:.2f} | {said} |" for file, said in SAID.items() if file in files]
+    rows = [f"| `{file}` | {files[file] / 1e6:.2f} | {text} |" for file, text in DESCRIPTIONS.items() if file in files]
     table = "\n".join(["## Files", "", "| file | MB | what it is |", "| --- | ---: | --- |", *rows])
-    found = [
+    lines = [
         f"| `{model}` | {where} | {row['molecules']:,} | {row['largest_difference']:.2g} |"
         for model, runs in report["models"].items()
         for where, row in runs.items()
@@ -52,7 +52,7 @@ def export_card(
             "",
             "| model | in | molecules | largest difference |",
             "| --- | --- | ---: | ---: |",
-            *found,
+            *lines,
         ]
     )
     return f"{header}\n{intro}\n\n{table}\n\n{parity}\n{body}"

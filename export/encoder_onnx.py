@@ -2,8 +2,8 @@
 
 ONNX Runtime adds rows of repeated indices (ScatterND with reduction=add) in several threads without a lock, and loses
 some of them; ScatterElements is right and took 30 times as long. So nothing is scattered here: bonds are sorted by the
-atom they lead to, each atom has a row of places among them, and what stands in those places is looked up and summed.
-Places that are left over hold a bond whose message is zero.
+atom they lead to, each atom has a row of their positions, and what stands at those positions is looked up and summed.
+Positions that are left over hold a bond whose message is zero.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ INPUTS: dict[str, list[str | int]] = {
 
 
 @dataclass(frozen=True)
-class Places:
+class BatchLayout:
     """Where things lie in a batch, as names of values.
 
-    source, bonds: int64 `[E+1]`, sorted by target, then one bond that is none. incoming: int64 `[V, most]`, places in
-    these two of the bonds to each atom. first, counts: int64 `[B, 1]`, a molecule's first atom and number of atoms.
-    own: int64 `[B, longest]`, its atoms, where there are any; pool: float32 `[B, 1, longest]`, their weights in a sum.
+    source, bonds: int64 `[E+1]`, sorted by target, then one bond that is none.
+    incoming: int64 `[V, most]`, positions in these two of the bonds to each atom.
+    first, counts: int64 `[B, 1]`, a molecule's first atom and number of atoms.
+    atoms: int64 `[B, longest]`, the atoms of a molecule, where there are any.
+    pool: float32 `[B, 1, longest]`, their weights in a sum.
     """
 
     source: str
@@ -44,7 +46,7 @@ class Places:
     n_molecules: str
     first: str
     counts: str
-    own: str
+    atoms: str
     pool: str
 
 
@@ -69,23 +71,23 @@ def add_inputs(g: GraphBuilder) -> None:
         g.input(name, shape)
 
 
-def add_encoder(g: GraphBuilder, encoder: GraphEncoder) -> tuple[str, str, Places]:
+def add_encoder(g: GraphBuilder, encoder: GraphEncoder) -> tuple[str, str, BatchLayout]:
     """Atom tokens `[V, width]`, molecule tokens `[B, width]`, and where everything lies."""
     with g.scope("batch"):
-        places = find_places(g)
+        layout = lay_out_batch(g)
     with g.scope("encoder"):
         x = embed_atoms(g, encoder)
-        shape = g.op("Concat", places.n_molecules, g.ints(encoder.width), axis=0)
+        shape = g.op("Concat", layout.n_molecules, g.ints(encoder.width), axis=0)
         virtual = g.op("Expand", g.constant("virtual_start", encoder.virtual_start.float()), shape)
         for i, layer in enumerate(encoder.layers):
             assert isinstance(layer, EncoderLayer)
             with g.scope(f"layer_{i}"):
-                x, virtual = add_layer(g, layer, x, virtual, places)
+                x, virtual = add_layer(g, layer, x, virtual, layout)
         atoms = g.layer_norm(x, encoder.atom_norm, "atom_norm")
-        return atoms, g.layer_norm(virtual, encoder.virtual_norm, "virtual_norm"), places
+        return atoms, g.layer_norm(virtual, encoder.virtual_norm, "virtual_norm"), layout
 
 
-def find_places(g: GraphBuilder) -> Places:
+def lay_out_batch(g: GraphBuilder) -> BatchLayout:
     """Sort the bonds, count, and lay out."""
     graph = "graph_index"
     source, target = (g.gather("edge_index", g.number(i), name=name) for i, name in enumerate(("source", "target")))
@@ -100,9 +102,9 @@ def find_places(g: GraphBuilder) -> Places:
     n_molecules = count_molecules(g)
     first, counts, at = count_runs(g, graph, n_atoms, n_molecules)
     here = g.op("Less", at, counts)
-    own = g.op("Where", here, g.op("Add", first, at), g.ints(0), name="own_atoms")
+    atoms = g.op("Where", here, g.op("Add", first, at), g.ints(0), name="own_atoms")
     pool = g.op("Where", here, g.number(1 / POOL_SCALE), g.number(0.0), name="pool")
-    return Places(source, bonds, incoming, graph, n_molecules, first, counts, own, g.unsqueeze(pool, 1))
+    return BatchLayout(source, bonds, incoming, graph, n_molecules, first, counts, atoms, g.unsqueeze(pool, 1))
 
 
 def count_molecules(g: GraphBuilder) -> str:
@@ -111,7 +113,7 @@ def count_molecules(g: GraphBuilder) -> str:
 
 
 def count_runs(g: GraphBuilder, index: str, n: str, n_owners: str) -> tuple[str, str, str]:
-    """Of n things with an owner each: every owner's first place once sorted and its count, int64 `[owners, 1]`; and
+    """Of n things with an owner each: every owner's first position once sorted and its count, int64 `[owners, 1]`; and
     int64 `[most]`, the numbers 0 .. most-1.
     """
     zeros, ones = (g.op("ConstantOfShape", size, value=_fill(value)) for size, value in ((n_owners, 0), (n, 1)))
@@ -156,33 +158,33 @@ def embed_atoms(g: GraphBuilder, encoder: GraphEncoder) -> str:
         return g.sum(g.gather(table, number), 1)
 
 
-def add_layer(g: GraphBuilder, layer: EncoderLayer, x: str, virtual: str, places: Places) -> tuple[str, str]:
+def add_layer(g: GraphBuilder, layer: EncoderLayer, x: str, virtual: str, layout: BatchLayout) -> tuple[str, str]:
     """`encoder.EncoderLayer`."""
     assert isinstance(layer.conv.nn, torch.nn.Sequential)
     up, _, down = layer.conv.nn
     first, _, last = layer.virtual_mlp
-    h = g.layer_norm(g.op("Add", x, g.gather(virtual, places.graph)), layer.norm, "norm")
+    h = g.layer_norm(g.op("Add", x, g.gather(virtual, layout.graph)), layer.norm, "norm")
     with g.scope("conv"):
-        received = add_messages(g, h, layer.bond_codes.weight.detach().float(), places)
-        own = g.op("Mul", h, g.constant("own", 1 + layer.conv.eps.detach().float()))
-        hidden = g.op("Relu", g.layer(g.op("Add", received, own), up, "up"))
+        received = add_messages(g, h, layer.bond_codes.weight.detach().float(), layout)
+        itself = g.op("Mul", h, g.constant("own", 1 + layer.conv.eps.detach().float()))
+        hidden = g.op("Relu", g.layer(g.op("Add", received, itself), up, "up"))
         x = g.op("Add", x, g.layer(hidden, down, "down"))
     with g.scope("virtual"):
-        pooled = add_pooled(g, x, places)
+        pooled = add_pooled(g, x, layout)
         both = g.layer_norm(g.op("Concat", virtual, pooled, axis=1), layer.virtual_norm, "norm")
         hidden = g.gelu(g.layer(both, first, "first"))
         return x, g.op("Add", virtual, g.layer(hidden, last, "last"))
 
 
-def add_messages(g: GraphBuilder, h: str, bond_codes: torch.Tensor, places: Places) -> str:
+def add_messages(g: GraphBuilder, h: str, bond_codes: torch.Tensor, layout: BatchLayout) -> str:
     """The sum over the bonds to each atom of `relu(h[source] + bond)`: float32 `[V, width]`."""
     none = torch.full((1, bond_codes.shape[1]), FAR_BELOW)  # below zero with whatever is added, so relu makes it 0
     table = g.constant("bond_codes", torch.cat([bond_codes, none]))
-    message = g.op("Relu", g.op("Add", g.gather(h, places.source), g.gather(table, places.bonds)), name="messages")
-    return g.sum(g.gather(message, places.incoming), 1, name="received")
+    message = g.op("Relu", g.op("Add", g.gather(h, layout.source), g.gather(table, layout.bonds)), name="messages")
+    return g.sum(g.gather(message, layout.incoming), 1, name="received")
 
 
-def add_pooled(g: GraphBuilder, x: str, places: Places) -> str:
+def add_pooled(g: GraphBuilder, x: str, layout: BatchLayout) -> str:
     """The sum over each molecule's atoms, scaled: float32 `[B, width]`."""
-    pooled = g.op("MatMul", places.pool, g.gather(x, places.own), name="pooled")
+    pooled = g.op("MatMul", layout.pool, g.gather(x, layout.atoms), name="pooled")
     return g.op("Squeeze", pooled, g.ints(1))

@@ -12,24 +12,24 @@ from dataclasses import dataclass
 import torch
 
 from ..adapter.hypernet import CrossAttention, Hypernet, HypernetBlock, SelfAttention
-from .encoder_onnx import Places
+from .encoder_onnx import BatchLayout
 from .graph_builder import FAR_BELOW, GraphBuilder
 
 
 @dataclass(frozen=True)
 class PaddedTokens:
-    """values: float32 `[B, T, width]`, atoms, then the molecule's token, then anything. hidden: float32 `[B, 1, T]`, 0
-    at tokens and far below at what follows them.
+    """values: float32 `[B, T, width]`, atoms, then the molecule's token, then anything. mask: float32 `[B, 1, T]`, 0 at
+    tokens and far below at what follows them.
     """
 
     values: str
-    hidden: str
+    mask: str
 
 
-def add_hypernet(g: GraphBuilder, hypernet: Hypernet, atoms: str, molecules: str, places: Places) -> str:
+def add_hypernet(g: GraphBuilder, hypernet: Hypernet, atoms: str, molecules: str, layout: BatchLayout) -> str:
     """What `Hypernet.head` would be applied to: float32 `[B, K, H]`."""
     with g.scope("hypernet"):
-        tokens = pad_tokens(g, atoms, molecules, places)
+        tokens = pad_tokens(g, atoms, molecules, layout)
         width = hypernet.queries.shape[1]
         added = g.layer(molecules, hypernet.molecule, "molecule")
         x = g.op("Add", g.constant("queries", hypernet.queries.float()), g.unsqueeze(added, 1))
@@ -41,32 +41,32 @@ def add_hypernet(g: GraphBuilder, hypernet: Hypernet, atoms: str, molecules: str
         return g.reshape(g.layer_norm(x, hypernet.norm, "norm"), -1, len(hypernet.queries), width)
 
 
-def pad_tokens(g: GraphBuilder, atoms: str, molecules: str, places: Places) -> PaddedTokens:
+def pad_tokens(g: GraphBuilder, atoms: str, molecules: str, layout: BatchLayout) -> PaddedTokens:
     """Lay each molecule's tokens side by side."""
     with g.scope("tokens"):
-        longest = g.op("Add", g.op("ReduceMax", places.counts, keepdims=0), g.number(1), name="longest")
+        longest = g.op("Add", g.op("ReduceMax", layout.counts, keepdims=0), g.number(1), name="longest")
         at = g.op("Range", g.number(0), longest, g.number(1))
-        rows = g.op("Range", g.number(0), g.op("Squeeze", places.n_molecules), g.number(1))
-        own = g.unsqueeze(g.op("Add", rows, g.size(atoms, 0), name="molecule_rows"), 1)
-        is_atom, is_own = g.op("Less", at, places.counts), g.op("Equal", at, places.counts)
-        index = g.op("Where", is_atom, g.op("Add", places.first, at), own, name="index")
+        rows = g.op("Range", g.number(0), g.op("Squeeze", layout.n_molecules), g.number(1))
+        last = g.unsqueeze(g.op("Add", rows, g.size(atoms, 0), name="molecule_rows"), 1)
+        is_atom, is_last = g.op("Less", at, layout.counts), g.op("Equal", at, layout.counts)
+        index = g.op("Where", is_atom, g.op("Add", layout.first, at), last, name="index")
         values = g.gather(g.op("Concat", atoms, molecules, axis=0), index, name="values")
-        hidden = g.op("Where", g.op("Or", is_atom, is_own), g.number(0.0), g.number(FAR_BELOW), name="hidden")
-        return PaddedTokens(values, g.unsqueeze(hidden, 1))
+        mask = g.op("Where", g.op("Or", is_atom, is_last), g.number(0.0), g.number(FAR_BELOW), name="hidden")
+        return PaddedTokens(values, g.unsqueeze(mask, 1))
 
 
 def add_block(g: GraphBuilder, block: HypernetBlock, x: str, tokens: PaddedTokens, n_queries: int) -> str:
     """`hypernet.HypernetBlock` for x `[B * K, H]`."""
-    own, cross, last = (norm for norm in block.norms if isinstance(norm, torch.nn.LayerNorm))
+    self_norm, cross_norm, ffn_norm = (norm for norm in block.norms if isinstance(norm, torch.nn.LayerNorm))
     with g.scope("self"):
-        normed = g.layer_norm(x, own, "norm")
+        normed = g.layer_norm(x, self_norm, "norm")
         x = g.op("Add", x, add_self_attention(g, block.self_attention, normed, n_queries))
     with g.scope("cross"):
-        normed = g.layer_norm(x, cross, "norm")
+        normed = g.layer_norm(x, cross_norm, "norm")
         x = g.op("Add", x, add_cross_attention(g, block.cross_attention, normed, tokens, n_queries))
     with g.scope("ffn"):
         up, _, down = block.ffn
-        hidden = g.gelu(g.layer(g.layer_norm(x, last, "norm"), up, "up"))
+        hidden = g.gelu(g.layer(g.layer_norm(x, ffn_norm, "norm"), up, "up"))
         return g.op("Add", x, g.layer(hidden, down, "down"))
 
 
@@ -77,9 +77,9 @@ def add_self_attention(g: GraphBuilder, attention: SelfAttention, x: str, n_quer
     scale = (width // heads) ** -0.5
     weight[:width] *= scale
     bias[:width] *= scale
-    joined = g.linear(x, weight, bias, "joined")
-    joined = g.op("Transpose", g.reshape(joined, -1, n_queries, 3, heads, width // heads), perm=[2, 0, 3, 1, 4])
-    query, key, value = g.split_op("Split", 3, joined, axis=0, num_outputs=3)  # [1, B, heads, K, d]
+    qkv = g.linear(x, weight, bias, "joined")
+    qkv = g.op("Transpose", g.reshape(qkv, -1, n_queries, 3, heads, width // heads), perm=[2, 0, 3, 1, 4])
+    query, key, value = g.split_op("Split", 3, qkv, axis=0, num_outputs=3)  # [1, B, heads, K, d]
     logits = g.op("MatMul", query, g.op("Transpose", key, perm=[0, 1, 2, 4, 3]), name="logits")
     mixed = g.op("MatMul", g.op("Softmax", logits, axis=-1), value, name="mixed")
     mixed = g.reshape(g.op("Transpose", mixed, perm=[0, 1, 3, 2, 4]), -1, width)
@@ -101,7 +101,7 @@ def add_cross_attention(
     query = g.op("Transpose", query, perm=[1, 0, 2])
     query = g.reshape(query, -1, n_queries * heads, token_width)
     logits = g.op("MatMul", query, g.op("Transpose", tokens.values, perm=[0, 2, 1]), name="logits")
-    weights = g.op("Softmax", g.op("Add", logits, tokens.hidden), axis=-1)
+    weights = g.op("Softmax", g.op("Add", logits, tokens.mask), axis=-1)
     mixed = g.op("MatMul", weights, tokens.values, name="mixed_tokens")  # [B, K * heads, token_width]
     mixed = g.op("Transpose", g.reshape(mixed, -1, heads, token_width), perm=[1, 0, 2])
     mixed = g.op("MatMul", mixed, g.constant("value", value.transpose(1, 2).float()), name="mixed")

@@ -9,11 +9,11 @@ import onnx
 from onnx import helper
 
 
-def quantize(source: Path, target: Path, metadata: dict[str, str]) -> None:
+def quantize_encoder(source: Path, target: Path, metadata: dict[str, str]) -> None:
     """Write the model `source` with dynamically quantised matrix products to `target`."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.disable(logging.WARNING)  # it advises steps that do nothing for this model
+    logging.disable(logging.WARNING)  # it recommends steps that do nothing for this model
     try:
         # Weights of 7 bits in 8: processors without VNNI add products of full signed bytes with saturation, which is
         # wrong; unsigned bytes took half as long again.

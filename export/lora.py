@@ -3,10 +3,10 @@
     adapter_config.json          LoRA of rank R at some projections of some layers
     adapter_model.safetensors    float32: lora_A [R, D_in] and lora_B [D_out, R] of each, by PEFT's names
 
-At the projections q, k, v and o the branch `y = W x + (alpha / R) * (x A) C` is LoRA with lora_A = A^T and
-lora_B = C^T, number for number. Beside the whole feed-forward block (ffn) it is not: its input is the block's, its
-output is added to the block's, and no single matrix has both. Soft tokens are not LoRA either. Packs with one of them
-are refused.
+At the projections q, k, v and o the branch `y = W x + (alpha / R) * (x A) C` is LoRA with lora_A = A^T and lora_B =
+C^T, number for number. Beside the whole feed-forward block (ffn) it is not: its input is the block's, its output is
+added to the block's, and no single matrix has both. Soft tokens are not LoRA either. Packs with one of them are
+refused.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = No
     if parsed.mol is None:
         raise InputError(f"peft: got {smiles!r}, {parsed.reason or parsed.status}; expected the SMILES of molecules")
     with staged(out, force, CONFIG, "an adapter for PEFT") as stage:
-        # The layers' own type has no part in an adapter: the smaller one takes less memory.
+        # The type of the frozen layers does not enter an adapter: the smaller one takes less memory.
         model = load_text_pack(pack, base=base, device=torch.device("cpu"), dtype=torch.bfloat16).model
         with torch.no_grad():
             weights = lora_weights(model, parsed.mol)
@@ -59,12 +59,12 @@ def lora_weights(model: TextModel, molecule: Any) -> dict[str, Tensor]:
     """The adapter of a molecule, by the names that PEFT writes."""
     decoder = model.decoder.sizes
     branch = model.branch(featurize([molecule]).batch(), 1)
-    found = {}
-    for number, own in enumerate(branch.by_layer(decoder.layers, decoder.module_widths())):
-        for module, (a, c) in own.factors.items() if own is not None else ():
+    weights = {}
+    for number, adapter in enumerate(branch.by_layer(decoder.layers, decoder.module_widths())):
+        for module, (a, c) in adapter.factors.items() if adapter is not None else ():
             at = f"base_model.model.model.layers.{number}.self_attn.{module}_proj"
-            found[f"{at}.lora_A.weight"], found[f"{at}.lora_B.weight"] = a[0].T, c.T
-    return found
+            weights[f"{at}.lora_A.weight"], weights[f"{at}.lora_B.weight"] = a[0].T, c.T
+    return weights
 
 
 def lora_config(model: TextModel, base: str) -> dict[str, Any]:

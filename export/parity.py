@@ -46,10 +46,10 @@ class Difference:
     batches: int = 0
 
     def add(self, case: Case, got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
-        for part, wanted in zip(got, expected, strict=True):
-            found = float(np.abs(part.astype(np.float64) - wanted).max())
-            if not found <= self.largest:  # NaN too
-                self.largest, self.case = found, case.name
+        for part, reference in zip(got, expected, strict=True):
+            difference = float(np.abs(part.astype(np.float64) - reference).max())
+            if not difference <= self.largest:  # NaN too
+                self.largest, self.case = difference, case.name
         self.molecules += len(case.graphs)
         self.batches += 1
 
@@ -65,7 +65,7 @@ class Difference:
 
 @dataclass
 class Expected:
-    """What torch says to the cases, made once for all models that are compared.
+    """What torch gives for the cases, computed once for all models that are compared.
 
     tokens: of atoms and molecules, for each case. scores: z-scores of all tasks, for each case.
     """
@@ -114,7 +114,7 @@ def session_run(path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # there may be fewer cores than threads
-    options.log_severity_level = 3  # a failure is told once, by the error
+    options.log_severity_level = 3  # the error reports a failure, once
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -133,14 +133,14 @@ def reference_run(model: onnx.ModelProto) -> Run:
 class Gate:
     """Checks models against a scorer, one after the other; each raises `ExportError` when it fails.
 
-    say: is told each model and what was found.
+    on_note: called with a line for each model and what was found.
     """
 
-    def __init__(self, scorer: Scorer, tasks: Sequence[Task], say: Callable[[str], None]):
-        self.tasks, self.say = tasks, say
+    def __init__(self, scorer: Scorer, tasks: Sequence[Task], on_note: Callable[[str], None]):
+        self.tasks, self.on_note = tasks, on_note
         self.cases = Expected(scorer, probe_cases(len(tasks)))
         self.small = Expected(scorer, small_cases(len(tasks)))
-        self.found: dict[str, Any] = {}
+        self.reports: dict[str, Any] = {}
         self.started = time.perf_counter()
 
     def encoder(self, path: Path, model: onnx.ModelProto) -> None:
@@ -173,11 +173,13 @@ class Gate:
         self._note(path, "reference evaluator", check_scorer(path.name, reference_run(model), self.small, self.tasks))
 
     def _note(self, path: Path, where: str, report: dict[str, Any]) -> None:
-        self.found.setdefault(path.name, {})[where] = report
+        self.reports.setdefault(path.name, {})[where] = report
         rank = report.get("rank_correlation_of_scores")
-        said = f", rank correlation of scores {rank['least']:.4f} or more" if rank else ""
+        ranked = f", rank correlation of scores {rank['least']:.4f} or more" if rank else ""
         batches = f"{report['molecules']:,} molecules in {report['batches']} batches"
-        self.say(f"{path.name}: {batches} in {where}: largest difference {report['largest_difference']:.2g}{said}")
+        self.on_note(
+            f"{path.name}: {batches} in {where}: largest difference {report['largest_difference']:.2g}{ranked}"
+        )
 
     def report(self) -> dict[str, Any]:
         """What parity.json holds."""
@@ -191,37 +193,37 @@ class Gate:
             "threads": THREADS,
             "unit": "tokens: as they are; scores: deviations of the task",
             "seconds": round(time.perf_counter() - self.started, 1),
-            "models": self.found,
+            "models": self.reports,
         }
 
 
 def check_encoder(name: str, run: Run, expected: Expected, limit: float = ENCODER_LIMIT) -> dict[str, Any]:
     """Compare tokens. Raises `ExportError` when they are further apart than `limit`."""
-    found = Difference(limit)
+    difference = Difference(limit)
     for case, tokens in zip(expected.cases, expected.tokens, strict=True):
-        found.add(case, ask(name, run, case, [t.shape for t in tokens], tasks=False), tokens)
-    return judged(name, found, "")
+        difference.add(case, ask(name, run, case, [t.shape for t in tokens], tasks=False), tokens)
+    return checked_report(name, difference, "")
 
 
 def check_scorer(name: str, run: Run, expected: Expected, tasks: Sequence[Task]) -> dict[str, Any]:
     """Compare scores, in deviations of their tasks. Raises `ExportError` when they are too far apart."""
-    found = Difference(SCORE_LIMIT)
+    difference = Difference(SCORE_LIMIT)
     mean, deviation = (np.array([getattr(task, name) for task in tasks]) for name in ("mean", "deviation"))
     for case, scores in zip(expected.cases, expected.scores, strict=True):
-        wanted = scores[:, case.tasks]
-        (values,) = ask(name, run, case, [wanted.shape], tasks=True)
-        found.add(case, [(values - mean[case.tasks]) / deviation[case.tasks]], [wanted])
-    return judged(name, found, " of a task's deviation")
+        reference = scores[:, case.tasks]
+        (values,) = ask(name, run, case, [reference.shape], tasks=True)
+        difference.add(case, [(values - mean[case.tasks]) / deviation[case.tasks]], [reference])
+    return checked_report(name, difference, " of a task's deviation")
 
 
 def check_reduced_encoder(name: str, run: Run, expected: Expected, kind: str) -> dict[str, Any]:
-    """An encoder of fewer bits: its tokens' differences are reported, and its scores' order is judged."""
-    found, pairs = Difference(float("inf")), []
+    """An encoder of fewer bits: its tokens' differences are reported, and its scores' order is checked."""
+    difference, pairs = Difference(float("inf")), []
     for case, tokens, scores in zip(expected.cases, expected.tokens, expected.scores, strict=True):
         atoms, molecules = ask(name, run, case, [t.shape for t in tokens], tasks=False)
         if not (np.isfinite(atoms).all() and np.isfinite(molecules).all()):
             raise ExportError(f"{name} failed its check: no finite numbers for {case.name!r}; nothing was written")
-        found.add(case, (atoms, molecules), tokens)
+        difference.add(case, (atoms, molecules), tokens)
         if case.real:
             graph = torch.from_numpy(inputs_of(case.graphs)["graph_index"])
             with torch.inference_mode():
@@ -230,7 +232,7 @@ def check_reduced_encoder(name: str, run: Run, expected: Expected, kind: str) ->
     got, exact = (np.concatenate(part) for part in zip(*pairs, strict=True))
     correlation = [rank_correlation(*pair) for pair in zip(got.T, exact.T, strict=True)]
     off = np.abs(got - exact)
-    report = found.report() | {
+    report = difference.report() | {
         "limit": None,
         "rank_correlation_of_scores": {"least": min(correlation), "limit": RANK_LIMITS[kind]},
         "scores_in_deviations": {"mean": float(off.mean()), "largest": float(off.max())},
@@ -267,14 +269,14 @@ def ask(name: str, run: Run, case: Case, shapes: Iterable[tuple[int, ...]], *, t
     return answers
 
 
-def judged(name: str, found: Difference, unit: str) -> dict[str, Any]:
+def checked_report(name: str, difference: Difference, unit: str) -> dict[str, Any]:
     """The report, or `ExportError`."""
-    if not found.largest <= found.limit:
+    if not difference.largest <= difference.limit:
         raise ExportError(
-            f"{name} failed its check: for {found.case!r} it is {found.largest:.3g}{unit} away from the model, "
-            f"expected {found.limit:g} at most; nothing was written"
+            f"{name} failed its check: for {difference.case!r} it is {difference.largest:.3g}{unit} away from the "
+            f"model, expected {difference.limit:g} at most; nothing was written"
         )
-    return found.report()
+    return difference.report()
 
 
 def check_form(path: Path, *, full: bool) -> None:

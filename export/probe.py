@@ -78,16 +78,16 @@ def small_cases(n_tasks: int) -> list[Case]:
 
 def real_molecules(rng: np.random.Generator, n: int) -> Graphs:
     """Cores with groups on them, one in eight with a salt."""
-    found: list[Chem.Mol] = []
+    molecules: list[Chem.Mol] = []
     with rdBase.BlockLogs():
-        while len(found) < n:
+        while len(molecules) < n:
             smiles = decorated(rng)
             if rng.integers(8) == 0:
                 smiles += "." + rng.choice(SALTS)
             molecule = parse_smiles(smiles).mol
             if molecule is not None:
-                found.append(molecule)
-    return featurize(found)
+                molecules.append(molecule)
+    return featurize(molecules)
 
 
 def decorated(rng: np.random.Generator) -> str:
@@ -95,12 +95,14 @@ def decorated(rng: np.random.Generator) -> str:
     molecule = Chem.RWMol(Chem.MolFromSmiles(str(rng.choice(CORES))))
     for _ in range(rng.integers(6)):
         piece = Chem.MolFromSmiles(str(rng.choice(CORES if rng.integers(4) == 0 else GROUPS)))
-        places = [atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetTotalNumHs() and not atom.GetNumExplicitHs()]
-        if piece is None or not places:
+        open_atoms = [
+            atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetTotalNumHs() and not atom.GetNumExplicitHs()
+        ]
+        if piece is None or not open_atoms:
             continue
         joint = molecule.GetNumAtoms()
         molecule = Chem.RWMol(Chem.CombineMols(molecule, piece))
-        molecule.AddBond(int(rng.choice(places)), joint, Chem.BondType.SINGLE)
+        molecule.AddBond(int(rng.choice(open_atoms)), joint, Chem.BondType.SINGLE)
         for atom in molecule.GetAtoms():
             atom.SetNoImplicit(False)
         try:

@@ -32,8 +32,8 @@ def import_onnxruntime() -> Any:
 
 def available_providers() -> list[str]:
     """Short names of the providers that this build of ONNX Runtime has, the preferred first."""
-    held = import_onnxruntime().get_available_providers()
-    return [name for name, long in PROVIDERS.items() if long in held]
+    built_in = import_onnxruntime().get_available_providers()
+    return [name for name, long in PROVIDERS.items() if long in built_in]
 
 
 def choose_providers(asked: str = "auto") -> list[str]:
@@ -41,15 +41,15 @@ def choose_providers(asked: str = "auto") -> list[str]:
 
     asked: `auto` or a short name. Raises `DeviceError` for one that is unknown or not in this build.
     """
-    held = available_providers()
+    available = available_providers()
     if asked == "auto":
-        chosen = [name for name in held if name not in ONLY_WHEN_ASKED]
+        chosen = [name for name in available if name not in ONLY_WHEN_ASKED]
     elif asked not in PROVIDERS:
         raise DeviceError(f"provider: got {asked!r}; {did_you_mean(asked, ['auto', *PROVIDERS])}")
-    elif asked not in held:
+    elif asked not in available:
         raise DeviceError(
-            f"provider: got {asked!r}, but this build of ONNX Runtime has {', '.join(held)}; choose one of these, or "
-            f"install a build with it{_HINTS.get(asked, '')}"
+            f"provider: got {asked!r}, but this build of ONNX Runtime has {', '.join(available)}; choose one of these, "
+            f"or install a build with it{_HINTS.get(asked, '')}"
         )
     else:
         chosen = [asked]

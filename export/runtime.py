@@ -120,10 +120,10 @@ def _open_session(file: Path, asked: str, threads: int | None) -> Any:
         raise PackError(
             f"ONNX Runtime {runtime.__version__} cannot load {file}: {_line(error)}; {EXPORT.again}"
         ) from None
-    found = [given.name for given in session.get_inputs()], [given.name for given in session.get_outputs()]
-    if sorted(found[0]) != sorted(INPUTS) or OUTPUT not in found[1]:
+    inputs, outputs = ([value.name for value in values] for values in (session.get_inputs(), session.get_outputs()))
+    if sorted(inputs) != sorted(INPUTS) or OUTPUT not in outputs:
         raise PackError(
-            f"{file}: got inputs {', '.join(found[0])} and outputs {', '.join(found[1])}, expected "
+            f"{file}: got inputs {', '.join(inputs)} and outputs {', '.join(outputs)}, expected "
             f"{', '.join(INPUTS)} and {OUTPUT}; {EXPORT.again}"
         )
     if asked != "auto" and PROVIDERS[asked] not in session.get_providers():

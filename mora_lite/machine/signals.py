@@ -1,4 +1,4 @@
-"""Signals that ask the process to end, held back while something must not be left half done."""
+"""Signals that ask the process to end, deferred while something must not be left half done."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-HELD = (signal.SIGINT, signal.SIGTERM)
+DEFERRED = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def held_signals() -> Iterator[list[int]]:
+def deferred_signals() -> Iterator[list[int]]:
     """A list that the first such signal is put into while the block runs; it is delivered when the block is left.
 
-    Only where Python handles the signal, and in the main thread; elsewhere nothing is held back. A second signal is
-    not held back either: a block that does not end can still be left.
+    Only where Python handles the signal, and in the main thread; elsewhere nothing is deferred. A second signal is not
+    deferred either: a block that does not end can still be left.
     """
-    came: list[int] = []
-    kept: dict[int, Any] = {}
+    received: list[int] = []
+    handlers: dict[int, Any] = {}
 
     def restore() -> None:
-        for number, handler in kept.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
-    def hold(number: int, _: FrameType | None) -> None:
-        came.append(number)
+    def receive(number: int, _: FrameType | None) -> None:
+        received.append(number)
         restore()
 
     if threading.current_thread() is threading.main_thread():
-        kept = {number: handler for number in HELD if callable(handler := signal.getsignal(number))}
-        for number in kept:
-            signal.signal(number, hold)
+        handlers = {number: handler for number in DEFERRED if callable(handler := signal.getsignal(number))}
+        for number in handlers:
+            signal.signal(number, receive)
     try:
-        yield came
+        yield received
     finally:
         restore()
-    if came:
-        kept[came[0]](came[0], None)
+    if received:
+        handlers[received[0]](received[0], None)

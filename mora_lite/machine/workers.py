@@ -4,7 +4,7 @@ A job is a numbered list of items that are first taken one by one (parsing) and 
 takes items one by one it keeps the number of the present one in memory that the parent sees. When the item takes too
 long, or two workers die at it, the parent knows the culprit and sends the job to another worker with that item marked.
 One death proves nothing: a system short of memory kills whom it likes. When it dies between items, `BETWEEN` is marked,
-and the work is to tell where it is at every step.
+and the work has to report its item at every step.
 Processes are spawned, not forked, so nothing depends on what threads the parent has; results come in the order of jobs.
 """
 
@@ -33,13 +33,16 @@ _MAX_POLL = 1.0  # seconds that count between two looks: a laptop's sleep, or Ct
 _ENDED_BY_ALARM = -26  # exit code of a process that SIGVTALRM ended
 _KILLED = -9
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
 
 
 class Work(Protocol):
-    """What a worker does. Called with a job, the statuses of items to leave out, and `at`, to be called with the number
-    of each item before it is taken, and with -1 after the last.
+    """What a worker does.
+
+    job: a list of items.
+    marked: status of each item to leave out, by number.
+    at: to be called with the number of each item before it is taken, and with -1 after the last.
     """
 
     def __call__(self, job: Any, marked: Mapping[int, str], at: Callable[[int], None]) -> Any: ...
@@ -47,11 +50,11 @@ class Work(Protocol):
 
 @dataclass(eq=False)
 class _Worker:
-    """One process, which gets its job when it is ready. place: shared int64, the item it is at, or -1."""
+    """One process, which gets its job when it is ready. item: shared int64, the number of the item it is at, or -1."""
 
     process: Any
     pipe: Any
-    place: Any
+    item: Any
     ready: bool = False
     number: int = -1  # of the job that it has
     job: Any = None
@@ -61,7 +64,7 @@ class _Worker:
     waited: float = 0.0  # seconds that it was seen there
 
 
-class WorkerPool(Generic[Job, Result]):
+class WorkerPool(Generic[JobT, ResultT]):
     """Up to `n` processes, each with its own `make(*arguments)`, which is called there and returns the `Work`.
 
     make and arguments must be picklable; so `make` is a function of a module. seconds: limit for one item.
@@ -77,7 +80,7 @@ class WorkerPool(Generic[Job, Result]):
         self._workers: list[_Worker] = []  # started when there is work for them
         self._looked = 0.0
 
-    def __enter__(self) -> WorkerPool[Job, Result]:
+    def __enter__(self) -> WorkerPool[JobT, ResultT]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,15 +90,15 @@ class WorkerPool(Generic[Job, Result]):
         for worker in self._workers:
             worker.process.join()
 
-    def results(self, jobs: Iterator[Job]) -> Iterator[Result]:
+    def results(self, jobs: Iterator[JobT]) -> Iterator[ResultT]:
         """The result of each job, in order. At most two jobs for each worker are on their way or wait to be taken."""
-        most = 2 * self._n
-        done: dict[int, Result] = {}
-        waiting: deque[tuple[int, Job]] = deque()
+        max_sent = 2 * self._n
+        done: dict[int, ResultT] = {}
+        waiting: deque[tuple[int, JobT]] = deque()
         sent = taken = 0
         ended = False
         while True:
-            while not ended and sent - taken < most:
+            while not ended and sent - taken < max_sent:
                 try:
                     waiting.append((sent, next(jobs)))
                     sent += 1
@@ -110,7 +113,7 @@ class WorkerPool(Generic[Job, Result]):
                 yield done.pop(taken)
                 taken += 1
 
-    def _hand_out(self, waiting: deque[tuple[int, Job]]) -> None:
+    def _hand_out(self, waiting: deque[tuple[int, JobT]]) -> None:
         while waiting:
             worker = next((worker for worker in self._workers if worker.number < 0), None)
             if worker is None:
@@ -145,7 +148,7 @@ class WorkerPool(Generic[Job, Result]):
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):  # dead; the second in the middle of an answer
             worker.process.join()
-            self._replace(worker, worker.place.value, CRASHED)
+            self._replace(worker, worker.item.value, CRASHED)
             return
         if kind == "ready":
             worker.ready = True
@@ -159,7 +162,7 @@ class WorkerPool(Generic[Job, Result]):
             raise RuntimeError(f"in a worker process:\n{value}")
 
     def _is_late(self, worker: _Worker, passed: float) -> bool:
-        item = worker.place.value
+        item = worker.item.value
         worker.waited = worker.waited + passed if item == worker.seen else 0.0
         worker.seen = item
         return item >= 0 and worker.waited > self._limit
@@ -187,13 +190,13 @@ class WorkerPool(Generic[Job, Result]):
                 "library, or raise --time-limit; what is finished is kept: --resume goes on"
             )
         fresh = self._start()
-        worker.process, worker.pipe, worker.place, worker.ready = fresh.process, fresh.pipe, fresh.place, False
+        worker.process, worker.pipe, worker.item, worker.ready = fresh.process, fresh.pipe, fresh.item, False
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        place = self._context.RawValue("q", -1)
+        item = self._context.RawValue("q", -1)
         process = self._context.Process(
-            target=_run, args=(theirs, place, self._make, self._arguments, self._limit), daemon=True
+            target=_run, args=(theirs, item, self._make, self._arguments, self._limit), daemon=True
         )
         try:
             with _interrupts_later():
@@ -201,7 +204,7 @@ class WorkerPool(Generic[Job, Result]):
         except OSError as error:
             raise DeviceError(f"cannot start a worker process: {error_text(error)}; use fewer --workers") from None
         theirs.close()
-        return _Worker(process, ours, place)
+        return _Worker(process, ours, item)
 
 
 @contextmanager
@@ -217,26 +220,26 @@ def _interrupts_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(pipe: Any, place: Any, make: Callable[..., Any], arguments: tuple[Any, ...], limit: float) -> None:
-    """What a worker process does until the pipe closes."""
+def _run(pipe: Any, item_now: Any, make: Callable[..., Any], arguments: tuple[Any, ...], limit: float) -> None:
+    """Work until the pipe closes. item_now: shared int64, the number of the item that is being taken."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     has_alarm = hasattr(signal, "setitimer")
 
     def at(item: int) -> None:
-        place.value = item
+        item_now.value = item
         if has_alarm:
             # The system ends this process if nobody else does: when the parent was killed while this one hangs in
             # RDKit, where no Python thread gets a turn. Of processor time, so that a stopped process may go on.
             signal.setitimer(signal.ITIMER_VIRTUAL, min(2 * limit, 1e6) if item >= 0 else 0)
 
-    with suppress(EOFError, OSError):  # the parent is gone, or has what it wanted
+    with suppress(EOFError, OSError):  # the parent is gone, or needs no more
         pipe.send(_work_until_error(pipe, make, arguments, at))
 
 
 def _work_until_error(
     pipe: Any, make: Callable[..., Any], arguments: tuple[Any, ...], at: Callable[[int], None]
 ) -> tuple[str, Any]:
-    """What the parent is to be told at the end."""
+    """What goes to the parent at the end."""
     try:
         work = make(*arguments)
         pipe.send(("ready", None))

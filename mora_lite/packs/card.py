@@ -37,7 +37,7 @@ LABELS = {
     "mora_lite": "mora-lite",
     "rdkit": "RDKit",
 }
-BESIDE = "encoder_"  # a figure of the encoder alone, which stands next to the pack's own
+BESIDE = "encoder_"  # a metric of the encoder alone, which stands next to that of the pack
 BREAKDOWNS = {
     "by_similarity": (
         "By similarity to the training molecules",
@@ -54,12 +54,12 @@ BREAKDOWNS = {
         "Of the molecules given a probability in this range: the mean of it, and the share that was found positive.",
     ),
 }
-FIGURES_SAID = (
+METRICS_NOTE = (
     "On the test molecules, which were used neither to train nor to choose the weights. MAE and RMSE are in the task's "
     "unit."
 )
-CLASSES_SAID = "ROC-AUC is 0.5 for guessing and 1 at best; Brier and ECE (calibration error) are 0 at best."
-ALONE_SAID = "Encoder alone: the graph encoder trained on the same molecules, without a language model."
+CLASSES_NOTE = "ROC-AUC is 0.5 for guessing and 1 at best; Brier and ECE (calibration error) are 0 at best."
+ALONE_NOTE = "Encoder alone: the graph encoder trained on the same molecules, without a language model."
 LIMITS = (
     "A prediction is not a measurement. It stands for the measurement or calculation that the training table holds, "
     "with that table's errors; check it before anything depends on it.",
@@ -76,8 +76,8 @@ NOT_FLAGGED = "This pack has no out-of-domain flag: it does not say which molecu
 def model_card(manifest: dict[str, Any], address: str = "") -> str:
     """The card of the pack with this manifest (the content of pack.json), as the text of a README.md.
 
-    address: by which others have it, `hf:owner/name`; else they are told its name. The card begins with the YAML header
-    that the Hugging Face hub reads.
+    address: by which others load it, `hf:owner/name`; without one they are told its name. The card begins with the YAML
+    header that the Hugging Face hub reads.
     """
     sections = [
         _header(manifest),
@@ -95,14 +95,14 @@ def model_card(manifest: dict[str, Any], address: str = "") -> str:
 
 def front_matter(manifest: Row, tags: Sequence[str] = TAGS) -> str:
     """The YAML header that the Hugging Face hub reads."""
-    facts: dict[str, Any] = {"library_name": "mora-lite", "tags": list(tags)}
+    header: dict[str, Any] = {"library_name": "mora-lite", "tags": list(tags)}
     base = _base(manifest)
     if base in BASE_MODELS:
-        facts["base_model"] = BASE_MODELS[base].repository
+        header["base_model"] = BASE_MODELS[base].repository
     if license_ := manifest["provenance"].get("license"):
-        facts["license"] = license_
+        header["license"] = license_
     # JSON is YAML, and quotes whatever needs quotes.
-    return "\n".join(["---", *(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in facts.items()), "---", ""])
+    return "\n".join(["---", *(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in header.items()), "---", ""])
 
 
 def _header(manifest: Row) -> str:
@@ -130,7 +130,7 @@ def _quality(manifest: Row) -> str:
     test = manifest["provenance"].get("test") or {}
     values, classes = (
         [
-            {"task": code(task["name"]), "unit": task.get("unit") or None, **_figures(test[task["name"]])}
+            {"task": code(task["name"]), "unit": task.get("unit") or None, **_metrics(test[task["name"]])}
             for task in manifest["tasks"]
             if task["name"] in test and _is_class(task) is kind
         ]
@@ -138,24 +138,25 @@ def _quality(manifest: Row) -> str:
     )
     if not values and not classes:
         return ""
-    parts = ["## How good it is", FIGURES_SAID]
+    parts = ["## How good it is", METRICS_NOTE]
     if values:
         parts.append(markdown_table(values))
     if classes:
-        parts += [markdown_table(classes), CLASSES_SAID]
+        parts += [markdown_table(classes), CLASSES_NOTE]
     if any(name.startswith(BESIDE) for row in values + classes for name in row):
-        parts.append(ALONE_SAID)
+        parts.append(ALONE_NOTE)
     return "\n\n".join(parts)
 
 
 def _breakdowns(manifest: Row) -> Iterator[str]:
     tables = manifest["provenance"].get("tables") or {}
     title = "## Where it is good and where not"
-    for kind, (heading, said) in BREAKDOWNS.items():
-        found = {task["name"]: tables.get(task["name"], {}).get(kind) for task in manifest["tasks"]}
-        parts = [f"{code(n)}:\n\n{markdown_table([_group(row) for row in rows])}" for n, rows in found.items() if rows]
+    for kind, (heading, note) in BREAKDOWNS.items():
+        by_task = {task["name"]: tables.get(task["name"], {}).get(kind) for task in manifest["tasks"]}
+        tables_of = {name: markdown_table([_group(row) for row in rows]) for name, rows in by_task.items() if rows}
+        parts = [f"{code(name)}:\n\n{table}" for name, table in tables_of.items()]
         if parts:
-            yield "\n\n".join([*([title] if title else []), f"### {heading}", said, *parts])
+            yield "\n\n".join([*([title] if title else []), f"### {heading}", note, *parts])
             title = ""
 
 
@@ -169,37 +170,37 @@ def _group(row: Row) -> dict[str, Any]:
         first["scaffold"] = name if name in (SEEN, NOT_SEEN, NO_RING) else code(name)
     if "domain" in row:
         first["domain"] = row["domain"]
-    return first | {name: value for name, value in _figures(row).items() if name not in ("from", "to", *first)}
+    return first | {name: value for name, value in _metrics(row).items() if name not in ("from", "to", *first)}
 
 
-def _data(facts: Row) -> str:
-    trained, split = facts.get("trained") or {}, dict(facts.get("split") or {})
-    lines = fact_lines(facts.get("data") or {})
+def _data(provenance: Row) -> str:
+    trained, split = provenance.get("trained") or {}, dict(provenance.get("split") or {})
+    lines = value_lines(provenance.get("data") or {})
     if split:
         kind = split.pop("kind", "random")
         # A split by a column of the table records no numbers of rows: they are 0.
         lines.append(plain(", ".join([f"split: {kind}", *(f"{k} {v}" for k, v in split.items() if v or k == "seed")])))
-    return section("Data and split", [*lines, *fact_lines({"training molecules": trained.get("molecules")})])
+    return section("Data and split", [*lines, *value_lines({"training molecules": trained.get("molecules")})])
 
 
-def _warnings(facts: Row) -> str:
-    said = [*(facts.get("warnings") or []), *(facts.get("notes") or [])]
-    return section("Warnings", [plain(line) for line in said])
+def _warnings(provenance: Row) -> str:
+    lines = [*(provenance.get("warnings") or []), *(provenance.get("notes") or [])]
+    return section("Warnings", [plain(line) for line in lines])
 
 
 def _making(manifest: Row) -> str:
-    facts = manifest["provenance"]
-    trained = dict(facts.get("trained") or {})
+    provenance = manifest["provenance"]
+    trained = dict(provenance.get("trained") or {})
     trained.pop("molecules", None)
-    command = trained.pop("command", None) or facts.get("command")
+    command = trained.pop("command", None) or provenance.get("command")
     if isinstance(command, (list, tuple)):
         command = shlex.join(map(str, command))
     base = {"base model": _base(manifest)}
     sizes = {name: (manifest.get("sizes") or {}).get(name) for name in ("adapted_layers", "rank")}
-    lines = [*fact_lines(base | sizes | trained), *(plain(line) for line in facts.get("history") or [])]
+    lines = [*value_lines(base | sizes | trained), *(plain(line) for line in provenance.get("history") or [])]
     parts = [
         section("How it was made", lines),
-        markdown_table(facts.get("stages") or []),
+        markdown_table(provenance.get("stages") or []),
         f"```sh\n{command}\n```" if command else "",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -228,8 +229,8 @@ def _base(manifest: Row) -> str:
     return (manifest.get("base") or {}).get("name") or ""
 
 
-def _figures(row: Row) -> dict[str, Any]:
-    """The plain figures of a row, those of the encoder alone each next to the pack's own."""
+def _metrics(row: Row) -> dict[str, Any]:
+    """The plain metrics of a row, those of the encoder alone each next to those of the pack."""
     row = {k: v for k, v in row.items() if k != "unit" and (v is None or isinstance(v, (str, int, float)))}
     ordered: dict[str, Any] = {}
     for name in row:
@@ -239,11 +240,11 @@ def _figures(row: Row) -> dict[str, Any]:
     return ordered
 
 
-def fact_lines(facts: Row) -> list[str]:
+def value_lines(values: Row) -> list[str]:
     """`name: value` of each plain value that is known."""
     return [
         f"{plain(_label(name))}: {plain(_show(value))}"
-        for name, value in facts.items()
+        for name, value in values.items()
         if isinstance(value, (str, int, float)) and value != ""
     ]
 
@@ -286,7 +287,7 @@ def _show(value: Any) -> str:
 
 
 class _Ready(str):
-    """Markdown already, so that `_text` leaves it alone."""
+    """Markdown already, so that `plain` leaves it alone."""
 
     __slots__ = ()
 

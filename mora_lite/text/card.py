@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ..packs.card import code, fact_lines, front_matter, markdown_table, plain, section
+from ..packs.card import code, front_matter, markdown_table, plain, section, value_lines
 from .evaluation import rows_of_figures
 from .tasks import ASK, text_task
 
 TAGS = ("chemistry", "cheminformatics", "smiles", "mora")
-FIGURES_SAID = (
+METRICS_NOTE = (
     "On the test rows, answered greedily; what they are held out by was not in training. "
     "`exact` and `valid` are shares, `levenshtein` is in characters, all others go from 0 to 1."
 )
@@ -23,20 +23,20 @@ LIMITS = (
 def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
     """The card of the text pack `name` with this manifest; what the manifest does not say is left out.
 
-    address: where others have it from.
+    address: by which others load it, `hf:owner/name`.
     """
-    facts, task = manifest["provenance"], manifest["task"]
-    trained = facts.get("trained") or {}
+    provenance, task = manifest["provenance"], manifest["task"]
+    trained = provenance.get("trained") or {}
     sizes = {key: manifest["sizes"].get(key) for key in ("adapted_layers", "rank")}
-    made = {"base model": manifest["base"]["name"], "adapter": facts.get("variant", manifest["adapter"]), **sizes}
+    made = {"base model": manifest["base"]["name"], "adapter": provenance.get("variant", manifest["adapter"]), **sizes}
     made |= {
-        "orders of a row": facts.get("copies"),
-        **{k: facts.get(k) for k in ("seed", "steps", "seconds")},
+        "orders of a row": provenance.get("copies"),
+        **{k: provenance.get(k) for k in ("seed", "steps", "seconds")},
         **trained,
     }
-    rows = facts.get("rows") or {}
-    data = [f"{code(table)}: SHA-256 {digest}" for table, digest in (facts.get("tables") or {}).items()]
-    held_out = {"held out": facts.get("held_out"), **{f"{part} rows": n for part, n in rows.items()}}
+    rows = provenance.get("rows") or {}
+    data = [f"{code(table)}: SHA-256 {digest}" for table, digest in (provenance.get("tables") or {}).items()]
+    held_out = {"held out": provenance.get("held_out"), **{f"{part} rows": n for part, n in rows.items()}}
     prompt, column = manifest["prompt"], text_task(task).column
     asked = f"{prompt['before']}...{prompt['between']}"
     ask = ' --question "..."' if task == ASK else ""
@@ -44,16 +44,16 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
         f"# {plain(name)}\n\nA mora-lite text pack for the task {code(task)}: an adapter over the frozen language "
         f"model {code(manifest['base']['name'])}, which is fetched apart.",
         f"## What it is asked\n\n```text\n{asked}\n```\n\nThe answer goes into the column {code(column)}.",
-        _quality(facts.get("test") or {}),
-        section("Data", [*data, *fact_lines(held_out)]),
-        section("How it was made", fact_lines(made)),
+        _quality(provenance.get("test") or {}),
+        section("Data", [*data, *value_lines(held_out)]),
+        section("How it was made", value_lines(made)),
         section("Limits", LIMITS),
         f"## Use\n\n```sh\nmora-lite generate molecules.csv --pack {address or './' + shlex.quote(name)}{ask}\n```",
     ]
     return front_matter(manifest, TAGS) + "\n" + "\n\n".join(text for text in sections if text) + "\n"
 
 
-def _quality(figures: dict[str, Any]) -> str:
-    if not figures:
+def _quality(metrics: dict[str, Any]) -> str:
+    if not metrics:
         return ""
-    return f"## How good it is\n\n{FIGURES_SAID}\n\n{markdown_table(rows_of_figures(figures))}"
+    return f"## How good it is\n\n{METRICS_NOTE}\n\n{markdown_table(rows_of_figures(metrics))}"

@@ -27,7 +27,7 @@ from ..lm import layer_ops
 from ..lm.layer_ops import choose_layer_ops
 from ..machine.device import keep_freed_memory
 from ..machine.prefetch import read_ahead
-from ..machine.signals import held_signals
+from ..machine.signals import deferred_signals
 from ..training.loop import RunState
 from .model import TextModel
 from .sequences import Batches, TextBatch
@@ -122,7 +122,7 @@ class TextRun:
 
         Ctrl-C ends it after the current step, and takes effect once the checkpoint is written.
         """
-        with held_signals() as signals:
+        with deferred_signals() as signals:
             self._train(stop_seconds, stop_done, on_progress, signals)
 
     def _train(

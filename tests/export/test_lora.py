@@ -155,7 +155,7 @@ def test_nothing_half_written_and_nothing_replaced(make_pack: Any, tmp_path: Pat
     assert any(not torch.equal(again[name], first[name]) for name in first if "lora_A" in name)  # another molecule
     assert all(torch.equal(again[name], first[name]) for name in first if "lora_B" in name)
     (out / CONFIG).unlink()
-    with pytest.raises(OutputError, match="is not an exported folder"):
+    with pytest.raises(OutputError, match="is not an adapter for PEFT"):
         export_peft(pack, MOLECULE, out, force=True)
 
 
