@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..chem.graph import Graphs
 from ..errors import DeviceError, PackError
+from ..machine.workers import usable_cores
 from ..packs.manifest import EXPORT
 from ..scoring.conformal import check_confidence
 from ..scoring.predictor import Predictor
@@ -109,6 +109,7 @@ def _open_session(file: Path, asked: str, threads: int | None) -> Any:
     providers = choose_providers(asked)
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
+    # ONNX Runtime would count all cores that there are, and then wait for its own threads.
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3  # warnings of a provider that is left out are not for stderr
     # Every batch has other sizes, so a plan of memory made for one is of no use for the next.
@@ -129,11 +130,6 @@ def _open_session(file: Path, asked: str, threads: int | None) -> Any:
     if asked != "auto" and PROVIDERS[asked] not in session.get_providers():
         raise DeviceError(f"provider: got {asked!r}, but its libraries cannot be loaded here; use auto or cpu")
     return session
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use; ONNX Runtime counts all that there are, and waits for itself then."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _line(error: Exception) -> str:

@@ -30,7 +30,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = _read_json(path / "config.json", f"{path}: it has no config.json; is it a model directory?")
+        self.config = read_json(path / "config.json", f"{path}: it has no config.json; is it a model directory?")
         check_architecture(path, str(self.config.get("model_type")), self.config.get("architectures"))
         self._check_quantization()
         self._where = self._locate()
@@ -147,7 +147,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def _read_index(self, index: Path) -> dict[str, str]:
         """Name of a weight -> name of its shard, which lies beside the index."""
-        weight_map = _read_json(index, str(index)).get("weight_map")
+        weight_map = read_json(index, str(index)).get("weight_map")
         if (
             not isinstance(weight_map, dict)
             or not weight_map
@@ -215,7 +215,8 @@ def _opened(path: Path) -> Any:
     return safe_open(path, framework="pt", device="cpu").__enter__()
 
 
-def _read_json(path: Path, if_missing: str) -> dict[str, Any]:
+def read_json(path: Path, if_missing: str = "no such file") -> dict[str, Any]:
+    """The object in a JSON file. Raises `CheckpointError` when it is damaged, or with `if_missing`."""
     if not path.is_file():
         raise CheckpointError(if_missing)
     try:

@@ -8,13 +8,11 @@ compared with the SHA-256 that the hub has of it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from ..errors import CheckpointError
 from ..quant.checkpoint import check_architecture
-from ..quant.huggingface import INDEX
+from ..quant.huggingface import INDEX, read_json
 from ..quant.writer import TOKENIZER_FILES
 from .access import PREFIX, Snapshot, match_address
 
@@ -39,7 +37,7 @@ def fetch_model(address: str) -> Path:
     snapshot = Snapshot(parsed, CheckpointError)
     _check_names(snapshot)
     config = snapshot.get(CONFIG)
-    content = _read(config)
+    content = read_json(config)
     check_architecture(Path(parsed.repository), str(content.get("model_type")), content.get("architectures"))
     for name in _weight_files(snapshot):
         snapshot.get(name)
@@ -73,18 +71,8 @@ def _weight_files(snapshot: Snapshot) -> list[str]:
         if snapshot.names is None:
             return [ONE_FILE]  # the cache holds no index: it has one file, or none
         raise
-    shards = _read(index).get("weight_map")
+    shards = read_json(index).get("weight_map")
     files = sorted({str(file) for file in shards.values()}) if isinstance(shards, dict) else []
     if not files or any(not file.endswith(".safetensors") or file != Path(file).name for file in files):
         raise CheckpointError(f"{snapshot.address.repository}: {INDEX} names no safetensors files beside it")
     return files
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return content

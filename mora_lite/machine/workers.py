@@ -257,9 +257,13 @@ def _work_until_error(
         return "bug", traceback.format_exc()
 
 
+def usable_cores() -> int:
+    """Processor cores that this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """A process for each processor core that this one may use, if memory suffices."""
     import psutil
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(psutil.virtual_memory().available * 0.8 / WORKER_BYTES)))
+    return max(1, min(usable_cores(), int(psutil.virtual_memory().available * 0.8 / WORKER_BYTES)))

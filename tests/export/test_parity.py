@@ -80,9 +80,9 @@ def test_mean_instead_of_sum_over_bonds(monkeypatch: pytest.MonkeyPatch, refused
 
 
 def test_mean_instead_of_sum_over_atoms(monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
-    def mean(g: GraphBuilder, x: str, places: Any) -> str:
-        total = g.op("Squeeze", g.op("MatMul", places.pool, g.gather(x, places.own)), g.ints(1))
-        return g.op("Div", total, g.op("Cast", places.counts, to=1))
+    def mean(g: GraphBuilder, x: str, layout: Any) -> str:
+        total = g.op("Squeeze", g.op("MatMul", layout.pool, g.gather(x, layout.atoms)), g.ints(1))
+        return g.op("Div", total, g.op("Cast", layout.counts, to=1))
 
     monkeypatch.setattr(encoder_onnx, "add_pooled", mean)
     refused("encoder.onnx failed its check: for .* away from the model")
@@ -91,7 +91,7 @@ def test_mean_instead_of_sum_over_atoms(monkeypatch: pytest.MonkeyPatch, refused
 def test_repeated_indices_lost(monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
     """index_add written as a scatter without reduction: of several bonds to an atom the last one stays."""
 
-    def scatter(g: GraphBuilder, h: str, bond_codes: torch.Tensor, places: Any) -> str:
+    def scatter(g: GraphBuilder, h: str, bond_codes: torch.Tensor, layout: Any) -> str:
         source, target = (g.gather("edge_index", g.number(i)) for i in range(2))
         table = g.constant("bond_codes", bond_codes)
         messages = g.op("Relu", g.op("Add", g.gather(h, source), g.gather(table, "bond_codes")))
@@ -102,8 +102,8 @@ def test_repeated_indices_lost(monkeypatch: pytest.MonkeyPatch, refused: Any) ->
     refused("encoder.onnx failed its check: for .* away from the model")
 
 
-def test_places_left_over_that_take_part(monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
-    """An atom of few bonds has places for as many as the atom of most; their messages must be zero."""
+def test_positions_left_over_that_take_part(monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
+    """An atom of few bonds has positions for as many as the atom of most; their messages must be zero."""
     monkeypatch.setattr(encoder_onnx, "FAR_BELOW", 1.0)
     refused("encoder.onnx failed its check: for .* away from the model")
 
