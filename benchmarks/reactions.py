@@ -89,7 +89,7 @@ def prepare(args: argparse.Namespace) -> None:
     from mora_lite.hub.bases import resolve_base
     from mora_lite.quant.checkpoint import open_checkpoint
     from mora_lite.text.pairs import count_parts
-    from mora_lite.text.pipeline import text_facts
+    from mora_lite.text.pipeline import text_metadata
     from mora_lite.text.sequences import tokenize_pairs
     from mora_lite.text.tasks import read_pairs
 
@@ -104,7 +104,7 @@ def prepare(args: argparse.Namespace) -> None:
             print(f"{done:,} of {len(reactions):,}", file=sys.stderr)
 
     tokenizer = open_checkpoint(resolve_base(args.base)).tokenizer()
-    facts = text_facts(args.task, args.tables, tokenizer, args.split_column)
+    facts = text_metadata(args.task, args.tables, tokenizer, args.split_column)
     data = tokenize_pairs(
         reactions,
         tokenizer,
@@ -141,7 +141,7 @@ def train(args: argparse.Namespace) -> None:
     batches, tokenizer = run.batches, source.tokenizer()
     facts = {
         "variant": args.variant,
-        "task": data.facts["task"],
+        "task": data.metadata["task"],
         "rank": run.model.sizes.rank,
         "target_modules": run.model.sizes.target_modules,
         "trained": sum(p.numel() for p in run.model.trained().values()),
@@ -189,7 +189,7 @@ def train(args: argparse.Namespace) -> None:
         **figures,
         gib=peak_gib(device),
         base_sha256=source.source_sha256,
-        data={k: v for k, v in data.facts.items() if k != "answers"},
+        data={k: v for k, v in data.metadata.items() if k != "answers"},
         machine=machine(device, args.commit),
         command=" ".join(sys.argv),
     )
@@ -203,12 +203,12 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(answerer: Any, data: Any, rows: Any, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
     """Figures of the likeliest answers to held-out rows, the share of exact ones for each table, and all answers."""
-    from mora_lite.text.evaluation import answer_rows, figures_of_answers
+    from mora_lite.text.evaluation import answer_metrics, answer_rows
 
     started = time.perf_counter()
     answers = answer_rows(answerer, data, rows, beams)
     seconds = time.perf_counter() - started
-    return {**figures_of_answers(data, rows, answers, beams), "answer_seconds": round(seconds, 1)}, answers
+    return {**answer_metrics(data, rows, answers, beams), "answer_seconds": round(seconds, 1)}, answers
 
 
 def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
@@ -243,7 +243,7 @@ def save(args: argparse.Namespace, run: Any, source: Any, prompt: Any, data: Any
         save_text_pack(
             args.out,
             model,
-            task=data.facts["task"],
+            task=data.metadata["task"],
             prompt=prompt,
             base=base,
             provenance=text_provenance(run, data),
@@ -257,7 +257,7 @@ def write_answers(path: Path, data: Any, rows: Any, answers: list[list[str]], to
         writer.writerow(["source", "target", "origin", *(f"answer_{i + 1}" for i in range(len(answers[0])))])
         for row, texts in zip(rows, answers, strict=True):
             source = tokenizer.decode(data.question(data.first[row]))
-            writer.writerow([source, data.answers[row], data.facts["origins"][data.origin[row]], *texts])
+            writer.writerow([source, data.answers[row], data.metadata["origins"][data.origin[row]], *texts])
 
 
 def peak_gib(device: Any) -> float:

@@ -1,4 +1,4 @@
-"""Bars on stderr: while files of molecules are read, while a model is trained."""
+"""Notes and bars on stderr: while files of molecules are read, while a model is trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+
+import typer
 
 if TYPE_CHECKING:
     from ..training.loop import TrainProgress
@@ -18,6 +20,11 @@ class Measured(Protocol):
     def bytes_total(self) -> int | None: ...
     @property
     def bytes_read(self) -> int: ...
+
+
+def echo_note(note: str) -> None:
+    """A note on stderr."""
+    typer.echo(f"note: {note}", err=True)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import shlex
 from typing import Any
 
 from ..packs.card import code, fact_lines, front_matter, markdown_table, plain, section
-from .evaluation import rows_of_figures
+from .metrics import metrics_by_table
 from .tasks import ASK, text_task
 
 TAGS = ("chemistry", "cheminformatics", "smiles", "mora")
-FIGURES_SAID = (
+METRICS_MEANING = (
     "On the test rows, answered greedily; what they are held out by was not in training. "
     "`exact` and `valid` are shares, `levenshtein` is in characters, all others go from 0 to 1."
 )
@@ -53,7 +53,7 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
     return front_matter(manifest, TAGS) + "\n" + "\n\n".join(text for text in sections if text) + "\n"
 
 
-def _quality(figures: dict[str, Any]) -> str:
-    if not figures:
+def _quality(metrics: dict[str, Any]) -> str:
+    if not metrics:
         return ""
-    return f"## How good it is\n\n{FIGURES_SAID}\n\n{markdown_table(rows_of_figures(figures))}"
+    return f"## How good it is\n\n{METRICS_MEANING}\n\n{markdown_table(metrics_by_table(metrics))}"

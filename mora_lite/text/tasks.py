@@ -44,13 +44,13 @@ def read_pairs(
     task: str,
     paths: Iterable[str | Path],
     split_column: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _note: None,
 ) -> list[TextPair]:
     """The rows of tables that a task learns from and is tested on; see `read_reactions`, `read_captions` and
-    `read_questions` for the columns. tell: gets a line for each reason for which rows were left out. Raises
+    `read_questions` for the columns. on_note: gets a line for each reason for which rows were left out. Raises
     `InputError` for unknown tasks and tables that cannot be used.
     """
     text_task(task)
     if task in DIRECTIONS:
-        return read_reactions(paths, task, split_column, tell)
-    return (read_questions if task == ASK else read_captions)(paths, split_column, tell)
+        return read_reactions(paths, task, split_column, on_note)
+    return (read_questions if task == ASK else read_captions)(paths, split_column, on_note)

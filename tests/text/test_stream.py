@@ -23,7 +23,7 @@ class Parrot:
         self.texts = texts
         self.seeds: list[list[int]] = []
 
-    def room(self, max_new_tokens: int) -> int:
+    def max_question_tokens(self, max_new_tokens: int) -> int:
         return 512 - max_new_tokens
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
