@@ -94,8 +94,6 @@ def generate(
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
-    from dataclasses import replace
-
     from ..errors import InputError
     from ..machine.device import choose_device, choose_dtype
     from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
@@ -109,20 +107,20 @@ def generate(
     if temperature is None and (top_p is not None or seed is not None):
         raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
     kind = text_task(opened.task)
-    config = GenerationConfig(
-        kind.column,
-        kind.of_molecules,
-        top,
-        beams or (1 if temperature else top),
-        max_new_tokens,
-        batch_size,
-        temperature or 0.0,
-        1.0 if top_p is None else top_p,
-        seed or 0,
-    )
     with open_table(table_path, smiles_column) as table:
-        question_config, notes = question_of_table(table, opened.task, question)
-        config = replace(config, question=question_config)
+        table_question, notes = question_of_table(table, opened.task, question)
+        config = GenerationConfig(
+            kind.column,
+            kind.of_molecules,
+            top,
+            beams or (1 if temperature else top),
+            max_new_tokens,
+            batch_size,
+            temperature or 0.0,
+            1.0 if top_p is None else top_p,
+            seed or 0,
+            table_question,
+        )
         target = output or default_output(table_path, "answers")
         if target != STDIO:
             claim_output(target, source=table_path, force=force)
@@ -130,9 +128,8 @@ def generate(
             echo_note(note)
         chosen = choose_device(device)
         answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
-        columns = answer_columns(table.columns, config)
         with (
-            TableWriter(target, columns, source=table_path, force=force) as writer,
+            TableWriter(target, answer_columns(table.columns, config), source=table_path, force=force) as writer,
             progress_bar(table) as on_progress,
         ):
             summary = answer_table(table, writer, answerer, config, on_progress)

@@ -331,7 +331,7 @@ def test_answers_that_are_no_molecule_are_a_status(run: Any, pack_path: Path, tm
     [
         (["--task", "retro"], "got retro"),
         (["--question", "Why?"], "the pack is for forward and takes none"),
-        (["--seed", "1"], "only answers drawn by chance"),
+        (["--seed", "1"], "only sampled answers"),
         (["--temperature", "1", "--beams", "3"], "got 3 with a temperature; expected one of the two"),
         (["--temperature", "1", "--top-p", "0"], "got 1.0 and 0.0; expected 0 or more, and a share"),
         (["--top", "3", "--beams", "2"], "top: got 3 with 2 beams"),
