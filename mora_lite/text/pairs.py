@@ -32,7 +32,7 @@ from ..chem.smiles import Aligner, canonical, flat, reorder
 from ..errors import InputError, did_you_mean, error_text
 from ..training.splits import PARTS
 
-TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column that is asked for
+TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column of the answer
 DIRECTIONS = tuple(TARGETS)
 TEST, VALID = 0.08, 0.02  # shares of described molecules: larger than of reactions, as the sets are small
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
@@ -41,10 +41,11 @@ SKIP_REASON = "that cannot be used: a blank cell, molecules that RDKit does not 
 
 @dataclass(frozen=True)
 class TextPair:
-    """source: canonical SMILES of what is given. target: of what is asked for. part: train, valid or test.
+    """A question and its answer, in one part of the split.
 
-    origin: name of the table it is from, without suffixes. of_molecules: whether the target is molecules, not words.
-    question: in words, where the rows have their own.
+    source: canonical SMILES of the molecules in the question. target: canonical SMILES or words of the answer.
+    part: train, valid or test. origin: name of the table it is from, without suffixes.
+    of_molecules: whether the target is molecules, not words. question: in words, where each row has one.
     """
 
     source: str

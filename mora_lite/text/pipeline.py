@@ -93,8 +93,17 @@ def train_text(
     on_note("rows: " + ", ".join(f"{n:,} {part}" for part, n in parts.items()))
     if not parts["train"]:
         raise InputError("training rows: got none; all are held out, more rows are needed")
-    sizes = {"rank": rank, "target_modules": tuple(target_modules), "layers": tuple(layers)}
-    run, prompt = start_run(data, source, fit_tokens(config, data, chosen), folder, chosen, variant=adapter, **sizes)
+    run, prompt = start_run(
+        data,
+        source,
+        fit_tokens(config, data, chosen),
+        folder,
+        chosen,
+        variant=adapter,
+        rank=rank,
+        target_modules=tuple(target_modules),
+        layers=tuple(layers),
+    )
     model = _train(run, on_note, on_progress)
     metrics = _test(Answerer(model, source.tokenizer(), prompt), data, on_note)
     known = base in BASE_MODELS or not Path(base).exists()

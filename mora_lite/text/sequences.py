@@ -38,7 +38,7 @@ IGNORE_INDEX = -100  # label of a padding position, as torch.nn.functional.cross
 
 @dataclass(frozen=True)
 class Prompt:
-    """The fixed texts round a question and before its answer, and where an answer ends.
+    """The fixed texts around a question and before its answer, and where an answer ends.
 
     before, between: text. end: the token after an answer. Each piece is made into tokens by itself, so a question's
     tokens do not depend on what stands round it.
@@ -176,7 +176,7 @@ def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts one after the other, and where each begins: `[C+1]`."""
     kind = np.uint16 if len(tokenizer) <= 2**16 else np.int32
     flat, lengths = [np.empty(0, kind)], [0]
-    # A piece at a time: a tokenizer's own records of a text take a hundred times the room of its ids.
+    # A piece at a time: a tokenizer's own records of a text take a hundred times the memory of its ids.
     for at in range(0, len(texts), TOKENIZER_BATCH):
         ids = token_ids(tokenizer, texts[at : at + TOKENIZER_BATCH])
         lengths += map(len, ids)
@@ -210,8 +210,10 @@ class TextBatch:
         return [self.ids, self.label_positions, self.labels, *graphs]
 
     def to(self, device: torch.device) -> TextBatch:
-        tensors = (t.to(device, non_blocking=True) for t in (self.ids, self.label_positions, self.labels))
-        return TextBatch(*tensors, self.graphs.to(device))
+        ids, positions, labels = (
+            t.to(device, non_blocking=True) for t in (self.ids, self.label_positions, self.labels)
+        )
+        return TextBatch(ids, positions, labels, self.graphs.to(device))
 
     def pinned(self) -> TextBatch:
         """In memory that a GPU reads by itself."""
@@ -219,7 +221,7 @@ class TextBatch:
             **{name: getattr(self.graphs, name).pin_memory() for name in self.graphs.tensors},
             n_graphs=self.graphs.n_graphs,
         )
-        return TextBatch(*(t.pin_memory() for t in (self.ids, self.label_positions, self.labels)), graphs)
+        return TextBatch(self.ids.pin_memory(), self.label_positions.pin_memory(), self.labels.pin_memory(), graphs)
 
 
 class Batches:

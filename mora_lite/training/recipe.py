@@ -18,7 +18,7 @@ epochs = 8
 name = "homo"
 unit = "Ha"
 prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
-kind = "value"     # or "class", for 0 and 1; found out from the column when left out
+kind = "value"     # or "class", for 0 and 1; inferred from the column when left out
 weight = 2.0       # in the loss; 1 when left out
 column = "homo"    # of the table; the task's name when left out
 """
@@ -87,12 +87,12 @@ class TaskRecipe:
             raise InputError(f"task {self.name!r}: got unit {self.unit!r}, but a class has none")
 
     def with_kind(self, kind: str) -> TaskRecipe:
-        """With its kind found out, and a question if it has none."""
+        """With this kind, and a question if it has none."""
         unit = f" in {self.unit}" if self.unit else ""
-        made = CLASS_PROMPT.format(name=self.name)
+        prompt = CLASS_PROMPT.format(name=self.name)
         if kind == "value":
-            made = DEFAULT_PROMPT.format(name=self.name, unit=unit)
-        return replace(self, kind=kind, prompt=self.prompt or made)
+            prompt = DEFAULT_PROMPT.format(name=self.name, unit=unit)
+        return replace(self, kind=kind, prompt=self.prompt or prompt)
 
 
 @dataclass(frozen=True)

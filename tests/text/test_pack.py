@@ -105,9 +105,9 @@ def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
         answerer.ids([source for source, _ in PAIRS]),
         featurize([parse_smiles(s).mol for s, _ in PAIRS]),
     )
-    assert answerer.recorded is None
+    assert answerer.captured is None
     plain = answerer.answer(questions, graphs, max_new_tokens=12)
-    answerer.recorded = CapturedGenerator(answerer.model.decoder)
+    answerer.captured = CapturedGenerator(answerer.model.decoder)
     assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
     drawn = {"temperature": 5.0, "seeds": list(range(len(PAIRS)))}
     assert answerer.answer(questions, graphs, max_new_tokens=12, **drawn) != plain
@@ -123,8 +123,8 @@ def test_where_steps_cannot_be_recorded_they_run_one_by_one(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    answerer.recorded = CapturedGenerator(answerer.model.decoder)
-    monkeypatch.setattr(answerer.recorded, "generate", fail)
+    answerer.captured = CapturedGenerator(answerer.model.decoder)
+    monkeypatch.setattr(answerer.captured, "generate", fail)
     assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
     assert "steps cannot be recorded, which is slower: CUDA error: operation not permitted" in caplog.text
 

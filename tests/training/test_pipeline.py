@@ -19,6 +19,7 @@ from mora_lite.errors import CheckpointError, InputError, OutputError, PackError
 from mora_lite.packs.pack import open_pack
 from mora_lite.training import pipeline
 from mora_lite.training.dataset import read_dataset
+from mora_lite.training.evaluate import evaluate
 from mora_lite.training.loop import TrainConfig, TrainProgress
 from mora_lite.training.pipeline import (
     fitted_tasks,
@@ -178,6 +179,7 @@ def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder
             assert kind == "bf16_mae" or row[kind] == pytest.approx(recorded[name][kind], rel=1e-4)
         assert row["loss_4bit"] == pytest.approx(row["mae"] / row["bf16_mae"] - 1)
     assert metrics["size"]["unit"] == "a"
+    assert metrics == evaluate(trained, folder / "data.csv", bf16=unquantized).metrics, "Python has the same"
 
 
 def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_path: Path) -> None:
@@ -218,6 +220,16 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp
             assert torch.equal(again.tensors(name)[key], tensor), key
     assert straight.tensors("adapter")["c"].any(), "the start was not the best"
     assert again.provenance["trained"]["valid_error"] == straight.provenance["trained"]["valid_error"]
+
+
+def test_python_trains_as_the_command_does(trained: Path, folder: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    pack = train(folder / "data.csv", tmp_path / "pack", recipe=folder / "recipe.toml", on_note=notes.append)
+    expected = open_pack(trained)
+    assert notes == expected.provenance["notes"]
+    assert pack.provenance["test"] == expected.provenance["test"]
+    for key, tensor in expected.tensors("adapter").items():
+        assert torch.equal(pack.tensors("adapter")[key], tensor), key
 
 
 def test_force_trains_over_an_old_pack(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
