@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import Device, Dtype
-from .progress import echo_note, progress_bar
+from .progress import print_note, progress_bar
 
 
 def generate(
@@ -125,7 +125,7 @@ def generate(
         if target != STDIO:
             claim_output(target, source=table_path, force=force)
         for note in [*table.notes, *notes]:
-            echo_note(note)
+            print_note(note)
         chosen = choose_device(device)
         answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
         with (

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ..training.loop import TrainProgress
 
 
+def print_note(note: str) -> None:
+    typer.echo(f"note: {note}", err=True)
+
+
 class Measured(Protocol):
     """What is read: bytes_total is None when its size is not known."""
 
@@ -20,11 +24,6 @@ class Measured(Protocol):
     def bytes_total(self) -> int | None: ...
     @property
     def bytes_read(self) -> int: ...
-
-
-def echo_note(note: str) -> None:
-    """A note on stderr."""
-    typer.echo(f"note: {note}", err=True)
 
 
 @contextmanager

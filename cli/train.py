@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Device
-from .progress import echo_note, show_progress
+from .progress import print_note, show_progress
 
 
 def train(
@@ -106,7 +106,7 @@ def train(
             share_upper=share_upper,
             drop_baseline=drop_baseline,
             force=force,
-            on_note=echo_note,
+            on_note=print_note,
             on_progress=on_progress,
         )
     print_evaluation(pack.provenance["test"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import Device, split_names
-from .progress import echo_note
+from .progress import print_note
 
 if TYPE_CHECKING:
     from ..text.loop import TextProgress
@@ -105,7 +105,7 @@ def train_text(
         seed=seed,
         device=device,
         force=force,
-        on_note=echo_note,
+        on_note=print_note,
         on_progress=on_progress,
     )
     if metrics := pack.manifest["provenance"]["test"]:

@@ -34,6 +34,7 @@ TOKENS_ON_CPU = 2048  # of a batch; on a GPU it is that of `TextTrainConfig`
 MIN_BATCHES = 8  # in an epoch
 
 OnNote = Callable[[str], None]
+OnProgress = Callable[[TextProgress], None]
 
 
 def train_text(
@@ -54,7 +55,7 @@ def train_text(
     force: bool = False,
     config: TextTrainConfig | None = None,
     on_note: OnNote = lambda _note: None,
-    on_progress: Callable[[TextProgress], None] = lambda _progress: None,
+    on_progress: OnProgress = lambda _progress: None,
 ) -> TextPack:
     """Train an adapter for `task` and write it to `output` as a text pack; what `mora-lite train-text` does.
 
@@ -73,7 +74,6 @@ def train_text(
     written. The metrics in the pack are of its own weights, on the rows held out for the test. Raises `InputError` for
     tables that cannot be trained on.
     """
-    output = Path(output)
     if split in KINDS:
         raise InputError(
             f"split: got {split}, expected the name of a column; without one, the task decides what is held out"
@@ -81,29 +81,51 @@ def train_text(
     if not minutes > 0:
         raise InputError(f"minutes: got {minutes}, expected more than 0")
     config = config or TextTrainConfig(seconds=60 * minutes, seed=seed)
-    chosen = choose_device(device)
+    branch: dict[str, Any] = {"rank": rank, "target_modules": tuple(target_modules), "layers": tuple(layers)}
+    return _train_pack(
+        task,
+        [Path(table) for table in tables],
+        Path(output),
+        config,
+        choose_device(device),
+        split,
+        adapter,
+        branch,
+        copies,
+        base,
+        force,
+        on_note,
+        on_progress,
+    )
+
+
+def _train_pack(
+    task: str,
+    tables: Sequence[Path],
+    output: Path,
+    config: TextTrainConfig,
+    device: torch.device,
+    split_column: str | None,
+    adapter: str,
+    branch: dict[str, Any],
+    copies: int,
+    base: str,
+    force: bool,
+    on_note: OnNote,
+    on_progress: OnProgress,
+) -> TextPack:
+    """branch: rank, target_modules and layers, as `start_run` takes them; for the others see `train_text`."""
     TEXT_PACK.check_free(output, force)
     path = resolve_base(base)  # before the work: it may have to be pulled first
     source = open_nf4(path)
     folder = output.with_name(output.name + ".run")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [Path(table) for table in tables]
-    data = _tokenized(folder / "sequences.npz", task, paths, source, copies, config.seed, split, on_note)
+    data = _tokenized(folder / "sequences.npz", task, tables, source, copies, config.seed, split_column, on_note)
     parts = {part: int((data.part == i).sum()) for i, part in enumerate(PARTS)}
     on_note("rows: " + ", ".join(f"{n:,} {part}" for part, n in parts.items()))
     if not parts["train"]:
         raise InputError("training rows: got none; all are held out, more rows are needed")
-    run, prompt = start_run(
-        data,
-        source,
-        fit_tokens(config, data, chosen),
-        folder,
-        chosen,
-        variant=adapter,
-        rank=rank,
-        target_modules=tuple(target_modules),
-        layers=tuple(layers),
-    )
+    run, prompt = start_run(data, source, fit_tokens(config, data, device), folder, device, variant=adapter, **branch)
     model = _train(run, on_note, on_progress)
     metrics = _test(Answerer(model, source.tokenizer(), prompt), data, on_note)
     known = base in BASE_MODELS or not Path(base).exists()
@@ -120,13 +142,13 @@ def train_text(
             "copies": copies,
             "rows": parts,
             "test": metrics,
-            "trained": {name: value for name, value in run_metadata(chosen).items() if name != "commit"},
+            "trained": {name: value for name, value in run_metadata(device).items() if name != "commit"},
         },
         force=force,
     )
 
 
-def _train(run: TextRun, on_note: OnNote, on_progress: Callable[[TextProgress], None]) -> TextModel:
+def _train(run: TextRun, on_note: OnNote, on_progress: OnProgress) -> TextModel:
     """Spend what is left of the budget; returns the model with the weights that the pack will have."""
     if run.batches.n_skipped:
         on_note(f"left out: {run.batches.n_skipped:,} training rows of more than {WIDTHS[-1]} tokens")
