@@ -30,6 +30,8 @@ from ..training.splits import PARTS
 from .pairs import TextPair, write_block
 
 FORMAT = 1
+# Fields of `Graphs` and what the file calls them.
+GRAPH_KEYS = {f.name: f"graph_{f.name}" for f in fields(Graphs)} | {"bond_endpoints": "graph_ends"}
 TOKENIZER_BATCH = 4096  # texts at a time
 BLOCK = 256  # pairs that a process takes at a time
 WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
@@ -102,7 +104,7 @@ class TokenizedPairs:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Raises `OutputError`."""
-        graphs = {f"graph_{f.name}": getattr(self.graphs, f.name) for f in fields(Graphs)}
+        graphs = {key: getattr(self.graphs, name) for name, key in GRAPH_KEYS.items()}
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("graphs", "metadata")}
         facts = np.frombuffer(json.dumps({"format": FORMAT, **self.metadata}).encode(), np.uint8)
         with replacing(path) as file:
@@ -116,7 +118,7 @@ def load_tokenized_pairs(path: Path) -> TokenizedPairs:
             arrays = {name: file[name] for name in file.files}
         metadata = json.loads(arrays.pop("facts").tobytes())
         version = metadata.pop("format")
-        graphs = Graphs(**{f.name: arrays.pop(f"graph_{f.name}") for f in fields(Graphs)})
+        graphs = Graphs(**{name: arrays.pop(key) for name, key in GRAPH_KEYS.items()})
         data = TokenizedPairs(**arrays, graphs=graphs, metadata=metadata)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(

@@ -189,6 +189,9 @@ def test_each_epoch_has_every_training_question_once_and_no_other(data: Tokenize
 
 def test_sequences_come_back_from_disk(data: TokenizedPairs, tmp_path: Path) -> None:
     data.save(tmp_path / "data.npz")
+    with np.load(tmp_path / "data.npz") as file:  # the names that files of earlier runs have
+        graphs = {"graph_atoms", "graph_bonds", "graph_ends", "graph_atom_ptr", "graph_bond_ptr"}
+        assert {name for name in file.files if name.startswith("graph")} == graphs
     held = load_tokenized_pairs(tmp_path / "data.npz")
     assert held.metadata == data.metadata
     assert held.answers == [""] * 6 + ["CCC=O"]
