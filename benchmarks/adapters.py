@@ -4,8 +4,8 @@
     python benchmarks/adapters.py --data DIR -o RESULTS.jsonl --sets delaney bace --variants K=1 K=8 R=2 R=32 text ...
 
 For each set and seed the encoder is trained with a small head; from there each variant is trained for the same further
-steps with the same settings. Test predictions are judged as chemprop's are (`sets.py`). Runs that RESULTS holds already
-are left out. One line of JSON for each run.
+steps with the same settings. The metrics are those of the comparison with chemprop (`sets.py`). Runs that RESULTS holds
+already are left out. One line of JSON for each run.
 
 encoder   goes on with the head, no language model
 static    graph tokens as a soft prompt (S=8) + static LoRA (rank 64) on all matrices of the upper layers
@@ -33,8 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from sets import SETS, LabelledSet, read_set, test_metric
 from variants import (
     AllPositionsScorer,
@@ -80,10 +78,10 @@ class Comparison:
         graphs = featurize([parsed[i] for i in good])
         truth, split = rows.targets[good], rows.split[good]
         train = truth[split == "train"]
-        self.mean, self.deviation = np.zeros(truth.shape[1]), np.ones(truth.shape[1])
+        self.mean, self.std = np.zeros(truth.shape[1]), np.ones(truth.shape[1])
         if labelled.kind == "value":
-            self.mean, self.deviation = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
-        z = ((truth - self.mean) / self.deviation).astype(np.float32)
+            self.mean, self.std = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
+        z = ((truth - self.mean) / self.std).astype(np.float32)
         smiles = [rows.smiles[i] for i in good]
         whole = Dataset(smiles, graphs, z, np.arange(len(good)), len(good), f"{labelled.name}")
         self.parts = {name: whole.at(np.flatnonzero(split == name)) for name in ("train", "valid", "test")}
@@ -102,7 +100,7 @@ class Comparison:
         self.seconds = 0.0
         self.encoder_head = self.first_stage()
         self.base = compile_base(self.path, self.prompts, SIZES.adapted_layers)
-        self.kept: dict[str, np.ndarray] = {}
+        self.scores: dict[str, np.ndarray] = {}
 
     def fit(self, model: torch.nn.Module, settings: TrainConfig, parts: dict[str, Dataset] | None = None) -> None:
         parts = parts or self.parts
@@ -120,16 +118,16 @@ class Comparison:
         self.fit(model, self.stages["encoder"])
         return model
 
-    def judge(self, scores: np.ndarray, part: str = "test") -> float:
-        """z-scores `[N, P]` -> the set's figure."""
-        truth = self.parts[part].targets * self.deviation + self.mean
-        return test_metric(self.labelled, truth, scores * self.deviation + self.mean)
+    def score(self, scores: np.ndarray, part: str = "test") -> float:
+        """z-scores `[N, P]` -> the set's metric."""
+        truth = self.parts[part].targets * self.std + self.mean
+        return test_metric(self.labelled, truth, scores * self.std + self.mean)
 
     def mora(self, base: CompiledBase, sizes: AdapterConfig = SIZES) -> Scorer:
         return new_scorer(sizes, base, self.encoder_head, CPU, self.seed + 1)
 
     def run(self, variant: str) -> dict[str, Any]:
-        """Train one variant and judge it."""
+        """Train one variant and compute its metric."""
         parts, torch_seed = self.parts, self.seed + 1
         torch.manual_seed(torch_seed)
         model: torch.nn.Module
@@ -171,15 +169,15 @@ class Comparison:
         self.fit(model, self.stages["variant"], parts)
         with torch.no_grad():
             scores = {name: predict_scores(model.eval(), parts[name], CPU).numpy() for name in ("valid", "test")}
-        self.kept[variant] = scores["test"]
+        self.scores[variant] = scores["test"]
         if variant == "mora":
             assert isinstance(model, Scorer)
-            self.kept["shuffled"] = self.shuffled(model)
+            self.scores["shuffled"] = self.shuffled(model)
         n = sum(
             p.numel() for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")
         )
-        figures = {"valid": self.judge(scores["valid"], "valid"), "trained_beside_encoder": n}
-        return {"value": self.judge(scores["test"]), **figures, "seconds": round(self.seconds, 1)}
+        figures = {"valid": self.score(scores["valid"], "valid"), "trained_beside_encoder": n}
+        return {"value": self.score(scores["test"]), **figures, "seconds": round(self.seconds, 1)}
 
     def shuffled(self, model: Scorer) -> np.ndarray:
         """Scores of the test molecules when each gets the weights of another one."""
@@ -233,10 +231,12 @@ def main() -> None:
             one = Comparison(SETS[name], options.data, seed, start)
             for variant in todo:
                 write(SETS[name], seed, variant, one.run(variant))
-            if "mora" in one.kept:
-                write(SETS[name], seed, "shuffled", {"value": one.judge(one.kept["shuffled"])})
-                if "encoder" in one.kept:
-                    write(SETS[name], seed, "mean", {"value": one.judge((one.kept["encoder"] + one.kept["mora"]) / 2)})
+            if "mora" in one.scores:
+                write(SETS[name], seed, "shuffled", {"value": one.score(one.scores["shuffled"])})
+                if "encoder" in one.scores:
+                    write(
+                        SETS[name], seed, "mean", {"value": one.score((one.scores["encoder"] + one.scores["mora"]) / 2)}
+                    )
 
 
 if __name__ == "__main__":

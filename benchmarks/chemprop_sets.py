@@ -19,8 +19,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from sets import SETS, LabelledSet, read_set, test_metric
 
 

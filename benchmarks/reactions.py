@@ -30,21 +30,22 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-VARIANTS = ("mora", "static", "static-large", "prompt")
-TASKS = ("forward", "retro", "reagents", "describe")
-
 
 def main() -> None:
+    from mora_lite.text.pipeline import VARIANTS
+    from mora_lite.text.tasks import TEXT_TASKS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare_options = commands.add_parser("prepare")
     prepare_options.add_argument("tables", nargs="+", type=Path)
-    prepare_options.add_argument("--task", choices=TASKS, default="forward")
+    prepare_options.add_argument("--task", choices=TEXT_TASKS, default="forward")
     prepare_options.add_argument("--copies", type=int, default=6, help="orders in which a training reaction is written")
     prepare_options.add_argument("--split-column", help="of train, valid, test; by product if not given")
     prepare_options.add_argument("--processes", type=int, default=1)
@@ -80,42 +81,44 @@ def main() -> None:
         train(args)
 
 
-def say(**facts: Any) -> None:
-    print(json.dumps(facts), flush=True)
+def print_json(**entries: Any) -> None:
+    print(json.dumps(entries), flush=True)
 
 
 def prepare(args: argparse.Namespace) -> None:
     """Tables to one file."""
     from mora_lite.hub.bases import resolve_base
     from mora_lite.quant.checkpoint import open_checkpoint
-    from mora_lite.text.pairs import count_parts
-    from mora_lite.text.pipeline import text_facts
+    from mora_lite.text.pipeline import text_metadata
     from mora_lite.text.sequences import tokenize_pairs
     from mora_lite.text.tasks import read_pairs
+    from mora_lite.training.splits import PARTS
 
     started = time.perf_counter()
-    reactions = read_pairs(args.task, args.tables, args.split_column)
-    say(kind="read", seconds=round(time.perf_counter() - started, 1), **count_parts(reactions))
-    told = [time.perf_counter()]
+    pairs = read_pairs(args.task, args.tables, args.split_column)
+    counts = {part: sum(pair.part == part for pair in pairs) for part in PARTS}
+    print_json(kind="read", seconds=round(time.perf_counter() - started, 1), **counts)
+    reported = time.perf_counter()
 
     def on_progress(done: int) -> None:
-        if time.perf_counter() - told[0] > 20:
-            told[0] = time.perf_counter()
-            print(f"{done:,} of {len(reactions):,}", file=sys.stderr)
+        nonlocal reported
+        if time.perf_counter() - reported > 20:
+            reported = time.perf_counter()
+            print(f"{done:,} of {len(pairs):,}", file=sys.stderr)
 
     tokenizer = open_checkpoint(resolve_base(args.base)).tokenizer()
-    facts = text_facts(args.task, args.tables, tokenizer, args.split_column)
+    metadata = text_metadata(args.task, args.tables, tokenizer, args.split_column)
     data = tokenize_pairs(
-        reactions,
+        pairs,
         tokenizer,
-        facts,
+        metadata,
         copies=args.copies,
         seed=args.seed,
         processes=args.processes,
         on_progress=on_progress,
     )
     data.save(args.data)
-    say(kind="prepared", rows=len(data), bytes=args.data.stat().st_size, seconds=time.perf_counter() - started)
+    print_json(kind="prepared", rows=len(data), bytes=args.data.stat().st_size, seconds=time.perf_counter() - started)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -138,21 +141,9 @@ def train(args: argparse.Namespace) -> None:
     modules = tuple(args.target_modules.split(","))
     sizes = {"rank": args.rank, "target_modules": modules, "hypernet_width": args.hypernet_width}
     run, prompt = start_run(data, source, settings, args.folder, device, variant=args.variant, **sizes)
-    batches, tokenizer = run.batches, source.tokenizer()
-    facts = {
-        "variant": args.variant,
-        "task": data.facts["task"],
-        "rank": run.model.sizes.rank,
-        "target_modules": run.model.sizes.target_modules,
-        "trained": sum(p.numel() for p in run.model.trained().values()),
-        "train_rows": len(batches.rows),
-        "left_out": batches.n_skipped,
-        "mean_tokens": round(float(batches.lengths[data.first[batches.rows]].mean()), 1),
-    }
-    say(kind="start", step=run.step, load_seconds=round(time.perf_counter() - begun, 1), **facts)
-
-    def on_progress(progress: Any) -> None:
-        say(kind="train", **{k: round(v, 4) for k, v in asdict(progress).items()}, gib=peak_gib(device))
+    tokenizer = source.tokenizer()
+    described = describe(args, run, data)
+    print_json(kind="start", step=run.step, load_seconds=round(time.perf_counter() - begun, 1), **described)
 
     def look(rows: np.ndarray, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
         with run.averaged() as averaged:
@@ -160,6 +151,58 @@ def train(args: argparse.Namespace) -> None:
 
     valid, test = np.flatnonzero(data.part == 1)[: args.look_rows], np.flatnonzero(data.part == 2)
     test = test[: args.test_rows] if args.test_rows else test
+    train_and_look(args, run, lambda: look(valid, 1)[0] if len(valid) else {})
+    if args.out:
+        save(args, run, source, prompt, data)
+    if not len(test):
+        return
+    metrics, answers = look(test, args.beams)
+    print_json(
+        kind="result",
+        **described,
+        seconds=round(run.state.seconds, 1),
+        budget=f"{args.steps} steps" if args.steps else f"{args.seconds:g} s",
+        tokens=args.tokens,
+        finished=run.done >= 1,
+        steps=run.step,
+        seed=args.seed,
+        beams=args.beams,
+        **metrics,
+        gib=peak_gib(device),
+        base_sha256=source.source_sha256,
+        data={k: v for k, v in data.metadata.items() if k != "answers"},
+        machine=machine(device, args.commit),
+        command=" ".join(sys.argv),
+    )
+    if args.votes > 1:
+        with run.averaged() as averaged:
+            answerer = Answerer(averaged, tokenizer, prompt)
+            print_json(kind="votes", variant=args.variant, votes=args.votes, **vote(answerer, data, test, args.votes))
+    if args.answers:
+        write_answers(args.answers, data, test, answers, tokenizer)
+
+
+def describe(args: argparse.Namespace, run: Any, data: Any) -> dict[str, Any]:
+    """What is trained on what: in the first and the last line."""
+    batches = run.batches
+    return {
+        "variant": args.variant,
+        "task": data.metadata["task"],
+        "rank": run.model.sizes.rank,
+        "target_modules": run.model.sizes.target_modules,
+        "trained": sum(p.numel() for p in run.model.trained().values()),
+        "train_rows": len(batches.rows),
+        "left_out": batches.n_skipped,
+        "mean_tokens": round(float(batches.lengths[data.first[batches.rows]].mean()), 1),
+    }
+
+
+def train_and_look(args: argparse.Namespace, run: Any, look: Callable[[], dict[str, Any]]) -> None:
+    """Spend the budget, or what `--stop` leaves of it; in between print the metrics of some validation rows."""
+
+    def on_progress(progress: Any) -> None:
+        print_json(kind="train", **{k: round(v, 4) for k, v in asdict(progress).items()}, gib=peak_gib(run.device))
+
     stop_at = run.state.seconds + args.stop
     for part in range(1, args.looks + 2):
         share = part / (args.looks + 1)
@@ -168,47 +211,18 @@ def train(args: argparse.Namespace) -> None:
         run.train(stop_seconds=stop_at - run.state.seconds, stop_done=share, on_progress=on_progress)
         if run.state.seconds >= stop_at or run.done >= 1:
             break
-        if len(valid):
-            figures, _ = look(valid, 1)
-            say(kind="valid", step=run.step, seconds=round(run.state.seconds, 1), **figures)
-    if args.out:
-        save(args, run, source, prompt, data)
-    if not len(test):
-        return
-    figures, answers = look(test, args.beams)
-    say(
-        kind="result",
-        **facts,
-        seconds=round(run.state.seconds, 1),
-        budget=f"{args.steps} steps" if args.steps else f"{args.seconds:g} s",
-        tokens=args.tokens,
-        finished=run.done >= 1,
-        steps=run.step,
-        seed=args.seed,
-        beams=args.beams,
-        **figures,
-        gib=peak_gib(device),
-        base_sha256=source.source_sha256,
-        data={k: v for k, v in data.facts.items() if k != "answers"},
-        machine=machine(device, args.commit),
-        command=" ".join(sys.argv),
-    )
-    if args.votes > 1:
-        with run.averaged() as averaged:
-            answerer = Answerer(averaged, tokenizer, prompt)
-            say(kind="votes", variant=args.variant, votes=args.votes, **vote(answerer, data, test, args.votes))
-    if args.answers:
-        write_answers(args.answers, data, test, answers, tokenizer)
+        if metrics := look():
+            print_json(kind="valid", step=run.step, seconds=round(run.state.seconds, 1), **metrics)
 
 
 def evaluate(answerer: Any, data: Any, rows: Any, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
-    """Figures of the likeliest answers to held-out rows, the share of exact ones for each table, and all answers."""
-    from mora_lite.text.evaluation import answer_rows, figures_of_answers
+    """Metrics of the likeliest answers to held-out rows, the share of exact ones for each table, and all answers."""
+    from mora_lite.text.evaluation import answer_metrics, answer_rows
 
     started = time.perf_counter()
     answers = answer_rows(answerer, data, rows, beams)
     seconds = time.perf_counter() - started
-    return {**figures_of_answers(data, rows, answers, beams), "answer_seconds": round(seconds, 1)}, answers
+    return {**answer_metrics(data, rows, answers, beams), "answer_seconds": round(seconds, 1)}, answers
 
 
 def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
@@ -220,15 +234,17 @@ def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
 
     started = time.perf_counter()
     texts = [answerer.tokenizer.decode(data.question(data.first[row])) for row in rows]
-    found: list[list[str]] = [[] for _ in rows]
+    ballots: list[list[str]] = [[] for _ in rows]
     for number in range(votes):
         # The question as it is comes first: at a tie its answer wins.
-        asked = texts if number == 0 else [reorder(text, random.Random(f"{number} {text}"))[0] for text in texts]
+        questions = texts if number == 0 else [reorder(text, random.Random(f"{number} {text}"))[0] for text in texts]
         limit = max(len(data.answer(data.first[row])) for row in rows) + 32  # other orders may be longer
-        answers = answerer.answer(answerer.ids(asked), data.graphs.select(rows), max_new_tokens=limit, batch_size=256)
-        for own, row in zip(found, answers, strict=True):
-            own += [smiles for text in row if (smiles := canonical(text.text)) is not None]
-    won = [Counter(own).most_common(1)[0][0] if own else None for own in found]
+        answers = answerer.answer(
+            answerer.ids(questions), data.graphs.select(rows), max_new_tokens=limit, batch_size=256
+        )
+        for ballot, row in zip(ballots, answers, strict=True):
+            ballot += [smiles for text in row if (smiles := canonical(text.text)) is not None]
+    won = [Counter(ballot).most_common(1)[0][0] if ballot else None for ballot in ballots]
     right = sum(answer == data.answers[row] for answer, row in zip(won, rows, strict=True))
     return {"rows": len(rows), "exact": round(right / len(rows), 4), "answer_seconds": time.perf_counter() - started}
 
@@ -243,7 +259,7 @@ def save(args: argparse.Namespace, run: Any, source: Any, prompt: Any, data: Any
         save_text_pack(
             args.out,
             model,
-            task=data.facts["task"],
+            task=data.metadata["task"],
             prompt=prompt,
             base=base,
             provenance=text_provenance(run, data),
@@ -257,7 +273,7 @@ def write_answers(path: Path, data: Any, rows: Any, answers: list[list[str]], to
         writer.writerow(["source", "target", "origin", *(f"answer_{i + 1}" for i in range(len(answers[0])))])
         for row, texts in zip(rows, answers, strict=True):
             source = tokenizer.decode(data.question(data.first[row]))
-            writer.writerow([source, data.answers[row], data.facts["origins"][data.origin[row]], *texts])
+            writer.writerow([source, data.answers[row], data.metadata["origins"][data.origin[row]], *texts])
 
 
 def peak_gib(device: Any) -> float:

@@ -1,4 +1,4 @@
-"""The labelled sets of the comparisons: files, targets, splits, and the figure that each is judged by.
+"""The labelled sets of the comparisons: files, targets, splits, and the metric of each.
 
 Files are those of MoleculeNet as `chemprop` distributes them, with a column `scaffold_split` (Bemis-Murcko scaffolds in
 the way of DeepChem's ScaffoldSplitter, 80/10/10). It is not a published split file.
@@ -9,31 +9,20 @@ from __future__ import annotations
 import csv
 import gzip
 import random
+import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-TOX21 = [
-    "NR-AR",
-    "NR-AR-LBD",
-    "NR-AhR",
-    "NR-Aromatase",
-    "NR-ER",
-    "NR-ER-LBD",
-    "NR-PPAR-gamma",
-    "SR-ARE",
-    "SR-ATAD5",
-    "SR-HSE",
-    "SR-MMP",
-    "SR-p53",
-]
+# The list of targets is that of the script that makes the pack's table.
+TOX21: list[str] = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "make_admet.py"))["TOX21"]
 
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """kind: `value` (judged by RMSE, or MAE where the field does) or `class` (by ROC-AUC, the mean over targets)."""
+    """kind: `value` (its metric is RMSE, or MAE where the field uses it) or `class` (ROC-AUC, mean over targets)."""
 
     name: str
     targets: list[str]
@@ -79,19 +68,19 @@ def read_set(data: Path, labelled: LabelledSet) -> Rows:
 
 
 def test_metric(labelled: LabelledSet, truth: np.ndarray, predicted: np.ndarray) -> float:
-    """The set's figure over `[N, P]`: per target, known cells only, then the mean over targets."""
+    """The set's metric over `[N, P]`: per target, known cells only, then the mean over targets."""
     from sklearn.metrics import roc_auc_score
 
-    figures = []
+    metrics = []
     for p in range(truth.shape[1]):
         known = ~np.isnan(truth[:, p])
         y, z = truth[known, p], predicted[known, p]
         if labelled.metric == "roc_auc":
-            figures.append(roc_auc_score(y, z))
+            metrics.append(roc_auc_score(y, z))
         else:
             error = np.abs(y - z)
-            figures.append(np.sqrt((error**2).mean()) if labelled.metric == "rmse" else error.mean())
-    return float(np.mean(figures))
+            metrics.append(np.sqrt((error**2).mean()) if labelled.metric == "rmse" else error.mean())
+    return float(np.mean(metrics))
 
 
 def make_qm9_10k(source: str, target: str) -> None:

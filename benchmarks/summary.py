@@ -15,8 +15,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from sets import SETS
 
 # Student's t, 97.5 %, for 1 .. 9 degrees of freedom
@@ -32,13 +30,13 @@ def interval(values: list[float]) -> str:
 
 
 def main() -> None:
-    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    results: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for path in sys.argv[1:]:
         for line in Path(path).read_text().splitlines():
             row = json.loads(line)
             model = row["model"] + (" (random start)" if row.get("start") == "random" else "")
-            found[row["set"]][model][row["seed"]] = row["value"]
-    for name, models in found.items():
+            results[row["set"]][model][row["seed"]] = row["value"]
+    for name, models in results.items():
         labelled = SETS[name]
         sign = 1 if labelled.smaller_is_better else -1
         print(f"\n## {name}: {labelled.metric}, {'smaller' if sign > 0 else 'larger'} is better\n")

@@ -43,7 +43,7 @@ def main() -> None:
     if args.what == "whole":
         prompts = [task.prompt for task in recipe.tasks]
         base = pipeline.compile_base(resolve_base(recipe.base), prompts, recipe.adapter.adapted_layers)
-        model = pipeline.new_scorer(recipe, base, model, torch.device("cpu"))
+        model = pipeline.new_scorer(recipe.adapter, base, model, torch.device("cpu"), 1, compiled=True)
     model.train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)

@@ -29,21 +29,21 @@ def encode(encoder: GraphEncoder, batch: GraphBatch) -> Tokens:
     return Tokens(atoms, molecules, batch.graph)
 
 
-def attend(layer: DecoderLayer, x: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
+def attend(layer: DecoderLayer, x: Tensor, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
     """Attention of the last S tokens of each row to the prefix, to those of the S before them, and to themselves.
 
     x: float32 `[B, P, S, D]`. keys (turned back by the answer's position), values: `[B or 1, P, N, kv_heads, width]`.
-    hidden: bool `[B or 1, P, N]`, prefix tokens that are padding. The S tokens stand at one position, the answer's, so
-    none of them needs a rotation. Returns `[B, P, S, D]`.
+    padding: bool `[B or 1, P, N]`, True for prefix tokens that are padding. The S tokens stand at one position, the
+    answer's, so none of them needs a rotation. Returns `[B, P, S, D]`.
     """
     s = layer.sizes
     query, key, value = layer.project(x)
     query = query.unflatten(3, (s.kv_heads, -1)) * s.head_dim**-0.5
     prefix = torch.einsum("bpsgjd,bpngd->bpgjsn", query, keys.to(query.dtype).expand(len(x), -1, -1, -1, -1))
-    prefix = prefix.float().masked_fill(hidden[:, :, None, None, None, :], -torch.inf)
-    own = torch.einsum("bpsgjd,bptgd->bpgjst", query, key).float()
-    later = torch.ones(own.shape[-2:], dtype=torch.bool).triu(1)
-    weights = torch.cat([prefix, own.masked_fill(later, -torch.inf)], -1).softmax(-1).to(value.dtype)
+    prefix = prefix.float().masked_fill(padding[:, :, None, None, None, :], -torch.inf)
+    self_logits = torch.einsum("bpsgjd,bptgd->bpgjst", query, key).float()
+    later = torch.ones(self_logits.shape[-2:], dtype=torch.bool).triu(1)
+    weights = torch.cat([prefix, self_logits.masked_fill(later, -torch.inf)], -1).softmax(-1).to(value.dtype)
     n = prefix.shape[-1]
     mixed = torch.einsum(
         "bpgjsn,bpngd->bpsgjd", weights[..., :n], values.to(value.dtype).expand(len(x), -1, -1, -1, -1)
@@ -96,9 +96,9 @@ class StaticScorer(nn.Module):
         n, p = len(soft), len(prompts.base)
         answer = prompts.base[None, :, None].expand(n, -1, -1, -1)
         x = torch.cat([soft[:, None].expand(-1, p, -1, -1), answer], 2)
-        hidden = torch.arange(prompts.keys.shape[2]) >= prompts.lengths[:, None]
+        padding = torch.arange(prompts.keys.shape[2]) >= prompts.lengths[:, None]
         for i, layer in enumerate(self.upper.layers):
-            x = x + attend(layer, x, prompts.keys[i][None], prompts.values[i][None], hidden[None])
+            x = x + attend(layer, x, prompts.keys[i][None], prompts.values[i][None], padding[None])
             x = x + layer.feed_forward(layer.ffn_norm(x))
         return (self.upper.norm(x[:, :, -1]) * self.readout).sum(-1) + self.offset
 
@@ -149,9 +149,9 @@ class TextScorer(Scorer):
         a = self.hypernet(tokens)
         x = own.base + self.branch(upper.first_norm(own.attended), a[:, 0], 0)
         x = x[:, None, None]  # [B, 1, 1, D]
-        hidden = torch.arange(own.keys.shape[2]) >= own.lengths[:, None]
+        padding = torch.arange(own.keys.shape[2]) >= own.lengths[:, None]
         for i, layer in enumerate(upper.layers):
-            x = x + attend(layer, x, own.keys[i][:, None], own.values[i][:, None], hidden[:, None])
+            x = x + attend(layer, x, own.keys[i][:, None], own.values[i][:, None], padding[:, None])
             normed = layer.ffn_norm(x)
             x = x + layer.feed_forward(normed) + self.branch(normed[:, 0, 0], a[:, i + 1], i + 1)[:, None, None]
         return self.read_out(upper.norm(x[:, 0]), tokens.molecules)

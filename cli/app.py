@@ -22,6 +22,7 @@ from . import (
     bench,
     calibrate,
     evaluate,
+    evaluate_text,
     export,
     generate,
     info,
@@ -33,6 +34,7 @@ from . import (
     quantize,
     screen,
     train,
+    train_text,
 )
 
 
@@ -102,11 +104,13 @@ app.command("prepare")(prepare.prepare)
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate-text")(evaluate_text.evaluate_text)
 app.command("quantize")(quantize.quantize)
 app.command("pull")(pull.pull)
 app.command("push")(push.push)
 app.command("screen")(screen.screen)
 app.command("train")(train.train)
+app.command("train-text")(train_text.train_text)
 app.command("calibrate")(calibrate.calibrate)
 app.command("pretrain")(pretrain.pretrain)
 app.command("bench")(bench.bench)

@@ -1,4 +1,4 @@
-"""`mora-lite calibrate`: error bars, probabilities and domain of a pack, fitted anew."""
+"""`mora-lite calibrate`: error bars, probabilities and domain of a pack, refitted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def calibrate(
     """Fit a pack's intervals, probabilities and domain to the table it was made from.
 
     Intervals and probabilities come from the rows that validated, the domain
-    from those that trained; `train` does the same at its end. For packs that
-    were made without, and after a change of how it is done.
+    from those that trained; `train` does the same at its end. This is for packs
+    that were made without them.
 
     \b
     Example:
@@ -37,8 +37,7 @@ def calibrate(
 
     check_changeable(pack)
     opened = open_pack(pack)
-    facts = opened.provenance
-    table = read_training_table(data, facts, opened.tasks, "valid", smiles_column)
-    parts = parts_of(table, facts, opened.name, data)
+    table = read_training_table(data, opened.provenance, opened.tasks, "valid", smiles_column)
+    parts = parts_of(table, opened.provenance, opened.name, data)
     calibrate_pack(opened, parts["train"], parts["valid"], device=device, dtype=dtype)
     typer.echo(f"{opened.path}: calibrated on {len(parts['valid']):,} molecules", err=True)

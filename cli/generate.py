@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import Device, Dtype
-from .progress import progress_bar
+from .progress import print_note, progress_bar
 
 
 def generate(
@@ -48,13 +48,13 @@ def generate(
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", min=0, metavar="T", help="Draw answers by chance; 0 is greedy, 1 as learnt."),
+        typer.Option("--temperature", min=0, metavar="T", help="Sample answers; 0 is greedy, 1 as learnt."),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option("--top-p", metavar="P", help="Draw from the likeliest tokens of this share.", show_default="1"),
+        typer.Option("--top-p", metavar="P", help="Sample from the likeliest tokens of this share.", show_default="1"),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of what is drawn.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the samples.", show_default="0")] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of an answer.")
     ] = 256,
@@ -85,7 +85,7 @@ def generate(
     (with --top 3 also product_2 and product_3), status and error. Products,
     reactants and reagents are canonical SMILES; where no answer is one that
     RDKit reads, status is no_molecule. A row does not depend on the others:
-    what is drawn for it depends on --seed and its own question alone.
+    its samples depend on --seed and its own question alone.
 
     \b
     Examples:
@@ -94,8 +94,6 @@ def generate(
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
-    from dataclasses import replace
-
     from ..errors import InputError
     from ..machine.device import choose_device, choose_dtype
     from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
@@ -107,35 +105,34 @@ def generate(
     if task is not None and task != opened.task:
         raise InputError(f"task: got {task}, but {pack} is for {opened.task}; leave --task out or give another pack")
     if temperature is None and (top_p is not None or seed is not None):
-        raise InputError("top-p and seed: only answers drawn by chance have them; give a --temperature too")
+        raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
     kind = text_task(opened.task)
-    wanted = GenerationConfig(
-        kind.column,
-        kind.of_molecules,
-        top,
-        beams or (1 if temperature else top),
-        max_new_tokens,
-        batch_size,
-        temperature or 0.0,
-        1.0 if top_p is None else top_p,
-        seed or 0,
-    )
     with open_table(table_path, smiles_column) as table:
-        own, notes = question_of_table(table, opened.task, question)
-        wanted = replace(wanted, question=own)
+        table_question, notes = question_of_table(table, opened.task, question)
+        config = GenerationConfig(
+            kind.column,
+            kind.of_molecules,
+            top,
+            beams or (1 if temperature else top),
+            max_new_tokens,
+            batch_size,
+            temperature or 0.0,
+            1.0 if top_p is None else top_p,
+            seed or 0,
+            table_question,
+        )
         target = output or default_output(table_path, "answers")
         if target != STDIO:
             claim_output(target, source=table_path, force=force)
         for note in [*table.notes, *notes]:
-            typer.echo(f"note: {note}", err=True)
-        where = choose_device(device)
-        answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where))
-        columns = answer_columns(table.columns, wanted)
+            print_note(note)
+        chosen = choose_device(device)
+        answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
         with (
-            TableWriter(target, columns, source=table_path, force=force) as writer,
+            TableWriter(target, answer_columns(table.columns, config), source=table_path, force=force) as writer,
             progress_bar(table) as on_progress,
         ):
-            summary = answer_table(table, writer, answerer, wanted, on_progress)
+            summary = answer_table(table, writer, answerer, config, on_progress)
     for line in summary.lines(writer.name):
         typer.echo(line, err=True)
     if summary.n_rows and not summary.n_ok:

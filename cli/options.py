@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from enum import Enum
 from typing import Annotated
 
 import typer
@@ -29,6 +29,18 @@ Dtype = Annotated[
 Confidence = Annotated[
     float, typer.Option(metavar="P", help="Share of true values that the intervals X_lo to X_hi are to hold.")
 ]
+
+
+class DataSplit(str, Enum):
+    """Part of the data, as the pack recorded it when it was trained."""
+
+    TEST = "test"
+    VALID = "valid"
+    TRAIN = "train"
+    ALL = "all"
+
+
+SplitOption = Annotated[DataSplit, typer.Option(help="Which part of the data, by the split that the pack records.")]
 LibraryPaths = Annotated[
     list[str],
     typer.Argument(
@@ -63,12 +75,3 @@ def split_names(text: str | None) -> list[str] | None:
     """`a, b` -> `["a", "b"]`; None, or nothing but commas, -> None, which stands for all."""
     names = [name.strip() for name in (text or "").split(",")]
     return [name for name in names if name] or None
-
-
-def refuse(options: Mapping[str, object], why: str) -> None:
-    """Raises `InputError` when one of the options was given, that is, is not None."""
-    from ..errors import InputError
-
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(f"{name}: {why}")

@@ -25,9 +25,10 @@ def pretrain(
 ) -> None:
     """Pre-train a graph encoder to predict RDKit's descriptors and fingerprints.
 
-    `mora-lite train --start FILE` starts from it. The one that ships was made
-    so, and is where `train` starts without this option. Started again with the
-    same settings it goes on at its last checkpoint, which lies in OUTPUT.run.
+    `mora-lite train --start FILE` starts from it; without this option `train`
+    starts from the one that ships, which was made like this. Started again with
+    the same settings, it continues from its last checkpoint, which is kept in
+    OUTPUT.run.
 
     \b
     Example:
@@ -39,12 +40,12 @@ def pretrain(
     from ..training.pretrain import pretrain_encoder
     from .progress import show_progress
 
-    told = 0
+    reported = 0
 
-    def _tell(n_read: int) -> None:
-        nonlocal told
-        if n_read - told >= 50_000:
-            told = n_read
+    def on_read(n_read: int) -> None:
+        nonlocal reported
+        if n_read - reported >= 50_000:
+            reported = n_read
             typer.echo(f"described {n_read:,} molecules", err=True)
 
     if output.exists() and not force:
@@ -57,6 +58,6 @@ def pretrain(
             settings,
             choose_device(device),
             processes=processes,
-            on_read=_tell,
+            on_read=on_read,
             on_progress=lambda progress: show("encoder", progress),
         )

@@ -1,4 +1,4 @@
-"""Bars on stderr: while files of molecules are read, while a model is trained."""
+"""Notes and bars on stderr: while files of molecules are read, while a model is trained."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+import typer
+
 if TYPE_CHECKING:
     from ..training.loop import TrainProgress
+
+
+def print_note(note: str) -> None:
+    typer.echo(f"note: {note}", err=True)
 
 
 class Measured(Protocol):

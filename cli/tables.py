@@ -1,4 +1,4 @@
-"""Rows of figures as a table on a terminal."""
+"""Rows of metrics as a table on a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FOUR_BIT = ("bf16_mae", "loss_4bit")
-MIN_TEXT = 8  # characters that are left of a text when the numbers need the room
+MIN_TEXT = 8  # characters that are left of a text when the numbers need the width
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -28,15 +28,15 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console) 
     if sum(widths.values()) + len(names) - 1 > console.width:
         for name in names:
             widths[name] = max(map(len, [*heads[name].split(), *columns[name]]))
-        room = console.width - (len(names) - 1) - sum(widths[name] for name in names if name not in text)
-        for i, name in enumerate(sorted(text, key=widths.__getitem__)):  # what short ones leave is for the long ones
-            widths[name] = min(widths[name], max(MIN_TEXT, room // (len(text) - i)))
-            room -= widths[name]
+        free = console.width - (len(names) - 1) - sum(widths[name] for name in names if name not in text)
+        for i, name in enumerate(sorted(text, key=widths.__getitem__)):  # long ones get what short ones leave
+            widths[name] = min(widths[name], max(MIN_TEXT, free // (len(text) - i)))
+            free -= widths[name]
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         side = "left" if name in text else "right"
-        # Where even this is too wide, numbers go on in the next line: a number cut off is a wrong one.
+        # Where even this is too wide, numbers continue in the next line: a number cut off is a wrong one.
         table.add_column(Text(heads[name]), justify=side, width=widths[name], overflow="fold")  # type: ignore[arg-type]
     for i in range(len(rows)):
         # As Text, since the brackets of SMILES are markup to rich.
@@ -55,30 +55,39 @@ def _shorten(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def print_evaluation(figures: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Mapping[str, Any]] = {}) -> None:
+def print_evaluation(metrics: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Mapping[str, Any]] = {}) -> None:
     """On stdout: a table of the values, one of the classes, then the tables of each task."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    classes = [name for name, found in figures.items() if "roc_auc" in found]
-    values = [name for name in figures if name not in classes]
+    classes = [name for name, of_task in metrics.items() if "roc_auc" in of_task]
+    values = [name for name in metrics if name not in classes]
     for title, names in (("values", values), ("classes", classes)):
-        rows = [{"task": _label(name, figures[name])} | _without(figures[name], "unit", *FOUR_BIT) for name in names]
+        rows = [{"task": _label(name, metrics[name])} | _without(metrics[name], "unit", *FOUR_BIT) for name in names]
         if rows:
             print_rows(title, rows, console)
-    if any("bf16_mae" in figures[name] for name in values):  # apart: with them a row is wider than a terminal
-        rows = [{"task": _label(n, figures[n])} | {k: figures[n].get(k) for k in ("mae", *FOUR_BIT)} for n in values]
+    if any("bf16_mae" in metrics[name] for name in values):  # apart: with them a row is wider than a terminal
+        rows = [{"task": _label(n, metrics[n])} | {k: metrics[n].get(k) for k in ("mae", *FOUR_BIT)} for n in values]
         print_rows("what 4 bits cost", rows, console)
     for task, named in tables.items():
         for name, rows in named.items():
             if rows:
                 console.print()
-                print_rows(f"{_label(task, figures[task])}, {name.replace('_', ' ')}", rows, console)
+                print_rows(f"{_label(task, metrics[task])}, {name.replace('_', ' ')}", rows, console)
 
 
-def _label(task: str, found: Mapping[str, Any]) -> str:
-    return f"{task} [{found['unit']}]" if found.get("unit") else task
+def print_text_metrics(title: str, metrics: dict[str, Any]) -> None:
+    """On stdout: a table of a text pack's metrics, with a row for each data table where there are several."""
+    from rich.console import Console
+
+    from ..text.metrics import metrics_by_table
+
+    print_rows(title, metrics_by_table(metrics), Console(highlight=False))
 
 
-def _without(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key not in names}
+def _label(task: str, metrics: Mapping[str, Any]) -> str:
+    return f"{task} [{metrics['unit']}]" if metrics.get("unit") else task
+
+
+def _without(metrics: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if key not in names}

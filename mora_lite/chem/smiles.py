@@ -6,7 +6,7 @@ import random
 
 from rdkit import Chem, rdBase
 
-GRAMS = (4, 10)  # lengths of the runs of characters that `align` counts: places, and long stretches
+NGRAM_LENGTHS = (4, 10)  # of the runs of characters that `Aligner` counts: short ones, and long stretches
 
 
 def canonical(smiles: str) -> str | None:
@@ -44,13 +44,13 @@ class Aligner:
     """
 
     def __init__(self, target: str):
-        self.ways = [[(text, _grams(text)) for text in _all_roots(part)] for part in target.split(".")]
+        self.ways = [[(text, _ngrams(text)) for text in _all_roots(part)] for part in target.split(".")]
 
     def align(self, source: str) -> str:
         """The target set for `source`; molecules beyond the longest alternatives keep their canonical text first."""
-        held = _grams(source)
-        best = [max(ways, key=lambda way: len(way[1] & held))[0] for ways in self.ways]
-        return ".".join(sorted(best, key=lambda text: _place(text, source)))
+        ngrams = _ngrams(source)
+        best = [max(ways, key=lambda way: len(way[1] & ngrams))[0] for ways in self.ways]
+        return ".".join(sorted(best, key=lambda text: _offset(text, source)))
 
 
 def _all_roots(part: str) -> list[str]:
@@ -61,13 +61,13 @@ def _all_roots(part: str) -> list[str]:
     return list(dict.fromkeys([part, *rooted]))
 
 
-def _grams(text: str) -> set[str]:
-    return {text[i : i + n] for n in GRAMS for i in range(len(text) - n + 1)}
+def _ngrams(text: str) -> set[str]:
+    return {text[i : i + n] for n in NGRAM_LENGTHS for i in range(len(text) - n + 1)}
 
 
-def _place(text: str, source: str) -> int:
+def _offset(text: str, source: str) -> int:
     """Where in `source` the runs of `text` begin, at their median; at the end when none is there."""
-    n = min(GRAMS[0], len(text))
-    places = sorted(source.find(text[i : i + n]) for i in range(len(text) - n + 1))
-    places = [place for place in places if place >= 0]
-    return places[len(places) // 2] if places else len(source)
+    n = min(NGRAM_LENGTHS[0], len(text))
+    offsets = sorted(source.find(text[i : i + n]) for i in range(len(text) - n + 1))
+    offsets = [offset for offset in offsets if offset >= 0]
+    return offsets[len(offsets) // 2] if offsets else len(source)

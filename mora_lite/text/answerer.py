@@ -20,14 +20,14 @@ from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import generate
 from ..machine.device import is_out_of_memory, training_dtype
 from .model import TextModel
-from .pairs import asked
+from .pairs import format_question
 from .sequences import Prompt, token_ids
 
 MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
 
 
 class Text(NamedTuple):
-    """text: an answer. score: natural logarithm of its probability; 0 for greedy and drawn answers, which have none."""
+    """text: an answer. score: natural logarithm of its probability; 0 for greedy and sampled answers, without one."""
 
     text: str
     score: float
@@ -37,18 +37,18 @@ class Answerer:
     """A trained text model with its tokenizer and prompt.
 
     max_tokens: of prompt and answer together, what the base was made for. The model must not move afterwards.
-    recorded: what answers greedily; None where nothing is gained by recording steps, on a CPU.
+    captured: generates greedily by captured steps; None on a CPU, where nothing is gained by capturing.
     """
 
     def __init__(self, model: TextModel, tokenizer: Any, prompt: Prompt, max_tokens: int = 2048):
         self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.device = model.decoder.embedding.device
-        self.recorded = CapturedGenerator(model.decoder) if self.device.type == "cuda" else None
+        self.captured = CapturedGenerator(model.decoder) if self.device.type == "cuda" else None
         self.before, self.between, self.end = prompt.pieces(tokenizer)
 
-    def room(self, max_new_tokens: int) -> int:
-        """Most tokens of a question, where its answer may have `max_new_tokens`."""
+    def max_question_tokens(self, max_new_tokens: int) -> int:
+        """Most tokens that a question may have, where its answer may have `max_new_tokens`."""
         return self.max_tokens - max_new_tokens - len(self.before) - len(self.between)
 
     def ask(self, smiles: Sequence[str], question: str = "", **options: Any) -> list[list[Text]]:
@@ -56,16 +56,16 @@ class Answerer:
 
         question: in words, for packs that take one. options: of `answer`.
         """
-        texts = [parse_smiles(text).mol for text in smiles]
-        ids = self.ids([asked(Chem.MolToSmiles(mol), question) if mol is not None else "" for mol in texts])
-        room = self.room(options.get("max_new_tokens", MAX_NEW_TOKENS))
-        good = [i for i, own in enumerate(ids) if texts[i] is not None and len(own) <= room]
-        found: list[list[Text]] = [[] for _ in smiles]
+        mols = [parse_smiles(text).mol for text in smiles]
+        ids = self.ids([format_question(Chem.MolToSmiles(mol), question) if mol is not None else "" for mol in mols])
+        limit = self.max_question_tokens(options.get("max_new_tokens", MAX_NEW_TOKENS))
+        good = [i for i, mol in enumerate(mols) if mol is not None and len(ids[i]) <= limit]
+        texts: list[list[Text]] = [[] for _ in smiles]
         if good:
-            answered = self.answer([ids[i] for i in good], featurize([texts[i] for i in good]), **options)
+            answered = self.answer([ids[i] for i in good], featurize([mols[i] for i in good]), **options)
             for i, answers in zip(good, answered, strict=True):
-                found[i] = answers
-        return found
+                texts[i] = answers
+        return texts
 
     def answer(
         self,
@@ -81,21 +81,26 @@ class Answerer:
     ) -> list[list[Text]]:
         """Answers of each question, the likeliest first: one, or up to `beams`.
 
-        questions: token ids of each, without the prompt's pieces. graphs: of their molecules. Questions of one length
-        are taken together; a row's answer does not depend on the rows beside it. temperature: above 0 the answer is
-        drawn by chance, by the row's own entry of `seeds`, from what `top_p` leaves (`generation.sample`); there are no
-        beams then.
+        questions: token ids of each, without the prompt's pieces. graphs: of their molecules.
+        temperature, top_p, seeds: above 0 the answer is sampled (`generation.sample`), with the row's entry of `seeds`;
+        there are no beams then.
+
+        Questions of one length are taken together; a row's answer does not depend on the rows beside it.
         """
         assert temperature == 0 or (beams == 1 and seeds is not None and len(seeds) == len(questions))
         order = np.argsort([len(question) for question in questions], kind="stable")
-        found: list[list[Text]] = [[] for _ in questions]
+        texts: list[list[Text]] = [[] for _ in questions]
         start, size = 0, batch_size
         while start < len(order):
             rows = order[start : start + size]
             ids = [[*self.before, *questions[row], *self.between] for row in rows]
-            chance = {"temperature": temperature, "top_p": top_p, "seed": [seeds[row] for row in rows] if seeds else 0}
+            sampling = {
+                "temperature": temperature,
+                "top_p": top_p,
+                "seed": [seeds[row] for row in rows] if seeds else 0,
+            }
             try:
-                answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, chance)
+                answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, sampling)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -109,9 +114,9 @@ class Answerer:
                     torch.cuda.empty_cache()
                 continue
             for row, answers in zip(rows, answered, strict=True):
-                found[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
+                texts[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
             start += len(rows)
-        return found
+        return texts
 
     def _decode(self, ids: list[int]) -> str:
         # No clean-up of spaces: it is for English, and SMILES have full stops.
@@ -123,7 +128,7 @@ class Answerer:
 
     @torch.no_grad()
     def _answer(
-        self, ids: list[list[int]], graphs: Graphs, beams: int, limit: int, chance: dict[str, Any]
+        self, ids: list[list[int]], graphs: Graphs, beams: int, limit: int, sampling: dict[str, Any]
     ) -> list[list[Answer]]:
         decoder, device, dtype = self.model.decoder, self.device, training_dtype(self.device)
         with torch.autocast(device.type, dtype, enabled=dtype == decoder.dtype != torch.float32):
@@ -132,21 +137,21 @@ class Answerer:
         if beams > 1:
             return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
         wide = replace(branch, a=branch.a.expand(len(ids), -1, -1, -1))
-        rows = self._recorded_rows(ids, wide, limit) if chance["temperature"] == 0 else None
+        rows = self._captured_rows(ids, wide, limit) if sampling["temperature"] == 0 else None
         if rows is None:
-            rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **chance)
+            rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **sampling)
         return [[Answer(row, 0.0, True)] for row in rows]
 
-    def _recorded_rows(self, ids: list[list[int]], branch: Branch, limit: int) -> list[list[int]] | None:
-        """Greedy tokens by recorded steps; None where they are not to be had."""
-        if self.recorded is None:
+    def _captured_rows(self, ids: list[list[int]], branch: Branch, limit: int) -> list[list[int]] | None:
+        """Greedy tokens by captured steps; None where there are none."""
+        if self.captured is None:
             return None
         try:
-            return self.recorded.generate(ids, branch=branch, max_new_tokens=limit, stop_ids=[self.end])
+            return self.captured.generate(ids, branch=branch, max_new_tokens=limit, stop_ids=[self.end])
         except RuntimeError as error:  # a driver or a kernel that cannot be captured
             if is_out_of_memory(error):
                 raise
             reason = str(error).strip().split("\n")[0]
             logging.getLogger("mora_lite").warning("steps cannot be recorded, which is slower: %s", reason)
-            self.recorded = None
+            self.captured = None
             return None

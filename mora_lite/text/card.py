@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from ..packs.card import code, front_matter, markdown_table, plain, section, value_lines
-from .evaluation import rows_of_figures
+from .metrics import metrics_by_table
 from .tasks import ASK, text_task
 
 TAGS = ("chemistry", "cheminformatics", "smiles", "mora")
@@ -56,4 +56,4 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
 def _quality(metrics: dict[str, Any]) -> str:
     if not metrics:
         return ""
-    return f"## How good it is\n\n{METRICS_NOTE}\n\n{markdown_table(rows_of_figures(metrics))}"
+    return f"## How good it is\n\n{METRICS_NOTE}\n\n{markdown_table(metrics_by_table(metrics))}"

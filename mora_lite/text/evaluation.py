@@ -1,6 +1,4 @@
-"""How well a text model answers what was held out: its answers to rows of prepared sequences or of tables, and figures
-of them.
-"""
+"""How well a text model answers what was held out: answers to rows of a table or of tokenized pairs, and metrics."""
 
 from __future__ import annotations
 
@@ -15,15 +13,51 @@ from rdkit import Chem
 from ..chem.graph import Graphs, featurize
 from ..chem.smiles import canonical
 from ..errors import InputError
+from ..machine.device import choose_device, choose_dtype
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
-from .pairs import asked
+from .pack import TextPack, load_text_pack, open_text_pack
+from .pairs import format_question
 from .sequences import WIDTHS, TokenizedPairs
 from .tasks import TEXT_TASKS, read_pairs, text_task
 
 ROWS_ON_GPU, ROWS_ON_CPU = 256, 32  # at a time
 ANSWER_STEP = 64  # tokens
-TOP = (3, 5)  # shares of rows with the right answer among so many are told, where there are as many beams
+TOP = (3, 5)  # the share of rows with the right answer among so many is reported, where there are as many beams
+
+
+def evaluate_text(
+    pack: TextPack | str | Path,
+    data: str | Path,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    beams: int = 1,
+    base: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> dict[str, Any]:
+    """Answer the rows of a table that has the right answers, and compare; what `mora-lite evaluate-text` does.
+
+    pack: a text pack, its directory, or `hf:owner/name`. base: see `load_text_pack`.
+    split: `train`, `valid` or `test`, by the rule or column that the pack's training held rows out by; or `all`.
+    limit: only the first so many rows. beams: width of the search; 1 is greedy.
+
+    Returns metrics as `answer_metrics` does. Raises `InputError` when the table cannot be used or no row is left.
+    """
+    opened, chosen = pack if isinstance(pack, TextPack) else open_text_pack(pack), choose_device(device)
+    answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
+    held_out = opened.manifest["provenance"]["held_out"]
+    by_rule = held_out in {task.held_out for task in TEXT_TASKS.values()}
+    pairs = read_pairs(opened.task, [data], None if by_rule or split == "all" else held_out)
+    pairs = [pair for pair in pairs if split in ("all", pair.part)][:limit]
+    if not pairs:
+        raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")
+    questions = answerer.ids([format_question(pair.source, pair.question) for pair in pairs])
+    longest = max(map(len, answerer.ids([pair.target for pair in pairs])))
+    graphs = featurize([Chem.MolFromSmiles(pair.source) for pair in pairs])
+    answers = _answers(answerer, questions, graphs, longest, beams)
+    return _metrics(opened.task, [pair.target for pair in pairs], answers, [pair.origin for pair in pairs], beams)
 
 
 def answer_rows(answerer: Answerer, data: TokenizedPairs, rows: np.ndarray, beams: int = 1) -> list[list[str]]:
@@ -33,10 +67,18 @@ def answer_rows(answerer: Answerer, data: TokenizedPairs, rows: np.ndarray, beam
     return _answers(answerer, questions, data.graphs.select(rows), longest, beams)
 
 
+def answer_metrics(data: TokenizedPairs, rows: np.ndarray, answers: list[list[str]], beams: int = 1) -> dict[str, Any]:
+    """Metrics of the likeliest answers: `rows`, those of `molecule_metrics` or `text_metrics`, and where answers are
+    molecules `exact_NAME` and `rows_NAME` of each table NAME; None for what cannot be had.
+    """
+    targets, origins = [data.answers[row] for row in rows], [data.metadata["origins"][data.origin[row]] for row in rows]
+    return _metrics(data.metadata["task"], targets, answers, origins, beams)
+
+
 def _answers(
     answerer: Answerer, questions: list[list[int]], graphs: Graphs, longest: int, beams: int
 ) -> list[list[str]]:
-    """longest: tokens of the longest answer that is wanted."""
+    """longest: tokens of the longest right answer."""
     # In steps, so that answers without an end are cut in one place whichever rows are asked; more than the widest take
     # no part in training either.
     limit = min(-(-(longest + 1) // ANSWER_STEP) * ANSWER_STEP, WIDTHS[-1])
@@ -45,69 +87,21 @@ def _answers(
     return [[answer.text for answer in row] for row in texts]
 
 
-def evaluate_table(
-    answerer: Answerer,
-    task: str,
-    table: Path,
-    *,
-    held_out: str,
-    split: str = "test",
-    limit: int | None = None,
-    beams: int = 1,
-) -> dict[str, Any]:
-    """Figures of the answers to rows of a table that has the right ones.
-
-    split: `train`, `valid` or `test`, by the rule or column `held_out`, as the pack's provenance names it; or `all`.
-    limit: only the first so many. Raises `InputError` when the table cannot be used or no row is left.
-    """
-    by_rule = held_out in {known.held_out for known in TEXT_TASKS.values()}
-    pairs = read_pairs(task, [table], None if by_rule or split == "all" else held_out)
-    pairs = [pair for pair in pairs if split in ("all", pair.part)][:limit]
-    if not pairs:
-        raise InputError(f"{table}: no row of it is in the split {split}; choose another with --split")
-    questions = answerer.ids([asked(pair.source, pair.question) for pair in pairs])
-    longest = max(map(len, answerer.ids([pair.target for pair in pairs])))
-    graphs = featurize([Chem.MolFromSmiles(pair.source) for pair in pairs])
-    answers = _answers(answerer, questions, graphs, longest, beams)
-    return _figures(task, [pair.target for pair in pairs], answers, [pair.origin for pair in pairs], beams)
-
-
-def figures_of_answers(
-    data: TokenizedPairs, rows: np.ndarray, answers: list[list[str]], beams: int = 1
-) -> dict[str, Any]:
-    """Figures of the likeliest answers (`molecule_metrics` or `text_metrics`), `rows`, and where answers are molecules
-    `exact_NAME` and `rows_NAME` of each table NAME; None for what cannot be had.
-    """
-    targets, origins = [data.answers[row] for row in rows], [data.facts["origins"][data.origin[row]] for row in rows]
-    return _figures(data.facts["task"], targets, answers, origins, beams)
-
-
-def _figures(
+def _metrics(
     task: str, targets: list[str], answers: list[list[str]], origins: Sequence[str], beams: int
 ) -> dict[str, Any]:
     likeliest = [row[0] for row in answers]
     if not text_task(task).of_molecules:
         return {"rows": len(targets), **text_metrics(likeliest, targets)}
-    figures: dict[str, Any] = molecule_metrics(likeliest, targets)
+    metrics: dict[str, Any] = molecule_metrics(likeliest, targets)
     right = [[canonical(text) == target for text in row] for row, target in zip(answers, targets, strict=True)]
     for n in TOP:
         if beams >= n:
-            figures[f"exact_top{n}"] = sum(any(row[:n]) for row in right) / len(targets)
+            metrics[f"exact_top{n}"] = sum(any(row[:n]) for row in right) / len(targets)
     for name in sorted(set(origins)):
-        own = [row[0] for row, origin in zip(right, origins, strict=True) if origin == name]
-        figures[f"exact_{name}"] = sum(own) / len(own)
-        figures[f"rows_{name}"] = len(own)
+        exact = [row[0] for row, origin in zip(right, origins, strict=True) if origin == name]
+        metrics[f"exact_{name}"] = sum(exact) / len(exact)
+        metrics[f"rows_{name}"] = len(exact)
     # JSON has no NaN: no similarity where no answer is a molecule.
-    figures = {name: None if math.isnan(value) else round(value, 4) for name, value in figures.items()}
-    return {"rows": len(targets), **figures}
-
-
-def rows_of_figures(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """The same as rows of a table: all held-out rows first, then those of each table where there are several."""
-    named = [key.removeprefix("rows_") for key in figures if key.startswith("rows_")]
-    own = {f"{kind}_{name}" for name in named for kind in ("exact", "rows")}
-    whole = {name: value for name, value in figures.items() if name not in own}
-    if len(named) < 2:
-        return [whole]
-    tables = [{"table": name, "rows": figures[f"rows_{name}"], "exact": figures[f"exact_{name}"]} for name in named]
-    return [{"table": "all", **whole}, *tables]
+    metrics = {name: None if math.isnan(value) else round(value, 4) for name, value in metrics.items()}
+    return {"rows": len(targets), **metrics}

@@ -1,11 +1,11 @@
-"""How near texts are to those wanted: exact match, edit distance, BLEU, ROUGE, METEOR, similarity of molecules.
+"""How near answers are to the right ones: exact match, edit distance, BLEU, ROUGE, METEOR, similarity of molecules.
 
 Molecule texts are compared after RDKit has made them canonical; an answer that RDKit refuses counts as wrong, its edit
 distance and BLEU are taken from its text as it is, and it has no fingerprints, as in the tables of MolT5
 (arXiv 2204.11817).
 
 METEOR matches words and, where the package snowballstemmer is installed, their stems by Porter; synonyms of WordNet
-are NOT covered, so it is not the figure of implementations that have them.
+are NOT covered, so it is not the metric of implementations that have them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def bleu(answers: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], n: 
     matched, total = [0] * n, [0] * n
     for answer, target in zip(answers, targets, strict=True):
         for size in range(1, n + 1):
-            got, wanted = _runs(answer, size), _runs(target, size)
-            matched[size - 1] += sum((got & wanted).values())
+            got, expected = _runs(answer, size), _runs(target, size)
+            matched[size - 1] += sum((got & expected).values())
             total[size - 1] += sum(got.values())
     if not all(matched):
         return 0.0
-    length, wanted_length = sum(map(len, answers)), sum(map(len, targets))
-    brevity = min(0.0, 1 - wanted_length / length)
+    length, expected_length = sum(map(len, answers)), sum(map(len, targets))
+    brevity = min(0.0, 1 - expected_length / length)
     return math.exp(brevity + sum(math.log(m / t) for m, t in zip(matched, total, strict=True)) / n)
 
 
@@ -69,9 +69,9 @@ def rouge_l(answer: Sequence[str], target: Sequence[str]) -> float:
 
 def rouge_n(answer: Sequence[str], target: Sequence[str], n: int) -> float:
     """F1 of the runs of `n` items that both have, 0 to 1; a run counts as often as both have it."""
-    got, wanted = _runs(answer, n), _runs(target, n)
-    total = got.total() + wanted.total()
-    return 2 * (got & wanted).total() / total if total else 0.0
+    got, expected = _runs(answer, n), _runs(target, n)
+    total = got.total() + expected.total()
+    return 2 * (got & expected).total() / total if total else 0.0
 
 
 def meteor(answer: Sequence[str], target: Sequence[str]) -> float:
@@ -92,12 +92,12 @@ def meteor(answer: Sequence[str], target: Sequence[str]) -> float:
 
 
 def meteor_name() -> str:
-    """What the figure is called here: `meteor_exact` without a stemmer."""
+    """What the metric is called here: `meteor_exact` without a stemmer."""
     return "meteor" if _stemmer() else "meteor_exact"
 
 
 def _match(answer: Sequence[str], target: Sequence[str]) -> set[tuple[int, int]]:
-    """Places of the words that are matched, each at most once."""
+    """Positions of the words that are matched, each at most once."""
     stages = [(answer, target)]
     if stemmer := _stemmer():
         stages.append((stemmer.stemWords(answer), stemmer.stemWords(target)))
@@ -113,12 +113,12 @@ def _match(answer: Sequence[str], target: Sequence[str]) -> set[tuple[int, int]]
 
 
 def _longest_run(one: Sequence[str], other: Sequence[str], left: list[int], right: list[int]) -> set[tuple[int, int]]:
-    """Places of the longest run of items that both have, among the places `left` and `right`; the first of several."""
+    """Positions of the longest run of items that both have, among `left` and `right`; the first of several."""
     best, end = 0, (0, 0)
     lengths: dict[int, int] = {}
     before = -2
     for i in left:
-        # Runs go on only from the place just before, in both.
+        # Runs go on only from the position just before, in both.
         last = lengths if i == before + 1 else {}
         lengths = {j: last.get(j - 1, 0) + 1 for j in right if one[i] == other[j]}
         for j, length in lengths.items():
@@ -139,7 +139,7 @@ def _stemmer() -> Any:
 
 
 def molecule_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """Figures of answers that should be the canonical SMILES `targets`.
+    """Metrics of answers that should be the canonical SMILES `targets`.
 
     exact, valid: shares of all rows. levenshtein: mean, characters. bleu: of characters. morgan, maccs, rdk: mean
     Tanimoto similarity over the valid answers, NaN when there is none.
@@ -164,20 +164,20 @@ def molecule_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str
 
 
 def text_metrics(answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """Figures of descriptions, by words in lower case: bleu2, bleu4 of the whole set; rouge_1, rouge_2, rouge_l and
+    """Metrics of descriptions, by words in lower case: bleu2, bleu4 of the whole set; rouge_1, rouge_2, rouge_l and
     meteor (`meteor_name`), means; exact, share.
     """
     assert len(answers) == len(targets) > 0
-    got, wanted = ([WORD.findall(text.lower()) for text in texts] for texts in (answers, targets))
+    got, expected = ([WORD.findall(text.lower()) for text in texts] for texts in (answers, targets))
     n = len(answers)
     return {
         "exact": sum(map(str.__eq__, answers, targets)) / n,
-        "bleu2": bleu(got, wanted, 2),
-        "bleu4": bleu(got, wanted, 4),
-        "rouge_1": sum(rouge_n(*pair, 1) for pair in zip(got, wanted, strict=True)) / n,
-        "rouge_2": sum(rouge_n(*pair, 2) for pair in zip(got, wanted, strict=True)) / n,
-        "rouge_l": sum(map(rouge_l, got, wanted)) / n,
-        meteor_name(): sum(map(meteor, got, wanted)) / n,
+        "bleu2": bleu(got, expected, 2),
+        "bleu4": bleu(got, expected, 4),
+        "rouge_1": sum(rouge_n(*pair, 1) for pair in zip(got, expected, strict=True)) / n,
+        "rouge_2": sum(rouge_n(*pair, 2) for pair in zip(got, expected, strict=True)) / n,
+        "rouge_l": sum(map(rouge_l, got, expected)) / n,
+        meteor_name(): sum(map(meteor, got, expected)) / n,
     }
 
 
@@ -189,3 +189,14 @@ def fingerprint_similarity(one: str, other: str) -> tuple[float, float, float]:
         pairs = [(make(a), make(b)) for make in (morgan, rdMolDescriptors.GetMACCSKeysFingerprint, Chem.RDKFingerprint)]
     first, second, third = (DataStructs.TanimotoSimilarity(*pair) for pair in pairs)
     return first, second, third
+
+
+def metrics_by_table(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics as rows of a table: of all held-out rows first, then of each data table where there are several."""
+    tables = [key.removeprefix("rows_") for key in metrics if key.startswith("rows_")]
+    single = {f"{kind}_{name}" for name in tables for kind in ("exact", "rows")}
+    total = {name: value for name, value in metrics.items() if name not in single}
+    if len(tables) < 2:
+        return [total]
+    rows = [{"table": name, "rows": metrics[f"rows_{name}"], "exact": metrics[f"exact_{name}"]} for name in tables]
+    return [{"table": "all", **total}, *rows]

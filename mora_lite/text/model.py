@@ -103,7 +103,7 @@ class TextModel(nn.Module):
             branch = self.branch(batch.graphs, len(batch.ids))
         hidden = self.decoder.hidden(batch.ids, branch=branch).flatten(0, 1)
         # Only where an answer's token is predicted: the vocabulary is the widest product there is.
-        logits = self.decoder.head(hidden.index_select(0, batch.places))
+        logits = self.decoder.head(hidden.index_select(0, batch.label_positions))
         return F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX)
 
 

@@ -30,20 +30,22 @@ from rdkit import Chem, rdBase
 from ..chem.graph import Graphs, featurize
 from ..chem.smiles import Aligner, canonical, flat, reorder
 from ..errors import InputError, did_you_mean, error_text
+from ..training.splits import PARTS
 
-TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column that is asked for
+TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column of the answer
 DIRECTIONS = tuple(TARGETS)
-PARTS = ("train", "valid", "test")
+TEST, VALID = 0.08, 0.02  # shares of described molecules: larger than of reactions, as the sets are small
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
 SKIP_REASON = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
 
 
 @dataclass(frozen=True)
 class TextPair:
-    """source: canonical SMILES of what is given. target: of what is asked for. part: train, valid or test.
+    """A question and its answer, in one part of the split.
 
-    origin: name of the table it is from, without suffixes. of_molecules: whether the target is molecules, not words.
-    question: in words, where the rows have their own.
+    source: canonical SMILES of the molecules in the question. target: canonical SMILES or words of the answer.
+    part: train, valid or test. origin: name of the table it is from, without suffixes.
+    of_molecules: whether the target is molecules, not words. question: in words, where each row has one.
     """
 
     source: str
@@ -54,7 +56,7 @@ class TextPair:
     question: str = ""
 
 
-def asked(source: str, question: str) -> str:
+def format_question(source: str, question: str) -> str:
     """The text that stands for molecules in a prompt: their SMILES, and a question about them where there is one.
 
     Training and answering both make it here, so that both make the same tokens of it.
@@ -68,13 +70,13 @@ def part_of(product: str, test: float = 0.015, valid: float = 0.01) -> str:
     So a product is in one part whatever table, reaction or enantiomer it is from, and on every machine in the same.
     test, valid: shares of all products.
     """
-    place = int.from_bytes(hashlib.sha256(flat(product).encode()).digest()[:8], "big") / 2**64
-    return "test" if place < test else "valid" if place < test + valid else "train"
+    fraction = int.from_bytes(hashlib.sha256(flat(product).encode()).digest()[:8], "big") / 2**64
+    return "test" if fraction < test else "valid" if fraction < test + valid else "train"
 
 
-class Pair(NamedTuple):
-    """What a row of a table asks and wants: canonical SMILES `source`, `target`, the molecules `key` by which it is
-    held out, and a question in words where there is one.
+class PairRow(NamedTuple):
+    """A row of a table, before its part is known: canonical SMILES `source`, `target`, the molecules `key` that it is
+    held out by, and a question in words where there is one.
     """
 
     source: str
@@ -87,7 +89,7 @@ def read_reactions(
     paths: Iterable[str | Path],
     direction: str = "forward",
     split_column: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _note: None,
 ) -> list[TextPair]:
     """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out as `collect` says.
 
@@ -99,7 +101,7 @@ def read_reactions(
     if direction not in DIRECTIONS:
         raise InputError(f"direction: got {direction!r}; {did_you_mean(direction, DIRECTIONS)}")
 
-    def pair(row: dict[str, str]) -> Pair | None:
+    def pair(row: dict[str, str]) -> PairRow | None:
         if direction == "forward":
             source = canonical(".".join(row[name] for name in INPUT_COLUMNS if row.get(name)))
         else:
@@ -107,37 +109,78 @@ def read_reactions(
         target = canonical(row[TARGETS[direction]])
         if source is None or target is None:
             return None
-        return Pair(source, target, target if direction == "forward" else source)
+        return PairRow(source, target, target if direction == "forward" else source)
 
     needed, any_of = {
         "forward": (("product",), INPUT_COLUMNS),
         "retro": (("product", "reactants"), ()),
         "reagents": (("reactants", "reagents"), ()),
     }[direction]
-    return collect(paths, needed, pair, split_column, tell, any_of=any_of)
+    return collect(paths, needed, pair, split_column, on_note, any_of=any_of)
+
+
+def read_captions(
+    paths: Iterable[str | Path], split_column: str | None = None, on_note: Callable[[str], None] = lambda _note: None
+) -> list[TextPair]:
+    """Molecules and what is said of them, from CSV tables (plain or .gz) with columns `smiles` and `description`.
+
+    Held out by molecule, as `collect` says. Each pair is taken once. Left out are molecules that RDKit cannot
+    read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the molecule is in
+    another set. Raises `InputError` for other tables and when nothing is left.
+    """
+    return _read(paths, "description", "", split_column, on_note)
+
+
+def read_questions(
+    paths: Iterable[str | Path], split_column: str | None = None, on_note: Callable[[str], None] = lambda _note: None
+) -> list[TextPair]:
+    """Molecules with a question and its answer, from tables with columns `smiles`, `question` and `answer`; else as
+    `read_captions`. All questions about a molecule are in one part.
+    """
+    return _read(paths, "answer", "question", split_column, on_note)
+
+
+def _read(
+    paths: Iterable[str | Path], text: str, question: str, split_column: str | None, on_note: Callable[[str], None]
+) -> list[TextPair]:
+    def pair(row: dict[str, str]) -> PairRow | None:
+        target, source = _one_line(row[text]), canonical((row["smiles"] or "").strip())
+        words = _one_line(row[question]) if question else ""
+        if source is None or not target or row.get("overlap_with") or (question and not words):
+            return None
+        return PairRow(source, target, source, words)
+
+    needed = [name for name in ("smiles", question, text) if name]
+    return collect(paths, needed, pair, split_column, on_note, of_molecules=False, test=TEST, valid=VALID)
+
+
+def _one_line(cell: str | None) -> str:
+    return " ".join((cell or "").split())
 
 
 def collect(
     paths: Iterable[str | Path],
     needed: Sequence[str],
-    pair_of: Callable[[dict[str, str]], Pair | None],
+    pair_of: Callable[[dict[str, str]], PairRow | None],
     split_column: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _note: None,
     *,
     any_of: Sequence[str] = (),
     of_molecules: bool = True,
     test: float = 0.015,
     valid: float = 0.01,
 ) -> list[TextPair]:
-    """What `pair_of` makes of the rows of tables, each pair once; held out by `part_of` its key.
+    """The pairs that `pair_of` makes of the rows of tables, each once; held out by `part_of` its key.
 
-    needed, any_of: columns, as `read_rows` has them. pair_of: None for a row that is left out. split_column: a column
-    of train, valid (or val) and test that stands in the place of `part_of`; tables without it then train, rows with
-    another mark are left out, and so are training rows whose key, stereochemistry aside, is held out in any table.
-    test, valid: shares, without such a column. tell: gets a line for each reason for which rows were left out. Raises
-    `InputError` when nothing is left, or no table has that column.
+    needed, any_of: columns, as `read_rows` has them.
+    pair_of: returns None for a row that is left out.
+    split_column: a column of train, valid (or val) and test that replaces `part_of`; tables without it then train, rows
+    with another mark are left out, and so are training rows whose key, stereochemistry aside, is held out in any table.
+    test, valid: shares, without such a column. on_note: gets a line for each reason for which rows were left out.
+
+    Raises `InputError` when nothing is left, or no table has that column.
     """
-    found: dict[Pair, TextPair] = {}
+    pairs: dict[PairRow, TextPair] = {}
     held_out: set[str] = set()
     is_split = False
     left_out: Counter[str] = Counter()
@@ -146,7 +189,7 @@ def collect(
         for row in read_rows(Path(path), needed, any_of):
             is_split = is_split or (split_column is not None and split_column in row)
             pair = pair_of(row)
-            if pair is None or pair in found:
+            if pair is None or pair in pairs:
                 left_out[SKIP_REASON if pair is None else "whose pair is there already"] += 1
                 continue
             part = part_of(pair.key, test, valid) if split_column is None else _part_in(row, split_column)
@@ -155,21 +198,21 @@ def collect(
                 continue
             if split_column is not None and part != "train":
                 held_out.add(flat(pair.key))
-            found[pair] = TextPair(pair.source, pair.target, part, origin, of_molecules, pair.question)
+            pairs[pair] = TextPair(pair.source, pair.target, part, origin, of_molecules, pair.question)
     if split_column is not None and not is_split:
         raise InputError(f"split: got {split_column!r}, but no table has that column")
-    if not found:
+    if not pairs:
         raise InputError(
             f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules that RDKit reads"
         )
-    kept = list(found.values())
+    usable = list(pairs.values())
     if split_column is not None:  # else a key is in one part already
-        kept = [r for pair, r in found.items() if r.part != "train" or flat(pair.key) not in held_out]
-        left_out["for training whose product or molecule is held out"] = len(found) - len(kept)
+        usable = [pair for row, pair in pairs.items() if pair.part != "train" or flat(row.key) not in held_out]
+        left_out["for training whose product or molecule is held out"] = len(pairs) - len(usable)
     for reason, n in left_out.items():
         if n:
-            tell(f"left out: {n:,} row{'s' * (n > 1)} {reason}")
-    return kept
+            on_note(f"left out: {n:,} row{'s' * (n > 1)} {reason}")
+    return usable
 
 
 def _part_in(row: dict[str, str], column: str) -> str:
@@ -195,81 +238,29 @@ def _words(needed: Sequence[str], any_of: Sequence[str]) -> str:
     return " and ".join([*needed, *([" or ".join(any_of)] if any_of else [])])
 
 
-def write_copies(reaction: TextPair, n_copies: int, seed: int) -> list[tuple[str, str]]:
-    """Pairs of texts of one reaction: the canonical source first, then other orders; each with its aligned target.
+def write_copies(pair: TextPair, n_copies: int, seed: int) -> list[tuple[str, str]]:
+    """Question and answer in several orders: the canonical source first; each with its aligned target.
 
-    `seed` and the source decide the orders, not the reactions beside it.
+    `seed` and the source decide the orders, not the pairs beside it.
     """
-    rng = random.Random(f"{seed} {reaction.source}")
-    sources = dict.fromkeys([reaction.source, *reorder(reaction.source, rng, n_copies - 1)])
-    if not reaction.of_molecules:
-        return [(asked(source, reaction.question), reaction.target) for source in sources]
-    aligner = Aligner(reaction.target)
+    rng = random.Random(f"{seed} {pair.source}")
+    sources = dict.fromkeys([pair.source, *reorder(pair.source, rng, n_copies - 1)])
+    if not pair.of_molecules:
+        return [(format_question(source, pair.question), pair.target) for source in sources]
+    aligner = Aligner(pair.target)
     return [(source, aligner.align(source)) for source in sources]
 
 
-def write_block(reactions: Sequence[TextPair], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:
-    """Copies and graphs of some reactions, for one process of several; held-out ones have the canonical texts alone.
+def write_block(pairs: Sequence[TextPair], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:
+    """Copies and graphs of some pairs, for one process of several; held-out ones have the canonical texts alone.
 
     The graph is that of the source: one graph of as many components as there are molecules.
     """
     texts = [
-        write_copies(reaction, n_copies, seed)
-        if reaction.part == "train"
-        else [(asked(reaction.source, reaction.question), reaction.target)]
-        for reaction in reactions
+        write_copies(pair, n_copies, seed)
+        if pair.part == "train"
+        else [(format_question(pair.source, pair.question), pair.target)]
+        for pair in pairs
     ]
     with rdBase.BlockLogs():
-        return texts, featurize([Chem.MolFromSmiles(reaction.source) for reaction in reactions])
-
-
-def same_set(answer: str, target: str) -> bool:
-    """Whether an answer in any order is the canonical set `target`."""
-    return canonical(answer) == target
-
-
-def count_parts(reactions: Sequence[TextPair]) -> dict[str, int]:
-    """Reactions in each part."""
-    return {part: sum(reaction.part == part for reaction in reactions) for part in PARTS}
-
-
-TEST, VALID = 0.08, 0.02  # shares of the molecules: larger than for reactions, as the sets are small
-
-
-def read_captions(
-    paths: Iterable[str | Path], split_column: str | None = None, tell: Callable[[str], None] = lambda _: None
-) -> list[TextPair]:
-    """Molecules and what is said of them, from CSV tables (plain or .gz) with columns `smiles` and `description`.
-
-    Held out by molecule, as `reactions.collect` says. Each pair is taken once. Left out are molecules that RDKit cannot
-    read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the molecule is in
-    another set. Raises `InputError` for other tables and when nothing is left.
-    """
-    return _read(paths, "description", "", split_column, tell)
-
-
-def read_questions(
-    paths: Iterable[str | Path], split_column: str | None = None, tell: Callable[[str], None] = lambda _: None
-) -> list[TextPair]:
-    """Molecules with a question and its answer, from tables with columns `smiles`, `question` and `answer`; else as
-    `read_captions`. All questions about a molecule are in one part.
-    """
-    return _read(paths, "answer", "question", split_column, tell)
-
-
-def _read(
-    paths: Iterable[str | Path], text: str, question: str, split_column: str | None, tell: Callable[[str], None]
-) -> list[TextPair]:
-    def pair(row: dict[str, str]) -> Pair | None:
-        target, source = _one_line(row[text]), canonical((row["smiles"] or "").strip())
-        asked = _one_line(row[question]) if question else ""
-        if source is None or not target or row.get("overlap_with") or (question and not asked):
-            return None
-        return Pair(source, target, source, asked)
-
-    needed = [name for name in ("smiles", question, text) if name]
-    return collect(paths, needed, pair, split_column, tell, of_molecules=False, test=TEST, valid=VALID)
-
-
-def _one_line(cell: str | None) -> str:
-    return " ".join((cell or "").split())
+        return texts, featurize([Chem.MolFromSmiles(pair.source) for pair in pairs])

@@ -14,18 +14,18 @@ from ..adapter.lowrank import AdapterConfig
 from ..errors import InputError
 from ..hub.bases import BASE_MODELS, resolve_base
 from ..lm.base import NF4Source, load_decoder, open_nf4
-from ..machine.device import training_dtype
+from ..machine.device import choose_device, training_dtype
 from ..machine.files import sha256_of
 from ..machine.workers import default_workers
 from ..packs.manifest import TEXT_PACK
-from ..training.pipeline import run_facts
 from ..training.pretrain import load_encoder
+from ..training.provenance import run_metadata
+from ..training.splits import KINDS, PARTS
 from .answerer import Answerer
-from .evaluation import answer_rows, figures_of_answers
+from .evaluation import answer_metrics, answer_rows
 from .loop import TextProgress, TextRun, TextTrainConfig
 from .model import TextModel, equal_size_rank
 from .pack import TextPack, save_text_pack
-from .pairs import PARTS
 from .sequences import WIDTHS, Batches, Prompt, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
 from .tasks import read_pairs, text_task
 
@@ -33,80 +33,104 @@ VARIANTS = ("mora", "static", "static-large", "prompt")  # static-large: static 
 TOKENS_ON_CPU = 2048  # of a batch; on a GPU it is that of `TextTrainConfig`
 MIN_BATCHES = 8  # in an epoch
 
-Tell = Callable[[str], None]
+OnNote = Callable[[str], None]
+OnProgress = Callable[[TextProgress], None]
 
 
-def train_text_pack(
+def train_text(
+    task: str,
+    tables: Sequence[str | Path],
+    output: str | Path,
+    *,
+    minutes: float = 10,
+    split: str | None = None,
+    adapter: str = "mora",
+    rank: int = 64,
+    target_modules: Sequence[str] = ("ffn",),
+    layers: Sequence[int] = (),
+    copies: int = 6,
+    base: str = "smollm2-135m",
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    config: TextTrainConfig | None = None,
+    on_note: OnNote = lambda _note: None,
+    on_progress: OnProgress = lambda _progress: None,
+) -> TextPack:
+    """Train an adapter for `task` and write it to `output` as a text pack; what `mora-lite train-text` does.
+
+    task: forward, retro, reagents, describe or ask (`tasks.TEXT_TASKS`). tables: CSV, plain or .gz.
+    minutes: budget of training.
+    split: name of a column that says train, valid or test; without it rows are held out by the task's rule.
+    adapter, rank, target_modules, layers: see `start_run`.
+    copies: orders in which a training row is written.
+    base: a name known to `pull`, a path, or owner/name.
+    device: `auto`, `cpu`, `cuda`, `cuda:N`.
+    force: replace a text pack that is there.
+    config: in place of `minutes` and `seed`, for a budget of steps or other settings.
+
+    Batches are made smaller for a CPU and for few rows. Tokens and a checkpoint are kept in `output` + `.run`; started
+    again with the same arguments, training continues from them, and where Ctrl-C ends it, a checkpoint has been
+    written. The metrics in the pack are of its own weights, on the rows held out for the test. Raises `InputError` for
+    tables that cannot be trained on.
+    """
+    if split in KINDS:
+        raise InputError(
+            f"split: got {split}, expected the name of a column; without one, the task decides what is held out"
+        )
+    if not minutes > 0:
+        raise InputError(f"minutes: got {minutes}, expected more than 0")
+    config = config or TextTrainConfig(seconds=60 * minutes, seed=seed)
+    branch: dict[str, Any] = {"rank": rank, "target_modules": tuple(target_modules), "layers": tuple(layers)}
+    return _train_pack(
+        task,
+        [Path(table) for table in tables],
+        Path(output),
+        config,
+        choose_device(device),
+        split,
+        adapter,
+        branch,
+        copies,
+        base,
+        force,
+        on_note,
+        on_progress,
+    )
+
+
+def _train_pack(
     task: str,
     tables: Sequence[Path],
-    out: Path,
+    output: Path,
+    config: TextTrainConfig,
     device: torch.device,
-    *,
-    settings: TextTrainConfig,
-    base: str = "smollm2-135m",
-    variant: str = "mora",
-    rank: int = 64,
-    target_modules: tuple[str, ...] = ("ffn",),
-    layers: tuple[int, ...] = (),
-    copies: int = 6,
-    split_column: str | None = None,
-    force: bool = False,
-    tell: Tell = lambda _line: None,
-    on_progress: Callable[[TextProgress], None] = lambda _: None,
+    split_column: str | None,
+    adapter: str,
+    branch: dict[str, Any],
+    copies: int,
+    base: str,
+    force: bool,
+    on_note: OnNote,
+    on_progress: OnProgress,
 ) -> TextPack:
-    """Train an adapter for `task` (`text_tasks.TEXT_TASKS`) on `tables` and write it to `out` as a text pack.
-
-    The tokens and a checkpoint lie in `out` + `.run`; started again with the same arguments, it goes on where it was.
-    settings: with the budget; its batches are made smaller for a CPU and for few rows. variant, rank, target_modules,
-    layers: as for `start_run`. copies: orders in which a training row is written. `tell` gets lines for people.
-    The figures in the pack are of its own weights, on the rows held out for the test. Raises `InputError` for tables
-    that cannot be trained on; where Ctrl-C ends it, a checkpoint has been written.
-    """
-    TEXT_PACK.check_free(out, force)
+    """branch: rank, target_modules and layers, as `start_run` takes them; for the others see `train_text`."""
+    TEXT_PACK.check_free(output, force)
     path = resolve_base(base)  # before the work: it may have to be pulled first
     source = open_nf4(path)
-    run_folder = out.with_name(out.name + ".run")
-    run_folder.mkdir(parents=True, exist_ok=True)
-    data = _prepared(run_folder / "sequences.npz", task, tables, source, copies, settings.seed, split_column, tell)
+    folder = output.with_name(output.name + ".run")
+    folder.mkdir(parents=True, exist_ok=True)
+    data = _tokenized(folder / "sequences.npz", task, tables, source, copies, config.seed, split_column, on_note)
     parts = {part: int((data.part == i).sum()) for i, part in enumerate(PARTS)}
-    tell("rows: " + ", ".join(f"{n:,} {part}" for part, n in parts.items()))
+    on_note("rows: " + ", ".join(f"{n:,} {part}" for part, n in parts.items()))
     if not parts["train"]:
         raise InputError("training rows: got none; all are held out, more rows are needed")
-    settings = fit_tokens(settings, data, device)
-    run, prompt = start_run(
-        data,
-        source,
-        settings,
-        run_folder,
-        device,
-        variant=variant,
-        rank=rank,
-        target_modules=target_modules,
-        layers=layers,
-    )
-    if run.batches.n_skipped:
-        tell(f"left out: {run.batches.n_skipped:,} training rows of more than {WIDTHS[-1]} tokens")
-    if run.step:
-        tell(f"going on after {run.step:,} steps, {run.state.seconds:,.0f} s")
-    if run.done < 1:
-        try:
-            run.train(on_progress=on_progress)
-        except (KeyboardInterrupt, SystemExit):
-            tell(f"stopped after {run.step:,} steps, {run.state.seconds:,.0f} s; the same command goes on from there")
-            raise
-    model = run.load_ema_weights()
-    for weights in model.trained().values():
-        weights.copy_(weights.half())  # as the pack has them, so that the figures are its own
-    test, figures = np.flatnonzero(data.part == PARTS.index("test")), {}
-    if len(test):
-        tell(f"answering {len(test):,} test rows")
-        answers = answer_rows(Answerer(model, source.tokenizer(), prompt), data, test)
-        figures = figures_of_answers(data, test, answers)
-    else:
-        tell("there are no test rows, so there are no figures")
+    run, prompt = start_run(data, source, fit_tokens(config, data, device), folder, device, variant=adapter, **branch)
+    model = _train(run, on_note, on_progress)
+    metrics = _test(Answerer(model, source.tokenizer(), prompt), data, on_note)
     known = base in BASE_MODELS or not Path(base).exists()
     return save_text_pack(
-        out,
+        output,
         model,
         task=task,
         prompt=prompt,
@@ -114,18 +138,48 @@ def train_text_pack(
         base={"name": base if known else path.name, "sha256": source.source_sha256},
         provenance={
             **text_provenance(run, data),
-            "variant": variant,
+            "variant": adapter,
             "copies": copies,
             "rows": parts,
-            "test": figures,
-            "trained": {name: value for name, value in run_facts(device).items() if name != "commit"},
+            "test": metrics,
+            "trained": {name: value for name, value in run_metadata(device).items() if name != "commit"},
         },
         force=force,
     )
 
 
-def text_facts(task: str, tables: Sequence[Path], tokenizer: Any, split_column: str | None) -> dict[str, Any]:
-    """What prepared sequences keep of the tables that they were made of."""
+def _train(run: TextRun, on_note: OnNote, on_progress: OnProgress) -> TextModel:
+    """Spend what is left of the budget; returns the model with the weights that the pack will have."""
+    if run.batches.n_skipped:
+        on_note(f"left out: {run.batches.n_skipped:,} training rows of more than {WIDTHS[-1]} tokens")
+    if run.step:
+        on_note(f"going on after {run.step:,} steps, {run.state.seconds:,.0f} s")
+    if run.done < 1:
+        try:
+            run.train(on_progress=on_progress)
+        except (KeyboardInterrupt, SystemExit):
+            on_note(
+                f"stopped after {run.step:,} steps, {run.state.seconds:,.0f} s; the same command goes on from there"
+            )
+            raise
+    model = run.load_ema_weights()
+    for weights in model.trained().values():
+        weights.copy_(weights.half())  # as the pack has them, so that the metrics are its own
+    return model
+
+
+def _test(answerer: Answerer, data: TokenizedPairs, on_note: OnNote) -> dict[str, Any]:
+    """Metrics of the answers to the test rows; none without such rows."""
+    test = np.flatnonzero(data.part == PARTS.index("test"))
+    if not len(test):
+        on_note("there are no test rows, so there are no figures")
+        return {}
+    on_note(f"answering {len(test):,} test rows")
+    return answer_metrics(data, test, answer_rows(answerer, data, test))
+
+
+def text_metadata(task: str, tables: Sequence[Path], tokenizer: Any, split_column: str | None) -> dict[str, Any]:
+    """What tokenized pairs record of the tables that they were made of."""
     return {
         "task": task,
         "template": text_task(task).template,
@@ -137,17 +191,17 @@ def text_facts(task: str, tables: Sequence[Path], tokenizer: Any, split_column: 
 
 
 def text_provenance(run: TextRun, data: TokenizedPairs) -> dict[str, Any]:
-    """What a pack keeps of its training."""
+    """What a pack records of its training."""
     return {
-        "tables": data.facts["tables"],
-        "held_out": data.facts["held_out"],
+        "tables": data.metadata["tables"],
+        "held_out": data.metadata["held_out"],
         "seed": run.settings.seed,
         "seconds": run.state.seconds,
         "steps": run.step,
     }
 
 
-def _prepared(
+def _tokenized(
     path: Path,
     task: str,
     tables: Sequence[Path],
@@ -155,34 +209,34 @@ def _prepared(
     copies: int,
     seed: int,
     split_column: str | None,
-    tell: Tell,
+    on_note: OnNote,
 ) -> TokenizedPairs:
-    """The tables as tokens and graphs: those in `path` if they are of the same, else made and written there."""
+    """The tables as tokens and graphs: those in `path` if they are of the same tables, else made and written there."""
     text_task(task)
     missing = [table for table in tables if not table.is_file()]
     if missing:
         raise InputError(f"{missing[0]}: no such table; give CSV files, plain or .gz")
     tokenizer = source.tokenizer()
-    facts = {**text_facts(task, tables, tokenizer, split_column), "base": source.source_sha256}
-    wanted = {**facts, "copies": copies, "seed": seed}
+    metadata = {**text_metadata(task, tables, tokenizer, split_column), "base": source.source_sha256}
+    expected = {**metadata, "copies": copies, "seed": seed}
     if path.exists():
-        held = load_tokenized_pairs(path)
-        if {name: held.facts.get(name) for name in wanted} == wanted:
-            return held
-    pairs = read_pairs(task, tables, split_column, tell)
-    tell(f"preparing {len(pairs):,} rows")
-    data = tokenize_pairs(pairs, tokenizer, facts, copies=copies, seed=seed, processes=default_workers())
+        data = load_tokenized_pairs(path)
+        if {name: data.metadata.get(name) for name in expected} == expected:
+            return data
+    pairs = read_pairs(task, tables, split_column, on_note)
+    on_note(f"preparing {len(pairs):,} rows")
+    data = tokenize_pairs(pairs, tokenizer, metadata, copies=copies, seed=seed, processes=default_workers())
     data.save(path)
     return data
 
 
-def fit_tokens(settings: TextTrainConfig, data: TokenizedPairs, device: torch.device) -> TextTrainConfig:
-    """The settings with batches small enough for a CPU, and for `MIN_BATCHES` of them in an epoch."""
+def fit_tokens(config: TextTrainConfig, data: TokenizedPairs, device: torch.device) -> TextTrainConfig:
+    """The config with batches small enough for a CPU, and for `MIN_BATCHES` of them in an epoch."""
     rows = np.flatnonzero(data.part == 0)
     lengths = np.diff(data.source_ptr) + np.diff(data.target_ptr)
-    most = settings.tokens if device.type == "cuda" else min(settings.tokens, TOKENS_ON_CPU)
+    limit = config.tokens if device.type == "cuda" else min(config.tokens, TOKENS_ON_CPU)
     fitting = int(lengths[data.first[rows]].sum()) // MIN_BATCHES
-    return replace(settings, tokens=max(WIDTHS[-1], min(most, fitting)))
+    return replace(config, tokens=max(WIDTHS[-1], min(limit, fitting)))
 
 
 def start_run(
@@ -209,9 +263,9 @@ def start_run(
     # One library for attention in all runs: cuDNN's would be planned anew for each shape.
     torch.backends.cuda.enable_cudnn_sdp(False)
     tokenizer = source.tokenizer()
-    if len(tokenizer) != data.facts["vocabulary"]:
+    if len(tokenizer) != data.metadata["vocabulary"]:
         raise InputError(
-            f"prepared rows: made for {data.facts['vocabulary']:,} tokens, but the base has {len(tokenizer):,}; "
+            f"prepared rows: made for {data.metadata['vocabulary']:,} tokens, but the base has {len(tokenizer):,}; "
             "prepare them again"
         )
     decoder = load_decoder(source, training_dtype(device), device)
@@ -227,6 +281,6 @@ def start_run(
     model = TextModel(sizes, decoder, kind)
     if kind != "static":
         model.encoder.load_state_dict(encoder.state_dict())
-    prompt = Prompt.of_template(data.facts["template"], data.facts["end"])
+    prompt = Prompt.of_template(data.metadata["template"], data.metadata["end"])
     batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(tokenizer), settings.tokens, settings.seed)
     return TextRun(model, batches, settings, folder, device), prompt

@@ -26,18 +26,21 @@ from torch import Tensor
 from ..chem.graph import GraphBatch, Graphs, concatenate
 from ..errors import InputError, error_text
 from ..machine.files import replacing
-from .pairs import PARTS, TextPair, write_block
+from ..training.splits import PARTS
+from .pairs import TextPair, write_block
 
 FORMAT = 1
+# Fields of `Graphs` and what the file calls them.
+GRAPH_KEYS = {f.name: f"graph_{f.name}" for f in fields(Graphs)} | {"bond_endpoints": "graph_ends"}
 TOKENIZER_BATCH = 4096  # texts at a time
-BLOCK = 256  # reactions that a process takes at a time
+BLOCK = 256  # pairs that a process takes at a time
 WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
 IGNORE_INDEX = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The fixed texts round a question and before its answer, and where an answer ends.
+    """The fixed texts around a question and before its answer, and where an answer ends.
 
     before, between: text. end: the token after an answer. Each piece is made into tokens by itself, so a question's
     tokens do not depend on what stands round it.
@@ -70,8 +73,8 @@ class TokenizedPairs:
     """Questions and answers in flat arrays; copy `i` owns `source[source_ptr[i]:source_ptr[i+1]]`.
 
     source, target: uint16 or int32, token ids, the prompt's pieces and the end left out. source_ptr, target_ptr: int64
-    `[C+1]`. first: int64 `[N+1]`, the copies of each question, its canonical one first. graphs: `N` graphs. facts: what
-    it was made of; `answers` in it are the canonical answers as texts.
+    `[C+1]`. first: int64 `[N+1]`, the copies of each question, its canonical one first. graphs: `N` graphs.
+    metadata: what it was made of; `answers` in it are the canonical answers as texts.
     """
 
     source: np.ndarray
@@ -82,14 +85,14 @@ class TokenizedPairs:
     part: np.ndarray
     origin: np.ndarray
     graphs: Graphs
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.first) - 1
 
     @property
     def answers(self) -> list[str]:
-        return self.facts["answers"]
+        return self.metadata["answers"]
 
     def question(self, copy: int) -> list[int]:
         """Token ids of one question."""
@@ -101,9 +104,9 @@ class TokenizedPairs:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Raises `OutputError`."""
-        graphs = {f"graph_{f.name}": getattr(self.graphs, f.name) for f in fields(Graphs)}
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("graphs", "facts")}
-        facts = np.frombuffer(json.dumps({"format": FORMAT, **self.facts}).encode(), np.uint8)
+        graphs = {key: getattr(self.graphs, name) for name, key in GRAPH_KEYS.items()}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("graphs", "metadata")}
+        facts = np.frombuffer(json.dumps({"format": FORMAT, **self.metadata}).encode(), np.uint8)
         with replacing(path) as file:
             np.savez_compressed(file, facts=facts, **arrays, **graphs)
 
@@ -111,12 +114,12 @@ class TokenizedPairs:
 def load_tokenized_pairs(path: Path) -> TokenizedPairs:
     """Read what `TokenizedPairs.save` wrote. Raises `InputError` when it is missing, damaged or of another format."""
     try:
-        with np.load(path, allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
-        facts = json.loads(arrays.pop("facts").tobytes())
-        version = facts.pop("format")
-        graphs = Graphs(**{f.name: arrays.pop(f"graph_{f.name}") for f in fields(Graphs)})
-        data = TokenizedPairs(**arrays, graphs=graphs, facts=facts)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        metadata = json.loads(arrays.pop("facts").tobytes())
+        version = metadata.pop("format")
+        graphs = Graphs(**{name: arrays.pop(key) for name, key in GRAPH_KEYS.items()})
+        data = TokenizedPairs(**arrays, graphs=graphs, metadata=metadata)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} cannot be read as prepared sequences: {error_text(error)}; prepare it again"
@@ -127,29 +130,29 @@ def load_tokenized_pairs(path: Path) -> TokenizedPairs:
 
 
 def tokenize_pairs(
-    reactions: Sequence[TextPair],
+    pairs: Sequence[TextPair],
     tokenizer: Any,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     *,
     copies: int,
     seed: int = 0,
     processes: int = 1,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> TokenizedPairs:
-    """Reactions as token arrays and graphs; those that train in up to `copies` orders, the others as they are.
+    """Pairs as token arrays and graphs; those that train in up to `copies` orders, the others as they are.
 
-    facts: kept with them. `on_progress` is told how many reactions are done.
+    metadata: kept with them. on_progress: gets how many pairs are done.
     """
-    blocks = [list(reactions[at : at + BLOCK]) for at in range(0, len(reactions), BLOCK)]
+    blocks = [list(pairs[at : at + BLOCK]) for at in range(0, len(pairs), BLOCK)]
     questions: list[list[tuple[str, str]]] = []
-    parts: list[Graphs] = []
+    graphs: list[Graphs] = []
     # Fresh processes: a fork of one that has run torch's threads may hang.
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for texts, graphs in pool.map(write_block, blocks, repeat(copies), repeat(seed)):
+        for texts, block in pool.map(write_block, blocks, repeat(copies), repeat(seed)):
             questions += texts
-            parts.append(graphs)
+            graphs.append(block)
             on_progress(len(questions))
-    origins = sorted({reaction.origin for reaction in reactions})
+    origins = sorted({pair.origin for pair in pairs})
     source, source_ptr = _flat(tokenizer, [source for texts in questions for source, _ in texts])
     target, target_ptr = _flat(tokenizer, [target for texts in questions for _, target in texts])
     return TokenizedPairs(
@@ -158,15 +161,15 @@ def tokenize_pairs(
         source_ptr,
         target_ptr,
         np.concatenate([[0], np.cumsum([len(texts) for texts in questions])]).astype(np.int64),
-        np.array([PARTS.index(reaction.part) for reaction in reactions], np.uint8),
-        np.array([origins.index(reaction.origin) for reaction in reactions], np.uint8),
-        concatenate(parts),
+        np.array([PARTS.index(pair.part) for pair in pairs], np.uint8),
+        np.array([origins.index(pair.origin) for pair in pairs], np.uint8),
+        concatenate(graphs),
         {
-            **facts,
+            **metadata,
             "copies": copies,
             "seed": seed,
             "origins": origins,
-            "answers": ["" if reaction.part == "train" else reaction.target for reaction in reactions],
+            "answers": ["" if pair.part == "train" else pair.target for pair in pairs],
         },
     )
 
@@ -175,7 +178,7 @@ def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts one after the other, and where each begins: `[C+1]`."""
     kind = np.uint16 if len(tokenizer) <= 2**16 else np.int32
     flat, lengths = [np.empty(0, kind)], [0]
-    # A piece at a time: a tokenizer's own records of a text take a hundred times the room of its ids.
+    # A piece at a time: a tokenizer's own records of a text take a hundred times the memory of its ids.
     for at in range(0, len(texts), TOKENIZER_BATCH):
         ids = token_ids(tokenizer, texts[at : at + TOKENIZER_BATCH])
         lengths += map(len, ids)
@@ -192,22 +195,27 @@ def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 class TextBatch:
     """One batch of rows of one width, as plain tensors.
 
-    ids: int64 `[B, T]`, padded on the right. places: int64 `[M]`, positions in the flattened rows from which an answer
-    token is predicted; labels: int64 `[M]`, that token, `IGNORE_INDEX` at padding. graphs: of the rows' molecules.
+    ids: int64 `[B, T]`, padded on the right.
+    label_positions: int64 `[M]`, positions in the flattened rows from which a token of an answer is predicted.
+    labels: int64 `[M]`, that token, `IGNORE_INDEX` at padding.
+    graphs: of the rows' molecules.
     """
 
     ids: Tensor
-    places: Tensor
+    label_positions: Tensor
     labels: Tensor
     graphs: GraphBatch
 
     def tensors(self) -> list[Tensor]:
         """All of them, in a fixed order."""
-        return [self.ids, self.places, self.labels, *(getattr(self.graphs, name) for name in self.graphs.tensors)]
+        graphs = (getattr(self.graphs, name) for name in self.graphs.tensors)
+        return [self.ids, self.label_positions, self.labels, *graphs]
 
     def to(self, device: torch.device) -> TextBatch:
-        ids, places, labels = (t.to(device, non_blocking=True) for t in (self.ids, self.places, self.labels))
-        return TextBatch(ids, places, labels, self.graphs.to(device))
+        ids, positions, labels = (
+            t.to(device, non_blocking=True) for t in (self.ids, self.label_positions, self.labels)
+        )
+        return TextBatch(ids, positions, labels, self.graphs.to(device))
 
     def pinned(self) -> TextBatch:
         """In memory that a GPU reads by itself."""
@@ -215,7 +223,7 @@ class TextBatch:
             **{name: getattr(self.graphs, name).pin_memory() for name in self.graphs.tensors},
             n_graphs=self.graphs.n_graphs,
         )
-        return TextBatch(self.ids.pin_memory(), self.places.pin_memory(), self.labels.pin_memory(), graphs)
+        return TextBatch(self.ids.pin_memory(), self.label_positions.pin_memory(), self.labels.pin_memory(), graphs)
 
 
 class Batches:
@@ -242,7 +250,7 @@ class Batches:
         self.n_skipped = len(rows) - len(self.rows)
         if not len(self.rows):
             raise InputError(f"training rows: got none of at most {WIDTHS[-1]} tokens; shorter texts are needed")
-        self.room = self._room()
+        self.capacity = self._capacity()
 
     def epoch(self, number: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(width, questions, copies) of each batch of an epoch; it depends on seed and number alone."""
@@ -270,43 +278,43 @@ class Batches:
         """Rows of a batch."""
         return max(1, self.tokens // width)
 
-    def _room(self) -> dict[int, tuple[int, int, int]]:
-        """For each width: answer positions, atoms and bonds that nearly every batch has room in.
+    def _capacity(self) -> dict[int, tuple[int, int, int]]:
+        """For each width: answer positions, atoms and bonds that nearly every batch fits into.
 
         Counted in two epochs and with an eighth more; a batch beyond it is still trained on, uncaptured.
         """
-        most: dict[int, np.ndarray] = {}
+        largest: dict[int, np.ndarray] = {}
         answers = np.diff(self.data.target_ptr) + 1
         atoms, bonds = self.data.graphs.n_atoms, 2 * np.diff(self.data.graphs.bond_ptr)
         for number in range(2):
             for width, rows, copies in self.epoch(number):
-                found = np.array([answers[copies].sum(), atoms[rows].sum(), bonds[rows].sum()])
-                most[width] = np.maximum(most.get(width, found), found)
-        sizes = {width: [int(n) for n in 64 * np.ceil((1.125 * found + 1) / 64)] for width, found in most.items()}
-        return {width: (size[0], size[1], size[2]) for width, size in sizes.items()}
+                sizes = np.array([answers[copies].sum(), atoms[rows].sum(), bonds[rows].sum()])
+                largest[width] = np.maximum(largest.get(width, sizes), sizes)
+        rounded = {width: [int(n) for n in 64 * np.ceil((1.125 * n + 1) / 64)] for width, n in largest.items()}
+        return {width: (sizes[0], sizes[1], sizes[2]) for width, sizes in rounded.items()}
 
     def make(self, width: int, rows: np.ndarray, copies: np.ndarray) -> TextBatch:
-        """The batch itself, on the CPU; of the room's sizes where it fits into them."""
+        """The batch itself, on the CPU; padded to the capacity of its width where it fits."""
         data = self.data
         ids = np.zeros((len(rows), width), np.int64)
-        places: list[np.ndarray] = []
+        label_positions: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         for i, copy in enumerate(copies):
             answer = [*data.answer(copy), self.end]
             row = [*self.before, *data.question(copy), *self.between, *answer]
             ids[i, : len(row)] = row
             start = i * width + len(row) - len(answer) - 1
-            places.append(np.arange(start, start + len(answer)))
+            label_positions.append(np.arange(start, start + len(answer)))
             labels.append(np.array(answer))
-        place, label = np.concatenate(places), np.concatenate(labels).astype(np.int64)
+        position, label = np.concatenate(label_positions), np.concatenate(labels).astype(np.int64)
         graphs = data.graphs.select(rows).batch()
-        n_answers, n_atoms, n_bonds = self.room.get(width, (0, 0, 0))
-        fits = len(place) <= n_answers and len(graphs.atoms) < n_atoms and len(graphs.bonds) <= n_bonds
-        missing = n_answers - len(place) if fits else 0
-        place = np.concatenate([place, np.zeros(missing, np.int64)])
+        n_answers, n_atoms, n_bonds = self.capacity.get(width, (0, 0, 0))
+        fits = len(position) <= n_answers and len(graphs.atoms) < n_atoms and len(graphs.bonds) <= n_bonds
+        missing = n_answers - len(position) if fits else 0
+        position = np.concatenate([position, np.zeros(missing, np.int64)])
         label = np.concatenate([label, np.full(missing, IGNORE_INDEX)])
         if not fits:
             n_atoms, n_bonds = len(graphs.atoms) + 1, len(graphs.bonds)
         return TextBatch(
-            torch.from_numpy(ids), torch.from_numpy(place), torch.from_numpy(label), graphs.padded(n_atoms, n_bonds)
+            torch.from_numpy(ids), torch.from_numpy(position), torch.from_numpy(label), graphs.padded(n_atoms, n_bonds)
         )

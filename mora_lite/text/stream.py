@@ -1,8 +1,8 @@
 """A table of molecules in, the same table with answers in text out.
 
-The output has every column of the input, in order, then the answer's columns, `status` and `error`. An answer that is
-to be molecules is read by RDKit and written as canonical SMILES; what RDKit refuses is no answer. A row that cannot be
-answered is a row with a status.
+The output has every column of the input, in order, then the answer's columns, `status` and `error`. An answer that
+should be molecules is read by RDKit and written as canonical SMILES; what RDKit refuses is no answer. A row that cannot
+be answered is a row with a status.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..errors import InputError
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, StatusCounts
 from ..tables.table import Row, Table, TableWriter, add_columns
 from .answerer import Answerer
-from .pairs import asked
+from .pairs import format_question
 from .tasks import ASK
 
-CHUNK_BATCHES = 4  # read at a time: questions of one length stand together in a batch, and progress is told after it
-MAX_SAMPLES = 4  # samples that are drawn for each answer wanted, until there are enough that differ
+CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
+MAX_SAMPLES = 4  # for each answer of a row, until there are enough that differ
 
 
 @dataclass
@@ -45,12 +45,12 @@ class AnswerSummary(StatusCounts):
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """What is asked of each row. column: of the answer; further ones are `column_2`, `column_3`, ... molecules: whether
-    answers are. top: answers of a row. beams: width of the search; 1 is greedy. max_new_tokens: of an answer.
+    """How the rows of a table are answered.
 
-    temperature: above 0 answers are drawn by chance, by `seed` and the row's own question, from what `top_p` leaves.
-    question: what every row is asked, or the number from 0 of the column with the rows' own questions; None for
-    nothing.
+    column: of the answer; further answers go into `column_2`, `column_3`, ... molecules: whether answers are.
+    top: answers of a row. beams: width of the search; 1 is greedy. max_new_tokens: of an answer.
+    temperature, top_p: above 0 answers are sampled; `seed` and the row's question decide them.
+    question: one for all rows, or the number from 0 of the column with a question for each row; None for none.
     """
 
     column: str
@@ -80,35 +80,36 @@ class GenerationConfig:
 
 
 def question_of_table(table: Table, task: str, question: str | None) -> tuple[str | int | None, list[str]]:
-    """`GenerationConfig.question` for a table, and lines for the user.
+    """`GenerationConfig.question` for a table, and notes for the user.
 
-    question: what the user asks of all rows, or None.
-
-    Raises `InputError` where the task is to answer questions and there is none, or takes none and there is one.
+    question: one for all rows, or None. Raises `InputError` where the task needs a question and there is none, or takes
+    none and there is one.
     """
-    own = [i for i, name in enumerate(table.columns) if name.strip().lower() == "question"]
+    matches = [i for i, name in enumerate(table.columns) if name.strip().lower() == "question"]
     if task != ASK:
         if question is not None:
             raise InputError(f"question: the pack is for {task} and takes none; leave --question out")
         return None, []
     if question is not None and question.strip():
-        note = f"the column {table.columns[own[0]]} is not used: --question asks every row the same" if own else ""
+        note = (
+            f"the column {table.columns[matches[0]]} is not used: --question asks every row the same" if matches else ""
+        )
         return question, [note] if note else []
-    if question is not None or not own:
+    if question is not None or not matches:
         raise InputError("question: none is given; say what to ask with --question, or in a column named question")
-    return own[0], []
+    return matches[0], []
 
 
-def answer_columns(columns: Sequence[str], wanted: GenerationConfig) -> list[str]:
+def answer_columns(columns: Sequence[str], config: GenerationConfig) -> list[str]:
     """Header of the output: the input's columns as they are, then ours under names that are not taken."""
-    return add_columns(columns, [*wanted.columns, "status", "error"])
+    return add_columns(columns, [*config.columns, "status", "error"])
 
 
 def answer_table(
     table: Table,
     writer: TableWriter,
     answerer: Answerer,
-    wanted: GenerationConfig,
+    config: GenerationConfig,
     on_progress: Callable[[int], None] = lambda n_rows: None,
 ) -> AnswerSummary:
     """Answer every row of `table` into `writer`, one record for each row, in order.
@@ -116,10 +117,10 @@ def answer_table(
     The writer must have been opened with `answer_columns`.
     """
     summary, started = AnswerSummary(), time.perf_counter()
-    for rows in table.chunks(CHUNK_BATCHES * wanted.batch_size):
-        answered = list(_answer_rows(rows, table.smiles_index, answerer, wanted))
+    for rows in table.chunks(CHUNK_BATCHES * config.batch_size):
+        answered = list(_answer_rows(rows, table.smiles_index, answerer, config))
         writer.write(
-            [*row.cells, *texts, *[""] * (wanted.top - len(texts)), status, error]
+            [*row.cells, *texts, *[""] * (config.top - len(texts)), status, error]
             for row, (texts, status, error) in zip(rows, answered, strict=True)
         )
         summary.count([status for _, status, _ in answered], [error for _, _, error in answered])
@@ -131,78 +132,76 @@ def answer_table(
 Answered = tuple[list[str], str, str]  # answers, status, error
 
 
-def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, wanted: GenerationConfig) -> Iterator[Answered]:
+def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, config: GenerationConfig) -> Iterator[Answered]:
     parsed = [parse_smiles("" if row.fault else row.cells[smiles]) for row in rows]
-    questions = [_question_of(row, wanted.question) for row in rows]
+    questions = [_question_of(row, config.question) for row in rows]
     texts = [
-        asked(Chem.MolToSmiles(p.mol), question) if p.mol is not None else ""
+        format_question(Chem.MolToSmiles(p.mol), question) if p.mol is not None else ""
         for p, question in zip(parsed, questions, strict=True)
     ]
     ids = answerer.ids(texts)
-    limit = answerer.room(wanted.max_new_tokens)
+    limit = answerer.max_question_tokens(config.max_new_tokens)
     faults: list[tuple[str, str]] = []
-    for row, p, question, own in zip(rows, parsed, questions, ids, strict=True):
+    for row, p, question, tokens in zip(rows, parsed, questions, ids, strict=True):
         if row.fault:
             faults.append((MALFORMED, row.fault))
         elif p.status != OK:
             faults.append((p.status, p.reason))
-        elif wanted.question is not None and not question:
+        elif config.question is not None and not question:
             faults.append((NO_QUESTION, "the question is blank"))
-        elif len(own) > limit:
-            faults.append((TOO_LONG, f"{len(own):,} tokens, more than {limit:,}"))
+        elif len(tokens) > limit:
+            faults.append((TOO_LONG, f"{len(tokens):,} tokens, more than {limit:,}"))
         else:
             faults.append((OK, ""))
     good = [i for i, (status, _) in enumerate(faults) if status == OK]
-    found: dict[int, Answered] = {}
+    outcomes: dict[int, Answered] = {}
     if good:
-        ask = _draw if wanted.temperature > 0 else _search
+        ask = _sample if config.temperature > 0 else _search
         graphs = featurize([parsed[i].mol for i in good])
-        answered = ask([texts[i] for i in good], [ids[i] for i in good], graphs, answerer, wanted)
-        found = dict(zip(good, answered, strict=True))
+        answered = ask([texts[i] for i in good], [ids[i] for i in good], graphs, answerer, config)
+        outcomes = dict(zip(good, answered, strict=True))
     for i, (status, error) in enumerate(faults):
-        yield found[i] if status == OK else ([], status, error)
+        yield outcomes[i] if status == OK else ([], status, error)
 
 
 def _question_of(row: Row, question: str | int | None) -> str:
-    """What a row is asked, '' for nothing."""
+    """The question of a row, '' for none."""
     if isinstance(question, int):
         return "" if row.fault else row.cells[question].strip()
     return question or ""
 
 
 def _search(
-    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: GenerationConfig
+    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
 ) -> list[Answered]:
     """The likeliest answers of each question."""
-    found = answerer.answer(
-        ids, graphs, beams=wanted.beams, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size
+    answers = answerer.answer(
+        ids, graphs, beams=config.beams, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
     )
-    return [_chosen([text.text for text in row], wanted) for row in found]
+    return [_chosen([text.text for text in row], config) for row in answers]
 
 
-def _draw(
-    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, wanted: GenerationConfig
+def _sample(
+    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
 ) -> list[Answered]:
-    """Answers drawn by chance, until each question has as many different ones as are wanted, or `MAX_SAMPLES` times
-    that number were drawn.
-    """
-    drawn: list[list[str]] = [[] for _ in texts]
-    for number in range(wanted.top * MAX_SAMPLES):
-        rows = [i for i, own in enumerate(drawn) if len(_different(own, wanted)) < wanted.top]
+    """Sample until each question has `config.top` different answers, or `MAX_SAMPLES` times that number in all."""
+    samples: list[list[str]] = [[] for _ in texts]
+    for number in range(config.top * MAX_SAMPLES):
+        rows = [i for i, row in enumerate(samples) if len(_different(row, config)) < config.top]
         if not rows:
             break
-        found = answerer.answer(
+        answers = answerer.answer(
             [ids[i] for i in rows],
             graphs.select(rows),
-            max_new_tokens=wanted.max_new_tokens,
-            batch_size=wanted.batch_size,
-            temperature=wanted.temperature,
-            top_p=wanted.top_p,
-            seeds=[row_seed(wanted.seed, number, texts[i]) for i in rows],
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seeds=[row_seed(config.seed, number, texts[i]) for i in rows],
         )
-        for i, (text,) in zip(rows, found, strict=True):
-            drawn[i].append(text.text)
-    return [_chosen(own, wanted) for own in drawn]
+        for i, (text,) in zip(rows, answers, strict=True):
+            samples[i].append(text.text)
+    return [_chosen(row, config) for row in samples]
 
 
 def row_seed(seed: int, number: int, text: str) -> int:
@@ -210,16 +209,16 @@ def row_seed(seed: int, number: int, text: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 
-def _different(texts: list[str], wanted: GenerationConfig) -> list[str]:
-    """Those that are what was asked for, each once; molecules as canonical SMILES."""
-    if not wanted.molecules:
+def _different(texts: list[str], config: GenerationConfig) -> list[str]:
+    """Those that are valid, each once; molecules as canonical SMILES."""
+    if not config.molecules:
         return list(dict.fromkeys(texts))
     return list(dict.fromkeys(smiles for text in texts if (smiles := canonical(text)) is not None))
 
 
-def _chosen(texts: list[str], wanted: GenerationConfig) -> Answered:
-    """The first answers that are what was asked for, each once."""
-    read = _different(texts, wanted)
-    if not read:
+def _chosen(texts: list[str], config: GenerationConfig) -> Answered:
+    """The first valid answers, each once."""
+    different = _different(texts, config)
+    if not different:
         return [], INVALID, f"RDKit cannot read the answer {texts[0][:60]!r}"
-    return read[: wanted.top], OK, ""
+    return different[: config.top], OK, ""

@@ -12,9 +12,12 @@ from .pairs import DIRECTIONS, TextPair, read_captions, read_questions, read_rea
 
 @dataclass(frozen=True)
 class TextTask:
-    """column: of the answer, in tables of answers. template: of the prompt, with `{}` for the molecules (and the
-    question about them, where the task has one). of_molecules: whether answers are molecules. held_out: how, where no
-    column says it.
+    """What a text pack can be for.
+
+    column: of the answer, in tables of answers.
+    template: of the prompt, with `{}` for the molecules (and the question about them, where the task has one).
+    of_molecules: whether answers are molecules.
+    held_out: what rows are held out by, where no column decides it.
     """
 
     column: str
@@ -44,13 +47,14 @@ def read_pairs(
     task: str,
     paths: Iterable[str | Path],
     split_column: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _note: None,
 ) -> list[TextPair]:
     """The rows of tables that a task learns from and is tested on; see `read_reactions`, `read_captions` and
-    `read_questions` for the columns. tell: gets a line for each reason for which rows were left out. Raises
-    `InputError` for unknown tasks and tables that cannot be used.
+    `read_questions` for the columns. on_note: gets a line for each reason for which rows were left out.
+
+    Raises `InputError` for unknown tasks and tables that cannot be used.
     """
     text_task(task)
     if task in DIRECTIONS:
-        return read_reactions(paths, task, split_column, tell)
-    return (read_questions if task == ASK else read_captions)(paths, split_column, tell)
+        return read_reactions(paths, task, split_column, on_note)
+    return (read_questions if task == ASK else read_captions)(paths, split_column, on_note)

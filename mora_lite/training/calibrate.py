@@ -1,6 +1,6 @@
 """Calibration of a pack: error bars and probabilities from the validation molecules, the domain from the training ones.
 
-The validation molecules also chose the epoch that was kept, so they are a little easier than new ones; how well the
+The validation molecules also selected the epoch, so they are a little easier than new ones; how well the
 intervals hold is measured on the test molecules (`evaluate`).
 """
 

@@ -1,4 +1,4 @@
-"""A table before training: hopeless data is refused, doubtful data counted, duplicates are merged."""
+"""Checks of a table before training: errors for hopeless data, notes on doubtful data, duplicates merged."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def first_rows(data: Dataset) -> np.ndarray:
 def check_data(
     data: Dataset, names: Sequence[str], classes: Sequence[bool], first: np.ndarray | None = None
 ) -> list[str]:
-    """Warnings about `data` as it was read, one line each with a count; rows are counted from 1.
+    """Notes on `data` as it was read, one line each with a count; rows are counted from 1.
 
-    names: columns of the `P` targets. classes: which of them are classes, `P` flags. first: of `first_rows`, to spare
-    the time. Raises `InputError` for a column that nothing can be learnt from, or fewer than 10 different
-    molecules with a value.
+    names: columns of the `P` targets. classes: which of them are classes, `P` flags.
+    first: of `first_rows`, to save its time.
+
+    Raises `InputError` for a column that nothing can be learnt from, or fewer than 10 different molecules with a value.
     """
     known = ~np.isnan(data.targets)
     for i, name in enumerate(names):
@@ -55,27 +56,26 @@ def check_data(
             f"got {n_usable} different molecules with a value in {data.n_rows} rows, expected at least "
             f"{MIN_MOLECULES}; add data"
         )
-    warnings = _unreadable(data)
+    notes = _unreadable(data)
     same = _same(first)
     if same:
         n_rows = sum(len(at) for at in same)
-        warnings.append(
+        notes.append(
             f"duplicates: {len(same)} molecules stand in more than one row ({n_rows} rows together); the first is "
             f"{_short(data.smiles[same[0][0]])} in rows {_row(data, same[0][0])} and {_row(data, same[0][1])}"
         )
     for i, (name, is_class) in enumerate(zip(names, classes, strict=True)):
         values = data.targets[:, i].astype(np.float64)
-        warnings += _check_class(data, name, values) if is_class else _check_values(name, values)
-        warnings += _conflicts(data, name, values, is_class, same)
-    return warnings
+        notes += _check_class(data, name, values) if is_class else _check_values(name, values)
+        notes += _conflicts(data, name, values, is_class, same)
+    return notes
 
 
 def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray | None = None) -> tuple[Dataset, int]:
-    """Each molecule once, where it first stands, and the number of rows that went, so that no molecule both trains and
-    tests.
+    """Each molecule once, at its first row, and the number of merged rows: no molecule may both train and test.
 
     Its value is the median of its known values; its class that of most of them, missing (NaN) for a tie. first: of
-    `first_rows`, to spare the time.
+    `first_rows`, to save its time.
     """
     first = first_rows(data) if first is None else first
     targets = data.targets.copy()
@@ -87,8 +87,8 @@ def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray |
             targets[at[0], i] = (
                 np.nan if is_class and value == 0.5 else value
             )  # of 0s and 1s the median is the majority
-    kept = np.flatnonzero(first == np.arange(len(first)))
-    return replace(data, targets=targets).at(kept), len(data) - len(kept)
+    unique = np.flatnonzero(first == np.arange(len(first)))
+    return replace(data, targets=targets).at(unique), len(data) - len(unique)
 
 
 def _same(first: np.ndarray) -> list[np.ndarray]:
@@ -144,13 +144,14 @@ def _conflicts(data: Dataset, name: str, values: np.ndarray, is_class: bool, sam
     """Molecules that stand more than once with different values: farther apart than noise, or in both classes."""
     limit = 0.5 if is_class else CONFLICT * float(np.nanstd(values))
     known = (at[~np.isnan(values[at])] for at in same)
-    found = [at for at in known if len(at) > 1 and np.ptp(values[at]) > limit]
-    if not found:
+    conflicts = [at for at in known if len(at) > 1 and np.ptp(values[at]) > limit]
+    if not conflicts:
         return []
-    low, high = found[0][np.argmin(values[found[0]])], found[0][np.argmax(values[found[0]])]
+    at = conflicts[0]
+    low, high = at[np.argmin(values[at])], at[np.argmax(values[at])]
     what = "both classes" if is_class else f"values more than {CONFLICT:g} deviations apart"
     return [
-        f"column {name!r}: {len(found)} molecules have {what}; the first is {_short(data.smiles[low])} with "
+        f"column {name!r}: {len(conflicts)} molecules have {what}; the first is {_short(data.smiles[low])} with "
         f"{values[low]:g} in row {_row(data, low)} and {values[high]:g} in row {_row(data, high)}"
     ]
 

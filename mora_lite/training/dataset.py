@@ -25,7 +25,7 @@ CLASS_WORDS = {
 class Dataset:
     """Molecules with targets; only rows whose SMILES could be read.
 
-    graphs: `N` molecules. targets: float32 `[N, P]`, in each task's own unit, NaN where there is no value.
+    graphs: `N` molecules. targets: float32 `[N, P]`, in each task's unit, NaN where there is no value.
     rows: int64 `[N]`, row of each molecule in the table, counted from 0. n_rows: rows of the table.
     fingerprint: SHA-256 of the SMILES column, to recognise the same table again.
     marks: cells of the split column, one for every row of the table; empty if none was asked for.
@@ -95,8 +95,10 @@ def read_dataset(
     if not rows:
         raise InputError(f"no molecule of {path} could be read: is {smiles_column!r} the SMILES column?")
     fingerprint = hashlib.sha256("\n".join(smiles).encode(errors="surrogateescape")).hexdigest()
-    kept = [smiles[i] for i in rows]
-    return Dataset(kept, concatenate(parts), targets[rows], np.array(rows), len(smiles), fingerprint, marks, unreadable)
+    readable = [smiles[i] for i in rows]
+    return Dataset(
+        readable, concatenate(parts), targets[rows], np.array(rows), len(smiles), fingerprint, marks, unreadable
+    )
 
 
 def _rows(path: str | Path, smiles_column: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -1,4 +1,4 @@
-"""A pack's figures on data with known values: beside the encoder alone, and by scaffold and by distance to training."""
+"""A pack's metrics on data with known values: beside the encoder alone, and by scaffold and by distance to training."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from ..adapter.encoder import EncoderBaseline
 from ..chem.fingerprints import smiles_fingerprints
 from ..chem.graph import Graphs
 from ..errors import InputError
+from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task
 from .checks import merge_duplicates
 from .dataset import Dataset, read_dataset
 from .metrics import (
+    Metrics,
     by_domain,
     by_scaffold,
     by_similarity,
@@ -31,15 +33,16 @@ from .metrics import (
 )
 from .splits import Split, split_rows
 
-Figures = dict[str, Any]
 Rows = list[dict[str, Any]]
+
+RECORDED_CONFIDENCE = 0.9  # of the intervals whose metrics packs and their model cards have
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """figures: task name -> its figures on all molecules. tables: task name -> name of a table -> its rows.
+    """metrics: task name -> its metrics on all molecules. tables: task name -> name of a table -> its rows.
 
-    Figures of a value: `unit`, `n`, `mae`, `rmse`, `r2`, `inside` (share of true values within their interval) and
+    Metrics of a value: `unit`, `n`, `mae`, `rmse`, `r2`, `inside` (share of true values within their interval) and
     `mean_width`; of a class: `n`, `positives`, `roc_auc`, `pr_auc`, `brier`, `ece`. Of both, where the pack has a
     baseline, `encoder_mae` or `encoder_roc_auc`: the graph encoder alone. `bf16_mae`: of a pack trained the same way on
     the unquantised base, with `loss_4bit` = mae / bf16_mae - 1.
@@ -47,13 +50,13 @@ class Evaluation:
     Tables: `by_similarity` to the nearest training molecule, `by_domain`, `by_scaffold`, and `calibration` of classes.
     """
 
-    figures: dict[str, Figures]
+    metrics: dict[str, Metrics]
     tables: dict[str, dict[str, Rows]]
 
 
-def evaluate_pack(
+def evaluate(
     pack: str | Path,
-    data: Path,
+    data: str | Path,
     *,
     split: str = "test",
     tasks: Sequence[str] | None = None,
@@ -63,117 +66,143 @@ def evaluate_pack(
     limit: int | None = None,
     bf16: str | Path | None = None,
     smiles_column: str | None = None,
-    confidence: float = 0.9,
+    confidence: float = RECORDED_CONFIDENCE,
     tables: bool = True,
+    record: bool = False,
 ) -> Evaluation:
-    """Score the molecules of one part of a table and compare.
+    """Score the molecules of one part of a table and compare with its values; what `mora-lite evaluate` does.
 
-    split: `train`, `valid`, `test` by the split that the pack records, or `all`. bf16: the pack to compare with, as
-    `mora-lite train --unquantized` makes it; None takes the figure that the pack records for its whole test set, if it
-    records one. tables: False leaves them empty, and spares the scaffolds of the training molecules. Raises
-    `InputError` when the table is not the one that the pack was split by, or lacks a column.
+    pack: its name, its directory, or `hf:owner/name`.
+    split: `train`, `valid` or `test` by the split that the pack records, or `all`.
+    tasks: names of those to evaluate; None for all. limit: only the first so many molecules.
+    bf16: the pack to compare with, as `mora-lite train --unquantized` makes it; None takes the metric that the pack
+    records for its whole test set, if it records one.
+    smiles_column: None takes the name that the pack records.
+    tables: False leaves them empty, and saves computing the scaffolds of the training molecules.
+    record: write metrics and tables into the pack, for the whole test set alone.
+
+    Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
+    if record:
+        if split != "test" or limit is not None or tasks is not None or confidence != RECORDED_CONFIDENCE:
+            raise InputError(
+                f"record: only the whole test set with all tasks and confidence {RECORDED_CONFIDENCE} is recorded; "
+                "leave --record out, or the options that say otherwise"
+            )
+        check_changeable(str(pack))
+    if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
+        raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
-    facts = model.pack.provenance
-    table = read_training_table(data, facts, model.tasks, split, smiles_column)
-    parts = None if split == "all" else parts_of(table, facts, model.pack.name, data)
+    provenance = model.pack.provenance
+    table = read_training_table(Path(data), provenance, model.tasks, split, smiles_column)
+    parts = None if split == "all" else parts_of(table, provenance, model.pack.name, Path(data))
     part, train = (table, None) if parts is None else (parts[split], parts["train"])
     if limit is not None:
         part = part.subset(part.rows[:limit])
+    metrics, by_task = _measure(model, part, train, batch_size, tables=tables or record)
+    recorded = provenance.get("test") if split == "test" and limit is None else None
+    _add_comparison(metrics, model, part, bf16, recorded, batch_size)
+    evaluation = Evaluation(metrics, by_task)
+    if record:
+        record_metrics(model.pack, evaluation)
+    return evaluation
+
+
+def _measure(
+    model: Model, part: Dataset, train: Dataset | None, batch_size: int | None, *, tables: bool
+) -> tuple[dict[str, Metrics], dict[str, dict[str, Rows]]]:
+    """Metrics and tables of each task, and the metrics of the encoder alone. train: None where it is not known."""
     bits = smiles_fingerprints(part.smiles) if model.trust is not None else None
     scores = model.judge(model.score_graphs(part.graphs, batch_size), bits)
     baseline = None
     if model.pack.has("baseline"):
         baseline = model.judge(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
-    figures, by_task = {}, {}
+    metrics, by_task = {}, {}
     if tables:
-        known_scaffolds = None if train is None else set(scaffolds(train.smiles))
-        of_part = scaffolds(part.smiles)
+        train_scaffolds = None if train is None else set(scaffolds(train.smiles))
+        part_scaffolds = scaffolds(part.smiles)
     for i, task in enumerate(model.tasks):
-        one = _Column(task, part.targets[:, i], scores, i)
+        column = _Column(task, part.targets[:, i], scores, i)
         rows = np.arange(len(part))
-        figures[task.name] = ({} if task.is_class else {"unit": task.unit}) | one.figures(rows)
+        metrics[task.name] = ({} if task.is_class else {"unit": task.unit}) | column.metrics(rows)
         if baseline is not None:
-            figures[task.name] |= {f"encoder_{k}": v for k, v in one.main_figure(baseline[:, i]).items()}
+            metrics[task.name] |= {f"encoder_{k}": v for k, v in column.main_metric(baseline[:, i]).items()}
         if tables:
-            by_task[task.name] = one.tables(of_part, known_scaffolds)
-    _add_recorded(figures, model, part, facts, bf16, recorded=split == "test" and limit is None, batch_size=batch_size)
-    return Evaluation(figures, by_task)
+            by_task[task.name] = column.tables(part_scaffolds, train_scaffolds)
+    return metrics, by_task
 
 
 @dataclass(frozen=True)
 class _Column:
-    """One task's truth, float32 `[N]` with NaN where unknown, and scores; `i`: its place among the tasks."""
+    """One task's truth, float32 `[N]` with NaN where unknown, and scores; `i`: its column among the tasks."""
 
     task: Task
     truth: np.ndarray
     scores: Scores
     i: int
 
-    def figures(self, rows: np.ndarray) -> Figures:
+    def metrics(self, rows: np.ndarray) -> Metrics:
         """Of the molecules `rows`, int64 `[n]`."""
         values, truth = self.scores.values[rows, self.i], self.truth[rows]
         if self.task.is_class:
             return class_metrics(values, truth)
-        found = value_metrics(values, truth)
+        metrics = value_metrics(values, truth)
         if self.scores.low is not None and self.scores.high is not None:
-            held = coverage(self.scores.low[rows, self.i], self.scores.high[rows, self.i], truth)
-            found |= {"inside": held["inside"], "mean_width": held["mean_width"]}
-        return found
+            covered = coverage(self.scores.low[rows, self.i], self.scores.high[rows, self.i], truth)
+            metrics |= {"inside": covered["inside"], "mean_width": covered["mean_width"]}
+        return metrics
 
-    def main_figure(self, values: np.ndarray) -> Figures:
-        """The figure by which another model's values, float32 `[N]`, are compared."""
+    def main_metric(self, values: np.ndarray) -> Metrics:
+        """The metric by which another model's values, float32 `[N]`, are compared."""
         if self.task.is_class:
             return {"roc_auc": class_metrics(values, self.truth)["roc_auc"]}
         return {"mae": value_metrics(values, self.truth)["mae"]}
 
-    def tables(self, of_part: Sequence[str], known: set[str] | None) -> dict[str, Rows]:
-        """of_part: scaffolds of the molecules. known: those of the training molecules, None when they are not known."""
-        found: dict[str, Rows] = {}
+    def tables(self, part_scaffolds: Sequence[str], train_scaffolds: set[str] | None) -> dict[str, Rows]:
+        """part_scaffolds: of the molecules. train_scaffolds: of the training molecules, None where not known."""
+        tables: dict[str, Rows] = {}
         if self.scores.nearest is not None and self.scores.inside is not None:
-            found["by_similarity"] = by_similarity(self.figures, self.scores.nearest[:, self.i])
-            found["by_domain"] = by_domain(self.figures, self.scores.inside[:, self.i])
-        if known is not None:
-            found["by_scaffold"] = by_scaffold(self.figures, of_part, known)
+            tables["by_similarity"] = by_similarity(self.metrics, self.scores.nearest[:, self.i])
+            tables["by_domain"] = by_domain(self.metrics, self.scores.inside[:, self.i])
+        if train_scaffolds is not None:
+            tables["by_scaffold"] = by_scaffold(self.metrics, part_scaffolds, train_scaffolds)
         if self.task.is_class:
-            found["calibration"] = calibration_table(self.scores.values[:, self.i], self.truth)
-        return found
+            tables["calibration"] = calibration_table(self.scores.values[:, self.i], self.truth)
+        return tables
 
 
-def _add_recorded(
-    figures: Mapping[str, Figures],
+def _add_comparison(
+    metrics: Mapping[str, Metrics],
     model: Model,
     part: Dataset,
-    facts: dict[str, Any],
     bf16: str | Path | None,
-    *,
-    recorded: bool,
+    recorded: Mapping[str, Metrics] | None,
     batch_size: int | None,
 ) -> None:
-    """`bf16_mae` and `loss_4bit` into the figures of values, from the other pack or from what the pack records.
+    """Add `bf16_mae` and `loss_4bit` to the metrics of values, from the other pack or from what the pack records.
 
-    With it the figures of the encoder alone, where the pack has them but not the encoder.
+    recorded: of this very data. From it too come the metrics of the encoder alone, where it was left out of the pack.
     """
-    found: dict[str, float | None] = {}
+    bf16_mae: dict[str, Any] = {}
     if bf16 is not None:
         names = [task.name for task in model.tasks]
         other = load(bf16, device=str(model.device), dtype="bfloat16", tasks=names)
         values = other.score_graphs(part.graphs, batch_size)
-        found = {name: value_metrics(values[:, i], part.targets[:, i])["mae"] for i, name in enumerate(names)}
-    elif recorded and "test" in facts:
-        found = {task.name: facts["test"][task.name].get("bf16_mae") for task in model.tasks}
-        for task in model.tasks:  # a pack whose baseline was left out
-            alone = {k: v for k, v in facts["test"][task.name].items() if k.startswith("encoder_")}
-            figures[task.name] |= {k: v for k, v in alone.items() if k not in figures[task.name]}
-    for name, mae in found.items():
-        own = figures[name].get("mae")
-        if mae and own is not None:
-            figures[name] |= {"bf16_mae": mae, "loss_4bit": own / mae - 1}
+        bf16_mae = {name: value_metrics(values[:, i], part.targets[:, i])["mae"] for i, name in enumerate(names)}
+    elif recorded is not None:
+        bf16_mae = {task.name: recorded[task.name].get("bf16_mae") for task in model.tasks}
+        for task in model.tasks:
+            encoder = {k: v for k, v in recorded[task.name].items() if k.startswith("encoder_")}
+            metrics[task.name] |= {k: v for k, v in encoder.items() if k not in metrics[task.name]}
+    for name, other_mae in bf16_mae.items():
+        mae = metrics[name].get("mae")
+        if other_mae and mae is not None:
+            metrics[name] |= {"bf16_mae": other_mae, "loss_4bit": mae / other_mae - 1}
 
 
 def record_metrics(pack: Pack, evaluation: Evaluation) -> None:
-    """Write figures and tables of the whole test set into the pack and its README.md, to five significant digits."""
-    pack.provenance["test"] = _rounded(evaluation.figures)
+    """Write metrics and tables of the whole test set into the pack and its README.md, to five significant digits."""
+    pack.provenance["test"] = _rounded(evaluation.metrics)
     pack.provenance["tables"] = _rounded(evaluation.tables)
     write_manifest(pack.path, pack.manifest)
 
@@ -201,30 +230,31 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
 
 
 def read_training_table(
-    path: Path, facts: dict[str, Any], tasks: Sequence[Task], split: str, smiles_column: str | None = None
+    path: Path, provenance: dict[str, Any], tasks: Sequence[Task], split: str, smiles_column: str | None = None
 ) -> Dataset:
-    """Read `path` by the columns that the pack records (`facts`: its provenance); duplicates merged as they were then.
+    """Read `path` by the columns that the pack records (`provenance`); duplicates merged as they were then.
 
     split: `all` does without the column of a given split.
     """
-    columns = {task["name"]: task["column"] for task in facts["recipe"]["tasks"]}
+    columns = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
     data = read_dataset(
         path,
-        smiles_column or facts["recipe"]["smiles"],
+        smiles_column or provenance["recipe"]["smiles"],
         [columns[task.name] for task in tasks],
-        split_column=facts["split"].get("column", "") if split != "all" else "",
+        split_column=provenance["split"].get("column", "") if split != "all" else "",
     )
-    if "merged" in facts["data"]:
+    if "merged" in provenance["data"]:
         data, _ = merge_duplicates(data, [task.is_class for task in tasks])
     return data
 
 
-def parts_of(data: Dataset, facts: dict[str, Any], pack: str, path: Path) -> dict[str, Dataset]:
+def parts_of(data: Dataset, provenance: dict[str, Any], pack: str, path: Path) -> dict[str, Dataset]:
     """The molecules that train, validate and test. Raises `InputError` if this is not the table that was split."""
-    if data.fingerprint != facts["data"]["smiles_sha256"]:
+    recorded = provenance["data"]
+    if data.fingerprint != recorded["smiles_sha256"]:
         raise InputError(
-            f"{path}: its SMILES are not those of {facts['data']['file']}, by whose row numbers pack {pack} was "
-            f"split ({data.n_rows} rows, expected {facts['data']['rows']}); for other data use evaluate --split all"
+            f"{path}: its SMILES are not those of {recorded['file']}, by whose row numbers pack {pack} was split "
+            f"({data.n_rows} rows, expected {recorded['rows']}); for other data use evaluate --split all"
         )
-    rows = split_rows(Split(**facts["split"]), data)
+    rows = split_rows(Split(**provenance["split"]), data)
     return {name: data.subset(rows[name]) for name in ("train", "valid", "test")}

@@ -97,11 +97,9 @@ def fit(
 ) -> TrainProgress:
     """Train `model` in place and leave the averaged weights of the best epoch in it.
 
-    train, valid: their targets must be z-scores already, or 0 and 1 for classes.
-    on_progress: called after each epoch, and every few seconds within.
-    origin: digest of what else the run depends on, such as the weights it starts from.
-
-    Continues from `folder/checkpoint.safetensors` if that has the same settings, data and origin.
+    train, valid: targets must be z-scores, or 0 and 1 for classes. on_progress: called every few seconds.
+    Continues from `folder/checkpoint.safetensors` if that has the same settings, data and `origin`: a digest of what
+    else the run depends on, such as the weights it starts from.
     """
     assert len(train) >= settings.batch_size, "fewer molecules than one batch"
     keep_freed_memory()
@@ -130,8 +128,7 @@ def fit(
             state.set_learning_rate(step, scheduled_rate(step, n_steps, settings.warmup_steps))
             losses.append(step_fn(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
             if (now := time.perf_counter()) - reported > SECONDS_BETWEEN_REPORTS:
-                reported, rate = now, len(losses) * settings.batch_size / (now - started)
-                done = epoch * per_epoch + at + 1
+                reported, rate, done = now, len(losses) * settings.batch_size / (now - started), step + 1
                 left = (n_steps - done) * settings.batch_size / rate
                 loss = torch.stack(losses).mean().item()
                 on_progress(TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
@@ -139,9 +136,8 @@ def fit(
         rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
         left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
-        done = (epoch + 1) * per_epoch
-        progress = TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left)
-        state.save(path, done)
+        progress = TrainProgress((epoch + 1) * per_epoch, n_steps, loss, state.error, state.best_error, rate, left)
+        state.save(path, progress.step)
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(asdict(progress)) + "\n")
         on_progress(progress)

@@ -1,9 +1,8 @@
 """Metrics of predictions against measured values: errors of numbers, quality of probabilities, coverage of ranges.
 
-They are also taken by scaffold, by similarity to the training molecules and by domain. There `figures` is what is asked
-of a group of molecules: it takes their row numbers (int64 `[n]`, never empty) and returns named figures, such as those
-of `value_metrics`. If these have an `n` of their own (molecules whose value is known), it stands in the row in place of
-the number of molecules.
+They are also computed by scaffold, by similarity to the training molecules and by domain. There `metrics` is a function
+of a group of molecules: it takes their row numbers (int64 `[n]`, never empty) and returns metrics such as those of
+`value_metrics`. If these have an `n` (molecules whose value is known), it replaces the number of molecules in the row.
 """
 
 from __future__ import annotations
@@ -18,13 +17,18 @@ import numpy as np
 from ..chem.molecules import scaffold_of
 from ..packs.card import NO_RING, NOT_SEEN, SEEN
 
-Figures = dict[str, float | int | None]
+Metrics = dict[str, Any]  # name -> number, None where it cannot be had; a unit is a text
+
+GroupMetrics = Callable[[np.ndarray], Mapping[str, Any]]
 
 BINS = 10
 MIN_PER_BIN = 10  # molecules, on average: with fewer the gaps within bins are chance
+SIMILARITY_EDGES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+MIN_OF_SCAFFOLD = 5  # molecules; metrics of fewer say nothing
+INSIDE, OUTSIDE = "inside", "outside"
 
 
-def value_metrics(predicted: np.ndarray, true: np.ndarray) -> Figures:
+def value_metrics(predicted: np.ndarray, true: np.ndarray) -> Metrics:
     """n, MAE, RMSE and R2 of two float arrays `[N]` in one unit; pairs with a NaN are left out.
 
     R2 is None when there are fewer than two values or all true values are the same.
@@ -44,10 +48,10 @@ def value_metrics(predicted: np.ndarray, true: np.ndarray) -> Figures:
     }
 
 
-def class_metrics(probability: np.ndarray, true: np.ndarray) -> Figures:
-    """Figures of probabilities against what was found; pairs with a NaN are left out.
+def class_metrics(probability: np.ndarray, true: np.ndarray) -> Metrics:
+    """Metrics of probabilities against true classes; pairs with a NaN are left out.
 
-    probability: float `[N]`, 0 to 1, of a yes. true: float `[N]`, 0 or 1.
+    probability: float `[N]`, 0 to 1, that the class is 1. true: float `[N]`, 0 or 1.
 
     `n`, `positives`; `roc_auc`; `pr_auc`, the average precision; `brier`, the mean square error; `ece`, the gap between
     predicted and observed share, averaged over at most 10 bins of equal width, of fewer when there are not 10 molecules
@@ -71,7 +75,7 @@ def class_metrics(probability: np.ndarray, true: np.ndarray) -> Figures:
 
 
 def calibration_table(probability: np.ndarray, true: np.ndarray, bins: int = BINS) -> list[dict[str, Any]]:
-    """How often a yes comes true that was given some probability: a row for each bin of equal width that is not empty.
+    """Predicted probability against the observed share of positives: a row for each non-empty bin of equal width.
 
     probability: float `[N]`, 0 to 1. true: float `[N]`, 0 or 1; pairs with a NaN are left out. Row: `from`, `to`, `n`,
     `predicted` (mean probability), `observed` (share of positives). An edge belongs to the bin above it.
@@ -90,7 +94,7 @@ def calibration_table(probability: np.ndarray, true: np.ndarray, bins: int = BIN
     return rows
 
 
-def coverage(low: np.ndarray, high: np.ndarray, true: np.ndarray) -> Figures:
+def coverage(low: np.ndarray, high: np.ndarray, true: np.ndarray) -> Metrics:
     """How often ranges hold the true value: float arrays `[N]` in one unit; triples with a NaN are left out.
 
     `n`; `inside`, the share of values from `low` to `high`, None when n = 0; `mean_width` in that unit, None also when
@@ -120,6 +124,58 @@ def bin_numbers(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
     return at
 
 
+def scaffolds(smiles: Sequence[str]) -> list[str]:
+    """Bemis-Murcko scaffold of each molecule, as SMILES without stereo marks; '' for a molecule without rings.
+
+    smiles: must be readable. It is the scaffold that splits by scaffold go by.
+    """
+    return [scaffold_of(text) for text in smiles]
+
+
+def by_scaffold(
+    metrics: GroupMetrics, scaffolds: Sequence[str], train_scaffolds: set[str], largest: int = 10
+) -> list[dict[str, Any]]:
+    """Rows `scaffold`, `n`, metrics: molecules whose scaffold was seen in training, the others, then some scaffolds.
+
+    scaffolds: `[N]`, as `scaffolds` gives them. The last rows are the `largest` most frequent scaffolds that have at
+    least 5 molecules; '' is called `no ring`. A group without molecules has n = 0 and no metrics.
+    """
+    seen = np.array([scaffold in train_scaffolds for scaffold in scaffolds], dtype=bool)
+    rows = [_row({"scaffold": SEEN}, seen, metrics), _row({"scaffold": NOT_SEEN}, ~seen, metrics)]
+    of = np.array(scaffolds, dtype=object)
+    single: list[dict[str, Any]] = []
+    for scaffold, count in Counter(scaffolds).most_common():
+        if count < MIN_OF_SCAFFOLD or len(single) >= largest:
+            break
+        row = _row({"scaffold": scaffold or NO_RING}, of == scaffold, metrics)
+        if row["n"] >= MIN_OF_SCAFFOLD:  # known values may be fewer than molecules
+            single.append(row)
+    return rows + single
+
+
+def by_similarity(
+    metrics: GroupMetrics, similarity: np.ndarray, edges: Sequence[float] = SIMILARITY_EDGES
+) -> list[dict[str, Any]]:
+    """Rows `from`, `to`, `n` and metrics, for each bin of similarity that has molecules.
+
+    similarity: float `[N]`, 0 to 1, to the nearest training molecule; molecules with NaN are in no row. An edge belongs
+    to the bin above it, the last edge to the last bin.
+    """
+    at = bin_numbers(similarity, edges)
+    rows = [_row({"from": float(a), "to": float(b)}, at == i, metrics) for i, (a, b) in enumerate(pairwise(edges))]
+    return [row for row in rows if row["n"] > 0]
+
+
+def by_domain(metrics: GroupMetrics, in_domain: np.ndarray) -> list[dict[str, Any]]:
+    """Two rows `domain` (`inside`, `outside`), `n` and metrics, the last only where n > 0. in_domain: bool `[N]`."""
+    return [_row({"domain": INSIDE}, in_domain, metrics), _row({"domain": OUTSIDE}, ~in_domain, metrics)]
+
+
+def _row(label: dict[str, Any], chosen: np.ndarray, metrics: GroupMetrics) -> dict[str, Any]:
+    rows = np.flatnonzero(chosen)
+    return {**label, "n": len(rows), **(metrics(rows) if len(rows) else {})}
+
+
 def _known_pairs(probability: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     known = ~(np.isnan(probability) | np.isnan(true))
     probability, true = probability[known], true[known]
@@ -145,63 +201,3 @@ def _average_precision(probability: np.ndarray, true: np.ndarray) -> float:
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each run of equal probabilities
     gained = np.diff(hits[last], prepend=0)
     return float((gained * hits[last] / (last + 1)).sum() / hits[-1])
-
-
-GroupFigures = Callable[[np.ndarray], Mapping[str, Any]]
-
-
-INSIDE, OUTSIDE = "inside", "outside"
-MIN_OF_SCAFFOLD = 5  # molecules; figures of fewer say nothing
-SIMILARITY_EDGES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
-
-
-def scaffolds(smiles: Sequence[str]) -> list[str]:
-    """Bemis-Murcko scaffold of each molecule, as SMILES without stereo marks; '' for a molecule without rings.
-
-    smiles: must be readable. It is the scaffold that splits by scaffold go by.
-    """
-    return [scaffold_of(text) for text in smiles]
-
-
-def by_scaffold(
-    figures: GroupFigures, scaffolds: Sequence[str], train_scaffolds: set[str], largest: int = 10
-) -> list[dict[str, Any]]:
-    """Rows `scaffold`, `n`, figures: molecules whose scaffold was seen in training, the others, then some scaffolds.
-
-    scaffolds: `[N]`, as `scaffolds` gives them. These some are the `largest` most frequent ones that have at least 5
-    molecules; '' is called `no ring`. A group without molecules has n = 0 and no figures.
-    """
-    seen = np.array([scaffold in train_scaffolds for scaffold in scaffolds], dtype=bool)
-    rows = [_row({"scaffold": SEEN}, seen, figures), _row({"scaffold": NOT_SEEN}, ~seen, figures)]
-    of = np.array(scaffolds, dtype=object)
-    single: list[dict[str, Any]] = []
-    for scaffold, count in Counter(scaffolds).most_common():
-        if count < MIN_OF_SCAFFOLD or len(single) >= largest:
-            break
-        row = _row({"scaffold": scaffold or NO_RING}, of == scaffold, figures)
-        if row["n"] >= MIN_OF_SCAFFOLD:  # known values may be fewer than molecules
-            single.append(row)
-    return rows + single
-
-
-def by_similarity(
-    figures: GroupFigures, similarity: np.ndarray, edges: Sequence[float] = SIMILARITY_EDGES
-) -> list[dict[str, Any]]:
-    """Rows `from`, `to`, `n` and figures, for each bin of similarity that has molecules.
-
-    similarity: float `[N]`, 0 to 1, to the nearest training molecule; molecules with NaN are in no row. An edge belongs
-    to the bin above it, the last edge to the last bin.
-    """
-    at = bin_numbers(similarity, edges)
-    rows = [_row({"from": float(a), "to": float(b)}, at == i, figures) for i, (a, b) in enumerate(pairwise(edges))]
-    return [row for row in rows if row["n"] > 0]
-
-
-def by_domain(figures: GroupFigures, in_domain: np.ndarray) -> list[dict[str, Any]]:
-    """Two rows `domain` (`inside`, `outside`), `n` and figures, the last only where n > 0. in_domain: bool `[N]`."""
-    return [_row({"domain": INSIDE}, in_domain, figures), _row({"domain": OUTSIDE}, ~in_domain, figures)]
-
-
-def _row(label: dict[str, Any], chosen: np.ndarray, figures: GroupFigures) -> dict[str, Any]:
-    rows = np.flatnonzero(chosen)
-    return {**label, "n": len(rows), **(figures(rows) if len(rows) else {})}

@@ -40,6 +40,8 @@ from .losses import TargetStats
 SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder.safetensors"
 VALID_SHARE = 0.01
 CHUNK = 2000
+MIN_SHARE = 0.01  # bits that fewer (or all but fewer) molecules have teach little and are left out
+MAX_Z = 6.0  # descriptors have long tails
 Part = tuple[list[str], Graphs, np.ndarray, np.ndarray]
 
 
@@ -66,13 +68,13 @@ def pretrain_encoder(
     order = np.random.default_rng(settings.seed).permutation(len(library))
     n_valid = max(int(len(library) * VALID_SHARE), 100)
     train, valid = library.subset(order[n_valid:]), library.subset(order[:n_valid])
-    facts = TargetStats.of(train.targets, list(classes), [1.0] * len(classes))
+    stats = TargetStats.of(train.targets, list(classes), [1.0] * len(classes))
     torch.manual_seed(settings.seed)
     model = EncoderBaseline(GraphEncoder(width, layers), len(classes))
-    last = fit(model, train, valid, facts, settings, out.with_name(out.name + ".run"), device, on_progress)
-    notes = {"molecules": len(library), "library_sha256": library.fingerprint, "targets": len(classes)}
-    notes |= {"epochs": settings.epochs, "valid_error": round(last.best_error, 5)}
-    save_encoder(model.encoder.cpu(), out, notes)
+    last = fit(model, train, valid, stats, settings, out.with_name(out.name + ".run"), device, on_progress)
+    metadata = {"molecules": len(library), "library_sha256": library.fingerprint, "targets": len(classes)}
+    metadata |= {"epochs": settings.epochs, "valid_error": round(last.best_error, 5)}
+    save_encoder(model.encoder.cpu(), out, metadata)
     return last
 
 
@@ -114,33 +116,6 @@ def _describe_all(smiles: list[str]) -> Part:
     return [text for text, _ in parsed], featurize([mol for _, mol in parsed]), numbers, bits
 
 
-def save_encoder(encoder: GraphEncoder, path: Path, notes: dict[str, object]) -> None:
-    """Write the encoder as float16 with its sizes and the graph codes it was made for."""
-    sizes = {"width": encoder.width, "layers": len(encoder.layers)}
-    facts = {**sizes, "atom_fields": ATOM_FIELDS, "bond_fields": BOND_FIELDS, **notes}
-    tensors = {name: p.half() for name, p in encoder.state_dict().items()}
-    write_tensors(path, tensors, {"encoder": json.dumps(facts)})
-
-
-def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
-    """A pre-trained encoder, float32. Raises `PackError` when the file is not one, or is for other graph codes."""
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["encoder"])
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise PackError(f"{path} is not an encoder that `mora-lite pretrain` made ({error})") from None
-    if facts["atom_fields"] != ATOM_FIELDS or facts["bond_fields"] != BOND_FIELDS:
-        raise PackError(f"{path}: made for other atom and bond codes than this version's; pre-train it again")
-    encoder = GraphEncoder(facts["width"], facts["layers"])
-    encoder.load_state_dict(weights)
-    return encoder
-
-
-RARE = 0.01  # bits that fewer (or all but fewer) molecules have teach little and are left out
-FARTHEST = 6.0  # deviations; descriptors have long tails
-
-
 @functools.cache
 def _calculators() -> list[Callable[[Chem.Mol], Iterable[Any]]]:
     from rdkit.Chem import Descriptors  # slow to import
@@ -160,7 +135,7 @@ def _calculators() -> list[Callable[[Chem.Mol], Iterable[Any]]]:
 
 
 def describe(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
-    """Descriptors float32 `[n]`, NaN where one cannot be had (BCUT of some elements); bits bool `[1024]`."""
+    """Descriptors float32 `[n]`, NaN where one is not defined (BCUT of some elements); bits bool `[1024]`."""
     values: list[float] = []
     for calculate in _calculators():
         try:
@@ -192,10 +167,33 @@ def make_targets(numbers: np.ndarray, bits: np.ndarray) -> Targets:
     numbers = numbers[:, ~np.isnan(numbers).all(axis=0)]
     low, high = np.nanpercentile(numbers, [0.1, 99.9], axis=0)
     clipped = np.clip(numbers, low, high)
-    mean, deviation = np.nanmean(clipped, axis=0, dtype=np.float64), np.nanstd(clipped, axis=0, dtype=np.float64)
-    varied = deviation > 1e-6 * np.maximum(1, np.abs(mean))
-    z = ((clipped - mean)[:, varied] / deviation[varied]).clip(-FARTHEST, FARTHEST)
+    mean, std = np.nanmean(clipped, axis=0, dtype=np.float64), np.nanstd(clipped, axis=0, dtype=np.float64)
+    varied = std > 1e-6 * np.maximum(1, np.abs(mean))
+    z = ((clipped - mean)[:, varied] / std[varied]).clip(-MAX_Z, MAX_Z)
     share = bits.mean(axis=0)
-    told = (share > RARE) & (share < 1 - RARE)
-    values = np.concatenate([z.astype(np.float32), bits[:, told].astype(np.float32)], axis=1)
-    return Targets(values, np.repeat([False, True], [int(varied.sum()), int(told.sum())]))
+    informative = (share > MIN_SHARE) & (share < 1 - MIN_SHARE)
+    values = np.concatenate([z.astype(np.float32), bits[:, informative].astype(np.float32)], axis=1)
+    return Targets(values, np.repeat([False, True], [int(varied.sum()), int(informative.sum())]))
+
+
+def save_encoder(encoder: GraphEncoder, path: Path, metadata: dict[str, object]) -> None:
+    """Write the encoder as float16 with its sizes and the graph codes it was made for."""
+    sizes = {"width": encoder.width, "layers": len(encoder.layers)}
+    header = {**sizes, "atom_fields": ATOM_FIELDS, "bond_fields": BOND_FIELDS, **metadata}
+    tensors = {name: p.half() for name, p in encoder.state_dict().items()}
+    write_tensors(path, tensors, {"encoder": json.dumps(header)})
+
+
+def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
+    """A pre-trained encoder, float32. Raises `PackError` when the file is not one, or is for other graph codes."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["encoder"])
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise PackError(f"{path} is not an encoder that `mora-lite pretrain` made ({error})") from None
+    if header["atom_fields"] != ATOM_FIELDS or header["bond_fields"] != BOND_FIELDS:
+        raise PackError(f"{path}: made for other atom and bond codes than this version's; pre-train it again")
+    encoder = GraphEncoder(header["width"], header["layers"])
+    encoder.load_state_dict(weights)
+    return encoder

@@ -18,7 +18,7 @@ epochs = 8
 name = "homo"
 unit = "Ha"
 prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
-kind = "value"     # or "class", for 0 and 1; found out from the column when left out
+kind = "value"     # or "class", for 0 and 1; inferred from the column when left out
 weight = 2.0       # in the loss; 1 when left out
 column = "homo"    # of the table; the task's name when left out
 """
@@ -26,7 +26,7 @@ column = "homo"    # of the table; the task's name when left out
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from ..errors import InputError, did_you_mean
 from ..scoring.tasks import KINDS
 from .dataset import Dataset
 from .loop import TrainConfig
+from .splits import KINDS as SPLIT_KINDS
 from .splits import Split, fractions
 
 if sys.version_info >= (3, 11):
@@ -86,12 +87,12 @@ class TaskRecipe:
             raise InputError(f"task {self.name!r}: got unit {self.unit!r}, but a class has none")
 
     def with_kind(self, kind: str) -> TaskRecipe:
-        """With its kind found out, and a question if it has none."""
+        """With this kind, and a question if it has none."""
         unit = f" in {self.unit}" if self.unit else ""
-        made = CLASS_PROMPT.format(name=self.name)
+        prompt = CLASS_PROMPT.format(name=self.name)
         if kind == "value":
-            made = DEFAULT_PROMPT.format(name=self.name, unit=unit)
-        return replace(self, kind=kind, prompt=self.prompt or made)
+            prompt = DEFAULT_PROMPT.format(name=self.name, unit=unit)
+        return replace(self, kind=kind, prompt=self.prompt or prompt)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ class Recipe:
         return fractions(split.kind, len(data) if split.kind == "scaffold" else data.n_rows, split.seed)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain types for JSON."""
+        return {**asdict(self), "adapter": self.adapter.as_dict()}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -160,6 +162,61 @@ def read_recipe(path: Path) -> Recipe:
     for stage, default in (("encoder", ENCODER), ("mora", MORA)):
         content[stage] = _build(TrainConfig, {**asdict(default), "seed": seed, **content.get(stage, {})}, path)
     return _build(Recipe, {"name": path.stem, **content}, path)
+
+
+def choose_recipe(
+    recipe: Recipe | str | Path | None,
+    targets: Sequence[str],
+    name: str,
+    *,
+    split: str | None = None,
+    seed: int | None = None,
+    encoder: Mapping[str, Any] = {},
+    mora: Mapping[str, Any] = {},
+    **entries: Any,
+) -> Recipe:
+    """The recipe, read if it is a path, or one called `name` that is made of `targets`; with these entries changed.
+
+    targets: `COLUMN`, `COLUMN:UNIT`, `COLUMN:class` or `COLUMN:value`.
+    split: `random`, `scaffold`, or the name of a column that says train, valid or test.
+    encoder, mora: entries of the two stages. entries: of the recipe itself. None leaves an entry as it is.
+
+    Raises `InputError` for both a recipe and targets, or neither.
+    """
+    if recipe is not None and targets:
+        raise InputError("targets: got some beside a recipe, which names the tasks; leave --target out")
+    if recipe is None and not targets:
+        raise InputError("targets: got none; name at least one column to learn with --target, or give a --recipe")
+    if recipe is None:
+        recipe = Recipe(name, tuple(map(_parse_target, targets)))
+    elif not isinstance(recipe, Recipe):
+        recipe = read_recipe(Path(recipe))
+    return replace(
+        recipe,
+        encoder=replace(recipe.encoder, **_without_none(encoder)),
+        mora=replace(recipe.mora, **_without_none(mora)),
+        split=_choose_split(recipe, split, seed),
+        **_without_none({**entries, "seed": seed}),
+    )
+
+
+def _parse_target(text: str) -> TaskRecipe:
+    column, _, rest = text.rpartition(":") if ":" in text else (text, "", "")
+    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest)
+
+
+def _choose_split(recipe: Recipe, kind: str | None, seed: int | None) -> Split | None:
+    """The recipe's split, or one of another kind; its sizes are then left to the default."""
+    if kind is None:
+        return replace(recipe.split, seed=seed) if recipe.split and seed is not None else recipe.split
+    seed = recipe.seed if seed is None else seed
+    if kind in SPLIT_KINDS and kind != "given":
+        return Split(seed, kind=kind)
+    return Split(seed, kind="given", column=kind)
+
+
+def _without_none(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if value is not None}
 
 
 # The fields' annotations, which are text (see the first import), and what they admit in TOML.

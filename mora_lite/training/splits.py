@@ -1,4 +1,4 @@
-"""Which rows of a table train, validate and test: by chance, by scaffold, or as a column of the table says."""
+"""Which rows of a table train, validate and test: at random, by scaffold, or as a column of the table says."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Split:
-    """A split that anyone can repeat from the table and these facts; packs record them. `split_rows` applies it.
+    """A split that anyone can repeat from the table and these fields, which packs record. `split_rows` applies it.
 
-    kind: `random`: by row number and seed. Unreadable rows take part, so that no chemistry is needed to repeat it.
+    kind: `random`: by row number and seed; unreadable rows take part, so that no chemistry is needed to repeat it.
     `scaffold`: molecules of one Bemis-Murcko scaffold stay together (see `scaffold_of`); large scaffolds train, rare
-    ones test. It takes no seed: always the same. `given`: a cell of `column` says train, valid or test.
+    ones test; it takes no seed and is always the same. `given`: a cell of `column` says train, valid or test.
     train, valid: numbers of rows; the rest is the test set. A scaffold goes where it fits whole, so parts may come out
-    smaller or larger. `given` does not use them; the
-    other kinds need both.
+    smaller or larger. `given` does not use them; the other kinds need both.
     seed: of `random`; of `given` where no row says valid.
     column: name of the table's column, for `given` only.
     """
@@ -95,7 +94,7 @@ def split_rows(split: Split, data: Dataset) -> Parts:
     """The parts of the table that `data` was read from.
 
     `random` and `given` go by all rows of the table, `scaffold` by the molecules in `data`: who repeats a scaffold
-    split must merge duplicates as it was done the first time. `given` wants `data` read with
+    split must merge duplicates as it was done the first time. `given` needs `data` read with
     `split_column=split.column`; its test part may be empty, and where no row says valid, a tenth of the training rows,
     chosen by seed, validates.
     Raises `InputError`, naming the counts, where a part is too small.
@@ -117,7 +116,7 @@ def split_rows(split: Split, data: Dataset) -> Parts:
 
 
 def split_notes(split: Split, data: Dataset) -> list[str]:
-    """What to tell of a `given` split, one line each: rows in no part, validation rows taken from training."""
+    """Notes on a `given` split, one line each: rows in no part, validation rows taken from training."""
     if split.kind != "given":
         return []
     marks, notes = _normal(data.marks), []

@@ -16,7 +16,7 @@ import pytest
 
 import mora_lite
 from mora_lite.chem.molecules import parse_smiles
-from mora_lite.cli import app, evaluate, info
+from mora_lite.cli import app, info, tables
 from mora_lite.cli.options import split_names
 from mora_lite.errors import DeviceError, PackError
 
@@ -32,7 +32,18 @@ HEAVY = (
     "safetensors",
     "gguf",
 )
-COMMANDS = ("predict", "prepare", "info", "evaluate", "train", "pretrain", "quantize", "pull")
+COMMANDS = (
+    "predict",
+    "prepare",
+    "info",
+    "evaluate",
+    "evaluate-text",
+    "train",
+    "train-text",
+    "pretrain",
+    "quantize",
+    "pull",
+)
 
 
 class FakeTask:
@@ -313,7 +324,7 @@ CLASS = {"roc_auc": 0.9, "n": 10}
 
 
 def test_figures_are_a_table_of_values_and_one_of_classes(capsys):
-    evaluate.print_evaluation({"homo": VALUE, "toxic": CLASS, "count": {"unit": "", "n": 0, "mae": None}})
+    tables.print_evaluation({"homo": VALUE, "toxic": CLASS, "count": {"unit": "", "n": 0, "mae": None}})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         ["values"], ["task", "mae", "n"], ["homo", "[Ha]", "0.002346", "10"], ["count", "0"],
@@ -323,7 +334,7 @@ def test_figures_are_a_table_of_values_and_one_of_classes(capsys):
 
 def test_breakdowns_follow_the_figures_each_under_its_task(capsys):
     rows = [{"scaffold": "c1ccc(C[n+]2ccccc2)cc1", "n": 3}, {"scaffold": "[red]", "n": 1}]
-    evaluate.print_evaluation({"homo": VALUE}, {"homo": {"by_scaffold": rows, "by_domain": []}})
+    tables.print_evaluation({"homo": VALUE}, {"homo": {"by_scaffold": rows, "by_domain": []}})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[4:] == [
         ["homo", "[Ha],", "by", "scaffold"], ["scaffold", "n"], ["c1ccc(C[n+]2ccccc2)cc1", "3"], ["[red]", "1"],
@@ -333,7 +344,7 @@ def test_breakdowns_follow_the_figures_each_under_its_task(capsys):
 def test_a_breakdown_fits_the_terminal_without_losing_a_digit(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     figures = {f"mean_thing_{i}": -123.4567 - i for i in range(4)}
-    evaluate.print_evaluation({"homo": VALUE}, {"homo": {"by_scaffold": [{"scaffold": "C" * 70, **figures}]}})
+    tables.print_evaluation({"homo": VALUE}, {"homo": {"by_scaffold": [{"scaffold": "C" * 70, **figures}]}})
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     last = lines[-1].split()

@@ -6,7 +6,7 @@ The modules: q, k, v and o, the projections of attention; ffn, the whole feed-fo
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +278,7 @@ def test_scores_refuse_other_modules_and_layers(
     sizes = replace(adapter_sizes, **change)
     with pytest.raises(PackError, match="expected ffn in the uppermost layers"):
         Scorer(sizes, compiled_base.upper(3), compiled_base.prompts)
-    adapted = json.dumps({**sizes.as_dict(), **change})
+    adapted = json.dumps({**asdict(sizes), **change})
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in json.loads(adapted).items())
     path = tmp_path / "recipe.toml"
     path.write_text(f'[[task]]\nname = "x"\nprompt = "X:"\n[adapter]\n{lines}\n')

@@ -104,7 +104,7 @@ def test_the_loss_falls_at_every_module_and_in_chosen_layers(
     run = make_run(kind, steps=60, sizes=sizes)
     batch = run.batches.make(*next(run.batches.epoch(0)))
     first = run.model(batch).item()
-    hidden = run.model.decoder.logits(batch.ids).flatten(0, 1)[batch.places]
+    hidden = run.model.decoder.logits(batch.ids).flatten(0, 1)[batch.label_positions]
     assert first == torch.nn.functional.cross_entropy(hidden, batch.labels).item()
     branch = run.model.branch(batch.graphs, len(batch.ids))
     assert (branch.target_modules, branch.layers) == (modules, (0, 2))
@@ -162,7 +162,7 @@ def test_padding_has_no_part_in_the_loss(make_run: Any, kind: str) -> None:
     width, rows, copies = next(run.batches.epoch(0))
     batch = run.batches.make(width, rows, copies)
     assert width > run.batches.lengths[copies].max()  # there is padding in every row
-    assert len(batch.places) > int((batch.labels >= 0).sum())  # and among the answer's places
+    assert len(batch.label_positions) > int((batch.labels >= 0).sum())  # and among the answer's positions
     alone = [run.batches.make(width, rows[i : i + 1], copies[i : i + 1]) for i in range(len(rows))]
     sums = [run.model(one) * (one.labels >= 0).sum() for one in alone]
     expected = torch.stack(sums).sum() / (batch.labels >= 0).sum()
@@ -189,8 +189,11 @@ def test_each_epoch_has_every_training_question_once_and_no_other(data: Tokenize
 
 def test_sequences_come_back_from_disk(data: TokenizedPairs, tmp_path: Path) -> None:
     data.save(tmp_path / "data.npz")
+    with np.load(tmp_path / "data.npz") as file:  # the names that files of earlier runs have
+        graphs = {"graph_atoms", "graph_bonds", "graph_ends", "graph_atom_ptr", "graph_bond_ptr"}
+        assert {name for name in file.files if name.startswith("graph")} == graphs
     held = load_tokenized_pairs(tmp_path / "data.npz")
-    assert held.facts == data.facts
+    assert held.metadata == data.metadata
     assert held.answers == [""] * 6 + ["CCC=O"]
     for name in ("source", "target", "source_ptr", "target_ptr", "first", "part", "origin"):
         np.testing.assert_array_equal(getattr(held, name), getattr(data, name))

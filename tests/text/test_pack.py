@@ -105,9 +105,9 @@ def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
         answerer.ids([source for source, _ in PAIRS]),
         featurize([parse_smiles(s).mol for s, _ in PAIRS]),
     )
-    assert answerer.recorded is None
+    assert answerer.captured is None
     plain = answerer.answer(questions, graphs, max_new_tokens=12)
-    answerer.recorded = CapturedGenerator(answerer.model.decoder)
+    answerer.captured = CapturedGenerator(answerer.model.decoder)
     assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
     drawn = {"temperature": 5.0, "seeds": list(range(len(PAIRS)))}
     assert answerer.answer(questions, graphs, max_new_tokens=12, **drawn) != plain
@@ -123,8 +123,8 @@ def test_where_steps_cannot_be_recorded_they_run_one_by_one(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    answerer.recorded = CapturedGenerator(answerer.model.decoder)
-    monkeypatch.setattr(answerer.recorded, "generate", fail)
+    answerer.captured = CapturedGenerator(answerer.model.decoder)
+    monkeypatch.setattr(answerer.captured, "generate", fail)
     assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
     assert "steps cannot be recorded, which is slower: CUDA error: operation not permitted" in caplog.text
 
@@ -331,7 +331,7 @@ def test_answers_that_are_no_molecule_are_a_status(run: Any, pack_path: Path, tm
     [
         (["--task", "retro"], "got retro"),
         (["--question", "Why?"], "the pack is for forward and takes none"),
-        (["--seed", "1"], "only answers drawn by chance"),
+        (["--seed", "1"], "only sampled answers"),
         (["--temperature", "1", "--beams", "3"], "got 3 with a temperature; expected one of the two"),
         (["--temperature", "1", "--top-p", "0"], "got 1.0 and 0.0; expected 0 or more, and a share"),
         (["--top", "3", "--beams", "2"], "top: got 3 with 2 beams"),

@@ -1,4 +1,4 @@
-"""Text packs from tables: trained, stopped and continued, tested, and what `mora-lite train --task` says."""
+"""Text packs from tables: trained, stopped and continued, tested, and what `mora-lite train-text` prints."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from mora_lite.errors import InputError, OutputError, PackError
 from mora_lite.machine.device import training_dtype
 from mora_lite.text import loop, pipeline
-from mora_lite.text.evaluation import answer_rows, figures_of_answers
+from mora_lite.text.evaluation import answer_metrics, answer_rows, evaluate_text
 from mora_lite.text.loop import TextProgress, TextTrainConfig
 from mora_lite.text.pack import ADAPTER, load_text_pack, open_text_pack
-from mora_lite.text.pipeline import train_text_pack
+from mora_lite.text.pipeline import train_text
 from mora_lite.text.sequences import load_tokenized_pairs
 
 CPU = torch.device("cpu")
@@ -58,16 +58,16 @@ def reactions(tmp_path: Path) -> Path:
 @pytest.fixture
 def make(reactions: Path, base_path: Path, tmp_path: Path) -> Any:
     def make(name: str, steps: int = 6, **options: Any) -> Any:
-        given: dict[str, Any] = {"base": str(base_path), "rank": 4, "copies": 2, "split_column": "part"} | options
-        settings = TextTrainConfig(steps=steps, peak_lr=5e-3)
-        return train_text_pack("forward", [reactions], tmp_path / name, CPU, settings=settings, **given)
+        common: dict[str, Any] = {"base": str(base_path), "rank": 4, "copies": 2, "split": "part", "device": "cpu"}
+        config = TextTrainConfig(steps=steps, peak_lr=5e-3)
+        return train_text("forward", [reactions], tmp_path / name, config=config, **common | options)
 
     return make
 
 
 def test_a_table_becomes_a_pack_that_says_what_it_is(make: Any, base_path: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    pack = make("pack", tell=lines.append)
+    pack = make("pack", on_note=lines.append)
     facts = open_text_pack(pack.path).manifest["provenance"]
     assert lines == ["preparing 7 rows", "rows: 5 train, 0 valid, 2 test", "answering 2 test rows"]
     assert (facts["rows"], facts["held_out"], facts["steps"], facts["seed"]) == (
@@ -106,12 +106,12 @@ def test_the_figures_are_those_of_the_pack_on_disk(
     answerer = load_text_pack(pack, base=base_path, device=CPU, dtype=training_dtype(CPU))
     data = load_tokenized_pairs(tmp_path / "pack.run" / "sequences.npz")
     rows = np.array([5, 6])
-    assert figures_of_answers(data, rows, answer_rows(answerer, data, rows)) == pack.manifest["provenance"]["test"]
+    assert answer_metrics(data, rows, answer_rows(answerer, data, rows)) == pack.manifest["provenance"]["test"]
 
 
 @pytest.mark.parametrize("variant", ["static", "static-large"])
 def test_static_adapters_are_the_baseline(make: Any, variant: str) -> None:
-    pack = make("pack", steps=2, variant=variant)
+    pack = make("pack", steps=2, adapter=variant)
     sizes = pack.manifest["sizes"]
     assert pack.manifest["adapter"] == "static"
     assert sizes["rank"] == 4 if variant == "static" else sizes["rank"] > 100
@@ -124,7 +124,7 @@ def test_modules_and_layers_are_kept_in_the_pack(make: Any) -> None:
 
 
 def test_soft_tokens_are_a_kind_of_their_own(make: Any, base_path: Path) -> None:
-    pack = make("pack", steps=2, variant="prompt")
+    pack = make("pack", steps=2, adapter="prompt")
     assert pack.manifest["adapter"] == "prompt"
     assert load_text_pack(pack, base=base_path, device=CPU, dtype=training_dtype(CPU)).model.n_soft > 0
 
@@ -140,13 +140,13 @@ def test_a_run_that_ctrl_c_stopped_ends_with_the_same_weights(make: Any, monkeyp
 
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        make("parts", steps=8, on_progress=press, tell=lines.append)
+        make("parts", steps=8, on_progress=press, on_note=lines.append)
     assert "stopped after 3 steps" in lines[-1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     lines.clear()
     # Nothing is prepared again.
     monkeypatch.setattr(pipeline, "tokenize_pairs", None)
-    parts = make("parts", steps=8, tell=lines.append)
+    parts = make("parts", steps=8, on_note=lines.append)
     assert any("going on after 3 steps" in line for line in lines)
     one, other = load_file(straight.path / ADAPTER), load_file(parts.path / ADAPTER)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -172,7 +172,7 @@ def test_what_is_there_is_not_replaced_unasked(make: Any, tmp_path: Path) -> Non
 
 def test_tables_that_cannot_be_trained_on_are_told(make: Any, reactions: Path, tmp_path: Path, base_path: Path) -> None:
     with pytest.raises(InputError, match="got 'no', but no table has that column"):
-        make("pack", split_column="no")
+        make("pack", split="no")
     reactions.write_text("reactants,product,part\nCO,C=O,test\n")
     with pytest.raises(InputError, match="all are held out"):
         make("pack")
@@ -194,17 +194,16 @@ def asked(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = write(
         folder / "questions.csv", ("smiles", "question", "answer", "part"), [(*q, "train") for q in QUESTIONS]
     )
-    settings = TextTrainConfig(steps=120, peak_lr=5e-3)
-    train_text_pack(
+    train_text(
         "ask",
         [table],
         folder / "pack",
-        CPU,
-        settings=settings,
+        config=TextTrainConfig(steps=120, peak_lr=5e-3),
         base=str(base_path),
         rank=8,
         copies=1,
-        split_column="part",
+        split="part",
+        device="cpu",
     )
     return folder / "pack"
 
@@ -249,7 +248,7 @@ def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, ba
         "--base",
         base_path,
     ]
-    code, stdout, err = run("train", reactions, *options, "-o", out)
+    code, stdout, err = run("train-text", reactions, *options, "-o", out)
     assert code == 0, err
     assert stdout.splitlines()[0] == "forward, test rows"
     assert stdout.splitlines()[1].split()[:3] == ["rows", "exact", "valid"]
@@ -258,14 +257,16 @@ def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, ba
     assert open_text_pack(out).manifest["provenance"]["seconds"] >= 1.2
     code, _, err = run("generate", reactions, "--pack", out, "--base", base_path, "--smiles-column", "reactants")
     assert len(read(tmp_path / "some.answers.csv")) == 7
-    code, again, err = run("evaluate", out, reactions, "--base", base_path)
-    assert (code, again) == (0, stdout), err  # the figures that training told
-    code, told, _ = run("evaluate", out, reactions, "--base", base_path, "--split", "all", "--limit", 3, "--json")
-    assert json.loads(told)["figures"]["rows"] == 3
-    assert run("evaluate", out, reactions, "--base", base_path, "--split", "valid")[0] == 2
-    code, _, err = run("evaluate", out, reactions, "--tasks", "a")
-    assert (code, err.strip()) == (2, "error: --tasks: is for packs of values; leave it out")
-    assert "--beams: is for text packs" in run("evaluate", "admet", reactions, "--beams", 2)[2]
+    code, again, err = run("evaluate-text", out, reactions, "--base", base_path)
+    assert (code, again) == (0, stdout), err  # the metrics that training printed
+    assert evaluate_text(out, reactions, base=base_path) == open_text_pack(out).manifest["provenance"]["test"]
+    code, text, _ = run("evaluate-text", out, reactions, "--base", base_path, "--split", "all", "--limit", 3, "--json")
+    assert json.loads(text)["figures"] == evaluate_text(out, reactions, base=base_path, split="all", limit=3)
+    assert json.loads(text)["figures"]["rows"] == 3
+    assert run("evaluate-text", out, reactions, "--base", base_path, "--split", "valid")[0] == 2
+    code, _, err = run("evaluate", out, reactions)
+    assert (code, err.strip()) == (2, f"error: {out}: got a text pack, expected one of values; use evaluate-text")
+    assert "admet is not a text pack" in run("evaluate-text", "admet", reactions)[2]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_every_task_goes_from_table_to_answers(
     table, out = tmp_path / "some.csv", tmp_path / "pack"
     table.write_text(f"{header},part\n{rows[0]},train\n{rows[1]},test\n")
     options = ["--task", task, "--minutes", 0.005, "--rank", 4, "--split", "part", "--base", base_path]
-    code, stdout, err = run("train", table, *options, "-o", out)
+    code, stdout, err = run("train-text", table, *options, "-o", out)
     assert code == 0, err
     assert stdout.startswith(f"{task}, test rows\nrows")
     assert ("valid" in stdout) == (task == "reagents")
@@ -302,7 +303,7 @@ def test_several_tables_have_their_own_rows_of_figures(
 ) -> None:
     other = write(tmp_path / "other.csv", ("reactants", "product", "part"), [("CCCCO", "CCCC=O", "test")])
     options = ["--task", "retro", "--minutes", 0.005, "--rank", 4, "--split", "part", "--base", base_path]
-    code, stdout, err = run("train", reactions, other, *options, "-o", tmp_path / "pack")
+    code, stdout, err = run("train-text", reactions, other, *options, "-o", tmp_path / "pack")
     assert code == 0, err
     assert [line.split()[:2] for line in stdout.splitlines()[2:5]] == [["all", "3"], ["other", "1"], ["some", "2"]]
 
@@ -311,24 +312,18 @@ def test_several_tables_have_their_own_rows_of_figures(
     ("options", "message"),
     [
         (["--task", "forwards"], "did you mean forward"),
-        (["--task", "retro", "--epochs", "3"], "--epochs: is for packs of values"),
-        (["--task", "retro", "--target", "x"], "--target: is for packs of values"),
-        (["--task", "retro", "--unquantized"], "--unquantized: is for packs of values"),
-        (["--task", "retro", "--split", "scaffold"], "--split: got scaffold"),
-        (["--task", "retro", "--minutes", "0"], "--minutes: got 0.0; expected more than 0"),
+        (["--task", "retro", "--split", "scaffold"], "split: got scaffold"),
+        (["--task", "retro", "--minutes", "0"], "minutes: got 0.0, expected more than 0"),
         (["--task", "retro", "--adapter", "lora"], "adapter: got 'lora', expected mora, static, static-large"),
         (["--task", "retro", "--target-modules", "q,x"], "target_modules: got 'q,x', expected some of q,k,v,o,ffn"),
         (["--task", "retro", "--layers", "2-x"], "--layers: got '2-x'; expected numbers and ranges"),
         (["--task", "retro", "--layers", "2-9"], "adapted layers: got numbers 2, 3, 4, 5, 6, 7, 8, 9, expected 1 to 4"),
-        (["--target", "x", "--target-modules", "q"], "--target-modules: is for packs that answer in text"),
-        (["--target", "x", "--rank", "8"], "--rank: is for packs that answer in text"),
-        (["--target", "x", "some.csv"], "got 2 tables, expected one"),
     ],
 )
-def test_options_that_do_not_apply_are_refused_in_one_line(
+def test_impossible_options_are_refused_in_one_line(
     run: Any, reactions: Path, base_path: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
-    code, stdout, err = run("train", reactions, "-o", tmp_path / "pack", "--base", base_path, *options)
+    code, stdout, err = run("train-text", reactions, "-o", tmp_path / "pack", "--base", base_path, *options)
     assert (code, stdout) == (2, "")
     assert message in err.strip().splitlines()[-1]
     assert not (tmp_path / "pack").exists()
@@ -337,7 +332,7 @@ def test_options_that_do_not_apply_are_refused_in_one_line(
 def test_ctrl_c_ends_the_command_and_the_same_command_goes_on(
     run: Any, reactions: Path, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["train", reactions, "--task", "forward", "--split", "part", "--base", base_path, "--rank", 4]
+    command = ["train-text", reactions, "--task", "forward", "--split", "part", "--base", base_path, "--rank", 4]
     command += ["--copies", 1, "--minutes", 0.02, "-o", tmp_path / "pack"]
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", -1.0)
     with monkeypatch.context() as patch:

@@ -1,6 +1,6 @@
-"""Tables of answers: how many answers are drawn for a row, with a stand-in for the model that says what it is told to.
+"""Tables of answers: how many answers are sampled for a row, with a stand-in for the model that says given texts.
 
-What the whole does is in test_text_pack.py.
+The whole is tested in test_pack.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Parrot:
         self.texts = texts
         self.seeds: list[list[int]] = []
 
-    def room(self, max_new_tokens: int) -> int:
+    def max_question_tokens(self, max_new_tokens: int) -> int:
         return 512 - max_new_tokens
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -35,28 +35,28 @@ class Parrot:
         return [[Text(self.texts[len(self.seeds) - 1], 0.0)] for _ in questions]
 
 
-def answer(parrot: Parrot, folder: Path, **wanted: Any) -> dict[str, str]:
+def answer(parrot: Parrot, folder: Path, **options: Any) -> dict[str, str]:
     """The row of the output for a table of one molecule."""
     (folder / "in.csv").write_text("smiles\nCO\n")
-    asked = GenerationConfig("product", temperature=1.0, **wanted)
+    config = GenerationConfig("product", temperature=1.0, **options)
     with (
         open_table(folder / "in.csv") as table,
-        TableWriter(folder / "out.csv", answer_columns(table.columns, asked), force=True) as writer,
+        TableWriter(folder / "out.csv", answer_columns(table.columns, config), force=True) as writer,
     ):
-        answer_table(table, writer, cast(Answerer, parrot), asked)
+        answer_table(table, writer, cast(Answerer, parrot), config)
     with (folder / "out.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     return row
 
 
-def test_answers_are_drawn_until_enough_differ(tmp_path: Path) -> None:
+def test_answers_are_sampled_until_enough_differ(tmp_path: Path) -> None:
     parrot = Parrot("C=O", "x(", "O=C", "OC", "CC", "N")
     row = answer(parrot, tmp_path, molecules=True, top=3)
     assert [row[name] for name in ("product", "product_2", "product_3", "status")] == ["C=O", "CO", "CC", "ok"]
     assert parrot.seeds == [[row_seed(0, number, "CO")] for number in range(5)]
 
 
-def test_no_more_than_four_times_as_many_are_drawn(tmp_path: Path) -> None:
+def test_no_more_than_four_times_as_many_are_sampled(tmp_path: Path) -> None:
     parrot = Parrot(*["yes"] * 8)
     row = answer(parrot, tmp_path, molecules=False, top=2)
     assert (row["product"], row["product_2"], row["status"]) == ("yes", "", "ok")
@@ -66,7 +66,7 @@ def test_no_more_than_four_times_as_many_are_drawn(tmp_path: Path) -> None:
     assert len(parrot.seeds) == 4
 
 
-def test_seeds_differ_by_seed_draw_and_question() -> None:
+def test_seeds_differ_by_seed_sample_and_question() -> None:
     seeds = {row_seed(seed, number, text) for seed in range(3) for number in range(3) for text in ("CO", "CCO")}
     assert len(seeds) == 18
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -12,7 +12,7 @@ import mora_lite
 from mora_lite.errors import InputError, PackError
 from mora_lite.packs.pack import MANIFEST, open_pack, write_manifest
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.evaluate import baseline_values, evaluate_pack, record_metrics
+from mora_lite.training.evaluate import baseline_values, evaluate, record_metrics
 from mora_lite.training.metrics import value_metrics
 from mora_lite.training.splits import Split
 
@@ -38,7 +38,7 @@ def known(dataset: Dataset, part: str | None = None) -> tuple[list[str], np.ndar
 
 @pytest.mark.parametrize(("split", "n"), [("train", 40), ("valid", 10), ("test", 10), ("all", 60)])
 def test_metrics_are_those_of_the_predictions(pack_path, table_path, dataset, model, split: str, n: int) -> None:
-    got = evaluate_pack(pack_path, table_path, split=split, **EXACT).figures
+    got = evaluate(pack_path, table_path, split=split, **EXACT).metrics
     smiles, true = known(dataset, None if split == "all" else split)
     values = model.predict(smiles).scores.values
     assert list(got) == ["size", "polarity", "mass"]
@@ -53,7 +53,7 @@ def test_metrics_are_those_of_the_predictions(pack_path, table_path, dataset, mo
 def test_the_encoder_alone_and_the_pack_without_quantisation_stand_beside_it(
     pack_path, other_pack: Path, table_path, dataset
 ) -> None:
-    got = evaluate_pack(pack_path, table_path, split="all", bf16=other_pack, **EXACT).figures
+    got = evaluate(pack_path, table_path, split="all", bf16=other_pack, **EXACT).metrics
     smiles, true = known(dataset)
     other = mora_lite.load(other_pack, device="cpu", dtype="bfloat16").predict(smiles).scores.values
     for i, row in enumerate(got.values()):
@@ -67,19 +67,19 @@ def test_a_recorded_comparison_is_shown_for_the_whole_test_set_only(
     pack_path, other_pack: Path, table_path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(pack_path, tmp_path / "copy"))
-    assert "bf16_mae" not in evaluate_pack(copy, table_path, **EXACT).figures["size"]
-    measured = evaluate_pack(copy, table_path, bf16=other_pack, **EXACT)
+    assert "bf16_mae" not in evaluate(copy, table_path, **EXACT).metrics["size"]
+    measured = evaluate(copy, table_path, bf16=other_pack, **EXACT)
     record_metrics(open_pack(copy), measured)
-    again = evaluate_pack(copy, table_path, **EXACT).figures
-    for name, row in measured.figures.items():
+    again = evaluate(copy, table_path, **EXACT).metrics
+    for name, row in measured.metrics.items():
         assert again[name]["bf16_mae"] == pytest.approx(row["bf16_mae"], rel=1e-4)
-    assert "bf16_mae" not in evaluate_pack(copy, table_path, split="valid", **EXACT).figures["size"]
-    assert "bf16_mae" not in evaluate_pack(copy, table_path, limit=3, **EXACT).figures["size"]
+    assert "bf16_mae" not in evaluate(copy, table_path, split="valid", **EXACT).metrics["size"]
+    assert "bf16_mae" not in evaluate(copy, table_path, limit=3, **EXACT).metrics["size"]
 
 
 def test_chosen_tasks_have_the_metrics_of_all_tasks(pack_path, table_path) -> None:
-    everything = evaluate_pack(pack_path, table_path, **EXACT).figures
-    some = evaluate_pack(pack_path, table_path, tasks=["mass", "polarity"], **EXACT).figures
+    everything = evaluate(pack_path, table_path, **EXACT).metrics
+    some = evaluate(pack_path, table_path, tasks=["mass", "polarity"], **EXACT).metrics
     assert list(some) == ["mass", "polarity"]
     for name, row in some.items():
         for kind in ("mae", "encoder_mae"):
@@ -87,7 +87,7 @@ def test_chosen_tasks_have_the_metrics_of_all_tasks(pack_path, table_path) -> No
 
 
 def test_a_limit_takes_the_first_molecules(pack_path, table_path, dataset, model) -> None:
-    got = evaluate_pack(pack_path, table_path, limit=3, **EXACT).figures
+    got = evaluate(pack_path, table_path, limit=3, **EXACT).metrics
     smiles, true = known(dataset, "test")
     expected = value_metrics(model.predict(smiles[:3]).scores.values[:, 0], true[:3, 0])
     assert (got["size"]["n"], got["size"]["mae"]) == (3, pytest.approx(expected["mae"]))
@@ -97,15 +97,15 @@ def test_another_table_is_refused_unless_all_of_it_is_asked_for(pack_path, table
     other = tmp_path / "other.csv"
     other.write_text("".join(table_path.read_text().splitlines(keepends=True)[:31]))
     with pytest.raises(InputError, match=r"30 rows, expected 60\); for other data use evaluate --split all"):
-        evaluate_pack(pack_path, other, **EXACT)
-    assert evaluate_pack(pack_path, other, split="all", **EXACT).figures["size"]["n"] == 30
+        evaluate(pack_path, other, **EXACT)
+    assert evaluate(pack_path, other, split="all", **EXACT).metrics["size"]["n"] == 30
 
 
 def test_the_table_may_have_another_file_name_and_more_columns(pack_path, table_path, tmp_path: Path) -> None:
     lines = table_path.read_text().splitlines()
     renamed = tmp_path / "renamed.csv"
     renamed.write_text("\n".join(f"{line},more" for line in lines))
-    assert evaluate_pack(pack_path, renamed, **EXACT) == evaluate_pack(pack_path, table_path, **EXACT)
+    assert evaluate(pack_path, renamed, **EXACT) == evaluate(pack_path, table_path, **EXACT)
 
 
 def test_a_missing_column_is_told(pack_path, table_path, tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_a_missing_column_is_told(pack_path, table_path, tmp_path: Path) -> None
         path = tmp_path / "without.csv"
         path.write_text(text.replace(column, "X", 1))
         with pytest.raises(InputError, match=words):
-            evaluate_pack(pack_path, path, **EXACT)
-    assert evaluate_pack(pack_path, path, smiles_column="X", **EXACT).figures["size"]["n"] == 10
+            evaluate(pack_path, path, **EXACT)
+    assert evaluate(pack_path, path, smiles_column="X", **EXACT).metrics["size"]["n"] == 10
 
 
 # --- with calibration and domain
@@ -126,7 +126,7 @@ def test_intervals_are_judged_on_the_molecules(calibrated_pack_path, table_path,
     smiles, true = known(dataset, "test")
     widths = []
     for confidence in (0.3, 0.8):
-        got = evaluate_pack(calibrated_pack_path, table_path, confidence=confidence, **EXACT).figures
+        got = evaluate(calibrated_pack_path, table_path, confidence=confidence, **EXACT).metrics
         scores = mora_lite.load(calibrated_pack_path, confidence=confidence, **EXACT).predict(smiles).scores
         held = np.where(np.isnan(true), np.nan, (scores.low <= true) & (true <= scores.high))
         for i, row in enumerate(got.values()):
@@ -138,34 +138,34 @@ def test_intervals_are_judged_on_the_molecules(calibrated_pack_path, table_path,
 
 
 def test_every_molecule_is_in_one_row_of_each_breakdown(calibrated_pack_path, table_path) -> None:
-    found = evaluate_pack(calibrated_pack_path, table_path, **EXACT)
+    found = evaluate(calibrated_pack_path, table_path, **EXACT)
     for task, tables in found.tables.items():
         assert list(tables) == ["by_similarity", "by_domain", "by_scaffold"]
-        n = found.figures[task]["n"]
+        n = found.metrics[task]["n"]
         assert sum(row["n"] for row in tables["by_similarity"]) == n
         assert sum(row["n"] for row in tables["by_domain"]) == n
         assert sum(row["n"] for row in tables["by_scaffold"][:2]) == n, "seen in training or not"
         by_size = sum(row["n"] * row["mae"] for row in tables["by_similarity"]) / n
-        assert by_size == pytest.approx(found.figures[task]["mae"])
+        assert by_size == pytest.approx(found.metrics[task]["mae"])
 
 
 def test_on_other_data_scaffolds_of_training_are_not_known(calibrated_pack_path, table_path) -> None:
-    tables = evaluate_pack(calibrated_pack_path, table_path, split="all", **EXACT).tables["size"]
+    tables = evaluate(calibrated_pack_path, table_path, split="all", **EXACT).tables["size"]
     assert list(tables) == ["by_similarity", "by_domain"]
 
 
 def test_a_pack_without_calibration_has_breakdowns_by_scaffold_only(pack_path, table_path) -> None:
-    found = evaluate_pack(pack_path, table_path, **EXACT)
+    found = evaluate(pack_path, table_path, **EXACT)
     assert list(found.tables["size"]) == ["by_scaffold"]
-    assert "inside" not in found.figures["size"]
+    assert "inside" not in found.metrics["size"]
 
 
 def test_what_is_recorded_is_what_was_found(calibrated_pack_path, table_path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(calibrated_pack_path, tmp_path / "copy"))
-    found = evaluate_pack(copy, table_path, **EXACT)
+    found = evaluate(copy, table_path, **EXACT)
     record_metrics(open_pack(copy), found)
     facts = open_pack(copy).provenance
-    for name, value in found.figures["size"].items():
+    for name, value in found.metrics["size"].items():
         assert facts["test"]["size"][name] == (value if name == "unit" else pytest.approx(value, rel=1e-4)), name
     for row, expected in zip(facts["tables"]["size"]["by_domain"], found.tables["size"]["by_domain"], strict=True):
         assert row["domain"] == expected["domain"]
@@ -181,14 +181,14 @@ def test_without_its_baseline_the_comparison_is_left_out(pack_path, table_path, 
     manifest = open_pack(copy).manifest
     files = {name: entry for name, entry in manifest["files"].items() if not name.startswith("baseline")}
     write_manifest(copy, {**manifest, "files": files})
-    assert "encoder_mae" not in evaluate_pack(copy, table_path, **EXACT).figures["size"]
+    assert "encoder_mae" not in evaluate(copy, table_path, **EXACT).metrics["size"]
 
 
 def test_a_damaged_pack_is_not_evaluated(pack_path, table_path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(pack_path, tmp_path / "copy"))
     (copy / MANIFEST).write_text("{}")
     with pytest.raises(PackError, match="is damaged"):
-        evaluate_pack(copy, table_path, **EXACT)
+        evaluate(copy, table_path, **EXACT)
 
 
 def test_the_baseline_answers_in_the_tasks_units(pack_path, dataset) -> None:

@@ -19,6 +19,7 @@ from mora_lite.errors import CheckpointError, InputError, OutputError, PackError
 from mora_lite.packs.pack import open_pack
 from mora_lite.training import pipeline
 from mora_lite.training.dataset import read_dataset
+from mora_lite.training.evaluate import evaluate
 from mora_lite.training.loop import TrainConfig, TrainProgress
 from mora_lite.training.pipeline import (
     fitted_tasks,
@@ -26,13 +27,12 @@ from mora_lite.training.pipeline import (
     shrink_batch,
     standardize,
     start_encoder,
-    train_pack,
+    train,
 )
 from mora_lite.training.pretrain import save_encoder
 from mora_lite.training.recipe import Recipe, TaskRecipe, read_recipe
 from mora_lite.training.splits import Split
 
-CPU = torch.device("cpu")
 RECIPE = """
 name = "tiny"
 base = "{base}"
@@ -179,6 +179,7 @@ def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder
             assert kind == "bf16_mae" or row[kind] == pytest.approx(recorded[name][kind], rel=1e-4)
         assert row["loss_4bit"] == pytest.approx(row["mae"] / row["bf16_mae"] - 1)
     assert metrics["size"]["unit"] == "a"
+    assert metrics == evaluate(trained, folder / "data.csv", bf16=unquantized).metrics, "Python has the same"
 
 
 def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp
         recipe, encoder=replace(recipe.encoder, epochs=4), mora=replace(recipe.mora, epochs=2, peak_lr=3e-3)
     )
     with pytest.raises(KeyboardInterrupt):
-        train_pack(longer, folder / "data.csv", tmp_path / "killed", CPU, stop)
+        train(folder / "data.csv", tmp_path / "killed", recipe=longer, device="cpu", on_progress=stop)
     assert not (tmp_path / "killed").exists()
     stages: list[tuple[str, int]] = []
 
@@ -211,9 +212,9 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp
         if progress.epoch_done:
             stages.append((stage, progress.step))
 
-    again = train_pack(longer, folder / "data.csv", tmp_path / "killed", CPU, note)
+    again = train(folder / "data.csv", tmp_path / "killed", recipe=longer, device="cpu", on_progress=note)
     assert stages == [("mora", 16)], "the encoder and the first epoch were done"
-    straight = train_pack(longer, folder / "data.csv", tmp_path / "straight", CPU)
+    straight = train(folder / "data.csv", tmp_path / "straight", recipe=longer, device="cpu")
     for name in ("adapter", "baseline"):
         for key, tensor in straight.tensors(name).items():
             assert torch.equal(again.tensors(name)[key], tensor), key
@@ -221,12 +222,22 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp
     assert again.provenance["trained"]["valid_error"] == straight.provenance["trained"]["valid_error"]
 
 
+def test_python_trains_as_the_command_does(trained: Path, folder: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    pack = train(folder / "data.csv", tmp_path / "pack", recipe=folder / "recipe.toml", on_note=notes.append)
+    expected = open_pack(trained)
+    assert notes == expected.provenance["notes"]
+    assert pack.provenance["test"] == expected.provenance["test"]
+    for key, tensor in expected.tensors("adapter").items():
+        assert torch.equal(pack.tensors("adapter")[key], tensor), key
+
+
 def test_force_trains_over_an_old_pack(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "pack"
-    train_pack(recipe, folder / "data.csv", out, CPU)
+    train(folder / "data.csv", out, recipe=recipe, device="cpu")
     with pytest.raises(OutputError, match="exists"):
-        train_pack(recipe, folder / "data.csv", out, CPU)
-    train_pack(recipe, folder / "data.csv", out, CPU, force=True)
+        train(folder / "data.csv", out, recipe=recipe, device="cpu")
+    train(folder / "data.csv", out, recipe=recipe, device="cpu", force=True)
     open_pack(out)
 
 
@@ -255,7 +266,7 @@ def table(
 )
 def test_targets_without_information_are_refused(recipe: Recipe, tmp_path: Path, values: list, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        train_pack(recipe, table(tmp_path, values), tmp_path / "out", CPU)
+        train(table(tmp_path, values), tmp_path / "out", recipe=recipe, device="cpu")
     assert not (tmp_path / "out").exists()
 
 
@@ -274,14 +285,14 @@ def test_training_rows_without_information_are_refused(
     for row, value in zip(Split(0, 32, 4).rows(40)["train"], values, strict=True):
         column[row] = value
     with pytest.raises(InputError, match=f"column 'size': {words}"):
-        train_pack(recipe, table(tmp_path, column, polarity=list(range(40))), tmp_path / "out", CPU)
+        train(table(tmp_path, column, polarity=list(range(40))), tmp_path / "out", recipe=recipe, device="cpu")
 
 
 def test_validation_rows_that_cannot_be_read_are_told(recipe: Recipe, tmp_path: Path) -> None:
     bad = set(Split(0, 32, 4).rows(40)["valid"].tolist())
     smiles = ["bad" if i in bad else "C" * (i + 1) for i in range(40)]
     with pytest.raises(InputError, match="no molecule of the 4 validation rows could be read"):
-        train_pack(recipe, table(tmp_path, list(range(40)), smiles), tmp_path / "out", CPU)
+        train(table(tmp_path, list(range(40)), smiles), tmp_path / "out", recipe=recipe, device="cpu")
 
 
 def test_test_rows_without_values_leave_the_error_unknown(run, folder: Path, tmp_path: Path) -> None:
@@ -296,13 +307,13 @@ def test_test_rows_without_values_leave_the_error_unknown(run, folder: Path, tmp
 def test_test_rows_that_cannot_be_read_leave_the_error_unknown(recipe: Recipe, tmp_path: Path) -> None:
     bad = set(Split(0, 32, 4).rows(40)["test"].tolist())
     smiles = ["bad" if i in bad else "C" * (i + 1) for i in range(40)]
-    pack = train_pack(recipe, table(tmp_path, list(range(40)), smiles), tmp_path / "out", CPU)
+    pack = train(table(tmp_path, list(range(40)), smiles), tmp_path / "out", recipe=recipe, device="cpu")
     assert pack.provenance["test"]["size"]["n"] == 0
 
 
 def test_an_unknown_base_is_told_before_the_work(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="smollm2-135: neither a path nor a known base model; did you mean"):
-        train_pack(replace(recipe, base="smollm2-135"), folder / "data.csv", tmp_path / "out", CPU)
+        train(folder / "data.csv", tmp_path / "out", recipe=recipe, base="smollm2-135", device="cpu")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -331,7 +342,8 @@ def class_pack(folder: Path, class_data: Path, base_path: Path) -> Path:
     )
     (folder / "classes.toml").write_text(text.format(base=base_path))
     split = Split(0, kind="given", column="part")
-    train_pack(replace(read_recipe(folder / "classes.toml"), split=split), class_data, folder / "class-pack", CPU)
+    recipe = replace(read_recipe(folder / "classes.toml"), split=split)
+    train(class_data, folder / "class-pack", recipe=recipe, device="cpu")
     return folder / "class-pack"
 
 
@@ -415,7 +427,7 @@ def test_notes_are_told_on_stderr(run, folder: Path, class_data: Path, tmp_path:
 def test_what_is_no_class_is_refused(recipe: Recipe, tmp_path: Path, kind: str, values: list, words: str) -> None:
     wanted = replace(recipe, tasks=(TaskRecipe("size", kind=kind),))
     with pytest.raises(InputError, match=words):
-        train_pack(wanted, table(tmp_path, values), tmp_path / "out", CPU)
+        train(table(tmp_path, values), tmp_path / "out", recipe=wanted, device="cpu")
 
 
 def test_zeros_and_ones_may_be_values(dataset) -> None:
@@ -461,7 +473,7 @@ def test_an_encoder_of_ones_own_is_where_training_starts(recipe: Recipe, tmp_pat
 def test_a_pack_remembers_the_encoder_but_not_its_folder(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
     save_encoder(GraphEncoder(32, 2), tmp_path / "own.safetensors", {})
     own = replace(recipe, start=str(tmp_path / "own.safetensors"))
-    pack = train_pack(own, folder / "data.csv", tmp_path / "pack", CPU)
+    pack = train(folder / "data.csv", tmp_path / "pack", recipe=own, device="cpu")
     assert pack.provenance["recipe"]["start"] == "own.safetensors"
     assert str(tmp_path) not in (tmp_path / "pack" / "pack.json").read_text()
 
@@ -469,11 +481,15 @@ def test_a_pack_remembers_the_encoder_but_not_its_folder(recipe: Recipe, folder:
 def test_an_encoder_of_another_size_is_told_before_the_work(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
     save_encoder(GraphEncoder(16, 2), tmp_path / "small.safetensors", {})
     with pytest.raises(InputError, match=r"has width 16 and 2 layers, \[adapter\] wants 32 and 2; change one, or use"):
-        train_pack(
-            replace(recipe, start=str(tmp_path / "small.safetensors")), folder / "data.csv", tmp_path / "out", CPU
+        train(
+            folder / "data.csv",
+            tmp_path / "out",
+            recipe=recipe,
+            start=str(tmp_path / "small.safetensors"),
+            device="cpu",
         )
     with pytest.raises(PackError, match="is not an encoder"):
-        train_pack(replace(recipe, start="none"), folder / "data.csv", tmp_path / "out", CPU)
+        train(folder / "data.csv", tmp_path / "out", recipe=recipe, start="none", device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
 
 

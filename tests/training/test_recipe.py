@@ -20,7 +20,7 @@ TASK = '[[task]]\nname = "logS"\n'
 
 
 def table_of(n_rows: int, readable: int | None = None) -> Dataset:
-    """As much of a table as a split is settled by."""
+    """As much of a table as a split needs."""
     n = n_rows if readable is None else readable
     return Dataset(["C"] * n, None, np.zeros((n, 1), np.float32), np.arange(n), n_rows, "")
 
@@ -195,11 +195,15 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
     def trained_by(*arguments: object) -> tuple[int, str, Recipe | None]:
         recipes: list[Recipe] = []
 
-        def train_pack(recipe, *_args, **_options):
-            recipes.append(recipe)
-            return SimpleNamespace(provenance={"test": {}})
+        pack = SimpleNamespace(path=Path("out"), provenance={"test": {}})
 
-        monkeypatch.setattr(pipeline, "train_pack", train_pack)
+        def train(recipe, *_args):
+            recipes.append(recipe)
+            return pack
+
+        monkeypatch.setattr(pipeline, "_train", train)
+        for name in ("evaluate", "record_metrics", "install_pack"):
+            monkeypatch.setattr(pipeline, name, lambda *_args, **_options: pack)
         code, _, err = run("train", "data.csv", *arguments, "-o", "out")
         return code, err, recipes[0] if recipes else None
 

@@ -1,0 +1,52 @@
+"""`mora-lite evaluate-text`: how well a text pack answers rows whose answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import DataSplit, Device, Dtype, SplitOption
+
+
+def evaluate_text(
+    pack: Annotated[str, typer.Argument(metavar="PACK", help="Directory of a text pack, or hf:owner/name.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Table with the columns that train-text reads: CSV, plain or .gz.")
+    ],
+    *,
+    split: SplitOption = DataSplit.TEST,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only the first so many rows of the split.", show_default="all"),
+    ] = None,
+    beams: Annotated[int, typer.Option("--beams", min=1, metavar="N", help="Width of the search; 1 is greedy.")] = 1,
+    base: Annotated[
+        str | None, typer.Option("--base", help="The base model.", show_default="the one the pack names")
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print how well a text pack answers: the share of exact answers, and how near the others come.
+
+    \b
+    Examples:
+    mora-lite evaluate-text ./forward reactions.csv --beams 5 --limit 200
+    mora-lite evaluate-text ./forward other.csv --split all --json
+    """
+    from ..text.evaluation import evaluate_text
+    from ..text.pack import open_text_pack
+    from .tables import print_text_metrics
+
+    opened = open_text_pack(pack)
+    metrics = evaluate_text(
+        opened, data, split=split.value, limit=limit, beams=beams, base=base, device=device, dtype=dtype
+    )
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"figures": metrics}, indent=2))
+    else:
+        print_text_metrics(f"{opened.task}, {split.value} rows", metrics)

@@ -1,0 +1,125 @@
+"""`mora-lite train-text`: tables of texts in, a text pack out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Device, split_names
+from .progress import print_note
+
+if TYPE_CHECKING:
+    from ..text.loop import TextProgress
+
+
+def train_text(
+    tables: Annotated[
+        list[Path], typer.Argument(metavar="TABLE...", help="Tables of questions and answers: CSV, plain or .gz.")
+    ],
+    *,
+    task: Annotated[str, typer.Option("--task", help="What to answer: forward, retro, reagents, describe or ask.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new text pack.")],
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="Budget of training.")] = 10,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="A column that says train, valid or test.", show_default="by product or molecule"
+        ),
+    ] = None,
+    adapter: Annotated[
+        str,
+        typer.Option(
+            "--adapter",
+            help="mora; static (LoRA of equal rank), static-large (of equal size), prompt (static with "
+            "soft tokens made of the graph).",
+        ),
+    ] = "mora",
+    target_modules: Annotated[
+        str,
+        typer.Option(
+            "--target-modules",
+            metavar="NAMES",
+            help="Where a layer is adapted, some of q,k,v,o (attention) and ffn (the feed-forward block).",
+        ),
+    ] = "ffn",
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="NUMBERS",
+            help="Adapted layers, counted from 0, like 0,5 or 20-29.",
+            show_default="all",
+        ),
+    ] = None,
+    rank: Annotated[int, typer.Option("--rank", min=1, metavar="R", help="Of the adapter.")] = 64,
+    copies: Annotated[
+        int, typer.Option("--copies", min=1, metavar="N", help="Orders in which a row's SMILES are written.")
+    ] = 6,
+    base: Annotated[
+        str, typer.Option(help="Base model: a name known to pull, a path, or owner/name.")
+    ] = "smollm2-135m",
+    seed: Annotated[int, typer.Option(help="Of weights, order and the copies of a row.")] = 0,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Train a pack that answers in text: an adapter over a base that stays apart.
+
+    The tables need the columns reactants (reagents) and product, for reagents
+    reactants and reagents, for describe smiles and description, for ask
+    smiles, question and answer.
+
+    Started again with the same settings, training continues from its last
+    checkpoint, which is kept in OUTPUT.run. The base must have been pulled
+    before.
+
+    \b
+    Examples:
+    mora-lite train-text reactions.csv.gz --task forward --minutes 25 -o forward
+    mora-lite train-text captions.csv --task describe --split part -o described
+    """
+    from ..text import pipeline
+    from .tables import print_text_metrics
+
+    def on_progress(progress: TextProgress) -> None:
+        left = max(0, round(60 * minutes - progress.seconds))
+        typer.echo(
+            f"step {progress.step:>6,}  epoch {progress.epoch}  loss {progress.loss:.4f}  "
+            f"{progress.tokens_per_s:,.0f} tokens/s  {left // 60}:{left % 60:02} left",
+            err=True,
+        )
+
+    pack = pipeline.train_text(
+        task,
+        tables,
+        output,
+        minutes=minutes,
+        split=split,
+        adapter=adapter,
+        rank=rank,
+        target_modules=split_names(target_modules) or (),
+        layers=() if layers is None else _layers(layers),
+        copies=copies,
+        base=base,
+        seed=seed,
+        device=device,
+        force=force,
+        on_note=print_note,
+        on_progress=on_progress,
+    )
+    if metrics := pack.manifest["provenance"]["test"]:
+        print_text_metrics(f"{task}, test rows", metrics)
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """`0,5` or `20-29`, or both, as numbers."""
+    from ..errors import InputError
+
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or not (last or first).isdigit():
+            raise InputError(f"--layers: got {text!r}; expected numbers and ranges of them, like 0,5 or 20-29")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(numbers)
