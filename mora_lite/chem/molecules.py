@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
-from ..status import EMPTY, OK, TOO_LARGE, UNPARSABLE
+from ..status import EMPTY, OK, REASONS, TOO_LARGE, UNPARSABLE
 
 MAX_ATOMS = 400  # nodes of the molecule's graph; packs are made for organic molecules of a few dozen atoms
 MAX_CHARACTERS = 20_000  # longer text is not looked at
@@ -107,7 +107,7 @@ def _sized(mol: Chem.Mol, max_atoms: int) -> Parsed:
 def _refuse_text(text: str) -> Parsed | None:
     """What can be said without RDKit."""
     if not text:
-        return Parsed(None, EMPTY, "no SMILES in this row")
+        return Parsed(None, EMPTY, REASONS[EMPTY])
     if len(text) > MAX_CHARACTERS:
         return Parsed(None, TOO_LARGE, f"{len(text):,} characters, more than {MAX_CHARACTERS:,}")
     if "\0" in text:
@@ -140,7 +140,7 @@ def _explain(text: str) -> str:
             return problem
         capture = getattr(rdBase, "CaptureErrorLog", None)  # newer RDKit only
         if capture is None or len(text) > _LONG_TEXT:  # RDKit takes seconds to write of 20,000 characters
-            return "not a valid SMILES"
+            return REASONS[UNPARSABLE]
         with capture() as log:
             Chem.MolFromSmiles(text)
     return _tidy(log.messages)
@@ -156,7 +156,7 @@ def _tidy(log: str) -> str:
     """RDKit's log lines (`[12:00:00] SMILES Parse Error: ... for input: '...'`) as a few words."""
     lines = [line.split("] ", 1)[-1].removeprefix("SMILES Parse Error: ") for line in log.splitlines()]
     if not lines:
-        return "not a valid SMILES"
+        return REASONS[UNPARSABLE]
     place = next((line for line in lines if line.startswith("check for mistakes around position")), None)
     if place is not None:
         return f"syntax error near character {place.rstrip(':').rsplit(' ', 1)[-1]}"

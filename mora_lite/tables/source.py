@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, error_text
+from ..machine.files import digest_file
 
 STDIO = "-"
 UNREADABLE = (OSError, EOFError, zlib.error)  # what reading raises when the disk or the packing is at fault
@@ -100,3 +101,23 @@ def _unpacked(raw: Any) -> Any:
 def _peek(stream: Any) -> bytes:
     """Some bytes from where the stream stands, which stay in it."""
     return bytes(stream.peek(io.DEFAULT_BUFFER_SIZE))
+
+
+def is_stream(path: str) -> bool:
+    """Whether the file can be read only once: standard input, or a pipe like `<(zcat library.gz)`."""
+    return path == STDIO or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def describe_file(path: str) -> dict[str, Any]:
+    """An input file's entry in the manifest."""
+    if is_stream(path):
+        return {"file": "standard input" if path == STDIO else "a pipe"}
+    return {"file": Path(path).name, "bytes": os.path.getsize(path), "sha256": digest_file(path)}
+
+
+def file_state(path: str) -> tuple[int, int] | None:
+    """Size and time of the last change; None for a stream."""
+    if is_stream(path) or not os.path.exists(path):
+        return None
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns

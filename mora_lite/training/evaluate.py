@@ -80,11 +80,11 @@ def evaluate_pack(
     part, train = (table, None) if parts is None else (parts[split], parts["train"])
     if limit is not None:
         part = part.subset(part.rows[:limit])
-    bits = smiles_fingerprints(part.smiles) if model.trust is not None else None
-    scores = model.judge(model.score_graphs(part.graphs, batch_size), bits)
+    bits = smiles_fingerprints(part.smiles) if model.calibrator is not None else None
+    scores = model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
     baseline = None
     if model.pack.has("baseline"):
-        baseline = model.judge(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
+        baseline = model.calibrate(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
     figures, by_task = {}, {}
     if tables:
         known_scaffolds = None if train is None else set(scaffolds(train.smiles))
