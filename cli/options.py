@@ -66,7 +66,7 @@ def split_names(text: str | None) -> list[str] | None:
 
 
 def refuse(options: Mapping[str, object], why: str) -> None:
-    """Raises `InputError` when one of the options was given, that is, is not None."""
+    """Raise `InputError` if any of the options was set, that is, is not None."""
     from ..errors import InputError
 
     for name, value in options.items():

@@ -1,4 +1,4 @@
-"""A file's bytes, unpacked, as text: plain, gzip or zstd, told by the first bytes.
+"""A file's bytes, unpacked, as text: plain, gzip or zstd, recognised by the first bytes.
 
 Bytes that are not UTF-8 are carried as surrogates, as Python's `surrogateescape` does; line ends are left as they are.
 """
@@ -37,8 +37,10 @@ _NOT_TEXT = {
 class Source:
     """An open file; `-` is standard input.
 
-    name: for messages. text: the unpacked text, a stream without translation of line ends. start: its first bytes, some
-    thousand, a byte-order mark included. bytes_total: size of the file on disk; None for a pipe.
+    name: for messages.
+    text: the unpacked text, a stream without translation of line ends.
+    start: its first bytes, some thousand, including a byte-order mark.
+    bytes_total: size of the file on disk; None for a pipe.
     """
 
     def __init__(self, path: str | Path):
@@ -74,7 +76,7 @@ class Source:
         return self._raw.tell() if self.bytes_total is not None and not self._raw.closed else 0
 
     def broken(self, error: Exception, line: int) -> InputError:
-        """What to raise when reading fails after `line` lines."""
+        """The error to raise when reading fails after `line` lines."""
         if isinstance(error, OSError) and error.errno is not None:
             return InputError(f"cannot read {self.name}: {error_text(error)}")
         return InputError(f"{self.name} is damaged after line {line}: {error_text(error)}")
@@ -99,7 +101,7 @@ def _unpacked(raw: Any) -> Any:
 
 
 def _peek(stream: Any) -> bytes:
-    """Some bytes from where the stream stands, which stay in it."""
+    """The next bytes of the stream, which stay in it."""
     return bytes(stream.peek(io.DEFAULT_BUFFER_SIZE))
 
 
