@@ -39,7 +39,7 @@ from . import (
 
 
 class Commands(TyperGroup):
-    """Turns what goes wrong in a command into one line and an exit code. A bug keeps its traceback."""
+    """Turns the errors of a command into one line and an exit code. A bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -57,14 +57,13 @@ class Commands(TyperGroup):
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # The reader (`head`, a pager) has what it wanted; Python must not complain when it flushes at the
-            # end.
+            # The reader (`head`, a pager) has read enough; Python must not complain when it flushes at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
 
 
 def _required() -> set[str]:
-    """Packages that this one depends on. Some of them are missing where it was installed to run exports alone."""
+    """Packages that this one depends on. Where only exported folders are run, some of them are not installed."""
     from importlib import metadata
 
     return {re.split(r"[^\w-]", line)[0] for line in metadata.requires("mora-lite") or ()}
@@ -81,8 +80,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"mora-lite {__version__}")
         raise typer.Exit()
 
@@ -94,9 +93,7 @@ def describe(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Score molecules with a frozen 4-bit language model that gets low-rank weights made from each molecule's
-    graph.
-    """
+    """Score molecules with a frozen 4-bit language model that gets low-rank weights made from each molecule's graph."""
 
 
 app.command("predict")(predict.predict)
@@ -128,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stop_cleanly() -> None:
-    """A polite kill unwinds the stack as Ctrl-C does, so that no half-written file stays."""
+    """Let a polite kill unwind the stack as Ctrl-C does, so that no half-written file stays."""
 
     def stop(number: int, _: object) -> None:
         raise SystemExit(128 + number)

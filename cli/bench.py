@@ -56,28 +56,28 @@ def bench(
     model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks))
     if not any(status == "ok" for status in model.score(smiles).status):
         raise InputError(f"{', '.join(library.files)}: no molecule among the first {len(smiles):,} rows can be scored")
-    found = benchmark.measure(model, smiles, batch_size)
-    where = describe_processor(model.device)
-    number_type = str(model.dtype).removeprefix("torch.")
-    title = f"{found.n:,} molecules, {len(model.tasks)} tasks of {model.pack.name}, {number_type} on {where}"
+    measured = benchmark.measure(model, smiles, batch_size)
+    processor = describe_processor(model.device)
+    dtype_name = str(model.dtype).removeprefix("torch.")
+    title = f"{measured.n:,} molecules, {len(model.tasks)} tasks of {model.pack.name}, {dtype_name} on {processor}"
     console = Console()
-    print_rows(title, found.rows(), console)
-    rates = f"{found.tflop_per_s:.2f} TFLOP/s" + (f" and {found.gb_per_s:,.0f} GB/s" if found.gb_per_s else "")
-    console.print(f"{found.mol_per_s:,.0f} molecules/s from SMILES, {found.prepared_mol_per_s:,.0f} prepared")
+    print_rows(title, measured.rows(), console)
+    rates = f"{measured.tflop_per_s:.2f} TFLOP/s" + (f" and {measured.gb_per_s:,.0f} GB/s" if measured.gb_per_s else "")
+    console.print(f"{measured.mol_per_s:,.0f} molecules/s from SMILES, {measured.prepared_mol_per_s:,.0f} prepared")
     console.print(f"floors from {rates}")
-    facts = {
-        "molecules": found.n,
+    results = {
+        "molecules": measured.n,
         "tasks": len(model.tasks),
         "pack": model.pack.name,
-        "dtype": number_type,
-        "device": where,
+        "dtype": dtype_name,
+        "device": processor,
         "torch": torch.__version__,
-        "mol_per_s": round(found.mol_per_s, 1),
-        "prepared_mol_per_s": round(found.prepared_mol_per_s, 1),
-        "tflop_per_s": round(found.tflop_per_s, 3),
-        "gb_per_s": round(found.gb_per_s, 2),
+        "mol_per_s": round(measured.mol_per_s, 1),
+        "prepared_mol_per_s": round(measured.prepared_mol_per_s, 1),
+        "tflop_per_s": round(measured.tflop_per_s, 3),
+        "gb_per_s": round(measured.gb_per_s, 2),
         "stages": {
-            stage.name: {"us": round(stage.us, 2), "floor_us": round(stage.floor_us, 2)} for stage in found.stages
+            stage.name: {"us": round(stage.us, 2), "floor_us": round(stage.floor_us, 2)} for stage in measured.stages
         },
     }
-    typer.echo(json.dumps(facts))
+    typer.echo(json.dumps(results))

@@ -13,13 +13,13 @@ def info(
     """Print versions, devices, packs and caches: what to put into a bug report."""
     from ..environment import describe_environment
 
-    facts = describe_environment()
+    sections = describe_environment()
     if as_json:
         import json
 
-        typer.echo(json.dumps(facts, indent=2))
+        typer.echo(json.dumps(sections, indent=2))
         return
-    for title, entries in facts.items():
+    for title, entries in sections.items():
         typer.secho(title, bold=True)
         width = max((len(name) for name in entries), default=0)
         for name, value in entries.items():
@@ -29,7 +29,7 @@ def info(
 
 
 def _show(value: object) -> str:
-    """Nested facts in one line: `30 MB, base smollm2-135m, tasks homo lumo gap`."""
+    """A nested value in one line: `30 MB, base smollm2-135m, tasks homo lumo gap`."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_show(item)}" if name else _show(item) for name, item in value.items())
     if isinstance(value, (list, tuple)):

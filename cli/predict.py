@@ -9,7 +9,7 @@ import typer
 
 from .engine import Engine, Provider, load_model
 from .options import BatchSize, Confidence, Device, Dtype, Tasks, split_names
-from .progress import progress_bar
+from .progress import print_note, print_summary, progress_bar
 
 
 def predict(
@@ -71,10 +71,10 @@ def predict(
     with open_table(table_path, smiles_column) as table:
         target = output or default_output(table_path)
         if target != STDIO:
-            # Before the work of loading: a name that is taken should be told at once.
+            # Before the slow load: a name that is taken is reported at once.
             claim_output(target, source=table_path, force=force)
         for note in table.notes:
-            typer.echo(f"note: {note}", err=True)
+            print_note(note)
         started = time.perf_counter()
         model = load_model(
             pack,
@@ -92,7 +92,4 @@ def predict(
             progress_bar(table) as on_progress,
         ):
             summary = predict_table(table, writer, model, batch_size=batch_size, on_progress=on_progress)
-    for line in summary.lines(writer.name, load_seconds):
-        typer.echo(line, err=True)
-    if summary.n_rows and not summary.n_ok:
-        raise typer.Exit(1)
+    print_summary(summary.lines(writer.name, load_seconds), summary)

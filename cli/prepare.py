@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .options import LibraryPaths, NameColumn, SmilesColumn, TimeLimit, Workers
-from .progress import progress_bar
-
-if TYPE_CHECKING:
-    from ..tables.prepared import Prepared
+from .progress import print_note, print_summary, progress_bar
 
 
 def prepare(
@@ -37,32 +33,22 @@ def prepare(
     mora-lite prepare enamine.smi.gz -o enamine.parquet
     mora-lite prepare 'zinc/*.sdf.zst' --name-column zinc_id -o zinc.parquet
     """
-    from ..machine.workers import WorkerPool, default_workers
-    from ..screening.shards import from_stream, make_preparer
-    from ..tables.library import Window, open_library
-    from ..tables.prepared import from_arrow
-    from ..tables.prepared_files import PreparedWriter, prepare_library
+    from ..tables.prepared_files import prepare_library
 
-    with open_library(paths, smiles_column, name_column) as library:
-        for note in library.notes:
-            typer.echo(f"note: {note}", err=True)
-        with (
-            PreparedWriter(output, library.files, force=force) as writer,
-            WorkerPool[Window, bytes](workers or default_workers(), make_preparer, (), time_limit) as pool,
-            progress_bar(library) as on_progress,
-        ):
-
-            def prepared(_: object, windows: Iterator[Window]) -> Iterator[Prepared]:
-                return (from_arrow(from_stream(data)) for data in pool.results(windows))
-
-            summary = prepare_library(library, writer, map=prepared, on_progress=on_progress)
-    size = os.path.getsize(output)
-    typer.echo(
+    with progress_bar() as on_progress:
+        summary = prepare_library(
+            paths,
+            output,
+            smiles_column=smiles_column,
+            name_column=name_column,
+            workers=workers,
+            time_limit=time_limit,
+            force=force,
+            on_note=print_note,
+            on_progress=on_progress,
+        )
+    line = (
         f"{output}: {summary.n_rows:,} rows, {summary.n_ok:,} ok, {summary.seconds:.1f} s "
-        f"({summary.mol_per_s:,.0f} molecules/s), {size / max(summary.n_rows, 1):,.0f} bytes a row",
-        err=True,
+        f"({summary.mol_per_s:,.0f} molecules/s), {os.path.getsize(output) / max(summary.n_rows, 1):,.0f} bytes a row"
     )
-    for line in summary.failures():
-        typer.echo(line, err=True)
-    if summary.n_rows and not summary.n_ok:
-        raise typer.Exit(1)
+    print_summary([line, *summary.failures()], summary)

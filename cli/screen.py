@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from .options import (
     Workers,
     split_names,
 )
-from .progress import progress_bar
+from .progress import print_note, print_summary, progress_bar
 
 
 def screen(
@@ -28,7 +28,7 @@ def screen(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the run.")],
     pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "admet",
     tasks: Tasks = None,
-    form: Annotated[str, typer.Option("--format", metavar="parquet|csv", help="Of the shards.")] = "parquet",
+    shard_format: Annotated[str, typer.Option("--format", metavar="parquet|csv", help="Of the shards.")] = "parquet",
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of top.csv and of the report's table.")] = 100,
     by: Annotated[
         str | None,
@@ -81,55 +81,32 @@ def screen(
     mora-lite screen 'zinc/*.sdf.zst' -o run --shard 2/8
     mora-lite screen 'prepared/*.parquet' -o run --engine ray --ray-address auto
     """
-    from ..chem.drawing import drawing_problem
-    from ..errors import InputError
-    from ..screening.campaign import Campaign, open_any_library, summary_lines
-    from ..screening.ray_engine import check_ray, score_on_ray
-    from ..screening.run_directory import lock, open_run, parse_part
+    from ..screening.campaign import screen_library
 
-    if engine not in ("local", "ray"):
-        raise InputError(f"--engine: got {engine!r}, expected local or ray")
-    if ray_address is not None and engine != "ray":
-        raise InputError("--ray-address is for --engine ray: give both or neither")
-    first, parts = parse_part(shard)
-    part = f"{first + 1}-of-{parts}" if parts > 1 else ""
-    with open_any_library(paths, smiles_column, name_column) as library:
-        for note in library.notes:
-            typer.echo(f"note: {note}", err=True)
-        on_ray = check_ray(library) if engine == "ray" else None
-        campaign = Campaign.plan(
-            library,
+    with progress_bar() as on_progress:
+        summary = screen_library(
+            paths,
+            output,
             pack=pack,
             tasks=split_names(tasks),
-            form=form,
+            shard_format=shard_format,
+            top=top,
+            by=by,
+            where=where,
+            ascending=ascending,
+            resume=resume,
+            force=force,
             device=device,
+            workers=workers,
             dtype=dtype,
             confidence=confidence,
-            columns=(smiles_column, name_column),
+            smiles_column=smiles_column,
+            name_column=name_column,
+            shard=shard,
+            time_limit=time_limit,
+            engine=engine,
+            ray_address=ray_address,
+            on_note=print_note,
+            on_progress=on_progress,
         )
-        ranking = campaign.ranking(top, by, where, ascending)  # a wrong expression is told before the work
-        with lock(output, part, alone=force):
-            run = open_run(output, campaign.settings, part=part, resume=resume, force=force)
-            for note in run.notes:
-                typer.echo(f"note: {note}", err=True)
-            with progress_bar(library) as on_rows:
-                options: dict[str, Any] = {
-                    "workers": workers,
-                    "part": (first, parts),
-                    "on_progress": lambda progress: on_rows(progress.skipped + progress.rows),
-                }
-                if on_ray is not None:
-                    progress = score_on_ray(campaign, run, on_ray, address=ray_address, **options)
-                else:
-                    progress = campaign.score(run, library, time_limit=time_limit, **options)
-            counts = campaign.counts(run)
-            for line in summary_lines(str(output), counts, progress):
-                typer.echo(line, err=True)
-            if parts > 1:
-                typer.echo("when all parts are in one directory, --resume without --shard makes top.csv", err=True)
-            else:
-                campaign.finish(run, progress, ranking)
-                if drawing_problem():
-                    typer.echo(f"note: {drawing_problem()}", err=True)
-    if counts.n_rows and not counts.n_ok:
-        raise typer.Exit(1)
+    print_summary(summary.lines(str(output)), summary.counts)

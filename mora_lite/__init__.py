@@ -1,37 +1,58 @@
 """mora-lite: molecules scored by a frozen 4-bit language model with low-rank weights made for each molecule.
 
 One alphabet of sizes is used in every name, comment and docstring:
-`B` molecules in a batch, `P` prompts (one for each task), `T` tokens, `V` atoms, `E` directed bonds,
-`L` decoder layers, `K` adapted (uppermost) layers, `D` model width, `F` FFN width, `R` rank,
-`H` hypernetwork width, `G` quantisation block (64).
+`B` molecules in a batch, `N` rows (of a table, of a matrix), `P` prompts (one for each task), `S` prefix tokens (made
+of a molecule, before the text), `T` tokens, `V` atoms, `E` directed bonds, `L` decoder layers, `K` adapted (uppermost)
+layers, `D` model width, `F` FFN width, `R` rank, `H` hypernetwork width, `G` quantisation block (64).
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # `as` and `=` tell type checkers that a name is public
+    from .model import Model as Model
+    from .model import Predictions as Predictions
+    from .model import from_pretrained as from_pretrained
+    from .model import load as load
+    from .publish import push_to_hub as push_to_hub
+    from .screening.campaign import screen_library
+    from .tables.prepared_files import prepare_library
+    from .text.evaluation import evaluate_text as evaluate_text
+    from .text.pack import load_text as load_text
+    from .text.pipeline import train_text as train_text
+    from .training.evaluate import evaluate as evaluate
+    from .training.pipeline import train as train
+
+    prepare, screen = prepare_library, screen_library
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from .model import Model, Predictions, from_pretrained, load
-    from .publish import push_to_hub
-    from .text.pack import load_text
-
-__all__ = ["Model", "Predictions", "__version__", "from_pretrained", "load", "load_text", "push_to_hub"]
+# Imported at first use: `mora-lite --help` must not wait for torch.
+_PUBLIC = {
+    "Model": ("model", "Model"),
+    "Predictions": ("model", "Predictions"),
+    "evaluate": ("training.evaluate", "evaluate"),
+    "evaluate_text": ("text.evaluation", "evaluate_text"),
+    "from_pretrained": ("model", "from_pretrained"),
+    "load": ("model", "load"),
+    "load_text": ("text.pack", "load_text"),
+    "prepare": ("tables.prepared_files", "prepare_library"),
+    "push_to_hub": ("publish", "push_to_hub"),
+    "screen": ("screening.campaign", "screen_library"),
+    "train": ("training.pipeline", "train"),
+    "train_text": ("text.pipeline", "train_text"),
+}
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    # Imported at first use: `mora-lite --help` must not wait for torch.
-    if name == "push_to_hub":
-        from .publish import push_to_hub
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(f".{module}", __name__), attribute)
 
-        return push_to_hub
-    if name == "load_text":
-        from .text.pack import load_text
 
-        return load_text
-    if name in ("Model", "Predictions", "from_pretrained", "load"):
-        from . import model
-
-        return getattr(model, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,8 +1,8 @@
 """Where the time of scoring goes, and how far each stage is from what the hardware allows.
 
 The floor of a stage is the time of its multiplications at the rate of a large matrix product of the same type; on a GPU
-it is not less than one reading of its weights for each batch at the rate of a large copy. (A CPU keeps weights of this
-size in its cache.) Both rates are measured here, now.
+it is at least the time to read its weights once for each batch at the rate of a large copy. (A CPU keeps weights of
+this size in its cache.) Both rates are measured in the same run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _SECONDS = 0.5  # for each rate
 
 @dataclass(frozen=True)
 class Stage:
-    """us: microseconds a molecule. gflop: billions of operations a molecule. floor_us: see the module; 0 where none."""
+    """One stage of scoring.
+
+    us: microseconds a molecule. gflop: billions of operations a molecule. floor_us: see the module; 0 where none.
+    """
 
     name: str
     us: float
@@ -42,8 +45,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Bench:
-    """stages: in the order of the work. mol_per_s: of all stages one after the other; prepared: of those from `encoder`
-    on, as for a prepared library. tflop_per_s, gb_per_s: the rates that floors stand on; the second 0 on a CPU.
+    """What `measure` returns, for `n` molecules.
+
+    stages: in the order of the work.
+    mol_per_s: of all stages together. prepared_mol_per_s: from the encoder on, as for a prepared library.
+    tflop_per_s, gb_per_s: the rates that the floors are computed from; the second is 0 on a CPU.
     """
 
     stages: list[Stage]
@@ -54,7 +60,7 @@ class Bench:
     gb_per_s: float
 
     def rows(self) -> list[dict[str, Any]]:
-        """For a table: each stage with its share and how often its floor its time is."""
+        """Rows of a table: each stage with its share of the time and its time as a multiple of its floor."""
         total = sum(stage.us for stage in self.stages)
         return [
             {
@@ -70,7 +76,7 @@ class Bench:
 
 
 def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) -> Bench:
-    """Score `smiles` once to warm up and once more for the figures."""
+    """Score `smiles` once to warm up and once more to measure."""
     mols = [parsed.mol for parsed in map(parse_smiles, smiles) if parsed.status == OK]
     graphs = featurize(mols)
     model.score(smiles, batch_size)
@@ -83,7 +89,7 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
     if model.replay is not None:
         part = graphs.select(np.arange(min(n, size)))
         on_device = {name: each * n / len(part) for name, each in model.replay.stage_seconds(part).items()}
-        # What is not work of the device: filling its batches, the ways there and back.
+        # What is not work of the device: filling its batches, copies there and back.
         seconds |= on_device | {"copies": max(0.0, seconds["device"] - sum(on_device.values()))}
     elif model.fast_scorer is not None:
         size = CPU_BATCH_SIZE
@@ -100,7 +106,7 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
 
 
 def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str, float]:
-    """Floating-point operations a molecule of each stage's matrix products, in a batch of medium-sized molecules."""
+    """Stage -> floating-point operations of its matrix products for one of a batch of medium-sized molecules."""
     order = np.argsort(graphs.n_atoms, kind="stable")
     middle = max(0, (len(order) - batch_size) // 2)
     batch = graphs.select(order[middle : middle + batch_size])
@@ -114,13 +120,13 @@ def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str,
         model.fast_scorer(batch, counted)
     elif model.fast_scorer is not None:
         size = BatchSize.of(batch, len(batch))
-        held = np.zeros(size.nbytes, np.uint8)
-        pack_batch(batch, size, held)
+        data = np.zeros(size.nbytes, np.uint8)
+        pack_batch(batch, size, data)
         with torch.inference_mode():
-            model.fast_scorer.run(unpack_batch(torch.from_numpy(held).to(model.device), size), counted)
+            model.fast_scorer.run(unpack_batch(torch.from_numpy(data).to(model.device), size), counted)
     else:
         tensors = batch.batch().to(model.device)
-        # With gradients, though none are wanted: the counter hangs itself on the modules' gradient functions.
+        # With gradients, although nobody needs them: the counter hooks into the modules' gradient functions.
         with torch.autocast(model.device.type, model.dtype, model.dtype != torch.float32):
             scorer = model.scorer
             with counted("encoder"):
@@ -137,27 +143,27 @@ def _packed_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any
 
 
 def weight_bytes(model: Model) -> dict[str, float]:
-    """Bytes of each stage's weights in the model's number type."""
+    """Stage -> bytes of its weights in the model's number type."""
     scorer, width = model.scorer, torch.empty((), dtype=model.dtype).element_size()
     parts = zip(LEARNT, (scorer.encoder, scorer.hypernet, scorer.upper), strict=True)
     return {name: float(width * sum(p.numel() for p in part.parameters())) for name, part in parts}
 
 
 def product_rate(model: Model) -> float:
-    """Operations a second of a large matrix product in the model's number type."""
+    """Operations per second of a large matrix product in the model's number type."""
     x = torch.randn(_PRODUCT, _PRODUCT, device=model.device).to(model.dtype)
     return 2 * _PRODUCT**3 / _seconds_of(lambda: x @ x, model.device)
 
 
 def copy_rate(model: Model) -> float:
-    """Bytes a second that a large copy reads; what it writes is not counted."""
+    """Bytes per second that a large copy reads; what it writes is not counted."""
     source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=model.device)
     target = torch.empty_like(source)
     return _COPY_BYTES / _seconds_of(lambda: target.copy_(source), model.device)
 
 
 def _seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Of one call: the shortest of as many as fit into the time for a rate."""
+    """Seconds of one call: the shortest of as many as fit into `_SECONDS`."""
     work()
     shortest, started = float("inf"), time.perf_counter()
     while time.perf_counter() - started < _SECONDS:

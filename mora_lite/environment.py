@@ -24,10 +24,7 @@ _FAST_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")  # thos
 
 
 def describe_environment() -> dict[str, dict[str, Any]]:
-    """Facts by section (`versions`, `devices`, `packs`, `caches`), of plain values that JSON can hold.
-
-    Changes nothing.
-    """
+    """Sections `versions`, `devices`, `packs` and `caches`, in plain types for JSON. Changes nothing."""
     return {
         "versions": _describe_versions(),
         "devices": _describe_devices(),
@@ -60,11 +57,11 @@ def _describe_devices() -> dict[str, Any]:
         "cpu": {"": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "flags": flags}
     }
     for i in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(i)
+        properties = torch.cuda.get_device_properties(i)
         devices[f"cuda:{i}"] = {
-            "": facts.name,
-            "memory_gib": round(facts.total_memory / 2**30, 1),
-            "capability": f"{facts.major}.{facts.minor}",
+            "": properties.name,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "capability": f"{properties.major}.{properties.minor}",
         }
     chosen = choose_device("auto")
     devices["auto"] = {"": str(chosen), "dtype": str(autocast_dtype(chosen)).removeprefix("torch.")}
@@ -88,12 +85,12 @@ def _describe_packs() -> dict[str, Any]:
 def _describe_caches() -> dict[str, Any]:
     from .hub.bases import cache_dir
 
-    facts: dict[str, Any] = {}
+    caches: dict[str, Any] = {}
     for kind in ("bases", "packs"):
         folder = cache_dir() / kind
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-        facts[kind] = {"present": names, "mb": _size_mb(folder), "path": str(folder)}
-    return facts
+        caches[kind] = {"present": names, "mb": _size_mb(folder), "path": str(folder)}
+    return caches
 
 
 def _size_mb(path: Path) -> float:

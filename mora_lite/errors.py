@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Every message is one line that says what was got, what was expected and what to do. The command line prints it without a
-traceback and ends with exit code 2; a bug inside raises `AssertionError` or whatever Python raises, with its traceback.
+Every message is one line of the shape "got X, expected Y; what to do". The command line prints it without a traceback
+and ends with exit code 2; a bug raises `AssertionError` or whatever Python raises, with its traceback.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ class MoraLiteError(ValueError):
 
 
 class InputError(MoraLiteError):
-    """The table, molecule file or text given by the user cannot be used."""
+    """The user's table, molecule file, text or option cannot be used."""
 
 
 class OutputError(MoraLiteError):
-    """The place to write to exists already or cannot be written."""
+    """The output exists already or cannot be written."""
 
 
 class CheckpointError(MoraLiteError):
@@ -31,20 +31,20 @@ class PackError(MoraLiteError):
 
 
 class ExportError(MoraLiteError):
-    """A model cannot be exported, or what was exported does not give the model's numbers."""
+    """A model cannot be exported, or the exported one does not give the model's numbers."""
 
 
 class DeviceError(MoraLiteError):
-    """The device, number type or optional package asked for is not there."""
+    """The requested device, number type or optional package is not available."""
 
 
 def error_text(error: BaseException) -> str:
-    """What an exception of Python says, without its number and its file."""
+    """The message of a Python exception, without the error number and the file name."""
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
 
 
 def did_you_mean(got: str, known: Iterable[str]) -> str:
-    """Words for an error message: the names nearest to `got`, then all that are known."""
+    """A hint for an error message: the names nearest to `got`, then all that are known."""
     known = sorted(known)
     plain = {name.lower(): name for name in known}
     near = [plain[name] for name in difflib.get_close_matches(got.lower(), plain, n=3, cutoff=0.5)]

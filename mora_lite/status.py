@@ -1,4 +1,4 @@
-"""What became of each row: the words in the column `status`, and rows counted by them."""
+"""The words in the column `status`, what they mean, and rows counted by them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ OK = "ok"
 EMPTY = "empty"
 UNPARSABLE = "unparsable"
 TOO_LARGE = "too_large"
-MALFORMED = "malformed"  # the record has too many cells
-NOT_FINITE = "not_finite"  # the model's value is infinite or not a number
-NOT_FINITE_REASON = "the model's value is not a finite number"
+MALFORMED = "malformed"
+NOT_FINITE = "not_finite"
 TIMEOUT, CRASHED = "timeout", "crashed"
 INVALID = "no_molecule"  # none of the answers is a molecule that RDKit reads
 TOO_LONG = "too_long"  # the question does not fit into what the model takes
 NO_QUESTION = "no_question"  # the row's own question is blank
 
+# For the column `error`, where nothing more exact is known of a row.
+REASONS = {
+    EMPTY: "no SMILES in this row",
+    UNPARSABLE: "not a valid SMILES",
+    TOO_LARGE: "too many atoms",
+    MALFORMED: "the record has too many cells",
+    NOT_FINITE: "the model's value is not a finite number",
+    TIMEOUT: "parsing took longer than the time limit",
+    CRASHED: "parsing ended the process that did it",
+}
+
 
 @dataclass
 class StatusCounts:
-    """counts: rows by status.
+    """Rows counted by status.
 
-    first: by status, the first row (counted from 1, header not counted) and its error.
+    counts: status -> number of rows.
+    first: status -> the first row with it (counted from 1, without the header) and that row's error.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -38,7 +49,7 @@ class StatusCounts:
         return self.counts[OK]
 
     def count(self, status: Sequence[str], error: Sequence[str]) -> None:
-        """Add rows that follow those counted before."""
+        """Count the next rows."""
         first_row = self.n_rows + 1
         self.counts.update(status)
         for i, word in enumerate(status):
@@ -58,7 +69,7 @@ class StatusCounts:
 
 @dataclass
 class RunSummary(StatusCounts):
-    """seconds: that the rows took."""
+    """The counts of a run that took `seconds`, loading not included."""
 
     seconds: float = 0.0
 

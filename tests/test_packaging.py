@@ -1,13 +1,17 @@
-"""The fixed top level, mapped into one package: what is listed, what is installed, who may import whom."""
+"""The package as a house: what is installed, its public names, who may import whom, and how large a thing may be."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+import mora_lite
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,7 +20,29 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+PACKAGES = ("mora_lite", "mora_lite.quant", "mora_lite.export", "mora_lite.cli")
 FOLDERS = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"].items()}
+
+# Rooms (folders, and files at the root) from the ground up. A room imports from rooms in lines above its own only.
+FLOORS = """
+    errors
+    status architecture
+    machine chem
+    quant adapter tables
+    hub
+    lm
+    scoring
+    packs fast
+    model
+    training screening bench environment
+    text
+    publish
+    export
+    cli
+"""
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.split("\n")) for room in rooms.split()}
+MAX_ROOMS, MAX_ROOT_FILES, MAX_ROOM_FILES = 14, 10, 14
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 
 def sources(*packages: str) -> list[Path]:
@@ -60,13 +86,13 @@ def test_the_core_never_imports_the_command_line_or_the_export(path):
 
 
 def test_nothing_imports_the_mapped_folders_by_their_folder_names():
-    everything = sources("mora_lite", "mora_lite.quant", "mora_lite.export", "mora_lite.cli")
+    everything = sources(*PACKAGES)
     for path in everything:
         assert not {name.split(".")[0] for name in imported(path)} & {"quant", "export", "cli"}, path
 
 
 def test_nothing_reads_or_writes_pickles():
-    for path in sources("mora_lite", "mora_lite.quant", "mora_lite.export", "mora_lite.cli"):
+    for path in sources(*PACKAGES):
         text = path.read_text(encoding="utf-8")
         assert not {name.split(".")[0] for name in imported(path)} & {"pickle", "dill", "joblib", "shelve"}, path
         assert "torch.load(" not in text, path
@@ -74,6 +100,96 @@ def test_nothing_reads_or_writes_pickles():
         assert "allow_pickle=True" not in text, path
 
 
+# --- public names
+
+
+@pytest.mark.parametrize("name", mora_lite.__all__)
+def test_every_public_name_can_be_used_and_is_listed(name):
+    assert getattr(mora_lite, name) is not None
+    assert name in dir(mora_lite)
+
+
+def test_no_module_has_the_name_of_something_public():
+    """Importing it would put the module in the place of the function."""
+    modules = {path.stem for path in (ROOT / "mora_lite").iterdir()} | {name.split(".")[-1] for name in PACKAGES}
+    assert not modules & set(mora_lite.__all__)
+
+
+def test_public_names_are_imported_at_first_use():
+    code = "import mora_lite, sys; dir(mora_lite); print(*[m for m in ('torch', 'rdkit', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+    with pytest.raises(AttributeError, match="has no attribute 'predict_all'"):
+        _ = mora_lite.predict_all
+
+
+# --- who imports whom
+
+
+def modules() -> dict[str, Path]:
+    """Full name -> file, without `mora_lite` itself, which imports nothing until a public name is used."""
+    named = {}
+    for package, folder in FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            inside = path.relative_to(folder).with_suffix("").parts
+            named[".".join([package, *(inside[:-1] if inside[-1] == "__init__" else inside)])] = path
+    del named["mora_lite"]
+    return named
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_imports_go_down_the_floors():
+    """Late imports and those for types count too."""
+    wrong = []
+    for module, path in modules().items():
+        room = room_of(module)
+        for target in {room_of(name) for name in imported(path) if name.startswith("mora_lite.")} & FLOOR_OF.keys():
+            if target != room and FLOOR_OF[target] >= FLOOR_OF[room]:
+                wrong.append(f"{module} imports {target}")
+    assert not wrong
+
+
+def test_no_files_import_each_other_in_a_circle():
+    named = modules()
+    TopologicalSorter({name: imported(path) & named.keys() for name, path in named.items()}).prepare()
+
+
+def test_every_room_says_in_one_line_what_it_is():
+    for path in sources(*PACKAGES):
+        if path.name == "__init__.py" and path.parent != ROOT / "mora_lite":
+            text = path.read_text(encoding="utf-8")
+            assert ast.get_docstring(ast.parse(text)), path
+            assert len(text.splitlines()) == 1, path
+
+
+# --- how large a thing may be
+
+
+def test_no_room_is_crowded():
+    folder = ROOT / "mora_lite"
+    rooms = [path.parent for path in folder.glob("*/__init__.py")]
+    assert len(rooms) <= MAX_ROOMS
+    assert len(list(folder.glob("*.py"))) <= MAX_ROOT_FILES
+    for room in rooms:
+        assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= MAX_ROOM_FILES, room
+
+
 def test_no_file_outgrows_its_noun():
-    for path in sources("mora_lite", "mora_lite.quant", "mora_lite.export", "mora_lite.cli"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+    for path in sources(*PACKAGES):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES, path
+
+
+def test_no_function_outgrows_a_screen():
+    """From `def` to its end; of a command, whose signature is its options, the body alone."""
+    long = []
+    for path in sources(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[0] if path.is_relative_to(FOLDERS["mora_lite.cli"]) else node
+                n_lines = node.end_lineno - first.lineno + 1
+                if n_lines > MAX_FUNCTION_LINES:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {n_lines} lines")
+    assert not long, "\n".join(long)

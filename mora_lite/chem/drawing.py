@@ -1,8 +1,8 @@
 """A molecule as a small SVG that takes its colours from the page.
 
-RDKit writes one path for each half bond and each letter, 20 kB for a drug. Here paths of one look become one path, a
-fifth of that, and colours become CSS classes (`.e-n`, `.e-o` ...; `.stroke`, `.fill`), so that the page may choose
-others in the dark.
+RDKit writes one path for each half bond and each letter, 20 kB for a drug. Here paths of one colour and width become
+one path, a fifth of that, and colours become CSS classes (`.e-n`, `.e-o` ...; `.stroke`, `.fill`), so that the page can
+change them in dark mode.
 """
 
 from __future__ import annotations
@@ -64,32 +64,32 @@ def _set_options(options: Any) -> None:
     options.scaleBondWidth = False
     options.minFontSize = 7
     options.padding = 0.04
-    options.setAtomPalette({-1: (0, 0, 0), **{z: _stand_in(i) for i, zs in _classes() for z in zs}})
+    options.setAtomPalette({-1: (0, 0, 0), **{z: _placeholder_colour(i) for i, zs in _classes() for z in zs}})
 
 
 def _classes() -> list[tuple[int, tuple[int, ...]]]:
     return list(enumerate(ELEMENTS.values(), 1))
 
 
-def _stand_in(i: int) -> tuple[float, float, float]:
+def _placeholder_colour(i: int) -> tuple[float, float, float]:
     return (0, 0, i / 255)
 
 
 def _shrink(svg: str) -> str:
-    """The same picture with one path for each class and width."""
+    """The same picture with one path for each class and line width."""
     names = {f"#0000{i:02X}": f"e-{name}" for i, name in enumerate(ELEMENTS, 1)}
     shapes: dict[tuple[str, str], list[str]] = {}
     for path in _PATH.finditer(svg):
-        found, stroke, fill = (pattern.search(path[1]) for pattern in (_SHAPE, _STROKE, _FILL))
-        if found is None or (stroke is None and fill is None):
+        shape, stroke, fill = (pattern.search(path[1]) for pattern in (_SHAPE, _STROKE, _FILL))
+        if shape is None or (stroke is None and fill is None):
             continue
         colour = stroke[1] if stroke is not None else fill[1] if fill is not None else ""
-        look = " ".join(filter(None, [names.get(colour.upper()), "fill" if stroke is None else "stroke"]))
+        css_class = " ".join(filter(None, [names.get(colour.upper()), "fill" if stroke is None else "stroke"]))
         width = stroke[2].removesuffix(".0") if stroke is not None and stroke[2] != "1.3" else ""
-        shapes.setdefault((look, width), []).append(_terse(found[1]))
+        shapes.setdefault((css_class, width), []).append(_terse(shape[1]))
     paths = "".join(
-        f'<path class="{look}"{f""" stroke-width="{width}" """.rstrip() if width else ""} d="{"".join(d)}"/>'
-        for (look, width), d in shapes.items()
+        f'<path class="{css_class}"{f""" stroke-width="{width}" """.rstrip() if width else ""} d="{"".join(d)}"/>'
+        for (css_class, width), d in shapes.items()
     )
     return (
         f'<svg class="molecule" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -98,6 +98,6 @@ def _shrink(svg: str) -> str:
 
 
 def _terse(shape: str) -> str:
-    """SVG path data without what may be left out: `M 1.0,2.5 L 3.0,4.0` -> `M1 2.5L3 4`."""
+    """SVG path data without what is redundant: `M 1.0,2.5 L 3.0,4.0` -> `M1 2.5L3 4`."""
     shape = re.sub(r"\.0\b", "", shape.replace(",", " "))
     return re.sub(r"\s*([A-Za-z])\s*", r"\1", " ".join(shape.split()))

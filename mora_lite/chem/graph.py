@@ -1,8 +1,8 @@
 """Molecules as arrays: small integer codes for atoms and bonds, many molecules in one flat store, batches as tensors.
 
 Categories only: no 3D, no conformers. Every category has one code more than the values it names, so that any element,
-charge, wildcard or dative bond has a code; nothing is refused. The layout in memory is the one on disk: each bond once,
-its two endpoints counted from the molecule's own first atom. Bonds become directed (`E` of them) when a batch is made.
+charge, wildcard or dative bond has a code; nothing is refused. The layout in memory is that on disk: each bond once,
+its two endpoints counted from the molecule's first atom. Bonds become directed (`E` of them) when a batch is made.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ ATOM_FIELDS: dict[str, int] = {
 BOND_FIELDS: dict[str, int] = {"order": 5, "conjugated": 2, "ring": 2, "stereo": 4}
 N_BOND_CODES = 5 * 2 * 2 * 4  # the four fields as the digits of one number, order the most significant
 
-# Molecules whose atoms and bonds are Python objects at a time: with many more the garbage collector sets in, which
-# costs a quarter of the whole.
+# Molecules whose atoms and bonds are Python objects at a time: with many more the garbage collector starts, which takes
+# a quarter of the total time.
 BLOCK = 8
 
 
@@ -63,9 +63,9 @@ _STEREO = {
     Stereo.STEREOCIS: 2,
 }
 
-# What is asked of each atom and bond: RDKit's method, and what makes a number of an answer that is none.
-_Facts = Sequence[tuple[Any, Callable[[Any], int] | None]]
-_ATOM_FACTS: _Facts = (
+# What is read from each atom and bond: RDKit's method, and a function from its result to a number if it is none.
+_Properties = Sequence[tuple[Any, Callable[[Any], int] | None]]
+_ATOM_PROPERTIES: _Properties = (
     (Chem.Atom.GetAtomicNum, None),
     (Chem.Atom.GetFormalCharge, None),
     (Chem.Atom.GetDegree, None),
@@ -75,7 +75,7 @@ _ATOM_FACTS: _Facts = (
     (Chem.Atom.GetChiralTag, _codes(Chiral, _CHIRAL, 3)),
     (Chem.Atom.GetNumRadicalElectrons, None),
 )
-_BOND_FACTS: _Facts = (
+_BOND_PROPERTIES: _Properties = (
     (Chem.Bond.GetBeginAtomIdx, None),
     (Chem.Bond.GetEndAtomIdx, None),
     (Chem.Bond.GetBondType, _codes(Bond, _ORDER, 4)),
@@ -110,7 +110,7 @@ class Graphs:
         return np.diff(self.atom_ptr)
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Graphs:
-        """The molecules `rows`, in that order, as a store of their own."""
+        """A new store of the molecules `rows`, in that order."""
         rows = np.asarray(rows, dtype=np.int64)
         atom_rows, atom_ptr = _gather_rows(self.atom_ptr, rows)
         bond_rows, bond_ptr = _gather_rows(self.bond_ptr, rows)
@@ -201,25 +201,29 @@ def _gather_rows(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
 def concatenate(parts: Sequence[Graphs]) -> Graphs:
     """One store out of several, in order."""
 
-    def joined(ptrs: Iterable[np.ndarray]) -> np.ndarray:
+    def concatenate_pointers(ptrs: Iterable[np.ndarray]) -> np.ndarray:
         counts = np.concatenate([np.diff(p) for p in ptrs])
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
     flat = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Graphs)[:3]}
-    return Graphs(**flat, atom_ptr=joined(p.atom_ptr for p in parts), bond_ptr=joined(p.bond_ptr for p in parts))
+    return Graphs(
+        **flat,
+        atom_ptr=concatenate_pointers(p.atom_ptr for p in parts),
+        bond_ptr=concatenate_pointers(p.bond_ptr for p in parts),
+    )
 
 
 def featurize(molecules: Sequence[Chem.Mol]) -> Graphs:
     """RDKit molecules -> codes. Atoms keep RDKit's order; a molecule must have at least one atom.
 
-    Python only collects plain numbers, one kind after the other; mapping them to codes is done once for the whole list.
+    Python only collects plain numbers, one property after the other; NumPy maps them to codes, once for the whole list.
     """
     n_atoms = [molecule.GetNumAtoms() for molecule in molecules]
     n_bonds = [molecule.GetNumBonds() for molecule in molecules]
     assert all(n_atoms), "a molecule without atoms has no graph"
     atom_ptr, bond_ptr = _pointer(n_atoms), _pointer(n_bonds)
-    raw = np.empty((len(_ATOM_FACTS), atom_ptr[-1]), dtype=np.int64)
-    flat = np.empty((len(_BOND_FACTS), bond_ptr[-1]), dtype=np.int64)
+    raw = np.empty((len(_ATOM_PROPERTIES), atom_ptr[-1]), dtype=np.int64)
+    flat = np.empty((len(_BOND_PROPERTIES), bond_ptr[-1]), dtype=np.int64)
     for start in range(0, len(molecules), BLOCK):
         block = slice(start, start + BLOCK)
         stop = start + len(molecules[block])
@@ -228,10 +232,10 @@ def featurize(molecules: Sequence[Chem.Mol]) -> Graphs:
         for molecule, n, m in zip(molecules[block], n_atoms[block], n_bonds[block], strict=True):
             atoms.extend(map(molecule.GetAtomWithIdx, range(n)))
             bonds.extend(map(molecule.GetBondWithIdx, range(m)))
-        _ask(atoms, _ATOM_FACTS, raw[:, atom_ptr[start] : atom_ptr[stop]])
-        _ask(bonds, _BOND_FACTS, flat[:, bond_ptr[start] : bond_ptr[stop]])
+        _read_properties(atoms, _ATOM_PROPERTIES, raw[:, atom_ptr[start] : atom_ptr[stop]])
+        _read_properties(bonds, _BOND_PROPERTIES, flat[:, bond_ptr[start] : bond_ptr[stop]])
 
-    ring_size, ring_count = _ring_facts(molecules, atom_ptr)
+    ring_size, ring_count = _ring_properties(molecules, atom_ptr)
     codes = np.empty((len(ring_size), len(ATOM_FIELDS)), dtype=np.uint8)
     codes[:, 0] = raw[0]
     charge = raw[1] + 4
@@ -251,14 +255,14 @@ def _pointer(counts: Sequence[int]) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
-def _ask(things: list[Any], facts: _Facts, out: np.ndarray) -> None:
-    """One row of `out` for each of `facts`, one column for each atom or bond."""
-    for row, (method, code) in zip(out, facts, strict=True):
-        answers = map(method, things)
-        row[:] = np.fromiter(answers if code is None else map(code, answers), row.dtype, len(things))
+def _read_properties(parts: list[Any], properties: _Properties, out: np.ndarray) -> None:
+    """Fill one row of `out` for each property, with one column for each atom or bond of `parts`."""
+    for row, (method, code) in zip(out, properties, strict=True):
+        values = map(method, parts)
+        row[:] = np.fromiter(values if code is None else map(code, values), row.dtype, len(parts))
 
 
-def _ring_facts(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ring_properties(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Size of the smallest ring (0: none) and number of rings, for each atom: int64 `[V]` both."""
     n_rings: list[int] = []
     sizes: list[int] = []

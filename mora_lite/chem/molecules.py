@@ -1,7 +1,7 @@
 """Text to RDKit molecule, or the reason why not.
 
-A bad molecule is data, not an exception: nothing here raises. RDKit writes its complaints to stderr
-by itself; here they are blocked while it works and, for a molecule that fails, read once more for the reason.
+A bad molecule is data, not an exception: nothing here raises. RDKit writes its complaints to stderr; they are blocked
+while it works, and for a molecule that fails they are read once more for the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
-from ..status import EMPTY, OK, TOO_LARGE, UNPARSABLE
+from ..status import EMPTY, OK, REASONS, TOO_LARGE, UNPARSABLE
 
 MAX_ATOMS = 400  # nodes of the molecule's graph; packs are made for organic molecules of a few dozen atoms
 MAX_CHARACTERS = 20_000  # longer text is not looked at
@@ -43,9 +43,9 @@ def parse_smiles(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
 
 def _parse_smiles(text: str, max_atoms: int) -> Parsed:
     text = text.strip()
-    refused = _refuse_text(text)
-    if refused is not None:
-        return refused
+    failure = _check_text(text)
+    if failure is not None:
+        return failure
     with rdBase.BlockLogs():
         if len(text) > _LONG_TEXT:
             n_atoms = _count_heavy_atoms(text)
@@ -54,7 +54,7 @@ def _parse_smiles(text: str, max_atoms: int) -> Parsed:
         mol = Chem.MolFromSmiles(text)
     if mol is None:
         return Parsed(None, UNPARSABLE, _explain(text))
-    return _sized(mol, max_atoms)
+    return _check_size(mol, max_atoms)
 
 
 def parse_molblock(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
@@ -73,19 +73,20 @@ def _parse_molblock(text: str, max_atoms: int) -> Parsed:
     with rdBase.BlockLogs():
         mol = Chem.MolFromMolBlock(text)
         if mol is not None:
-            return _sized(mol, max_atoms)
+            return _check_size(mol, max_atoms)
         reason = _chemistry_problem(Chem.MolFromMolBlock(text, sanitize=False))
     damage = "not a valid mol block" if "\nM  END" in text else "the mol block does not end with 'M  END'"
     return Parsed(None, UNPARSABLE, reason or damage)
 
 
 def parse_molecule(text: str) -> Parsed:
-    """A SMILES, or, when there is a line end in `text`, a mol block."""
+    """Read a SMILES, or, when there is a line end in `text`, a mol block."""
     return parse_molblock(text) if "\n" in text else parse_smiles(text)
 
 
 def _without_raising(parse: Callable[[str, int], Parsed], text: str, max_atoms: int) -> Parsed:
-    """RDKit breaks its own rules for atoms like [#200], and has no base class for what it raises then."""
+    """`parse`, with whatever it raises as a status."""
+    # RDKit violates its invariants for atoms like [#200], and its exceptions have no common base class.
     try:
         return parse(text, max_atoms)
     except MemoryError:
@@ -95,7 +96,7 @@ def _without_raising(parse: Callable[[str, int], Parsed], text: str, max_atoms: 
         return Parsed(None, UNPARSABLE, lines[1] if len(lines) > 1 and lines[0].endswith("Violation") else lines[0])
 
 
-def _sized(mol: Chem.Mol, max_atoms: int) -> Parsed:
+def _check_size(mol: Chem.Mol, max_atoms: int) -> Parsed:
     n_atoms = mol.GetNumAtoms()
     if n_atoms == 0:
         return Parsed(None, EMPTY, "no atoms")
@@ -104,20 +105,20 @@ def _sized(mol: Chem.Mol, max_atoms: int) -> Parsed:
     return Parsed(mol, OK, "")
 
 
-def _refuse_text(text: str) -> Parsed | None:
-    """What can be said without RDKit."""
+def _check_text(text: str) -> Parsed | None:
+    """Why a text is no SMILES, as far as that shows without RDKit; None if it may be one."""
     if not text:
-        return Parsed(None, EMPTY, "no SMILES in this row")
+        return Parsed(None, EMPTY, REASONS[EMPTY])
     if len(text) > MAX_CHARACTERS:
         return Parsed(None, TOO_LARGE, f"{len(text):,} characters, more than {MAX_CHARACTERS:,}")
     if "\0" in text:
         return Parsed(None, UNPARSABLE, f"NUL byte at character {text.index(chr(0)) + 1}")
     if not text.isascii():
-        place, char = next((i, c) for i, c in enumerate(text) if not c.isascii())
+        index, char = next((i, c) for i, c in enumerate(text) if not c.isascii())
         code = ord(char)
         # Bytes that are not UTF-8 arrive as surrogates U+DC80..U+DCFF.
         what = f"byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"
-        return Parsed(None, UNPARSABLE, f"character {place + 1} ({what}) is not ASCII")
+        return Parsed(None, UNPARSABLE, f"character {index + 1} ({what}) is not ASCII")
     return None
 
 
@@ -140,34 +141,34 @@ def _explain(text: str) -> str:
             return problem
         capture = getattr(rdBase, "CaptureErrorLog", None)  # newer RDKit only
         if capture is None or len(text) > _LONG_TEXT:  # RDKit takes seconds to write of 20,000 characters
-            return "not a valid SMILES"
+            return REASONS[UNPARSABLE]
         with capture() as log:
             Chem.MolFromSmiles(text)
-    return _tidy(log.messages)
+    return _summarize_log(log.messages)
 
 
 def _chemistry_problem(mol: Chem.Mol | None) -> str:
-    """The first of a molecule that was read without checks; empty when there is none."""
+    """RDKit's first complaint about a molecule that was read without checks; empty when there is none."""
     problems = [] if mol is None else Chem.DetectChemistryProblems(mol)
     return " ".join(str(problems[0].Message()).split()) if problems else ""
 
 
-def _tidy(log: str) -> str:
-    """RDKit's log lines (`[12:00:00] SMILES Parse Error: ... for input: '...'`) as a few words."""
+def _summarize_log(log: str) -> str:
+    """Summarise RDKit's log lines (`[12:00:00] SMILES Parse Error: ... for input: '...'`) in a few words."""
     lines = [line.split("] ", 1)[-1].removeprefix("SMILES Parse Error: ") for line in log.splitlines()]
     if not lines:
-        return "not a valid SMILES"
-    place = next((line for line in lines if line.startswith("check for mistakes around position")), None)
-    if place is not None:
-        return f"syntax error near character {place.rstrip(':').rsplit(' ', 1)[-1]}"
+        return REASONS[UNPARSABLE]
+    position = next((line for line in lines if line.startswith("check for mistakes around position")), None)
+    if position is not None:
+        return f"syntax error near character {position.rstrip(':').rsplit(' ', 1)[-1]}"
     return lines[0].split(" for input: ", 1)[0].split(" while parsing: ", 1)[0].strip()
 
 
 def scaffold_of(smiles: str) -> str:
-    """SMILES of the Bemis-Murcko scaffold, ring systems and what links them, without chirality.
+    """SMILES of the Bemis-Murcko scaffold, the ring systems and what links them, without chirality.
 
-    All molecules without a ring share the empty scaffold. smiles: must be readable. Other RDKit versions may write
-    another text, which matters only where it joins or parts molecules.
+    All molecules without a ring share the empty scaffold. Another RDKit version may write the text differently, which
+    matters only where that changes which molecules share one. smiles: must be readable.
     """
     with rdBase.BlockLogs():
         return MurckoScaffoldSmiles(mol=parse_smiles(smiles).mol, includeChirality=False)

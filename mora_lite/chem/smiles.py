@@ -1,4 +1,4 @@
-"""SMILES as text: canonical, without stereochemistry, in other orders, aligned with another text."""
+"""SMILES as text: canonical, without stereochemistry, in random orders, aligned with another SMILES."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import random
 
 from rdkit import Chem, rdBase
 
-NGRAM_LENGTHS = (4, 10)  # of the runs of characters that `Aligner` counts: short ones, and long stretches
+NGRAM_LENGTHS = (4, 10)  # of the substrings that `Aligner` compares: short ones for positions, long for stretches
 
 
 def canonical(smiles: str) -> str | None:
-    """RDKit's canonical SMILES of a molecule or a set of them joined by dots; None where RDKit refuses it or nothing
-    is in it.
-    """
+    """RDKit's canonical SMILES of a molecule, or of several joined by dots; None if it is invalid or has no atoms."""
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if smiles and smiles.isascii() else None
     return Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else None
 
 
-def flat(product: str) -> str:
-    """Canonical SMILES without stereochemistry: what two products must not share across parts."""
+def flat(smiles: str) -> str:
+    """Canonical SMILES without stereochemistry."""
     with rdBase.BlockLogs():
-        return Chem.MolToSmiles(Chem.MolFromSmiles(product), isomericSmiles=False)
+        return Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False)
 
 
 def reorder(smiles: str, rng: random.Random, copies: int = 1) -> list[str]:
-    """The same set of molecules in other orders, each begun at another atom."""
+    """The same molecules, joined by dots, in `copies` random orders, each SMILES from a random first atom."""
     with rdBase.BlockLogs():
         molecules = [Chem.MolFromSmiles(part) for part in smiles.split(".")]
     orders = []
@@ -37,24 +35,24 @@ def reorder(smiles: str, rng: random.Random, copies: int = 1) -> list[str]:
 
 
 class Aligner:
-    """Writes one set of molecules in the order nearest to that of another text.
+    """Writes a set of molecules as SMILES that share as much as possible with those of another set.
 
-    Each molecule is begun at the atom that gives it the most runs of characters in common with that text, and the
-    molecules stand in the order in which the text comes to them.
+    Each molecule starts at the atom whose SMILES has the most substrings in common with the other text, and the
+    molecules stand in the order of those substrings in it.
     """
 
     def __init__(self, target: str):
-        self.ways = [[(text, _ngrams(text)) for text in _all_roots(part)] for part in target.split(".")]
+        self.variants = [[(text, _ngrams(text)) for text in _all_roots(part)] for part in target.split(".")]
 
     def align(self, source: str) -> str:
-        """The target set for `source`; molecules beyond the longest alternatives keep their canonical text first."""
+        """The target set aligned with `source`; where several SMILES of a molecule are as good, its canonical one."""
         ngrams = _ngrams(source)
-        best = [max(ways, key=lambda way: len(way[1] & ngrams))[0] for ways in self.ways]
-        return ".".join(sorted(best, key=lambda text: _offset(text, source)))
+        best = [max(variants, key=lambda variant: len(variant[1] & ngrams))[0] for variants in self.variants]
+        return ".".join(sorted(best, key=lambda text: _position(text, source)))
 
 
 def _all_roots(part: str) -> list[str]:
-    """A molecule begun at each of its atoms, the canonical text first, each text once."""
+    """The SMILES of a molecule from each of its atoms, without repeats, the canonical one first."""
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(part)
     rooted = (Chem.MolToSmiles(mol, rootedAtAtom=atom) for atom in range(mol.GetNumAtoms()))
@@ -65,8 +63,8 @@ def _ngrams(text: str) -> set[str]:
     return {text[i : i + n] for n in NGRAM_LENGTHS for i in range(len(text) - n + 1)}
 
 
-def _offset(text: str, source: str) -> int:
-    """Where in `source` the runs of `text` begin, at their median; at the end when none is there."""
+def _position(text: str, source: str) -> int:
+    """The median offset in `source` of the substrings of `text`; its end if it has none of them."""
     n = min(NGRAM_LENGTHS[0], len(text))
     offsets = sorted(source.find(text[i : i + n]) for i in range(len(text) - n + 1))
     offsets = [offset for offset in offsets if offset >= 0]

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from ..errors import DeviceError
+from ..errors import DeviceError, InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -150,3 +150,15 @@ def with_kernels(plain: ModuleType, kernels: str, device: torch.device) -> Modul
         logging.getLogger("mora_lite").warning("%s are not used, which is slower: %s", name, reason)
         return plain
     return fused
+
+
+def choose_devices(names: str) -> tuple[torch.device, ...]:
+    """`auto` (all CUDA devices, else the CPU), or one or more of a kind: `cuda:0,cuda:1`. Raises `DeviceError`."""
+    first = choose_device() if names == "auto" else None
+    if first is not None:
+        n = torch.cuda.device_count() if first.type == "cuda" else 0
+        return tuple(torch.device("cuda", i) for i in range(n)) or (first,)
+    devices = tuple(choose_device(name.strip()) for name in names.split(",") if name.strip())
+    if not devices or len({device.type for device in devices}) > 1:
+        raise InputError(f"--device: got {names!r}, expected one device, or several CUDA devices like cuda:0,cuda:1")
+    return devices

@@ -1,8 +1,9 @@
-"""Error bars and probabilities that keep their promise, fitted on molecules the model was not trained on.
+"""Intervals and probabilities with the coverage they state, fitted on molecules the model was not trained on.
 
-Numbers get split-conformal intervals (Papadopoulos et al. 2002; Lei et al. 2018), which hold the true value as often as
-promised for new molecules drawn like the calibration molecules, whatever the model is worth. They are normalised: wider
-for molecules far from the training molecules. Yes/no tasks get Platt's calibration (Platt 1999).
+Numbers get split-conformal intervals (Papadopoulos et al. 2002; Lei et al. 2018). For new molecules from the same
+distribution as the calibration molecules they hold the true value with the stated confidence, however poor the model.
+They are normalised: wider for molecules far from the training molecules. Yes/no tasks get Platt's calibration
+(Platt 1999).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_B = 4.0
 MIN_FOR_B = 30  # with fewer molecules every molecule is taken to be equally difficult
 ERROR_FLOOR = 1e-3  # of the median error: keeps the log of a lucky hit finite
 
-MIN_SLOPE = 0.05  # calibration never turns the model's order of molecules round
+MIN_SLOPE = 0.05  # above 0: calibration never reverses the model's order of molecules
 NEWTON_STEPS = 100
 
 
@@ -41,10 +42,10 @@ class Intervals:
     b: >= 0, how fast the error grows away from the training molecules: `sigma = exp(b * (1 - similarity))`.
     scores: float32 `[n]`, ascending, `|error| / sigma` of the calibration molecules, in the task's unit.
 
-    The difficulty sigma has one parameter because it is fitted on the molecules that also give the scores. Strictly the
-    promise needs other molecules for the fit. A flexible model would explain these molecules' errors away and leave
-    intervals too short for new ones; one bounded number costs little: on made-up data, 90 % intervals held 89.2 % with
-    30 molecules, 89.9 % with 100 and 89.9 % with 400.
+    The difficulty sigma has one parameter because it is fitted on the molecules that also give the scores; strictly,
+    the guarantee needs other molecules for that fit. A flexible model would explain these molecules' errors away and
+    leave intervals too short for new ones. One bounded number costs little: on synthetic data, 90 % intervals covered
+    89.2 % with 30 molecules, 89.9 % with 100 and 89.9 % with 400.
     """
 
     b: float
@@ -52,24 +53,25 @@ class Intervals:
 
     @classmethod
     def fit(cls, predicted: np.ndarray, truth: np.ndarray, similarity: np.ndarray) -> Intervals:
-        """predicted, truth: float `[N]` in the task's unit; similarity: float `[N]`, 0 to 1, from `Domain.similarity`.
+        """Fit to calibration molecules; `b` is the slope of log |error| over 1 - similarity, clipped to 0 .. 4.
 
-        Molecules with a NaN in `truth` are left out; it is no error when none is left. b: slope of the least-squares
-        line of log |error| over 1 - similarity, clipped to 0 .. 4.
+        predicted: float `[N]`, in the task's unit.
+        truth: float `[N]`, likewise; NaN is left out, and it is no error when nothing remains.
+        similarity: float `[N]`, 0 to 1, from `Domain.similarity`.
         """
         known = ~np.isnan(truth)
         error = np.abs(truth[known].astype(np.float64) - predicted[known])
         distance = 1 - similarity[known].astype(np.float64)
         assert np.isfinite(error).all()
         assert np.isfinite(distance).all()
-        b = _growth(error, distance)
+        b = _fit_growth(error, distance)
         return cls(b, np.sort(error / np.exp(b * distance)).astype(np.float32))
 
     def half_width(self, similarity: np.ndarray, confidence: float) -> np.ndarray:
         """Half the width of the interval round each prediction: float32 `[B]`, in the task's unit.
 
-        similarity: float `[B]`. sigma times the ceil((n + 1) * confidence)-th smallest of the n scores; infinite when n
-        is too small for that. Raises `InputError` when `confidence` is not between 0 and 1.
+        It is sigma times the ceil((n + 1) * confidence)-th smallest of the n scores; infinite when n is too small for
+        that. similarity: float `[B]`. Raises `InputError` when `confidence` is not between 0 and 1.
         """
         # In floating point, 100 * 0.55 is a little above 55.
         rank = math.ceil((len(self.scores) + 1) * check_confidence(confidence) - 1e-9)
@@ -77,8 +79,8 @@ class Intervals:
         return (np.exp(self.b * (1 - similarity.astype(np.float64))) * score).astype(np.float32)
 
 
-def _growth(error: np.ndarray, distance: np.ndarray) -> float:
-    """The b of `Intervals`; 0 when the molecules cannot tell. error, distance: float64 `[n]`."""
+def _fit_growth(error: np.ndarray, distance: np.ndarray) -> float:
+    """`Intervals.b`; 0 where the molecules do not determine it. error, distance: float64 `[n]`."""
     if len(error) < MIN_FOR_B or np.ptp(distance) == 0 or np.median(error) == 0:
         return 0.0
     log = np.log(np.maximum(error, ERROR_FLOOR * np.median(error)))
@@ -95,11 +97,14 @@ class Platt:
 
     @classmethod
     def fit(cls, logits: np.ndarray, labels: np.ndarray) -> Platt:
-        """logits: float `[N]`; labels: float `[N]`, 0 or 1, NaN is left out. Slope 1 and intercept 0 without labels.
+        """Fit to labelled molecules; slope 1 and intercept 0 without any.
 
-        Platt's smoothed targets, (n1 + 1) / (n1 + 2) for the n1 molecules that are 1 and 1 / (n0 + 2) for the n0
-        others, and Newton steps with halving (Lin, Lin and Weng 2007). A quadratic pull towards slope 1 and intercept
-        0, about as strong as one molecule, decides what few labels leave open. The slope is at least 0.05.
+        The targets are Platt's smoothed ones, (n1 + 1) / (n1 + 2) for the n1 positives and 1 / (n0 + 2) for the n0
+        negatives, the minimiser Newton's method with step halving (Lin, Lin and Weng 2007). A quadratic penalty towards
+        slope 1 and intercept 0, about as strong as one molecule, decides what few labels leave open. The slope is at
+        least 0.05.
+
+        logits: float `[N]`. labels: float `[N]`, 0 or 1; NaN is left out.
         """
         known = ~np.isnan(labels)
         if not known.any():
@@ -115,28 +120,31 @@ class Platt:
         return cls(float(slope), float(intercept))
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
-        """logits: float `[B]`. float32 `[B]`, 0 to 1."""
+        """Probabilities float32 `[B]` of log-odds float `[B]`."""
         z = self.slope * logits.astype(np.float64) + self.intercept
         return np.exp(-np.logaddexp(0, -z)).astype(np.float32)
 
 
 def _newton(x: np.ndarray, target: np.ndarray, start: np.ndarray, free: slice) -> np.ndarray:
-    """(slope, intercept) of the smallest loss, of which only `free` change from `start`. x, target: float64 `[n]`."""
+    """Minimise the penalised loss over (slope, intercept); only the slice `free` of `start` changes.
+
+    x, target: float64 `[n]`.
+    """
     design = np.stack([x, np.ones_like(x)], axis=1)
-    # The curvature of one molecule of p = 1/2 and average logit. Above 1 a logit's loss is no longer quadratic, and the
-    # pull would be stronger than many such molecules; the floor is for logits that are all 0.
-    pull = 0.25 * np.clip(np.square(design).mean(0), 1e-12, 1)
-    aim = np.array([1.0, 0.0])
+    # The curvature of one molecule with p = 1/2 and an average logit. Above 1 a logit's loss is no longer quadratic,
+    # and the penalty would outweigh many such molecules; the floor is for logits that are all 0.
+    penalty = 0.25 * np.clip(np.square(design).mean(0), 1e-12, 1)
+    prior = np.array([1.0, 0.0])
 
     def loss(at: np.ndarray) -> float:
         z = design @ at
-        return float((np.logaddexp(0, z) - target * z).sum() + 0.5 * pull @ np.square(at - aim))
+        return float((np.logaddexp(0, z) - target * z).sum() + 0.5 * penalty @ np.square(at - prior))
 
     now = start
     for _ in range(NEWTON_STEPS):
         p = np.exp(-np.logaddexp(0, -(design @ now)))
-        gradient = design.T @ (p - target) + pull * (now - aim)
-        curvature = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(pull)
+        gradient = design.T @ (p - target) + penalty * (now - prior)
+        curvature = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(penalty)
         step = np.zeros(2)
         step[free] = np.linalg.solve(curvature[free, free], gradient[free])
         before, size = loss(now), 1.0
@@ -154,8 +162,8 @@ def _newton(x: np.ndarray, target: np.ndarray, start: np.ndarray, free: slice) -
 class Calibration:
     """What a pack knows about its own errors.
 
-    parts: `Intervals` or `Platt` of each task. thresholds: of each task, the similarity below which a molecule is out
-    of the domain (`threshold_of`).
+    parts: `Intervals` or `Platt` of each task.
+    thresholds: for each task, the similarity below which a molecule is outside its domain (`threshold_of`).
     """
 
     parts: list[Intervals | Platt]
@@ -165,8 +173,11 @@ class Calibration:
         assert len(self.parts) == len(self.thresholds)
 
     def tensors(self) -> dict[str, Tensor]:
-        """For safetensors: `I.scores` float32 and `I.b` float64, or `I.platt` float64 `[2]` (slope, intercept), for the
-        task at position I; `thresholds` float64 `[P]`."""
+        """Tensors for a safetensors file.
+
+        For the task at position I: `I.scores` float32 `[n]` and `I.b` float64, or `I.platt` float64 `[2]` (slope,
+        intercept). For all tasks: `thresholds` float64 `[P]`.
+        """
         import torch
 
         tensors = {"thresholds": torch.tensor(self.thresholds, dtype=torch.float64)}
@@ -180,7 +191,7 @@ class Calibration:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any], n_tasks: int) -> Calibration:
-        """The inverse of `tensors`, of tensors or NumPy arrays. Raises `KeyError` when a tensor is missing."""
+        """The inverse of `tensors`, from tensors or NumPy arrays. Raises `KeyError` when one is missing."""
         parts: list[Intervals | Platt] = []
         for i in range(n_tasks):
             if f"{i}.platt" in tensors:

@@ -1,10 +1,10 @@
 """How near a molecule is to what a pack was trained on: Tanimoto similarity of Morgan fingerprints.
 
-With torch the intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices.
-With NumPy alone they are sums of columns, one column for each set bit: 40 sums of bytes are several times faster than
-its product of 1,024 floats. Training molecules are sorted by the tasks they have values for and then by their number of
-bits. Among molecules with equally many bits the similarity grows with the intersection, so each such run is reduced to
-its largest intersection first, and only what remains is divided.
+With torch, the intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices.
+With NumPy alone, they are sums of columns, one column for each set bit: 40 sums of bytes are several times faster than
+NumPy's product of 1,024 floats. Training molecules are sorted by the tasks they have values for (their pattern) and
+then by their number of bits. Among molecules with equally many bits the similarity grows with the intersection, so each
+such run is reduced to its largest intersection first, and only what remains is divided.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REFERENCE_ROWS = 2048  # training molecules of one matrix product
-QUERY_ROWS = 1024  # molecules asked about in one matrix product; 1024 x 2048 intersections stay near the processor
+QUERY_ROWS = 1024  # molecules compared in one matrix product; 1024 x 2048 intersections stay in the cache
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
 SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
 EXACT_COUNT = 256  # bfloat16 holds every integer up to here
@@ -33,11 +33,12 @@ _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).s
 
 
 def threshold_of(similarity: np.ndarray, share: float = 0.05) -> float:
-    """The similarity below which a molecule is out of the domain; unitless, 0 to 1.
+    """The similarity below which a molecule is outside the domain; unitless, 0 to 1, exact in float32.
 
-    similarity: float32 `[N]`, of held-out molecules to the training molecules, without NaN. The threshold is their
-    quantile `share` (linear interpolation), so about that share of molecules like them would be called out of the
-    domain. 0.0, which nothing is below, when there are none. The value is one of float32, as similarities are.
+    It is the quantile `share` of `similarity` (linear interpolation), so about that share of molecules like the
+    held-out ones are outside. Without any it is 0.0, which nothing is below.
+
+    similarity: float32 `[N]`, of held-out molecules to the training molecules, without NaN.
     """
     assert not np.isnan(similarity).any()
     return float(np.float32(np.quantile(similarity.astype(np.float64), share))) if len(similarity) else 0.0
@@ -47,8 +48,9 @@ class _Chunk(NamedTuple):
     """Rows of the reference that are multiplied together, and how their intersections are reduced to groups.
 
     spans: (first row, last row + 1, first group, last group + 1), rows counted from the start of the chunk; a span is
-    a run that becomes one group, or short runs of which each row is a group. counts: float32 `[G]`, set bits of the
-    fingerprints of each group. segments: (pattern, first group, last group + 1).
+        a run that becomes one group, or short runs of which each row is a group.
+    counts: float32, one for each group: set bits of its fingerprints.
+    segments: (pattern, first group, last group + 1).
     """
 
     rows: slice
@@ -60,8 +62,9 @@ class _Chunk(NamedTuple):
 class _ColumnChunk(NamedTuple):
     """Rows of the reference whose columns are summed together.
 
-    runs: int64 `[G]`, first rows of runs of one pattern and one number of bits, counted from the start of the chunk.
-    counts: float32 `[G]`, that number. segments: int64, first runs of each pattern; patterns: int64, which it is.
+    runs: int64, the first row of each run of one pattern and one number of bits, counted from the start of the chunk.
+    counts: float32, that number of bits for each run.
+    segments, patterns: int64, the first run of each pattern, and which pattern it is.
     """
 
     rows: slice
@@ -73,10 +76,11 @@ class _ColumnChunk(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """The fingerprints of the training molecules and which tasks each has a value for.
+    """The fingerprints of the training molecules and the tasks that each has a value for. Made by `Domain.of`.
 
-    packed: uint8 `[N, 128]`, sorted by pattern, then by number of bits. patterns: bool `[M, P]`, tasks of each pattern.
-    sizes: int64 `[M]`, rows of each pattern. Made by `Domain.of`.
+    packed: uint8 `[N, 128]`, sorted by pattern, then by number of bits.
+    patterns: bool `[M, P]`, the tasks of each of `M` patterns.
+    sizes: int64 `[M]`, rows of each pattern.
     """
 
     packed: np.ndarray
@@ -86,15 +90,15 @@ class Domain:
 
     @classmethod
     def of(cls, packed: np.ndarray, known: np.ndarray) -> Domain:
-        """packed: uint8 `[N, 128]` from `fingerprints`; known: bool `[N, P]`.
+        """Sort training molecules into a domain; equal rows become one, rows without any value are left out.
 
-        Rows with the same fingerprint and the same pattern of `known` become one; rows without any value are left out.
+        packed: uint8 `[N, 128]`, from `fingerprints`. known: bool `[N, P]`, whether there is a value for the task.
         """
         assert (packed.dtype, known.dtype) == (np.uint8, np.bool_)
         assert packed.shape == (len(known), N_BITS // 8)
         used = known.any(1)
         packed, known = packed[used], known[used]
-        counts = _counts(packed).astype(">u2")[:, None].view(np.uint8)  # big end first: sorts as bytes
+        counts = _bit_counts(packed).astype(">u2")[:, None].view(np.uint8)  # big end first: sorts as bytes
         key = np.ascontiguousarray(np.concatenate([np.packbits(known, axis=1), counts, packed], axis=1))
         _, first = np.unique(key.view(np.dtype((np.void, key.shape[1]))).ravel(), return_index=True)
         packed, known = packed[first], known[first]
@@ -104,23 +108,24 @@ class Domain:
     def similarity(self, packed: np.ndarray, device: torch.device | None = None) -> np.ndarray:
         """Tanimoto similarity to the nearest training molecule that has a value for the task: float32 `[B, P]`, 0 to 1.
 
-        packed: uint8 `[B, 128]`. device: where torch computes; None computes with NumPy. 0.0 where a task has no
-        training molecules, and between two fingerprints without bits. The numbers are exact in every type and on every
-        device: counts are whole and small, and divided in float32.
+        It is 0.0 where a task has no training molecules, and between two fingerprints without bits. The numbers are
+        exact in every type and on every device: counts are whole and small, and divided in float32.
+
+        packed: uint8 `[B, 128]`. device: where torch computes; None computes with NumPy.
         """
         assert packed.dtype == np.uint8
         assert packed.shape[1:] == (N_BITS // 8,)
         fits = 0 < len(self.packed) * N_BITS * 2 <= CACHED_BYTES
         if device is not None and device.type == "cuda" and fits:
-            return self._at_once(packed, device)
+            return self._similarity_at_once(packed, device)
         nearest = np.zeros((len(packed), self.patterns.shape[1]), np.float32)
         for start in range(0, len(packed), QUERY_ROWS):
             block = packed[start : start + QUERY_ROWS]
-            by_pattern = self._nearest_by_columns(block) if device is None else self._nearest(block, device)
+            by_pattern = self._nearest_by_columns(block) if device is None else self._nearest_by_product(block, device)
             for task in range(nearest.shape[1]):
-                has = np.flatnonzero(self.patterns[:, task])
-                if len(has):
-                    nearest[start : start + QUERY_ROWS, task] = by_pattern[has].max(0)
+                patterns = np.flatnonzero(self.patterns[:, task])
+                if len(patterns):
+                    nearest[start : start + QUERY_ROWS, task] = by_pattern[patterns].max(0)
         return nearest
 
     def select(self, tasks: Sequence[int]) -> Domain:
@@ -131,11 +136,13 @@ class Domain:
         return Domain.of(self.packed, known[:, list(tasks)])
 
     def tensors(self) -> dict[str, Tensor]:
-        """For safetensors. Some 5 % of the bits are set, so the gaps between them take fewer bytes than bits.
+        """Tensors for a safetensors file. Some 5 % of the bits are set, so their gaps take fewer bytes than all bits.
 
-        gaps: uint8, what is to be added to come from one set bit of a row to the next, from 0 to the first; 255 stands
-        for 255 and more to come. counts: uint16 `[N]`, set bits of each row. patterns: uint8 `[M, P]`. sizes: int32
-        `[M]`.
+        gaps: uint8, the distance from one set bit of a row to the next, the first counted from 0; a byte of 255 adds
+            255 to the next one.
+        counts: uint16 `[N]`, set bits of each row.
+        patterns: uint8 `[M, P]`.
+        sizes: int32 `[M]`.
         """
         import torch
 
@@ -143,19 +150,19 @@ class Domain:
         gap = np.diff(position, prepend=0)
         first = np.flatnonzero(np.diff(row, prepend=-1))
         gap[first] = position[first]
-        ends = np.cumsum(gap // 255 + 1)
-        gaps = np.full(ends[-1] if len(ends) else 0, 255, np.uint8)
-        gaps[ends - 1] = gap % 255
+        stops = np.cumsum(gap // 255 + 1)
+        gaps = np.full(stops[-1] if len(stops) else 0, 255, np.uint8)
+        gaps[stops - 1] = gap % 255
         return {
             "gaps": torch.from_numpy(gaps),
-            "counts": torch.from_numpy(_counts(self.packed).astype(np.uint16)),
+            "counts": torch.from_numpy(_bit_counts(self.packed).astype(np.uint16)),
             "patterns": torch.from_numpy(self.patterns.astype(np.uint8)),
             "sizes": torch.from_numpy(self.sizes.astype(np.int32)),
         }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any]) -> Domain:
-        """The inverse of `tensors`, of tensors or NumPy arrays."""
+        """The inverse of `tensors`, from tensors or NumPy arrays."""
         counts, gaps = np.asarray(tensors["counts"]).astype(np.int64), np.asarray(tensors["gaps"])
         run = np.cumsum(gaps, dtype=np.int64)[gaps < 255]  # positions, of all rows one after the other
         before = np.concatenate([[0], run])[np.cumsum(counts) - counts]  # where each row begins
@@ -165,7 +172,7 @@ class Domain:
         sizes = np.asarray(tensors["sizes"]).astype(np.int64)
         return cls(np.packbits(bits, axis=1), patterns, sizes)
 
-    def _nearest(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
+    def _nearest_by_product(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
         """Similarity to the nearest molecule of each pattern: float32 `[M, B]`."""
         import torch
 
@@ -173,13 +180,13 @@ class Domain:
 
         dtype = autocast_dtype(device)
         query = _unpack(packed, device, dtype)
-        query_counts = torch.from_numpy(_counts(packed).astype(np.float32)).to(device)
-        most = float(query_counts.max())
+        query_counts = torch.from_numpy(_bit_counts(packed).astype(np.float32)).to(device)
+        max_count = float(query_counts.max())
         product = torch.empty(min(REFERENCE_ROWS, len(self.packed)), len(packed), dtype=dtype, device=device)
         nearest = torch.zeros(len(self.patterns), len(packed), device=device)
         for chunk in self._chunks():
             reference = self._reference(chunk.rows, device, dtype)
-            if min(most, chunk.counts.max()) <= EXACT_COUNT:
+            if min(max_count, chunk.counts.max()) <= EXACT_COUNT:
                 inter = torch.mm(reference, query.T, out=product[: len(reference)])
             else:
                 inter = torch.mm(reference.float(), query.float().T)
@@ -191,36 +198,36 @@ class Domain:
                     top[first:last] = inter[start:stop]
             tanimoto = top.float()
             union = torch.from_numpy(chunk.counts).to(device).unsqueeze(1) + query_counts - tanimoto
-            tanimoto /= union.clamp_(min=1)  # without bits there is no union, and 0 / 1 is the answer wanted
+            tanimoto /= union.clamp_(min=1)  # two fingerprints without bits have no union: 0 / 1 is 0
             for pattern, start, stop in chunk.segments:
                 torch.maximum(nearest[pattern], tanimoto[start:stop].amax(0), out=nearest[pattern])
         return nearest.cpu().numpy()
 
-    def _at_once(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
-        """`similarity` in few, large steps, for a device on which starting a step costs more than its work."""
+    def _similarity_at_once(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
+        """`similarity` in a few large steps, for a device on which launching a kernel costs more than its work."""
         import torch
 
         # float16 holds every integer up to 2048, more than there are bits.
         if ("whole", device) not in self._cache:
-            counts = torch.from_numpy(_counts(self.packed).astype(np.float32)).unsqueeze(1)
+            counts = torch.from_numpy(_bit_counts(self.packed).astype(np.float32)).unsqueeze(1)
             reference = _unpack(self.packed, device, torch.float16)
             rest = (counts, torch.from_numpy(self.sizes), torch.from_numpy(self.patterns.T.copy()).unsqueeze(-1))
             self._cache["whole", device] = reference, *(part.to(device) for part in rest)
-        reference, counts, sizes, has = self._cache["whole", device]
-        places = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
-        found = [torch.zeros(0, len(has), device=device)]
+        reference, counts, sizes, has_task = self._cache["whole", device]
+        shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
+        blocks = [torch.zeros(0, len(has_task), device=device)]
         with torch.inference_mode():
             for start in range(0, len(packed), QUERY_ROWS):
                 rows = torch.from_numpy(packed[start : start + QUERY_ROWS].copy()).to(device)
-                query = (rows.unsqueeze(-1) >> places).bitwise_and_(1).flatten(1).to(reference.dtype)
+                query = (rows.unsqueeze(-1) >> shifts).bitwise_and_(1).flatten(1).to(reference.dtype)
                 inter = (reference @ query.T).float()
                 union = counts + query.sum(1, dtype=torch.float32) - inter
                 by_pattern = torch.segment_reduce(inter / union.clamp_(min=1), "max", lengths=sizes, axis=0)
-                found.append(torch.where(has, by_pattern, 0.0).amax(1).T)
-            return torch.cat(found).cpu().numpy()
+                blocks.append(torch.where(has_task, by_pattern, 0.0).amax(1).T)
+            return torch.cat(blocks).cpu().numpy()
 
     def _nearest_by_columns(self, packed: np.ndarray) -> np.ndarray:
-        """As `_nearest`, without torch."""
+        """As `_nearest_by_product`, without torch."""
         nearest = np.zeros((len(packed), len(self.patterns)), np.float32)
         set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
         for chunk in self._column_chunks():
@@ -239,13 +246,15 @@ class Domain:
 
     def _column_chunks(self) -> list[_ColumnChunk]:
         if "column chunks" not in self._cache:
-            counts, pattern = _counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
+            counts, pattern = _bit_counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
             starts = range(0, len(counts), COLUMN_ROWS)
-            self._cache["column chunks"] = [_cut(slice(i, i + COLUMN_ROWS), counts, pattern) for i in starts]
+            self._cache["column chunks"] = [
+                _plan_column_chunk(slice(i, i + COLUMN_ROWS), counts, pattern) for i in starts
+            ]
         return self._cache["column chunks"]
 
     def _columns(self, rows: slice) -> np.ndarray:
-        """One row of 0 and 1 for each bit: uint8 `[1024, N]`; kept from call to call when all fit."""
+        """One row of 0 and 1 for each bit: uint8 `[1024, N]`; cached when all rows of the reference fit."""
         if len(self.packed) * N_BITS > CACHED_BYTES:
             return _as_columns(self.packed[rows])
         if ("columns", rows.start) not in self._cache:
@@ -253,7 +262,7 @@ class Domain:
         return self._cache["columns", rows.start]
 
     def _reference(self, rows: slice, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """These rows as a 0/1 matrix; kept from call to call when all rows fit."""
+        """These rows as a 0/1 matrix; cached when all rows of the reference fit."""
         if len(self.packed) * N_BITS * dtype.itemsize > CACHED_BYTES:
             return _unpack(self.packed[rows], device, dtype)
         if (device, dtype) not in self._cache:
@@ -262,58 +271,58 @@ class Domain:
 
     def _chunks(self) -> list[_Chunk]:
         if "chunks" not in self._cache:
-            counts, pattern = _counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
+            counts, pattern = _bit_counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
             starts = range(0, len(counts), REFERENCE_ROWS)
-            self._cache["chunks"] = [_plan(slice(i, i + REFERENCE_ROWS), counts, pattern) for i in starts]
+            self._cache["chunks"] = [_plan_chunk(slice(i, i + REFERENCE_ROWS), counts, pattern) for i in starts]
         return self._cache["chunks"]
 
 
-def _plan(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _Chunk:
-    """counts, pattern: int64 `[N]`, set bits and pattern of all rows of the reference."""
+def _plan_chunk(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _Chunk:
+    """Plan the chunk `rows`; counts, pattern: int64 `[N]`, set bits and pattern of all rows of the reference."""
     counts, pattern = counts[rows], pattern[rows]
-    runs = _borders((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))
+    runs = _run_bounds((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))
     spans: list[tuple[int, int, int, int]] = []
     group_rows: list[int] = []  # one row of each group
     for start, stop in itertools.pairwise(runs):
         group = len(group_rows)
         group_rows.extend([start] if stop - start >= SHORT_RUN else range(start, stop))
         # Neighbouring short runs are copied together.
-        if spans and stop - start < SHORT_RUN and _rows_are_groups(spans[-1]):
+        if spans and stop - start < SHORT_RUN and _has_group_per_row(spans[-1]):
             first_row, _, group, _ = spans.pop()
             spans.append((first_row, stop, group, len(group_rows)))
         else:
             spans.append((start, stop, group, len(group_rows)))
     of_group = pattern[group_rows]
-    borders = _borders(of_group[1:] != of_group[:-1])
-    segments = [(int(of_group[a]), a, b) for a, b in itertools.pairwise(borders)]
+    bounds = _run_bounds(of_group[1:] != of_group[:-1])
+    segments = [(int(of_group[a]), a, b) for a, b in itertools.pairwise(bounds)]
     return _Chunk(rows, spans, counts[group_rows].astype(np.float32), segments)
 
 
-def _cut(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _ColumnChunk:
-    """counts, pattern: int64 `[N]`, as for `_plan`."""
+def _plan_column_chunk(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _ColumnChunk:
+    """As `_plan_chunk`, for sums of columns."""
     counts, pattern = counts[rows], pattern[rows]
-    runs = np.array(_borders((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))[:-1])
+    runs = np.array(_run_bounds((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))[:-1])
     of_run = pattern[runs]
-    segments = np.array(_borders(of_run[1:] != of_run[:-1])[:-1])
+    segments = np.array(_run_bounds(of_run[1:] != of_run[:-1])[:-1])
     return _ColumnChunk(rows, runs, counts[runs].astype(np.float32), segments, of_run[segments])
 
 
-def _rows_are_groups(span: tuple[int, int, int, int]) -> bool:
+def _has_group_per_row(span: tuple[int, int, int, int]) -> bool:
     return span[1] - span[0] == span[3] - span[2]
 
 
-def _borders(changes: np.ndarray) -> list[int]:
-    """Starts of runs and the end of the last, from whether each row but the first differs from the one before it."""
+def _run_bounds(changes: np.ndarray) -> list[int]:
+    """Starts of runs and the end of the last. changes: bool, whether each row but the first differs from the last."""
     return [0, *(np.flatnonzero(changes) + 1).tolist(), len(changes) + 1]
 
 
-def _counts(packed: np.ndarray) -> np.ndarray:
-    """Set bits of each fingerprint: int64 `[N]`."""
+def _bit_counts(packed: np.ndarray) -> np.ndarray:
+    """Number of set bits of each fingerprint: int64 `[N]`."""
     return _BITS_OF_BYTE[packed].sum(1, dtype=np.int64)
 
 
 def _unpack(packed: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """As a 0/1 matrix `[N, 1024]`."""
+    """uint8 `[N, 128]` -> a 0/1 matrix `[N, 1024]`."""
     import torch
 
     return torch.from_numpy(np.unpackbits(packed, axis=1)).to(device).to(dtype)

@@ -1,7 +1,7 @@
-"""From SMILES to scores, whatever computes the values: parsing, fingerprints, probabilities, intervals, domain.
+"""From SMILES to scores: parsing, fingerprints, probabilities, intervals, domain.
 
-`mora_lite.model.Model` computes values with torch, `mora_lite.export.runtime.OnnxModel` with ONNX Runtime. All the rest
-of scoring is here, once, and needs neither.
+Only the values are computed elsewhere: with torch by `mora_lite.model.Model`, with ONNX Runtime by
+`mora_lite.export.runtime.OnnxModel`. This file needs neither.
 """
 
 from __future__ import annotations
@@ -25,92 +25,96 @@ from .tasks import Task
 
 
 class Predictor(ABC):
-    """tasks: what it answers, in column order. trust: its error bars and domain; None when it was not calibrated.
-    device: of torch, where similarities are computed; None for NumPy. seconds: time spent so far in each stage, by
-    name.
+    """What every model is, whatever computes its values.
+
+    tasks: in the order of their columns.
+    calibrator: intervals, probabilities and domain; None for a pack that was not calibrated.
+    device: the torch device that computes similarities; None for NumPy.
+    seconds: stage -> time spent in it so far.
     """
 
-    def __init__(self, tasks: tuple[Task, ...], trust: Calibrator | None, device: Any = None):
+    def __init__(self, tasks: tuple[Task, ...], calibrator: Calibrator | None, device: Any = None):
         self.tasks = tasks
-        self.trust = trust
+        self.calibrator = calibrator
         self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
         self._is_class = np.array([task.is_class for task in tasks], dtype=bool)
 
     @abstractmethod
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready."""
+        """Values of molecules that are graphs already: float32 `[B, P]` in the tasks' units, log-odds for classes.
+
+        batch_size: molecules at a time; None for what suits the device.
+        """
 
     def predict(self, smiles: str | Sequence[str], batch_size: int | None = None) -> Predictions:
         """Score SMILES; a row that cannot be scored has NaN values, a status and an error, and stops nothing."""
-        rows = [smiles] if isinstance(smiles, str) else [_text(entry) for entry in smiles]
+        rows = [smiles] if isinstance(smiles, str) else [_as_text(cell) for cell in smiles]
         return Predictions(rows, self.tasks, self.score(rows, batch_size))
 
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
-        """Values, intervals, statuses and errors of SMILES, in order.
-
-        batch_size: molecules at a time, as in `score_graphs`.
-        """
+        """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`."""
         with self._timed("parse"):
             parsed = [parse_smiles(text) for text in smiles]
-            good = [i for i, p in enumerate(parsed) if p.status == OK]
-            molecules = [parsed[i].mol for i in good]
+            ok_rows = [i for i, p in enumerate(parsed) if p.status == OK]
+            molecules = [parsed[i].mol for i in ok_rows]
         status, error = [p.status for p in parsed], [p.reason for p in parsed]
         values, bits = np.empty((0, len(self.tasks)), np.float32), None
-        if good:
+        if ok_rows:
             with self._timed("graphs"):
                 graphs = featurize(molecules)
             values = self.score_graphs(graphs, batch_size)
-        if self.trust is not None:
+        if self.calibrator is not None:
             with self._timed("fingerprints"):
                 bits = fingerprints(molecules)
-        return self._spread(self.judge(values, bits, status, error), good)
+        return self._scatter(self.calibrate(values, bits, status, error), ok_rows)
 
-    def judge(
+    def calibrate(
         self,
         values: np.ndarray,
         bits: np.ndarray | None,
         status: list[str] | None = None,
         error: list[str] | None = None,
     ) -> Scores:
-        """Values as of `score_graphs` with the pack's calibration: probabilities, intervals, domain.
+        """Apply the pack's calibration: probabilities, intervals, domain.
 
-        bits: of `domain.fingerprints`, for the same molecules; None leaves intervals and domain out.
+        values: float32 `[N, P]`, as `score_graphs` returns them.
+        bits: uint8 `[N, 128]`, `fingerprints` of the same molecules; None leaves intervals and domain out.
+        status, error: of all rows, of which these are the `N` that are ok; None where there are no others.
         """
-        status, error = (
-            given if given is not None else [each] * len(values) for given, each in ((status, OK), (error, ""))
-        )
-        if self.trust is None or bits is None:
+        status = [OK] * len(values) if status is None else status
+        error = [""] * len(values) if error is None else error
+        if self.calibrator is None or bits is None:
             return Scores(self._probabilities(values), status, error)
         with self._timed("similarity"):
-            nearest = self.trust.domain.similarity(bits, self.device)
-        low, high = self.trust.intervals(values, nearest)
-        inside = nearest >= self.trust.thresholds
+            nearest = self.calibrator.domain.similarity(bits, self.device)
+        low, high = self.calibrator.intervals(values, nearest)
+        inside = nearest >= self.calibrator.thresholds
         return Scores(self._probabilities(values), status, error, low, high, nearest, inside)
 
     def _probabilities(self, values: np.ndarray) -> np.ndarray:
-        """The same with the log-odds of classes as probabilities."""
+        """`values` with the log-odds of classes turned into probabilities."""
         values = values.copy()
         for i in np.flatnonzero(self._is_class).tolist():
-            platt = self.trust.parts[i] if self.trust is not None else Platt(1.0, 0.0)
+            platt = self.calibrator.parts[i] if self.calibrator is not None else Platt(1.0, 0.0)
             assert isinstance(platt, Platt)
             values[:, i] = platt.probability(values[:, i])
         return values
 
-    def _spread(self, found: Scores, good: list[int]) -> Scores:
-        """The scores of the readable molecules, at their places among all."""
-        shape = len(found.status), len(self.tasks)
+    def _scatter(self, scores: Scores, ok_rows: list[int]) -> Scores:
+        """The same scores with their arrays `[N, P]` as rows `ok_rows` of `[B, P]`; NaN or False elsewhere."""
+        shape = len(scores.status), len(self.tasks)
 
-        def spread(part: np.ndarray | None) -> np.ndarray | None:
+        def scatter(part: np.ndarray | None) -> np.ndarray | None:
             if part is None:
                 return None
             whole = np.zeros(shape, bool) if part.dtype == bool else np.full(shape, np.nan, part.dtype)
-            whole[good] = part
+            whole[ok_rows] = part
             return whole
 
-        values, *rest = (spread(p) for p in (found.values, found.low, found.high, found.nearest, found.inside))
+        values, *rest = map(scatter, (scores.values, scores.low, scores.high, scores.nearest, scores.inside))
         assert values is not None
-        return Scores(values, found.status, found.error, *rest)
+        return Scores(values, scores.status, scores.error, *rest)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -120,12 +124,12 @@ class Predictor(ABC):
         self.seconds[stage] += time.perf_counter() - started
 
     def _finish(self) -> None:  # noqa: B027 - most have nothing to wait for
-        """Wait for what a device still computes."""
+        """Wait for what a device still computes, so that its time is counted with the right stage."""
 
 
-def _text(entry: object) -> str:
-    """An entry of a list or column as SMILES text; missing values of any kind (None, NaN, pandas.NA) are empty."""
-    if isinstance(entry, str):
-        return entry
-    text = str(entry)
+def _as_text(cell: object) -> str:
+    """A cell of a list or column as SMILES text; missing values of any kind (None, NaN, pandas.NA) are empty."""
+    if isinstance(cell, str):
+        return cell
+    text = str(cell)
     return "" if text in ("None", "nan", "<NA>") else text

@@ -1,6 +1,6 @@
-"""What scoring molecules gives: values, intervals and domain, as arrays and as tables. Needs NumPy only.
+"""Scores of molecules: as arrays (`Scores`), as a table (`Predictions`), and their calibration (`Calibrator`).
 
-`Scores` are the numbers, `Predictions` the table, `Calibrator` what turns values into intervals and domain.
+Needs NumPy only.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was found for `B` molecules, in order; status, error: `B` texts.
+    """The scores of `B` molecules, in order.
 
-    values: float32 `[B, P]`: in each task's unit, or the probability of a yes. NaN where `status[i]` is not `ok`.
+    values: float32 `[B, P]`, in each task's unit, or the probability of a yes; NaN where `status[i]` is not `ok`.
+    status, error: `B` texts.
     low, high: float32 `[B, P]`, the interval that holds the true value with the model's `confidence`; NaN for classes,
-    infinite when the pack was calibrated on too few molecules for that. nearest: float32 `[B, P]`, Tanimoto similarity
-    to the nearest molecule that the task was trained on. inside: bool `[B, P]`, whether that is near enough. All four
-    are None when the pack was not calibrated.
+        infinite when the pack was calibrated on too few molecules.
+    nearest: float32 `[B, P]`, Tanimoto similarity to the nearest molecule that the task was trained on.
+    inside: bool `[B, P]`, whether that is near enough.
+
+    The last four are None when the pack was not calibrated.
     """
 
     values: np.ndarray
@@ -40,33 +43,38 @@ class Scores:
     nearest: np.ndarray | None = None
     inside: np.ndarray | None = None
 
+    @classmethod
+    def empty(cls, n_tasks: int, calibrated: bool) -> Scores:
+        """Scores of no molecule."""
+        none = np.empty((0, n_tasks), np.float32)
+        return cls(none, [], [], none, none, none, none.astype(bool)) if calibrated else cls(none, [], [])
+
     @property
     def similarity(self) -> np.ndarray | None:
-        """float32 `[B]`: to the nearest training molecule of any task asked for."""
+        """float32 `[B]`: to the nearest training molecule of any task."""
         return None if self.nearest is None else self.nearest.max(axis=1)
 
     @property
     def in_domain(self) -> np.ndarray | None:
-        """bool `[B]`: whether the molecule is near enough for any task; `outside` names those it is not."""
+        """bool `[B]`: whether the molecule is in the domain of any task."""
         return None if self.inside is None else np.any(self.inside, axis=1)
 
     def columns(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-        """Name -> float32, bool or text `[B]`: what comes between the molecule and its status in every table."""
+        """The columns between the molecule and its status in every table: name -> float32, bool or text `[B]`."""
         columns: dict[str, np.ndarray] = {}
         for i, task in enumerate(tasks):
             columns[task.column] = self.values[:, i]
             if self.low is not None and self.high is not None and not task.is_class:
                 columns |= {f"{task.name}_lo": self.low[:, i], f"{task.name}_hi": self.high[:, i]}
-        if self.similarity is not None and self.inside is not None:
-            columns |= {
-                "similarity": self.similarity,
-                "in_domain": np.any(self.inside, axis=1),
-                "outside": self._outside(self.inside, [task.name for task in tasks]),
-            }
+        similarity, in_domain = self.similarity, self.in_domain
+        if similarity is not None and in_domain is not None and self.inside is not None:
+            outside = self._outside(self.inside, [task.name for task in tasks])
+            columns |= {"similarity": similarity, "in_domain": in_domain, "outside": outside}
         return columns
 
     def _outside(self, inside: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """Texts `[B]`: the tasks that each molecule is outside of. Molecules share few patterns, each written once."""
+        """The names of the tasks whose domain a molecule is outside of: text `[B]`."""
+        # Molecules share few patterns of tasks, so each text is made once.
         packed = np.ascontiguousarray(np.packbits(inside, axis=1))
         _, first, pattern = np.unique(
             packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True
@@ -79,7 +87,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row for each molecule given, in order: `smiles`, the columns of `Scores.columns`, `status`, `error`."""
+    """One row for each molecule, in order: `smiles`, the columns of `Scores.columns`, `status`, `error`."""
 
     smiles: list[str]
     tasks: tuple[Task, ...]
@@ -120,7 +128,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Calibrator:
-    """How far a pack's numbers can be trusted: its calibration and domain, for the chosen tasks."""
+    """How far a pack's numbers can be trusted: its calibration and domain, for `P` chosen tasks.
+
+    parts: `Intervals` or `Platt` of each task.
+    thresholds: float32 `[P]`, the similarity from which on a molecule is in the domain of each.
+    """
 
     parts: Sequence[Intervals | Platt]
     thresholds: np.ndarray
@@ -131,19 +143,19 @@ class Calibrator:
     def of(
         cls, calibration: Calibration | None, domain: Domain | None, chosen: Sequence[int], confidence: float
     ) -> Calibrator | None:
-        """Of the tasks at the positions `chosen`; None when the pack was not calibrated.
+        """For the tasks at the positions `chosen`; None when the pack was not calibrated.
 
         Raises `InputError` when `confidence` is not between 0 and 1.
         """
         check_confidence(confidence)
         if calibration is None or domain is None:
             return None
-        held = calibration.select(chosen)
-        thresholds = np.array(held.thresholds, dtype=np.float32)
-        return cls(held.parts, thresholds, domain.select(chosen), confidence)
+        calibration = calibration.select(chosen)
+        thresholds = np.array(calibration.thresholds, dtype=np.float32)
+        return cls(calibration.parts, thresholds, domain.select(chosen), confidence)
 
     def intervals(self, values: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds float32 `[B, P]` for values and similarities of that shape; NaN for classes."""
+        """Lower and upper bounds of `values`; all arrays float32 `[B, P]`, bounds of classes NaN."""
         half = np.full_like(values, np.nan)
         for i, part in enumerate(self.parts):
             if isinstance(part, Intervals):

@@ -1,7 +1,7 @@
 """A table of molecules in, the same table with predictions out: the stream from reader to model to writer.
 
-The output has every column of the input, unchanged and in order, then the columns of `Scores.columns`, then `status`
-and `error`. Where the input has a column of such a name already, ours is called `<name> (mora-lite)`, then
+The output has every column of the input, unchanged and in order, then those of `Scores.columns`, then `status` and
+`error`. Where the input has a column of such a name already, the new one is called `<name> (mora-lite)`, then
 `<name> (mora-lite 2)`.
 """
 
@@ -9,48 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
 
 import numpy as np
 
-from ..status import MALFORMED, NOT_FINITE, NOT_FINITE_REASON, OK, RunSummary
+from ..status import MALFORMED, NOT_FINITE, OK, REASONS, RunSummary
 from ..tables.table import Row, Table, TableWriter, add_columns
+from .predictor import Predictor
+from .scores import Scores
 
 CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them into batches
 
 
-class Scores(Protocol):
-    """values: float32 `[B, P]`, NaN where `status[i]` is not `ok`; status, error: `B` texts.
-
-    columns: name -> float32, bool or text `[B]`, given the model's tasks.
-    """
-
-    @property
-    def values(self) -> np.ndarray: ...
-    @property
-    def status(self) -> Sequence[str]: ...
-    @property
-    def error(self) -> Sequence[str]: ...
-    def columns(self, tasks: Sequence[Any]) -> dict[str, np.ndarray]: ...
-
-
-class Model(Protocol):
-    """What is asked of a model here; `mora_lite.Model` is one, and so is a few-line stand-in for tests."""
-
-    @property
-    def tasks(self) -> Sequence[Any]: ...
-    def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores: ...
-
-
-def output_columns(columns: Sequence[str], model: Model) -> list[str]:
-    """Header of the output: the input's `columns` as they are, then ours."""
+def output_columns(columns: Sequence[str], model: Predictor) -> list[str]:
+    """Header of the output: the input's `columns` as they are, then those of the predictions."""
     return add_columns(columns, [*model.score([]).columns(model.tasks), "status", "error"])
 
 
 def predict_table(
     table: Table,
     writer: TableWriter,
-    model: Model,
+    model: Predictor,
     *,
     batch_size: int | None = None,
     chunk_rows: int = CHUNK_ROWS,
@@ -58,8 +36,9 @@ def predict_table(
 ) -> RunSummary:
     """Score every row of `table` into `writer`, one record for each row, in order, in constant memory.
 
-    The writer must have been opened with `output_columns`. `on_progress` is called with the number of rows
-    done.
+    writer: opened with `output_columns`.
+    chunk_rows: rows that are read, scored and written at a time.
+    on_progress: called after each chunk with the number of rows done.
     """
     summary = RunSummary()
     started = time.perf_counter()
@@ -71,7 +50,7 @@ def predict_table(
     return summary
 
 
-def _records(rows: Sequence[Row], scores: Scores, model: Model, summary: RunSummary) -> Iterator[list[str]]:
+def _records(rows: Sequence[Row], scores: Scores, model: Predictor, summary: RunSummary) -> Iterator[list[str]]:
     columns = [_texts(column) for column in scores.columns(model.tasks).values()]
     blank = [""] * len(columns)
     finite = np.isfinite(scores.values).all(axis=1)
@@ -82,7 +61,7 @@ def _records(rows: Sequence[Row], scores: Scores, model: Model, summary: RunSumm
         if row.fault:
             status, error = MALFORMED, row.fault
         elif status == OK and not finite[i]:
-            status, error = NOT_FINITE, NOT_FINITE_REASON
+            status, error = NOT_FINITE, REASONS[NOT_FINITE]
         summary.counts[status] += 1
         if status != OK:
             summary.first.setdefault(status, (first_row + i, error))

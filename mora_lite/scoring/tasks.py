@@ -1,4 +1,4 @@
-"""A task: one number asked of every molecule, by one prompt."""
+"""A task: one number that one prompt asks of every molecule."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ KINDS = ("value", "class")  # a number with a unit; the probability of a yes
 
 @dataclass(frozen=True)
 class Task:
-    """What a pack answers. The model itself works in z-scores.
+    """One question that a pack answers. The model itself works in z-scores.
 
-    mean, deviation: of the training targets, in `unit`. Of a class: the log-odds of the training positives, and 1, so
-    that the same arithmetic gives log-odds.
+    mean, deviation: of the training targets, in `unit`. For a class the mean is the log-odds of the training positives
+    and the deviation is 1, so that the same arithmetic gives log-odds.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Task:
 
 
 def choose_tasks(known: tuple[Task, ...], names: list[str] | tuple[str, ...] | None) -> list[int]:
-    """Positions of the tasks `names`, in the order asked for; None means all. Raises `PackError` for unknown names."""
+    """Positions of the tasks `names`, in that order; None means all. Raises `PackError` for an unknown name."""
     if names is None:
         return list(range(len(known)))
     at = {task.name: i for i, task in enumerate(known)}

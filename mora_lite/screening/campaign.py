@@ -1,4 +1,4 @@
-"""A screening campaign: what is to be scored by what, the processes that do it, the ranked list and the report."""
+"""A screening campaign: a library, the tasks it is scored for, the processes that score, the hits and the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
@@ -20,41 +20,128 @@ import torch
 from pyarrow import csv
 
 from .. import __version__
+from ..chem.drawing import drawing_problem
 from ..errors import InputError
-from ..machine.device import choose_device, choose_dtype, processor_name
-from ..machine.files import digest_file, replacing
+from ..machine.device import choose_devices, choose_dtype, processor_name
+from ..machine.files import replacing
 from ..machine.prefetch import read_ahead
 from ..machine.workers import WorkerPool, default_workers
 from ..packs.pack import Pack, open_pack
 from ..scoring.conformal import check_confidence
 from ..scoring.tasks import Task, choose_tasks
-from ..status import OK, StatusCounts
-from ..tables.library import Library, expand_paths, open_library
-from ..tables.prepared_files import PreparedLibrary, is_prepared
-from ..tables.table import STDIO
+from ..status import StatusCounts
+from ..tables.library import Library, Window
+from ..tables.prepared import WindowPreparer
+from ..tables.prepared_files import AnyLibrary, PreparedLibrary, open_any_library
+from ..tables.source import describe_file, file_state, is_stream
 from .expression import CONDITION, NUMBER, Expression, parse_expression
 from .ranking import rank
+from .ray_engine import ShardWork, check_ray, score_on_ray
 from .report import write_report
-from .run_directory import FORMATS, RESUME_HINT, RunDirectory
+from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
 from .shards import (
     SHARD_WINDOWS,
     WINDOW_ROWS,
-    Job,
     Scored,
     ScreenProgress,
-    make_preparer,
+    WindowJob,
     make_scorer,
     read_shards,
     result_schema,
     score_on,
-    screen,
+    score_shards,
     unfinished_windows,
 )
 from .summary import LibrarySummary
 
+ENGINES = ("local", "ray")
+
+
+def screen_library(
+    paths: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    pack: str = "admet",
+    tasks: list[str] | None = None,
+    shard_format: str = "parquet",
+    top: int = 100,
+    by: str | None = None,
+    where: str | None = None,
+    ascending: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    dtype: str = "auto",
+    confidence: float = 0.9,
+    smiles_column: str | None = None,
+    name_column: str | None = None,
+    shard: str = "1/1",
+    time_limit: float = 30.0,
+    engine: str = "local",
+    ray_address: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+    on_progress: Callable[[int, AnyLibrary], None] = lambda n_rows, library: None,
+) -> ScreenSummary:
+    """Score a library of any size into the directory `output`: shards, top.csv and report.html, in constant memory.
+
+    paths, smiles_column, name_column: of the library, as for `open_library`; or prepared libraries.
+    pack, tasks, dtype, confidence: as for `mora_lite.load`. device: likewise, or several like `cuda:0,cuda:1`.
+    top, by, where, ascending: the `top` rows that meet the condition `where`, those with the highest (lowest) `by`
+        first, an expression, by default the first task.
+    resume, force: continue the run in `output`, or replace it.
+    workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
+    shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
+    on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
+
+    Raises `MoraLiteError`.
+    """
+    _check_engine(engine, ray_address)
+    part = parse_part(shard)
+    with open_any_library(paths, smiles_column, name_column) as library:
+        for note in library.notes:
+            on_note(note)
+        for_ray = check_ray(library) if engine == "ray" else None
+        columns = smiles_column, name_column
+        campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns)
+        ranking = campaign.ranking(top, by, where, ascending)  # read before the work, which a typo must not cost
+        options: dict[str, Any] = {"workers": workers, "part": part}
+        options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
+        score = partial(campaign.score, library=library, time_limit=time_limit, **options)
+        if for_ray is not None:
+            score = partial(campaign.score_on_ray, library=for_ray, address=ray_address, **options)
+        return campaign.run(Path(output), ranking, score, part, resume, force, on_note)
+
+
+def _check_engine(engine: str, ray_address: str | None) -> None:
+    if engine not in ENGINES:
+        raise InputError(f"--engine: got {engine!r}, expected {' or '.join(ENGINES)}")
+    if ray_address is not None and engine != "ray":
+        raise InputError("--ray-address is for --engine ray: give both or neither")
+
+
+class ScreenSummary(NamedTuple):
+    """What became of the rows. counts: of all finished shards. progress: of this session. is_part: of a shared run."""
+
+    counts: StatusCounts
+    progress: ScreenProgress
+    is_part: bool
+
+    def lines(self, where: str) -> list[str]:
+        """The summary for people: one line, and one more for each reason of failure."""
+        counts, progress = self.counts, self.progress
+        rate = progress.rows / progress.seconds if progress.seconds else 0.0
+        skipped = f", {progress.skipped:,} rows kept from before" if progress.skipped else ""
+        return [
+            f"{where}: {counts.n_rows:,} rows, {counts.n_ok:,} ok{skipped}; {progress.rows:,} in "
+            f"{progress.seconds:.1f} s ({rate:,.0f} molecules/s)",
+            *counts.failures(),
+            *(["when all parts are in one directory, --resume without --shard makes top.csv"] if self.is_part else []),
+        ]
+
 
 class Ranking(NamedTuple):
-    """What top.csv holds: `n` rows by `by`, of those that fulfil `where`."""
+    """What top.csv holds: the first `n` rows in the order of `by`, of those that meet `where`."""
 
     n: int
     by: Expression
@@ -68,22 +155,14 @@ class Ranking(NamedTuple):
         return f"{order} {self.by.text}{condition}"
 
 
-def open_any_library(
-    paths: Sequence[str], smiles_column: str | None = None, name_column: str | None = None
-) -> Library | PreparedLibrary:
-    """A library of texts, or a prepared one. Raises `InputError`, also when the files are of both kinds."""
-    files = expand_paths(paths)
-    prepared = [path for path in files if path != STDIO and os.path.isfile(path) and is_prepared(path)]
-    if prepared and len(prepared) < len(files):
-        other = next(path for path in files if path not in prepared)
-        raise InputError(f"{prepared[0]} is a prepared library and {other} is not: screen the two kinds apart")
-    return PreparedLibrary(files) if prepared else open_library(files, smiles_column, name_column)
-
-
 @dataclass(frozen=True)
 class Campaign:
-    """settings: all that the shards' bytes depend on, of plain types. devices: those that score. states: of the input
-    files when their SHA-256 was taken, by name (`_state`)."""
+    """What is to be scored, and by what. Made by `Campaign.plan`.
+
+    settings: all that the shards' bytes depend on, in plain types, for the manifest.
+    devices: those that score, all of one kind.
+    file_states: input file -> its `file_state` when its SHA-256 was taken.
+    """
 
     pack: Pack
     tasks: tuple[Task, ...]
@@ -91,29 +170,31 @@ class Campaign:
     dtype: str
     confidence: float
     settings: dict[str, Any]
-    states: dict[str, tuple[int, int] | None]
+    file_states: dict[str, tuple[int, int] | None]
 
     @classmethod
     def plan(
         cls,
-        library: Library | PreparedLibrary,
-        *,
+        library: AnyLibrary,
         pack: str = "admet",
         tasks: list[str] | None = None,
-        form: str = "parquet",
+        shard_format: str = "parquet",
         device: str = "auto",
         dtype: str = "auto",
         confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
     ) -> Campaign:
-        """columns: the SMILES and the name column asked for. Raises `MoraLiteError` for what does not exist."""
-        if form not in FORMATS:
-            raise InputError(f"--format: got {form!r}, expected {' or '.join(FORMATS)}")
+        """Look up pack, tasks and devices, and read the input files' SHA-256. Raises `MoraLiteError`.
+
+        columns: the SMILES and the name column that the user named.
+        """
+        if shard_format not in FORMATS:
+            raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
         check_confidence(confidence)
         opened, devices = open_pack(pack), choose_devices(device)
         chosen = tuple(opened.tasks[i] for i in choose_tasks(opened.tasks, tasks))
-        number_type = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
-        states = {path: _state(path) for path in library.files}
+        dtype_name = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
+        file_states = {path: file_state(path) for path in library.files}
         settings = {
             "mora_lite": __version__,
             "torch": torch.__version__,
@@ -122,16 +203,16 @@ class Campaign:
             "pack_sha256": opened.manifest["sha256"],
             "tasks": [task.name for task in chosen],
             "confidence": confidence,
-            "format": form,
+            "format": shard_format,
             "device": devices[0].type,
-            "dtype": number_type if dtype == "auto" else f"{number_type} as asked",
+            "dtype": dtype_name if dtype == "auto" else f"{dtype_name} as asked",
             "inputs": [describe_file(path) for path in library.files],
             "smiles_column": columns[0],
             "name_column": columns[1],
             "window_rows": WINDOW_ROWS,
             "shard_windows": SHARD_WINDOWS,
         }
-        return cls(opened, chosen, devices, dtype, confidence, settings, states)
+        return cls(opened, chosen, devices, dtype, confidence, settings, file_states)
 
     @property
     def schema(self) -> pa.Schema:
@@ -148,55 +229,80 @@ class Campaign:
     def score(
         self,
         run: RunDirectory,
-        library: Library | PreparedLibrary,
+        library: AnyLibrary,
         *,
         workers: int | None = None,
         part: tuple[int, int] = (0, 1),
         time_limit: float = 30.0,
         on_progress: Callable[[ScreenProgress], None] = lambda progress: None,
     ) -> ScreenProgress:
-        """Score what is not scored yet. workers: processes; time_limit: seconds for parsing one molecule.
+        """Score the unfinished shards in `workers` processes of this machine.
 
-        Raises `InputError` when an input file has changed by the end.
+        time_limit: seconds for parsing one molecule. Raises `InputError` when an input file has changed by the end.
         """
         progress = self._score(run, library, workers, part, time_limit, on_progress)
-        for path, state in self.states.items():
-            if _state(path) != state:
+        for path, state in self.file_states.items():
+            if file_state(path) != state:
                 raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
         return progress
 
     def _score(
         self,
         run: RunDirectory,
-        library: Library | PreparedLibrary,
+        library: AnyLibrary,
         workers: int | None,
         part: tuple[int, int],
         time_limit: float,
         on_progress: Callable[[ScreenProgress], None],
     ) -> ScreenProgress:
         n = workers or default_workers()
-        names, form = [task.name for task in self.tasks], run.settings["format"]
+        names, shard_format = [task.name for task in self.tasks], run.settings["format"]
         windows: Iterator[Any] = (
             library.windows(WINDOW_ROWS)
             if isinstance(library, Library)
             else unfinished_windows(library, run, part, WINDOW_ROWS)
         )
-        rest: dict[str, Any] = {"part": part, "digest": any(map(is_stream, library.files)), "on_progress": on_progress}
+        options: dict[str, Any] = {
+            "part": part,
+            "digest": any(map(is_stream, library.files)),
+            "on_progress": on_progress,
+        }
         if self.devices[0].type == "cpu":
-            arguments = (str(self.pack.path.resolve()), names, self.dtype, self.confidence, form)
-            with WorkerPool[Job, Scored](n, make_scorer, arguments, time_limit) as pool:
-                return screen(run, windows, pool.results, self.schema, **rest)
+            arguments = (str(self.pack.path.resolve()), names, self.dtype, self.confidence, shard_format)
+            with WorkerPool[WindowJob, Scored](n, make_scorer, arguments, time_limit) as pool:
+                return score_shards(run, windows, pool.results, self.schema, **options)
         from ..model import load
 
-        options: dict[str, Any] = {"dtype": self.dtype, "tasks": names, "confidence": self.confidence}
-        models = [load(self.pack.path, device=str(device), **options) for device in self.devices]
-        with WorkerPool[Job, bytes](n, make_preparer, (), time_limit) as preparers:
+        load_here = partial(load, self.pack.path, dtype=self.dtype, tasks=names, confidence=self.confidence)
+        models = [load_here(device=str(device)) for device in self.devices]
+        with WorkerPool[Window, bytes](n, WindowPreparer, (), time_limit) as preparers:
 
             def score(jobs: Iterator[Any]) -> Iterator[Scored]:
                 ready = preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs)
-                return score_on(models, ready, form)
+                return score_on(models, ready, shard_format)
 
-            return screen(run, windows, score, self.schema, **rest)
+            return score_shards(run, windows, score, self.schema, **options)
+
+    def score_on_ray(
+        self, run: RunDirectory, library: PreparedLibrary, *, address: str | None = None, **options: Any
+    ) -> ScreenProgress:
+        """As `score`, on the Ray cluster at `address`, or on a local one. options: of `ray_engine.score_on_ray`."""
+        work = self.shard_work(run, library)
+        return score_on_ray(work, run, library, n_devices=len(self.devices), address=address, **options)
+
+    def shard_work(self, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
+        """What an actor on a Ray cluster must know."""
+        return ShardWork(
+            replace(run, path=run.path.resolve(), manifest=run.manifest.resolve(), shards={}, listed=set()),
+            tuple(os.path.abspath(path) for path in library.files),
+            library.n_rows,
+            self.pack.path.resolve(),
+            tuple(task.name for task in self.tasks),
+            self.devices[0].type,
+            self.dtype,
+            self.confidence,
+            self.schema,
+        )
 
     def counts(self, run: RunDirectory) -> StatusCounts:
         """Rows by status, of all finished shards."""
@@ -207,12 +313,36 @@ class Campaign:
             first = {**run.shards[number]["first"], **first}
         return StatusCounts(counts, {status: (row, reason) for status, (row, reason) in first.items()})
 
+    def run(
+        self,
+        path: Path,
+        ranking: Ranking,
+        score: Callable[[RunDirectory], ScreenProgress],
+        part: tuple[int, int],
+        resume: bool,
+        force: bool,
+        on_note: Callable[[str], None],
+    ) -> ScreenSummary:
+        """Score into the directory `path` by `score`, then write top.csv and the report, unless this is only a part."""
+        name = f"{part[0] + 1}-of-{part[1]}" if part[1] > 1 else ""
+        with lock(path, name, alone=force):
+            run = open_run(path, self.settings, part=name, resume=resume, force=force)
+            for note in run.notes:
+                on_note(note)
+            progress = score(run)
+            summary = ScreenSummary(self.counts(run), progress, bool(name))
+            if not name:
+                self.finish(run, progress, ranking)
+                if drawing_problem():
+                    on_note(drawing_problem())
+        return summary
+
     def finish(self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking) -> None:
         """Write top.csv and report.html from the shards."""
         summary = LibrarySummary(self.tasks)
 
         def shards() -> Iterator[pa.Table]:
-            yield self.schema.empty_table()  # so that top.csv has its columns whatever the library holds
+            yield self.schema.empty_table()  # so that top.csv has its columns even if the library is empty
             for shard in read_shards(run, self.schema):
                 summary.add(shard)
                 yield shard
@@ -220,68 +350,27 @@ class Campaign:
         hits = rank(shards(), ranking.by, max(ranking.n, 1), ranking.where, ranking.ascending).slice(0, ranking.n)
         with replacing(run.path / "top.csv", RESUME_HINT) as file:
             csv.write_csv(hits, file, csv.WriteOptions(quoting_style="needed"))
-        facts = self._facts(run, progress)
-        title = ranking.title
-        write_report(
-            run.path / "report.html", facts=facts, tasks=self.tasks, summary=summary, hits=hits, hits_title=title
-        )
+        page = {"tasks": self.tasks, "summary": summary, "hits": hits, "hits_title": ranking.title}
+        write_report(run.path / "report.html", metadata=self._metadata(run, progress), **page)
 
-    def _facts(self, run: RunDirectory, progress: ScreenProgress) -> dict[str, str]:
+    def _metadata(self, run: RunDirectory, progress: ScreenProgress) -> dict[str, str]:
+        """What the report says of the run: label -> text."""
         settings = run.settings
         versions = (f"{name.replace('_', '-')} {settings[name]}" for name in ("mora_lite", "torch", "rdkit"))
-        facts = {
+        metadata = {
             "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {settings['dtype']})",
-            "Library": _named([entry["file"] for entry in settings["inputs"]]),
+            "Library": _join_names([entry["file"] for entry in settings["inputs"]]),
             "Machine": ", ".join([*sorted({processor_name(device) for device in self.devices}), platform.system()]),
             "Versions": ", ".join(versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Command": shlex.join(["mora-lite", *sys.argv[1:]]),
         }
         if progress.rows and progress.seconds:
-            facts["Speed"] = f"{progress.rows / progress.seconds:,.0f} molecules/s, {progress.rows:,} in this session"
-        return facts
+            metadata["Speed"] = (
+                f"{progress.rows / progress.seconds:,.0f} molecules/s, {progress.rows:,} in this session"
+            )
+        return metadata
 
 
-def is_stream(path: str) -> bool:
-    """Whether what is read from the file is gone then: standard input, a pipe like `<(zcat library.gz)`."""
-    return path == STDIO or (os.path.exists(path) and not os.path.isfile(path))
-
-
-def _named(files: Sequence[str]) -> str:
+def _join_names(files: Sequence[str]) -> str:
     return ", ".join(files[:3]) + (f" and {len(files) - 3:,} more" if len(files) > 3 else "")
-
-
-def describe_file(path: str) -> dict[str, Any]:
-    """What a manifest says of an input."""
-    if is_stream(path):
-        return {"file": "standard input" if path == STDIO else "a pipe"}
-    return {"file": Path(path).name, "bytes": os.path.getsize(path), "sha256": digest_file(path)}
-
-
-def _state(path: str) -> tuple[int, int] | None:
-    """Size and time of the last change; None of a stream."""
-    if is_stream(path) or not os.path.exists(path):
-        return None
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
-
-
-def choose_devices(names: str) -> tuple[torch.device, ...]:
-    """`auto` (all CUDA devices, else the CPU), or one or more of a kind: `cuda:0,cuda:1`. Raises `DeviceError`."""
-    first = choose_device() if names == "auto" else None
-    if first is not None:
-        n = torch.cuda.device_count() if first.type == "cuda" else 0
-        return tuple(torch.device("cuda", i) for i in range(n)) or (first,)
-    devices = tuple(choose_device(name.strip()) for name in names.split(",") if name.strip())
-    if not devices or len({device.type for device in devices}) > 1:
-        raise InputError(f"--device: got {names!r}, expected one device, or several CUDA devices like cuda:0,cuda:1")
-    return devices
-
-
-def summary_lines(where: str, counts: StatusCounts, progress: ScreenProgress) -> list[str]:
-    """For people: one line, and one more for each reason of failure."""
-    rate = progress.rows / progress.seconds if progress.seconds else 0.0
-    kept = f", {progress.skipped:,} rows kept from before" if progress.skipped else ""
-    n_rows = counts.n_rows
-    head = f"{where}: {n_rows:,} rows, {counts.counts[OK]:,} ok{kept}; {progress.rows:,} in {progress.seconds:.1f} s"
-    return [f"{head} ({rate:,.0f} molecules/s)", *counts.failures()]

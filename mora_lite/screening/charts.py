@@ -27,7 +27,7 @@ def as_html(text: object) -> str:
 
 
 def as_number(number: float, decimals: int | None = None) -> str:
-    """With a true minus sign; `decimals` None: as few as four significant digits need."""
+    """A number with a true minus sign; without `decimals`, to four significant digits."""
     if not math.isfinite(number):
         return "–" if math.isnan(number) else "∞" if number > 0 else "−∞"
     text = f"{number:.4g}" if decimals is None else f"{number:.{decimals}f}"
@@ -37,7 +37,7 @@ def as_number(number: float, decimals: int | None = None) -> str:
 
 
 def as_percent(share: float) -> str:
-    """`0.5 %`; a share that is neither none nor all never reads so."""
+    """`0.5 %`; a share between none and all never reads as `0.0 %` or `100.0 %`."""
     if math.isnan(share):
         return "–"
     if 0 < share < 0.001:
@@ -71,14 +71,16 @@ def histogram_svg(
     trim: bool = False,
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> str:
-    """Bars over an axis with ticks; `title` is read out and names the chart.
+    """Bars over an axis with ticks.
 
-    rug: numbers that get a mark below the axis. trim: leave out the empty bins at both ends.
+    title: the chart's name for screen readers.
+    rug: numbers that get a mark below the axis.
+    trim: leave out the empty bins at both ends.
     size: width and height in pixels, where the page does not scale it.
     """
     width, height = size
     foot = height - _FOOT
-    start, stop = _shown(histogram) if trim else (0, len(histogram.counts))
+    start, stop = _shown_bins(histogram) if trim else (0, len(histogram.counts))
     low, high = float(histogram.edges[start]), float(histogram.edges[stop])
     counts, edges = histogram.counts[start:stop], histogram.edges[start : stop + 1]
     scale = (width - 2 * _SIDE) / (high - low)
@@ -99,9 +101,9 @@ def histogram_svg(
             f'height="{_terse(tall)}"><title>{as_html(words)}: {count:,}</title></rect>'
         )
     marks = "".join(f"M{_terse(x(n))} {foot + 2}v{_RUG}" for n in sorted(rug) if math.isfinite(n))
-    at = [(tick, _terse(x(tick))) for tick in ticks(low, high)]
-    lines = "".join(f"M{place} {foot + 1}v3" for _, place in at) if not marks else ""
-    labels = "".join(f'<text x="{place}" y="{height - 8}">{as_number(tick)}</text>' for tick, place in at)
+    positions = [(tick, _terse(x(tick))) for tick in ticks(low, high)]
+    lines = "".join(f"M{position} {foot + 1}v3" for _, position in positions) if not marks else ""
+    labels = "".join(f'<text x="{position}" y="{height - 8}">{as_number(tick)}</text>' for tick, position in positions)
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{as_html(title)}">'
         f'<g class="bar">{"".join(bars)}</g>'
@@ -110,7 +112,7 @@ def histogram_svg(
     )
 
 
-def _shown(histogram: Histogram) -> tuple[int, int]:
+def _shown_bins(histogram: Histogram) -> tuple[int, int]:
     """First bin and the one after the last: those with any molecule, one more on each side, `_MIN_BINS` at least."""
     filled = np.flatnonzero(histogram.counts)
     n = len(histogram.counts)

@@ -9,7 +9,7 @@ From loose to tight: `or |`, `and &`, `not`, `< <= > >= == !=` (chains too), `+ 
 are no tighter than the words. Functions: `abs exp log log10 sqrt min max`; `log` is natural. A condition is not a
 number: `in_domain + 1` and `logS and BBB` are errors.
 
-The text becomes a list of steps for a stack machine, so nothing of it is ever run as Python and a long sum needs no
+The text becomes a list of steps for a stack machine, so nothing of it ever runs as Python and a long sum needs no
 recursion.
 """
 
@@ -76,8 +76,8 @@ _SYMBOL = re.compile(r"\*\*|<=|>=|==|!=|[-+*/()<>,&|]")
 _WORD = re.compile(r"\w[\w.]*")
 
 
-class Step(NamedTuple):
-    """Takes `arity` arrays off the stack and puts one on it."""
+class Operation(NamedTuple):
+    """Pops `arity` arrays off the stack and pushes the result of `run`."""
 
     run: Callable[..., Array]
     arity: int
@@ -93,7 +93,7 @@ class Expression:
     text: str
     kind: str
     columns: tuple[str, ...]
-    steps: tuple[float | str | Step, ...]  # a constant, a column, or an operation
+    steps: tuple[float | str | Operation, ...]  # a constant, a column, or an operation
 
     def evaluate(self, table: Any) -> Array:
         """float64 `[B]` of a number, bool `[B]` of a condition; table: `pyarrow.Table`, or name -> array `[B]`.
@@ -108,7 +108,7 @@ class Expression:
         stack: list[Array] = []
         with np.errstate(all="ignore"):
             for step in self.steps:
-                if isinstance(step, Step):
+                if isinstance(step, Operation):
                     arguments = stack[len(stack) - step.arity :]
                     del stack[len(stack) - step.arity :]
                     stack.append(step.run(*arguments))
@@ -128,7 +128,7 @@ class Expression:
 def parse_expression(text: str, tasks: Sequence[Task], columns: Sequence[str]) -> Expression:
     """Read `text` as a formula or condition over a table with these `columns`, scored for these `tasks`.
 
-    Raises `InputError` for an unknown name, with the nearest known ones; for wrong syntax, with the character's place;
+    Raises `InputError` for an unknown name, with the nearest known ones; for wrong syntax, with the character's number;
     for a number in place of a condition or the other way round; and for text over the limits.
     """
     if len(text) > MAX_CHARACTERS:
@@ -150,24 +150,27 @@ def _read(table: Any, name: str) -> Array:
     if not isinstance(table, Mapping):
         import pyarrow
 
-        wanted = pyarrow.bool_() if name == "in_domain" else pyarrow.float64()
-        column = column.cast(wanted)
+        column = column.cast(pyarrow.bool_() if name == "in_domain" else pyarrow.float64())
         column = column.fill_null(False) if name == "in_domain" else column
     column = np.asarray(column)
     return column.astype(bool if name == "in_domain" else np.float64)
 
 
 class _Names:
-    """Which names stand for which columns. known: every name that may be written -> column."""
+    """Which names stand for which columns.
+
+    known: every name that an expression may use -> column. headers: the same for names in backquotes.
+    uncalibrated: names that a pack with calibration would have.
+    """
 
     def __init__(self, tasks: Sequence[Task], columns: Sequence[str]):
         extra = [f"{task.name}{end}" for task in tasks if not task.is_class for end in ("_lo", "_hi")]
         extra += ["similarity", "in_domain"]
-        held = set(columns)
-        self.known = {name: name for name in extra if name in held}
-        self.known |= {task.name: task.column for task in tasks if task.column in held}
-        self.headers = {task.column: task.column for task in tasks if task.column in held}
-        self.uncalibrated = set(extra) - held
+        present = set(columns)
+        self.known = {name: name for name in extra if name in present}
+        self.known |= {task.name: task.column for task in tasks if task.column in present}
+        self.headers = {task.column: task.column for task in tasks if task.column in present}
+        self.uncalibrated = set(extra) - present
         self._by_length: dict[int, dict[str, list[str]]] = {}  # length -> lower case -> names, longest first
         for name in sorted(self.known, key=len, reverse=True):
             self._by_length.setdefault(len(name), {}).setdefault(name.lower(), []).append(name)
@@ -190,20 +193,20 @@ class _Names:
         raise InputError(f"expression: unknown name {text!r}: {did_you_mean(text, self.known)}")
 
     def match(self, text: str, start: int) -> str | None:
-        """The longest known name that `text` has at `start` and that does not go on as a longer word."""
+        """The longest known name in `text` at `start` that is not the beginning of a longer word."""
         for length, names in self._by_length.items():
-            found = text[start : start + length]
+            word = text[start : start + length]
             after = text[start + length : start + length + 1]
-            whole = not (re.match(r"\w", found[-1:]) and re.match(r"\w", after))
-            if found.lower() in names and whole and found not in WORDS and not _NUMBER.fullmatch(found):
-                return found
+            whole = not (re.match(r"\w", word[-1:]) and re.match(r"\w", after))
+            if word.lower() in names and whole and word not in WORDS and not _NUMBER.fullmatch(word):
+                return word
         return None
 
     def longest_attempt(self, text: str, start: int) -> str:
-        """A word that is no name, for the error; with its hyphens where names begin like it (`NR-ARX`)."""
-        found = _WORD.match(text, start)
-        assert found is not None
-        word = found.group()
+        """An unknown word, for the error message; with its hyphens where known names begin like it (`NR-ARX`)."""
+        match = _WORD.match(text, start)
+        assert match is not None
+        word = match.group()
         if any(name.lower().startswith(f"{word.lower()}-") for name in self.known):
             longer = re.compile(r"\w[\w.-]*\w").match(text, start)
             word = longer.group() if longer else word
@@ -211,7 +214,7 @@ class _Names:
 
 
 class _Token(NamedTuple):
-    """kind: `number`, `name`, `symbol` or `end`; a word of the language is a symbol. at: counted from 1."""
+    """kind: `number`, `name`, `symbol` or `end`; a word of the language is a symbol. at: character, from 1."""
 
     kind: str
     text: str
@@ -219,11 +222,11 @@ class _Token(NamedTuple):
 
 
 class _Parser:
-    """Precedence climbing; steps: what was read so far, operands before their operator."""
+    """A precedence climbing parser. steps: what was read so far, operands before their operator."""
 
     def __init__(self, text: str, names: _Names):
         self.names = names
-        self.steps: list[float | str | Step] = []
+        self.steps: list[float | str | Operation] = []
         self._tokens = _tokenize(text, names)
         self._next = 0
         self._depth = 0
@@ -251,7 +254,7 @@ class _Parser:
             raise _wrong(self._token, f"{symbol!r}")
 
     def _read(self, level: int) -> str:
-        """One operand and every operator after it that binds at least as tightly as `level`; its kind."""
+        """Read an operand and every operator after it that binds at least as tightly as `level`; returns its kind."""
         kind = self._operand()
         while True:
             token = self._token
@@ -262,13 +265,13 @@ class _Parser:
             if run is None or tightness < level:
                 break
             self._next += 1
-            wanted = CONDITION if tightness <= AND else NUMBER
-            _check(kind, wanted, token)
+            operand_kind = CONDITION if tightness <= AND else NUMBER
+            _check(kind, operand_kind, token)
             # `**` groups to the right and lets a sign stand after it; the others group to the left.
             right = self._read_inside(SIGN) if tightness == POWER else self._read(tightness + 1)
-            _check(right, wanted, token)
-            self.steps.append(Step(run, 2))
-            kind = wanted
+            _check(right, operand_kind, token)
+            self.steps.append(Operation(run, 2))
+            kind = operand_kind
         return kind
 
     def _read_inside(self, level: int) -> str:
@@ -281,7 +284,7 @@ class _Parser:
         return kind
 
     def _comparison(self, kind: str) -> str:
-        """`< a < b ...` after a first operand that was read."""
+        """Read `< a < b ...` after the first operand."""
         operators = []
         while (token := self._take(*COMPARISONS)) is not None:
             operators.append(COMPARISONS[token.text])
@@ -293,7 +296,7 @@ class _Parser:
             pairs = zip(operators, numbers, numbers[1:], strict=False)
             return np.logical_and.reduce(np.broadcast_arrays(*(holds(a, b) for holds, a, b in pairs)))
 
-        self.steps.append(Step(run, len(operators) + 1))
+        self.steps.append(Operation(run, len(operators) + 1))
         return CONDITION
 
     def _operand(self) -> str:
@@ -313,11 +316,11 @@ class _Parser:
             return kind
         if token.kind == "symbol" and token.text == "not":
             _check(self._read_inside(NOT), CONDITION, token)
-            self.steps.append(Step(np.logical_not, 1))
+            self.steps.append(Operation(np.logical_not, 1))
             return CONDITION
         if token.kind == "symbol" and token.text in "+-":
             _check(self._read_inside(SIGN), NUMBER, token)
-            self.steps.append(Step(np.negative if token.text == "-" else np.positive, 1))
+            self.steps.append(Operation(np.negative if token.text == "-" else np.positive, 1))
             return NUMBER
         raise _wrong(token, "a number, a name or a bracket")
 
@@ -331,7 +334,7 @@ class _Parser:
         if (n == 1) == (name.text in ("min", "max")):
             expected = "two or more" if name.text in ("min", "max") else "one"
             raise InputError(f"expression: {name.text} at {_place(name)} got {n} numbers, expected {expected}")
-        self.steps.append(Step(FUNCTIONS[name.text], n))
+        self.steps.append(Operation(FUNCTIONS[name.text], n))
         return NUMBER
 
 
@@ -351,15 +354,15 @@ def _tokenize(text: str, names: _Names) -> list[_Token]:
         elif (name := names.match(text, start)) is not None:
             tokens.append(_Token("name", name, at))
             start += len(name)
-        elif (found := _NUMBER.match(text, start)) is not None:
-            tokens.append(_Token("number", found.group(), at))
-            start = found.end()
-        elif (found := _SYMBOL.match(text, start)) is not None:
-            tokens.append(_Token("symbol", SYNONYMS.get(found.group(), found.group()), at))
-            start = found.end()
-        elif (found := _WORD.match(text, start)) is not None:
-            kind = "symbol" if found.group() in WORDS else "name"
-            word = found.group() if kind == "symbol" else names.longest_attempt(text, start)
+        elif (match := _NUMBER.match(text, start)) is not None:
+            tokens.append(_Token("number", match.group(), at))
+            start = match.end()
+        elif (match := _SYMBOL.match(text, start)) is not None:
+            tokens.append(_Token("symbol", SYNONYMS.get(match.group(), match.group()), at))
+            start = match.end()
+        elif (match := _WORD.match(text, start)) is not None:
+            kind = "symbol" if match.group() in WORDS else "name"
+            word = match.group() if kind == "symbol" else names.longest_attempt(text, start)
             tokens.append(_Token(kind, word, at))
             start += len(word)
         else:
@@ -377,6 +380,6 @@ def _wrong(token: _Token, expected: str) -> InputError:
     return InputError(f"expression: got {got}, expected {expected}")
 
 
-def _check(kind: str, wanted: str, token: _Token) -> None:
-    if kind != wanted:
-        raise InputError(f"expression: {token.text!r} at {_place(token)} got a {kind}, expected a {wanted}")
+def _check(kind: str, expected: str, token: _Token) -> None:
+    if kind != expected:
+        raise InputError(f"expression: {token.text!r} at {_place(token)} got a {kind}, expected a {expected}")

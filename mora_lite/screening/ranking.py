@@ -24,9 +24,11 @@ def rank(
 ) -> pyarrow.Table:
     """The `n` rows with the highest `by` (the lowest, if `ascending`), best first; equal ones by `row`.
 
-    Rows count whose `status` is `ok`, of which `where` is true and `by` is finite. The result has a column `rank` int64
-    from 1, then those of the shards. How rows are split into shards makes no difference. In memory: one shard and `n`
-    rows. Raises `InputError` when `n` is below 1, or `by` is no number, or `where` no condition.
+    Only rows count whose `status` is `ok`, that meet `where`, and whose `by` is finite. The result has a column `rank`,
+    int64 from 1, then those of the shards; it does not depend on how rows are split into shards. One shard and `n` rows
+    are in memory at a time.
+
+    Raises `InputError` when `n` is below 1, `by` is not a number, or `where` is not a condition.
     """
     import pyarrow
 
@@ -40,22 +42,22 @@ def rank(
     for shard in shards:
         scores, rows = _scores(shard, by, where, ascending), shard["row"].to_numpy()
         chosen = _lowest(scores, rows, n)
-        found = shard.take(pyarrow.array(chosen))
+        best_here = shard.take(pyarrow.array(chosen))
         # Shards read from CSV may differ in type: a column without any value has none.
-        both = found if best is None else pyarrow.concat_tables([best, found], promote_options="permissive")
+        both = best_here if best is None else pyarrow.concat_tables([best, best_here], promote_options="permissive")
         both_scores = np.concatenate([best_scores, scores[chosen]])
         both_rows = np.concatenate([best_rows, rows[chosen]])
         order = _lowest(both_scores, both_rows, n)
-        # `take` copies, so nothing holds on to the shards.
+        # `take` copies, so nothing keeps the shards in memory.
         best, best_scores, best_rows = both.take(pyarrow.array(order)), both_scores[order], both_rows[order]
     if best is None:
         return pyarrow.table({"rank": pyarrow.array([], pyarrow.int64())})
-    places = pyarrow.array(np.arange(1, best.num_rows + 1), pyarrow.int64())
-    return best.combine_chunks().add_column(0, "rank", places)
+    ranks = pyarrow.array(np.arange(1, best.num_rows + 1), pyarrow.int64())
+    return best.combine_chunks().add_column(0, "rank", ranks)
 
 
 def _scores(shard: pyarrow.Table, by: Expression, where: Expression | None, ascending: bool) -> np.ndarray:
-    """float64 `[B]`, the lower the better; NaN for rows that do not count."""
+    """The order of the shard's rows: float64 `[B]`, the lower the better; NaN for rows that do not count."""
     import pyarrow.compute
 
     counts = np.asarray(pyarrow.compute.equal(shard["status"].cast(pyarrow.string()), OK).fill_null(False))
@@ -67,10 +69,10 @@ def _scores(shard: pyarrow.Table, by: Expression, where: Expression | None, asce
 
 
 def _lowest(scores: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
-    """int64 `[<= n]`, where the lowest scores are, in order; equal ones by `rows`; NaN is left out."""
-    places = np.flatnonzero(~np.isnan(scores))
-    if len(places) > n:
-        # All that are as low as the n-th: which of the equal ones are kept, their rows decide.
-        worst = np.partition(scores[places], n - 1)[n - 1]
-        places = places[scores[places] <= worst]
-    return places[np.lexsort([rows[places], scores[places]])][:n]
+    """Indices of the lowest scores, in order: int64 `[<= n]`; equal ones by `rows`, NaN left out."""
+    indices = np.flatnonzero(~np.isnan(scores))
+    if len(indices) > n:
+        # All that are as low as the n-th: among equal ones their rows decide.
+        worst = np.partition(scores[indices], n - 1)[n - 1]
+        indices = indices[scores[indices] <= worst]
+    return indices[np.lexsort([rows[indices], scores[indices]])][:n]

@@ -1,4 +1,4 @@
-"""Ray as the engine needs it: imported when asked for, without a network, a dashboard or a word of its own."""
+"""Ray as the engine needs it: imported late, without network, dashboard or output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ENVIRONMENT = {
 
 
 def import_ray() -> Any:
-    """Ray with Ray Data, told to be quiet and to send nothing home. Raises `DeviceError` when it is not installed."""
+    """Ray with Ray Data, silent and without telemetry. Raises `DeviceError` when it is not installed."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -42,7 +42,7 @@ def import_ray() -> Any:
 
 
 class Tries:
-    """A small actor that counts for all others how often each shard was begun: who dies cannot."""
+    """An actor that counts for all others how often each shard was begun: an actor that dies cannot count."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -54,8 +54,10 @@ class Tries:
 
 @contextmanager
 def connected(address: str | None, n_cpus: int, n_gpus: int = 0) -> Iterator[Any]:
-    """The module `ray`, connected: to what it is connected to already, else to `address` or RAY_ADDRESS, else to a
-    local cluster of so many CPUs and GPUs that lives as long as the block. Raises `DeviceError`.
+    """The module `ray`, connected to a cluster. Raises `DeviceError`.
+
+    The cluster is the one that Ray is connected to already, else that at `address` or RAY_ADDRESS, else a local one of
+    `n_cpus` and `n_gpus` that lives as long as the block.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -79,7 +81,7 @@ def connected(address: str | None, n_cpus: int, n_gpus: int = 0) -> Iterator[Any
         raise DeviceError(f"cannot reach or start Ray at {where!r} ({words}): check --ray-address") from None
     try:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_kill)  # Ray put its own in its place
+            signal.signal(signal.SIGTERM, on_kill)  # Ray has replaced it
         yield ray
     finally:
         ray.shutdown()
@@ -95,19 +97,19 @@ def _check_port(address: str) -> None:
     except (OSError, ValueError) as error:
         raise DeviceError(
             f"nothing answers at {address} ({error_text(error)}): give --ray-address auto on a machine of the cluster, "
-            "or the HOST:PORT that `ray start` told"
+            "or the HOST:PORT that `ray start` printed"
         ) from None
 
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """For the whole process, C++ included."""
+    """Discard the stderr of the whole process, C++ included."""
     sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(nothing)

@@ -1,10 +1,10 @@
 """Screening on a Ray cluster: the shards of a run are shared out over actors by Ray Data.
 
-Only who computes is another than in `campaign`. An actor loads the model once, takes the number of a shard, reads that
-shard's rows from the prepared library, scores them with the same `WindowScorer` and writes the file with the same
+Only the processes differ from the local engine's. An actor loads the model once, takes the number of a shard, reads its
+rows from the prepared library, scores them with the same `WindowScorer` and writes the file with the same
 `write_shard`; what comes back to the driver is the shard's entry for the manifest. So bytes, manifest and --resume are
-those of the local engine, and a run that one engine began the other can finish. The rows never pass through Ray: each
-actor sees library and run directory by the same paths as the driver, on a shared file system.
+those of the local engine, and either engine can finish a run that the other began. The rows never pass through Ray:
+each actor sees library and run directory by the same paths as the driver, on a shared file system.
 
 Ray Data has checkpoints of its own (`CheckpointConfig`, beta in 2.60). They are not used: they list the ids of all rows
 that a write finished, load that list at the start and delete it at the end, and know neither the settings nor the bytes
@@ -14,11 +14,10 @@ of the files. The manifest has one entry for 65,536 rows, a SHA-256 for each fil
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -26,16 +25,16 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__, errors
 from ..errors import DeviceError, InputError, MoraLiteError, OutputError
+from ..tables.prepared import to_ipc
 from ..tables.prepared_files import PreparedLibrary
 from .ray_cluster import Tries, connected, import_ray
 from .run_directory import RunDirectory
-from .shards import ScreenProgress, WindowScorer, make_scorer, to_stream, write_shard
+from .shards import ScreenProgress, WindowScorer, make_scorer, write_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..tables.library import Library
-    from .campaign import Campaign
 
 MAX_TRIES = 4  # of one shard. Ray Data replaces dead actors without end, also where it is the shard that kills them
 
@@ -52,27 +51,30 @@ def check_ray(library: Library | PreparedLibrary) -> PreparedLibrary:
 
 
 def score_on_ray(
-    campaign: Campaign,
+    work: ShardWork,
     run: RunDirectory,
     library: PreparedLibrary,
     *,
+    n_devices: int = 1,
     workers: int | None = None,
     part: tuple[int, int] = (0, 1),
     address: str | None = None,
     on_progress: Callable[[ScreenProgress], None] = lambda progress: None,
 ) -> ScreenProgress:
-    """As `Campaign.score`, on the Ray cluster at `address`, or a local one that ends with this call.
+    """Score the unfinished shards on the Ray cluster at `address`, or on a local one that ends with this call.
 
-    workers: actors, by default one for each GPU, or without GPUs for each CPU. Shards are entered into the manifest as
-    they come, in any order. Raises what went wrong in an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray
-    cannot go on.
+    Shards are entered into the manifest as they come, in any order.
+
+    n_devices: GPUs of this machine, for a local cluster.
+    workers: actors, by default one for each GPU, or for each CPU where there are no GPUs.
+
+    Raises what went wrong in an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray cannot go on.
     """
     progress, started = ScreenProgress(), time.perf_counter()
-    work = ShardWork.of(campaign, run, library)
     todo = [number for number in range(part[0], work.n_shards, part[1]) if number not in run.shards]
     progress.skipped = library.n_rows - sum(map(work.n_rows, todo))
     if todo:
-        for number, entry in _entries(work, todo, len(campaign.devices), workers, address):
+        for number, entry in _finished_shards(work, todo, n_devices, workers, address):
             file = run.file(number)
             if not (file.exists() and file.stat().st_size == entry["bytes"]):
                 raise OutputError(
@@ -92,7 +94,10 @@ def score_on_ray(
 
 @dataclass(frozen=True)
 class ShardWork:
-    """What an actor must know to make any shard; sent to it once. run: without its shards. tasks: names."""
+    """What an actor must know to make any shard; sent to it once.
+
+    run: without its shards, its paths absolute. files: of the library, absolute. tasks: their names.
+    """
 
     run: RunDirectory
     files: tuple[str, ...]
@@ -104,23 +109,9 @@ class ShardWork:
     confidence: float
     schema: pa.Schema
 
-    @classmethod
-    def of(cls, campaign: Campaign, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
-        return cls(
-            replace(run, path=run.path.resolve(), manifest=run.manifest.resolve(), shards={}, own=set()),
-            tuple(os.path.abspath(path) for path in library.files),
-            library.n_rows,
-            campaign.pack.path.resolve(),
-            tuple(task.name for task in campaign.tasks),
-            campaign.devices[0].type,
-            campaign.dtype,
-            campaign.confidence,
-            campaign.schema,
-        )
-
     @property
     def shard_rows(self) -> int:
-        """Of all shards but the last."""
+        """Rows of every shard but the last."""
         return self.run.settings["window_rows"] * self.run.settings["shard_windows"]
 
     @property
@@ -128,12 +119,12 @@ class ShardWork:
         return -(-self.library_rows // self.shard_rows)
 
     def n_rows(self, number: int) -> int:
-        """Of the shard."""
+        """Rows of shard `number`."""
         return min(self.shard_rows, self.library_rows - number * self.shard_rows)
 
 
 class ShardScorer:
-    """What an actor does with the number of a shard; Ray Data makes one for each actor and calls it."""
+    """The work of an actor: the number of a shard in, its entry out. Ray Data makes one for each actor and calls it."""
 
     def __init__(self, work: ShardWork, tries: Any):
         """tries: handle of the actor `Tries`."""
@@ -141,9 +132,9 @@ class ShardScorer:
         self._opened: tuple[WindowScorer, PreparedLibrary] | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """batch: `shard`, one number. Returns it with its `entry` as JSON, or else the `kind` and text of an `error`.
+        """Returns the one number in `batch["shard"]` with its `entry` as JSON, or the `kind` and text of an `error`.
 
-        An error of the user is a result: as an exception it would come wrapped by Ray, and from `__init__` be retried.
+        A `MoraLiteError` is a result: as an exception Ray would wrap it, or retry it if it came from `__init__`.
         """
         number = int(batch["shard"][0])
         try:
@@ -164,13 +155,13 @@ class ShardScorer:
         settings = self._work.run.settings
         windows = library.batches(settings["window_rows"], number * self._work.shard_rows)
         results = (
-            scorer(to_stream(window), {}, lambda item: None) for window in islice(windows, settings["shard_windows"])
+            scorer(to_ipc(window), {}, lambda item: None) for window in islice(windows, settings["shard_windows"])
         )
         return write_shard(self._work.run.file(number), results, self._work.schema, settings["format"])
 
 
 def _open_scorer(work: ShardWork) -> WindowScorer:
-    """The model, on a machine that must be like the driver's, or the shards would not be of one kind."""
+    """Load the model, on a machine that must be like the driver's, or the shards would not be of one kind."""
     import torch
 
     from ..machine.device import choose_device, choose_dtype
@@ -192,11 +183,11 @@ def _open_scorer(work: ShardWork) -> WindowScorer:
                 f"machine {platform.node()} of the cluster has {name.replace('_', ' ')} {value}, and the run was begun "
                 f"with {settings[name]}: make the machines alike, or leave this one out"
             )
-    tasks, form = list(work.tasks), settings["format"]
+    tasks, shard_format = list(work.tasks), settings["format"]
     if work.device == "cpu":
-        return make_scorer(pack, tasks, work.dtype, work.confidence, form)
+        return make_scorer(pack, tasks, work.dtype, work.confidence, shard_format)
     model = load(pack, device=work.device, dtype=work.dtype, tasks=tasks, confidence=work.confidence)
-    return WindowScorer(model, form)
+    return WindowScorer(model, shard_format)
 
 
 def _open_library(work: ShardWork) -> PreparedLibrary:
@@ -209,7 +200,7 @@ def _open_library(work: ShardWork) -> PreparedLibrary:
     return library
 
 
-def _entries(
+def _finished_shards(
     work: ShardWork, todo: list[int], n_devices: int, workers: int | None, address: str | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each shard and its entry, as they are finished."""
@@ -218,10 +209,10 @@ def _entries(
     gpu = work.device == "cuda"
     n_local = n_devices if gpu else workers or default_workers()
     with connected(address, n_local, n_local if gpu else 0) as ray:
-        found = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
-        if not found:
+        available = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+        if not available:
             raise DeviceError(f"the Ray cluster has no {'GPU' if gpu else 'CPU'} for --device {work.device}")
-        n = min(workers or found, found, len(todo))
+        n = min(workers or available, available, len(todo))
         tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
         # One block and one task for a shard: more in a task would come back all at its end.
         shards = ray.data.from_items([{"shard": number} for number in todo], override_num_blocks=len(todo))

@@ -1,8 +1,8 @@
-"""One self-contained page about a screened library: how the scores are spread, how far they can be trusted, the hits.
+"""One self-contained page about a screened library: how the scores are distributed, how reliable they are, the hits.
 
-The page needs no network and no other file, and its bytes depend on nothing but the arguments. Names and SMILES come
-from strangers: every text is escaped where it is put in, none goes into a script, and the page forbids all scripts but
-its own (by its hash).
+The page needs no network and no other file, and its bytes depend on nothing but the arguments. Names and SMILES are
+untrusted: every text is escaped where it is inserted, none goes into a script, and the page forbids all scripts but its
+own (by its hash).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..chem.drawing import draw
 from ..machine.files import replacing
 from ..scoring.tasks import Task
-from ..status import OK
+from ..status import OK, REASONS
 from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
 from .run_directory import RESUME_HINT
 from .summary import LibrarySummary
@@ -29,40 +29,32 @@ if TYPE_CHECKING:
 
 MAX_HITS = 200  # shown; their drawings are most of the page
 TEMPLATE = "report_template.html"
-_LONG_FACT = 40  # characters; a longer one has a line of its own
-_REASONS = {
-    "empty": "no SMILES in the row",
-    "unparsable": "not a valid SMILES",
-    "too_large": "too many atoms",
-    "malformed": "the record cannot be read",
-    "timeout": "took too long",
-    "crashed": "ended the process that worked on it",
-    "not_finite": "the score is not a finite number",
-}
+_LONG_TEXT = 40  # characters; a longer text gets a line to itself
 
 
 def write_report(
     path: str | Path,
     *,
-    facts: Mapping[str, str],
+    metadata: Mapping[str, str],
     tasks: Sequence[Task],
     summary: LibrarySummary,
     hits: pyarrow.Table,
     hits_title: str,
 ) -> None:
     """Write the page of `report_html` to `path`, whole or not at all. Raises `OutputError` when that is impossible."""
-    page = report_html(facts=facts, tasks=tasks, summary=summary, hits=hits, hits_title=hits_title)
+    page = report_html(metadata=metadata, tasks=tasks, summary=summary, hits=hits, hits_title=hits_title)
     with replacing(Path(path), RESUME_HINT) as file:
         file.write(page.encode("utf-8", "replace"))
 
 
 def report_html(
-    *, facts: Mapping[str, str], tasks: Sequence[Task], summary: LibrarySummary, hits: pyarrow.Table, hits_title: str
+    *, metadata: Mapping[str, str], tasks: Sequence[Task], summary: LibrarySummary, hits: pyarrow.Table, hits_title: str
 ) -> str:
     """The page's HTML.
 
-    facts: label -> text, shown in this order (pack, input, machine, command ...). hits: the table of `rank`; the first
-    `MAX_HITS` rows are shown. hits_title: what they were ranked by.
+    metadata: label -> text, shown in this order (pack, input, machine, command ...).
+    hits: the table that `rank` returns; the first `MAX_HITS` rows are shown.
+    hits_title: what they were ranked by.
     """
     template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
@@ -70,9 +62,9 @@ def report_html(
     rows = _readable(hits.slice(0, MAX_HITS)).to_pylist()
     return Template(template).substitute(
         script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
-        facts="".join(_fact(name, text) for name, text in facts.items()),
+        metadata="".join(_labelled(label, text) for label, text in metadata.items()),
         tiles=_tiles(summary),
-        scores="".join(_distribution(task, summary, [row[task.column] for row in rows]) for task in tasks),
+        scores="".join(_score_figure(task, summary, [row[task.column] for row in rows]) for task in tasks),
         domain=_domain(tasks, summary),
         failures=_failures(summary),
         hits_title=as_html(hits_title),
@@ -81,7 +73,7 @@ def report_html(
 
 
 def _readable(table: pyarrow.Table) -> pyarrow.Table:
-    """Shards keep bytes that are not UTF-8; a page is text."""
+    """The same table with bytes that are not UTF-8, which shards keep, replaced."""
     import pyarrow
 
     for i, field in enumerate(table.schema):
@@ -92,9 +84,10 @@ def _readable(table: pyarrow.Table) -> pyarrow.Table:
     return table
 
 
-def _fact(name: str, text: str) -> str:
-    looks = [look for look, is_so in (("wide", len(text) > _LONG_FACT), ("code", name.lower() == "command")) if is_so]
-    return f'<div class="{" ".join(looks)}"><dt>{as_html(name)}</dt><dd>{as_html(text)}</dd></div>'
+def _labelled(label: str, text: str) -> str:
+    wide, code = len(text) > _LONG_TEXT, label.lower() == "command"
+    classes = " ".join(["wide"] * wide + ["code"] * code)
+    return f'<div class="{classes}"><dt>{as_html(label)}</dt><dd>{as_html(text)}</dd></div>'
 
 
 def _tiles(summary: LibrarySummary) -> str:
@@ -114,7 +107,7 @@ def _tiles(summary: LibrarySummary) -> str:
     )
 
 
-def _distribution(task: Task, summary: LibrarySummary, rug: Sequence[float | None]) -> str:
+def _score_figure(task: Task, summary: LibrarySummary, rug: Sequence[float | None]) -> str:
     scores = summary.scores[task.name]
     decimals = 3 if task.is_class else decimals_for(task.deviation)
     low, mean, high = (as_number(number, decimals) for number in (scores.low, scores.mean, scores.high))
@@ -159,7 +152,7 @@ def _failures(summary: LibrarySummary) -> str:
     lines = []
     for status, n in sorted(failed, key=lambda pair: (-pair[1], pair[0])):
         row, error = summary.first[status]
-        reason = error or _REASONS.get(status, "")
+        reason = error or REASONS.get(status, "")
         lines.append(
             f'<tr><th scope="row"><code>{as_html(status)}</code></th><td class="num">{n:,}</td>'
             f'<td class="num">{_share(n, summary.n_rows)}</td><td class="num">{row:,}</td>'
@@ -192,12 +185,12 @@ def _hits(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], n_all: int) 
     )
 
 
-def _head(name: str, look: str, kind: str, unit: str = "") -> str:
-    sort = "ascending" if look == "rank" else "none"
-    look = f"{look} num".strip() if kind == "number" else look
+def _head(name: str, css: str, kind: str, unit: str = "") -> str:
+    sort = "ascending" if css == "rank" else "none"
+    css = f"{css} num".strip() if kind == "number" else css
     small = f"<small>{as_html(unit)}</small>" if unit else ""
     return (
-        f'<th scope="col" class="{look}" aria-sort="{sort}" data-kind="{kind}">'
+        f'<th scope="col" class="{css}" aria-sort="{sort}" data-kind="{kind}">'
         f'<button type="button"><span>{as_html(name)}</span>{small}</button></th>'
     )
 
@@ -227,18 +220,18 @@ def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool) -> str
 def _value(row: Mapping[str, Any], task: Task, is_far: bool) -> str:
     value = row[task.column]
     far = ' title="far from what the task was trained on"' if is_far else ""
-    look = "num far" if is_far else "num"
+    css = "num far" if is_far else "num"
     if value is None:
         return '<td class="num">–</td>'
     if task.is_class:
         style = f"--part:{min(max(value, 0), 1):.3f}"
-        return f'<td class="{look} p" data-v="{value:.7g}" style="{style}"{far}>{as_number(value, 3)}</td>'
+        return f'<td class="{css} p" data-v="{value:.7g}" style="{style}"{far}>{as_number(value, 3)}</td>'
     decimals = decimals_for(task.deviation)
     low, high = row.get(f"{task.name}_lo"), row.get(f"{task.name}_hi")
     interval = ""
     if low is not None and high is not None:
         interval = f"<small>[{as_number(low, decimals)}, {as_number(high, decimals)}]</small>"
-    return f'<td class="{look}" data-v="{value:.7g}"{far}>{as_number(value, decimals)}{interval}</td>'
+    return f'<td class="{css}" data-v="{value:.7g}"{far}>{as_number(value, decimals)}{interval}</td>'
 
 
 def _share(n: int, of: int) -> str:

@@ -1,12 +1,12 @@
-"""The directory of a screening run: shards, and a manifest that says what they are of and which are finished.
+"""The directory of a screening run: shards, and a manifest with their settings and the list of the finished ones.
 
     manifest.json           settings, inputs with their SHA-256, finished shards with theirs
     part-00000.parquet      rows 1 .. 65,536, and so on; or .csv
     top.csv  report.html    made from the shards at the end
 
-A shard gets its name only when it is whole and on the disk, and its entry in the manifest after that; so at any moment
-the directory is that of a run that was stopped cleanly. Where several machines share the work (`--shard 2/4`), each has
-a manifest of its own, and all that lie in one directory count.
+A shard gets its name only when it is complete on disk, and its entry in the manifest after that; so at any moment the
+directory is that of a run that was stopped cleanly. Where several machines share the work (`--shard 2/4`), each writes
+its own manifest, and all manifests in a directory count.
 """
 
 from __future__ import annotations
@@ -27,37 +27,42 @@ FORMATS = ("parquet", "csv")
 RESUME_HINT = "what is finished is kept: --resume goes on"
 _MANIFEST = re.compile(r"manifest(-\d+-of-\d+)?\.json")
 _OURS = re.compile(rf"{_MANIFEST.pattern}|part-\d{{5,}}\.(parquet|csv)|top\.csv|report\.html(\.part)?|\..+\.part")
-_BEFORE = re.compile(r"\.lock.*|\.manifest.*\.part")  # what a run that ended before its first manifest leaves
+_EARLY = re.compile(r"\.lock.*|\.manifest.*\.part")  # left by a run that ended before its first manifest
 _SHOWN_CHARACTERS = 200  # of a setting
 
 
 @dataclass
 class RunDirectory:
-    """An open run. settings: plain types for JSON, all that the shards' bytes depend on. shards: number -> entry with
-    `file`, `bytes`, `rows`, `sha256`, `counts` of rows by status, `first` row and error of each. notes: lines for the
-    user. rows: of the library, if it has ended already. Made by `open_run`.
+    """An open run. Made by `open_run`.
+
+    settings: all that the shards' bytes depend on, in plain types for JSON.
+    shards: number -> entry with `file`, `bytes`, `rows`, `sha256`, `counts` of rows by status, `first` row and error
+        of each status.
+    listed: the shards that this run's manifest lists.
+    rows: of the library, once it was read to its end.
+    notes: lines for the user.
     """
 
     path: Path
     settings: dict[str, Any]
     manifest: Path
     shards: dict[int, dict[str, Any]] = field(default_factory=dict)
-    own: set[int] = field(default_factory=set)  # those that this manifest lists
+    listed: set[int] = field(default_factory=set)
     rows: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def file(self, number: int) -> Path:
-        """Where the shard lies or will."""
+        """The path of a shard, finished or not."""
         return self.path / f"part-{number:05d}.{self.settings['format']}"
 
     def add(self, number: int, entry: Mapping[str, Any]) -> None:
         """Enter a finished shard into the manifest."""
         self.shards[number] = dict(entry)
-        self.own.add(number)
+        self.listed.add(number)
         self._write()
 
     def set_rows(self, n_rows: int) -> None:
-        """Enter that the library has ended, after so many rows."""
+        """Enter the number of rows of the library, once it was read to its end."""
         self.rows = n_rows
         self._write()
 
@@ -66,7 +71,7 @@ class RunDirectory:
             "format": FORMAT,
             "settings": self.settings,
             "rows": self.rows,
-            "shards": {str(n): self.shards[n] for n in sorted(self.own)},
+            "shards": {str(n): self.shards[n] for n in sorted(self.listed)},
         }
         with replacing(self.manifest, RESUME_HINT) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
@@ -77,10 +82,12 @@ class RunDirectory:
 
 
 def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bool, force: bool) -> RunDirectory:
-    """Begin a run in `path`, or go on with the one that is there. To be called under `lock`.
+    """Begin a run in `path`, or continue the one that is there. To be called under `lock`.
 
-    part: `2-of-4` for one of several that share the work. Raises `OutputError` when something is there and neither
-    resume nor force is given, or the settings are not those it was begun with; with `force` the old run is removed.
+    part: `2-of-4` for one of several machines that share the work.
+    resume, force: continue the run that `path` holds, or remove it.
+
+    Raises `OutputError` when the directory is not empty and neither is given, or the run was begun with other settings.
     """
     if resume and force:
         raise OutputError("--resume keeps what is finished and --force removes it: give one of the two")
@@ -90,7 +97,7 @@ def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bo
         manifests = sorted(file for file in path.iterdir() if _MANIFEST.fullmatch(file.name))
         for file in manifests:
             _check_ours(file)
-        strangers = sorted(file.name for file in path.iterdir() if not _BEFORE.fullmatch(file.name))
+        strangers = sorted(file.name for file in path.iterdir() if not _EARLY.fullmatch(file.name))
         if strangers and not manifests:
             raise OutputError(f"{path} holds other files ({strangers[0]}): name an empty or a new directory")
         # Of runs that share the work each may begin where others did.
@@ -100,7 +107,7 @@ def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bo
         if force:
             _remove_run(path)
         for file in [] if force else manifests:
-            _take_over(run, file)
+            _load_shards(run, file)
         if not part:
             _remove_leftovers(path)
         run._write()
@@ -110,7 +117,7 @@ def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bo
 
 
 def _check_ours(file: Path) -> None:
-    """Others have files of this name too, which not even --force may remove."""
+    """Raise `OutputError` for a manifest of another program, which not even --force may remove."""
     try:
         content = json.loads(file.read_bytes())
     except ValueError:
@@ -120,23 +127,23 @@ def _check_ours(file: Path) -> None:
 
 
 def _remove_run(path: Path) -> None:
-    """Manifests first: what is stopped between leaves no manifest of shards that are gone."""
+    """Remove a run, manifests first: if this is stopped halfway, no manifest lists shards that are gone."""
     for old in sorted(path.iterdir(), key=lambda file: not _MANIFEST.fullmatch(file.name)):
         if _OURS.fullmatch(old.name):
             old.unlink()
 
 
 def _remove_leftovers(path: Path) -> None:
-    """What runs that were killed had not finished; nobody else is writing here now."""
+    """Remove the unfinished files of killed runs; under the lock nobody else is writing."""
     for file in path.glob(".*.part"):
         file.unlink()
 
 
-def _take_over(run: RunDirectory, file: Path) -> None:
-    """The finished shards of a manifest that still are what it says."""
+def _load_shards(run: RunDirectory, file: Path) -> None:
+    """Add the finished shards of a manifest to the run, those that still have the size and SHA-256 that it says."""
     try:
         content = json.loads(file.read_bytes())
-        held, rows, version = dict(content["settings"]), content.get("rows"), content["format"]
+        settings, rows, version = dict(content["settings"]), content.get("rows"), content["format"]
         shards = {int(number): dict(entry) for number, entry in content["shards"].items()}
         sums = {number: (int(entry["bytes"]), str(entry["sha256"])) for number, entry in shards.items()}
         _ = [(entry["counts"].items(), entry["first"].items()) for entry in shards.values()]
@@ -144,7 +151,7 @@ def _take_over(run: RunDirectory, file: Path) -> None:
         raise OutputError(f"{file} is damaged ({error_text(error)}): --force starts again") from None
     if version != FORMAT:
         raise OutputError(f"{file} is of format {version}, expected {FORMAT}: finish it with the version that began it")
-    _compare(run.path, held, run.settings)
+    _compare_settings(run.path, settings, run.settings)
     run.rows = rows if isinstance(rows, int) else run.rows
     for number, entry in shards.items():
         fault = _fault_of(run.file(number), *sums[number])
@@ -153,12 +160,12 @@ def _take_over(run: RunDirectory, file: Path) -> None:
             continue
         run.shards[number] = entry
         if file == run.manifest:
-            run.own.add(number)
+            run.listed.add(number)
 
 
-def _compare(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key in dict.fromkeys([*held, *wanted]):
-        was, now = held.get(key), wanted.get(key)
+def _compare_settings(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for key in dict.fromkeys([*before, *after]):
+        was, now = before.get(key), after.get(key)
         if was == now:
             continue
         if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
@@ -171,7 +178,7 @@ def _compare(path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
 
 
 def _fault_of(file: Path, n_bytes: int, sha256: str) -> str:
-    """Words for the user; empty when the file is what it was."""
+    """What is wrong with a shard's file, in words for the user; empty when nothing is."""
     try:
         if file.stat().st_size == n_bytes and digest_file(file) == sha256:
             return ""
@@ -186,19 +193,21 @@ def _fault_of(file: Path, n_bytes: int, sha256: str) -> str:
 def lock(path: Path, part: str = "", *, alone: bool = False) -> Iterator[None]:
     """Keep other runs out of the directory; the lock ends with the process, however it ends.
 
-    part: of a run that shares the work with others, which may go on at the same time unless `alone`. Raises
-    `OutputError`.
+    part: of a run that shares the work with others, which may run at the same time unless `alone`.
+
+    Raises `OutputError` when another run holds the lock.
     """
     from filelock import FileLock, Timeout
 
-    own, whole = (path / name for name in (f".lock-{part}" if part else ".lock", ".lock"))
-    with ExitStack() as held:
+    whole = path / ".lock"
+    this = path / f".lock-{part}" if part else whole
+    with ExitStack() as locks:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(own, timeout=0))
-            # First one's own, then a look at the others': of two that start at once at least one sees the other.
+            locks.enter_context(FileLock(this, timeout=0))
+            # First this lock, then a look at the others: of two runs that start at once at least one sees the other.
             others = set(path.glob(".lock*")) if alone or not part else {whole}
-            for other in sorted(others - {own}):
+            for other in sorted(others - {this}):
                 with FileLock(other, timeout=0):
                     pass
         except Timeout:

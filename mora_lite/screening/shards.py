@@ -1,6 +1,6 @@
-"""Screening: a library of any size in, a directory of scored shards out, in constant memory.
+"""Scored shards of a library of any size, in constant memory.
 
-Rows are taken in windows; worker processes turn windows into rows of results, in order; so many windows make a shard.
+Rows are read in windows; worker processes turn windows into rows of results, in order; so many windows make a shard.
 What a shard holds depends on its rows and the settings alone, not on workers, restarts or what came before it.
 """
 
@@ -27,9 +27,10 @@ from pyarrow import csv, parquet
 from ..chem.molecules import parse_molecule
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import digest_file, replacing
-from ..status import NOT_FINITE, NOT_FINITE_REASON, OK
+from ..scoring.scores import Scores
+from ..status import NOT_FINITE, OK, REASONS
 from ..tables.library import Window
-from ..tables.prepared import Prepared, from_arrow, from_texts, prepare, to_arrow
+from ..tables.prepared import Prepared, from_arrow, from_ipc, from_texts, prepare, to_ipc
 from .run_directory import RESUME_HINT, RunDirectory
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ..scoring.tasks import Task
     from ..tables.prepared_files import PreparedLibrary
 
-Job = Window | bytes
+WindowJob = Window | bytes  # texts, or rows of a prepared library by `to_ipc`
 
 WINDOW_ROWS = 2048  # small enough that the last windows of a short library keep all workers busy
 SHARD_WINDOWS = 32
@@ -45,8 +46,10 @@ SHARD_WINDOWS = 32
 
 @dataclass(frozen=True)
 class Scored:
-    """Rows of results. data: an Arrow stream, or lines of CSV without the header. counts: rows by status. first: by
-    status the number of the first row and its error.
+    """The results of a window, as another process can append them to a shard.
+
+    counts: status -> number of rows. first: status -> number of the first row with it, and that row's error.
+    data: an Arrow stream, or lines of CSV without the header.
     """
 
     n_rows: int
@@ -57,28 +60,26 @@ class Scored:
 
 def result_schema(tasks: Sequence[Task], calibrated: bool) -> pa.Schema:
     """Columns of the shards."""
-    fields: list[tuple[str, pa.DataType]] = [("row", pa.int64()), ("name", pa.string()), ("smiles", pa.string())]
-    for task in tasks:
-        fields.append((task.column, pa.float32()))
-        if calibrated and not task.is_class:
-            fields += [(f"{task.name}_lo", pa.float32()), (f"{task.name}_hi", pa.float32())]
-    if calibrated:
-        fields += [("similarity", pa.float32()), ("in_domain", pa.bool_()), ("outside", pa.string())]
+    columns = Scores.empty(len(tasks), calibrated).columns(tasks)
+    fields = [("row", pa.int64()), ("name", pa.string()), ("smiles", pa.string())]
+    for name, column in columns.items():
+        fields.append((name, pa.string() if column.dtype == object else pa.from_numpy_dtype(column.dtype)))
     return pa.schema([*fields, ("status", pa.string()), ("error", pa.string())])
 
 
 def score_window(model: Model, prepared: Prepared) -> pa.RecordBatch:
     """One row of results for each row of the window; values are null where status is not ok."""
-    scores = model.judge(model.score_graphs(prepared.graphs), prepared.bits if model.trust is not None else None)
-    schema = result_schema(model.tasks, model.trust is not None)
-    found = scores.columns(model.tasks)
-    columns = {name: pa.array(column, schema.field(name).type) for name, column in found.items()}
+    bits = prepared.bits if model.calibrator is not None else None
+    scores = model.calibrate(model.score_graphs(prepared.graphs), bits)
+    schema = result_schema(model.tasks, bits is not None)
+    values = scores.columns(model.tasks)
+    columns = {name: pa.array(column, schema.field(name).type) for name, column in values.items()}
     status, error = prepared.texts.column("status"), prepared.texts.column("error")
     finite, ok = np.isfinite(scores.values).all(axis=1), prepared.ok_rows
     if not finite.all():
         words, reasons = prepared.column("status"), prepared.column("error")
         for i in ok[~finite].tolist():
-            words[i], reasons[i] = NOT_FINITE, NOT_FINITE_REASON
+            words[i], reasons[i] = NOT_FINITE, REASONS[NOT_FINITE]
         status, error = from_texts(words), from_texts(reasons)
     if len(ok) < len(prepared) or not finite.all():
         source = np.full(len(prepared), -1)
@@ -91,78 +92,48 @@ def score_window(model: Model, prepared: Prepared) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def packed(batch: pa.RecordBatch, form: str) -> Scored:
-    """The rows as bytes that another process can append to a shard of the form `parquet` or `csv`."""
+def encode_rows(batch: pa.RecordBatch, shard_format: str) -> Scored:
+    """Encode rows of results for a shard of the format `parquet` or `csv`."""
     status = batch.column("status")
-    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(status).to_pylist()}
+    counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(status).to_pylist()}
     first: dict[str, tuple[int, str]] = {}
     for word in counts:
         if word != OK:
             i = pc.index(status, word).as_py()
             reason = batch.column("error")[i].cast(pa.binary()).as_py()
             first[word] = batch.column("row")[i].as_py(), reason.decode("utf-8", "replace")
-    if form == "csv":
+    if shard_format == "csv":
         sink = io.BytesIO()
         csv.write_csv(batch, sink, csv.WriteOptions(include_header=False, quoting_style="needed"))
         data = sink.getvalue()
     else:
-        data = to_stream(batch)
+        data = to_ipc(batch)
     return Scored(len(batch), counts, first, data)
 
 
 class WindowScorer:
-    """What a worker process does with a window: parse, featurise, score, pack."""
+    """The work of a process that scores: a window in, its encoded results out."""
 
-    def __init__(self, model: Model, form: str):
-        self.model, self.form = model, form
+    def __init__(self, model: Model, shard_format: str):
+        self.model, self.shard_format = model, shard_format
 
-    def __call__(self, job: Job, marked: Mapping[int, str], at: Callable[[int], None]) -> Scored:
-        return packed(score_window(self.model, as_prepared(job, marked, at)), self.form)
-
-
-class WindowPreparer:
-    """What a worker process does where another device scores: parse and featurise."""
-
-    def __call__(self, job: Job, marked: Mapping[int, str], at: Callable[[int], None]) -> bytes:
-        return to_stream(to_arrow(as_prepared(job, marked, at)))
+    def __call__(self, job: WindowJob, marked: Mapping[int, str], at: Callable[[int], None]) -> Scored:
+        prepared = from_arrow(from_ipc(job)) if isinstance(job, bytes) else prepare(job, parse_molecule, marked, at)
+        return encode_rows(score_window(self.model, prepared), self.shard_format)
 
 
-def as_prepared(job: Job, marked: Mapping[int, str], at: Callable[[int], None]) -> Prepared:
-    """job: a `Window` of texts, or rows of a prepared library as an Arrow stream."""
-    return from_arrow(from_stream(job)) if isinstance(job, bytes) else prepare(job, parse_molecule, marked, at)
-
-
-def to_stream(batch: pa.RecordBatch) -> bytes:
-    """For another process."""
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return sink.getvalue()
-
-
-def from_stream(data: bytes) -> pa.RecordBatch:
-    """The inverse of `to_stream`."""
-    with pa.ipc.open_stream(data) as stream:
-        return stream.read_next_batch()
-
-
-def make_scorer(pack: str, tasks: list[str] | None, dtype: str, confidence: float, form: str) -> WindowScorer:
-    """In a worker process: its own model with one thread, so that workers do not wait for each other."""
+def make_scorer(pack: str, tasks: list[str] | None, dtype: str, confidence: float, shard_format: str) -> WindowScorer:
+    """Load a worker process's model, on one thread, so that workers do not wait for each other."""
     import torch
 
     from ..model import load
 
     torch.set_num_threads(1)
-    return WindowScorer(load(pack, device="cpu", dtype=dtype, tasks=tasks, confidence=confidence), form)
+    return WindowScorer(load(pack, device="cpu", dtype=dtype, tasks=tasks, confidence=confidence), shard_format)
 
 
-def make_preparer() -> WindowPreparer:
-    """In a worker process."""
-    return WindowPreparer()
-
-
-def score_on(models: Sequence[Model], windows: Iterable[bytes], form: str) -> Iterator[Scored]:
-    """Windows of `WindowPreparer`, scored in this process by whichever model is free, in order."""
+def score_on(models: Sequence[Model], windows: Iterable[bytes], shard_format: str) -> Iterator[Scored]:
+    """Score prepared windows in this process, each by whichever model is free; results come in order."""
     free: SimpleQueue[Model] = SimpleQueue()
     for model in models:
         free.put(model)
@@ -170,7 +141,7 @@ def score_on(models: Sequence[Model], windows: Iterable[bytes], form: str) -> It
     def score(job: bytes) -> Scored:
         model = free.get()
         try:
-            return WindowScorer(model, form)(job, {}, lambda item: None)
+            return WindowScorer(model, shard_format)(job, {}, lambda item: None)
         finally:
             free.put(model)
 
@@ -186,8 +157,10 @@ def score_on(models: Sequence[Model], windows: Iterable[bytes], form: str) -> It
 
 @dataclass
 class ScreenProgress:
-    """rows: scored in this session. skipped: rows of shards that were finished before, or are another run's. seconds:
-    since the start.
+    """How far a run is.
+
+    rows: scored in this session. skipped: rows of shards that were finished before, or are another machine's.
+    seconds: since the start.
     """
 
     rows: int = 0
@@ -195,10 +168,10 @@ class ScreenProgress:
     seconds: float = 0.0
 
 
-def screen(
+def score_shards(
     run: RunDirectory,
     windows: Iterable[Window | pa.RecordBatch | range],
-    score: Callable[[Iterator[Job]], Iterator[Scored]],
+    score: Callable[[Iterator[WindowJob]], Iterator[Scored]],
     schema: pa.Schema,
     *,
     part: tuple[int, int] = (0, 1),
@@ -207,13 +180,16 @@ def screen(
 ) -> ScreenProgress:
     """Score the windows whose shards are not finished, and write those shards.
 
-    windows: of `sources.Library` or `unfinished_windows`, all of `WINDOW_ROWS` rows but the last. score: jobs ->
-    results in order. part: which shards are this run's: `number % part[1] == part[0]`. digest: keep and compare a
-    SHA-256 of each shard's rows, for input that cannot be read beforehand; only a `Library` has such. Raises
-    `InputError` when a finished shard's rows are others now.
+    windows: of a `Library` or `unfinished_windows`, all of `WINDOW_ROWS` rows but the last.
+    score: jobs -> results, in the same order.
+    part: which shards are this run's: `number % part[1] == part[0]`.
+    digest: store and compare a SHA-256 of each shard's rows, for input that cannot be read beforehand; only a
+        `Library` has such.
+
+    Raises `InputError` when the rows of a finished shard have changed.
     """
     if not digest and run.rows is not None and run.rows == sum(entry["rows"] for entry in run.shards.values()):
-        return ScreenProgress(skipped=run.rows)  # all is there; reading the library again would tell nothing new
+        return ScreenProgress(skipped=run.rows)  # all is there: reading the library again would add nothing
     progress, started = ScreenProgress(), time.perf_counter()
     jobs = _Jobs(run, windows, part, digest, progress)
 
@@ -222,7 +198,7 @@ def screen(
         progress.seconds = time.perf_counter() - started
         on_progress(progress)
 
-    # A key is asked for when its result is there, so the job is in `sent` by then.
+    # `groupby` asks for a result's key after the result itself, so its job is in `sent` by then.
     for number, results in groupby(score(iter(jobs)), lambda result: jobs.sent.popleft()):
         entry = write_shard(run.file(number), results, schema, run.settings["format"], count)
         run.add(number, entry | ({"rows_sha256": jobs.digests[number]} if digest else {}))
@@ -235,7 +211,7 @@ def screen(
 def unfinished_windows(
     library: PreparedLibrary, run: RunDirectory, part: tuple[int, int], n_rows: int
 ) -> Iterator[pa.RecordBatch | range]:
-    """The windows of a prepared library for `screen`; those that it will not score are not read, only as long."""
+    """The windows of a prepared library for `score_shards`; of those that it skips, only the numbers of their rows."""
     shard_rows = SHARD_WINDOWS * n_rows
     for number, first_row in enumerate(range(0, library.n_rows, shard_rows)):
         if number in run.shards or number % part[1] != part[0]:
@@ -247,8 +223,9 @@ def unfinished_windows(
 
 
 class _Jobs:
-    """The windows to score. sent: the shard of each that has no result yet. digests: SHA-256 of the rows of each shard
-    that was read.
+    """Iterates over the windows that remain to be scored.
+
+    sent: the shard of each window that has no result yet. digests: shard -> SHA-256 of its rows, once it was read.
     """
 
     def __init__(
@@ -271,7 +248,7 @@ class _Jobs:
                     self.progress.skipped += len(window.records) if isinstance(window, Window) else len(window)
                 else:
                     self.sent.append(number)
-                    yield window if isinstance(window, Window) else to_stream(window)
+                    yield window if isinstance(window, Window) else to_ipc(window)
             if self.digest and number in finished:
                 self._compare(number)
         if self.digest:
@@ -279,7 +256,7 @@ class _Jobs:
                 self._compare(number)
 
     def _compare(self, number: int) -> None:
-        """Of a finished shard, whose rows may have ended in other ways too when this is called."""
+        """Compare the rows of a finished shard with those it was made of; the input may also have ended before them."""
         if self.run.shards[number].get("rows_sha256") != self.digests.get(number):
             raise InputError(
                 f"the rows of {self.run.file(number).name} are not those that it was made of: give the same input, or "
@@ -288,15 +265,19 @@ class _Jobs:
 
 
 def write_shard(
-    file: Path, results: Iterable[Scored], schema: pa.Schema, form: str, on_rows: Callable[[int], None] = lambda n: None
+    file: Path,
+    results: Iterable[Scored],
+    schema: pa.Schema,
+    shard_format: str,
+    on_rows: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
-    """Write the windows' results one after the other; returns what the manifest says of the shard.
+    """Write the windows' results one after the other; returns the shard's entry for the manifest.
 
     on_rows: called with the number of rows of each window.
     """
     counts: Counter[str] = Counter()
     first: dict[str, tuple[int, str]] = {}
-    with replacing(file, RESUME_HINT) as stream, _writer(stream, schema, form) as write:
+    with replacing(file, RESUME_HINT) as stream, _open_writer(stream, schema, shard_format) as write:
         for scored in results:
             write(scored.data)
             counts.update(scored.counts)
@@ -313,14 +294,14 @@ def write_shard(
 
 
 @contextmanager
-def _writer(stream: IO[bytes], schema: pa.Schema, form: str) -> Iterator[Callable[[bytes], Any]]:
-    """Appends the data of `Scored` to a shard."""
-    if form == "csv":
+def _open_writer(stream: IO[bytes], schema: pa.Schema, shard_format: str) -> Iterator[Callable[[bytes], Any]]:
+    """A function that appends `Scored.data` to a shard."""
+    if shard_format == "csv":
         csv.write_csv(schema.empty_table(), stream, csv.WriteOptions(quoting_style="needed"))
         yield stream.write
         return
     with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
-        yield lambda data: writer.write_batch(from_stream(data))
+        yield lambda data: writer.write_batch(from_ipc(data))
 
 
 def read_shards(run: RunDirectory, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -335,7 +316,7 @@ def read_shards(run: RunDirectory, schema: pa.Schema) -> Iterator[pa.Table]:
 def _read_csv(file: Path, schema: pa.Schema) -> pa.Table:
     return csv.read_csv(
         file,
-        # In one block, for a name may be longer than a usual one.
+        # In one block, because a name may be longer than a usual block.
         csv.ReadOptions(block_size=min(max(file.stat().st_size, 1 << 20), (1 << 31) - 1)),
         csv.ParseOptions(newlines_in_values=True),
         csv.ConvertOptions(column_types=schema, strings_can_be_null=False, check_utf8=False),

@@ -1,4 +1,4 @@
-"""What a screened library looks like as a whole: counts and histograms, in constant memory, shard by shard."""
+"""A screened library as a whole: counts and histograms, in constant memory, shard by shard."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Histogram:
         self._sum = 0.0
 
     def add(self, numbers: np.ndarray) -> None:
-        """numbers: float32 or float64 `[B]`; those that are not finite are left out."""
+        """Count `numbers`, float32 or float64 `[B]`; those that are not finite are left out."""
         numbers = numbers[np.isfinite(numbers)].astype(np.float64)
         if not len(numbers):
             return
         # Searched for among the edges, as division would put 0.58 into the bin below 0.58.
-        places = np.searchsorted(self.edges[1:-1], numbers, side="right")
-        self.counts += np.bincount(places, minlength=len(self.counts))
+        bins = np.searchsorted(self.edges[1:-1], numbers, side="right")
+        self.counts += np.bincount(bins, minlength=len(self.counts))
         self._sum += float(numbers.sum())
         self.low = float(np.fmin(self.low, numbers.min()))
         self.high = float(np.fmax(self.high, numbers.max()))
@@ -53,16 +53,18 @@ class Histogram:
 
     def share_from(self, edge: float) -> float:
         """Share of the numbers at or above an edge of a bin, 0..1."""
-        place = int(np.argmin(abs(self.edges - edge)))
-        return int(self.counts[place:].sum()) / self.n if self.n else float("nan")
+        first = int(np.argmin(abs(self.edges - edge)))
+        return int(self.counts[first:].sum()) / self.n if self.n else float("nan")
 
 
 class LibrarySummary(StatusCounts):
-    """Filled by `add`.
+    """Counts and histograms of a scored library, filled by `add`.
 
-    first: by status, the lowest `row` and its error. scores: task's name -> histogram of the
-    rows that are `ok`. similarity: theirs to the nearest training molecule. n_inside: how many are in the domain of
-    any task. n_inside_task: task's name -> how many are in its domain. is_calibrated: whether the shards tell.
+    first: status -> the lowest `row` with it, and that row's error.
+    scores: task's name -> histogram of the rows that are `ok`.
+    similarity: histogram of their similarity to the nearest training molecule.
+    n_inside: how many are in the domain of any task. n_inside_task: task's name -> how many are in its domain.
+    is_calibrated: whether the shards have similarity and domain.
     """
 
     def __init__(self, tasks: Sequence[Task]):
@@ -84,11 +86,11 @@ class LibrarySummary(StatusCounts):
         from pyarrow import compute
 
         status = shard["status"].cast(pyarrow.string()).fill_null("")
-        good = compute.equal(status, OK)
-        for found in compute.value_counts(status).to_pylist():
-            self.counts[found["values"]] += found["counts"]
-        self._add_failures(shard.filter(compute.invert(good)))
-        scored = shard.filter(good)
+        is_ok = compute.equal(status, OK)
+        for pair in compute.value_counts(status).to_pylist():
+            self.counts[pair["values"]] += pair["counts"]
+        self._add_failures(shard.filter(compute.invert(is_ok)))
+        scored = shard.filter(is_ok)
         for task in self.tasks:
             self.scores[task.name].add(_numbers(scored, task.column))
         if "similarity" in shard.column_names:
@@ -107,11 +109,11 @@ class LibrarySummary(StatusCounts):
         # Millions of rows share some hundred different texts.
         from pyarrow import compute
 
-        for found in compute.value_counts(outside).to_pylist():
-            names = f" {found['values']} "
+        for pair in compute.value_counts(outside).to_pylist():
+            names = f" {pair['values']} "
             for task in self.tasks:
                 if f" {task.name} " not in names:
-                    self.n_inside_task[task.name] += found["counts"]
+                    self.n_inside_task[task.name] += pair["counts"]
 
 
 def summarize(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> LibrarySummary:

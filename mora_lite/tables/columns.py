@@ -1,5 +1,7 @@
-"""Which column of a table holds the SMILES: the one asked for, else the one so named, else the one that reads
-as SMILES. And which holds the molecules' names: the one asked for, else the first with a name of names.
+"""Which columns of a table hold the SMILES and the molecules' names.
+
+SMILES: the column that the user names, else one with a typical name, else the one that reads as SMILES. Names: the
+column that the user names, else the first with a typical name.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError, did_you_mean
 
-SAMPLE_ROWS = 50  # rows looked at to tell a column by its content
+SAMPLE_ROWS = 50  # read to recognise a column by its content
 _MIN_SHARE = 0.8  # of the sample's cells must be SMILES
 _MIN_ATOMS = 3  # "C", "CO" and "NO" are molecules and words; at least half of a column must be longer
 
-# Names, letters and digits only, in order of preference.
+# Names of SMILES columns, letters and digits only, in order of preference.
 _NAMES = (
     "smiles",
     "canonicalsmiles",
@@ -28,7 +30,7 @@ _NAMES = (
 )
 # Names that other things have too: taken only when the cells read as SMILES.
 _VAGUE_NAMES = ("mol", "molecule", "structure", "compound", "drug", "ligand")
-# Columns of names, letters and digits only.
+# Names of columns with the molecules' names, letters and digits only.
 _NAMES_OF_NAMES = {
     "id",
     "name",
@@ -53,10 +55,11 @@ _NAMES_OF_NAMES = {
 
 
 @dataclass
-class Choice:
-    """`columns`: the names, in order, repeated ones as they are. `has_header`: the first record holds them.
+class ColumnChoice:
+    """The columns of a table, and which of them holds the SMILES.
 
-    `smiles_index`: the SMILES column, counted from 0. `notes`: what the user should know about the choice.
+    columns: their names, in order, repeated ones as they are. has_header: whether the first record holds them.
+    smiles_index: the SMILES column, counted from 0. notes: lines for the user.
     """
 
     columns: list[str]
@@ -66,15 +69,16 @@ class Choice:
 
 
 def choose_smiles_column(
-    header: Sequence[str], rows: Sequence[Sequence[str]], wanted: str | None, source: str
-) -> Choice:
-    """Choose among the columns of `header` with the help of the first `rows`; `source` is the table's name,
-    for messages.
+    header: Sequence[str], rows: Sequence[Sequence[str]], requested: str | None, source: str
+) -> ColumnChoice:
+    """Choose among the columns of `header` with the help of the first `rows`.
 
-    wanted: a name, or a number counted from 1. Raises `InputError` when no column fits, or several do.
+    requested: a name, or a number counted from 1. source: the table's name, for messages.
+
+    Raises `InputError` when no column fits, or several do.
     """
-    if wanted is not None:
-        return _choose_wanted(header, rows, wanted, source)
+    if requested is not None:
+        return _choose_named(header, rows, requested, source)
     index = _find_by_name(header, rows, source)
     if index is not None:
         return _with_header(header, index)
@@ -86,55 +90,57 @@ def choose_smiles_column(
         names = ", ".join(repr(header[i]) for i in by_content)
         raise InputError(f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column")
     if not by_content:
-        raise InputError(f"{source}: no SMILES column among {_listed(header)}; name it with --smiles-column")
+        raise InputError(f"{source}: no SMILES column among {_list_names(header)}; name it with --smiles-column")
     index = by_content[0]
     if _n_atoms(header[index]) > 0:
         return _without_header(len(header), index, source)
     return _with_header(header, index)
 
 
-def choose_name_column(columns: Sequence[str], wanted: str | None, smiles_index: int, source: str) -> int | None:
-    """The column with the molecules' names, counted from 0; None when no column is called like that.
+def choose_name_column(columns: Sequence[str], requested: str | None, smiles_index: int, source: str) -> int | None:
+    """The column with the molecules' names, counted from 0; None when none is requested and no name is typical.
 
-    wanted: a name, or a number counted from 1. Raises `InputError` when there is no such column.
+    requested: a name, or a number counted from 1. source: the table's name, for messages.
+
+    Raises `InputError` when there is no such column.
     """
-    if wanted is None:
+    if requested is None:
         likely = (i for i, name in enumerate(columns) if i != smiles_index and _plain(name) in _NAMES_OF_NAMES)
         return next(likely, None)
-    found = _find_wanted(columns, wanted)
-    if found is not None:
-        return found
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(columns):
-        return int(wanted) - 1
-    raise InputError(f"{source}: no column {wanted!r} for --name-column; {_hint(columns, wanted)}")
+    index = _find_named(columns, requested)
+    if index is not None:
+        return index
+    if requested.isdecimal() and 1 <= int(requested) <= len(columns):
+        return int(requested) - 1
+    raise InputError(f"{source}: no column {requested!r} for --name-column; {_hint(columns, requested)}")
 
 
-def _find_wanted(columns: Sequence[str], wanted: str) -> int | None:
-    """The column called `wanted`, or so but for blanks around it and capitals."""
-    exact = [i for i, name in enumerate(columns) if name == wanted]
-    loose = [i for i, name in enumerate(columns) if name.strip().lower() == wanted.strip().lower()]
+def _find_named(columns: Sequence[str], requested: str) -> int | None:
+    """The column called `requested`, exactly or else ignoring case and surrounding blanks."""
+    exact = [i for i, name in enumerate(columns) if name == requested]
+    loose = [i for i, name in enumerate(columns) if name.strip().lower() == requested.strip().lower()]
     return next(iter(exact + loose), None)
 
 
-def _hint(columns: Sequence[str], wanted: str) -> str:
-    return did_you_mean(wanted, {name for name in columns if name.strip()})
+def _hint(columns: Sequence[str], requested: str) -> str:
+    return did_you_mean(requested, {name for name in columns if name.strip()})
 
 
 def _plain(name: str) -> str:
-    """Its letters and digits, lower case."""
+    """The letters and digits of a column's name, in lower case."""
     return "".join(char for char in name.lower() if char.isalnum())
 
 
-def _choose_wanted(header: Sequence[str], rows: Sequence[Sequence[str]], wanted: str, source: str) -> Choice:
-    found = _find_wanted(header, wanted)
-    if found is not None:
-        return _with_header(header, found)
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(header):
-        index = int(wanted) - 1
+def _choose_named(header: Sequence[str], rows: Sequence[Sequence[str]], requested: str, source: str) -> ColumnChoice:
+    named = _find_named(header, requested)
+    if named is not None:
+        return _with_header(header, named)
+    if requested.isdecimal() and 1 <= int(requested) <= len(header):
+        index = int(requested) - 1
         if _n_atoms(header[index]) > 0 and (not rows or _reads_as_smiles(_column(rows, index))):
             return _without_header(len(header), index, source)
         return _with_header(header, index)
-    raise InputError(f"{source}: no column {wanted!r} for --smiles-column; {_hint(header, wanted)}")
+    raise InputError(f"{source}: no column {requested!r} for --smiles-column; {_hint(header, requested)}")
 
 
 def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: str) -> int | None:
@@ -152,17 +158,17 @@ def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: 
     return vague[0] if len(vague) == 1 else None
 
 
-def _with_header(header: Sequence[str], index: int) -> Choice:
+def _with_header(header: Sequence[str], index: int) -> ColumnChoice:
     notes = []
     if list(header).count(header[index]) > 1:
         notes.append(f"several columns are called {header[index]!r}: the first, column {index + 1}, is read as SMILES")
-    return Choice(list(header), index, True, notes)
+    return ColumnChoice(list(header), index, True, notes)
 
 
-def _without_header(width: int, index: int, source: str) -> Choice:
+def _without_header(width: int, index: int, source: str) -> ColumnChoice:
     columns = [f"column_{i + 1}" for i in range(width)]
     columns[index] = "smiles"
-    return Choice(columns, index, False, [f"{source} has no header: column {index + 1} is called 'smiles'"])
+    return ColumnChoice(columns, index, False, [f"{source} has no header: column {index + 1} is called 'smiles'"])
 
 
 def _column(rows: Sequence[Sequence[str]], index: int) -> list[str]:
@@ -181,7 +187,7 @@ def _reads_as_smiles(cells: Sequence[str]) -> bool:
 
 
 def _n_atoms(cell: str) -> int:
-    """Atoms of a cell that is one SMILES and nothing else; 0 when it is not. "C is carbon" is prose."""
+    """Atoms of a cell that is one SMILES and nothing else; 0 for any other cell. "C is carbon" is prose."""
     from ..chem.molecules import parse_smiles
 
     if len(cell.split()) != 1:
@@ -190,6 +196,6 @@ def _n_atoms(cell: str) -> int:
     return 0 if mol is None else mol.GetNumAtoms()
 
 
-def _listed(header: Sequence[str], most: int = 12) -> str:
-    names = ", ".join(repr(name) for name in header[:most])
-    return f"{names} and {len(header) - most} more" if len(header) > most else names
+def _list_names(header: Sequence[str], n: int = 12) -> str:
+    names = ", ".join(repr(name) for name in header[:n])
+    return f"{names} and {len(header) - n} more" if len(header) > n else names

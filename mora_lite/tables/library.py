@@ -1,14 +1,14 @@
-"""A library of molecules as one stream of rows, out of several files of several kinds.
+"""A library of molecules as one stream of rows, from several files of several kinds.
 
 | kind | files | a row |
 |---|---|---|
-| table | .csv, .tsv, or a first line with commas, semicolons or tabs | a record; see `library` |
+| table | .csv, .tsv, or a first line with commas, semicolons or tabs | a record; see `table` |
 | list | .smi, .ism, .smiles, .cxsmiles, or a first line without them | a line: SMILES, blank, name |
 | SDF | .sdf, .sd, .mol, or what looks like a mol block | a record, ended by `$$$$` |
 | Parquet | what begins like one | a row |
 
-All but Parquet plain, gzip or zstd. Nothing is held in memory but the window being made: files are opened one at a
-time, lines and records have a largest size. A damaged row is a row; a damaged file is an `InputError`.
+All but Parquet may be plain, gzip or zstd. Only the current window is in memory: files are opened one at a time, and
+lines and records have a largest size. A damaged row is a row; a damaged file is an `InputError`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ READ_ROWS = 1024  # of a table that are Python objects at a time
 
 
 class Window(NamedTuple):
-    """Rows that follow each other; `first_row` is the number of the first, from 1, over all files."""
+    """Consecutive rows; `first_row` is the number of the first, from 1, over all files."""
 
     first_row: int
     records: list[Record]
 
 
 class Library:
-    """An open library. `files`: their names. `notes`: lines for the user. `bytes_total`: size of all files on disk,
-    None when one is a pipe. Made by `open_library`.
+    """An open library. Made by `open_library`.
+
+    files: their names. notes: lines for the user. bytes_total: size of all files on disk; None when one is a pipe.
     """
 
     def __init__(self, files: Sequence[str], smiles_column: str | None, name_column: str | None):
@@ -52,13 +53,13 @@ class Library:
         self._columns = (smiles_column, name_column)
         self._done = 0  # bytes of the files before the current one
         self._current: _File | None = None
-        self._kept: list[_File | None] = []  # pipes: what they gave to look at does not come again
+        self._pipes: list[_File | None] = []  # stay open: what was read from them already does not come again
         sizes: list[int | None] = []
         try:
             for path in self.files:
                 file = _open(path, *self._columns)
                 is_pipe = file.source.bytes_total is None
-                self._kept.append(file if is_pipe else None)
+                self._pipes.append(file if is_pipe else None)
                 if not is_pipe:
                     file.source.close()
                 self.notes += file.notes
@@ -85,7 +86,7 @@ class Library:
             first_row += len(records)
 
     def _rows(self, index: int) -> Iterator[Record]:
-        file = self._kept[index] or _open(self.files[index], *self._columns)
+        file = self._pipes[index] or _open(self.files[index], *self._columns)
         self._current = file
         try:
             yield from file.rows
@@ -95,7 +96,7 @@ class Library:
             file.source.close()
 
     def close(self) -> None:
-        for file in [*self._kept, self._current]:
+        for file in [*self._pipes, self._current]:
             if file is not None:
                 file.source.close()
 
@@ -107,28 +108,31 @@ class Library:
 
 
 def open_library(
-    paths: Sequence[str | Path], smiles_column: str | None = None, name_column: str | None = None
+    paths: str | Path | Sequence[str | Path], smiles_column: str | None = None, name_column: str | None = None
 ) -> Library:
-    """Open files of molecules; every one is looked into now, so that a typo in the last is told before the work.
+    """Open files of molecules. Each is looked into now, so that a typo in the last is reported before the work.
 
-    paths: files, patterns like `part-*.smi`, and `-` once for standard input. smiles_column: of tables and Parquet
-    files, a name or a number from 1; else found as by `open_table`. name_column: likewise, and the data field of an
-    SDF; else a column called id, name and the like, or the title of the SDF record. Raises `InputError`.
+    paths: files, patterns like `part-*.smi`, and `-` once for standard input.
+    smiles_column: of tables and Parquet files, a name or a number from 1; by default found as by `open_table`.
+    name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
+        of the SDF record.
+
+    Raises `InputError`.
     """
     return Library(expand_paths(paths), smiles_column, name_column)
 
 
-def expand_paths(paths: Sequence[str | Path]) -> list[str]:
+def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
     """The files that `paths` name, those of a pattern sorted. Raises `InputError` for a pattern that matches none."""
     files: list[str] = []
-    for path in map(str, paths):
+    for path in map(str, [paths] if isinstance(paths, (str, Path)) else paths):
         if path == STDIO or os.path.exists(path) or not glob.has_magic(path):
             files.append(path)
             continue
-        found = sorted(name for name in glob.glob(path, recursive=True) if not os.path.isdir(name))
-        if not found:
+        matches = sorted(name for name in glob.glob(path, recursive=True) if not os.path.isdir(name))
+        if not matches:
             raise InputError(f"no file matches {path!r}: name files that exist")
-        files += found
+        files += matches
     if not files:
         raise InputError("no file of molecules: name at least one")
     if files.count(STDIO) > 1:
@@ -137,7 +141,7 @@ def expand_paths(paths: Sequence[str | Path]) -> list[str]:
 
 
 class _File(NamedTuple):
-    """`source` has `bytes_total`, `bytes_read` and `close`."""
+    """An open file and its rows. source: has `bytes_total`, `bytes_read` and `close`."""
 
     source: Any
     rows: Iterator[Record]
@@ -169,7 +173,7 @@ def _open(path: str, smiles_column: str | None, name_column: str | None) -> _Fil
 
 
 def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
-    """By the name, else by how the text begins."""
+    """`table`, `list` or `sdf`: by the name, else by how the text begins."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() not in _PACKED]
     suffix = suffixes[-1] if suffixes else ""
     first = next((line for line in start.splitlines() if line.strip()), b"")

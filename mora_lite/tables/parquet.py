@@ -1,4 +1,4 @@
-"""Molecules in the rows of a Parquet file: only the columns needed are read, and of them a piece at a time."""
+"""Molecules in the rows of a Parquet file: only the needed columns are read, a piece at a time."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def is_parquet(path: str) -> bool:
         with open(path, "rb") as file:
             return file.read(4) == b"PAR1"
     except OSError:
-        return False  # what is wrong with it is told when it is opened
+        return False  # the error is reported when the file is opened
 
 
 class ParquetSource:
-    """An open Parquet file, in the place of a `Source`; how much of it was read is known by rows only."""
+    """An open Parquet file, used like a `Source`; how much of it was read is known by rows only."""
 
     def __init__(self, path: str, smiles_column: str | None, name_column: str | None):
-        """Raises `InputError` when it is no Parquet file, or has no SMILES column that can be told from the others."""
+        """Raises `InputError` when it is no Parquet file, or when no column or several can be the SMILES column."""
         import pyarrow.parquet as pq
 
         self.name = path
@@ -86,7 +86,7 @@ class ParquetSource:
         return smiles, label
 
     def _head(self) -> list[list[str]]:
-        """The first rows, for telling the SMILES column; cells of what is no text are empty."""
+        """The first rows, to recognise the SMILES column; cells of columns without text are empty."""
         texts = [name for name in self._names if self._is_text(name)]
         with parquet_errors(self.name):
             batches = self.file.iter_batches(SAMPLE_ROWS, columns=texts, use_threads=False)
@@ -109,7 +109,7 @@ class ParquetSource:
 
 @contextmanager
 def parquet_errors(path: str, row: Callable[[], int] = lambda: 0) -> Iterator[None]:
-    """What pyarrow raises becomes an `InputError` that names the file and, by `row`, how many rows were read before."""
+    """Turn what pyarrow raises into an `InputError` with the file and, from `row`, the number of rows read before."""
     import pyarrow as pa
 
     try:

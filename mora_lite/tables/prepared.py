@@ -1,6 +1,6 @@
-"""Rows of a library prepared for scoring: each molecule's graph and fingerprint, and their form in Arrow.
+"""Rows of a library prepared for scoring: each molecule's graph and fingerprint, and the same rows in Arrow.
 
-The form in Arrow, which `prepared_files` keeps in Parquet, has every row, in order, also those that failed:
+The Arrow table, which `prepared_files` keeps in Parquet, has every row in order, also those that failed:
 
 | column | |
 |---|---|
@@ -14,6 +14,7 @@ The form in Arrow, which `prepared_files` keeps in Parquet, has every row, in or
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,12 +30,11 @@ from ..chem.graph import Graphs
 from ..chem.molecules import Parsed, parse_molecule
 from ..errors import error_text
 from ..machine.workers import BETWEEN
-from ..status import CRASHED, MALFORMED, OK, TIMEOUT, UNPARSABLE
+from ..status import MALFORMED, OK, REASONS, UNPARSABLE
 from .library import Window
 from .records import Record
 
 SHOWN_CHARACTERS = 200  # of a text that failed
-_REASONS = {TIMEOUT: "parsing took longer than the time limit", CRASHED: "parsing ended the process that did it"}
 TEXTS = ("name", "smiles", "status", "error")
 _N_BYTES = fingerprints.N_BITS // 8
 _ATOM = pa.binary(len(graph.ATOM_FIELDS))
@@ -61,10 +61,12 @@ SCHEMA = pa.schema(
 class Prepared:
     """`B` rows of a library that follow each other, `N` of them ok.
 
-    first_row: number of the first, from 1. texts: the columns name, smiles, status and error; they stay in Arrow, for
-    most rows pass through without being looked at. smiles: as given, without what follows it; of a mol block RDKit's
-    canonical SMILES; of a row that failed the beginning of its text.
-    graphs: of the rows that are ok, in order. bits: uint8 `[N, 128]`, their `fingerprints.fingerprints`.
+    first_row: number of the first, from 1.
+    texts: the columns name, smiles, status and error, in Arrow because most rows pass through unread. `smiles` is as
+        given, without what follows it; for a mol block RDKit's canonical SMILES; for a row that failed the beginning
+        of its text.
+    graphs: of the rows that are ok, in order.
+    bits: uint8 `[N, 128]`, their `fingerprints`.
     """
 
     first_row: int
@@ -76,7 +78,7 @@ class Prepared:
         return len(self.texts)
 
     def column(self, name: str) -> list[str]:
-        """One of `texts` as Python's."""
+        """One of `texts` as a list."""
         return _to_texts(self.texts.column(name))
 
     @property
@@ -93,30 +95,31 @@ def prepare(
 ) -> Prepared:
     """Parse and featurise a window's rows; whatever is wrong with a molecule becomes its status.
 
-    marked: statuses of rows, counted from 0, that are not to be tried; with `BETWEEN` in it rows are featurised one by
-    one. at: called with each row before it is parsed and with -1 after the last; both are of `pool`.
+    marked: row, counted from 0, -> status, for rows that must not be tried; with `BETWEEN` in it rows are featurised
+        one by one. From the `WorkerPool`, as is `at`.
+    at: called with each row before it is parsed, and with -1 after the last.
     """
     read = []
     for i, record in enumerate(window.records):
         at(i)
-        read.append(_failed(record.text, marked[i], _REASONS[marked[i]]) if i in marked else _read(record, parse))
+        read.append(_failed(record.text, marked[i], REASONS[marked[i]]) if i in marked else _read(record, parse))
     at(-1)
-    good = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
+    ok_rows = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
     if BETWEEN in marked:
-        for i in good:  # one of them ends the process: which?
+        for i in ok_rows:  # one of them ends the process: which?
             at(i)
             with suppress(Exception):
-                _features([read[i][0].mol])
+                _featurize([read[i][0].mol])
         at(-1)
     try:
-        graphs, bits = _features([read[i][0].mol for i in good])
+        graphs, bits = _featurize([read[i][0].mol for i in ok_rows])
     except Exception:  # of one molecule, by RDKit, which has no base class for what it raises
-        for i in good:
+        for i in ok_rows:
             try:
-                _features([read[i][0].mol])
+                _featurize([read[i][0].mol])
             except Exception as error:
                 read[i] = _failed(window.records[i].text, UNPARSABLE, error_text(error))
-        graphs, bits = _features([parsed.mol for parsed, _ in read if parsed.status == OK])
+        graphs, bits = _featurize([parsed.mol for parsed, _ in read if parsed.status == OK])
     texts = (
         [record.name for record in window.records],
         [smiles for _, smiles in read],
@@ -128,12 +131,12 @@ def prepare(
     )
 
 
-def _features(molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
+def _featurize(molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
     return graph.featurize(molecules), fingerprints.fingerprints(molecules)
 
 
 def _read(record: Record, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
-    """The molecule, and the SMILES to show."""
+    """Parse a record; returns the molecule and the SMILES to show."""
     if record.fault:
         return _failed(record.text, MALFORMED, record.fault)
     parsed = parse(record.text)
@@ -154,7 +157,7 @@ def _failed(text: str, status: str, reason: str) -> tuple[Parsed, str]:
 
 
 def to_arrow(prepared: Prepared) -> pa.RecordBatch:
-    """As the rows of a file."""
+    """As rows of `SCHEMA`."""
     n_rows, ok, graphs = len(prepared), prepared.ok_rows, prepared.graphs
     assert len(ok) == len(graphs) == len(prepared.bits)
     bits = np.zeros((n_rows, _N_BYTES), np.uint8)
@@ -171,7 +174,7 @@ def to_arrow(prepared: Prepared) -> pa.RecordBatch:
 
 
 def from_arrow(batch: pa.RecordBatch) -> Prepared:
-    """The inverse of `to_arrow`; the graphs are views of the batch where nothing is to be converted."""
+    """The inverse of `to_arrow`; the graphs are views of the batch where nothing must be converted."""
     ok = _is_ok(batch.column("status"))
     atoms, bonds, ends = (batch.column(name) for name in ("atoms", "bonds", "ends"))
     graphs = Graphs(
@@ -186,13 +189,34 @@ def from_arrow(batch: pa.RecordBatch) -> Prepared:
     return Prepared(first_row, batch.select(TEXTS), graphs, bits if ok.all() else bits[ok])
 
 
+def to_ipc(batch: pa.RecordBatch) -> bytes:
+    """A batch as an Arrow stream, for another process."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def from_ipc(data: bytes) -> pa.RecordBatch:
+    """The inverse of `to_ipc`."""
+    with pa.ipc.open_stream(data) as stream:
+        return stream.read_next_batch()
+
+
+class WindowPreparer:
+    """The work of a process that prepares: a window in, its prepared rows as an Arrow stream out."""
+
+    def __call__(self, window: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> bytes:
+        return to_ipc(to_arrow(prepare(window, parse_molecule, marked, at)))
+
+
 def _is_ok(status: pa.Array) -> np.ndarray:
     """bool `[B]`."""
     return pc.equal(status, OK).to_numpy(zero_copy_only=False)
 
 
 def _lists(name: str, items: pa.Array, ptr: np.ndarray, ok: np.ndarray, n_rows: int) -> pa.Array:
-    """A list of items for each row, empty for those that are not ok."""
+    """A list of items for each row, empty for a row that is not ok."""
     offsets = np.zeros(n_rows + 1, np.int32)
     offsets[ok + 1] = np.diff(ptr)
     np.cumsum(offsets, out=offsets)
@@ -200,7 +224,7 @@ def _lists(name: str, items: pa.Array, ptr: np.ndarray, ok: np.ndarray, n_rows: 
 
 
 def _pointer(lists: pa.Array, ok: np.ndarray) -> np.ndarray:
-    """Where the items of each row that is ok begin, and the end of the last; the others have no items."""
+    """Where the items of each ok row begin, and the end of the last: int64 `[N+1]`. The other rows have no items."""
     offsets = lists.offsets.to_numpy()
     return (np.append(offsets[:-1][ok], offsets[-1]) - offsets[0]).astype(np.int64)
 
@@ -218,7 +242,7 @@ def _to_bytes(column: pa.Array) -> np.ndarray:
 
 def from_texts(texts: list[str]) -> pa.Array:
     """A column of text that keeps bytes that are not UTF-8."""
-    # A view, for a cast would refuse bytes that are not UTF-8.
+    # A view, because a cast would refuse those bytes.
     return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())
 
 

@@ -1,7 +1,7 @@
 """Prepared libraries on disk: Parquet files of `prepared` rows, some 75 bytes for a drug-like molecule.
 
-Parsing and featurising cost some 200 microseconds of a processor core for each molecule; reading them back costs two.
-Atoms repeat so much from molecule to molecule that Parquet's own dictionary leaves half a byte of an atom's ten.
+Parsing and featurising take some 200 microseconds of a processor core for each molecule; reading them back takes two.
+Atoms repeat so much from molecule to molecule that Parquet's dictionary leaves half a byte of an atom's ten.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from .. import __version__
 from ..chem import fingerprints, graph
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import replacing
+from ..machine.workers import WorkerPool, default_workers
 from ..status import RunSummary
-from .library import Library, Window, expand_paths
+from .library import Library, Window, expand_paths, open_library
 from .parquet import PREPARED_KEY, READ_BYTES, is_parquet, parquet_errors
-from .prepared import SCHEMA, Prepared, from_arrow, prepare, to_arrow
+from .prepared import SCHEMA, Prepared, WindowPreparer, from_arrow, from_ipc, to_arrow
 from .table import STDIO, claim_output
 
 FORMAT = 1
 WINDOW_ROWS = 8192  # of one row group
-# Of the other columns nearly every value is another.
+# Columns worth a dictionary; in the others nearly every value is different.
 _REPETITIVE = ["status", "error", "atoms.list.element", "bonds.list.element", "ends.list.element"]
 
 
-def _facts() -> dict[str, Any]:
-    """What the numbers in a file mean; a file with others cannot be scored."""
+def _metadata() -> dict[str, Any]:
+    """What the numbers in a file mean; a file that differs in this cannot be scored."""
     return {
         "format": FORMAT,
         "atom_fields": [list(field) for field in graph.ATOM_FIELDS.items()],  # in order
@@ -62,12 +63,12 @@ class PreparedWriter:
             target = claim_output(path, source=file, force=force)
         if target.exists() and not target.is_file():
             raise OutputError(f"{path} is no regular file: choose another output")
-        facts = _facts() | {"rdkit": rdkit.__version__, "mora_lite": __version__, "files": list(files)}
+        metadata = _metadata() | {"rdkit": rdkit.__version__, "mora_lite": __version__, "files": list(files)}
         with ExitStack() as files_open:
             self._writer = files_open.enter_context(
                 pq.ParquetWriter(
                     files_open.enter_context(replacing(target)),
-                    SCHEMA.with_metadata({PREPARED_KEY: json.dumps(facts)}),
+                    SCHEMA.with_metadata({PREPARED_KEY: json.dumps(metadata)}),
                     compression="zstd",
                     use_dictionary=_REPETITIVE,
                     write_statistics=["row"],
@@ -93,21 +94,47 @@ class PreparedWriter:
 
 
 def prepare_library(
-    library: Library,
-    writer: PreparedWriter,
+    paths: str | Path | Sequence[str | Path],
+    output: str | Path,
     *,
-    map: Callable[[Callable[[Window], Prepared], Iterator[Window]], Iterable[Prepared]] = map,
-    window_rows: int = WINDOW_ROWS,
-    on_progress: Callable[[int], None] = lambda n_rows: None,
+    smiles_column: str | None = None,
+    name_column: str | None = None,
+    workers: int | None = None,
+    time_limit: float = 30.0,
+    force: bool = False,
+    on_note: Callable[[str], None] = lambda note: None,
+    on_progress: Callable[[int, Library], None] = lambda n_rows, library: None,
 ) -> RunSummary:
-    """Prepare every row of `library` into `writer`, in order, in constant memory.
+    """Make the graphs and fingerprints of a library once, to be scored often, in constant memory.
 
-    map: as Python's, results in order; that of a pool of processes must not read ahead without bounds. `on_progress` is
-    called with the number of rows done.
+    paths, smiles_column, name_column: of the library, as for `open_library`.
+    output: the Parquet file to write, one row for each row of the library, in order.
+    workers: processes, by default one for each core. They are spawned, so a script must call this under
+        `if __name__ == "__main__":`.
+    time_limit: seconds for parsing one molecule.
+    on_note: called with each line that the user should see.
+    on_progress: called with the number of rows done and the library, whose `bytes_read` says how far that is.
+
+    Raises `InputError` or `OutputError`.
     """
+    with open_library(paths, smiles_column, name_column) as library:
+        for note in library.notes:
+            on_note(note)
+        with (
+            PreparedWriter(output, library.files, force=force) as writer,
+            WorkerPool[Window, bytes](workers or default_workers(), WindowPreparer, (), time_limit) as pool,
+        ):
+            windows = (from_arrow(from_ipc(data)) for data in pool.results(library.windows(WINDOW_ROWS)))
+            return write_prepared(windows, writer, lambda n_rows: on_progress(n_rows, library))
+
+
+def write_prepared(
+    windows: Iterable[Prepared], writer: PreparedWriter, on_progress: Callable[[int], None] = lambda n_rows: None
+) -> RunSummary:
+    """Write windows one after the other; `on_progress` is called with the number of rows done."""
     summary = RunSummary()
     started = time.perf_counter()
-    for prepared in map(prepare, library.windows(window_rows)):
+    for prepared in windows:
         writer.write(prepared)
         summary.count(prepared.column("status"), prepared.column("error"))
         on_progress(summary.n_rows)
@@ -116,33 +143,33 @@ def prepare_library(
 
 
 class PreparedLibrary:
-    """Prepared files as one library, with the attributes and the windows of `sources.Library`.
+    """Prepared files as one library, with the attributes and the windows of a `Library`.
 
-    files: their names. n_rows: of all files. notes: lines for the user. bytes_total: size of all files on disk.
-    rows_read: for `bytes_read`; who reads elsewhere sets it.
+    files: their names. n_rows, bytes_total: of all files together. notes: lines for the user.
+    rows_read: for `bytes_read`; set by whoever has the rows read by other processes.
     """
 
-    def __init__(self, paths: Sequence[str | Path]):
+    def __init__(self, paths: str | Path | Sequence[str | Path]):
         """paths: files and patterns. Raises `InputError` when one is not prepared, or not for this version."""
         self.files = expand_paths(paths)
         self.notes: list[str] = []
         self.n_rows = self.bytes_total = self.rows_read = 0
         self._counts: list[int] = []  # rows of each file
-        self._described: tuple[str, Any] | None = None  # the file opened last and its metadata
+        self._opened: tuple[str, Any] | None = None  # the file opened last and its metadata
         for path in self.files:
             if path != STDIO and not os.path.exists(path):
                 raise InputError(f"no such file: {path}")
             if not is_prepared(path):
                 raise InputError(f"{path} is not a prepared library: prepare it, or give no prepared ones with it")
             with parquet_errors(path), pq.ParquetFile(path) as file:
-                _check_facts(path, file)
+                _check_metadata(path, file)
                 self._counts.append(file.metadata.num_rows)
                 self.n_rows += file.metadata.num_rows
                 self.bytes_total += os.path.getsize(path)
 
     @property
     def bytes_read(self) -> int:
-        """How much of all files was read, told by rows."""
+        """How much of all files was read, estimated from the rows."""
         return self.bytes_total * self.rows_read // max(self.n_rows, 1)
 
     def windows(self, n_rows: int) -> Iterator[Prepared]:
@@ -150,20 +177,18 @@ class PreparedLibrary:
         return map(from_arrow, self.batches(n_rows))
 
     def batches(self, n_rows: int, start_row: int = 0) -> Iterator[pa.RecordBatch]:
-        """The same as they lie in Arrow. start_row: how many rows to leave out; files and row groups of which nothing
-        is wanted are not read.
-        """
+        """The same as Arrow batches. start_row: rows to skip; their files and row groups are not read."""
         self.rows_read, first_row = start_row, start_row + 1
-        held: list[pa.RecordBatch] = []  # fewer than n_rows
+        pending: list[pa.RecordBatch] = []  # fewer than n_rows rows
         for piece in self._pieces(n_rows, start_row):
-            batch, room = piece, n_rows - sum(map(len, held))
-            while len(batch) >= room:
-                yield _joined([*held, batch.slice(0, room)], first_row)
+            batch, missing = piece, n_rows - sum(map(len, pending))
+            while len(batch) >= missing:
+                yield _concatenate([*pending, batch.slice(0, missing)], first_row)
                 first_row += n_rows
-                held, batch, room = [], batch.slice(room), n_rows
-            held += [batch] if len(batch) else []
-        if held:
-            yield _joined(held, first_row)
+                pending, batch, missing = [], batch.slice(missing), n_rows
+            pending += [batch] if len(batch) else []
+        if pending:
+            yield _concatenate(pending, first_row)
 
     def _pieces(self, n_rows: int, start_row: int) -> Iterator[pa.RecordBatch]:
         skip = start_row
@@ -179,23 +204,38 @@ class PreparedLibrary:
                     yield piece
 
     def _open(self, path: str) -> pq.ParquetFile:
-        """Metadata are kept: those of a large file take long to read, and shard after shard is read of one file."""
-        held = self._described[1] if self._described is not None and self._described[0] == path else None
-        file = pq.ParquetFile(path, metadata=held, buffer_size=READ_BYTES, page_checksum_verification=True)
-        self._described = path, file.metadata
+        # The metadata of a large file take long to read, and shard after shard is read from one file.
+        metadata = self._opened[1] if self._opened is not None and self._opened[0] == path else None
+        file = pq.ParquetFile(path, metadata=metadata, buffer_size=READ_BYTES, page_checksum_verification=True)
+        self._opened = path, file.metadata
         return file
 
     def _rows_since(self, before: int) -> int:
         return self.rows_read - before
 
     def close(self) -> None:
-        """Nothing stays open between windows; here for the likeness with `Library`."""
+        """Nothing stays open between windows; here because `Library` has it."""
 
     def __enter__(self) -> PreparedLibrary:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+AnyLibrary = Library | PreparedLibrary
+
+
+def open_any_library(
+    paths: str | Path | Sequence[str | Path], smiles_column: str | None = None, name_column: str | None = None
+) -> AnyLibrary:
+    """Open a library of texts, or a prepared one. Raises `InputError`, also when the files are of both kinds."""
+    files = expand_paths(paths)
+    prepared = [path for path in files if path != STDIO and os.path.isfile(path) and is_prepared(path)]
+    if prepared and len(prepared) < len(files):
+        other = next(path for path in files if path not in prepared)
+        raise InputError(f"{prepared[0]} is a prepared library and {other} is not: screen the two kinds apart")
+    return PreparedLibrary(files) if prepared else open_library(files, smiles_column, name_column)
 
 
 def is_prepared(path: str | Path) -> bool:
@@ -206,10 +246,10 @@ def is_prepared(path: str | Path) -> bool:
         return PREPARED_KEY in (pq.read_schema(path).metadata or {})
 
 
-def _check_facts(path: str, file: pq.ParquetFile) -> None:
+def _check_metadata(path: str, file: pq.ParquetFile) -> None:
     try:
-        facts = json.loads(file.schema_arrow.metadata[PREPARED_KEY])
-        wrong = [name for name, value in _facts().items() if facts.get(name) != value]
+        metadata = json.loads(file.schema_arrow.metadata[PREPARED_KEY])
+        wrong = [name for name, value in _metadata().items() if metadata.get(name) != value]
     except (ValueError, AttributeError):
         wrong = ["description"]
     if not wrong and not file.schema_arrow.equals(SCHEMA):
@@ -220,7 +260,7 @@ def _check_facts(path: str, file: pq.ParquetFile) -> None:
 
 
 def _groups_after(metadata: Any, n_rows: int) -> tuple[list[int], int]:
-    """The row groups that hold what comes after the first `n_rows` rows, and how many of those they hold too."""
+    """The row groups from the one with row `n_rows` (from 0) on, and how many of that one's rows come before it."""
     first = 0
     while first < metadata.num_row_groups and n_rows >= metadata.row_group(first).num_rows:
         n_rows -= metadata.row_group(first).num_rows
@@ -228,7 +268,8 @@ def _groups_after(metadata: Any, n_rows: int) -> tuple[list[int], int]:
     return list(range(first, metadata.num_row_groups)), n_rows
 
 
-def _joined(batches: Sequence[pa.RecordBatch], first_row: int) -> pa.RecordBatch:
+def _concatenate(batches: Sequence[pa.RecordBatch], first_row: int) -> pa.RecordBatch:
+    """One batch, its rows numbered from `first_row`."""
     one = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
     rows = pa.array(np.arange(first_row, first_row + len(one), dtype=np.int64))
     return pa.RecordBatch.from_arrays([rows, *one.columns[1:]], schema=SCHEMA)

@@ -14,8 +14,9 @@ MAX_RECORD = 2**20  # characters of a mol block; one with MAX_ATOMS atoms and al
 
 
 class Record(NamedTuple):
-    """One row of a library. `text`: a SMILES, or, when it has a line end inside, an MDL mol block. `fault`: empty, or
-    why the row must not be scored.
+    """One row of a library.
+
+    text: a SMILES, or, if there is a line end in it, an MDL mol block. fault: empty, or why it must not be scored.
     """
 
     name: str
@@ -24,13 +25,13 @@ class Record(NamedTuple):
 
 
 def strip_text(cell: str) -> str:
-    """Blanks round a SMILES go; those of a mol block, whose first lines may be blank, stay."""
+    """A SMILES without surrounding blanks; a mol block as it is, because its first lines may be blank."""
     bare = cell.strip()
     return cell if "\n" in bare else bare
 
 
 def _lines(source: Source) -> Iterator[str]:
-    """Lines without their ends; of a very long one only the beginning."""
+    """Lines without their line ends; a very long one is cut."""
     readline = partial(source.text.readline, MAX_LINE)
     number = 0
     try:
@@ -44,7 +45,7 @@ def _lines(source: Source) -> Iterator[str]:
 
 
 def read_list(source: Source) -> Iterator[Record]:
-    """A line is a row, also a blank one between others; blank lines at either end are none."""
+    """Each line is a row, also a blank one between others, but not blank lines at either end."""
     blank, begun = 0, False
     for line in _lines(source):
         words = line.split(None, 1)
@@ -60,7 +61,7 @@ def read_list(source: Source) -> Iterator[Record]:
 
 
 def read_sdf(source: Source, field: str | None) -> Iterator[Record]:
-    """The records of an SDF; what follows the last `$$$$` is one if it is more than blank lines."""
+    """The records of an SDF; what follows the last `$$$$` is a record unless it is blank."""
     builder = _RecordBuilder(field)
     for line in _lines(source):
         if line.startswith("$$$$"):
@@ -102,12 +103,12 @@ class _RecordBuilder:
         name = title if self._field is None else self._name
         if self._size > MAX_RECORD:
             return Record(name, "", f"a mol block of {self._size:,} characters, more than {MAX_RECORD:,}")
-        # The line end at the end tells even a damaged block of one line from a SMILES.
+        # The final line end distinguishes even a damaged block of one line from a SMILES.
         return Record(name, "\n".join([*self._block, ""]) or "\n", "")
 
 
 def missing_field(source: Source, field: str | None) -> list[str]:
-    """A typo in a field's name would else be seen only at the end, as empty names."""
+    """A note if the first record lacks the field: otherwise a typo would show only at the end, as empty names."""
     first, end, _ = source.start.partition(b"\n$$$$")
     if field is None or not end or f"<{field}>".encode("utf-8", "surrogateescape") in first:
         return []

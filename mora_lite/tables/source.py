@@ -1,4 +1,4 @@
-"""A file's bytes, unpacked, as text: plain, gzip or zstd, told by the first bytes.
+"""A file's bytes, unpacked, as text: plain, gzip or zstd, recognised by the first bytes.
 
 Bytes that are not UTF-8 are carried as surrogates, as Python's `surrogateescape` does; line ends are left as they are.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, error_text
+from ..machine.files import digest_file
 
 STDIO = "-"
 UNREADABLE = (OSError, EOFError, zlib.error)  # what reading raises when the disk or the packing is at fault
@@ -36,8 +37,10 @@ _NOT_TEXT = {
 class Source:
     """An open file; `-` is standard input.
 
-    name: for messages. text: the unpacked text, a stream without translation of line ends. start: its first bytes, some
-    thousand, a byte-order mark included. bytes_total: size of the file on disk; None for a pipe.
+    name: for messages.
+    text: the unpacked text, a stream without translation of line ends.
+    start: its first bytes, some thousand, including a byte-order mark.
+    bytes_total: size of the file on disk; None for a pipe.
     """
 
     def __init__(self, path: str | Path):
@@ -73,7 +76,7 @@ class Source:
         return self._raw.tell() if self.bytes_total is not None and not self._raw.closed else 0
 
     def broken(self, error: Exception, line: int) -> InputError:
-        """What to raise when reading fails after `line` lines."""
+        """The error to raise when reading fails after `line` lines."""
         if isinstance(error, OSError) and error.errno is not None:
             return InputError(f"cannot read {self.name}: {error_text(error)}")
         return InputError(f"{self.name} is damaged after line {line}: {error_text(error)}")
@@ -98,5 +101,25 @@ def _unpacked(raw: Any) -> Any:
 
 
 def _peek(stream: Any) -> bytes:
-    """Some bytes from where the stream stands, which stay in it."""
+    """The next bytes of the stream, which stay in it."""
     return bytes(stream.peek(io.DEFAULT_BUFFER_SIZE))
+
+
+def is_stream(path: str) -> bool:
+    """Whether the file can be read only once: standard input, or a pipe like `<(zcat library.gz)`."""
+    return path == STDIO or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def describe_file(path: str) -> dict[str, Any]:
+    """An input file's entry in the manifest."""
+    if is_stream(path):
+        return {"file": "standard input" if path == STDIO else "a pipe"}
+    return {"file": Path(path).name, "bytes": os.path.getsize(path), "sha256": digest_file(path)}
+
+
+def file_state(path: str) -> tuple[int, int] | None:
+    """Size and time of the last change; None for a stream."""
+    if is_stream(path) or not os.path.exists(path):
+        return None
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns

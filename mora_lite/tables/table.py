@@ -24,25 +24,26 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import replacing
-from .columns import SAMPLE_ROWS, Choice, choose_smiles_column
+from .columns import SAMPLE_ROWS, ColumnChoice, choose_smiles_column
 from .source import STDIO, UNREADABLE, Source
 
 MAX_CELL = 2**24  # characters; beyond this it is a quote that nobody closed
 
 
 class Row(NamedTuple):
-    """One record. `cells`: one text for each column. `fault`: empty, or why the row must not be scored."""
+    """One record. cells: one text for each column. fault: empty, or why the row must not be scored."""
 
     cells: list[str]
     fault: str
 
 
 class Table:
-    """An open table: `columns`, `smiles_index`, `notes` (lines for the user), and its rows, once, with
-    `chunks`.
+    """An open table. Made by `open_table`; its rows can be read once, with `chunks`.
+
+    columns: names. smiles_index: which of them holds the SMILES, from 0. notes: lines for the user.
     """
 
-    def __init__(self, name: str, records: Iterator[list[str]], choice: Choice, source: Source):
+    def __init__(self, name: str, records: Iterator[list[str]], choice: ColumnChoice, source: Source):
         self.name = name
         self.columns = choice.columns
         self.smiles_index = choice.smiles_index
@@ -61,10 +62,7 @@ class Table:
         return self._source.bytes_read
 
     def chunks(self, n_rows: int) -> Iterator[list[Row]]:
-        """Lists of `n_rows` rows in the file's order; the last may be shorter.
-
-        Raises `InputError` on malformed quoting.
-        """
+        """Lists of `n_rows` rows in the file's order; the last may be shorter. Raises `InputError` on bad quoting."""
         width, chunk = len(self.columns), []
         for cells in self._records:
             chunk.append(_fit(cells, width))
@@ -87,14 +85,15 @@ class Table:
 def open_table(path: str | Path, smiles_column: str | None = None) -> Table:
     """Open a CSV file (`-` is standard input) and find its SMILES column: by name, else by content.
 
-    smiles_column: a column's name, or its number counted from 1. Raises `InputError` when the file is
-    missing, empty, no table, or has no SMILES column that can be told from the others.
+    smiles_column: a column's name, or its number counted from 1.
+
+    Raises `InputError` when the file is missing, empty, not a table, or no column or several can be the SMILES column.
     """
     return read_table(Source(path), smiles_column)
 
 
 def read_table(source: Source, smiles_column: str | None = None) -> Table:
-    """The same of a file that is open already."""
+    """`open_table` for a file that is open already."""
     try:
         records = _records(source)
         head: list[list[str]] = []
@@ -112,10 +111,9 @@ def read_table(source: Source, smiles_column: str | None = None) -> Table:
 
 
 def _records(source: Source) -> Iterator[list[str]]:
-    """The records of the file, blank lines before the first and after the last left out."""
+    """The records of the file, without the blank lines before the first and after the last."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-    # strict: a stray or unclosed quote is an error with its line, where it would else swallow rows in
-    # silence.
+    # strict: a stray or unclosed quote is an error with its line, where it would otherwise swallow rows silently.
     reader = csv.reader(source.text, delimiter=_sniff_delimiter(source.start), strict=True)
     blank, seen = 0, False
     try:
@@ -148,7 +146,7 @@ def _fit(cells: list[str], width: int) -> Row:
     extra = cells[width:]
     if not any(extra):
         return Row(cells[:width], "")
-    # Which of the delimiters is one too many cannot be known, so neither can the SMILES.
+    # Nobody knows which of the delimiters is one too many, so nobody knows the SMILES.
     fault = f"{len(cells)} cells for {width} columns; the cells beyond: {format_cells(extra)}"
     return Row(cells[:width], fault)
 

@@ -112,11 +112,11 @@ def _measure(
     model: Model, part: Dataset, train: Dataset | None, batch_size: int | None, *, tables: bool
 ) -> tuple[dict[str, Metrics], dict[str, dict[str, Rows]]]:
     """Metrics and tables of each task, and the metrics of the encoder alone. train: None where it is not known."""
-    bits = smiles_fingerprints(part.smiles) if model.trust is not None else None
-    scores = model.judge(model.score_graphs(part.graphs, batch_size), bits)
+    bits = smiles_fingerprints(part.smiles) if model.calibrator is not None else None
+    scores = model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
     baseline = None
     if model.pack.has("baseline"):
-        baseline = model.judge(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
+        baseline = model.calibrate(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
     metrics, by_task = {}, {}
     if tables:
         train_scaffolds = None if train is None else set(scaffolds(train.smiles))

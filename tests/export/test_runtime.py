@@ -101,7 +101,7 @@ def test_error_bars_and_domain_are_those_of_the_pack(model: OnnxModel, with_torc
     """Given the same values, the two engines say the same of them, bit for bit."""
     found = model.score(molecules)
     bits = fingerprints([parse_smiles(smiles).mol for smiles in molecules])
-    expected = with_torch.judge(found.values, bits)
+    expected = with_torch.calibrate(found.values, bits)
     for name in ("values", "low", "high", "nearest", "inside"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 

@@ -179,8 +179,8 @@ def test_bfloat16_equals_float32(monkeypatch: pytest.MonkeyPatch, density: float
 
 
 def test_in_large_steps_as_on_gpus(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_array_equal(domain._at_once(packed, CPU), expected)
-    assert domain._at_once(packed[:0], CPU).shape == (0, expected.shape[1])
+    np.testing.assert_array_equal(domain._similarity_at_once(packed, CPU), expected)
+    assert domain._similarity_at_once(packed[:0], CPU).shape == (0, expected.shape[1])
 
 
 @pytest.mark.gpu

@@ -17,13 +17,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import csv
 
+from mora_lite.chem.drawing import drawing_problem
 from mora_lite.errors import DeviceError, InputError, OutputError
+from mora_lite.machine.device import choose_devices
+from mora_lite.machine.workers import default_workers
 from mora_lite.screening import campaign as campaign_module
-from mora_lite.screening.campaign import Campaign, choose_devices, default_workers, open_any_library, summary_lines
+from mora_lite.screening.campaign import Campaign, ScreenSummary, screen_library
 from mora_lite.screening.run_directory import RunDirectory, open_run, parse_part
 from mora_lite.screening.shards import ScreenProgress
 from mora_lite.tables.library import open_library
-from mora_lite.tables.prepared_files import PreparedWriter, prepare_library
+from mora_lite.tables.prepared import prepare
+from mora_lite.tables.prepared_files import PreparedWriter, open_any_library, write_prepared
 
 pytestmark = pytest.mark.usefixtures("small_screens")
 BAD = ["C1CC broken", "", "C" * 450, "xx \udcff"]
@@ -87,7 +91,7 @@ def results(path: Path) -> dict[str, bytes]:
 def test_a_run_that_is_stopped_anywhere_ends_in_the_same_bytes(
     tmp_path: Path, calibrated_pack_path: Path, library: Path, form: str
 ) -> None:
-    score(tmp_path / "whole", library, pack=calibrated_pack_path, form=form)
+    score(tmp_path / "whole", library, pack=calibrated_pack_path, shard_format=form)
     wanted = results(tmp_path / "whole")
     assert sorted(wanted) == [f"part-0000{i}.{form}" for i in range(3)] + ["top.csv"]
 
@@ -98,7 +102,9 @@ def test_a_run_that_is_stopped_anywhere_ends_in_the_same_bytes(
         shutil.rmtree(path, ignore_errors=True)
         for stop_after in [*stops, None]:
             try:
-                run, _ = score(path, library, pack=calibrated_pack_path, form=form, stop_after=stop_after, resume=True)
+                run, _ = score(
+                    path, library, pack=calibrated_pack_path, shard_format=form, stop_after=stop_after, resume=True
+                )
             except Stop:
                 assert not list(path.glob(".*.part"))
         assert results(path) == wanted
@@ -128,7 +134,7 @@ def test_counts_and_first_failures_are_those_of_the_whole_run(
     assert counts.counts == {"ok": 26, "unparsable": 2, "empty": 1, "too_large": 1}
     assert counts.first["unparsable"] == (21, "unclosed ring")
     assert counts.first["too_large"][0] == 23
-    lines = summary_lines("run", counts, progress)
+    lines = ScreenSummary(counts, progress, False).lines("run")
     assert lines[0].startswith("run: 30 rows, 26 ok, 24 rows kept from before; 6 in ")
     assert lines[1] == "  2 unparsable; the first is row 21: unclosed ring"
     assert lines[2:] == counts.failures()[1:]
@@ -164,10 +170,10 @@ def test_a_row_that_was_made_again_is_the_same(tmp_path: Path, pack_path: Path, 
 def test_a_prepared_library_gives_the_same_shards(tmp_path: Path, calibrated_pack_path: Path, library: Path) -> None:
     prepared = tmp_path / "prepared.parquet"
     with open_library([library]) as opened, PreparedWriter(prepared) as writer:
-        prepare_library(opened, writer, window_rows=7)
+        write_prepared(map(prepare, opened.windows(7)), writer)
     for form in ("parquet", "csv"):
         for name, file in (("raw", library), ("prepared", prepared)):
-            score(tmp_path / f"{name} {form}", file, pack=calibrated_pack_path, form=form)
+            score(tmp_path / f"{name} {form}", file, pack=calibrated_pack_path, shard_format=form)
         assert results(tmp_path / f"raw {form}") == results(tmp_path / f"prepared {form}")
     with pytest.raises(InputError, match="screen the two kinds apart"):
         open_any_library([str(library), str(prepared)])
@@ -245,7 +251,7 @@ def test_names_may_be_any_bytes(tmp_path: Path, calibrated_pack_path: Path) -> N
     )
     tops = []
     for form in ("parquet", "csv"):
-        run, _ = score(tmp_path / form, table, pack=calibrated_pack_path, form=form, top=10)
+        run, _ = score(tmp_path / form, table, pack=calibrated_pack_path, shard_format=form, top=10)
         tops.append((run.path / "top.csv").read_bytes())
         page = (run.path / "report.html").read_bytes().decode("utf-8")
         assert "caf\N{REPLACEMENT CHARACTER}" in page
@@ -256,6 +262,31 @@ def test_names_may_be_any_bytes(tmp_path: Path, calibrated_pack_path: Path) -> N
     assert b'"001"' in tops[0]
 
 
+# --- from Python
+
+
+def test_one_call_screens_a_library(tmp_path: Path, calibrated_pack_path: Path, library: Path) -> None:
+    score(tmp_path / "parts", library, pack=calibrated_pack_path)
+    notes: list[str] = []
+    done: list[tuple[int, float]] = []
+    options: dict[str, Any] = {"pack": str(calibrated_pack_path), "device": "cpu", "dtype": "float32", "top": 5}
+    summary = screen_library(
+        library,
+        tmp_path / "run",
+        **options,
+        on_note=notes.append,
+        on_progress=lambda n_rows, opened: done.append((n_rows, opened.bytes_read / opened.bytes_total)),
+    )
+    assert results(tmp_path / "run") == results(tmp_path / "parts")
+    assert (summary.counts.n_rows, summary.counts.n_ok, summary.progress.rows) == (30, 26, 30)
+    assert notes == [] if not drawing_problem() else [drawing_problem()]
+    assert done[-1] == (30, 1.0)
+    (tmp_path / "run" / "part-00001.parquet").unlink()
+    screen_library(library, tmp_path / "run", **options, resume=True, on_note=notes.append)
+    assert "part-00001.parquet is missing: it is made again" in notes
+    assert results(tmp_path / "run") == results(tmp_path / "parts")
+
+
 # --- plans
 
 
@@ -263,7 +294,7 @@ def test_two_confidences_or_forms_are_two_runs(tmp_path: Path, calibrated_pack_p
     score(tmp_path / "run", library, pack=calibrated_pack_path)
     for changes, words in [
         ({"confidence": 0.8}, "begun with confidence 0.9, and now it is 0.8"),
-        ({"form": "csv"}, 'begun with format "parquet", and now it is "csv"'),
+        ({"shard_format": "csv"}, 'begun with format "parquet", and now it is "csv"'),
         ({"tasks": ["size"]}, "begun with tasks"),
         ({"columns": ("2", None)}, "begun with smiles column null"),
     ]:
@@ -273,7 +304,7 @@ def test_two_confidences_or_forms_are_two_runs(tmp_path: Path, calibrated_pack_p
         score(tmp_path / "other", library, pack=calibrated_pack_path, confidence=2.0)
     assert not (tmp_path / "other").exists()
     with pytest.raises(InputError, match="--format: got 'xlsx', expected parquet or csv"):
-        score(tmp_path / "run", library, pack=calibrated_pack_path, form="xlsx")
+        score(tmp_path / "run", library, pack=calibrated_pack_path, shard_format="xlsx")
 
 
 def test_devices_are_of_one_kind() -> None:

@@ -6,9 +6,8 @@ import pytest
 from fuzz_rows import fuzz_rows
 
 from mora_lite.machine.workers import WorkerPool
-from mora_lite.screening.shards import from_stream, make_preparer
 from mora_lite.tables.library import Window
-from mora_lite.tables.prepared import from_arrow, prepare
+from mora_lite.tables.prepared import WindowPreparer, from_arrow, from_ipc, prepare
 
 KNOWN = {"ok", "empty", "unparsable", "too_large"}
 PATIENCE = 120.0  # seconds for one row; a busy machine is no fault
@@ -22,8 +21,8 @@ def windows() -> list[Window]:
 
 
 def test_any_rows_come_out_as_rows_of_a_known_status(windows: list[Window]) -> None:
-    with WorkerPool[Window, bytes](1, make_preparer, (), PATIENCE) as workers:
-        results = [from_arrow(from_stream(data)) for data in workers.results(iter(windows))]
+    with WorkerPool[Window, bytes](1, WindowPreparer, (), PATIENCE) as workers:
+        results = [from_arrow(from_ipc(data)) for data in workers.results(iter(windows))]
     for window, rows in zip(windows, results, strict=True):
         assert rows.first_row == window.first_row
         assert rows.column("name") == [record.name for record in window.records]

@@ -24,8 +24,8 @@ from mora_lite.screening.ray_cluster import connected
 from mora_lite.screening.ray_engine import ShardScorer, ShardWork, score_on_ray
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.tables.library import open_library
-from mora_lite.tables.prepared import SCHEMA
-from mora_lite.tables.prepared_files import PreparedLibrary, PreparedWriter, prepare_library
+from mora_lite.tables.prepared import SCHEMA, prepare
+from mora_lite.tables.prepared_files import PreparedLibrary, PreparedWriter, write_prepared
 
 N_SHARDS = 7
 
@@ -41,7 +41,7 @@ def files(molecules: list[str], tmp_path_factory: pytest.TempPathFactory) -> lis
             open_library([folder / f"{name}.smi"]) as library,
             PreparedWriter(folder / f"{name}.parquet", library.files) as writer,
         ):
-            prepare_library(library, writer, window_rows=7)
+            write_prepared(map(prepare, library.windows(7)), writer)
     return [str(folder / "a.parquet"), str(folder / "b.parquet")]
 
 
@@ -77,10 +77,11 @@ def screen(path: Path, files: list[str], pack: Path, *arguments: str) -> int:
     return main(["screen", *files, "-o", str(path), "--pack", str(pack), "--device", "cpu", *arguments])
 
 
-def planned(path: Path, files: list[str], pack: Path, *, resume: bool = False) -> tuple[Campaign, RunDirectory, Any]:
+def planned(path: Path, files: list[str], pack: Path, *, resume: bool = False) -> tuple[ShardWork, RunDirectory, Any]:
     library = PreparedLibrary(files)
     plan = Campaign.plan(library, pack=str(pack), device="cpu")
-    return plan, open_run(path, plan.settings, resume=resume, force=False), library
+    run = open_run(path, plan.settings, resume=resume, force=False)
+    return plan.shard_work(run, library), run, library
 
 
 def assert_same_run(path: Path, wanted: Path) -> None:
@@ -96,18 +97,18 @@ def test_a_run_goes_on_after_an_error_and_a_killed_actor_and_ends_in_the_bytes_o
 ):
     """The error: a byte of the library is wrong for a while. It comes out of the actor as it would of this process."""
     path, second = tmp_path / "run", Path(files[1])
-    plan, run, library = planned(path, files, calibrated_pack_path)
+    work, run, library = planned(path, files, calibrated_pack_path)
     content = second.read_bytes()
     try:
         second.write_bytes(content[:3000] + bytes([content[3000] ^ 0xFF]) + content[3001:])
         with pytest.raises(InputError, match=f"^{second} cannot be read as Parquet after [0-9]+ rows: "):
-            score_on_ray(plan, run, library, workers=1)
+            score_on_ray(work, run, library, workers=1)
     finally:
         second.write_bytes(content)
     out, err = capfd.readouterr()
     assert not out + err  # not a word of Ray
 
-    plan, run, library = planned(path, files, calibrated_pack_path, resume=True)
+    work, run, library = planned(path, files, calibrated_pack_path, resume=True)
     before = len(run.shards)
     assert before < N_SHARDS - 2
     killed: list[int] = []
@@ -118,7 +119,7 @@ def test_a_run_goes_on_after_an_error_and_a_killed_actor_and_ends_in_the_bytes_o
         if not killed:
             killed.append(kill_actor())
 
-    progress = score_on_ray(plan, run, library, on_progress=kill)
+    progress = score_on_ray(work, run, library, on_progress=kill)
     assert killed
     assert len(seen) == N_SHARDS - before
     assert progress.skipped == 16 * before
@@ -149,11 +150,11 @@ def test_what_an_interrupted_ray_began_the_local_engine_finishes(
     ray, files, calibrated_pack_path, local_run, tmp_path, capfd, monkeypatch
 ):
     @contextmanager
-    def interrupting(source: Any) -> Iterator[Any]:
-        def on_rows(n_rows: int) -> None:
+    def interrupting() -> Iterator[Any]:
+        def on_progress(n_rows: int, library: Any) -> None:
             raise KeyboardInterrupt
 
-        yield on_rows
+        yield on_progress
 
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -188,7 +189,7 @@ def answer(work: ShardWork, number: int = 0, tries: int = 1) -> tuple[str, str]:
 
 
 def test_a_machine_that_is_not_like_the_driver_is_told(no_cluster, files, calibrated_pack_path, tmp_path):
-    work = ShardWork.of(*planned(tmp_path / "run", files, calibrated_pack_path))
+    work, _, _ = planned(tmp_path / "run", files, calibrated_pack_path)
     assert work.n_shards == N_SHARDS
     assert [work.n_rows(number) for number in range(N_SHARDS)] == [16] * 6 + [4]
     for name in ("mora_lite", "torch", "rdkit", "pack_sha256", "dtype"):
@@ -206,7 +207,7 @@ def test_a_machine_that_is_not_like_the_driver_is_told(no_cluster, files, calibr
 
 
 def test_a_shard_that_kills_its_actors_is_given_up(no_cluster, files, calibrated_pack_path, tmp_path):
-    work = ShardWork.of(*planned(tmp_path / "run", files, calibrated_pack_path))
+    work, _, _ = planned(tmp_path / "run", files, calibrated_pack_path)
     kind, text = answer(work, 3, tries=ray_engine.MAX_TRIES + 1)
     assert kind == "DeviceError"
     assert text.startswith("4 actors died at part-00003.parquet (out of memory?)")
@@ -215,12 +216,12 @@ def test_a_shard_that_kills_its_actors_is_given_up(no_cluster, files, calibrated
 
 
 def test_a_file_that_only_the_actor_sees_is_told(monkeypatch, files, calibrated_pack_path, tmp_path):
-    plan, run, library = planned(tmp_path / "run", files, calibrated_pack_path)
+    work, run, library = planned(tmp_path / "run", files, calibrated_pack_path)
     todo: list[int] = []
     answers = [(1, {"rows": 16, "bytes": 5})]
-    monkeypatch.setattr(ray_engine, "_entries", lambda work, numbers, *_: todo.extend(numbers) or iter(answers))
+    monkeypatch.setattr(ray_engine, "_finished_shards", lambda work, numbers, *_: todo.extend(numbers) or iter(answers))
     with pytest.raises(OutputError, match=r"part-00001.parquet, and it is not here: .* all machines .* share"):
-        score_on_ray(plan, run, library, part=(1, 3))
+        score_on_ray(work, run, library, part=(1, 3))
     assert not run.shards
     assert todo == [1, 4]
 

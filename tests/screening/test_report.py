@@ -68,11 +68,11 @@ def library(molecules, n):
     return pyarrow.table(columns)
 
 
-def write(path, table, n_hits=500, facts=None, tasks=TASKS):
+def write(path, table, n_hits=500, metadata=None, tasks=TASKS):
     by = parse_expression("logS", tasks, table.column_names)
     write_report(
         path,
-        facts={"Pack": "admet", "Command": "mora-lite screen x.smi"} if facts is None else facts,
+        metadata={"Pack": "admet", "Command": "mora-lite screen x.smi"} if metadata is None else metadata,
         tasks=tasks,
         summary=summarize([table.slice(0, 100), table.slice(100)], tasks),
         hits=rank([table], by, n_hits),
@@ -106,7 +106,7 @@ def test_equal_input_gives_equal_bytes(page, table, tmp_path):
 
 def test_texts_of_strangers_stay_text(table, tmp_path):
     tasks = (replace(TASKS[0], description=EVIL), *TASKS[1:])
-    text = write(tmp_path / "report.html", table, facts={EVIL: EVIL, "Control": "a\x00b"}, tasks=tasks)
+    text = write(tmp_path / "report.html", table, metadata={EVIL: EVIL, "Control": "a\x00b"}, tasks=tasks)
     assert "<img" not in text
     assert "window.hacked=1</script>" not in text
     assert "$tiles" in text  # what looks like a slot of the template is not filled

@@ -179,10 +179,10 @@ def test_manifests_of_several_machines_are_one_run(tmp_path: Path) -> None:
         add(runs[number % 2], number)
     with pytest.raises(OutputError, match="holds a run already"):
         begin(tmp_path, part="2-of-2")
-    assert list(begin(tmp_path, part="2-of-2", resume=True).own) == [1, 3]
+    assert list(begin(tmp_path, part="2-of-2", resume=True).listed) == [1, 3]
     whole = begin(tmp_path, resume=True)
     assert sorted(whole.shards) == [0, 1, 2, 3]
-    assert whole.own == set()
+    assert whole.listed == set()
     whole.set_rows(16)
     assert begin(tmp_path, resume=True).rows == 16
     with pytest.raises(OutputError, match="begun with pack"):

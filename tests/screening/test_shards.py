@@ -18,20 +18,18 @@ from mora_lite.model import Model
 from mora_lite.screening import shards
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.screening.shards import (
-    NOT_FINITE_REASON,
     Scored,
-    WindowPreparer,
     WindowScorer,
-    from_stream,
-    packed,
+    encode_rows,
     read_shards,
     result_schema,
     score_on,
+    score_shards,
     score_window,
-    screen,
 )
+from mora_lite.status import NOT_FINITE, REASONS
 from mora_lite.tables.library import Window
-from mora_lite.tables.prepared import Prepared, prepare
+from mora_lite.tables.prepared import Prepared, WindowPreparer, from_ipc, prepare, to_arrow, to_ipc
 from mora_lite.tables.records import Record
 
 NAMES = ["001", "", "NA", 'a"b', "x,y", "two\nlines", "caf\udce9", "null", "\t", "1e5", "é", " b "]
@@ -64,7 +62,7 @@ def begin(path: Path, form: str = "parquet", resume: bool = False) -> RunDirecto
 
 
 def schema_of(model: Model) -> pa.Schema:
-    return result_schema(model.tasks, model.trust is not None)
+    return result_schema(model.tasks, model.calibrator is not None)
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_a_value_that_is_no_number_is_a_status(calibrated: Model, monkeypatch: p
     monkeypatch.setattr(calibrated, "score_graphs", lambda graphs: values)
     batch = score_window(calibrated, rows)
     assert batch.column("status").to_pylist() == ["ok", "unparsable", "not_finite", "not_finite"]
-    assert batch.column("error").to_pylist()[2:] == [NOT_FINITE_REASON] * 2
+    assert batch.column("error").to_pylist()[2:] == [REASONS[NOT_FINITE]] * 2
     for name in batch.schema.names[3:-2]:
         assert batch.column(name).is_null().to_pylist() == [False, True, True, True], name
 
@@ -112,7 +110,7 @@ def test_rows_without_any_molecule_are_rows(calibrated: Model) -> None:
     batch = score_window(calibrated, prepare(Window(1, [Record("", "", ""), Record("", "xx", "")])))
     assert batch.schema == schema_of(calibrated)
     assert batch.column("in_domain").to_pylist() == [None, None]
-    scored = packed(batch, "csv")
+    scored = encode_rows(batch, "csv")
     assert scored.counts == {"empty": 1, "unparsable": 1}
     assert scored.first["empty"] == (1, "no SMILES in this row")
 
@@ -121,7 +119,7 @@ def test_marked_rows_are_left_out(calibrated: Model) -> None:
     seen: list[int] = []
     job = Window(5, [Record("", "CCO", ""), Record("", "CC", ""), Record("", "C", "")])
     scored = WindowScorer(calibrated, "parquet")(job, {0: "timeout", 2: "crashed"}, seen.append)
-    assert from_stream(scored.data).column("status").to_pylist() == ["timeout", "ok", "crashed"]
+    assert from_ipc(scored.data).column("status").to_pylist() == ["timeout", "ok", "crashed"]
     assert scored.first["timeout"] == (5, "parsing took longer than the time limit")
     assert scored.first["crashed"] == (7, "parsing ended the process that did it")
     assert seen == [0, 1, 2, -1]
@@ -135,7 +133,7 @@ def test_csv_and_parquet_shards_agree(calibrated: Model, window: Window, tmp_pat
     tables = []
     for form in ("parquet", "csv"):
         run = begin(tmp_path / form, form)
-        screen(run, windows_of(window, 4), scoring(calibrated, form), schema_of(calibrated))
+        score_shards(run, windows_of(window, 4), scoring(calibrated, form), schema_of(calibrated))
         assert [file.name for file in run.finished()] == [f"part-{i:05d}.{form}" for i in range(6)]
         tables.append(pa.concat_tables(read_shards(run, schema_of(calibrated))))
     a, b = tables
@@ -154,7 +152,9 @@ def test_infinite_intervals_and_long_names_come_back_from_csv(calibrated: Model,
     i = batch.schema.get_field_index("size_lo")
     batch = batch.set_column(i, batch.schema.field(i), pa.array([float("-inf")] * len(batch), pa.float32()))
     run = begin(tmp_path, "csv")
-    screen(run, [Window(1, records)], lambda jobs: (packed(batch, "csv") for _ in jobs), schema_of(calibrated))
+    score_shards(
+        run, [Window(1, records)], lambda jobs: (encode_rows(batch, "csv") for _ in jobs), schema_of(calibrated)
+    )
     (table,) = read_shards(run, schema_of(calibrated))
     assert table["size_lo"].to_pylist() == [float("-inf")] * 501
     assert table["name"].to_pylist() == [record.name for record in records]
@@ -163,7 +163,7 @@ def test_infinite_intervals_and_long_names_come_back_from_csv(calibrated: Model,
 @pytest.mark.usefixtures("small_shards")
 def test_shards_of_one_part_only(calibrated: Model, window: Window, tmp_path: Path) -> None:
     run = begin(tmp_path)
-    progress = screen(
+    progress = score_shards(
         run, windows_of(window, 4), scoring(calibrated, "parquet"), schema_of(calibrated), part=(1, 4)
     )  # 65 rows: shards of 12, the last of 5
     assert sorted(run.shards) == [1, 5]
@@ -188,7 +188,7 @@ def test_shards_do_not_depend_on_the_window_a_row_is_in(calibrated: Model, windo
     tables, some = [], Window(1, window.records[50:])
     for n_rows in (2, 7, 100):
         run = begin(tmp_path / str(n_rows))
-        screen(run, windows_of(some, n_rows), scoring(calibrated, "parquet"), schema_of(calibrated))
+        score_shards(run, windows_of(some, n_rows), scoring(calibrated, "parquet"), schema_of(calibrated))
         tables.append(pa.concat_tables(map(pq.read_table, run.finished())).combine_chunks())
     for table in tables[1:]:
         for name in table.schema.names:
@@ -211,7 +211,7 @@ def test_other_rows_than_before_are_noticed(model: Model, tmp_path: Path, n_firs
     def score(rows: list[Record], resume: bool) -> None:
         run = begin(tmp_path, resume=resume)
         windows = windows_of(Window(1, rows), 2)
-        screen(run, windows, scoring(model, "parquet"), schema_of(model), digest=True)
+        score_shards(run, windows, scoring(model, "parquet"), schema_of(model), digest=True)
 
     score(records, False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -255,5 +255,5 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
 def test_prepared_rows_are_scored_like_their_texts(calibrated: Model, window: Window) -> None:
     raw = WindowScorer(calibrated, "parquet")
     prepared: Prepared = prepare(window, parse_molecule)
-    job = shards.to_stream(shards.to_arrow(prepared))
+    job = to_ipc(to_arrow(prepared))
     assert raw(job, {}, lambda item: None) == raw(window, {}, lambda item: None)

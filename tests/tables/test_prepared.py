@@ -22,8 +22,14 @@ from mora_lite.machine.workers import BETWEEN
 from mora_lite.tables import prepared_files
 from mora_lite.tables.library import Window, open_library
 from mora_lite.tables.parquet import PREPARED_KEY
-from mora_lite.tables.prepared import Prepared, from_arrow, prepare, to_arrow
-from mora_lite.tables.prepared_files import PreparedLibrary, PreparedWriter, is_prepared, prepare_library
+from mora_lite.tables.prepared import Prepared, WindowPreparer, from_arrow, from_ipc, prepare, to_arrow
+from mora_lite.tables.prepared_files import (
+    PreparedLibrary,
+    PreparedWriter,
+    is_prepared,
+    prepare_library,
+    write_prepared,
+)
 from mora_lite.tables.records import Record
 
 BLOCK = Chem.MolToMolBlock(Chem.MolFromSmiles("OC"))
@@ -171,18 +177,34 @@ def test_windows_show_neither_files_nor_row_groups(
         assert_same(Prepared(1, texts, graphs, bits), whole)
 
 
-def test_a_library_is_prepared_in_order_whatever_maps(tmp_path: Path) -> None:
+def test_a_library_is_prepared_in_order_whoever_prepares(tmp_path: Path) -> None:
     (tmp_path / "a.smi").write_text("CCO a\nC1CC b\nCC c\nxx d\n")
     done: list[int] = []
     with open_library([tmp_path / "a.smi"]) as library, PreparedWriter(tmp_path / "a.parquet", library.files) as writer:
-        summary = prepare_library(library, writer, window_rows=3, on_progress=done.append)
+        summary = write_prepared(map(prepare, library.windows(3)), writer, done.append)
     assert done == [3, 4]
     assert summary.counts == {"ok": 2, "unparsable": 2}
     assert summary.first == {"unparsable": (2, "unclosed ring")}
     assert summary.failures() == ["  2 unparsable; the first is row 2: unclosed ring"]
     with open_library([tmp_path / "a.smi"]) as library, PreparedWriter(tmp_path / "b.parquet", library.files) as writer:
-        prepare_library(library, writer, window_rows=3, map=lambda f, items: [f(item) for item in list(items)])
+        work = WindowPreparer()
+        windows = [work(window, {}, lambda row: None) for window in library.windows(3)]  # as in another process
+        write_prepared((from_arrow(from_ipc(data)) for data in windows), writer)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+@pytest.mark.usefixtures("small_screens")
+def test_one_call_prepares_a_library(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("CCO,a\nCCN,b\n")
+    notes: list[str] = []
+    done: list[int] = []
+    target = tmp_path / "a.parquet"
+    summary = prepare_library(
+        tmp_path / "a.txt", target, on_note=notes.append, on_progress=lambda n_rows, library: done.append(n_rows)
+    )
+    assert (summary.counts, done) == ({"ok": 2}, [2])
+    assert notes == [f"{tmp_path / 'a.txt'} has no header: column 1 is called 'smiles'"]
+    assert PreparedLibrary(target).n_rows == 2
 
 
 def test_the_file_says_what_it_was_made_from_and_with(tmp_path: Path) -> None:
