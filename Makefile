@@ -1,34 +1,48 @@
-# Two commands do everything on a fresh machine with Python and a package registry: `make demo` and `make test`.
+# `make demo` and `make test` do everything on a fresh machine that has Python and a package registry.
 PYTHON ?= python3
 VENV := .venv
+INTEROP := .venv-interop
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHOWN := logS logS_lo logS_hi BBB HIV in_domain
 INSTALL := $(PIP) install --quiet --constraint .constraints.txt
 
-.PHONY: demo test lint types tests base docs clean
+.PHONY: demo test lint types tests docs interop gpu-test base clean
 
+# Predict the example and print the table that README.md shows.
 demo: $(VENV)/.installed
 	$(BIN)/mora-lite predict examples/molecules.csv --force
 	$(BIN)/python examples/show_table.py examples/molecules.predictions.csv $(SHOWN)
 
+# What has to pass before a change is merged.
 test: lint types tests
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy does not run the import hooks of an editable install, so it reads a copy, made afresh each time.
+# mypy does not run the import hooks of an editable install, so it reads a copy that is made afresh each time.
 types: $(VENV)/.installed-dev
 	rm -rf build
 	$(PIP) install --quiet --no-deps --target build/site .
 	test -d build/site/mora_lite/quant -a -d build/site/mora_lite/cli
 	$(BIN)/mypy
 
+# PYTEST_OPTIONS: more options of pytest, for example `make tests PYTEST_OPTIONS=-x`.
 tests: $(VENV)/.installed-dev
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(PYTEST_OPTIONS)
 
-# The real base model, for the tests that compare with it; without it they are skipped.
+# Load an exported pack in Hugging Face Optimum, which needs an older transformers and so an environment of its own.
+interop: $(VENV)/.installed-dev $(INTEROP)/.installed
+	$(BIN)/python tests/support/optimum_values.py export build/interop
+	HF_HUB_OFFLINE=1 $(INTEROP)/bin/python tests/support/optimum_values.py compare build/interop
+
+# On a machine with a CUDA device: torch, Triton, RDKit, pytest and this package are enough (`pip install --no-deps .`).
+# Only the files that hold such tests are read, since others import more. Tests whose packages are missing are skipped.
+gpu-test:
+	$(or $(wildcard $(BIN)/pytest),pytest) -q -m gpu --durations=5 $$(grep -rl --include="test_*.py" "mark.gpu" tests)
+
+# The real base model, for the tests that compare with it. Without it they are skipped.
 base: $(VENV)/.installed-dev
 	$(BIN)/mora-lite pull smollm2-135m
 
@@ -37,7 +51,7 @@ docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamps are older than pyproject.toml when its dependencies may have changed.
 $(BIN)/python:
@@ -50,3 +64,13 @@ $(VENV)/.installed: pyproject.toml .constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml .constraints.txt | $(BIN)/python
 	$(INSTALL) -e ".[dev]"
 	touch $@ $(VENV)/.installed
+
+# Optimum takes torch and ONNX Runtime from the other environment, so that little is downloaded.
+$(INTEROP)/.installed: $(VENV)/.installed-dev
+	rm -rf $(INTEROP)
+	$(BIN)/python -m venv $(INTEROP)
+	$(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" > \
+	  $$($(INTEROP)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
+	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --quiet --no-warn-conflicts \
+	  --constraint .constraints.txt "optimum-onnx==0.1.0"
+	touch $@
