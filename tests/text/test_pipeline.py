@@ -165,6 +165,7 @@ def test_what_is_there_is_not_replaced_unasked(make: Any, tmp_path: Path) -> Non
         make("pack", steps=2)
     make("pack", steps=2, force=True)
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("precious")
     with pytest.raises(OutputError, match="is not a text pack"):
         make("other", force=True)
     assert not (tmp_path / "other.run").exists()  # told before the work
