@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import Device, Dtype
-from .progress import print_note, progress_bar
+from .progress import print_note, print_summary, progress_bar
 
 
 def generate(
@@ -133,7 +133,4 @@ def generate(
             progress_bar(table) as on_progress,
         ):
             summary = answer_table(table, writer, answerer, config, on_progress)
-    for line in summary.lines(writer.name):
-        typer.echo(line, err=True)
-    if summary.n_rows and not summary.n_ok:
-        raise typer.Exit(1)
+    print_summary(summary.lines(writer.name), summary)
