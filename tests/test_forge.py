@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import mora_lite
+
 yaml = pytest.importorskip("yaml")
 
 if sys.version_info >= (3, 11):
@@ -83,7 +85,7 @@ def test_ci_runs_every_python_that_the_package_names() -> None:
 
 def test_the_citation_is_of_this_version() -> None:
     citation = read(ROOT / "CITATION.cff")
-    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert (citation["version"], citation["license"]) == (mora_lite.__version__, PROJECT["license"])
     assert citation["repository-code"] == PROJECT["urls"]["Homepage"]
     assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
     assert all(work["authors"] and work["title"] and work["year"] for work in citation["references"])
