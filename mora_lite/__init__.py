@@ -11,21 +11,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # `as` and `=` tell type checkers that a name is public
-    from .model import Model as Model
-    from .model import Predictions as Predictions
-    from .model import from_pretrained as from_pretrained
-    from .model import load as load
-    from .publish import push_to_hub as push_to_hub
-    from .screening.campaign import screen_library
-    from .tables.prepared_files import prepare_library
-    from .text.evaluation import evaluate_text as evaluate_text
-    from .text.pack import load_text as load_text
-    from .text.pipeline import train_text as train_text
-    from .training.evaluate import evaluate as evaluate
-    from .training.pipeline import train as train
-
-    prepare, screen = prepare_library, screen_library
+if TYPE_CHECKING:
+    from .model import Model, Predictions, from_pretrained, load
+    from .publish import push_to_hub
+    from .screening.campaign import screen_library as screen
+    from .tables.prepared_files import prepare_library as prepare
+    from .text.evaluation import evaluate_text
+    from .text.pack import load_text
+    from .text.pipeline import train_text
+    from .training.evaluate import evaluate
+    from .training.pipeline import train
 
 __version__ = "0.1.0"
 
@@ -44,7 +39,22 @@ _PUBLIC = {
     "train": ("training.pipeline", "train"),
     "train_text": ("text.pipeline", "train_text"),
 }
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+# The same names in full, for type checkers, which run no code.
+__all__ = [
+    "Model",
+    "Predictions",
+    "__version__",
+    "evaluate",
+    "evaluate_text",
+    "from_pretrained",
+    "load",
+    "load_text",
+    "prepare",
+    "push_to_hub",
+    "screen",
+    "train",
+    "train_text",
+]
 
 
 def __getattr__(name: str) -> Any:

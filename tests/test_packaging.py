@@ -109,6 +109,10 @@ def test_every_public_name_can_be_used_and_is_listed(name):
     assert name in dir(mora_lite)
 
 
+def test_the_public_names_stand_in_both_lists():
+    assert sorted(mora_lite.__all__) == sorted(["__version__", *mora_lite._PUBLIC])
+
+
 def test_no_module_has_the_name_of_something_public():
     """Importing it would put the module in the place of the function."""
     modules = {path.stem for path in (ROOT / "mora_lite").iterdir()} | {name.split(".")[-1] for name in PACKAGES}
