@@ -13,7 +13,7 @@ from random_llama import RandomModel, make_branch, make_prompts, memory, rates, 
 from torch import Tensor, nn
 
 from mora_lite.adapter.lowrank import Branch
-from mora_lite.machine.capture import record
+from mora_lite.machine.capture import capture
 
 
 def build_model(options: argparse.Namespace, device: torch.device) -> Any:
@@ -105,7 +105,7 @@ def replay_by_hand(forward: Callable[[Tensor], Tensor], cache: Any, token: Tenso
     if shape not in _by_hand:
         _by_hand.clear()
         held = token.clone()
-        _by_hand[shape] = *record(lambda: held.copy_(forward(held)), token.device, None), cache
+        _by_hand[shape] = *capture(lambda: held.copy_(forward(held)), token.device), cache
     graph, _, first_cache = _by_hand[shape]
     for layer in first_cache.layers:
         if isinstance(getattr(layer, "cumulative_length", None), Tensor):

@@ -75,7 +75,7 @@ def text_out(decoder: Decoder, options: argparse.Namespace, batches: list[int]) 
     for batch in batches:
         branch, ids = make_branch(options, batch, device), make_prompts(options, batch)
         reset_memory()
-        alone = CapturedGenerator(decoder, record_steps=False).generate(ids, branch=branch, max_new_tokens=options.new)
+        alone = CapturedGenerator(decoder, capture_steps=False).generate(ids, branch=branch, max_new_tokens=options.new)
         # Plain generation rounds elsewhere: of random weights, near ties turn, and what follows is another text.
         plain = generate(decoder, ids, branch=branch, max_new_tokens=2)
         reset_memory()
@@ -130,7 +130,7 @@ def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Nam
     from mora_lite.chem.molecules import parse_smiles
     from mora_lite.scoring.scorer import Scorer
 
-    device = prompts.base.device
+    device = prompts.residual.device
     graphs = featurize([parse_smiles(smiles).mol for smiles in DRUGS]).select(np.arange(batch) % len(DRUGS))
     torch.manual_seed(rank)
     reset_memory()
@@ -156,7 +156,7 @@ def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Nam
 
 def profile(decoder: Decoder, branch: Branch, ids: list[list[int]], steps: int = 8) -> dict[str, float]:
     """Microseconds of a step by kernel, the heaviest first; prompt and record are left out."""
-    alone, on_gpu, found = CapturedGenerator(decoder, record_steps=False), torch.cuda.is_available(), {}
+    alone, on_gpu, found = CapturedGenerator(decoder, capture_steps=False), torch.cuda.is_available(), {}
     activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
     for sign, new in ((-1, 1), (1, 1 + steps)):
         with torch.profiler.profile(activities=[activity]) as seen:

@@ -80,21 +80,23 @@ class StaticScorer(nn.Module):
         self.prompts = base.prompts
         self.encoder = GraphEncoder(sizes.encoder_width, sizes.encoder_layers)
         self.encoder.load_state_dict(encoder.state_dict())
-        width = base.prompts.base.shape[1]
+        width = base.prompts.residual.shape[1]
         self.project = Hypernet(sizes.encoder_width, soft, width, 1, sizes.hypernet_width, sizes.hypernet_blocks)
-        self.size = nn.Parameter(base.prompts.base.norm(dim=1).mean().clone())  # that of the tokens they stand among
+        self.size = nn.Parameter(
+            base.prompts.residual.norm(dim=1).mean().clone()
+        )  # that of the tokens they stand among
         for layer in self.upper.layers:
             for name in ("qkv", "out", "gate_up", "down"):
                 setattr(layer, name, Lora(getattr(layer, name), rank))
-        self.readout = nn.Parameter(torch.randn(len(base.prompts.base), width) * width**-0.5)
-        self.offset = nn.Parameter(torch.zeros(len(base.prompts.base)))
+        self.readout = nn.Parameter(torch.randn(len(base.prompts.residual), width) * width**-0.5)
+        self.offset = nn.Parameter(torch.zeros(len(base.prompts.residual)))
 
     def forward(self, batch: GraphBatch) -> Tensor:
         prompts = self.prompts
         soft = self.project(encode(self.encoder, batch)).squeeze(-1).float()  # [B, S, D]
         soft = soft / soft.norm(dim=-1, keepdim=True).clamp(min=1e-6) * self.size
-        n, p = len(soft), len(prompts.base)
-        answer = prompts.base[None, :, None].expand(n, -1, -1, -1)
+        n, p = len(soft), len(prompts.residual)
+        answer = prompts.residual[None, :, None].expand(n, -1, -1, -1)
         x = torch.cat([soft[:, None].expand(-1, p, -1, -1), answer], 2)
         padding = torch.arange(prompts.keys.shape[2]) >= prompts.lengths[:, None]
         for i, layer in enumerate(self.upper.layers):
@@ -113,7 +115,7 @@ class AllPositionsScorer(Scorer):
         ids = torch.tensor(prompt_ids(checkpoint.tokenizer(), [prompt])[0])[None]
         first = decoder.sizes.layers - sizes.adapted_layers
         with torch.no_grad():
-            step, x = decoder.begin(1, ids.shape[1]), decoder.embed(ids)
+            step, x = decoder.prepare_step(1, ids.shape[1]), decoder.embed(ids)
             for layer in decoder.layers[:first]:
                 x = layer(x, step)
         self.entering = x[0]  # [T, D]
@@ -125,7 +127,7 @@ class AllPositionsScorer(Scorer):
         tokens = self.encode(batch)
         a = self.hypernet(tokens)
         branch = Branch(a, self.c, self.scale, "all")
-        step = self.begin[0].begin(len(a), len(self.entering))
+        step = self.begin[0].prepare_step(len(a), len(self.entering))
         x = self.entering.expand(len(a), -1, -1)
         sizes = self.begin[0].sizes
         for layer, own in zip(self.whole, branch.by_layer(len(self.whole), sizes.module_widths()), strict=True):
@@ -147,7 +149,7 @@ class TextScorer(Scorer):
         own = self.store.select(batch.ids)
         tokens, upper = self.encode(batch.graphs), self.upper
         a = self.hypernet(tokens)
-        x = own.base + self.branch(upper.first_norm(own.attended), a[:, 0], 0)
+        x = own.residual + self.branch(upper.first_norm(own.attended), a[:, 0], 0)
         x = x[:, None, None]  # [B, 1, 1, D]
         padding = torch.arange(own.keys.shape[2]) >= own.lengths[:, None]
         for i, layer in enumerate(upper.layers):

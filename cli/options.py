@@ -19,12 +19,12 @@ BatchSize = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Molecules at a time. Results do not depend on it.",
+        help="Molecules at a time. Results do not depend on it beyond rounding.",
         show_default="fitted to the device",
     ),
 ]
 Dtype = Annotated[
-    str, typer.Option(metavar="TYPE", help="auto, float32, bfloat16 or float16; float32 is exact and slower.")
+    str, typer.Option(metavar="TYPE", help="auto, float32, bfloat16 or float16; float32 is the most exact and slower.")
 ]
 Confidence = Annotated[
     float, typer.Option(metavar="P", help="Share of true values that the intervals X_lo to X_hi are to hold.")

@@ -44,7 +44,7 @@ def add_upper(g: GraphBuilder, scorer: Scorer, weights: Weights, states: str, ro
     with g.scope("upper"):
         e = add_answer_factors(g, scorer, states, rows)
         from_c = g.constant("first_c", torch.cat([torch.zeros(1, c.shape[2]), c[0] / scorer.scale]))
-        base = add_prompts(g, "base", scorer.prompts.base.float(), rows)
+        base = add_prompts(g, "base", scorer.prompts.residual.float(), rows)
         flat = g.reshape(e, -1, c.shape[1] + 1)
         for i, layer in enumerate(layers):
             with g.scope(f"layer_{layer.index}"):
@@ -113,9 +113,9 @@ def add_first_attention(g: GraphBuilder, scorer: Scorer, layer: DecoderLayer, e:
     """Attention of layer L-K+1, before its output matrix: `[B * P, heads * head_dim]`. e: `[B, P, R+1]`."""
     sizes, prompts = layer.sizes, scorer.prompts
     assert isinstance(layer.qkv, nn.Linear)
-    n_prompts, width = prompts.base.shape
+    n_prompts, width = prompts.residual.shape
     c = scorer.c.detach()[0].double()
-    x = torch.cat([prompts.base.double().unsqueeze(1), c.expand(n_prompts, -1, -1)], 1)  # x of e: [P, R+1, D]
+    x = torch.cat([prompts.residual.double().unsqueeze(1), c.expand(n_prompts, -1, -1)], 1)  # x of e: [P, R+1, D]
     n = x.shape[1]
     projected = (x * layer.attention_norm.weight.double()) @ layer.qkv.weight.double().T
     qkv = projected.unflatten(-1, (-1, sizes.head_dim))

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .chem.graph import Graphs, featurize
 from .chem.molecules import parse_smiles
-from .fast.batch import BatchSize, pack_batch, unpack_batch
-from .model import BATCH_SIZE, CPU_BATCH_SIZE, Model
+from .fast.captured import CapturedScorer
+from .model import Model
 from .status import OK
 
 MOVING = ("copies", "sorting")  # of graphs to a GPU, and of their bonds there
@@ -85,19 +85,19 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
     model.score(smiles, batch_size)
     whole = time.perf_counter() - started
     seconds, n = dict(model.seconds), len(mols)
-    size = batch_size or BATCH_SIZE[model.device.type]
-    if model.replay is not None:
+    size = model.fit_batch_size(batch_size)
+    moving: tuple[str, ...] = ()
+    if isinstance(model.engine, CapturedScorer):
         part = graphs.select(np.arange(min(n, size)))
-        on_device = {name: each * n / len(part) for name, each in model.replay.stage_seconds(part).items()}
+        on_device = {name: each * n / len(part) for name, each in model.engine.stage_seconds(part).items()}
         # What is not work of the device: filling its batches, copies there and back.
         seconds |= on_device | {"copies": max(0.0, seconds["device"] - sum(on_device.values()))}
-    elif model.fast_scorer is not None:
-        size = CPU_BATCH_SIZE
+        moving = MOVING
     flops, weights = count_operations(model, graphs, min(size, COUNTED)), weight_bytes(model)
     on_gpu = model.device.type == "cuda"
     rate, bandwidth = product_rate(model), copy_rate(model) if on_gpu else 0.0
     stages = []
-    for name in ("parse", "graphs", "fingerprints", *(MOVING if model.replay else ()), *LEARNT, "similarity"):
+    for name in ("parse", "graphs", "fingerprints", *moving, *LEARNT, "similarity"):
         reading = weights.get(name, 0) / min(size, n) / bandwidth if on_gpu else 0.0
         floor = max(flops.get(name, 0) / rate, reading) * 1e6
         stages.append(Stage(name, seconds.get(name, 0.0) / n * 1e6, flops.get(name, 0) / 1e9, floor))
@@ -116,25 +116,8 @@ def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str,
     def counted(stage: str) -> FlopCounterMode:
         return counters.setdefault(stage, FlopCounterMode(display=False, custom_mapping=packed))
 
-    if model.fast_scorer is not None and model.replay is None:
-        model.fast_scorer(batch, counted)
-    elif model.fast_scorer is not None:
-        size = BatchSize.of(batch, len(batch))
-        data = np.zeros(size.nbytes, np.uint8)
-        pack_batch(batch, size, data)
-        with torch.inference_mode():
-            model.fast_scorer.run(unpack_batch(torch.from_numpy(data).to(model.device), size), counted)
-    else:
-        tensors = batch.batch().to(model.device)
-        # With gradients, although nobody needs them: the counter hooks into the modules' gradient functions.
-        with torch.autocast(model.device.type, model.dtype, model.dtype != torch.float32):
-            scorer = model.scorer
-            with counted("encoder"):
-                tokens = scorer.encode(tensors)
-            with counted("hypernetwork"):
-                a = scorer.hypernet(tokens)
-            with counted("decoder"):
-                scorer.read_out(scorer.upper.score(scorer.prompts, a, scorer.c, scorer.scale), tokens.molecules)
+    # With gradients, although nobody needs them: the counter hooks into the modules' gradient functions.
+    model.engine.run(model.engine.batch(batch), counted)
     return {name: counter.get_total_flops() / len(batch) for name, counter in counters.items()}
 
 

@@ -1,4 +1,4 @@
-"""The short scorer on a CUDA device: batches of few sizes, whose kernels are recorded once and replayed as CUDA graphs.
+"""The fast scorer on a CUDA device: batches of few sizes, whose kernels are captured once as a CUDA graph and replayed.
 
 A molecule costs the device a microsecond or two, so that Python, which starts some three hundred kernels for a batch,
 and numpy, which sorts its bonds, would take most of the time. Here a batch is one copy of bytes, padded to one of a few
@@ -9,83 +9,98 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..chem.graph import Graphs
-from ..machine.capture import record
-from .batch import BatchSize, _rounded, pack_batch, unpack_batch
+from ..machine.capture import capture
+from ..scoring.scorer import BATCH_SIZE, Timer, untimed
+from .batch import BatchSize, SortedBatch, pack_batch, rounded_size, unpack_batch
 from .scorer import FastScorer
 
-MAX_GRAPHS = 24  # recorded ones that are kept; each holds its inputs and answers, the rest of the memory is shared
+MAX_GRAPHS = 24  # that are kept; each holds its inputs and answers, the rest of the memory is shared
 
 
-@dataclass
-class _Captured:
+class CapturedBatch(NamedTuple):
+    """A graph that scores the batch in the buffer, and the scores that it writes: float32 `[B, P]`."""
+
     graph: torch.cuda.CUDAGraph
     scores: Tensor
 
 
 class CapturedScorer:
-    """Batches for `short`, which lies on a CUDA device. Not for two threads at a time."""
+    """The engine of GPUs, over the scorer `fast` on the same device. Not for two threads at a time."""
 
-    def __init__(self, short: FastScorer, device: torch.device):
-        self.short, self.device = short, device
-        self._recorded: OrderedDict[BatchSize, _Captured] = OrderedDict()
+    batch_size, fixed_size = BATCH_SIZE["cuda"], False
+
+    def __init__(self, fast: FastScorer, device: torch.device):
+        self.fast, self.device = fast, device
+        self._captured: OrderedDict[BatchSize, CapturedBatch] = OrderedDict()
         self._pool: Any = None
-        self._bytes: tuple[Tensor, Tensor] | None = None  # pinned, and on the device
+        self._buffers: tuple[Tensor, Tensor] | None = None  # bytes of a batch, in pinned memory and on the device
 
-    def __call__(self, graphs: Graphs) -> np.ndarray:
-        """z-scores float32 `[B, P]`. Raises torch.OutOfMemoryError; then nothing is kept."""
-        size = BatchSize.of(graphs, _rounded(len(graphs), 64))
+    def z_scores(self, graphs: Graphs, timed: Timer = untimed) -> np.ndarray:
+        """See `Engine`. timed: wraps the whole, as `device`. Raises torch.OutOfMemoryError; then nothing is kept."""
+        size = _padded_size(graphs)
         try:
-            with torch.inference_mode(), torch.cuda.device(self.device):
-                held, ours = self._room(size.nbytes)
-                pack_batch(graphs, size, held.numpy())
-                ours[: size.nbytes].copy_(held[: size.nbytes], non_blocking=True)
-                recorded = self._recorded.get(size) or self._record(size, ours)
-                self._recorded.move_to_end(size)
-                recorded.graph.replay()
-                return recorded.scores[: len(graphs)].cpu().numpy()
+            with timed("device"), torch.inference_mode(), torch.cuda.device(self.device):
+                pinned, data = self._buffers_for(size.nbytes)
+                pack_batch(graphs, size, pinned.numpy())
+                data[: size.nbytes].copy_(pinned[: size.nbytes], non_blocking=True)
+                captured = self._captured.get(size) or self._capture(size, data)
+                self._captured.move_to_end(size)
+                captured.graph.replay()
+                return captured.scores[: len(graphs)].cpu().numpy()
         except RuntimeError:
-            self._forget()
-            self._bytes = None
+            self._clear_graphs()
+            self._buffers = None
             raise
 
-    def _room(self, nbytes: int) -> tuple[Tensor, Tensor]:
-        """The bytes here and on the device; when they move, what was recorded reads the wrong ones."""
-        if self._bytes is None or len(self._bytes[0]) < nbytes:
-            self._forget()
-            held = torch.zeros(2 * nbytes, dtype=torch.uint8, pin_memory=True)
-            self._bytes = held, torch.zeros(2 * nbytes, dtype=torch.uint8, device=self.device)
-        return self._bytes
+    def batch(self, graphs: Graphs) -> SortedBatch:
+        """The molecules on the device, padded as they are for a graph."""
+        size = _padded_size(graphs)
+        data = np.zeros(size.nbytes, np.uint8)
+        pack_batch(graphs, size, data)
+        return unpack_batch(torch.from_numpy(data).to(self.device), size)
 
-    def _forget(self) -> None:
-        self._recorded.clear()
+    def run(self, batch: SortedBatch, timed: Timer = untimed) -> Tensor:
+        """See `Engine`; kernel by kernel."""
+        return self.fast.run(batch, timed)
+
+    def _buffers_for(self, nbytes: int) -> tuple[Tensor, Tensor]:
+        """The buffers, made larger where they are too small; what was captured would then read the old ones."""
+        if self._buffers is None or len(self._buffers[0]) < nbytes:
+            self._clear_graphs()
+            pinned = torch.zeros(2 * nbytes, dtype=torch.uint8, pin_memory=True)
+            self._buffers = pinned, torch.zeros(2 * nbytes, dtype=torch.uint8, device=self.device)
+        return self._buffers
+
+    def _clear_graphs(self) -> None:
+        self._captured.clear()
         self._pool = None  # memory that no graph uses any more cannot be shared again
 
-    def _record(self, size: BatchSize, data: Tensor) -> _Captured:
-        while len(self._recorded) >= MAX_GRAPHS:
-            self._recorded.popitem(last=False)
+    def _capture(self, size: BatchSize, data: Tensor) -> CapturedBatch:
+        while len(self._captured) >= MAX_GRAPHS:
+            self._captured.popitem(last=False)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        graph, scores = record(lambda: self.short.run(unpack_batch(data[: size.nbytes], size)), self.device, self._pool)
-        recorded = self._recorded[size] = _Captured(graph, scores)
-        return recorded
+        batch = data[: size.nbytes]
+        graph, scores = capture(lambda: self.fast.run(unpack_batch(batch, size)), self.device, pool=self._pool)
+        captured = self._captured[size] = CapturedBatch(graph, scores)
+        return captured
 
     def stage_seconds(self, graphs: Graphs, repeats: int = 20) -> dict[str, float]:
-        """What each stage of a batch takes on the device, by its name; each is recorded by itself."""
-        short, size = self.short, BatchSize.of(graphs, _rounded(len(graphs), 64))
-        held = np.zeros(size.nbytes, np.uint8)
-        pack_batch(graphs, size, held)
-        seconds = {}
+        """What each stage of a batch takes on the device, by its name; each is captured by itself."""
+        fast, size, seconds = self.fast, _padded_size(graphs), {}
+        packed = np.zeros(size.nbytes, np.uint8)
+        pack_batch(graphs, size, packed)
+        graphs_kept: list[torch.cuda.CUDAGraph] = []  # their memory holds the results
 
         def timed(name: str, work: Callable[[], Any]) -> Any:
-            graph, result = record(work, self.device, None)
+            graph, result = capture(work, self.device)
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             graph.replay()
             start.record()
@@ -94,14 +109,17 @@ class CapturedScorer:
             end.record()
             end.synchronize()
             seconds[name] = start.elapsed_time(end) / 1e3 / repeats
-            kept.append(graph)  # its memory holds the result
+            graphs_kept.append(graph)
             return result
 
-        kept: list[Any] = []
         with torch.inference_mode(), torch.cuda.device(self.device):
-            data = torch.from_numpy(held).to(self.device)
+            data = torch.from_numpy(packed).to(self.device)
             batch = timed("sorting", lambda: unpack_batch(data, size))
-            atoms, molecules = timed("encoder", lambda: short.encoder(batch))
-            states = timed("hypernetwork", lambda: short.hypernet(atoms, molecules, batch))
-            timed("decoder", lambda: short.read_out(states, molecules))
+            atoms, molecules = timed("encoder", lambda: fast.encoder(batch))
+            states = timed("hypernetwork", lambda: fast.hypernet(atoms, molecules, batch))
+            timed("decoder", lambda: fast.read_out(states, molecules))
         return seconds
+
+
+def _padded_size(graphs: Graphs) -> BatchSize:
+    return BatchSize.of(graphs, rounded_size(len(graphs), 64))

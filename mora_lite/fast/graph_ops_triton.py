@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .batch import SortedBatch
-from .graph_ops import Norm
+from .graph_ops import GraphOps, Norm
 from .linear import PackedLinear
 
 ROWS = 8  # atoms that a program reads at a time
@@ -54,14 +54,14 @@ def _norm_with_virtual(
 
 @triton.jit
 def _gather_messages(
-    h: tl.tensor, bond_codes: tl.tensor, messages: tl.tensor, bond_ends: tl.tensor, out: tl.tensor, n_atoms: tl.tensor,
-    width: tl.tensor, own: tl.tensor, block: tl.constexpr,
+    h: tl.tensor, bond_codes: tl.tensor, messages: tl.tensor, bond_ptr: tl.tensor, out: tl.tensor, n_atoms: tl.tensor,
+    width: tl.tensor, self_weight: tl.tensor, block: tl.constexpr,
 ) -> None:  # fmt: skip
     atom = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     within = column < width
-    total = own * tl.load(h + atom * width + column, mask=within, other=0.0).to(tl.float32)
-    first, last = tl.load(bond_ends + atom), tl.load(bond_ends + atom + 1)
+    total = self_weight * tl.load(h + atom * width + column, mask=within, other=0.0).to(tl.float32)
+    first, last = tl.load(bond_ptr + atom), tl.load(bond_ptr + atom + 1)
     for bond in range(first, last):
         source = tl.load(messages + 2 * bond).to(tl.int64)
         code = tl.load(messages + 2 * bond + 1) - n_atoms
@@ -73,14 +73,14 @@ def _gather_messages(
 
 @triton.jit
 def _add_and_pool(
-    x: tl.tensor, change: tl.tensor, atom_ends: tl.tensor, pooled: tl.tensor, width: tl.tensor, rows: tl.constexpr,
+    x: tl.tensor, change: tl.tensor, atom_ptr: tl.tensor, pooled: tl.tensor, width: tl.tensor, rows: tl.constexpr,
     block: tl.constexpr,
 ) -> None:  # fmt: skip
     molecule = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)[None, :]
     within = column < width
     total = tl.zeros([rows, block], tl.float32)
-    first, last = tl.load(atom_ends + molecule), tl.load(atom_ends + molecule + 1)
+    first, last = tl.load(atom_ptr + molecule), tl.load(atom_ptr + molecule + 1)
     for start in range(first, last, rows):
         atom = (start + tl.arange(0, rows)).to(tl.int64)[:, None]
         mask = (atom < last) & within
@@ -88,36 +88,36 @@ def _add_and_pool(
         value += tl.load(change + atom * width + column, mask=mask, other=0.0).to(tl.float32)
         tl.store(x + atom * width + column, value, mask=mask)
         total += value
-    place = molecule * width + tl.arange(0, block)
-    tl.store(pooled + place, tl.sum(total, 0), mask=tl.arange(0, block) < width)
+    index = molecule * width + tl.arange(0, block)
+    tl.store(pooled + index, tl.sum(total, 0), mask=tl.arange(0, block) < width)
 
 
 @triton.jit
 def _attend(
-    query: tl.tensor, key_value: tl.tensor, atom_ends: tl.tensor, out: tl.tensor, n_atoms: tl.tensor,
+    query: tl.tensor, key_value: tl.tensor, atom_ptr: tl.tensor, out: tl.tensor, n_atoms: tl.tensor,
     n_queries: tl.tensor, width: tl.tensor, size: tl.tensor, tokens: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One query of one head of one molecule; softmax in one pass over the tokens, the molecule's own first."""
+    """One query of one head of one molecule; softmax in one pass over the tokens, the molecule's first."""
     molecule, head, number = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     column = tl.arange(0, block)
     within = column < size
     at = (molecule * n_queries + number) * width + head * size
     q = tl.load(query + at + column, mask=within, other=0.0).to(tl.float32)
-    own = key_value + (n_atoms + molecule) * 2 * width + head * size + column
-    top = tl.sum(q * tl.load(own, mask=within, other=0.0).to(tl.float32), 0)
+    molecule_token = key_value + (n_atoms + molecule) * 2 * width + head * size + column
+    top = tl.sum(q * tl.load(molecule_token, mask=within, other=0.0).to(tl.float32), 0)
     total = 1.0
-    mixed = tl.load(own + width, mask=within, other=0.0).to(tl.float32)
-    first, last = tl.load(atom_ends + molecule), tl.load(atom_ends + molecule + 1)
+    mixed = tl.load(molecule_token + width, mask=within, other=0.0).to(tl.float32)
+    first, last = tl.load(atom_ptr + molecule), tl.load(atom_ptr + molecule + 1)
     for start in range(first, last, tokens):
         token = (start + tl.arange(0, tokens)).to(tl.int64)
         real = token < last
         mask = real[:, None] & within[None, :]
-        place = key_value + token[:, None] * 2 * width + head * size + column[None, :]
-        key = tl.load(place, mask=mask, other=0.0).to(tl.float32)
+        address = key_value + token[:, None] * 2 * width + head * size + column[None, :]
+        key = tl.load(address, mask=mask, other=0.0).to(tl.float32)
         logits = tl.where(real, tl.sum(key * q[None, :], 1), float("-inf"))
         higher = tl.maximum(top, tl.max(logits, 0))
         shrink, weights = tl.exp(top - higher), tl.exp(logits - higher)
-        value = tl.load(place + width, mask=mask, other=0.0).to(tl.float32)
+        value = tl.load(address + width, mask=mask, other=0.0).to(tl.float32)
         mixed = mixed * shrink + tl.sum(value * weights[:, None], 0)
         total = total * shrink + tl.sum(weights, 0)
         top = higher
@@ -144,12 +144,12 @@ def norm_with_virtual(x: Tensor, virtual: Tensor, batch: SortedBatch, norm: Norm
     return out
 
 
-def gather_messages(h: Tensor, bond_codes: Tensor, batch: SortedBatch, own: float) -> Tensor:
+def gather_messages(h: Tensor, bond_codes: Tensor, batch: SortedBatch, self_weight: float) -> Tensor:
     """As in `graph_ops`."""
     (n_atoms, width), out = h.shape, torch.empty_like(h)
     block = triton.next_power_of_2(width)
     _gather_messages[n_atoms,](
-        h, bond_codes, batch.messages, batch.bond_ends, out, n_atoms, width, own, block, num_warps=1
+        h, bond_codes, batch.messages, batch.bond_ptr, out, n_atoms, width, self_weight, block, num_warps=1
     )
     return out
 
@@ -159,7 +159,7 @@ def add_and_pool(x: Tensor, change: Tensor, batch: SortedBatch) -> Tensor:
     width = x.shape[1]
     pooled = x.new_empty(len(batch), width)
     block = triton.next_power_of_2(width)
-    _add_and_pool[len(batch),](x, change, batch.atom_ends, pooled, width, ROWS, block, num_warps=4)
+    _add_and_pool[len(batch),](x, change, batch.atom_ptr, pooled, width, ROWS, block, num_warps=4)
     return pooled
 
 
@@ -172,20 +172,20 @@ class FlatTokens:
     def attend(self, query: Tensor, key_value: PackedLinear, heads: int) -> Tensor:
         """As in `graph_ops`."""
         (n, n_queries, width), out = query.shape, torch.empty_like(query)
-        size, ends = width // heads, self.batch.atom_ends
+        size, atom_ptr = width // heads, self.batch.atom_ptr
         block = triton.next_power_of_2(size)
         _attend[n, heads, n_queries](
-            query.contiguous(), key_value(self.values), ends, out, self.n_atoms, n_queries, width, size, TOKENS, block,
-            num_warps=1,
+            query.contiguous(), key_value(self.values), atom_ptr, out, self.n_atoms, n_queries, width, size, TOKENS,
+            block, num_warps=1,
         )  # fmt: skip
         return out
 
 
-Tokens = FlatTokens
+OPS = GraphOps(embed_atoms, norm_with_virtual, gather_messages, add_and_pool, FlatTokens)
 
 
 def check(device: torch.device) -> None:
-    """Raises when Triton cannot make kernels for `device`, or makes wrong ones."""
+    """Raise an error when Triton cannot make kernels for `device`, or makes wrong ones."""
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(7, 24, generator=generator)
     atoms = torch.randint(0, 7, (5, 3), generator=generator)

@@ -68,17 +68,17 @@ def relu_(x: Tensor) -> Tensor:
     return x.relu_()
 
 
-def segment_sum(rows: Tensor, ends: Tensor) -> Tensor:
-    """Sums over runs of rows: x.dtype `[S, C]` of `[N, C]`; ends: int `[S+1]`, from 0, where each run starts.
+def segment_sum(rows: Tensor, ptr: Tensor) -> Tensor:
+    """Sums over runs of rows: x.dtype `[S, width]` of `[N, width]`; ptr: int `[S+1]`, from 0, where each run starts.
 
-    Rows after `ends[-1]` take no part. Added in float32 for either type, in the rows' order.
-    Semantics: out[s] = rows[ends[s] : ends[s + 1]].sum(0)
+    Rows after `ptr[-1]` take no part. Added in float32 for either type, in the rows' order.
+    Semantics: out[s] = rows[ptr[s] : ptr[s + 1]].sum(0)
     """
     if rows.device.type == "cpu":
-        return F.embedding_bag(arange_like(len(rows), ends), rows, ends, mode="sum", include_last_offset=True)
+        return F.embedding_bag(arange_like(len(rows), ptr), rows, ptr, mode="sum", include_last_offset=True)
     # There the last run goes on to the last row, whatever the last offset says: one more run takes what is left.
-    starts = torch.cat([ends, ends.new_full((1,), len(rows))])
-    return F.embedding_bag(arange_like(len(rows), ends), rows, starts, mode="sum", include_last_offset=True)[:-1]
+    starts = torch.cat([ptr, ptr.new_full((1,), len(rows))])
+    return F.embedding_bag(arange_like(len(rows), ptr), rows, starts, mode="sum", include_last_offset=True)[:-1]
 
 
 _arange_like = torch.arange(0)

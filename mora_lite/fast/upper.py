@@ -1,7 +1,7 @@
-"""The upper layers for prediction: `upper.UpperLayers.score` and the read-out with fewer operations.
+"""The upper layers for prediction: `prefix.UpperLayers.score` and the read-out with fewer operations.
 
 What differs between molecules enters layer L-K as `u @ C`, of rank R, beside a constant of the prompt:
-`x[b] = e[b] @ X` with `e = [1, u]` and `X = [base; C]`. Everything that is linear in x before the next feed-forward
+`x[b] = e[b] @ X` with `e = [1, u]` and `X = [residual; C]`. Everything that is linear in x before the next feed-forward
 block is therefore linear in e, R+1 numbers, and is worked out once for each prompt: the logits over the prefix, the
 values, the output projection. What is quadratic (the norm, the token's logit with itself) is a quadratic form of e. So
 the attention of layer L-K+1 costs one product with some three hundred rows instead of projections of width D.
@@ -40,9 +40,9 @@ class FastUpper:
         self.eps = upper.sizes.norm_eps
         c = scorer.c.detach().float()
         self.rank = hypernet.rank
-        seen = upper.first_norm(prompts.attended).float()
-        self.first = _answer_factors(hypernet, seen, scale, dtype)
-        self.base, self.c = prompts.base.float(), c[0]
+        attended = upper.first_norm(prompts.attended).float()
+        self.first = _answer_factors(hypernet, attended, scale, dtype)
+        self.residual, self.c = prompts.residual.float(), c[0]
         layers = [layer for layer in upper.layers if isinstance(layer, DecoderLayer)]
         self.attention = FirstAttention(layers[0], prompts, c[0], dtype) if layers else None
         self.later = [PrefixAttention(layer, prompts, i, dtype) for i, layer in enumerate(layers)][1:]
@@ -53,7 +53,7 @@ class FastUpper:
     def __call__(self, states: Tensor) -> Tensor:
         n = len(states)
         u = self.first(states[:, 0]).float().view(n, -1, self.rank).transpose(0, 1)  # [P, B, R]
-        x = self.base.unsqueeze(1) + u @ self.c if self.attention is None else self.attention(u)
+        x = self.residual.unsqueeze(1) + u @ self.c if self.attention is None else self.attention(u)
         for i, block in enumerate(self.blocks):
             if i:
                 x = self.later[i - 1](x)
@@ -68,14 +68,14 @@ def inverse_rms(x: Tensor, eps: float) -> Tensor:
     return square.div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
-def _answer_factors(hypernet: Hypernet, seen: Tensor, scale: float, dtype: torch.dtype) -> PackedLinear:
-    """States of the first query `[B, H]` -> `scale * seen[p] @ A[b, 0]`, `[B, P * R]`.
+def _answer_factors(hypernet: Hypernet, attended: Tensor, scale: float, dtype: torch.dtype) -> PackedLinear:
+    """States of the first query `[B, H]` -> `scale * attended[p] @ A[b, 0]`, `[B, P * R]`.
 
-    seen: float32 `[P, D]`, the same for all molecules, so that the head need not make A for this layer.
+    attended: float32 `[P, D]`, after the norm; the same for all molecules, so the head need not make A for this layer.
     """
     weight, bias = _head(hypernet)
-    folded = torch.einsum("pd,drh->prh", seen, weight).flatten(0, 1)
-    return PackedLinear(folded * scale, torch.einsum("pd,dr->pr", seen, bias).flatten() * scale, dtype)
+    folded = torch.einsum("pd,drh->prh", attended, weight).flatten(0, 1)
+    return PackedLinear(folded * scale, torch.einsum("pd,dr->pr", attended, bias).flatten() * scale, dtype)
 
 
 def _head(hypernet: Hypernet) -> tuple[Tensor, Tensor]:
@@ -88,10 +88,10 @@ class FirstAttention:
     """Residual stream after the attention of layer L-K+1: `u` float32 `[P, B, R]` -> float32 `[P, B, D]`."""
 
     def __init__(self, layer: DecoderLayer, prompts: CompiledPrompts, c: Tensor, dtype: torch.dtype):
-        sizes, n_prompts = layer.sizes, len(prompts.base)
+        sizes, n_prompts = layer.sizes, len(prompts.residual)
         self.heads, self.eps, self.dtype = sizes.heads, sizes.norm_eps, dtype
-        self.base, width = prompts.base.float(), prompts.base.shape[-1]
-        x = torch.cat([prompts.base.float().unsqueeze(1), c.expand(n_prompts, -1, -1)], 1)  # X: [P, R+1, D]
+        self.residual, width = prompts.residual.float(), prompts.residual.shape[-1]
+        x = torch.cat([self.residual.unsqueeze(1), c.expand(n_prompts, -1, -1)], 1)  # X: [P, R+1, D]
         self.gram = (x @ x.transpose(1, 2) / width).flatten(1).unsqueeze(-1)  # [P, (R+1)^2, 1]
         assert isinstance(layer.qkv, nn.Linear)
         assert isinstance(layer.out, nn.Linear)
@@ -100,31 +100,31 @@ class FirstAttention:
         keys, values = (_repeat(part[0].float(), sizes) for part in (prompts.keys, prompts.values))
         scale = sizes.head_dim**-0.5
         self.logits = (torch.einsum("pihd,pshd->pihs", query, keys) * scale).flatten(2)  # [P, R+1, heads * S]
-        self.hidden = torch.where(visible(prompts, layer.window), 0.0, float("-inf"))[:, None, None]
-        own = torch.einsum("pihd,pjhd->pijh", query, key) * (scale * sizes.rope.attention_factor**2)
-        self.own = own.flatten(1, 2)  # [P, (R+1)^2, heads]
+        self.mask_bias = torch.where(visible(prompts, layer.window), 0.0, float("-inf"))[:, None, None]
+        self_logits = torch.einsum("pihd,pjhd->pijh", query, key) * (scale * sizes.rope.attention_factor**2)
+        self.self_logits = self_logits.flatten(1, 2)  # [P, (R+1)^2, heads]
         out = layer.out.weight.float().unflatten(1, (sizes.heads, sizes.head_dim))  # [D, heads, head_dim]
         from_prefix = torch.einsum("pshd,khd->phsk", values, out).flatten(1, 2)  # [P, heads * S, D]
-        from_own = torch.einsum("pihd,khd->phik", value, out).flatten(1, 2)  # [P, heads * (R+1), D]
-        self.mix = torch.cat([x[:, 1:], from_prefix, from_own], 1).to(dtype)
+        from_self = torch.einsum("pihd,khd->phik", value, out).flatten(1, 2)  # [P, heads * (R+1), D]
+        self.mix = torch.cat([x[:, 1:], from_prefix, from_self], 1).to(dtype)
 
     def __call__(self, u: Tensor) -> Tensor:
         e = torch.cat([u.new_ones(*u.shape[:2], 1), u], -1)
         square = (e.unsqueeze(-1) * e.unsqueeze(-2)).flatten(2)
         inverse = (torch.bmm(square, self.gram) + self.eps).rsqrt()
         e_normed = e * inverse
-        prefix = torch.bmm(e_normed, self.logits).unflatten(-1, (self.heads, -1)) + self.hidden
-        own = torch.bmm(square, self.own) * inverse.square()
-        weights = torch.cat([prefix, own.unsqueeze(-1)], -1).softmax(-1)  # [P, B, heads, S+1]
-        from_own = (weights[..., -1:] * e_normed.unsqueeze(2)).flatten(2)
-        parts = torch.cat([u, weights[..., :-1].flatten(2), from_own], -1).to(self.dtype)
-        return self.base.unsqueeze(1) + torch.bmm(parts, self.mix)
+        prefix = torch.bmm(e_normed, self.logits).unflatten(-1, (self.heads, -1)) + self.mask_bias
+        self_logits = torch.bmm(square, self.self_logits) * inverse.square()
+        weights = torch.cat([prefix, self_logits.unsqueeze(-1)], -1).softmax(-1)  # [P, B, heads, S+1]
+        from_self = (weights[..., -1:] * e_normed.unsqueeze(2)).flatten(2)
+        parts = torch.cat([u, weights[..., :-1].flatten(2), from_self], -1).to(self.dtype)
+        return self.residual.unsqueeze(1) + torch.bmm(parts, self.mix)
 
 
 def _per_head(projected: Tensor, sizes: DecoderConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs of `qkv` -> queries, keys, values `[..., heads, head_dim]`; key heads repeated for their queries."""
-    joined = projected.unflatten(-1, (sizes.heads + 2 * sizes.kv_heads, sizes.head_dim))
-    query, key, value = joined.split((sizes.heads, sizes.kv_heads, sizes.kv_heads), dim=-2)
+    qkv = projected.unflatten(-1, (sizes.heads + 2 * sizes.kv_heads, sizes.head_dim))
+    query, key, value = qkv.split((sizes.heads, sizes.kv_heads, sizes.kv_heads), dim=-2)
     return query, _repeat(key, sizes), _repeat(value, sizes)
 
 
@@ -146,19 +146,19 @@ class PrefixAttention:
         self.qkv, self.out = PackedLinear(weight, None, dtype), PackedLinear(layer.out.weight, None, dtype)
         self.keys = prompts.keys[index].to(dtype).permute(0, 2, 3, 1).contiguous()  # [P, kv_heads, head_dim, S]
         self.values = prompts.values[index].to(dtype).permute(0, 2, 1, 3).contiguous()
-        self.hidden = torch.where(visible(prompts, layer.window), 0.0, float("-inf"))[:, None, None]
-        self.own = sizes.rope.attention_factor**2
+        self.mask_bias = torch.where(visible(prompts, layer.window), 0.0, float("-inf"))[:, None, None]
+        self.self_scale = sizes.rope.attention_factor**2
 
     def __call__(self, x: Tensor) -> Tensor:
         s, (n_prompts, n) = self.sizes, x.shape[:2]
-        joined = self.qkv((x * inverse_rms(x, s.norm_eps)).to(self.dtype))
-        joined = joined.unflatten(-1, (s.heads + 2 * s.kv_heads, s.head_dim))
-        query, key, value = joined.split((s.heads, s.kv_heads, s.kv_heads), dim=-2)
+        qkv = self.qkv((x * inverse_rms(x, s.norm_eps)).to(self.dtype))
+        qkv = qkv.unflatten(-1, (s.heads + 2 * s.kv_heads, s.head_dim))
+        query, key, value = qkv.split((s.heads, s.kv_heads, s.kv_heads), dim=-2)
         query = query.unflatten(2, (s.kv_heads, -1)).transpose(1, 2)  # [P, kv_heads, B, group, head_dim]
         key, value = key.transpose(1, 2).unsqueeze(3), value.transpose(1, 2).unsqueeze(3)
-        own = (query * key).sum(-1, dtype=torch.float32).flatten(2) * self.own
-        prefix = (query.flatten(2, 3) @ self.keys).float() + self.hidden
-        weights = torch.cat([prefix, own.unsqueeze(-1)], -1).softmax(-1).to(self.dtype)
+        self_logits = (query * key).sum(-1, dtype=torch.float32).flatten(2) * self.self_scale
+        prefix = (query.flatten(2, 3) @ self.keys).float() + self.mask_bias
+        weights = torch.cat([prefix, self_logits.unsqueeze(-1)], -1).softmax(-1).to(self.dtype)
         mixed = (weights[..., :-1] @ self.values).unflatten(2, (n, -1))
         mixed = mixed + weights[..., -1:].unflatten(2, (n, -1)) * value
         return x.add_(self.out(mixed.transpose(1, 2).reshape(n_prompts, n, -1)))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..adapter.lowrank import Branch
 from ..errors import InputError
 from .decoder import Decoder, KVCache
-from .generation import check_room, pad_left
+from .generation import check_context, pad_left
 
 
 class Answer(NamedTuple):
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     ended: bool
 
 
-class _Found:
+class _BestAnswers:
     """The best answers of one row so far."""
 
     def __init__(self, n: int):
@@ -60,8 +60,8 @@ def beam_search(
     if not ids or not all(ids):
         raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
     if beams < 1 or max_new_tokens < 1:
-        raise InputError(f"beams and max_new_tokens: got {beams} and {max_new_tokens}; expected 1 or more")
-    check_room(decoder, ids)
+        raise InputError(f"beams and max_new_tokens: got {beams} and {max_new_tokens}, expected 1 or more")
+    check_context(decoder, ids)
     n, device = len(ids), decoder.embedding.device
     assert branch is None or branch.a.shape[0] in (1, n), "the branch has another number of rows"
     tokens, real = pad_left(ids, device)
@@ -70,39 +70,39 @@ def beam_search(
     hidden = decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1]
     scores = decoder.head(hidden).log_softmax(-1)[:, None]  # [B, 1, vocabulary]: all beams of a row begin as one
     stops = sorted(stop_ids)
-    found = [_Found(beams) for _ in range(n)]
+    answers = [_BestAnswers(beams) for _ in range(n)]
     open_rows = list(range(n))  # rows with open beams, in the order in which the cache holds them
     texts: list[list[list[int]]] = [[[]] for _ in range(n)]
     wide = branch
     for step in range(max_new_tokens):
-        best, origin, token = _continue(scores, beams, stops, found, open_rows, texts, step == max_new_tokens - 1)
-        kept = [
+        best, origin, token = _continue(scores, beams, stops, answers, open_rows, texts, step == max_new_tokens - 1)
+        continued = [
             i
             for i, row in enumerate(open_rows)
-            if step < max_new_tokens - 1 and not found[row].is_final(float(best[i, 0]))
+            if step < max_new_tokens - 1 and not answers[row].is_final(float(best[i, 0]))
         ]
-        if not kept:
+        if not continued:
             break
-        at = torch.tensor(kept, device=device)
+        at = torch.tensor(continued, device=device)
         lines = (at[:, None] * scores.shape[1] + origin[at]).flatten()
         _reorder(cache, lines)
         if wide is not None and wide.a.shape[0] > 1:
             wide = replace(wide, a=wide.a[lines])
-        for i in kept:
+        for i in continued:
             row = open_rows[i]
             texts[row] = [[*texts[row][o], t] for o, t in zip(origin[i].tolist(), token[i].tolist(), strict=True)]
-        open_rows = [open_rows[i] for i in kept]
+        open_rows = [open_rows[i] for i in continued]
         hidden = decoder.hidden(token[at].flatten()[:, None], cache=cache, branch=wide)[:, -1]
-        step_scores = decoder.head(hidden).log_softmax(-1).unflatten(0, (len(kept), beams))
+        step_scores = decoder.head(hidden).log_softmax(-1).unflatten(0, (len(continued), beams))
         scores = best[at][:, :, None] + step_scores
-    return [f.answers for f in found]
+    return [row.answers for row in answers]
 
 
 def _continue(
     scores: Tensor,
     beams: int,
     stops: list[int],
-    found: list[_Found],
+    answers: list[_BestAnswers],
     open_rows: list[int],
     texts: list[list[list[int]]],
     last: bool,
@@ -113,21 +113,21 @@ def _continue(
         for i, ended in enumerate(scores[:, :, stop].tolist()):
             for o, score in enumerate(ended):
                 if score > -torch.inf:
-                    found[open_rows[i]].add(Answer(texts[open_rows[i]][o], score, True))
+                    answers[open_rows[i]].add(Answer(texts[open_rows[i]][o], score, True))
     going = scores.clone()
     if stops:
         going[:, :, stops] = -torch.inf
-    best, place = going.flatten(1).topk(min(beams, going[0].numel()), dim=1)
+    best, index = going.flatten(1).topk(min(beams, going[0].numel()), dim=1)
     if best.shape[1] < beams:  # a vocabulary smaller than the number of beams
         missing = beams - best.shape[1]
         best = torch.cat([best, best.new_full((len(best), missing), -torch.inf)], 1)
-        place = torch.cat([place, place[:, :1].expand(-1, missing)], 1)
-    origin, token = place // size, place % size
+        index = torch.cat([index, index[:, :1].expand(-1, missing)], 1)
+    origin, token = index // size, index % size
     if last:
         for i, row in enumerate(open_rows):
             for score, o, t in zip(best[i].tolist(), origin[i].tolist(), token[i].tolist(), strict=True):
                 if score > -torch.inf:
-                    found[row].add(Answer([*texts[row][o], t], score, False))
+                    answers[row].add(Answer([*texts[row][o], t], score, False))
     return best, origin, token
 
 

@@ -1,11 +1,11 @@
-"""Greedy text out as `generation.generate` gives it, with every step after the prompt as one recorded CUDA graph.
+"""Greedy text out as `generation.generate` gives it, with every step after the prompt as one captured CUDA graph.
 
 A step of a 4-bit model with few rows costs the device a few milliseconds and Python, which starts some eight hundred
 kernels for it, many times that. Here a step reads and writes tensors at fixed addresses only: where it stands, the
-tokens, keys and values and the low-rank weights of each row. So it can be recorded once for each number of rows and
+tokens, keys and values and the low-rank weights of each row. So it can be captured once for each number of rows and
 each capacity and replayed for every token; the host looks at the tokens now and then, to see whether all rows ended.
 
-Without recording the same code runs kernel by kernel, on any device. Not covered: sampling, beams, a branch at the
+Without a capture the same code runs kernel by kernel, on any device. Not covered: sampling, beams, a branch at the
 last token alone.
 """
 
@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from ..adapter.lowrank import Branch, LayerBranch
 from ..errors import InputError
-from ..machine.capture import record
+from ..machine.capture import capture
 from ..quant.linear import Linear4bit
 from ..quant.matmul import choose_kernel, multiply_with_branch
 from .decoder import Decoder, DecoderLayer, KVCache
-from .generation import check_room, pad_left
+from .generation import check_context, pad_left
 
-CAPACITY_STEP = 64  # capacities are multiples of it, so that few are recorded
-MAX_KEPT = 2  # steps that are kept; each holds the keys and values of its rows
+CAPACITY_STEP = 64  # capacities are multiples of it, so that few are captured
+MAX_STEPS = 2  # captured ones that are kept; each holds the keys and values of its rows
 LOOK_EVERY = 16  # steps between two looks at the tokens
 
 
@@ -37,9 +37,12 @@ LOOK_EVERY = 16  # steps between two looks at the tokens
 class Slots:
     """What a step reads and writes, for B rows and a capacity of S tokens: all on the device, never moved.
 
-    cache: keys and values, and which tokens are real. branch: low-rank weights of the rows, or None. at: int64 [1],
-    the slot of the newest token, the same for all rows. position: int64 [B, 1], its place in its row, padding left
-    out. tokens: int64 [B, S], those chosen, each in its slot.
+    cache: keys and values, and which tokens are real.
+    branch: low-rank weights of the rows, or None.
+    at: int64 `[1]`, the slot of the newest token, the same for all rows.
+    position: int64 `[B, 1]`, the newest token's number in its row, padding left out.
+    tokens: int64 `[B, S]`, those chosen, each in its slot.
+    graph: of a step, None where steps run kernel by kernel.
     """
 
     cache: KVCache
@@ -47,7 +50,7 @@ class Slots:
     at: Tensor
     position: Tensor
     tokens: Tensor
-    graph: Any = None
+    graph: torch.cuda.CUDAGraph | None = None
     _numbers: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,18 +59,17 @@ class Slots:
     @classmethod
     def empty(cls, decoder: Decoder, rows: int, capacity: int, branch: Branch | None) -> Slots:
         """Slots for rows whose branch is as large as `branch`."""
-        own = None
         if branch is not None:
             # Soft tokens are no part of a step: they go with the prompt.
             a, c = (t.to(decoder.dtype, copy=True) for t in (branch.a, branch.c))
-            own = replace(branch, a=a, c=c, soft=None)
+            branch = replace(branch, a=a, c=c, soft=None)
         device = decoder.embedding.device
         at, position = (torch.zeros(shape, dtype=torch.int64, device=device) for shape in ((1,), (rows, 1)))
         tokens = torch.zeros(rows, capacity, dtype=torch.int64, device=device)
-        return cls(KVCache(decoder, rows, capacity), own, at, position, tokens)
+        return cls(KVCache(decoder, rows, capacity), branch, at, position, tokens)
 
     def restart(self, branch: Branch | None) -> None:
-        """Forgets all tokens and takes over a branch of the same sizes."""
+        """Clear all tokens and take over a branch of the same sizes."""
         # What was left of another text has no weight, but zero times infinity would be no number.
         self.cache.keys.zero_()
         self.cache.values.zero_()
@@ -77,38 +79,34 @@ class Slots:
             self.branch.a.copy_(branch.a)
             self.branch.c.copy_(branch.c)
 
-    def begin(self, chosen: Tensor) -> None:
-        """After the prompt, whose keys and values the cache holds: `chosen` int64 [B] is the token after it."""
+    def prepare_step(self, chosen: Tensor) -> None:
+        """After the prompt, whose keys and values the cache holds: `chosen` int64 `[B]` is the token after it."""
         length = self.cache.used
         self.tokens[:, length] = chosen
         self.at.fill_(length)
         self.position.copy_(self.cache.real[:, :length].sum(1, keepdim=True))
 
-    def bias(self, window: int, dtype: torch.dtype) -> Tensor:
-        """What is added to the logits of attention: 0 where the newest token looks, else minus infinity.
-
-        `dtype` [B, 1, 1, S].
-        """
-        hidden = ~self.cache.real
+    def mask_bias(self, window: int, dtype: torch.dtype) -> Tensor:
+        """Added to the logits of attention, `dtype` `[B, 1, 1, S]`: 0 where the newest token looks, else -inf."""
+        masked = ~self.cache.real
         if window:
-            hidden = hidden | (self._numbers <= self.at - window)
-        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))[
-            :, None, None, :
-        ]
+            masked = masked | (self._numbers <= self.at - window)
+        bias = torch.zeros(masked.shape, dtype=dtype, device=masked.device).masked_fill_(masked, float("-inf"))
+        return bias[:, None, None, :]
 
 
 class CapturedGenerator:
-    """Greedy generation with a decoder; steps are recorded on CUDA unless `record_steps` says otherwise.
+    """Greedy generation with a decoder; steps are captured on CUDA unless `capture_steps` says otherwise.
 
     Keeps the keys and values of the last two shapes of batches. The decoder must not move or change afterwards. Not
     for two threads at a time.
     """
 
-    def __init__(self, decoder: Decoder, *, record_steps: bool | None = None):
+    def __init__(self, decoder: Decoder, *, capture_steps: bool | None = None):
         self.decoder = decoder
         self.device = decoder.embedding.device
-        self.record_steps = self.device.type == "cuda" if record_steps is None else record_steps
-        self._kept: OrderedDict[tuple[Any, ...], Slots] = OrderedDict()
+        self.capture_steps = self.device.type == "cuda" if capture_steps is None else capture_steps
+        self._slots_by_shape: OrderedDict[tuple[Any, ...], Slots] = OrderedDict()
 
     @torch.inference_mode()
     def generate(
@@ -127,45 +125,44 @@ class CapturedGenerator:
         if not ids or not all(ids):
             raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
         if max_new_tokens < 0:
-            raise InputError(f"max_new_tokens: got {max_new_tokens}; expected 0 or more")
+            raise InputError(f"max_new_tokens: got {max_new_tokens}, expected 0 or more")
         assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
-        assert branch is None or branch.positions == "all", "steps are recorded for a branch at all positions"
+        assert branch is None or branch.positions == "all", "steps are captured for a branch at all positions"
         if max_new_tokens == 0:
             return [[] for _ in ids]
-        check_room(self.decoder, ids)
+        check_context(self.decoder, ids)
         tokens, real = pad_left(ids, self.device)
         length = tokens.shape[1] + (branch.n_soft if branch is not None else 0)
         try:
             slots = self._slots(len(ids), length + max_new_tokens, branch)
             slots.restart(branch)
             hidden = self.decoder.hidden(tokens, real=real, cache=slots.cache, branch=branch)[:, -1]
-            slots.begin(self.decoder.head(hidden).argmax(-1))
+            slots.prepare_step(self.decoder.head(hidden).argmax(-1))
             stops = set(stop_ids)
             for made in range(1, max_new_tokens):
                 if stops and made % LOOK_EVERY == 0 and self._ended(slots, length, made, stops):
                     break
                 self._advance(slots)
         except torch.OutOfMemoryError:
-            self._kept.clear()
+            self._slots_by_shape.clear()
             raise
         made = int(slots.at) + 1 - length
-        return [until(row, stops) for row in slots.tokens[:, length : length + made].tolist()]
+        return [truncate_at_stop(row, stops) for row in slots.tokens[:, length : length + made].tolist()]
 
     def _slots(self, rows: int, tokens: int, branch: Branch | None) -> Slots:
-        """Those of this shape, recorded; the oldest make room first."""
+        """Those of this shape, with their captured step; the least recently used are dropped for them."""
         capacity = -(-tokens // CAPACITY_STEP) * CAPACITY_STEP
-        of_branch = None if branch is None else (branch.a.shape, branch.scale, branch.target_modules, branch.layers)
-        key = rows, capacity, of_branch
-        slots = self._kept.get(key)
+        branch_key = None if branch is None else (branch.a.shape, branch.scale, branch.target_modules, branch.layers)
+        key = rows, capacity, branch_key
+        slots = self._slots_by_shape.get(key)
         if slots is None:
-            while len(self._kept) >= MAX_KEPT:
-                self._kept.popitem(last=False)
-            slots = Slots.empty(self.decoder, rows, capacity, branch)
-            if self.record_steps:
-                made = slots
-                slots.graph, _ = record(lambda: step(self.decoder, made), self.device, None)
-            self._kept[key] = slots
-        self._kept.move_to_end(key)
+            while len(self._slots_by_shape) >= MAX_STEPS:
+                self._slots_by_shape.popitem(last=False)
+            slots = new = Slots.empty(self.decoder, rows, capacity, branch)
+            if self.capture_steps:
+                slots.graph, _ = capture(lambda: step(self.decoder, new), self.device)
+            self._slots_by_shape[key] = slots
+        self._slots_by_shape.move_to_end(key)
         return slots
 
     def _advance(self, slots: Slots) -> None:
@@ -180,19 +177,17 @@ class CapturedGenerator:
         return all(not stops.isdisjoint(row) for row in slots.tokens[:, length : length + made].tolist())
 
 
-def until(tokens: list[int], stops: Collection[int]) -> list[int]:
+def truncate_at_stop(tokens: list[int], stops: Collection[int]) -> list[int]:
     """The tokens before the first that is one of `stops`."""
     return next((tokens[:i] for i, token in enumerate(tokens) if token in stops), tokens)
 
 
 def step(decoder: Decoder, slots: Slots) -> None:
-    """Reads the newest token of each row and writes the one after it, and where that stands. No shape depends on
-    values.
-    """
+    """Read the newest token of each row; write the one after it, and its slot. No shape depends on values."""
     slots.cache.real.index_fill_(1, slots.at, True)
     cos, sin = decoder.rotary(slots.position)
     rotation = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
-    biases = {window: slots.bias(window, decoder.dtype) for window in set(decoder.sizes.windows)}
+    biases = {window: slots.mask_bias(window, decoder.dtype) for window in set(decoder.sizes.windows)}
     x = decoder.embed(slots.tokens.index_select(1, slots.at))[:, 0]
     n_layers, widths = decoder.sizes.layers, decoder.sizes.module_widths()
     branches = [None] * n_layers if slots.branch is None else slots.branch.by_layer(n_layers, widths)
@@ -214,11 +209,11 @@ def attend(
     slots: Slots,
     branch: LayerBranch | None,
 ) -> Tensor:
-    """What attention adds for the newest token. x: float32 [B, D] -> dtype [B, D]."""
+    """What attention adds for the newest token. x: float32 `[B, D]` -> dtype `[B, D]`."""
     sizes, keys, values = layer.sizes, slots.cache.keys[layer.index], slots.cache.values[layer.index]
     query, key, value = layer.project(x, branch)
-    turned = turn(torch.cat((query, key), dim=1), *rotation)
-    query, key = turned.split((sizes.heads, sizes.kv_heads), dim=1)
+    rotated = rotate_fused(torch.cat((query, key), dim=1), *rotation)
+    query, key = rotated.split((sizes.heads, sizes.kv_heads), dim=1)
     keys.index_copy_(2, slots.at, key.unsqueeze(2))
     values.index_copy_(2, slots.at, value.unsqueeze(2))
     # The queries that share a key head see the same tokens: they are rows of one product, and keys are not repeated.
@@ -227,16 +222,17 @@ def attend(
     return layer.merge(heads.flatten(1), branch)
 
 
-def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rope.rotate` in fewer operations. x: [B, heads, head_dim]; cos, sin: float32 [B, 1, head_dim], the cosines twice
-    and the sines with either sign.
+def rotate_fused(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`layer_ops.rotate` in fewer operations.
+
+    x: `[B, heads, head_dim]`. cos, sin: float32 `[B, 1, head_dim]`, the cosines twice and the sines with either sign.
     """
     wide = x.float()
     return torch.addcmul(wide * cos, wide.roll(wide.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
 def feed_forward(layer: DecoderLayer, normed: Tensor, branch: LayerBranch | None) -> Tensor:
-    """The feed-forward block with the branch beside it. normed: dtype [B, D] -> dtype [B, D]."""
+    """The feed-forward block with the branch beside it. normed: dtype `[B, D]` -> dtype `[B, D]`."""
     if branch is None or "ffn" not in branch.factors:
         return layer.feed_forward(normed)
     down = layer.down

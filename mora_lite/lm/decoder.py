@@ -1,20 +1,17 @@
 """One frozen decoder for the Llama family: prefix computation, forward with a branch, steps of generation.
 
-Covered: Llama (SmolLM2 too), Mistral, Qwen2, Qwen3, by their transformers configuration: grouped-query
-attention, explicit head_dim, rotary scalings (`rope.py`), tied or untied head, biases, query/key norms,
-sliding windows. NOT covered: mixture of experts, other activations than SiLU, attention dropout, training of
-the base.
+Covered: Llama (SmolLM2 too), Mistral, Qwen2, Qwen3, by their transformers configuration: grouped-query attention,
+explicit head_dim, rotary scalings (`architecture.Rope`), tied or untied head, biases, query/key norms, sliding windows.
+NOT covered: mixture of experts, other activations than SiLU, attention dropout, training of the base.
 
-Numbers: matrices and their inputs are in `dtype`; the residual stream, norms, rotations and softmax stay in
-float32, so bf16 loses nothing where it adds up over layers. q/k/v and gate/up are one matrix each: fewer
-launches. `upper.py` runs the same layers for shared-prefix scoring; therefore a layer's steps are methods of
-their own.
+Numbers: matrices and their inputs are in `dtype`; the residual stream, norms, rotations and softmax stay in float32,
+so bf16 loses nothing where it adds up over layers. q/k/v and gate/up are one matrix each: fewer launches. `prefix.py`
+runs the same layers for shared-prefix scoring; therefore a layer's steps are methods of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +19,17 @@ from torch.nn import functional as F
 
 from ..adapter.lowrank import Branch, LayerBranch, lowrank_branch
 from ..architecture import DecoderConfig
-from . import layer_ops
-from .layer_ops import Rotary
-from .weights import CheckpointLike, Mode, RMSNorm, TensorSource, dense, load_linear
+from .layer_ops import OPS, LayerOps, Rotary
+from .weights import CheckpointLike, Mode, RMSNorm, TensorSource, load_linear, to_dense
 
 
 class KVCache:
-    """Keys (after norm and rotation) and values of the tokens seen so far, with room for `capacity` tokens.
+    """Keys (after norm and rotation) and values of the tokens seen so far, of at most `capacity` tokens.
 
-    keys, values: dtype [L, B, kv_heads, capacity, head_dim]. real: bool [B, capacity], False at padding.
-    used: tokens written. Not for gradients: it is written in place.
+    Not for gradients: it is written in place.
+    keys, values: dtype `[L, B, kv_heads, capacity, head_dim]`.
+    real: bool `[B, capacity]`, False at padding.
+    used: tokens written.
     """
 
     def __init__(self, decoder: Decoder, rows: int, capacity: int) -> None:
@@ -45,7 +43,7 @@ class KVCache:
         self.used = 0
 
     def write(self, layer: int, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Keep the new tokens' [B, kv_heads, T, head_dim] and return those of all tokens so far."""
+        """Keep the new tokens' `[B, kv_heads, T, head_dim]` and return those of all tokens so far."""
         stop = start + keys.shape[2]
         assert stop <= self.keys.shape[3], "the cache is full"
         self.keys[layer, :, :, start:stop] = keys
@@ -57,9 +55,9 @@ class KVCache:
 class DecodeStep:
     """What every layer needs for one call: rotations, masks by window, the cache and where it starts.
 
-    cos, sin: float32 [B, T, head_dim / 2]. masks: window -> bool [B or 1, 1, T, S], or None for plain
-    causality.
-    last: bool [B, T], True at the last real token of each row.
+    cos, sin: float32 `[B, T, head_dim / 2]`.
+    masks: window -> bool `[B or 1, 1, T, S]`, or None for plain causality.
+    last: bool `[B, T]`, True at the last real token of each row.
     """
 
     cos: Tensor
@@ -73,7 +71,7 @@ class DecodeStep:
 def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tensor | None:
     """Which of all S tokens each of the `tokens` newest may see; None where that is plain causality.
 
-    real: bool [B, S]. Returns bool [B or 1, 1, T, S].
+    real: bool `[B, S]`. Returns bool `[B or 1, 1, T, S]`.
     """
     seen = real.shape[1]
     if not padded and (window == 0 or seen <= window) and tokens in (1, seen):
@@ -90,9 +88,10 @@ def attention_mask(real: Tensor, padded: bool, tokens: int, window: int) -> Tens
 
 
 def prepend_soft_tokens(soft: Tensor, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Soft tokens [B, N, D] between the padding on a row's left and its first token: a row is what it would be alone.
+    """Soft tokens `[B, N, D]` between the padding on a row's left and its first token: a row is as it would be alone.
 
-    x: [B, T, D]. real: bool [B, T] or None. Returns both with N more, and the new places of the T: int64 [B, T].
+    x: `[B, T, D]`. real: bool `[B, T]` or None. Returns both with N more, and the new positions of the T: int64
+    `[B, T]`.
     """
     rows, n, tokens = len(x), soft.shape[1], x.shape[1]
     at = torch.arange(n + tokens, device=x.device)
@@ -109,15 +108,13 @@ def prepend_soft_tokens(soft: Tensor, x: Tensor, real: Tensor | None) -> tuple[T
 class DecoderLayer(nn.Module):
     """One frozen layer. `forward` is the whole of it; scoring enters between its steps, which are methods.
 
-    ops: `layer_ops`; training puts another module with the same functions here (`choose_layer_ops`).
+    ops: the plain functions; training takes others by `Decoder.use_ops`.
     """
-
-    ops: ModuleType = layer_ops
 
     def __init__(self, source: TensorSource, index: int, sizes: DecoderConfig, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
         at = f"model.layers.{index}"
-        held = set(source.names())
+        self.ops = OPS
         self.index, self.sizes, self.window = index, sizes, sizes.windows[index]
 
         def norm(name: str) -> RMSNorm:
@@ -125,7 +122,7 @@ class DecoderLayer(nn.Module):
 
         self.attention_norm = norm("input_layernorm")
         self.ffn_norm = norm("post_attention_layernorm")
-        with_norms = f"{at}.self_attn.q_norm.weight" in held
+        with_norms = f"{at}.self_attn.q_norm.weight" in set(source.names())
         self.q_norm = norm("self_attn.q_norm") if with_norms else None
         self.k_norm = norm("self_attn.k_norm") if with_norms else None
         self.qkv = load_linear(source, [f"{at}.self_attn.{n}_proj" for n in "qkv"], dtype, mode)
@@ -134,7 +131,7 @@ class DecoderLayer(nn.Module):
         self.down = load_linear(source, [f"{at}.mlp.down_proj"], dtype, mode)
 
     def project(self, x: Tensor, branch: LayerBranch | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [..., heads, head_dim], keys and values [..., kv_heads, head_dim] of x [..., D].
+        """Queries `[..., heads, head_dim]`, keys and values `[..., kv_heads, head_dim]` of x `[..., D]`.
 
         With the branches at q, k and v, after the query and key norms, before rotation.
         """
@@ -149,12 +146,12 @@ class DecoderLayer(nn.Module):
         return query, key, value
 
     def merge(self, heads: Tensor, branch: LayerBranch | None = None) -> Tensor:
-        """What attention adds, dtype [..., D], of the heads' results side by side [..., heads * head_dim]."""
+        """What attention adds, dtype `[..., D]`, of the heads' results side by side `[..., heads * head_dim]`."""
         out: Tensor = self.out(heads)
         return out if branch is None else branch.add("o", heads, out)
 
     def attend(self, x: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
-        """The residual stream float32 [B, T, D] after attention."""
+        """The residual stream float32 `[B, T, D]` after attention."""
         query, key, value = self.project(x, branch)
         query = self.ops.rotate(query, step.cos, step.sin).transpose(1, 2)
         key, value = self.ops.rotate(key, step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
@@ -164,11 +161,11 @@ class DecoderLayer(nn.Module):
         return x + self.merge(heads.transpose(1, 2).flatten(2), branch)
 
     def feed_forward(self, normed: Tensor) -> Tensor:
-        """The SwiGLU block of an input after the norm, dtype [..., D], without residual and branch."""
+        """The SwiGLU block of an input after the norm, dtype `[..., D]`, without residual and branch."""
         return self.down(self.ops.gate(self.gate_up(normed)))
 
     def forward(self, x: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
-        """Residual in and out, float32 [B, T, D]; branch: this layer's part of `Branch.by_layer`."""
+        """Residual in and out, float32 `[B, T, D]`; branch: this layer's part of `Branch.by_layer`."""
         x = self.attend(x, step, branch)
         normed = self.ops.norm(x, self.ffn_norm)
         x = x + self.feed_forward(normed)
@@ -191,7 +188,7 @@ class Decoder(nn.Module):
     def __init__(self, source: TensorSource, sizes: DecoderConfig, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
         self.sizes, self.dtype = sizes, dtype
-        self.embedding = nn.Parameter(dense(source.load("model.embed_tokens.weight"), dtype), requires_grad=False)
+        self.embedding = nn.Parameter(to_dense(source.load("model.embed_tokens.weight"), dtype), requires_grad=False)
         self.layers = nn.ModuleList(DecoderLayer(source, i, sizes, dtype, mode) for i in range(sizes.layers))
         self.norm = RMSNorm(source.load("model.norm.weight"), sizes.norm_eps, dtype)
         self.untied_head = None if sizes.tied_head else load_linear(source, ["lm_head"], dtype, mode)
@@ -206,8 +203,16 @@ class Decoder(nn.Module):
         decoder.context = int(checkpoint.config.get("max_position_embeddings") or 0)
         return decoder
 
-    def begin(self, rows: int, tokens: int, real: Tensor | None = None, cache: KVCache | None = None) -> DecodeStep:
-        """Masks and rotations for new tokens. real: bool [B, T], False at padding; None if all are real."""
+    def use_ops(self, ops: LayerOps) -> None:
+        """Let all layers compute by these functions."""
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            layer.ops = ops
+
+    def prepare_step(
+        self, rows: int, tokens: int, real: Tensor | None = None, cache: KVCache | None = None
+    ) -> DecodeStep:
+        """Masks and rotations for new tokens. real: bool `[B, T]`, False at padding; None if all are real."""
         device = self.embedding.device
         start = cache.used if cache is not None else 0
         padded = real is not None
@@ -227,7 +232,7 @@ class Decoder(nn.Module):
         return DecodeStep(cos, sin, masks, last, cache, start)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids: int64 [B, T] -> the residual stream, float32 [B, T, D]."""
+        """ids: int64 `[B, T]` -> the residual stream, float32 `[B, T, D]`."""
         return F.embedding(ids, self.embedding).float()
 
     def hidden(
@@ -238,25 +243,25 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         branch: Branch | None = None,
     ) -> Tensor:
-        """Final-normed hidden states, dtype [B, T, D].
+        """Final-normed hidden states, dtype `[B, T, D]`. Without a branch this is the base model, bit for bit.
 
-        ids: int64 [B, T]. real: bool [B, T], False at padding, which may be on either side. With a cache, ids
-        are the tokens after those it holds. Without a branch this is the base model, bit for bit. A branch's soft
-        tokens stand before the first ids and have no part in what is returned.
+        ids: int64 `[B, T]`; with a cache, the tokens after those that it holds.
+        real: bool `[B, T]`, False at padding, which may be on either side.
+        branch: its soft tokens stand before the first ids and have no part in what is returned.
         """
         x = self.embed(ids)
         slots = None
         if branch is not None and branch.soft is not None and (cache is None or cache.used == 0):
             x, real, slots = prepend_soft_tokens(branch.soft, x, real)
-        step = self.begin(x.shape[0], x.shape[1], real, cache)
+        step = self.prepare_step(x.shape[0], x.shape[1], real, cache)
         n_layers = self.sizes.layers
-        own = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.module_widths())
-        for layer, layer_branch in zip(self.layers, own, strict=True):
+        branches = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.module_widths())
+        for layer, layer_branch in zip(self.layers, branches, strict=True):
             x = layer(x, step, layer_branch)
         return self.norm(x if slots is None else x.gather(1, slots[..., None].expand(-1, -1, x.shape[2])))
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits float32 [..., vocabulary] of final-normed hidden states."""
+        """Logits float32 `[..., vocabulary]` of final-normed hidden states."""
         out = F.linear(hidden, self.embedding) if self.untied_head is None else self.untied_head(hidden)
         return out.float()
 
@@ -268,5 +273,5 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         branch: Branch | None = None,
     ) -> Tensor:
-        """Logits float32 [B, T, vocabulary]; arguments as for `hidden`."""
+        """Logits float32 `[B, T, vocabulary]`; arguments as for `hidden`."""
         return self.head(self.hidden(ids, real=real, cache=cache, branch=branch))

@@ -17,7 +17,7 @@ from .decoder import Decoder, KVCache
 
 
 def pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Rows as int64 [B, T], and bool [B, T], False at padding; None where all have one length."""
+    """Rows as int64 `[B, T]`, and bool `[B, T]`, False at padding; None where all have one length."""
     longest = max(len(row) for row in ids)
     padded = torch.tensor([[0] * (longest - len(row)) + list(row) for row in ids], device=device)
     if all(len(row) == longest for row in ids):
@@ -26,8 +26,8 @@ def pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
     return padded, torch.arange(longest, device=device) >= longest - lengths[:, None]
 
 
-def check_room(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
-    """Raises `InputError` for a row that leaves no room for another token in what the model was made to read."""
+def check_context(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
+    """Raise `InputError` for a row as long as what the model was made to read: another token would be too many."""
     for row, tokens in enumerate(ids):
         if 0 < decoder.context <= len(tokens):
             raise InputError(
@@ -36,22 +36,23 @@ def check_room(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
             )
 
 
-def sample(logits: Tensor, temperature: float, draws: Tensor, top_p: float = 1.0) -> Tensor:
-    """Next tokens, int64 [B]: the likeliest at temperature 0, else by chance.
+def sample(logits: Tensor, temperature: float, uniforms: Tensor, top_p: float = 1.0) -> Tensor:
+    """Next tokens, int64 `[B]`: the likeliest at temperature 0, else sampled.
 
-    logits: float32 [B, vocabulary]. draws: float64 [B] in [0, 1), one for each row. top_p: only the likeliest tokens
-    are drawn from, as few as have this probability together.
+    logits: float32 `[B, vocabulary]`.
+    uniforms: float64 `[B]` in [0, 1), one random number for each row.
+    top_p: only the likeliest tokens are sampled, as few as have this probability together.
     """
     if temperature == 0:
         return logits.argmax(-1)
     # Less the largest: at a temperature near 0 the others become minus infinity, and none becomes no number.
-    chances = ((logits.double() - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    probabilities = ((logits.double() - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
     if top_p < 1:
-        chances, tokens = chances.sort(dim=-1, descending=True, stable=True)
-        chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0.0)
-    steps = chances.cumsum(-1)
-    # Scaled by the last step: rounding may leave it below 1, and a draw above it would be no token at all.
-    chosen = (steps <= draws[:, None] * steps[:, -1:]).sum(-1)
+        probabilities, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+        probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= top_p, 0.0)
+    steps = probabilities.cumsum(-1)
+    # Scaled by the last step: rounding may leave it below 1, and a number above it would be no token at all.
+    chosen = (steps <= uniforms[:, None] * steps[:, -1:]).sum(-1)
     return chosen if top_p == 1 else tokens.gather(-1, chosen[:, None])[:, 0]
 
 
@@ -69,21 +70,24 @@ def generate(
 ) -> list[list[int]]:
     """New tokens of each row, up to and without the first of `stop_ids`.
 
-    ids: one list of token ids for each row, none empty. branch: as many rows. temperature: 0 is greedy. top_p: the
-    likeliest tokens that have this probability together are drawn from. seed: one for each row, or the first row's,
-    counted up from there, so that a row's text does not depend on the rows beside it.
+    ids: one list of token ids for each row, none empty.
+    branch: as many rows.
+    temperature: 0 is greedy.
+    top_p: the likeliest tokens that have this probability together are sampled.
+    seed: one for each row, or the first row's, counted up from there, so that a row's text does not depend on the rows
+    beside it.
     """
     if not ids or not all(ids):
         raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
     if not temperature >= 0 or max_new_tokens < 0:  # not a number is neither
-        raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}; expected 0 or more")
+        raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}, expected 0 or more")
     if not 0 < top_p <= 1:
-        raise InputError(f"top_p: got {top_p}; expected a share above 0, up to 1")
+        raise InputError(f"top_p: got {top_p}, expected a share above 0, up to 1")
     seeds = [seed + row for row in range(len(ids))] if isinstance(seed, int) else list(seed)
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
     rng = [torch.Generator().manual_seed(s) for s in seeds]
-    check_room(decoder, ids)
+    check_context(decoder, ids)
     device = decoder.embedding.device
     tokens, real = pad_left(ids, device)
     n_soft = branch.n_soft if branch is not None else 0
@@ -93,10 +97,10 @@ def generate(
     out: list[list[int]] = [[] for _ in ids]
     for _ in range(max_new_tokens):
         hidden = decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1]
-        draws = torch.zeros(len(ids), dtype=torch.float64)
+        uniforms = torch.zeros(len(ids), dtype=torch.float64)
         if temperature > 0:
-            draws = torch.cat([torch.rand(1, generator=d, dtype=torch.float64) for d in rng])
-        chosen = sample(decoder.head(hidden), temperature, draws.to(device), top_p)
+            uniforms = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in rng])
+        chosen = sample(decoder.head(hidden), temperature, uniforms.to(device), top_p)
         done = done | torch.isin(chosen, stops)
         for row, (token, ended) in enumerate(zip(chosen.tolist(), done.tolist(), strict=True)):
             if not ended:

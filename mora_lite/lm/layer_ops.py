@@ -1,21 +1,20 @@
 """The parts of a decoder layer that only move bytes, in plain torch: norm, rotary positions, gate; and attention.
 
 `layer_ops_triton` (CUDA) and `layer_ops_compiled` (CPU) have the same functions, for training, which is bound by them
-and not by the matrix products; `choose_layer_ops` says which to use.
+and not by the matrix products; `choose_layer_ops` says which to use. Each module's are its `OPS`.
 """
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..architecture import Rope
-from ..machine.device import with_kernels
+from ..machine.device import choose_ops
 from .weights import RMSNorm
 
 
@@ -30,7 +29,7 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies", torch.tensor(rope.inverse_frequencies), persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions: int64 [B, T] -> cosine and sine, float32 [B, T, head_dim / 2].
+        """positions: int64 `[B, T]` -> cosine and sine, float32 `[B, T, head_dim / 2]`.
 
         With dynamic scaling each row has the frequencies of its own length, whatever rows are beside it.
         """
@@ -50,7 +49,7 @@ class Rotary(nn.Module):
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the two halves of each head; computed in float32, returned in x's dtype.
 
-    x: [..., T, heads, head_dim]. cos, sin: float32 [..., T, head_dim / 2].
+    x: `[..., T, heads, head_dim]`. cos, sin: float32 `[..., T, head_dim / 2]`.
     """
     first, second = x.chunk(2, dim=-1)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
@@ -77,8 +76,20 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=True)
 
 
-def compare(ops: ModuleType, device: torch.device) -> None:
-    """Raises when the functions of `ops` cannot run on `device`, or give other numbers or gradients than these here."""
+class LayerOps(NamedTuple):
+    """The functions of this module, or others that do the same."""
+
+    norm: Callable[[Tensor, RMSNorm], Tensor]
+    rotate: Callable[[Tensor, Tensor, Tensor], Tensor]
+    gate: Callable[[Tensor], Tensor]
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+
+OPS = LayerOps(norm, rotate, gate, attention)
+
+
+def compare(ops: LayerOps, device: torch.device) -> None:
+    """Raise an error when `ops` cannot run on `device`, or give other numbers or gradients than `OPS`."""
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 4, 8, generator=rng).to(device)
     angle = torch.randn(2, 3, 4, generator=rng).to(device)
@@ -91,18 +102,17 @@ def compare(ops: ModuleType, device: torch.device) -> None:
         "attention": (half.transpose(1, 2), half.cos().transpose(1, 2), None),
     }
     for name, arguments in cases.items():
-        found = []
-        for module in (sys.modules[__name__], ops):
-            given = x.clone().requires_grad_()
-            made = getattr(module, name)(given.transpose(1, 2) if name == "attention" else given, *arguments)
-            made.square().sum().backward()
-            found.append((made.detach(), given.grad))
-        for plain, other in zip(*found, strict=True):
+        results = []
+        for function in (getattr(OPS, name), getattr(ops, name)):
+            leaf = x.clone().requires_grad_()
+            out = function(leaf.transpose(1, 2) if name == "attention" else leaf, *arguments)
+            out.square().sum().backward()
+            results.append((out.detach(), leaf.grad))
+        for plain, other in zip(*results, strict=True):
             if not torch.allclose(plain, other, atol=1e-4):
                 raise RuntimeError(f"{name} gives wrong numbers")
 
 
-def choose_layer_ops(device: torch.device) -> ModuleType:
-    """For training: `layer_ops_triton` on CUDA, `layer_ops_compiled` on a CPU, this module where those do not work."""
-    name = "layer_ops_triton" if device.type == "cuda" else "layer_ops_compiled"
-    return with_kernels(sys.modules[__name__], f"{__package__}.{name}", device)
+def choose_layer_ops(device: torch.device) -> LayerOps:
+    """For training: those of `layer_ops_triton` on CUDA, `layer_ops_compiled` on a CPU; where these fail, `OPS`."""
+    return choose_ops(OPS, f"{__package__}.layer_ops_{'triton' if device.type == 'cuda' else 'compiled'}", device)

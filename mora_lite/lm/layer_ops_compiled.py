@@ -1,17 +1,16 @@
 """The functions of `layer_ops` for training on a CPU: each one compiled loop in each direction (torch.compile).
 
 Attention is written out, as two matrix products and a softmax: torch's own is made for long texts, and its backward
-pass takes a quarter of a training step here. Compiling needs a C++ compiler; without one, `check` raises.
+pass takes a quarter of a training step here. Compiling needs a C++ compiler; without one, `check` raises an error.
 """
 
 from __future__ import annotations
-
-import sys
 
 import torch
 from torch import Tensor
 
 from . import layer_ops
+from .layer_ops import LayerOps
 
 norm = torch.compile(layer_ops.norm, dynamic=True)
 rotate = torch.compile(layer_ops.rotate, dynamic=True)
@@ -38,6 +37,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     return (shares.view(groups, -1, tokens) @ value).view(rows, heads, tokens, head_dim)
 
 
+OPS = LayerOps(norm, rotate, gate, attention)
+
+
 def check(device: torch.device) -> None:
-    """Raises when nothing can be compiled for `device`, or something else than `layer_ops` comes out."""
-    layer_ops.compare(sys.modules[__name__], device)
+    """Raise an error when nothing can be compiled for `device`, or something else than of `layer_ops` comes out."""
+    layer_ops.compare(OPS, device)

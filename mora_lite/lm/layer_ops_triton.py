@@ -6,7 +6,6 @@ frozen, so only inputs have gradients. No atomic additions: the same bits in eve
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -15,10 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from . import layer_ops
+from .layer_ops import LayerOps
 from .weights import RMSNorm
 
 BLOCK = 1024  # numbers that a program of `gate` takes
-attention = layer_ops.attention  # torch's own is one kernel already
 
 
 @triton.jit
@@ -57,16 +56,16 @@ def _rotate(
     by_row: tl.tensor, by_token: tl.tensor, by_head: tl.tensor, half: tl.tensor, sign: tl.tensor, block_h: tl.constexpr,
     block: tl.constexpr,
 ) -> None:  # fmt: skip
-    place = tl.program_id(0).to(tl.int64)
+    token = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, block_h)[:, None]
     column = tl.arange(0, block)[None, :]
     within = (head < heads) & (column < half)
-    at = x + (place // tokens) * by_row + (place % tokens) * by_token + head * by_head + column
+    at = x + (token // tokens) * by_row + (token % tokens) * by_token + head * by_head + column
     first = tl.load(at, mask=within, other=0.0).to(tl.float32)
     second = tl.load(at + half, mask=within, other=0.0).to(tl.float32)
-    c = tl.load(cos + place * half + column, mask=column < half, other=0.0)
-    s = tl.load(sin + place * half + column, mask=column < half, other=0.0) * sign
-    to = out + (place * heads + head) * 2 * half + column
+    c = tl.load(cos + token * half + column, mask=column < half, other=0.0)
+    s = tl.load(sin + token * half + column, mask=column < half, other=0.0) * sign
+    to = out + (token * heads + head) * 2 * half + column
     tl.store(to, first * c - second * s, mask=within)
     tl.store(to + half, second * c + first * s, mask=within)
 
@@ -75,9 +74,9 @@ def _rotate(
 def _gate(gate_up: tl.tensor, out: tl.tensor, width: tl.tensor, total: tl.tensor, block: tl.constexpr) -> None:
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     within = at < total
-    place = at // width * 2 * width + at % width
-    g = tl.load(gate_up + place, mask=within, other=0.0).to(tl.float32)
-    u = tl.load(gate_up + place + width, mask=within, other=0.0).to(tl.float32)
+    index = at // width * 2 * width + at % width
+    g = tl.load(gate_up + index, mask=within, other=0.0).to(tl.float32)
+    u = tl.load(gate_up + index + width, mask=within, other=0.0).to(tl.float32)
     tl.store(out + at, g * tl.sigmoid(g) * u, mask=within)
 
 
@@ -87,13 +86,13 @@ def _gate_backward(
 ) -> None:  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     within = at < total
-    place = at // width * 2 * width + at % width
-    g = tl.load(gate_up + place, mask=within, other=0.0).to(tl.float32)
-    u = tl.load(gate_up + place + width, mask=within, other=0.0).to(tl.float32)
+    index = at // width * 2 * width + at % width
+    g = tl.load(gate_up + index, mask=within, other=0.0).to(tl.float32)
+    u = tl.load(gate_up + index + width, mask=within, other=0.0).to(tl.float32)
     d = tl.load(grad + at, mask=within, other=0.0).to(tl.float32)
     s = tl.sigmoid(g)
-    tl.store(out + place, d * u * s * (1.0 + g * (1.0 - s)), mask=within)
-    tl.store(out + place + width, d * g * s, mask=within)
+    tl.store(out + index, d * u * s * (1.0 + g * (1.0 - s)), mask=within)
+    tl.store(out + index + width, d * g * s, mask=within)
 
 
 class _Norm(torch.autograd.Function):
@@ -119,15 +118,15 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin, 1.0)
+        return _rotate_by(x, cos, sin, 1.0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turn(grads[0], cos, sin, -1.0), None, None
+        return _rotate_by(grads[0], cos, sin, -1.0), None, None
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+def _rotate_by(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     """x: `[B, T, heads, head_dim]` in any layout with adjacent numbers of a head; the result is contiguous."""
     if x.stride(-1) != 1:
         x = x.contiguous()
@@ -173,6 +172,9 @@ def gate(gate_up: Tensor) -> Tensor:
     return _Gate.apply(gate_up)
 
 
+OPS = LayerOps(norm, rotate, gate, layer_ops.attention)  # torch's own attention is one kernel already
+
+
 def check(device: torch.device) -> None:
-    """Raises when Triton cannot make kernels for `device`, or makes wrong ones."""
-    layer_ops.compare(sys.modules[__name__], device)
+    """Raise an error when Triton cannot make kernels for `device`, or makes wrong ones."""
+    layer_ops.compare(OPS, device)

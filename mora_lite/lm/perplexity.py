@@ -38,8 +38,8 @@ def perplexity(logits_fn: LogitsFunction, token_ids: Tensor, window: int = 512) 
     """`exp(mean negative log likelihood)` over every token but the first.
 
     logits_fn: int64 `[1, T]` -> float `[1, T, vocabulary]`. token_ids: int64 `[n]` or `[1, n]`, n >= 2.
-    window: most tokens given at once; windows share one token, so each is predicted once, from up to window -
-    1 before it.
+    window: most tokens given at once; windows share one token, so each is predicted once, from up to window - 1 before
+    it.
     Raises ValueError for fewer than two tokens or a window below two.
     """
     ids = token_ids.reshape(-1).long()
@@ -62,7 +62,7 @@ def text_perplexity(model: TokenizedCheckpoint, text: str | None = None, window:
     window = min(window, int(model.config.get("max_position_embeddings") or window))
     sizes = DecoderConfig.from_config(model.config)
     ends = Decoder(model, replace(sizes, layers=0), torch.float32, "resident")
-    steps = [ends.begin(1, len(piece)) for piece in _windows(ids, window)]
+    steps = [ends.prepare_step(1, len(piece)) for piece in _windows(ids, window)]
     states = [ends.embed(piece[None]) for piece in _windows(ids, window)]
     for index in range(sizes.layers):
         layer = DecoderLayer(model, index, sizes, torch.float32, "resident")

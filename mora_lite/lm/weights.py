@@ -43,7 +43,7 @@ class InMemoryTensors:
         return self.tensors[name]
 
 
-def dense(value: Any, dtype: torch.dtype) -> Tensor:
+def to_dense(value: Any, dtype: torch.dtype) -> Tensor:
     """A Tensor or NF4Tensor as a plain tensor of `dtype`."""
     if isinstance(value, Tensor):
         return value.detach().to(dtype)
@@ -57,7 +57,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, weight: Any, eps: float, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = nn.Parameter(dense(weight, torch.float32), requires_grad=False)
+        self.weight = nn.Parameter(to_dense(weight, torch.float32), requires_grad=False)
         self.eps = eps
         self.dtype = dtype
 
@@ -92,20 +92,20 @@ def load_packed(weights: Sequence[Any], biases: Sequence[Tensor | None], dtype: 
             block,
             weights[0].dtype,
         )
-        given = [bias for bias in biases if bias is not None]
-        return Linear4bit(weight, torch.cat(given) if given else None, mode="4bit", dtype=dtype)
+        present = [bias for bias in biases if bias is not None]
+        return Linear4bit(weight, torch.cat(present) if present else None, mode="4bit", dtype=dtype)
     parts = [Linear4bit(w, b, mode="4bit", dtype=dtype) for w, b in zip(weights, biases, strict=True)]
     return parts[0] if len(parts) == 1 else ConcatLinear(parts)
 
 
 def load_linear(source: TensorSource, names: Sequence[str], dtype: torch.dtype, mode: Mode) -> nn.Module:
     """A frozen linear layer whose output joins those of the layers `names` (one name: just that layer)."""
-    held = set(source.names())
+    available = set(source.names())
     weights = [source.load(f"{name}.weight") for name in names]
-    biases = [dense(source.load(f"{n}.bias"), dtype) if f"{n}.bias" in held else None for n in names]
+    biases = [to_dense(source.load(f"{n}.bias"), dtype) if f"{n}.bias" in available else None for n in names]
     if mode == "4bit" and not any(isinstance(weight, Tensor) for weight in weights):
         return load_packed(weights, biases, dtype)
-    matrices = [dense(weight, dtype) for weight in weights]
+    matrices = [to_dense(weight, dtype) for weight in weights]
     weight = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=any(b is not None for b in biases), device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)

@@ -1,22 +1,41 @@
-"""Work on a CUDA device captured once as a CUDA graph, to be replayed."""
+"""Work on a CUDA device captured as a CUDA graph, to be replayed: one call in place of hundreds of kernel launches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+Result = TypeVar("Result")
 
-def record(work: Callable[[], Any], device: torch.device, pool: Any) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """A CUDA graph of `work`, which has run once before, and the result that each replay of it writes anew."""
-    aside, here = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+
+def run_aside(work: Callable[[], Result], device: torch.device, stream: torch.cuda.Stream | None = None) -> Result:
+    """Run `work` on a side stream, as CUDA asks for before a capture, with the current stream waiting for it."""
+    aside, here = stream or torch.cuda.Stream(device), torch.cuda.current_stream(device)
     aside.wait_stream(here)
-    with torch.cuda.stream(aside):  # libraries are started outside of a recording
-        work()
+    with torch.cuda.stream(aside):
+        result = work()
     here.wait_stream(aside)
+    return result
+
+
+def capture(
+    work: Callable[[], Result], device: torch.device, *, pool: Any = None, warm_up: bool = True
+) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """A CUDA graph of `work`, which the capture does not run, and the result that each replay writes anew.
+
+    pool: of memory that several graphs share, which are then never replayed at the same time; None for one of its own.
+    warm_up: run the work once before, so that libraries start outside of the capture. False where the caller has run
+    it by `run_aside`, because each run counts, as a step of training does.
+    """
+    # With a first run on the stream of that run, whose buffers kernels keep; else on the one that torch keeps for
+    # captures, so that graphs of one pool share its memory.
+    stream = torch.cuda.Stream(device) if warm_up else None
+    if warm_up:
+        run_aside(work, device, stream)
     graph = torch.cuda.CUDAGraph()
-    # Other devices' threads may work meanwhile. On the stream of the first run, whose buffers kernels keep.
-    with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+    # Other threads may work meanwhile, on their devices or pinning memory: only the strictest mode forbids it.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         result = work()
     return graph, result

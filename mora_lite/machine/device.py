@@ -7,11 +7,13 @@ import functools
 import importlib
 import logging
 import platform
-from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 
 from ..errors import DeviceError, InputError
+
+Ops = TypeVar("Ops", bound=tuple[Any, ...])  # a NamedTuple of functions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -138,18 +140,20 @@ def keep_freed_memory() -> None:
         mallopt(option, size)
 
 
-def with_kernels(plain: ModuleType, kernels: str, device: torch.device) -> ModuleType:
-    """The module `kernels`, which has the functions of `plain` as kernels, where its `check` of `device` passes; else
-    `plain`.
+def choose_ops(plain: Ops, kernels: str, device: torch.device) -> Ops:
+    """`OPS` of the module `kernels` where its `check` of `device` passes, else `plain`, with a warning.
+
+    plain: functions in plain torch, as a NamedTuple; `OPS` has the same functions as kernels. The module is imported
+    only here. Whoever wants certain functions, as tests do, hands them over without this choice.
     """
     try:
-        fused = importlib.import_module(kernels)
-        fused.check(device)
+        module = importlib.import_module(kernels)
+        module.check(device)
     except Exception as error:  # Triton is not there for every system, and a compiler is needed in any case
         name, reason = kernels.rpartition(".")[2], str(error).strip().split("\n")[0]
         logging.getLogger("mora_lite").warning("%s are not used, which is slower: %s", name, reason)
         return plain
-    return fused
+    return module.OPS
 
 
 def choose_devices(names: str) -> tuple[torch.device, ...]:

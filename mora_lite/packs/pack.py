@@ -119,7 +119,7 @@ class Pack:
         sizes = self.sizes
         decoder = DecoderConfig.from_dict(self.manifest["decoder"])
         weights = join_nf4(self.tensors("upper"))
-        prompts = CompiledPrompts(**self.tensors("prompts"))
+        prompts = CompiledPrompts.from_tensors(self.tensors("prompts"))
         scorer = Scorer(sizes, UpperLayers(decoder, sizes.adapted_layers, weights, dtype, mode), prompts)
         trained = {name: tensor.float() for name, tensor in self.tensors("adapter").items()}
         missing, unexpected = scorer.load_state_dict(trained, strict=False)

@@ -1,18 +1,33 @@
-"""The scorer: graph -> encoder -> hypernetwork -> low-rank weights -> frozen upper layers -> read-out."""
+"""The scorer: graph -> encoder -> hypernetwork -> low-rank weights -> frozen upper layers -> read-out.
+
+`PlainScorer` is the reference among the engines, each of which has `batch_size`, `fixed_size` (whether a batch of
+another size is worse, whatever the user asks for) and `z_scores`; the others are in `fast/`.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..adapter.hypernet import Hypernet, Tokens
 from ..adapter.lowrank import AdapterConfig
-from ..chem.graph import GraphBatch
+from ..chem.graph import GraphBatch, Graphs, concatenate, featurize
+from ..chem.molecules import parse_smiles
 from ..lm.prefix import CompiledPrompts, UpperLayers
+
+BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
+# On a CPU batches are filled up with one-atom molecules to a multiple of this: matrix libraries choose another order of
+# adding for a few rows than for many (docs/method.md).
+FILL = 256
+
+Timer = Callable[[str], AbstractContextManager[None]]  # what a stage runs in, by the stage's name
 
 
 class DirectReadout(nn.Module):
@@ -24,7 +39,7 @@ class DirectReadout(nn.Module):
         self.weight = nn.Parameter(torch.zeros(n_prompts, width))
 
     def forward(self, molecules: Tensor) -> Tensor:
-        """`[B, H]` -> float32 `[B, P]`. PackedLinear and sum for the reason that `Scorer.read_out` has."""
+        """`[B, H]` -> float32 `[B, P]`. Product and sum for the reason that `Scorer.read_out` has."""
         hidden = nn.functional.gelu(self.hidden(molecules)).float()
         return (hidden.unsqueeze(1) * self.weight).sum(-1)
 
@@ -59,8 +74,8 @@ class Scorer(nn.Module):
         self.direct = None
         if sizes.direct_width:
             self.direct = DirectReadout(sizes.encoder_width, sizes.direct_width, n_prompts)
-        # Stands in for `upper.score` while training, when set: the same function, compiled.
-        self.compiled_score: Callable[..., Tensor] | None = None
+        # What scores while training: this function, or the same one compiled.
+        self.training_score: Callable[..., Tensor] = upper.score
 
     @property
     def scale(self) -> float:
@@ -84,7 +99,7 @@ class Scorer(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """-> z-scores float32 `[B, P]`."""
-        score = self.compiled_score if self.training and self.compiled_score else self.upper.score
+        score = self.training_score if self.training else self.upper.score
         tokens = self.encode(batch)
         hidden = score(self.prompts, self.hypernet(tokens), self.c, self.scale)
         return self.read_out(hidden, tokens.molecules)
@@ -125,3 +140,68 @@ class Scorer(nn.Module):
         probe = fn(torch.zeros(()))  # the prompts are not parameters, but must follow the device
         self.prompts = self.prompts.to(probe.device)
         return self
+
+
+class Engine(Protocol):
+    """What computes the values of a loaded pack."""
+
+    batch_size: int
+    fixed_size: bool
+
+    def z_scores(self, graphs: Graphs, timed: Timer = ...) -> np.ndarray:
+        """float32 `[B, P]`. timed: wraps each stage, by its name."""
+
+    def batch(self, graphs: Graphs) -> Any:
+        """The molecules on the device, in the engine's form."""
+
+    def run(self, batch: Any, timed: Timer = ...) -> Tensor:
+        """The work of `z_scores` on a batch of that form, stage by stage."""
+
+
+def untimed(stage: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@functools.cache
+def _methane() -> Graphs:
+    return featurize([parse_smiles("C").mol])
+
+
+def fillers(n: int) -> Graphs:
+    """`n` molecules of one atom, to fill up a batch."""
+    return _methane().select(np.zeros(n, np.int64))
+
+
+class PlainScorer:
+    """`Scorer` as an engine, with matrix products in `dtype` by autocast."""
+
+    fixed_size = False
+
+    def __init__(self, scorer: Scorer, dtype: torch.dtype):
+        self.scorer, self.dtype, self.device = scorer, dtype, scorer.c.device
+        self.batch_size = BATCH_SIZE[self.device.type]
+
+    def z_scores(self, graphs: Graphs, timed: Timer = untimed) -> np.ndarray:
+        """See `Engine`."""
+        with timed("graphs"):
+            missing = -len(graphs) % FILL if len(graphs) >= FILL or self.device.type == "cpu" else 0
+            filled = concatenate([graphs, fillers(missing)]) if missing else graphs
+            batch = filled.batch().rounded().to(self.device)
+        with torch.inference_mode():
+            return self.run(batch, timed)[: len(graphs)].float().cpu().numpy()
+
+    def batch(self, graphs: Graphs) -> GraphBatch:
+        """See `Engine`."""
+        return graphs.batch().to(self.device)
+
+    def run(self, batch: GraphBatch, timed: Timer = untimed) -> Tensor:
+        """`Scorer.forward`, stage by stage."""
+        scorer = self.scorer
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with timed("encoder"):
+                tokens = scorer.encode(batch)
+            with timed("hypernetwork"):
+                a = scorer.hypernet(tokens)
+            with timed("decoder"):
+                hidden = scorer.upper.score(scorer.prompts, a, scorer.c, scorer.scale)
+                return scorer.read_out(hidden, tokens.molecules)

@@ -17,14 +17,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..lm import layer_ops
-from ..lm.layer_ops import choose_layer_ops
+from ..lm.layer_ops import OPS, choose_layer_ops
+from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory
 from ..machine.prefetch import read_ahead
 from ..machine.signals import deferred_signals
@@ -95,7 +94,7 @@ class TextRun:
         keep_freed_memory()
         self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
         self.ops = choose_layer_ops(device)
-        self._use(self.ops)
+        self.model.decoder.use_ops(self.ops)
         self.path = folder / "checkpoint.safetensors"
         self.state = RunState(model, settings, _fingerprint(model, batches), device)
         self.step = self.state.load(self.path)
@@ -179,22 +178,18 @@ class TextRun:
         current = {name: p.detach().clone() for name, p in named.items()}
         try:
             self._put(self.state.ema_weights)
-            self._use(layer_ops)  # those that a pack answers with, so that the metrics are the pack's
+            self.model.decoder.use_ops(OPS)  # those that a pack answers with, so that the metrics are the pack's
             yield self.model.eval()
         finally:
-            self._use(self.ops)
+            self.model.decoder.use_ops(self.ops)
             self._put(current)
             self.model.train()
 
     def load_ema_weights(self) -> TextModel:
         """Put the averaged weights into the model for good, and return it in evaluation mode."""
         self._put(self.state.ema_weights)
-        self._use(layer_ops)
+        self.model.decoder.use_ops(OPS)
         return self.model.eval()
-
-    def _use(self, ops: ModuleType) -> None:
-        for layer in self.model.decoder.layers:
-            layer.ops = ops  # type: ignore[assignment]
 
     @torch.no_grad()
     def _put(self, weights: dict[str, Tensor]) -> None:
@@ -235,34 +230,26 @@ class _Step:
             return self._run(batch.to(self.device))
         if width in self.captured:
             graph, inputs, loss = self.captured[width]
-            for held, new in zip(inputs.tensors(), batch.tensors(), strict=True):
-                held.copy_(new, non_blocking=True)
+            for fixed, new in zip(inputs.tensors(), batch.tensors(), strict=True):
+                fixed.copy_(new, non_blocking=True)
             graph.replay()
             return loss.clone()
         self.seen[width] = self.seen.get(width, 0) + 1
         inputs = batch.to(self.device)
-        if self.seen[width] <= WARM_UP_STEPS:  # on a side stream, as capture asks for
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                loss = self._run(inputs)
-            torch.cuda.current_stream().wait_stream(stream)
-            return loss
+        if self.seen[width] <= WARM_UP_STEPS:
+            return run_aside(lambda: self._run(inputs), self.device)
         return self._capture(width, inputs)
 
     def _capture(self, width: int, inputs: TextBatch) -> Tensor:
-        """Record the step for batches of this width, and run it once."""
-        graph = torch.cuda.CUDAGraph()
+        """Capture the step for batches of this width, and run it once."""
         try:
-            # Another thread pins memory meanwhile, which only the strictest mode forbids.
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                loss = self._run(inputs)
+            graph, loss = capture(lambda: self._run(inputs), self.device, pool=self.pool, warm_up=False)
         except RuntimeError as error:
             logging.getLogger("mora_lite").warning("the training step cannot be captured: %s", error)
             self.can_capture = False
             return self._run(inputs)
         self.captured[width] = graph, inputs, loss
-        graph.replay()  # recording has not run it
+        graph.replay()  # the capture has not run it
         return loss.clone()
 
     def _is_standard(self, width: int, batch: TextBatch) -> bool:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ..chem.graph import GraphBatch
 from ..errors import InputError
+from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory, training_dtype
 from ..machine.files import write_tensors
 from .dataset import Dataset
@@ -339,11 +340,11 @@ def _make_step(
 def _capture_step(eager: StepFunction, train: Dataset, settings: TrainConfig, device: torch.device) -> StepFunction:
     """The same step as one CUDA graph over batches padded to a size that nearly every batch fits."""
 
-    def room(counts: np.ndarray) -> int:
+    def capacity(counts: np.ndarray) -> int:
         enough = counts.mean() * settings.batch_size + 8 * counts.std() * settings.batch_size**0.5
         return 64 * math.ceil((enough + 64) / 64)
 
-    n_atoms, n_bonds = room(train.graphs.n_atoms), room(2 * np.diff(train.graphs.bond_ptr))
+    n_atoms, n_bonds = capacity(train.graphs.n_atoms), capacity(2 * np.diff(train.graphs.bond_ptr))
     fixed: list[tuple[GraphBatch, Tensor]] = []
     captured: list[tuple[torch.cuda.CUDAGraph, Tensor]] = []
     eager_steps = 0
@@ -356,25 +357,17 @@ def _capture_step(eager: StepFunction, train: Dataset, settings: TrainConfig, de
         if len(batch.atoms) >= n_atoms or len(batch.bonds) > n_bonds:
             return eager(batch.to(device), targets.to(device))
         padded, padded_targets = fit_to_size(batch, targets)
-        if eager_steps < 3:  # warm-up on a side stream, as capture asks for; these are real steps of training
+        if eager_steps < 3:  # the warm-up of a capture; these are real steps of training
             eager_steps += 1
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                loss = eager(padded, padded_targets)
-            torch.cuda.current_stream().wait_stream(stream)
-            return loss
+            return run_aside(lambda: eager(padded, padded_targets), device)
         if not captured:
             fixed.append((padded, padded_targets))
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):  # records the step without running it
-                loss = eager(padded, padded_targets)
-            captured.append((graph, loss))
+            captured.append(capture(lambda: eager(padded, padded_targets), device, warm_up=False))
         else:
-            inputs, held_targets = fixed[0]
+            inputs, fixed_targets = fixed[0]
             for name in inputs.tensors:
                 getattr(inputs, name).copy_(getattr(padded, name))
-            held_targets.copy_(padded_targets)
+            fixed_targets.copy_(padded_targets)
         graph, loss = captured[0]
         graph.replay()
         return loss.clone()

@@ -257,7 +257,7 @@ def new_scorer(
     scorer.start_from(baseline.cpu())
     if compiled and device.type == "cpu" and shutil.which("g++"):
         # Fuses the many small steps between the matrix products: a fifth off a step of training on a CPU.
-        scorer.compiled_score = torch.compile(scorer.upper.score)
+        scorer.training_score = torch.compile(scorer.upper.score)
     return scorer.to(device)
 
 

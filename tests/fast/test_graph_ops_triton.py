@@ -11,9 +11,9 @@ pytest.importorskip("triton")
 
 from mora_lite.fast import graph_ops, graph_ops_triton
 from mora_lite.fast.batch import BatchSize, SortedBatch, pack_batch, unpack_batch
-from mora_lite.fast.graph_ops import Norm
+from mora_lite.fast.graph_ops import Norm, choose_graph_ops
 from mora_lite.fast.linear import PackedLinear
-from mora_lite.fast.scorer import FastScorer, choose_ops
+from mora_lite.fast.scorer import FastScorer
 
 pytestmark = pytest.mark.gpu  # without a CUDA device they run in the interpreter
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,7 +65,7 @@ def test_gather_messages(batch: SortedBatch, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_add_and_pool(batch: SortedBatch, dtype: torch.dtype) -> None:
     x, change = random(len(batch.atoms), WIDTH), random(len(batch.atoms), WIDTH, dtype=dtype)
-    n = int(batch.atom_ends[-1])
+    n = int(batch.atom_ptr[-1])
     ours, plain = x.clone(), x.clone()
     assert_near(graph_ops_triton.add_and_pool(ours, change, batch), graph_ops.add_and_pool(plain, change, batch))
     assert_near(ours[:n], plain[:n])
@@ -79,7 +79,8 @@ def test_attention_to_a_molecules_tokens(batch: SortedBatch, heads: int, n_queri
     key_value = PackedLinear(random(2 * inner, width), random(2 * inner), dtype)
     query = (0.05 * random(len(batch), n_queries, inner)).to(dtype)
     got, want = (
-        ops.Tokens(atoms, molecules, batch).attend(query, key_value, heads) for ops in (graph_ops_triton, graph_ops)
+        ops.tokens(atoms, molecules, batch).attend(query, key_value, heads)
+        for ops in (graph_ops_triton.OPS, graph_ops.OPS)
     )
     assert_near(got, want)
 
@@ -87,7 +88,7 @@ def test_attention_to_a_molecules_tokens(batch: SortedBatch, heads: int, n_queri
 @torch.no_grad()
 def test_scores_by_fused_kernels_equal_the_plain_ones(make_scorer, batch: SortedBatch) -> None:
     scorer = make_scorer(c=1.0, direct=True).to(DEVICE)
-    got, want = (FastScorer(scorer, torch.float32, ops).run(batch) for ops in (graph_ops_triton, graph_ops))
+    got, want = (FastScorer(scorer, torch.float32, ops).run(batch) for ops in (graph_ops_triton.OPS, graph_ops.OPS))
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
@@ -96,4 +97,4 @@ def test_wrong_kernels_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_ops_triton, "embed_atoms", lambda atoms, table: table[atoms].sum(1) + 1)
     with pytest.raises(RuntimeError, match="wrong numbers"):
         graph_ops_triton.check(DEVICE)
-    assert choose_ops(torch.device("cpu")) is graph_ops
+    assert choose_graph_ops(torch.device("cpu")) is graph_ops.OPS

@@ -1,4 +1,4 @@
-"""The short way through the scorer on a CPU gives the plain scorer's numbers."""
+"""The fast scorer on a CPU gives the plain scorer's numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mora_lite.fast.linear import PackedLinear, has_packed_products, relu_, segm
 from mora_lite.fast.scorer import FastEncoder, FastHypernet, FastScorer, supports
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt
-from mora_lite.scoring.scorer import Scorer
+from mora_lite.scoring.scorer import PlainScorer, Scorer
 
 SCORE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the scores' deviation, in the mean; float32: the largest
 
@@ -58,29 +58,37 @@ def test_layers_that_it_does_not_cover_are_left_to_the_plain_scorer() -> None:
 
 
 def test_four_bits_at_each_call_is_left_to_the_plain_scorer(pack_path) -> None:
-    assert load(pack_path, device="cpu").fast_scorer is not None
-    assert load(pack_path, device="cpu", memory_budget=0).fast_scorer is None
-    assert load(pack_path, device="cpu", dtype="float32").fast_scorer is None, "exact work takes the plain way"
+    assert isinstance(load(pack_path, device="cpu").engine, FastScorer)
+    assert isinstance(load(pack_path, device="cpu", memory_budget=0).engine, PlainScorer)
+    exact = load(pack_path, device="cpu", dtype="float32")
+    assert isinstance(exact.engine, PlainScorer), "exact work takes the plain scorer"
 
 
-def test_a_model_answers_alike_by_both_ways(pack_path, molecules) -> None:
+def test_a_model_answers_alike_with_both_engines(pack_path, molecules) -> None:
     smiles = [*molecules, "not a molecule", ""]
-    short, plain = load(pack_path, device="cpu"), load(pack_path, device="cpu", dtype="float32")
-    a, b = short.score(smiles), plain.score(smiles)
+    fast, plain = load(pack_path, device="cpu"), load(pack_path, device="cpu", dtype="float32")
+    a, b = fast.score(smiles), plain.score(smiles)
     assert (a.status, a.error) == (b.status, b.error)
     scale = np.nanstd(b.values, axis=0)
     assert np.nanmean(np.abs(a.values - b.values) / scale) <= SCORE[torch.bfloat16]
 
 
-def test_a_row_has_the_same_bits_whatever_the_others_are(pack_path, molecules) -> None:
+def test_a_row_is_the_same_whatever_the_others_are(pack_path, molecules) -> None:
+    """Bit for bit by oneDNN's products in bfloat16; in float32 as near as docs/method.md promises."""
     model = load(pack_path, device="cpu")
+    std = np.array([task.deviation for task in model.tasks])
+    tolerance = 0 if model.dtype == torch.bfloat16 and has_packed_products() else 2e-5
+
+    def assert_same(values: np.ndarray, expected: np.ndarray) -> None:
+        assert (np.abs(values - expected) / std).max() <= tolerance
+
     smiles = molecules * 3
     whole = model.score(smiles).values
     for batch_size in (1, 7, 1000):
-        assert np.array_equal(model.score(smiles, batch_size).values, whole)
+        assert_same(model.score(smiles, batch_size).values, whole)
     order = np.random.default_rng(0).permutation(len(smiles))[:100]
-    assert np.array_equal(model.score([smiles[i] for i in order]).values, whole[order])
-    assert np.array_equal(model.score(smiles[20:21]).values, whole[20:21])
+    assert_same(model.score([smiles[i] for i in order]).values, whole[order])
+    assert_same(model.score(smiles[20:21]).values, whole[20:21])
 
 
 @torch.no_grad()
@@ -98,15 +106,15 @@ def test_encoder_and_hypernetwork_equal_theirs(make_scorer, graphs) -> None:
 
 @torch.no_grad()
 def test_the_order_of_molecules_does_not_matter(make_scorer, graphs) -> None:
-    short = FastScorer(make_scorer(c=1.0), torch.float32)
+    fast = FastScorer(make_scorer(c=1.0), torch.float32)
     order = np.random.default_rng(0).permutation(len(graphs))
-    torch.testing.assert_close(short(graphs.select(order)), short(graphs)[order], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast(graphs.select(order)), fast(graphs)[order], rtol=1e-4, atol=1e-4)
 
 
 def test_bonds_are_sorted_by_the_atom_they_lead_to() -> None:
     graphs = featurize([parse_smiles(s).mol for s in ("C", "CCO", "C1CC1")])
     batch, plain = SortedBatch.of(graphs), graphs.batch()
-    runs = torch.repeat_interleave(torch.arange(len(batch.atoms)), batch.bond_ends.diff())
+    runs = torch.repeat_interleave(torch.arange(len(batch.atoms)), batch.bond_ptr.diff())
     found = {(int(s), int(t)) for s, t in zip(batch.messages[:, 0], runs, strict=True)}
     assert found == {(int(s), int(t)) for s, t in zip(plain.source, plain.target, strict=True)}
     assert len(batch.messages) == len(plain.source)

@@ -1,4 +1,4 @@
-"""Generation step by step at fixed addresses, against plain generation; on a CPU nothing is recorded."""
+"""Generation step by step at fixed addresses, against plain generation; on a CPU nothing is captured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mora_lite.adapter.lowrank import TARGET_MODULES, Branch
 from mora_lite.errors import InputError
 from mora_lite.lm import captured_generation
-from mora_lite.lm.captured_generation import MAX_KEPT, CapturedGenerator, feed_forward, until
+from mora_lite.lm.captured_generation import MAX_STEPS, CapturedGenerator, feed_forward, truncate_at_stop
 from mora_lite.lm.decoder import Decoder, DecoderLayer
 from mora_lite.lm.generation import generate
 from mora_lite.quant import matmul
@@ -94,14 +94,14 @@ def test_an_earlier_text_leaves_no_trace(decoder: Decoder) -> None:
     assert steps.generate(other, branch=random_branch(3, seed=7), max_new_tokens=12) != expected
     steps.generate(PROMPTS, branch=broken, max_new_tokens=9)
     assert steps.generate(PROMPTS, branch=branch, max_new_tokens=9) == expected
-    assert len(steps._kept) == 1  # all had the same rows and capacity
+    assert len(steps._slots_by_shape) == 1  # all had the same rows and capacity
 
 
 def test_few_shapes_are_kept(decoder: Decoder) -> None:
     steps = CapturedGenerator(decoder)
     for rows in (1, 2, 3, 1):
         assert len(steps.generate([[7]] * rows, max_new_tokens=3)) == rows
-        assert len(steps._kept) <= MAX_KEPT
+        assert len(steps._slots_by_shape) <= MAX_STEPS
 
 
 def test_rows_end_before_their_stop_tokens(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,13 +111,17 @@ def test_rows_end_before_their_stop_tokens(decoder: Decoder, monkeypatch: pytest
     plain = captured_generation.step
     monkeypatch.setattr(captured_generation, "step", lambda *arguments: calls.append(plain(*arguments)))
     got = CapturedGenerator(decoder).generate(PROMPTS, max_new_tokens=60, stop_ids=stops)
-    assert got == generate(decoder, PROMPTS, max_new_tokens=60, stop_ids=stops) == [until(row, stops) for row in free]
+    assert (
+        got
+        == generate(decoder, PROMPTS, max_new_tokens=60, stop_ids=stops)
+        == [truncate_at_stop(row, stops) for row in free]
+    )
     assert len(calls) < 20  # the host looks every 16 steps
 
 
-def test_until() -> None:
-    assert until([4, 5, 6, 5], {5, 6}) == [4]
-    assert until([4, 5], set()) == [4, 5]
+def test_truncate_at_stop() -> None:
+    assert truncate_at_stop([4, 5, 6, 5], {5, 6}) == [4]
+    assert truncate_at_stop([4, 5], set()) == [4, 5]
 
 
 def test_no_new_tokens_and_impossible_requests(decoder: Decoder) -> None:
@@ -158,13 +162,13 @@ def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, modules: tu
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("modules", [("ffn",), TARGET_MODULES])
-def test_recorded_steps_give_the_tokens_of_the_same_steps_one_by_one(modules: tuple[str, ...]) -> None:
+def test_captured_steps_give_the_tokens_of_the_same_steps_one_by_one(modules: tuple[str, ...]) -> None:
     source = tiny_source("llama", 64, four_bit=True)
     decoder = Decoder.from_checkpoint(source, torch.bfloat16, "4bit").cuda()
     branch = random_branch(3, width=64, modules=modules)
     branch = replace(branch, a=branch.a.cuda(), c=branch.c.cuda())
-    recorded = CapturedGenerator(decoder)
-    alone = CapturedGenerator(decoder, record_steps=False)
+    captured = CapturedGenerator(decoder)
+    alone = CapturedGenerator(decoder, capture_steps=False)
     for prompts in (PROMPTS, [row[::-1] for row in PROMPTS], PROMPTS):
         expected = alone.generate(prompts, branch=branch, max_new_tokens=40)
-        assert recorded.generate(prompts, branch=branch, max_new_tokens=40) == expected
+        assert captured.generate(prompts, branch=branch, max_new_tokens=40) == expected

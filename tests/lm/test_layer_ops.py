@@ -19,7 +19,7 @@ pytest.importorskip("triton")
 
 from mora_lite.adapter.lowrank import TARGET_MODULES, Branch
 from mora_lite.lm import layer_ops, layer_ops_compiled, layer_ops_triton
-from mora_lite.lm.layer_ops import choose_layer_ops
+from mora_lite.lm.layer_ops import LayerOps, choose_layer_ops
 from mora_lite.lm.weights import RMSNorm
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,10 +30,10 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).to(DEVICE)
 
 
-def both(name: str, x: Tensor, *arguments: Any, other: ModuleType = layer_ops_triton) -> None:
+def both(name: str, x: Tensor, *arguments: Any, other: LayerOps = layer_ops_triton.OPS) -> None:
     """Compare outputs, and gradients for a random gradient of the output."""
     results = []
-    for ops in (layer_ops, other):
+    for ops in (layer_ops.OPS, other):
         given = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         made = getattr(ops, name)(given, *arguments)
         grad = random(*made.shape, dtype=made.dtype)
@@ -74,7 +74,7 @@ def test_rotate(dtype: torch.dtype, rows: int, tokens: int, heads: int, width: i
 def test_rotate_takes_a_gradient_in_another_layout() -> None:
     angle = random(2, 5, 8)
     grads = []
-    for ops in (layer_ops, layer_ops_triton):
+    for ops in (layer_ops.OPS, layer_ops_triton.OPS):
         x = random(2, 5, 3, 16).requires_grad_()
         ops.rotate(x, angle.cos(), angle.sin()).transpose(1, 2).contiguous().square().sum().backward()
         grads.append(x.grad)
@@ -85,14 +85,14 @@ def test_rotate_takes_a_gradient_in_another_layout() -> None:
 @pytest.mark.parametrize(("heads", "kv_heads", "tokens"), [(1, 1, 2), (9, 3, 5), (4, 2, 40)])
 def test_attention(dtype: torch.dtype, heads: int, kv_heads: int, tokens: int) -> None:
     key, value = random(2, 2, kv_heads, tokens, 16, dtype=dtype)
-    both("attention", random(2, heads, tokens, 16, dtype=dtype), key, value, None, other=layer_ops_compiled)
+    both("attention", random(2, heads, tokens, 16, dtype=dtype), key, value, None, other=layer_ops_compiled.OPS)
 
 
 def test_attention_with_a_mask_or_a_cache_is_the_plain_one() -> None:
     key, value = random(2, 2, 1, 6, 8)
     seen = random(2, 1, 3, 6) > 0
-    both("attention", random(2, 3, 3, 8), key, value, seen, other=layer_ops_compiled)
-    both("attention", random(2, 3, 1, 8), key, value, None, other=layer_ops_compiled)
+    both("attention", random(2, 3, 3, 8), key, value, seen, other=layer_ops_compiled.OPS)
+    both("attention", random(2, 3, 1, 8), key, value, None, other=layer_ops_compiled.OPS)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -100,7 +100,7 @@ def test_on_a_cpu_they_are_compiled() -> None:
     import torch._dynamo
 
     with torch._dynamo.config.patch(disable=False):
-        assert choose_layer_ops(torch.device("cpu")) is layer_ops_compiled
+        assert choose_layer_ops(torch.device("cpu")) is layer_ops_compiled.OPS
 
 
 @pytest.mark.gpu
@@ -111,14 +111,16 @@ def test_the_check_at_the_start_passes() -> None:
 @pytest.mark.parametrize("ops", [layer_ops_triton, layer_ops_compiled])
 @pytest.mark.parametrize("name", ["norm", "rotate", "gate", "attention"])
 def test_the_check_finds_a_wrong_function(ops: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(vars(ops), name, lambda *given: getattr(layer_ops, name)(*given) * 1.01)
+    wrong = ops.OPS._replace(**{name: lambda *arguments: getattr(layer_ops, name)(*arguments) * 1.01})
+    monkeypatch.setattr(ops, "OPS", wrong)
     with pytest.raises(RuntimeError, match=name):
         ops.check(DEVICE)
 
 
 def test_what_fails_the_check_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setitem(vars(layer_ops_compiled), "gate", lambda x: layer_ops.gate(x) * 1.01)
-    assert choose_layer_ops(torch.device("cpu")) is layer_ops
+    wrong = layer_ops_compiled.OPS._replace(gate=lambda x: layer_ops.gate(x) * 1.01)
+    monkeypatch.setattr(layer_ops_compiled, "OPS", wrong)
+    assert choose_layer_ops(torch.device("cpu")) is layer_ops.OPS
     assert "layer_ops_compiled are not used, which is slower: gate gives wrong numbers" in caplog.text
 
 
@@ -133,9 +135,8 @@ def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, module
     widths = decoder.sizes.module_widths()
     ins, outs = (sum(widths[module][i] for module in modules) for i in (0, 1))
     found = []
-    for ops in (layer_ops, layer_ops_triton, layer_ops_compiled):
-        for layer in decoder.layers:
-            layer.ops = ops
+    for ops in (layer_ops.OPS, layer_ops_triton.OPS, layer_ops_compiled.OPS):
+        decoder.use_ops(ops)
         a, c = random(2, 4, ins, 4).requires_grad_(), random(4, 4, outs).requires_grad_()
         logits = decoder.logits(ids, branch=Branch(a, c, 0.1, target_modules=modules))
         logits.square().mean().backward()

@@ -168,5 +168,5 @@ def test_stored_tensors_restore_the_prompts(decoder: Decoder) -> None:
     assert set(prompts.tensors()) == {"attended", "base", "keys", "values", "lengths"}
     assert prompts.lengths.tolist() == [20, 1, 8, 0]
     assert prompts.keys.shape == (2, 4, 20, 2, 8)
-    again = CompiledPrompts(**prompts.tensors()).to("cpu")
+    again = CompiledPrompts.from_tensors(prompts.tensors()).to("cpu")
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in prompts.tensors().items())

@@ -182,20 +182,20 @@ def test_all_ways_to_generate_give_the_same_text(
             with torch.no_grad():
                 text.append(int(decoder.logits(torch.tensor([text]), branch=own)[0, -1].argmax()))
         assert together[row] == text[len(prompt) :]
-    recorded = CapturedGenerator(decoder)
+    captured = CapturedGenerator(decoder)
     for _ in range(2):  # the second time in the slots of the first
-        assert recorded.generate(PROMPTS, branch=branch, max_new_tokens=12) == together
+        assert captured.generate(PROMPTS, branch=branch, max_new_tokens=12) == together
     beams = beam_search(decoder, PROMPTS, branch=branch, beams=1, max_new_tokens=12)
     assert [row[0].tokens for row in beams] == together
 
 
-def test_one_recorder_for_several_adapters(decoder: Decoder) -> None:
+def test_one_captured_generator_for_several_adapters(decoder: Decoder) -> None:
     """Branches of one size at other modules or in other layers are other steps."""
-    recorded = CapturedGenerator(decoder)
+    captured = CapturedGenerator(decoder)
     for layers in ((0, 1), (1, 2)):
         branch = random_branch(decoder, ("ffn",), layers)
         expected = generate(decoder, PROMPTS, branch=branch, max_new_tokens=9)
-        assert recorded.generate(PROMPTS, branch=branch, max_new_tokens=9) == expected
+        assert captured.generate(PROMPTS, branch=branch, max_new_tokens=9) == expected
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ from mora_lite.machine.device import (
     available_bytes,
     choose_device,
     choose_dtype,
+    choose_ops,
     cpu_has_bfloat16,
     describe_processor,
     keep_freed_memory,
-    with_kernels,
 )
 
 CPU = torch.device("cpu")
@@ -97,5 +97,5 @@ def test_facts_about_this_machine() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels work where there is a CUDA device")
 def test_where_kernels_do_not_work_the_plain_functions_take_their_place(caplog: pytest.LogCaptureFixture) -> None:
-    assert with_kernels(graph_ops, "mora_lite.fast.graph_ops_triton", torch.device("cuda")) is graph_ops
+    assert choose_ops(graph_ops.OPS, "mora_lite.fast.graph_ops_triton", torch.device("cuda")) is graph_ops.OPS
     assert "graph_ops_triton are not used" in caplog.text

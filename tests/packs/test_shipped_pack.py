@@ -73,11 +73,14 @@ def test_larger_molecules_have_more_of_what_adds_up(qm9: Model) -> None:
         assert frame[column].is_monotonic_increasing, task
 
 
-def test_float32_bits_do_not_depend_on_the_batch(qm9: Model, values: np.ndarray) -> None:
-    smiles = list(KNOWN)
-    assert np.array_equal(qm9.predict(smiles[::-1], batch_size=3).scores.values, values[::-1])
-    assert np.array_equal(qm9.predict(smiles[4]).scores.values[0], values[4])
-    assert np.array_equal(qm9.predict(smiles * 60).scores.values, np.tile(values, (60, 1)))
+def test_float32_does_not_depend_on_the_batch(qm9: Model, values: np.ndarray) -> None:
+    """By more than docs/method.md promises: 0.00002 of a task's deviation."""
+    smiles, std = list(KNOWN), np.array([task.deviation for task in qm9.tasks])
+    backwards = qm9.predict(smiles[::-1], batch_size=3).scores.values[::-1]
+    alone = qm9.predict(smiles[4]).scores.values
+    many = qm9.predict(smiles * 60).scores.values
+    for got, expected in ((backwards, values), (alone, values[4:5]), (many, np.tile(values, (60, 1)))):
+        assert (np.abs(got - expected) / std).max() <= 2e-5
 
 
 def test_bfloat16_stays_near_float32(values: np.ndarray) -> None:
