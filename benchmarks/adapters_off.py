@@ -23,7 +23,7 @@ from mora_lite.hub.bases import resolve_base
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.perplexity import bundled_text, perplexity
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.pack import load_text_pack, open_text_pack
 
 

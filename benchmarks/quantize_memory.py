@@ -75,8 +75,8 @@ def make_model(folder: Path) -> None:
 
 def measure(source: Path, out: Path, with_perplexity: bool) -> dict[str, Any]:
     """Quantises in this process."""
-    from mora_lite.quant.checkpoint import open_checkpoint
     from mora_lite.quant.convert import quantize_checkpoint
+    from mora_lite.quant.formats import open_checkpoint
 
     checkpoint = open_checkpoint(source)
     before, started = peak_bytes(), time.perf_counter()

@@ -20,7 +20,7 @@ from mora_lite.chem.graph import GraphBatch, Graphs
 from mora_lite.lm.base import CompiledBase, NF4Source
 from mora_lite.lm.decoder import Decoder, DecoderLayer
 from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt, prompt_ids
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.scoring.scorer import Scorer
 
 

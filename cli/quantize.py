@@ -44,8 +44,8 @@ def quantize(
     from ..hub.bases import resolve_base
     from ..lm.perplexity import text_perplexity
     from ..machine.files import check_free
-    from ..quant.checkpoint import open_checkpoint
     from ..quant.convert import quantize_checkpoint
+    from ..quant.formats import open_checkpoint
     from ..quant.writer import KIND
 
     check_free(out, force, *KIND)  # before the seconds that opening a large file takes

@@ -28,7 +28,8 @@ from ..errors import DeviceError, ExportError
 from ..machine.files import file_entry, write_json
 from ..packs.manifest import CARD, EXPORT
 from ..packs.pack import Pack, join_nf4
-from ..scoring.tasks import choose_tasks
+from ..scoring.tasks import Task, choose_tasks
+from .card import export_card
 from .folder import DOMAIN, TRUST
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ def write_folder(
     """Build, write and check everything in the folder `stage`."""
     import onnx
 
-    from .card import export_card
     from .encoder_onnx import build_encoder
     from .featurizer import describe_featurizer
     from .int8 import quantize_encoder
@@ -129,16 +129,23 @@ def write_folder(
                 (stage / "scorer.plain.onnx").unlink()
             write_trust(stage / TRUST, pack, chosen)
     report = gate.report()
-    write_json(stage / "parity.json", report)
     write_json(stage / "featuriser.json", featurizer)
+    _write_manifest(stage, pack, tasks, report, origin | ({"scorer": "scorer.onnx"} if full else {}))
+    return report
+
+
+def _write_manifest(
+    stage: Path, pack: Pack, tasks: list[Task], report: dict[str, Any], described: dict[str, Any]
+) -> None:
+    """Write what says of the models in `stage` where they are from, how near they are to torch, and what they hold."""
+    write_json(stage / "parity.json", report)
     # Optimum's classes want the file; what is in it is free as long as it names no kind of transformers model.
     write_json(stage / "config.json", {"mora_lite": __version__, "pack": pack.name, "tasks": [t.name for t in tasks]})
     files = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
     (stage / CARD).write_text(export_card(pack.manifest, tasks, files, report), encoding="utf-8")
     entries = {file.name: file_entry(file) for file in sorted(stage.iterdir())}
-    manifest = {"format": EXPORT.format, **origin, "files": entries, "tasks": [task.as_dict() for task in tasks]}
-    write_json(stage / EXPORT.manifest, manifest | ({"scorer": "scorer.onnx"} if full else {}))
-    return report
+    manifest = {"format": EXPORT.format, "files": entries, "tasks": [task.as_dict() for task in tasks]}
+    write_json(stage / EXPORT.manifest, described | manifest)
 
 
 def origin_of(pack: Pack, opset: int) -> dict[str, Any]:

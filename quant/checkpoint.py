@@ -27,31 +27,6 @@ EMBEDDING = "model.embed_tokens.weight"
 LAYER = "model.layers."
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a Hugging Face directory (config.json and safetensors, plain or bitsandbytes NF4) or a .gguf file.
-
-    Raises `CheckpointError`, in one line, if it is missing, damaged, pickled or of an unsupported kind, or does not
-    hold the weights that its configuration asks for.
-    """
-    # Both readers are made of what this file offers; and the gguf package is needed for GGUF files alone.
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint; give a model directory or a .gguf file")
-    checkpoint: Checkpoint
-    if path.is_dir():
-        from .huggingface import HuggingFaceCheckpoint
-
-        checkpoint = HuggingFaceCheckpoint(path)
-    elif path.suffix.lower() == ".gguf":
-        from .gguf import GGUFCheckpoint
-
-        checkpoint = GGUFCheckpoint(path)
-    else:
-        raise CheckpointError(f"{path}: expected a directory with config.json and *.safetensors, or a .gguf file")
-    check_inventory(checkpoint)
-    return checkpoint
-
-
 class Checkpoint(ABC):
     """A model on disk. `config` is what a Hugging Face config.json holds; tensors are read when asked for."""
 

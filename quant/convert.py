@@ -67,15 +67,8 @@ def quantize_checkpoint(
     Raises `CheckpointError` if `src` is 4-bit already or holds no known matrix or a value that is not finite, and
     `OutputError` if `out_dir` exists (without `force`), holds `src`, or cannot be written.
     """
-    names = src.names()
-    if not any(MATRIX.fullmatch(name) for name in names):
-        raise CheckpointError(f"{src.path}: no decoder matrices were found; is it a whole language model?")
-    if src.config.get("quantization_config"):
-        raise CheckpointError(f"{src.path}: it is in 4 bits already; quantise the 16-bit model instead")
-    out = Path(out_dir).expanduser()
-    check_free(out, force, *KIND)
-    if out.resolve() in (src.path.resolve(), *src.path.resolve().parents):
-        raise OutputError(f"{out}: holds the source, which would be lost; choose another directory")
+    names, out = src.names(), Path(out_dir).expanduser()
+    _check(src, names, out, force)
     common = _common_dtype({src.dtype(name) for name in names if not MATRIX.fullmatch(name)})
     report = QuantReport()
     error = dict.fromkeys(KINDS, 0.0)
@@ -120,6 +113,17 @@ def quantize_checkpoint(
     report.relative_error = {kind: error[kind] / power[kind] for kind in KINDS if power[kind]}
     report.relative_error_all = sum(error.values()) / max(sum(power.values()), 1e-38)
     return report
+
+
+def _check(src: Checkpoint, names: list[str], out: Path, force: bool) -> None:
+    """Raise what `quantize_checkpoint` raises before any work."""
+    if not any(MATRIX.fullmatch(name) for name in names):
+        raise CheckpointError(f"{src.path}: no decoder matrices were found; is it a whole language model?")
+    if src.config.get("quantization_config"):
+        raise CheckpointError(f"{src.path}: it is in 4 bits already; quantise the 16-bit model instead")
+    check_free(out, force, *KIND)
+    if out.resolve() in (src.path.resolve(), *src.path.resolve().parents):
+        raise OutputError(f"{out}: holds the source, which would be lost; choose another directory")
 
 
 def _common_dtype(dtypes: set[torch.dtype]) -> torch.dtype:

@@ -165,7 +165,7 @@ def _fetch(base: BaseModelSource, part: Path, work: Path, source: str | Path | N
 
 def _from_hub(base: BaseModelSource, part: Path) -> str | None:
     """Download the repository; returns why not, or None."""
-    from ..quant.checkpoint import open_checkpoint
+    from ..quant.formats import open_checkpoint
 
     if variable := offline_variable(OFFLINE):
         return f"hub: {variable} is set"

@@ -17,8 +17,9 @@ from ..errors import OutputError
 from ..hub.bases import cache_dir
 from ..machine.device import available_bytes
 from ..machine.files import sha256_of, verify_sums
-from ..quant.checkpoint import Checkpoint, open_checkpoint
+from ..quant.checkpoint import Checkpoint
 from ..quant.convert import MATRIX
+from ..quant.formats import open_checkpoint
 from ..quant.linear import choose_mode
 from ..quant.nf4 import NF4Tensor, quantize_nf4
 from ..quant.writer import write_checkpoint

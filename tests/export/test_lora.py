@@ -20,7 +20,7 @@ from mora_lite.errors import ExportError, InputError, OutputError
 from mora_lite.export.lora import CONFIG, WEIGHTS, export_peft
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4
 from mora_lite.text.model import TextModel
 from mora_lite.text.pack import TextPack, load_text_pack, open_text_pack, save_text_pack

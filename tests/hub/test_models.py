@@ -17,8 +17,8 @@ from mora_lite.errors import CheckpointError
 from mora_lite.hub.bases import pull, resolve_base
 from mora_lite.hub.models import fetch_model, is_hub_model
 from mora_lite.lm.decoder import Decoder
-from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.quant.convert import quantize_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.huggingface import INDEX
 
 NAME = "lab/tiny-llama"

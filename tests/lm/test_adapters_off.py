@@ -21,7 +21,7 @@ from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
 from mora_lite.lm.perplexity import perplexity, text_perplexity
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.loop import TextRun, TextTrainConfig
 from mora_lite.text.model import TextModel
 from mora_lite.text.pack import load_text_pack, open_text_pack, save_text_pack

@@ -13,7 +13,7 @@ from mora_lite.hub.bases import cache_dir
 from mora_lite.lm import base
 from mora_lite.lm.base import NF4Source, load_decoder, open_nf4
 from mora_lite.lm.decoder import Decoder
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.linear import Linear4bit
 from mora_lite.quant.nf4 import NF4Tensor
 

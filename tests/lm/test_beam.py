@@ -19,7 +19,7 @@ PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 
 @pytest.fixture(scope="module")
 def decoder(base_path) -> Decoder:
-    from mora_lite.quant.checkpoint import open_checkpoint
+    from mora_lite.quant.formats import open_checkpoint
 
     return Decoder.from_checkpoint(open_checkpoint(base_path))
 

@@ -17,7 +17,7 @@ from mora_lite.architecture import DecoderConfig
 from mora_lite.errors import CheckpointError
 from mora_lite.hub.bases import resolve_base
 from mora_lite.lm.decoder import Decoder, KVCache
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.nf4 import dequantize_nf4, quantize_nf4
 
 TOLERANCE = 2e-4  # float32, logits of order 1; about 1e-6 is usual

@@ -17,7 +17,7 @@ from mora_lite.lm.beam import beam_search
 from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate, sample
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.stream import row_seed
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]

@@ -128,7 +128,7 @@ def test_what_fails_the_check_is_not_used(monkeypatch: pytest.MonkeyPatch, caplo
 @pytest.mark.parametrize("modules", [("ffn",), TARGET_MODULES])
 def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, modules: tuple[str, ...]) -> None:
     from mora_lite.lm.decoder import Decoder
-    from mora_lite.quant.checkpoint import open_checkpoint
+    from mora_lite.quant.formats import open_checkpoint
 
     decoder = Decoder.from_checkpoint(open_checkpoint(base_path)).to(DEVICE)
     ids = torch.arange(1, 21, device=DEVICE).view(2, 10)

@@ -16,7 +16,7 @@ from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.model import Model
 from mora_lite.packs.pack import SHIPPED, list_packs, open_pack
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.training.pretrain import load_encoder
 
 # Hartree, from QM9: HOMO, LUMO, gap.

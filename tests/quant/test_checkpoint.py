@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.errors import CheckpointError
-from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.quant.convert import quantize_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.huggingface import INDEX
 
 Q = "model.layers.1.self_attn.q_proj.weight"

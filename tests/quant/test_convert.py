@@ -18,8 +18,8 @@ from mora_lite.cli.quantize import quantize
 from mora_lite.errors import CheckpointError, OutputError
 from mora_lite.lm.decoder import Decoder
 from mora_lite.quant import convert, writer
-from mora_lite.quant.checkpoint import open_checkpoint
 from mora_lite.quant.convert import KINDS, MATRIX, quantize_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

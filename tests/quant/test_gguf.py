@@ -14,7 +14,7 @@ from tiny_gguf import make_model, permute, write_gguf
 from transformers import AutoConfig
 
 from mora_lite.errors import CheckpointError
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.gguf import _dequantize, llama3_factors, unpermute
 
 

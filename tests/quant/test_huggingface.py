@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mora_lite.errors import CheckpointError, OutputError
 from mora_lite.machine.files import SUMS, sha256_of
-from mora_lite.quant.checkpoint import Checkpoint, open_checkpoint
+from mora_lite.quant.checkpoint import Checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.huggingface import INDEX
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
 from mora_lite.quant.writer import write_checkpoint

@@ -11,7 +11,7 @@ from mora_lite.errors import CheckpointError, PackError
 from mora_lite.lm.base import NF4Source, compile_base
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.prefix import prompt_ids
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.nf4 import NF4Tensor
 
 RELATIVE = 1e-4  # float32

@@ -21,7 +21,7 @@ from mora_lite.errors import InputError, PackError
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
-from mora_lite.quant.checkpoint import open_checkpoint
+from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.loop import WARM_UP_STEPS, TextRun, TextTrainConfig
 from mora_lite.text.model import TextModel, equal_size_rank
 from mora_lite.text.pairs import TextPair
