@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from bnb_decode import rival
+from kernel_timing import random_nf4, time_calls, tune
 from random_llama import RandomModel, finish, make_branch, make_prompts, median_seconds, memory, rates, reset_memory
 from torch import Tensor, nn
 
@@ -41,7 +42,6 @@ from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
 from mora_lite.lm.weights import Mode
-from mora_lite.quant.tuning import random_nf4, time_calls, tune
 
 PARTS = ("pieces", "rival", "ours", "capped")
 BASELINE = 469  # molecules/s of the best batch of a plain pipeline of the same shape on the same GPU
@@ -105,15 +105,11 @@ def capped(options: argparse.Namespace, device: torch.device, batches: list[int]
     ids = make_prompts(argparse.Namespace(**{**vars(options), "prompt": 64}), 1)[0]
     prompts, sizes = CompiledPrompts.stack([compile_prompt(decoder, ids, options.adapted)]), decoder.sizes
     names = upper_tensor_names(source.names(), sizes, options.adapted)
-    kept = UpperLayers.from_decoder(decoder, options.adapted)
-    del decoder  # the lower layers and the vocabulary
+    del decoder  # its upper layers are loaded again, without the lower ones and the vocabulary
     modes: tuple[Mode, ...] = ("4bit", "resident")
     reference = {}
     for mode in modes:
-        upper = kept
-        if mode == "resident":
-            del kept, upper
-            upper = UpperLayers(sizes, options.adapted, {n: source.load(n) for n in names}, torch.bfloat16, mode)
+        upper = UpperLayers(sizes, options.adapted, {n: source.load(n) for n in names}, torch.bfloat16, mode)
         for rank in options.score_ranks:
             for batch in options.score_batches:
                 found, scores = score(upper, prompts, rank, batch, options)
@@ -121,6 +117,7 @@ def capped(options: argparse.Namespace, device: torch.device, batches: list[int]
                     first = reference.setdefault((rank, batch), scores)
                     found["distance_of_modes"] = round(((scores - first).norm() / first.norm()).item(), 4)
                 yield {"kind": "capped score", "mode": mode, "rank": rank, "batch": batch, **found}
+        del upper
 
 
 def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kernel_timing import random_nf4, time_calls
 from torch import Tensor
 
 from mora_lite.quant import tuning
 from mora_lite.quant.matmul_triton import multiply_tiled, project_rows
 from mora_lite.quant.nf4 import NF4_CODE, NF4Tensor, dequantize_nf4, quantize_nf4
 from mora_lite.quant.tiling import TiledNF4, tile_nf4
-from mora_lite.quant.tuning import Config, candidates, random_nf4, time_calls
+from mora_lite.quant.tuning import Config, candidates
 
 BANDWIDTH = 3.0e12  # bytes per second
 LIMIT = {torch.bfloat16: 4e-3, torch.float16: 5e-4}

@@ -55,7 +55,7 @@ def write_graphs(library: Path, work: Path, n: int) -> None:
     """The graphs of the first `n` molecules that can be read, and for each batch size the inputs of the models."""
     from mora_lite.chem.graph import featurize
     from mora_lite.chem.molecules import parse_smiles
-    from mora_lite.export.parity import inputs_of
+    from mora_lite.export.featurizer import model_inputs
     from mora_lite.tables.table import open_table
 
     molecules: list[Any] = []
@@ -72,9 +72,9 @@ def write_graphs(library: Path, work: Path, n: int) -> None:
     # Sorted by size, as the program scores them, and cut again where it cuts.
     order = np.argsort(graphs.n_atoms, kind="stable")
     for start in range(0, n, CHUNK):
-        np.savez(work / f"chunk{start}.npz", **inputs_of(graphs.select(order[start : start + CHUNK])))
+        np.savez(work / f"chunk{start}.npz", **model_inputs(graphs.select(order[start : start + CHUNK])))
     for size in BATCHES:
-        np.savez(work / f"batch{size}.npz", **inputs_of(graphs.select(range(size))))
+        np.savez(work / f"batch{size}.npz", **model_inputs(graphs.select(range(size))))
 
 
 def torch_runs(kind: str, dtype: str, chunks: bool, pack: str, work: Path) -> dict[int, Callable[[], Any]]:

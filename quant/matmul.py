@@ -2,25 +2,21 @@
 
 `linear_nf4` is the reference and the CPU path. On CUDA, weights that `Linear4bit` laid out for the Triton kernel are
 multiplied by it; others by bitsandbytes' kernels when it is installed, because they do not write the whole weight to
-memory for a few rows. `force_kernel` makes tests take one of the three.
+memory for a few rows.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import DeviceError
 from .nf4 import NF4_CODE, NF4Tensor, dequantize_nf4
 from .tiling import TiledNF4, untile_nf4
-
-_forced: list[str] = []  # by `force_kernel`, the innermost last
 
 
 def linear_nf4(
@@ -60,28 +56,10 @@ def choose_kernel(x: Tensor, q: NF4Tensor | TiledNF4 | None = None) -> str:
     Triton for weights that are laid out for it, but where a gradient is asked for or x is float32; for others
     bitsandbytes on CUDA if installed; else plain torch.
     """
-    if _forced:
-        return _forced[-1]
     if isinstance(q, TiledNF4):
         learning = x.requires_grad and torch.is_grad_enabled()
         return "triton" if x.dtype in (torch.bfloat16, torch.float16) and not learning else "torch"
     return "bitsandbytes" if x.is_cuda and _bitsandbytes() is not None else "torch"
-
-
-@contextlib.contextmanager
-def force_kernel(name: str) -> Iterator[None]:
-    """Use one kernel for every product inside the `with` block; "triton" only where weights are laid out for it, plain
-    torch elsewhere. Raises `DeviceError` if it is not there.
-    """
-    if name not in KERNELS:
-        raise DeviceError(f"kernel: got {name!r}, expected {', '.join(KERNELS)}")
-    if name == "bitsandbytes" and _bitsandbytes() is None:
-        raise DeviceError("bitsandbytes is not installed: pip install 'mora-lite[bnb]'")
-    _forced.append(name)
-    try:
-        yield
-    finally:
-        _forced.pop()
 
 
 @functools.cache
@@ -136,8 +114,8 @@ def _bitsandbytes() -> Any:
 
 
 def _multiply_triton(x: Tensor, q: NF4Tensor | TiledNF4, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:
-    if not isinstance(q, TiledNF4):
-        return linear_nf4(x, q, bias, dtype)
+    del dtype
+    assert isinstance(q, TiledNF4)
     from .matmul_triton import multiply_tiled
 
     return multiply_tiled(x.reshape(-1, x.shape[-1]), q, bias).view(*x.shape[:-1], q.shape[0])
@@ -148,8 +126,7 @@ def _multiply_bitsandbytes(
 ) -> Tensor:
     """The same product by bitsandbytes, which dequantises to x's dtype inside the kernel for few rows."""
     del dtype
-    if isinstance(q, TiledNF4):
-        q = untile_nf4(q)
+    assert isinstance(q, NF4Tensor)
     functional = _bitsandbytes().functional
     nested = None
     if q.nested is not None:

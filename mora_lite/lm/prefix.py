@@ -146,29 +146,13 @@ class UpperLayers(nn.Module):
     ) -> None:
         super().__init__()
         assert 1 <= k <= sizes.layers, f"adapted layers: got {k} of {sizes.layers}"
+        self.sizes, self.dtype, self.k = sizes, dtype, k
         first = sizes.layers - k
         source: TensorSource = InMemoryTensors(tensors)
-        norms = (f"model.layers.{first}.post_attention_layernorm.weight", "model.norm.weight")
-        layers = [DecoderLayer(source, i, sizes, dtype, mode) for i in range(first + 1, sizes.layers)]
-        self._assemble(sizes, dtype, [source.load(name) for name in norms], layers)
-
-    @classmethod
-    def from_decoder(cls, decoder: Decoder, k: int) -> UpperLayers:
-        """The layers of the decoder itself, not copies."""
-        first, *layers = list(decoder.layers)[decoder.sizes.layers - k :]
-        assert isinstance(first, DecoderLayer)
-        upper = cls.__new__(cls)
-        nn.Module.__init__(upper)
-        upper._assemble(decoder.sizes, decoder.dtype, [first.ffn_norm.weight, decoder.norm.weight], layers)
-        return upper
-
-    def _assemble(
-        self, sizes: DecoderConfig, dtype: torch.dtype, norms: Sequence[Any], layers: Sequence[nn.Module]
-    ) -> None:
-        self.sizes, self.dtype, self.k = sizes, dtype, len(layers) + 1
-        self.first_norm = RMSNorm(norms[0], sizes.norm_eps, dtype)
-        self.layers = nn.ModuleList(layers)
-        self.norm = RMSNorm(norms[1], sizes.norm_eps, torch.float32)
+        first_norm = source.load(f"model.layers.{first}.post_attention_layernorm.weight")
+        self.first_norm = RMSNorm(first_norm, sizes.norm_eps, dtype)
+        self.layers = nn.ModuleList(DecoderLayer(source, i, sizes, dtype, mode) for i in range(first + 1, sizes.layers))
+        self.norm = RMSNorm(source.load("model.norm.weight"), sizes.norm_eps, torch.float32)
 
     def score(self, prompts: CompiledPrompts, a: Tensor, c: Tensor, scale: float) -> Tensor:
         """Final-normed hidden state of the answer token, float32 `[B, P, D]`, for every molecule and prompt.

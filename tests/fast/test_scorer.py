@@ -182,6 +182,6 @@ def make_llama_scorer(kind: str, adapted_layers: int) -> Scorer:
     decoder = Decoder.from_checkpoint(source)
     prompts = CompiledPrompts.stack([compile_prompt(decoder, list(range(1, n)), adapted_layers) for n in (4, 9)])
     sizes = AdapterConfig(16, 1, 16, 1, adapted_layers, 3, 6.0)
-    scorer = Scorer(sizes, UpperLayers.from_decoder(decoder, adapted_layers), prompts).eval()
+    scorer = Scorer(sizes, UpperLayers(decoder.sizes, adapted_layers, tensors), prompts).eval()
     torch.nn.init.normal_(scorer.c)
     return scorer

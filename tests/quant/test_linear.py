@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mora_lite.errors import CheckpointError, DeviceError, InputError
+from mora_lite.errors import CheckpointError, InputError
 from mora_lite.quant import matmul
 from mora_lite.quant.linear import Linear4bit, choose_mode
-from mora_lite.quant.matmul import choose_kernel, force_kernel, linear_nf4, multiply, multiply_with_branch
+from mora_lite.quant.matmul import KERNELS, choose_kernel, linear_nf4, multiply, multiply_with_branch
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4, to_tensors
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -59,16 +59,16 @@ def test_the_budget_chooses_the_mode() -> None:
     assert choose_mode(101, 100) == "4bit"
 
 
-def test_the_kernel_is_plain_torch_on_the_cpu_unless_forced() -> None:
+def test_the_kernel_is_plain_torch_on_the_cpu() -> None:
     q, x = quantize_nf4(torch.randn(24, 64)), torch.randn(3, 64)
-    assert choose_kernel(x) == "torch"
-    with pytest.raises(DeviceError, match="kernel"), force_kernel("magic"):
-        pass
+    assert choose_kernel(x, q) == "torch"
+    assert torch.equal(multiply(x, q), linear_nf4(x, q))
+
+
+def test_bitsandbytes_gives_the_same_product() -> None:
     pytest.importorskip("bitsandbytes")
-    with force_kernel("bitsandbytes"):
-        assert choose_kernel(x) == "bitsandbytes"
-        torch.testing.assert_close(multiply(x, q), linear_nf4(x, q))
-    assert choose_kernel(x) == "torch"
+    q, x = quantize_nf4(torch.randn(24, 64)), torch.randn(3, 64)
+    torch.testing.assert_close(KERNELS["bitsandbytes"](x, q, None, None), linear_nf4(x, q))
 
 
 @pytest.fixture
@@ -100,15 +100,15 @@ def test_a_weight_for_the_kernel_is_kept_once_and_comes_back_bit_for_bit(double:
 
 @pytest.mark.usefixtures("triton_here")
 @pytest.mark.parametrize("rows", [(), (1,), (2, 3), (0,), (130,)])
-def test_the_kernel_multiplies_what_was_laid_out_for_it(rows: tuple[int, ...]) -> None:
+def test_the_kernel_multiplies_what_was_laid_out_for_it(rows: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     q, bias = quantize_nf4(torch.randn(96, 128)), torch.randn(96)
     layer = Linear4bit(q, bias, mode="4bit", dtype=torch.float16)
     x = torch.randn(*rows, 128).half()
     assert choose_kernel(x, layer.tiled) == "triton"
     expected = x.float() @ dequantize_nf4(q).T + bias
     torch.testing.assert_close(layer(x).float(), expected, atol=0.1, rtol=2e-3)
-    with force_kernel("torch"):
-        torch.testing.assert_close(layer(x), linear_nf4(x, q, bias), atol=0, rtol=0)
+    monkeypatch.setattr(matmul, "choose_kernel", lambda *_: "torch")
+    torch.testing.assert_close(layer(x), linear_nf4(x, q, bias), atol=0, rtol=0)
 
 
 @pytest.mark.usefixtures("triton_here")
