@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..chem.graph import _CHIRAL, _HYBRID, _ORDER, _STEREO, ATOM_FIELDS, BOND_FIELDS, N_BOND_CODES, featurize
+import numpy as np
+
+from ..chem.graph import _CHIRAL, _HYBRID, _ORDER, _STEREO, ATOM_FIELDS, BOND_FIELDS, N_BOND_CODES, Graphs, featurize
 from ..chem.molecules import MAX_ATOMS, parse_smiles
 
 EXAMPLE = "C[C@H]([NH3+])c1cccs1.[Cl-]"
@@ -16,6 +18,7 @@ EXAMPLE = "C[C@H]([NH3+])c1cccs1.[Cl-]"
 
 def describe_featurizer() -> dict[str, Any]:
     """Fields of atoms and bonds with the RDKit call each comes from and the code of each answer; and an example."""
+    example = model_inputs(featurize([parse_smiles(EXAMPLE).mol]))
     return {
         "format": 1,
         "toolkit": "RDKit",
@@ -41,7 +44,7 @@ def describe_featurizer() -> dict[str, Any]:
             "graph_index": "int64 [atoms]: the molecule of each atom, ascending from 0; every molecule has an atom",
             "task_index": "int64 [tasks], of the scorer only: positions in `tasks` of export.json",
         },
-        "example": _example(),
+        "example": {"smiles": EXAMPLE} | {name: values.tolist() for name, values in example.items()},
     }
 
 
@@ -73,12 +76,12 @@ _BOND_RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def _example() -> dict[str, Any]:
-    batch = featurize([parse_smiles(EXAMPLE).mol]).batch()
+def model_inputs(graphs: Graphs) -> dict[str, np.ndarray]:
+    """The inputs of an exported encoder by name, int64 arrays: all molecules of `graphs` as one batch."""
+    arrays = graphs.arrays()
     return {
-        "smiles": EXAMPLE,
-        "atom_codes": batch.atoms.tolist(),
-        "edge_index": [batch.source.tolist(), batch.target.tolist()],
-        "bond_codes": batch.bonds.tolist(),
-        "graph_index": batch.graph.tolist(),
+        "atom_codes": arrays["atoms"],
+        "edge_index": np.stack([arrays["source"], arrays["target"]]),
+        "bond_codes": arrays["bonds"],
+        "graph_index": arrays["graph"],
     }

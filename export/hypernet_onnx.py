@@ -17,9 +17,11 @@ from .graph_builder import FAR_BELOW, GraphBuilder
 
 
 @dataclass(frozen=True)
-class PaddedTokens:
-    """values: float32 `[B, T, width]`, atoms, then the molecule's token, then anything. mask: float32 `[B, 1, T]`, 0 at
-    tokens and far below at what follows them.
+class TokenLayout:
+    """The tokens of a batch, as names of values.
+
+    values: float32 `[B, T, width]`, a molecule's atoms, then its own token, then anything.
+    mask: float32 `[B, 1, T]`, 0 at tokens and far below at what follows them.
     """
 
     values: str
@@ -41,7 +43,7 @@ def add_hypernet(g: GraphBuilder, hypernet: Hypernet, atoms: str, molecules: str
         return g.reshape(g.layer_norm(x, hypernet.norm, "norm"), -1, len(hypernet.queries), width)
 
 
-def pad_tokens(g: GraphBuilder, atoms: str, molecules: str, layout: BatchLayout) -> PaddedTokens:
+def pad_tokens(g: GraphBuilder, atoms: str, molecules: str, layout: BatchLayout) -> TokenLayout:
     """Lay each molecule's tokens side by side."""
     with g.scope("tokens"):
         longest = g.op("Add", g.op("ReduceMax", layout.counts, keepdims=0), g.number(1), name="longest")
@@ -52,10 +54,10 @@ def pad_tokens(g: GraphBuilder, atoms: str, molecules: str, layout: BatchLayout)
         index = g.op("Where", is_atom, g.op("Add", layout.first, at), last, name="index")
         values = g.gather(g.op("Concat", atoms, molecules, axis=0), index, name="values")
         mask = g.op("Where", g.op("Or", is_atom, is_last), g.number(0.0), g.number(FAR_BELOW), name="hidden")
-        return PaddedTokens(values, g.unsqueeze(mask, 1))
+        return TokenLayout(values, g.unsqueeze(mask, 1))
 
 
-def add_block(g: GraphBuilder, block: HypernetBlock, x: str, tokens: PaddedTokens, n_queries: int) -> str:
+def add_block(g: GraphBuilder, block: HypernetBlock, x: str, tokens: TokenLayout, n_queries: int) -> str:
     """`hypernet.HypernetBlock` for x `[B * K, H]`."""
     self_norm, cross_norm, ffn_norm = (norm for norm in block.norms if isinstance(norm, torch.nn.LayerNorm))
     with g.scope("self"):
@@ -86,9 +88,7 @@ def add_self_attention(g: GraphBuilder, attention: SelfAttention, x: str, n_quer
     return g.layer(mixed, attention.out, "out")
 
 
-def add_cross_attention(
-    g: GraphBuilder, attention: CrossAttention, x: str, tokens: PaddedTokens, n_queries: int
-) -> str:
+def add_cross_attention(g: GraphBuilder, attention: CrossAttention, x: str, tokens: TokenLayout, n_queries: int) -> str:
     """`hypernet.CrossAttention` for x `[B * K, H]`."""
     heads, width = attention.heads, attention.out.weight.shape[1]
     token_width = attention.key_value.weight.shape[1]

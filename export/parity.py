@@ -17,10 +17,10 @@ import onnx
 import torch
 
 from ..adapter.hypernet import Tokens
-from ..chem.graph import Graphs
 from ..errors import ExportError
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
+from .featurizer import model_inputs
 from .probe import Case, probe_cases, small_cases
 
 THREADS = 4  # more than one, so that operators that lose sums between threads show it
@@ -92,19 +92,8 @@ class Expected:
 
 def feed(case: Case, *, tasks: bool) -> dict[str, np.ndarray]:
     """The inputs of a model for a case."""
-    inputs = inputs_of(case.graphs)
+    inputs = model_inputs(case.graphs)
     return inputs | {"task_index": np.array(case.tasks, np.int64)} if tasks else inputs
-
-
-def inputs_of(graphs: Graphs) -> dict[str, np.ndarray]:
-    """The encoder's inputs for a batch of molecules."""
-    batch = graphs.batch()
-    return {
-        "atom_codes": batch.atoms.numpy(),
-        "edge_index": torch.stack([batch.source, batch.target]).numpy(),
-        "bond_codes": batch.bonds.numpy(),
-        "graph_index": batch.graph.numpy(),
-    }
 
 
 def session_run(path: Path) -> Run:
@@ -225,7 +214,7 @@ def check_reduced_encoder(name: str, run: Run, expected: Expected, kind: str) ->
             raise ExportError(f"{name} failed its check: no finite numbers for {case.name!r}; nothing was written")
         difference.add(case, (atoms, molecules), tokens)
         if case.real:
-            graph = torch.from_numpy(inputs_of(case.graphs)["graph_index"])
+            graph = torch.from_numpy(case.graphs.arrays()["graph"])
             with torch.inference_mode():
                 reduced = expected.score(Tokens(torch.from_numpy(atoms), torch.from_numpy(molecules), graph))
             pairs.append((reduced.numpy(), scores))

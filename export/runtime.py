@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..chem.graph import Graphs
-from ..errors import DeviceError, PackError
+from ..errors import DeviceError, PackError, first_line
 from ..machine.workers import usable_cores
 from ..packs.manifest import EXPORT
 from ..scoring.conformal import check_confidence
 from ..scoring.predictor import Predictor
 from ..scoring.scores import Calibrator
 from ..scoring.tasks import choose_tasks
+from .featurizer import model_inputs
 from .folder import Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
 
@@ -61,7 +62,7 @@ class OnnxModel(Predictor):
         for start in range(0, len(graphs), size):
             rows = order[start : start + size]
             with self._timed("graphs"):
-                feed = self._feed(graphs.select(rows))
+                feed = model_inputs(graphs.select(rows)) | {"task_index": self._task_index}
             with self._timed("scorer"):
                 values[rows] = self._run(feed, len(rows))
         return values
@@ -72,16 +73,9 @@ class OnnxModel(Predictor):
         # ONNX Runtime's exceptions have no base class of their own.
         except Exception as error:
             raise DeviceError(
-                f"ONNX Runtime failed on {self.provider} with {n} molecules at a time ({_line(error)}); when memory is "
-                "short use a smaller --batch-size, else --provider cpu"
+                f"ONNX Runtime failed on {self.provider} with {n} molecules at a time ({first_line(error, 300)}); "
+                "when memory is short use a smaller --batch-size, else --provider cpu"
             ) from None
-
-    def _feed(self, graphs: Graphs) -> dict[str, np.ndarray]:
-        arrays = graphs.arrays()
-        edges = np.stack([arrays["source"], arrays["target"]])
-        return dict(
-            zip(INPUTS, (arrays["atoms"], edges, arrays["bonds"], arrays["graph"], self._task_index), strict=True)
-        )
 
 
 def load(
@@ -119,7 +113,7 @@ def _open_session(file: Path, asked: str, threads: int | None) -> Any:
     # ONNX Runtime's exceptions have no base class of their own.
     except Exception as error:
         raise PackError(
-            f"ONNX Runtime {runtime.__version__} cannot load {file}: {_line(error)}; {EXPORT.again}"
+            f"ONNX Runtime {runtime.__version__} cannot load {file}: {first_line(error, 300)}; {EXPORT.again}"
         ) from None
     inputs, outputs = ([value.name for value in values] for values in (session.get_inputs(), session.get_outputs()))
     if sorted(inputs) != sorted(INPUTS) or OUTPUT not in outputs:
@@ -130,8 +124,3 @@ def _open_session(file: Path, asked: str, threads: int | None) -> Any:
     if asked != "auto" and PROVIDERS[asked] not in session.get_providers():
         raise DeviceError(f"provider: got {asked!r}, but its libraries cannot be loaded here; use auto or cpu")
     return session
-
-
-def _line(error: Exception) -> str:
-    """The first line of what ONNX Runtime says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

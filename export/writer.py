@@ -10,7 +10,7 @@
     config.json          lets Hugging Face Optimum load the folder
     README.md            model card
 
-It appears under its name when all of it is written and has passed the gate, and not before.
+The folder gets its name only when all of it is written and has passed the gate.
 """
 
 from __future__ import annotations
@@ -54,41 +54,20 @@ def export_pack(
 ) -> dict[str, Any]:
     """Write the folder `out` and return the content of its parity.json.
 
-    tasks: names, None for all. on_note: called with a line for each file as it is made. Raises `ExportError` when a
-    model does not give the pack's numbers, `OutputError` when `out` cannot be written, `DeviceError` when onnx or
-    onnxruntime is missing; then nothing is left of it.
+    tasks: names, None for all.
+    on_note: called with a line for each file as it is made.
+
+    Raises `ExportError` when a model does not give the pack's numbers, `OutputError` when `out` cannot be written,
+    `DeviceError` when onnx or onnxruntime is missing; then nothing is written.
     """
     check_packages()
     if opset not in OPSETS:
         raise ExportError(f"opset: got {opset}, expected {OPSETS[0]} to {OPSETS[-1]}; leave --opset out for {OPSET}")
     if plain and not full:
         raise ExportError("--plain is a form of the whole scorer: give --full too")
+    EXPORT.check_free(out, force)  # before the slow work
     chosen = choose_tasks(pack.tasks, None if tasks is None else list(tasks))
-    with EXPORT.staged(out, force) as stage:
-        return write_folder(stage, pack, chosen, full, plain, fp16, int8, opset, on_note)
 
-
-def check_packages() -> None:
-    """Raises `DeviceError` unless both packages are there."""
-    for name in ("onnx", "onnxruntime"):
-        try:
-            __import__(name)
-        except ImportError:
-            raise DeviceError(f"export needs the package {name}: pip install 'mora-lite[onnx]'") from None
-
-
-def write_folder(
-    stage: Path,
-    pack: Pack,
-    chosen: list[int],
-    full: bool,
-    plain: bool,
-    fp16: bool,
-    int8: bool,
-    opset: int,
-    on_note: Callable[[str], None],
-) -> dict[str, Any]:
-    """Build, write and check everything in the folder `stage`."""
     import onnx
 
     from .encoder_onnx import build_encoder
@@ -99,18 +78,18 @@ def write_folder(
 
     scorer = pack.load_scorer()
     scorer.select(chosen)
-    tasks = [pack.tasks[i] for i in chosen]
+    selected = [pack.tasks[i] for i in chosen]
     featurizer = describe_featurizer()
     origin = origin_of(pack, opset)
-    described = {**origin, "tasks": [task.as_dict() for task in tasks], "featuriser": featurizer}
+    described = {**origin, "tasks": [task.as_dict() for task in selected], "featuriser": featurizer}
     metadata = {name: text if isinstance(text, str) else json.dumps(text) for name, text in described.items()}
+    gate = Gate(scorer, selected, on_note)
+    with EXPORT.staged(out, force) as stage, torch.no_grad():
 
-    def save(name: str, model: onnx.ModelProto) -> Path:
-        onnx.save(model, stage / name)
-        return stage / name
+        def save(name: str, model: onnx.ModelProto) -> Path:
+            onnx.save(model, stage / name)
+            return stage / name
 
-    gate = Gate(scorer, tasks, on_note)
-    with torch.no_grad():
         encoder = build_encoder(scorer.encoder, opset, metadata)
         gate.encoder(save("encoder.onnx", encoder), encoder)
         if fp16:
@@ -121,17 +100,26 @@ def write_folder(
             gate.int8_encoder(stage / "encoder.int8.onnx")
         if full:
             weights = join_nf4(pack.tensors("upper"))
-            gate.scorer(save("scorer.onnx", build_scorer(scorer, tasks, weights, opset, metadata)))
+            gate.scorer(save("scorer.onnx", build_scorer(scorer, selected, weights, opset, metadata)))
             # Made and checked in any case: it is the same graph, and the one that the onnx package can run.
-            model = build_scorer(scorer, tasks, weights, opset, metadata, plain=True)
+            model = build_scorer(scorer, selected, weights, opset, metadata, plain=True)
             gate.plain_scorer(save("scorer.plain.onnx", model), model)
             if not plain:
                 (stage / "scorer.plain.onnx").unlink()
             write_trust(stage / TRUST, pack, chosen)
-    report = gate.report()
-    write_json(stage / "featuriser.json", featurizer)
-    _write_manifest(stage, pack, tasks, report, origin | ({"scorer": "scorer.onnx"} if full else {}))
+        report = gate.report()
+        write_json(stage / "featuriser.json", featurizer)
+        _write_manifest(stage, pack, selected, report, origin | ({"scorer": "scorer.onnx"} if full else {}))
     return report
+
+
+def check_packages() -> None:
+    """Raises `DeviceError` unless both packages are there."""
+    for name in ("onnx", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            raise DeviceError(f"export needs the package {name}: pip install 'mora-lite[onnx]'") from None
 
 
 def _write_manifest(

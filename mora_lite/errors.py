@@ -43,6 +43,11 @@ def error_text(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
 
 
+def first_line(error: BaseException, max_characters: int = 160) -> str:
+    """The beginning of what an exception of another library says, or its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:max_characters]
+
+
 def did_you_mean(got: str, known: Iterable[str]) -> str:
     """A hint for an error message: the names nearest to `got`, then all that are known."""
     known = sorted(known)

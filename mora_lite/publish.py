@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError
-from .hub.access import OFFLINE, PREFIX, first_line, import_hub, offline_variable
+from .errors import OutputError, first_line
+from .hub.access import OFFLINE, PREFIX, import_hub, offline_variable
 from .hub.packs import local_path, named_files
 from .packs.manifest import CARD, EXPORT, PACK, TEXT_PACK
 

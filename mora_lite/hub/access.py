@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DeviceError, MoraLiteError
+from ..errors import DeviceError, MoraLiteError, first_line
 from ..machine.files import sha256_of
 
 PREFIX = "hf:"  # of an address on the hub
@@ -94,8 +94,3 @@ def offline_variable(*variables: str) -> str | None:
         if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
             return variable
     return None
-
-
-def first_line(error: Exception) -> str:
-    """The beginning of what an exception says, or its name."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:160]

@@ -16,9 +16,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CheckpointError, did_you_mean
+from ..errors import CheckpointError, did_you_mean, first_line
 from ..machine.files import SUMS, replace_folder, sha256_of, verify_sums, write_sums
-from .access import HUB_SECONDS, OFFLINE, first_line, offline_variable
+from .access import HUB_SECONDS, OFFLINE, offline_variable
 
 PIP_SECONDS = 900
 

@@ -179,7 +179,31 @@ def save_pack(
 ) -> Pack:
     """Write a pack into the new folder `path`. base: `name` and `sha256` of the base model's files."""
     path.mkdir(parents=True)
-    return Pack(path, _write_files(path, name, scorer, tasks, upper_weights, base, provenance, baseline))
+    exact = ("readout", "offset")
+    trained = {n: t if n in exact else t.half() for n, t in scorer.trained().items()}
+    write_tensors(path / "adapter.safetensors", trained)
+    write_tensors(path / "prompts.safetensors", scorer.prompts.tensors())
+    if baseline is not None:
+        weights = {n: p.detach().half() for n, p in baseline.named_parameters()}
+        write_tensors(path / "baseline.safetensors", weights)
+    write_tensors(path / "upper.safetensors", split_nf4(upper_weights))
+    upper = path / f"upper-{sha256_of(path / 'upper.safetensors')[:12]}.safetensors"
+    os.replace(path / "upper.safetensors", upper)
+    files = {f.name: file_entry(f) for f in sorted(path.iterdir())}
+    manifest: dict[str, Any] = {
+        "format": PACK.format,
+        "name": name,
+        "base": base,
+        "sizes": scorer.sizes.as_dict(),
+        "decoder": scorer.upper.sizes.as_dict(),
+        "atom_fields": ATOM_FIELDS,
+        "bond_fields": BOND_FIELDS,
+        "tasks": [task.as_dict() for task in tasks],
+        "provenance": provenance,
+        "files": files,
+    }
+    write_manifest(path, manifest)
+    return Pack(path, manifest)
 
 
 def install_pack(source: Path, out: Path, *, share_upper: bool = False, force: bool = False) -> Pack:
@@ -211,44 +235,6 @@ def _share_upper(pack: Path, shared: Path) -> None:
             upper.unlink()
             return
     os.replace(upper, shared / upper.name)
-
-
-def _write_files(
-    part: Path,
-    name: str,
-    scorer: Scorer,
-    tasks: tuple[Task, ...],
-    upper_weights: dict[str, Tensor | NF4Tensor],
-    base: dict[str, str],
-    provenance: dict[str, Any],
-    baseline: EncoderBaseline | None,
-) -> dict[str, Any]:
-    """All files of a pack into the folder `part`; returns the manifest."""
-    exact = ("readout", "offset")
-    trained = {n: t if n in exact else t.half() for n, t in scorer.trained().items()}
-    write_tensors(part / "adapter.safetensors", trained)
-    write_tensors(part / "prompts.safetensors", scorer.prompts.tensors())
-    if baseline is not None:
-        weights = {n: p.detach().half() for n, p in baseline.named_parameters()}
-        write_tensors(part / "baseline.safetensors", weights)
-    write_tensors(part / "upper.safetensors", split_nf4(upper_weights))
-    upper = part / f"upper-{sha256_of(part / 'upper.safetensors')[:12]}.safetensors"
-    os.replace(part / "upper.safetensors", upper)
-    files = {f.name: file_entry(f) for f in sorted(part.iterdir())}
-    manifest = {
-        "format": PACK.format,
-        "name": name,
-        "base": base,
-        "sizes": scorer.sizes.as_dict(),
-        "decoder": scorer.upper.sizes.as_dict(),
-        "atom_fields": ATOM_FIELDS,
-        "bond_fields": BOND_FIELDS,
-        "tasks": [task.as_dict() for task in tasks],
-        "provenance": provenance,
-        "files": files,
-    }
-    write_manifest(part, manifest)
-    return manifest
 
 
 def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:

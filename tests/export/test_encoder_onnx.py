@@ -15,8 +15,9 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from mora_lite.export.encoder_onnx import INPUTS, build_encoder  # noqa: E402
+from mora_lite.export.featurizer import model_inputs  # noqa: E402
 from mora_lite.export.graph_builder import IR_VERSION  # noqa: E402
-from mora_lite.export.parity import inputs_of, reference_run  # noqa: E402
+from mora_lite.export.parity import reference_run  # noqa: E402
 from mora_lite.export.probe import lone_atoms, random_graphs, star  # noqa: E402
 from mora_lite.export.writer import OPSETS  # noqa: E402
 
@@ -47,7 +48,7 @@ def session_of(model: Any, threads: int = 1) -> Any:
 def assert_equal(session: Any, encoder: GraphEncoder, graphs: Graphs, tolerance: float = TOLERANCE) -> None:
     batch = graphs.batch()
     expected = encoder(batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs)
-    for got, wanted in zip(session.run(None, inputs_of(graphs)), expected, strict=True):
+    for got, wanted in zip(session.run(None, model_inputs(graphs)), expected, strict=True):
         assert (got.shape, got.dtype) == (tuple(wanted.shape), np.float32)
         assert np.abs(got - wanted.numpy()).max() <= tolerance
 
@@ -76,7 +77,7 @@ def test_several_threads_lose_nothing(model: Any, encoder: GraphEncoder) -> None
 
 
 def test_bonds_may_come_in_any_order(model: Any) -> None:
-    inputs = inputs_of(GRAPHS["many"])
+    inputs = model_inputs(GRAPHS["many"])
     order = np.random.default_rng(4).permutation(len(inputs["bond_codes"]))
     shuffled = inputs | {"edge_index": inputs["edge_index"][:, order], "bond_codes": inputs["bond_codes"][order]}
     session = session_of(model)
@@ -141,8 +142,8 @@ def test_what_it_was_made_of_is_in_the_model(model: Any) -> None:
 def test_all_atoms_of_a_molecule_count(encoder: GraphEncoder, model: Any) -> None:
     """A sum: the same atoms twice, in one molecule, are not what they are once."""
     session = session_of(model)
-    once, twice = lone_atoms([6]), inputs_of(lone_atoms([6, 6]))
+    once, twice = lone_atoms([6]), model_inputs(lone_atoms([6, 6]))
     joined = twice | {"graph_index": np.zeros(2, np.int64)}
-    one, two = session.run(None, inputs_of(once))[1], session.run(None, joined)[1]
+    one, two = session.run(None, model_inputs(once))[1], session.run(None, joined)[1]
     assert one.shape == two.shape == (1, 16)
     assert np.abs(one - two).max() > 0.01

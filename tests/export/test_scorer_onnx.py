@@ -19,7 +19,8 @@ from mora_lite.scoring.tasks import Task
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from mora_lite.export.parity import inputs_of, reference_run  # noqa: E402
+from mora_lite.export.featurizer import model_inputs  # noqa: E402
+from mora_lite.export.parity import reference_run  # noqa: E402
 from mora_lite.export.probe import lone_atoms  # noqa: E402
 from mora_lite.export.scorer_onnx import build_scorer  # noqa: E402
 
@@ -79,7 +80,7 @@ def expected_values(scorer: Scorer, graphs: Any, tasks: list[int]) -> np.ndarray
 
 def run_model(model: Any, graphs: Any, tasks: list[int]) -> np.ndarray:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (values,) = session.run(None, inputs_of(graphs) | {"task_index": np.array(tasks)})
+    (values,) = session.run(None, model_inputs(graphs) | {"task_index": np.array(tasks)})
     assert values.dtype == np.float32
     return values
 
@@ -143,5 +144,5 @@ def test_the_plain_form_has_standard_operators_only(dataset, opset: int) -> None
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
     graphs = dataset.graphs.select(range(0, 60, 9))
-    (values,) = reference_run(model)(inputs_of(graphs) | {"task_index": np.array([0, 2])})
+    (values,) = reference_run(model)(model_inputs(graphs) | {"task_index": np.array([0, 2])})
     np.testing.assert_allclose(values, expected_values(scorer, graphs, [0, 2]), rtol=1e-4, atol=2e-4)

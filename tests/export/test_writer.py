@@ -24,7 +24,8 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from mora_lite.export import writer  # noqa: E402
-from mora_lite.export.parity import Gate, inputs_of  # noqa: E402
+from mora_lite.export.featurizer import model_inputs  # noqa: E402
+from mora_lite.export.parity import Gate  # noqa: E402
 from mora_lite.export.writer import export_pack  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ def test_every_model_says_so_too(exported: Path, manifest: dict[str, Any]) -> No
 
 def score(path: Path, graphs: Any, tasks: list[int]) -> np.ndarray:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, inputs_of(graphs) | {"task_index": np.array(tasks)})[0]
+    return session.run(None, model_inputs(graphs) | {"task_index": np.array(tasks)})[0]
 
 
 @pytest.mark.parametrize("name", ["scorer.onnx", "scorer.plain.onnx"])
