@@ -41,20 +41,9 @@ _PUBLIC = {
 }
 # The same names in full, for type checkers, which run no code.
 __all__ = [
-    "Model",
-    "Predictions",
-    "__version__",
-    "evaluate",
-    "evaluate_text",
-    "from_pretrained",
-    "load",
-    "load_text",
-    "prepare",
-    "push_to_hub",
-    "screen",
-    "train",
-    "train_text",
-]
+    "Model", "Predictions", "__version__", "evaluate", "evaluate_text", "from_pretrained", "load", "load_text",
+    "prepare", "push_to_hub", "screen", "train", "train_text",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -10,16 +10,7 @@ from typing import Any
 
 from . import __version__
 
-_PACKAGES = (
-    "torch",
-    "torch-geometric",
-    "transformers",
-    "rdkit",
-    "numpy",
-    "bitsandbytes",
-    "triton",
-    "onnxruntime",
-)
+_PACKAGES = ("torch", "torch-geometric", "transformers", "rdkit", "numpy", "bitsandbytes", "triton", "onnxruntime")
 _FAST_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")  # those that decide the speed
 
 

@@ -88,7 +88,7 @@ def quantize_checkpoint(
                 raise CheckpointError(f"{src.path}: {name} holds values too large for {common}")
             report.bytes_out += plain.numel() * plain.element_size()
             return plain
-        q = quantize_nf4(_supported(weight), double=double)
+        q = quantize_nf4(weight.float() if weight.dtype == torch.float64 else weight, double=double)
         report.matrices += 1
         report.weights_quantized += weight.numel()
         report.bytes_out += q.nbytes
@@ -147,7 +147,3 @@ def _squares(weight: Tensor, q: NF4Tensor) -> tuple[float, float]:
         differences += (dequantize_nf4(piece) - exact).square().sum(dtype=torch.float64).item()
         squares += exact.square().sum(dtype=torch.float64).item()
     return differences, squares
-
-
-def _supported(weight: Tensor) -> Tensor:
-    return weight.float() if weight.dtype == torch.float64 else weight

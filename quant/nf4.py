@@ -74,7 +74,6 @@ class NF4Tensor:
 
     @property
     def numel(self) -> int:
-        """Number of weights."""
         return math.prod(self.shape)
 
     @property
@@ -92,19 +91,14 @@ class NF4Tensor:
 
     @property
     def device(self) -> torch.device:
-        """Where the codes are."""
         return self.codes.device
 
     def to(self, device: torch.device | str) -> NF4Tensor:
         """The same weight on another device."""
         nested = self.nested
         if nested is not None:
-            nested = replace(
-                nested,
-                absmax=nested.absmax.to(device),
-                offset=nested.offset.to(device),
-                code=nested.code.to(device),
-            )
+            absmax, offset, code = (part.to(device) for part in (nested.absmax, nested.offset, nested.code))
+            nested = NestedScales(absmax, offset, code, nested.block)
         return replace(self, codes=self.codes.to(device), absmax=self.absmax.to(device), nested=nested)
 
     def scales(self) -> Tensor:
@@ -113,7 +107,7 @@ class NF4Tensor:
             return self.absmax
         nested = self.nested
         values = nested.code[self.absmax.long()]
-        return values * _spread(nested.absmax, nested.block, values.numel()) + nested.offset
+        return values * nested.absmax.repeat_interleave(nested.block)[: values.numel()] + nested.offset
 
 
 def quantize_nf4(weight: Tensor, block: int = BLOCK, double: bool = False) -> NF4Tensor:
@@ -181,7 +175,7 @@ def to_tensors(name: str, q: NF4Tensor) -> dict[str, Tensor]:
     state: dict[str, object] = {
         "quant_type": "nf4",
         "blocksize": q.block,
-        "dtype": _dtype_name(q.dtype),
+        "dtype": str(q.dtype).removeprefix("torch."),
         "shape": list(q.shape),
     }
     tensors = {
@@ -272,8 +266,7 @@ def _nest(absmax: Tensor) -> tuple[Tensor, NestedScales]:
     # The reciprocal is infinite for a block of zeros, and so is that of the tiniest scales.
     value = torch.nan_to_num(padded * (1.0 / nested_absmax)[:, None]).clamp(-1, 1)
     index = _nearest_level().to(absmax.device)[((value + 1.0) * 32767.5 + 0.5).long()]
-    # A block of equal scales is all zeros once centred: bitsandbytes stores code 0, harmless with a scale of
-    # 0.
+    # A block of equal scales is all zeros once centred: bitsandbytes stores code 0, harmless with a scale of 0.
     index = torch.where((nested_absmax == 0)[:, None], torch.zeros_like(index), index)
     return index.view(-1)[:count].contiguous(), NestedScales(nested_absmax, offset, dynamic_map().to(absmax.device))
 
@@ -291,17 +284,9 @@ def _nearest_level() -> Tensor:
     return torch.where((code[right] - value).abs() < (value - code[left]).abs(), right, left).to(torch.uint8)
 
 
-def _spread(scales: Tensor, block: int, count: int) -> Tensor:
-    return scales.repeat_interleave(block)[:count]
-
-
 @functools.lru_cache(maxsize=16)
 def _pairs(device: str) -> Tensor:
     """int64 `[256]`: the two fp32 levels of each byte of codes, side by side."""
     byte = torch.arange(256)
     pairs = torch.stack([NF4_CODE[byte >> 4], NF4_CODE[byte & 15]], dim=1)
     return pairs.view(torch.int64).reshape(256).to(device)
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -7,8 +7,8 @@ its two endpoints counted from the molecule's first atom. Bonds become directed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -122,16 +122,12 @@ class Graphs:
         n_bonds = np.diff(self.bond_ptr)
         first = np.repeat(self.atom_ptr[:-1], n_bonds)[:, None]
         endpoints = self.bond_endpoints.astype(np.int64) + first
-        source = np.concatenate([endpoints[:, 0], endpoints[:, 1]])
-        target = np.concatenate([endpoints[:, 1], endpoints[:, 0]])
-        graph = np.repeat(np.arange(len(self), dtype=np.int64), self.n_atoms)
-        bonds = np.tile(self.bonds, 2).astype(np.int64)
         return {
             "atoms": self.atoms.astype(np.int64),
-            "bonds": bonds,
-            "source": source,
-            "target": target,
-            "graph": graph,
+            "bonds": np.tile(self.bonds, 2).astype(np.int64),
+            "source": np.concatenate([endpoints[:, 0], endpoints[:, 1]]),
+            "target": np.concatenate([endpoints[:, 1], endpoints[:, 0]]),
+            "graph": np.repeat(np.arange(len(self), dtype=np.int64), self.n_atoms),
         }
 
     def batch(self, device: torch.device | str = "cpu") -> GraphBatch:
@@ -192,25 +188,20 @@ class GraphBatch:
 def _gather_rows(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the items of `rows`, and the new row pointer."""
     counts = ptr[rows + 1] - ptr[rows]
-    new_ptr = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(counts, out=new_ptr[1:])
+    new_ptr = _pointer(counts)
     shift = np.repeat(ptr[rows] - new_ptr[:-1], counts)
     return np.arange(new_ptr[-1], dtype=np.int64) + shift, new_ptr
 
 
 def concatenate(parts: Sequence[Graphs]) -> Graphs:
     """One store out of several, in order."""
-
-    def concatenate_pointers(ptrs: Iterable[np.ndarray]) -> np.ndarray:
-        counts = np.concatenate([np.diff(p) for p in ptrs])
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-
-    flat = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Graphs)[:3]}
-    return Graphs(
-        **flat,
-        atom_ptr=concatenate_pointers(p.atom_ptr for p in parts),
-        bond_ptr=concatenate_pointers(p.bond_ptr for p in parts),
+    atoms, bonds, endpoints = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("atoms", "bonds", "bond_endpoints")
     )
+    atom_ptr, bond_ptr = (
+        _pointer(np.concatenate([np.diff(getattr(p, name)) for p in parts])) for name in ("atom_ptr", "bond_ptr")
+    )
+    return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr)
 
 
 def featurize(molecules: Sequence[Chem.Mol]) -> Graphs:
@@ -250,7 +241,7 @@ def featurize(molecules: Sequence[Chem.Mol]) -> Graphs:
     return Graphs(codes, bond_codes.astype(np.uint8), flat[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
 
 
-def _pointer(counts: Sequence[int]) -> np.ndarray:
+def _pointer(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Where each molecule's items begin, and the end of the last: int64 `[B+1]`."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 

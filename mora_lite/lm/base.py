@@ -74,8 +74,8 @@ def open_nf4(path: Path) -> NF4Source:
     """The base model at `path` in NF4, bit for bit the same each time.
 
     Quantising takes seconds to minutes, so the first call for a model of COPY_FROM weights or more keeps a copy in the
-    cache, by the SHA-256 of the base model's files; a later call reads that, once its own SHA-256 list holds. Without
-    room for it all goes on without.
+    cache, by the SHA-256 of the base model's files; a later call reads that, once its own SHA-256 list holds. Where no
+    copy can be written, the model is quantised at each call.
     """
     directory = open_checkpoint(path) if not path.is_file() else None
     original = Original(directory.source_sha256 if directory else sha256_of(path), directory)
@@ -83,7 +83,7 @@ def open_nf4(path: Path) -> NF4Source:
     if verify_sums(home):
         return NF4Source(open_checkpoint(home), original)
     source = NF4Source(directory or open_checkpoint(path))
-    if not _is_worth_a_copy(source.checkpoint):
+    if source.config.get("quantization_config") or _n_in_matrices(source.checkpoint) < COPY_FROM:
         return source
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -95,10 +95,6 @@ def open_nf4(path: Path) -> NF4Source:
     except (OSError, OutputError):
         return source
     return NF4Source(open_checkpoint(home), original)
-
-
-def _is_worth_a_copy(checkpoint: Checkpoint) -> bool:
-    return not checkpoint.config.get("quantization_config") and _n_in_matrices(checkpoint) >= COPY_FROM
 
 
 def _n_in_matrices(checkpoint: Checkpoint) -> int:

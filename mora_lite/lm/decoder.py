@@ -12,6 +12,7 @@ runs the same layers for shared-prefix scoring; therefore a layer's steps are me
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -236,12 +237,7 @@ class Decoder(nn.Module):
         return F.embedding(ids, self.embedding).float()
 
     def hidden(
-        self,
-        ids: Tensor,
-        *,
-        real: Tensor | None = None,
-        cache: KVCache | None = None,
-        branch: Branch | None = None,
+        self, ids: Tensor, *, real: Tensor | None = None, cache: KVCache | None = None, branch: Branch | None = None
     ) -> Tensor:
         """Final-normed hidden states, dtype `[B, T, D]`. Without a branch this is the base model, bit for bit.
 
@@ -265,13 +261,6 @@ class Decoder(nn.Module):
         out = F.linear(hidden, self.embedding) if self.untied_head is None else self.untied_head(hidden)
         return out.float()
 
-    def logits(
-        self,
-        ids: Tensor,
-        *,
-        real: Tensor | None = None,
-        cache: KVCache | None = None,
-        branch: Branch | None = None,
-    ) -> Tensor:
+    def logits(self, ids: Tensor, **options: Any) -> Tensor:
         """Logits float32 `[B, T, vocabulary]`; arguments as for `hidden`."""
-        return self.head(self.hidden(ids, real=real, cache=cache, branch=branch))
+        return self.head(self.hidden(ids, **options))

@@ -7,6 +7,7 @@ import functools
 import importlib
 import logging
 import platform
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -77,15 +78,17 @@ def cpu_has_bfloat16() -> bool:
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """The processor's feature flags where the system tells them (Linux), else none."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("flags"):
-                    return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
+    """The processor's feature flags where the system lists them (Linux), else none."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of /proc/cpuinfo; empty where there is none."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith(field):
+                return line.split(":", 1)[1].strip()
+    return ""
 
 
 def available_bytes(device: torch.device) -> int:
@@ -103,7 +106,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def processor_name(device: torch.device) -> str:
-    """The name of the device, for people."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
@@ -114,15 +116,7 @@ def describe_processor(device: torch.device) -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:
@@ -158,10 +152,9 @@ def choose_ops(plain: Ops, kernels: str, device: torch.device) -> Ops:
 
 def choose_devices(names: str) -> tuple[torch.device, ...]:
     """`auto` (all CUDA devices, else the CPU), or one or more of a kind: `cuda:0,cuda:1`. Raises `DeviceError`."""
-    first = choose_device() if names == "auto" else None
-    if first is not None:
-        n = torch.cuda.device_count() if first.type == "cuda" else 0
-        return tuple(torch.device("cuda", i) for i in range(n)) or (first,)
+    if names == "auto":
+        n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return tuple(torch.device("cuda", i) for i in range(n)) or (torch.device("cpu"),)
     devices = tuple(choose_device(name.strip()) for name in names.split(",") if name.strip())
     if not devices or len({device.type for device in devices}) > 1:
         raise InputError(f"--device: got {names!r}, expected one device, or several CUDA devices like cuda:0,cuda:1")

@@ -1,11 +1,11 @@
-"""Worker processes that survive what is in the data: one that dies or hangs is replaced, and its job goes on.
+"""Worker processes that survive bad data: one that dies or hangs is replaced, and its job continues.
 
-A job is a numbered list of items that are first taken one by one (parsing) and then together (scoring). While a worker
-takes items one by one it keeps the number of the present one in memory that the parent sees. When the item takes too
-long, or two workers die at it, the parent knows the culprit and sends the job to another worker with that item marked.
-One death proves nothing: a system short of memory kills whom it likes. When it dies between items, `BETWEEN` is marked,
-and the work has to report its item at every step.
-Processes are spawned, not forked, so nothing depends on what threads the parent has; results come in the order of jobs.
+A job is a list of items that are taken first one by one (parsing) and then together (scoring). While a worker takes
+items one by one it keeps the number of the current one in memory that the parent sees. When an item takes too long, or
+two workers die at it, the parent sends the job to another worker with that item marked. One death proves nothing: a
+system short of memory kills any process. When a worker dies between items, `BETWEEN` is marked, and the work has to
+report its item at every step.
+Processes are spawned, not forked, so nothing depends on the parent's threads; results come in the order of jobs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import DeviceError, MoraLiteError, error_text
 from ..status import CRASHED, TIMEOUT
@@ -35,17 +35,6 @@ _KILLED = -9
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
-
-
-class Work(Protocol):
-    """What a worker does.
-
-    job: a list of items.
-    marked: status of each item to leave out, by number.
-    at: to be called with the number of each item before it is taken, and with -1 after the last.
-    """
-
-    def __call__(self, job: Any, marked: Mapping[int, str], at: Callable[[int], None]) -> Any: ...
 
 
 @dataclass(eq=False)
@@ -65,11 +54,16 @@ class _Worker:
 
 
 class WorkerPool(Generic[JobT, ResultT]):
-    """Up to `n` processes, each with its own `make(*arguments)`, which is called there and returns the `Work`.
+    """Up to `n` processes, each with its own `work = make(*arguments)`, called as `work(job, marked, at)`.
 
-    make and arguments must be picklable; so `make` is a function of a module. seconds: limit for one item.
-    Raises `DeviceError` when a worker dies at no item a second time, which no other worker would survive either.
-    Use it in a `with` block.
+    make, arguments: picklable, so `make` is a function of a module.
+    seconds: limit for one item.
+    job: a list of items.
+    marked: status of each item to leave out, by number.
+    at: to be called with the number of each item before it is taken, and with -1 after the last.
+
+    Use it in a `with` block. Raises `DeviceError` when a worker dies between items a second time, which no other worker
+    would survive either.
     """
 
     def __init__(self, n: int, make: Callable[..., Any], arguments: tuple[Any, ...] = (), seconds: float = 30.0):

@@ -59,12 +59,7 @@ class Scorer(nn.Module):
         self.prompts = prompts
         self.encoder = GraphEncoder(sizes.encoder_width, sizes.encoder_layers)
         self.hypernet = Hypernet(
-            sizes.encoder_width,
-            sizes.adapted_layers,
-            width,
-            sizes.rank,
-            sizes.hypernet_width,
-            sizes.hypernet_blocks,
+            sizes.encoder_width, sizes.adapted_layers, width, sizes.rank, sizes.hypernet_width, sizes.hypernet_blocks
         )
         # Zero, so that training starts from the base model.
         self.c = nn.Parameter(torch.zeros(sizes.adapted_layers, sizes.rank, width))
