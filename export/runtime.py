@@ -37,9 +37,9 @@ class OnnxModel(Predictor):
     exported: the folder. session: of ONNX Runtime. provider: short name of what computes.
     """
 
-    def __init__(self, exported: Exported, session: Any, chosen: Sequence[int], trust: Calibrator | None):
+    def __init__(self, exported: Exported, session: Any, chosen: Sequence[int], calibrator: Calibrator | None):
         tasks = exported.tasks
-        super().__init__(tuple(tasks[i] for i in chosen), trust)
+        super().__init__(tuple(tasks[i] for i in chosen), calibrator)
         self.exported = exported
         self.session = session
         self._task_index = np.array(chosen, dtype=np.int64)
@@ -88,8 +88,11 @@ def load(
 ) -> OnnxModel:
     """Load an exported folder, for prediction. No network is used.
 
-    tasks: names, None for all. provider: `auto` (CUDA, DirectML, CoreML, OpenVINO, CPU: the first that there is), or
-    `tensorrt` or one of these. confidence: of the intervals, between 0 and 1. threads: of the CPU, None for all.
+    tasks: names, None for all.
+    provider: `auto` (CUDA, DirectML, CoreML, OpenVINO, CPU: the first that is available), one of these, or `tensorrt`.
+    confidence: of the intervals, between 0 and 1.
+    threads: of the CPU, None for all.
+
     Raises `PackError` for the folder, `DeviceError` for the provider or a missing package, each with what to do.
     """
     check_confidence(confidence)

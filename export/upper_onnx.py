@@ -80,7 +80,7 @@ def add_answer_factors(g: GraphBuilder, scorer: Scorer, states: str, rows: Rows)
     """
     with g.scope("answer"):
         seen = scorer.upper.first_norm(scorer.prompts.attended).double()
-        weight, bias = head_of(scorer)
+        weight, bias = scorer.hypernet.head_by_rank()
         folded = torch.einsum("pd,drh->prh", seen, weight.double()) * scorer.scale
         fixed = torch.einsum("pd,dr->pr", seen, bias.double()) * scorer.scale
         folded = torch.cat([torch.zeros_like(folded[:, :1]), folded], 1).float()  # the row of the 1, from its bias
@@ -90,13 +90,6 @@ def add_answer_factors(g: GraphBuilder, scorer: Scorer, states: str, rows: Rows)
         added = g.reshape(add_prompts(g, "factors_bias", fixed, rows), -1)
         e = g.op("Gemm", state, chosen, added, name="factors", transB=1)
         return g.reshape(e, rows.molecules, rows.prompts, fixed.shape[1])
-
-
-def head_of(scorer: Scorer) -> tuple[Tensor, Tensor]:
-    """The hypernetwork's head: weight float32 `[D, R, H]` and bias `[D, R]`."""
-    hypernet = scorer.hypernet
-    shape = (hypernet.model_width, hypernet.rank)
-    return hypernet.head.weight.detach().float().unflatten(0, shape), hypernet.head.bias.detach().float().view(shape)
 
 
 def add_start(g: GraphBuilder, e: str, from_c: str, base: str, rows: Rows, out: str | None = None) -> str:

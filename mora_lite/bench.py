@@ -34,7 +34,8 @@ _SECONDS = 0.5  # for each rate
 class Stage:
     """One stage of scoring.
 
-    us: microseconds a molecule. gflop: billions of operations a molecule. floor_us: see the module; 0 where none.
+    us, floor_us: microseconds a molecule, and the least that the hardware allows (see the module); 0 where not known.
+    gflop: billions of operations a molecule.
     """
 
     name: str

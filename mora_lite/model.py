@@ -14,7 +14,8 @@ from .chem.graph import Graphs
 from .errors import DeviceError
 from .fast.captured import CapturedScorer
 from .fast.graph_ops import choose_graph_ops
-from .fast.scorer import FastScorer, supports
+from .fast.scorer import FastScorer
+from .fast.upper import supports
 from .machine.device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
 from .packs.pack import Pack, open_pack
 from .quant.linear import choose_mode
@@ -40,9 +41,9 @@ class Model(Predictor):
         scorer: Scorer,
         tasks: tuple[Task, ...],
         dtype: torch.dtype,
-        trust: Calibrator | None = None,
+        calibrator: Calibrator | None = None,
     ):
-        super().__init__(tasks, trust, scorer.c.device)
+        super().__init__(tasks, calibrator, scorer.c.device)
         self.pack, self.engine = pack, engine
         self.scorer, self.dtype = scorer, dtype
         self._fits = sys.maxsize  # molecules at a time, once memory has run out
@@ -93,7 +94,7 @@ class Model(Predictor):
 
 def choose_engine(scorer: Scorer, dtype: torch.dtype, exact: bool) -> Engine:
     """The fastest engine that covers the scorer, on its device. exact: whether to take the plain one in any case."""
-    if exact or not supports(scorer):
+    if exact or not supports(scorer.upper):
         return PlainScorer(scorer, dtype)
     device = scorer.c.device
     fast = FastScorer(scorer, dtype, choose_graph_ops(device))
@@ -109,18 +110,17 @@ def load(
     memory_budget: int | None = None,
     confidence: float = 0.9,
 ) -> Model:
-    """Load a pack by name or path, for prediction. No network is used, but for a repository of the Hugging Face hub,
-    `hf:owner/name` or `hf:owner/name@revision`, that is not in the hub's cache.
+    """Load a pack for prediction, by name or path, or from the Hugging Face hub as `hf:owner/name[@revision]`.
 
-    device: `auto`, `cpu`, `cuda`, `cuda:N`.
+    device: `auto` (a CUDA device if there is one), `cpu`, `cuda` or `cuda:N`.
     dtype: `auto`, `float32`, `bfloat16`, `float16`. `auto` takes a fast engine (`fast/`) where it covers the pack; a
     type by name always takes the plain one.
     tasks: names, None for all.
-    memory_budget: bytes that the dequantised upper layers may take; above it they stay in 4 bits and are dequantised at
-    each use.
+    memory_budget: bytes that the dequantised upper layers may take, by default half of what is free; above it they stay
+    in 4 bits and are dequantised at each use.
     confidence: of the intervals, between 0 and 1.
 
-    Raises `PackError` or `DeviceError`, each with what to do.
+    Only a repository that is not in the hub's cache needs a network. Raises `PackError` or `DeviceError`.
     """
     keep_freed_memory()
     torch_device = choose_device(device)
@@ -132,10 +132,10 @@ def load(
     mode = choose_mode(opened.n_resident_weights() * width, budget)
     scorer = opened.load_scorer(torch_dtype, mode)
     scorer.select(chosen)
-    trust = Calibrator.of(opened.load_calibration(), opened.load_domain(), chosen, confidence)
+    calibrator = Calibrator.of(opened.load_calibration(), opened.load_domain(), chosen, confidence)
     scorer = scorer.to(torch_device)
     engine = choose_engine(scorer, torch_dtype, exact=dtype != "auto")
-    return Model(opened, engine, scorer, tuple(opened.tasks[i] for i in chosen), torch_dtype, trust)
+    return Model(opened, engine, scorer, tuple(opened.tasks[i] for i in chosen), torch_dtype, calibrator)
 
 
 def from_pretrained(repository: str, revision: str | None = None, **options: Any) -> Model:

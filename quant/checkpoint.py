@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..architecture import ARCHITECTURES, DecoderConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from ..machine.files import sha256_of
 from .nf4 import PIECE, NF4Tensor
 
@@ -126,9 +126,8 @@ def load_tokenizer(directory: Path, **options: Any) -> Any:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False, **options)
     # The package tokenizers raises plain `Exception` for a damaged file.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:200]
         source = directory / options.get("gguf_file", "")
-        raise CheckpointError(f"{source}: its tokenizer cannot be loaded ({reason})") from None
+        raise CheckpointError(f"{source}: its tokenizer cannot be loaded ({first_line(error, 200)})") from None
 
 
 def is_finite(weight: Tensor | NF4Tensor) -> bool:

@@ -31,10 +31,12 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass
 class QuantReport:
-    """What quantising did. Sizes in bytes; errors are sums of squares over sums of squares.
+    """What quantising did. Errors are sums of squares over sums of squares.
 
-    bits_per_weight: of the quantised matrices, scales included. bytes_source: weights as stored in the source.
-    bytes_16bit: all weights at 16 bits each. bytes_out: weights as written. relative_error: by layer kind.
+    bits_per_weight: of the quantised matrices, scales included.
+    bytes_source, bytes_out: of the weights as stored in the source, and as written.
+    bytes_16bit: all weights at 16 bits each.
+    relative_error: by kind of matrix.
     """
 
     matrices: int = 0

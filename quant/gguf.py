@@ -19,7 +19,7 @@ import torch
 from gguf import GGUFReader
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from .checkpoint import ARCHITECTURES, Checkpoint, check_architecture, load_tokenizer
 
 # Bytes of a block of 32 values: a scale in fp16, for Q4_1 also a minimum, then the codes.
@@ -58,11 +58,11 @@ class GGUFCheckpoint(Checkpoint):
         try:
             reader = GGUFReader(path)
             self._meta = {key: field.contents() for key, field in reader.fields.items() if _is_small(key)}
-            # Not the reader itself: what it holds of a vocabulary takes more room than some models.
+            # Not the reader itself: what it holds of a vocabulary takes more memory than some models.
             self._mapped, self._stored = reader.data, list(reader.tensors)
         # The reader checks nothing: a short or damaged file shows as whatever numpy stumbles over.
         except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-            raise CheckpointError(f"{path}: damaged or truncated GGUF ({_short(error)}); fetch it again") from None
+            raise CheckpointError(f"{path}: damaged or truncated GGUF ({first_line(error)}); fetch it again") from None
         self._arch = str(self._meta.get("general.architecture"))
         # llama.cpp files of Mistral models call themselves llama.
         check_architecture(path, self._arch if self._arch in CLASSES else f"{self._arch} (GGUF)")
@@ -239,7 +239,7 @@ def _dequantize(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> Tensor:
         return raw.view(FLOATS[kind]).reshape(shape)
     blocks = np.ascontiguousarray(data).view(np.uint8).reshape(-1, BLOCK_BYTES[kind])
     values = np.empty((len(blocks), 32), np.float32)
-    for at in range(0, len(blocks), PIECE):  # the steps between take several times the room of the values
+    for at in range(0, len(blocks), PIECE):  # the steps between take several times the memory of the values
         values[at : at + PIECE] = _dequantize_blocks(blocks[at : at + PIECE], kind)
     return torch.from_numpy(values.reshape(shape))
 
@@ -260,7 +260,3 @@ def _dequantize_blocks(blocks: np.ndarray, kind: str) -> np.ndarray:
 def _is_small(key: str) -> bool:
     """Vocabulary lists take seconds to unpack, and transformers reads them itself."""
     return not key.startswith("tokenizer.") or key.endswith("_token_id")
-
-
-def _short(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:160]

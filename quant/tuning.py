@@ -13,11 +13,13 @@ MEASURED: dict[tuple[int, int, int, int], Config] = {}
 class Config(NamedTuple):
     """Sizes of one launch.
 
-    block_n: rows of the weight in a tile, a power of two from 16 to 128. block_m: rows of x in a tile, a power of two
-    from 16 to 128. split: parts of K, each with its own programs. blocks: blocks of 64 columns in one step of the loop,
-    a divisor of their number. stages: steps whose loads are under way at a time. warps: of a program; with 4 and more,
-    and block_n of at least 64, Hopper's `wgmma` multiplies. joined: a block is one product of 64 columns instead of 4
-    of 16: `wgmma` waits less, other tensor cores read x more slowly.
+    block_n: rows of the weight in a tile, a power of two from 16 to 128.
+    block_m: rows of x in a tile, likewise.
+    split: parts of K, each with its own programs.
+    blocks: blocks of 64 columns in one step of the loop, a divisor of their number.
+    stages: steps whose loads are under way at a time.
+    warps: of a program; with 4 and more, and block_n of at least 64, Hopper's `wgmma` multiplies.
+    joined: a block is one product of 64 columns instead of 4 of 16; `wgmma` waits less, other tensor cores are slower.
     """
 
     block_n: int

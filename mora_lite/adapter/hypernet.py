@@ -123,6 +123,11 @@ class Hypernet(nn.Module):
         nn.init.normal_(self.head.weight, std=(3 * model_width * width) ** -0.5)
         nn.init.zeros_(self.head.bias)
 
+    def head_by_rank(self) -> tuple[Tensor, Tensor]:
+        """The head's weight, float32 `[D, R, H]`, and bias `[D, R]`."""
+        shape = (self.model_width, self.rank)
+        return self.head.weight.detach().float().unflatten(0, shape), self.head.bias.detach().float().view(shape)
+
     def forward(self, tokens: Tokens) -> Tensor:
         """-> `A [B, K, D, R]`, in the type of the matrix products."""
         x = self.queries + self.molecule(tokens.molecules).unsqueeze(1)

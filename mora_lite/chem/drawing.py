@@ -16,7 +16,7 @@ from .molecules import parse_smiles
 
 WIDTH, HEIGHT = 150, 96  # pixels
 BOND = 17  # pixels; a molecule that does not fit is drawn smaller
-# Colours that stand for a class; what is not listed is drawn like carbon.
+# Class -> atomic numbers; what is not listed is drawn like carbon.
 ELEMENTS = {"n": (7,), "o": (8,), "s": (16,), "p": (15,), "h": (9, 17), "b": (35, 53)}
 _PATH = re.compile(r"<path\b([^>]*?)/>")
 _SHAPE = re.compile(r"\bd='([^']*)'")
@@ -64,15 +64,9 @@ def _set_options(options: Any) -> None:
     options.scaleBondWidth = False
     options.minFontSize = 7
     options.padding = 0.04
-    options.setAtomPalette({-1: (0, 0, 0), **{z: _placeholder_colour(i) for i, zs in _classes() for z in zs}})
-
-
-def _classes() -> list[tuple[int, tuple[int, ...]]]:
-    return list(enumerate(ELEMENTS.values(), 1))
-
-
-def _placeholder_colour(i: int) -> tuple[float, float, float]:
-    return (0, 0, i / 255)
+    # Colours that `_shrink` turns into classes.
+    placeholders = {z: (0, 0, i / 255) for i, numbers in enumerate(ELEMENTS.values(), 1) for z in numbers}
+    options.setAtomPalette({-1: (0, 0, 0), **placeholders})
 
 
 def _shrink(svg: str) -> str:

@@ -1,4 +1,4 @@
-"""The functions of `graph_ops` as one Triton kernel each.
+"""The functions of `graph_ops`, documented there, as one Triton kernel each.
 
 They move bytes rather than compute, so each reads its inputs once and writes its result once. Nothing is added by
 atomic operations: a row's bits are the same in every run. One program does one atom or one molecule.
@@ -125,7 +125,6 @@ def _attend(
 
 
 def embed_atoms(atoms: Tensor, table: Tensor) -> Tensor:
-    """As in `graph_ops`."""
     atoms, width = atoms.contiguous(), table.shape[1]
     out = table.new_empty(len(atoms), width)
     block = triton.next_power_of_2(width)
@@ -134,7 +133,6 @@ def embed_atoms(atoms: Tensor, table: Tensor) -> Tensor:
 
 
 def norm_with_virtual(x: Tensor, virtual: Tensor, batch: SortedBatch, norm: Norm) -> Tensor:
-    """As in `graph_ops`."""
     virtual, width = virtual.contiguous(), x.shape[1]
     out = torch.empty_like(x, dtype=norm.dtype)
     block = triton.next_power_of_2(width)
@@ -145,7 +143,6 @@ def norm_with_virtual(x: Tensor, virtual: Tensor, batch: SortedBatch, norm: Norm
 
 
 def gather_messages(h: Tensor, bond_codes: Tensor, batch: SortedBatch, self_weight: float) -> Tensor:
-    """As in `graph_ops`."""
     (n_atoms, width), out = h.shape, torch.empty_like(h)
     block = triton.next_power_of_2(width)
     _gather_messages[n_atoms,](
@@ -170,7 +167,6 @@ class FlatTokens:
         self.values, self.batch, self.n_atoms = torch.cat([atoms, molecules]), batch, len(atoms)
 
     def attend(self, query: Tensor, key_value: PackedLinear, heads: int) -> Tensor:
-        """As in `graph_ops`."""
         (n, n_queries, width), out = query.shape, torch.empty_like(query)
         size, atom_ptr = width // heads, self.batch.atom_ptr
         block = triton.next_power_of_2(size)

@@ -16,20 +16,18 @@ from ..scoring.scorer import Scorer, Timer, fillers, untimed
 from .batch import SortedBatch
 from .graph_ops import OPS, GraphOps, Norm, Tokens
 from .linear import PackedLinear
-from .upper import FastUpper, supports_upper
+from .upper import FastUpper
 
 # Molecules: what a batch writes and reads again stays in the processor's cache. All batches have this size, so that a
 # row has the same bits whatever the other rows are, where the matrix library lets it (docs/method.md).
 CPU_BATCH_SIZE = 64
 
 
-def supports(scorer: Scorer) -> bool:
-    """Whether `FastScorer` covers it: dequantised upper layers without biases or norms of queries and keys."""
-    return supports_upper(scorer.upper)
-
-
 class FastScorer:
-    """The engine of CPUs. Frozen: later changes of the scorer's weights are not seen. ops: see `choose_graph_ops`."""
+    """The engine of CPUs, for scorers that `upper.supports` accepts; later changes of their weights are not seen.
+
+    ops: see `choose_graph_ops`.
+    """
 
     batch_size, fixed_size = CPU_BATCH_SIZE, True
 

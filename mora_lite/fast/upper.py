@@ -21,7 +21,7 @@ from ..scoring.scorer import Scorer
 from .linear import PackedLinear
 
 
-def supports_upper(upper: UpperLayers) -> bool:
+def supports(upper: UpperLayers) -> bool:
     """Whether this file can compute these layers: dequantised, without biases and without norms of queries and keys."""
     return all(
         isinstance(layer, DecoderLayer)
@@ -36,7 +36,7 @@ class FastUpper:
 
     def __init__(self, scorer: Scorer, dtype: torch.dtype):
         upper, prompts, hypernet, scale = scorer.upper, scorer.prompts, scorer.hypernet, scorer.scale
-        assert supports_upper(upper)
+        assert supports(upper)
         self.eps = upper.sizes.norm_eps
         c = scorer.c.detach().float()
         self.rank = hypernet.rank
@@ -73,15 +73,9 @@ def _answer_factors(hypernet: Hypernet, attended: Tensor, scale: float, dtype: t
 
     attended: float32 `[P, D]`, after the norm; the same for all molecules, so the head need not make A for this layer.
     """
-    weight, bias = _head(hypernet)
+    weight, bias = hypernet.head_by_rank()
     folded = torch.einsum("pd,drh->prh", attended, weight).flatten(0, 1)
     return PackedLinear(folded * scale, torch.einsum("pd,dr->pr", attended, bias).flatten() * scale, dtype)
-
-
-def _head(hypernet: Hypernet) -> tuple[Tensor, Tensor]:
-    """The head's weight float32 `[D, R, H]` and bias `[D, R]`."""
-    shape = (hypernet.model_width, hypernet.rank)
-    return hypernet.head.weight.detach().float().unflatten(0, shape), hypernet.head.bias.detach().float().view(shape)
 
 
 class FirstAttention:
@@ -175,7 +169,7 @@ class FeedForward:
         gate, up = (layer.gate_up.weight.float() * norm).chunk(2)
         self.gate, self.up = PackedLinear(gate, None, dtype, "swish"), PackedLinear(up, None, dtype)
         self.down = PackedLinear(layer.down.weight, None, dtype)
-        weight, bias = _head(hypernet)
+        weight, bias = hypernet.head_by_rank()
         weight, bias = weight * norm[:, None, None], bias * norm[:, None]
         # R before D, so that A lies as the product with x reads it.
         self.head = PackedLinear(weight.transpose(0, 1).flatten(0, 1), bias.T.flatten(), dtype)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..adapter.lowrank import Branch
 from ..errors import InputError
 from .decoder import Decoder, KVCache
-from .generation import check_context, pad_left
+from .generation import check_ids, pad_left
 
 
 class Answer(NamedTuple):
@@ -57,11 +57,9 @@ def beam_search(
     stop_ids: Collection[int] = (),
 ) -> list[list[Answer]]:
     """Up to `beams` answers of each row, the likeliest first. Arguments as of `generation.generate`."""
-    if not ids or not all(ids):
-        raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
+    check_ids(decoder, ids)
     if beams < 1 or max_new_tokens < 1:
         raise InputError(f"beams and max_new_tokens: got {beams} and {max_new_tokens}, expected 1 or more")
-    check_context(decoder, ids)
     n, device = len(ids), decoder.embedding.device
     assert branch is None or branch.a.shape[0] in (1, n), "the branch has another number of rows"
     tokens, real = pad_left(ids, device)

@@ -26,7 +26,7 @@ from ..machine.capture import capture
 from ..quant.linear import Linear4bit
 from ..quant.matmul import choose_kernel, multiply_with_branch
 from .decoder import Decoder, DecoderLayer, KVCache
-from .generation import check_context, pad_left
+from .generation import check_ids, pad_left
 
 CAPACITY_STEP = 64  # capacities are multiples of it, so that few are captured
 MAX_STEPS = 2  # captured ones that are kept; each holds the keys and values of its rows
@@ -122,15 +122,13 @@ class CapturedGenerator:
         In float32 the tokens are those of `generate`; in bfloat16 sums in another order may turn a near tie.
         Raises InputError for an empty row, and torch.OutOfMemoryError; then nothing is kept.
         """
-        if not ids or not all(ids):
-            raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
+        check_ids(self.decoder, ids)
         if max_new_tokens < 0:
             raise InputError(f"max_new_tokens: got {max_new_tokens}, expected 0 or more")
         assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
         assert branch is None or branch.positions == "all", "steps are captured for a branch at all positions"
         if max_new_tokens == 0:
             return [[] for _ in ids]
-        check_context(self.decoder, ids)
         tokens, real = pad_left(ids, self.device)
         length = tokens.shape[1] + (branch.n_soft if branch is not None else 0)
         try:
@@ -142,7 +140,10 @@ class CapturedGenerator:
             for made in range(1, max_new_tokens):
                 if stops and made % LOOK_EVERY == 0 and self._ended(slots, length, made, stops):
                     break
-                self._advance(slots)
+                if slots.graph is None:
+                    step(self.decoder, slots)
+                else:
+                    slots.graph.replay()
         except torch.OutOfMemoryError:
             self._slots_by_shape.clear()
             raise
@@ -164,12 +165,6 @@ class CapturedGenerator:
             self._slots_by_shape[key] = slots
         self._slots_by_shape.move_to_end(key)
         return slots
-
-    def _advance(self, slots: Slots) -> None:
-        if slots.graph is None:
-            step(self.decoder, slots)
-        else:
-            slots.graph.replay()
 
     @staticmethod
     def _ended(slots: Slots, length: int, made: int, stops: set[int]) -> bool:

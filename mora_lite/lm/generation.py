@@ -26,8 +26,10 @@ def pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
     return padded, torch.arange(longest, device=device) >= longest - lengths[:, None]
 
 
-def check_context(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
-    """Raise `InputError` for a row as long as what the model was made to read: another token would be too many."""
+def check_ids(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
+    """Raise `InputError` for an empty row, and for one as long as the model's context: another token would not fit."""
+    if not ids or not all(ids):
+        raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
     for row, tokens in enumerate(ids):
         if 0 < decoder.context <= len(tokens):
             raise InputError(
@@ -77,8 +79,7 @@ def generate(
     seed: one for each row, or the first row's, counted up from there, so that a row's text does not depend on the rows
     beside it.
     """
-    if not ids or not all(ids):
-        raise InputError("ids: got an empty row or no rows; every row needs a token to go on from")
+    check_ids(decoder, ids)
     if not temperature >= 0 or max_new_tokens < 0:  # not a number is neither
         raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}, expected 0 or more")
     if not 0 < top_p <= 1:
@@ -87,7 +88,6 @@ def generate(
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
     rng = [torch.Generator().manual_seed(s) for s in seeds]
-    check_context(decoder, ids)
     device = decoder.embedding.device
     tokens, real = pad_left(ids, device)
     n_soft = branch.n_soft if branch is not None else 0

@@ -1,4 +1,4 @@
-"""The functions of `layer_ops` as Triton kernels, forward and backward, for training.
+"""The functions of `layer_ops`, documented there, as Triton kernels, forward and backward, for training.
 
 Each reads its inputs once and writes its result once; sums are in float32 and rounded once at the end. The weights are
 frozen, so only inputs have gradients. No atomic additions: the same bits in every run.
@@ -158,17 +158,15 @@ class _Gate(torch.autograd.Function):
 
 
 def norm(x: Tensor, layer: RMSNorm) -> Tensor:
-    """As in `layer_ops`."""
     return _Norm.apply(x, layer.weight, layer.eps, layer.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """As in `layer_ops`; cos and sin have x's rows and tokens."""
+    """cos and sin have x's rows and tokens."""
     return _Rotate.apply(x, cos, sin)
 
 
 def gate(gate_up: Tensor) -> Tensor:
-    """As in `layer_ops`."""
     return _Gate.apply(gate_up)
 
 

@@ -1,7 +1,7 @@
 """Perplexity of a language model on a text: how many equally likely tokens it wavers between, on average.
 
-The bundled text is from Charles Darwin, *On the Origin of Species* (1859), in the public domain. Models have
-read it in training, so the figure says what quantisation costs, not how good a model is.
+The bundled text is from Charles Darwin, *On the Origin of Species* (1859), in the public domain. Models have read it in
+training, so the number shows what quantisation costs, not how good a model is.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from ..architecture import DecoderConfig
+from ..errors import InputError
 from .decoder import Decoder, DecoderLayer
 from .weights import CheckpointLike
-
-LogitsFunction = Callable[[Tensor], Tensor]
 
 
 class TokenizedCheckpoint(CheckpointLike, Protocol):
@@ -34,17 +33,20 @@ def bundled_text() -> str:
 
 
 @torch.no_grad()
-def perplexity(logits_fn: LogitsFunction, token_ids: Tensor, window: int = 512) -> float:
+def perplexity(logits_fn: Callable[[Tensor], Tensor], token_ids: Tensor, window: int = 512) -> float:
     """`exp(mean negative log likelihood)` over every token but the first.
 
-    logits_fn: int64 `[1, T]` -> float `[1, T, vocabulary]`. token_ids: int64 `[n]` or `[1, n]`, n >= 2.
-    window: most tokens given at once; windows share one token, so each is predicted once, from up to window - 1 before
-    it.
-    Raises ValueError for fewer than two tokens or a window below two.
+    logits_fn: int64 `[1, T]` -> float `[1, T, vocabulary]`.
+    token_ids: int64 `[n]` or `[1, n]`, n >= 2.
+    window: most tokens given at once; windows share one token, so that each token is predicted once.
+
+    Raises `InputError` for fewer than two tokens or a window below two.
     """
     ids = token_ids.reshape(-1).long()
     if ids.numel() < 2 or window < 2:
-        raise ValueError(f"perplexity needs two tokens and a window of two: got {ids.numel()} and {window}")
+        raise InputError(
+            f"perplexity: got {ids.numel()} and {window}, expected at least two tokens and a window of two"
+        )
     total = 0.0
     for piece in _windows(ids, window):
         scores = logits_fn(piece[None])[0, :-1].float()

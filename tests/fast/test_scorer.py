@@ -15,7 +15,8 @@ from mora_lite.chem.graph import featurize
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.fast.batch import SortedBatch
 from mora_lite.fast.linear import PackedLinear, has_packed_products, relu_, segment_sum
-from mora_lite.fast.scorer import FastEncoder, FastHypernet, FastScorer, supports
+from mora_lite.fast.scorer import FastEncoder, FastHypernet, FastScorer
+from mora_lite.fast.upper import supports
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt
 from mora_lite.scoring.scorer import PlainScorer, Scorer
@@ -52,9 +53,9 @@ def test_any_number_of_adapted_layers_and_any_positions(graphs, kind: str, adapt
 
 @torch.no_grad()
 def test_layers_that_it_does_not_cover_are_left_to_the_plain_scorer() -> None:
-    assert supports(make_llama_scorer("llama", 2))
-    assert not supports(make_llama_scorer("qwen2", 2)), "biases"
-    assert not supports(make_llama_scorer("qwen3", 2)), "norms of queries and keys"
+    assert supports(make_llama_scorer("llama", 2).upper)
+    assert not supports(make_llama_scorer("qwen2", 2).upper), "biases"
+    assert not supports(make_llama_scorer("qwen3", 2).upper), "norms of queries and keys"
 
 
 def test_four_bits_at_each_call_is_left_to_the_plain_scorer(pack_path) -> None:
