@@ -24,7 +24,7 @@ DESCRIPTIONS = {
 def export_card(
     manifest: Mapping[str, Any], tasks: Sequence[Task], files: Mapping[str, int], report: Mapping[str, Any]
 ) -> str:
-    """manifest: of the pack. files: bytes by name. report: of the gate."""
+    """The text of README.md. manifest: of the pack. files: bytes by name. report: of the parity gate."""
     card = model_card({**manifest, "tasks": [task.as_dict() for task in tasks]})
     header, _, body = card.partition("\n# ")
     body = body[body.index("\n## What it answers") :]

@@ -91,7 +91,7 @@ def real_molecules(rng: np.random.Generator, n: int) -> Graphs:
 
 
 def decorated(rng: np.random.Generator) -> str:
-    """SMILES of a random core with up to five groups or cores bound to it; what RDKit refuses later is left to it."""
+    """SMILES of a random core with up to five groups or cores bound to it; empty where RDKit refuses the result."""
     molecule = Chem.RWMol(Chem.MolFromSmiles(str(rng.choice(CORES))))
     for _ in range(rng.integers(6)):
         piece = Chem.MolFromSmiles(str(rng.choice(CORES if rng.integers(4) == 0 else GROUPS)))

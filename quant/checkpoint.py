@@ -143,7 +143,7 @@ def is_finite(weight: Tensor | NF4Tensor) -> bool:
 
 
 def check_inventory(checkpoint: Checkpoint) -> None:
-    """Raises `CheckpointError`, in one line, for a weight that is missing, too much, of another shape or no float."""
+    """Raises `CheckpointError`, in one line, for a weight that is missing, unexpected, misshapen or no float."""
     path = checkpoint.path
     try:
         sizes = DecoderConfig.from_config(checkpoint.config)

@@ -84,7 +84,7 @@ class GGUFCheckpoint(Checkpoint):
     def _load(self, name: str) -> Tensor:
         tensor = self._find(name)
         weight = _dequantize(np.asarray(tensor.data), tensor.tensor_type.name, self.shape(name))
-        self._let_go()
+        self._release_pages()
         part = name.split(".")[-2]
         if self._arch == "llama" and part in ("q_proj", "k_proj"):
             heads = self.config["num_attention_heads" if part == "q_proj" else "num_key_value_heads"]
@@ -107,8 +107,8 @@ class GGUFCheckpoint(Checkpoint):
     def files(self) -> list[Path]:
         return [self.path]
 
-    def _let_go(self) -> None:
-        """Pages of the file that were read count as this process's memory until it lets them go."""
+    def _release_pages(self) -> None:
+        """Release the pages that were read, which count as this process's memory until then."""
         if hasattr(mmap, "MADV_DONTNEED") and isinstance(mapped := getattr(self._mapped, "_mmap", None), mmap.mmap):
             mapped.madvise(mmap.MADV_DONTNEED)
 

@@ -16,7 +16,7 @@ ROWS = 128  # sizes are rounded up to this: oneDNN compiles a product for every 
 
 @dataclass(frozen=True)
 class SortedBatch:
-    """A batch with its bonds in the order of their targets, and atoms rounded up by some that belong to nobody.
+    """A batch with its bonds in the order of their targets, and padded with atoms that belong to no molecule.
 
     All int64, or all int32.
     atoms: `[V, 10]`, codes.

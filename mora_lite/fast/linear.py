@@ -76,7 +76,7 @@ def segment_sum(rows: Tensor, ptr: Tensor) -> Tensor:
     """
     if rows.device.type == "cpu":
         return F.embedding_bag(arange_like(len(rows), ptr), rows, ptr, mode="sum", include_last_offset=True)
-    # There the last run goes on to the last row, whatever the last offset says: one more run takes what is left.
+    # On other devices the last run extends to the last row, whatever the last offset says; one more takes the rest.
     starts = torch.cat([ptr, ptr.new_full((1,), len(rows))])
     return F.embedding_bag(arange_like(len(rows), ptr), rows, starts, mode="sum", include_last_offset=True)[:-1]
 

@@ -30,10 +30,10 @@ def match_address(text: str) -> Address | None:
 
 
 class Snapshot:
-    """The files of a repository at one commit, in the hub's own cache. Without a network, what is in the cache will do.
+    """The files of a repository at one commit, in the hub's own cache, which is also used without a network.
 
     names: the files of the repository; None when the hub did not say.
-    error_type: of what is raised when a file cannot be had.
+    error_type: of what is raised when a file cannot be fetched.
     """
 
     def __init__(self, address: Address, error_type: type[MoraLiteError]) -> None:

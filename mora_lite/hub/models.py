@@ -1,9 +1,9 @@
 """Language models in repositories of the Hugging Face hub: `owner/name` or `owner/name@revision`, `hf:` or not.
 
-Fetched are config.json, the safetensors files that the repository's index names (or its one file) and the tokenizer;
-nothing pickled, no code, no second format of the same weights. The configuration comes first, so that an architecture
-that is not supported is refused before gigabytes are fetched. What was fetched stays in the hub's own cache, and is
-compared with the SHA-256 that the hub has of it.
+Only config.json, the tokenizer and the safetensors files that the repository's index names (or its one file) are
+fetched: nothing pickled, no code, no second format of the same weights. The configuration comes first, so that an
+architecture that is not supported is refused before gigabytes are fetched. What was fetched stays in the hub's own
+cache, and is compared with the SHA-256 that the hub has of it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def is_hub_model(name: object) -> bool:
 def fetch_model(address: str) -> Path:
     """The model's directory in the hub's cache, with all files it needs.
 
-    The hub is asked which commit it is; when it cannot be asked, what is in the cache will do. HF_HUB_OFFLINE and
-    MORA_LITE_OFFLINE are respected. Raises `CheckpointError` when it cannot be had, is damaged, or is of no use here.
+    The hub is asked which commit it is; when it cannot be asked, the cache is used. HF_HUB_OFFLINE and
+    MORA_LITE_OFFLINE are respected. Raises `CheckpointError` when it cannot be fetched, is damaged or not supported.
     """
     parsed = match_address(address)
     if parsed is None:

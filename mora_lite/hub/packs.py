@@ -19,7 +19,7 @@ SUFFIXES = (".safetensors", ".onnx", ".data", ".npz", ".json", ".md")  # of file
 
 
 def is_address(name: object) -> bool:
-    """Whether this names a repository of the hub, rightly or wrongly written."""
+    """Whether this is meant as an address on the hub, valid or not."""
     return str(name).startswith(PREFIX)
 
 
@@ -45,8 +45,8 @@ def check_changeable(name: str | Path) -> None:
 def fetch(address: str) -> Path:
     """The folder in the hub's cache with all files that the manifest names.
 
-    The hub is asked which commit it is; when it cannot be asked, what is in the cache will do. HF_HUB_OFFLINE and
-    MORA_LITE_OFFLINE are respected. Raises `PackError` when it cannot be had.
+    The hub is asked which commit it is; when it cannot be asked, the cache is used. HF_HUB_OFFLINE and
+    MORA_LITE_OFFLINE are respected. Raises `PackError` when it cannot be fetched.
     """
     snapshot = Snapshot(parse_address(address), PackError)
     manifest = _find_manifest(snapshot)

@@ -105,7 +105,7 @@ def _continue(
     texts: list[list[list[int]]],
     last: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take ended answers out, and choose the beams that go on: score, origin and token, `[B, beams]` each."""
+    """Take ended answers out, and choose the beams that continue: score, origin and token, `[B, beams]` each."""
     size = scores.shape[2]
     for stop in stops:
         for i, ended in enumerate(scores[:, :, stop].tolist()):

@@ -1,9 +1,9 @@
 """Greedy text out as `generation.generate` gives it, with every step after the prompt as one captured CUDA graph.
 
 A step of a 4-bit model with few rows costs the device a few milliseconds and Python, which starts some eight hundred
-kernels for it, many times that. Here a step reads and writes tensors at fixed addresses only: where it stands, the
-tokens, keys and values and the low-rank weights of each row. So it can be captured once for each number of rows and
-each capacity and replayed for every token; the host looks at the tokens now and then, to see whether all rows ended.
+kernels for it, many times that. Here a step reads and writes tensors at fixed addresses only: the position, tokens,
+keys and values and low-rank weights of each row. So it can be captured once for each number of rows and each capacity
+and replayed for every token; the host looks at the tokens now and then, to see whether all rows have ended.
 
 Without a capture the same code runs kernel by kernel, on any device. Not covered: sampling, beams, a branch at the
 last token alone.

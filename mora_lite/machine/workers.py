@@ -119,10 +119,10 @@ class WorkerPool(Generic[JobT, ResultT]):
             self._send(worker)
 
     def _send(self, worker: _Worker) -> None:
-        """Not before the worker is ready: a job larger than the pipe would hold up all others until then."""
+        """Send a worker its job once it is ready: until then a job larger than the pipe would block all others."""
         if worker.ready:
             worker.seen, worker.waited = -1, 0.0
-            with suppress(OSError):  # it has died: `_collect` sees to it
+            with suppress(OSError):  # it has died, which `_collect` handles
                 worker.pipe.send((worker.job, worker.marked))
 
     def _collect(self, done: dict[int, Any]) -> None:
@@ -223,7 +223,7 @@ def _run(pipe: Any, item_now: Any, make: Callable[..., Any], arguments: tuple[An
         item_now.value = item
         if has_alarm:
             # The system ends this process if nobody else does: when the parent was killed while this one hangs in
-            # RDKit, where no Python thread gets a turn. Of processor time, so that a stopped process may go on.
+            # RDKit, where no Python thread gets a turn. Of processor time, so that a stopped process may continue.
             signal.setitimer(signal.ITIMER_VIRTUAL, min(2 * limit, 1e6) if item >= 0 else 0)
 
     with suppress(EOFError, OSError):  # the parent is gone, or needs no more

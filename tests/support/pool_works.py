@@ -1,4 +1,4 @@
-"""Work for `test_pool`, in a module of its own: worker processes import it by name, and quickly.
+"""Work for `test_workers`, in a module of its own: worker processes import it by name, and quickly.
 
 An item of a job is a text that says what becomes of the worker.
 """
