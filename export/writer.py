@@ -15,6 +15,7 @@ The folder gets its name only when all of it is written and has passed the gate.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ from .folder import DOMAIN, TRUST
 
 if TYPE_CHECKING:
     import onnx
+
+    from .parity import Gate
 
 OPSETS = range(18, 23)
 OPSET = 22  # the newest that onnxruntime 1.22 reads
@@ -68,8 +71,6 @@ def export_pack(
     EXPORT.check_free(out, force)  # before the slow work
     chosen = choose_tasks(pack.tasks, None if tasks is None else list(tasks))
 
-    import onnx
-
     from .encoder_onnx import build_encoder
     from .featurizer import describe_featurizer
     from .int8 import quantize_encoder
@@ -85,32 +86,39 @@ def export_pack(
     metadata = {name: text if isinstance(text, str) else json.dumps(text) for name, text in described.items()}
     gate = Gate(scorer, selected, on_note)
     with EXPORT.staged(out, force) as stage, torch.no_grad():
-
-        def save(name: str, model: onnx.ModelProto) -> Path:
-            onnx.save(model, stage / name)
-            return stage / name
-
         encoder = build_encoder(scorer.encoder, opset, metadata)
-        gate.encoder(save("encoder.onnx", encoder), encoder)
+        gate.encoder(_save(stage / "encoder.onnx", encoder), encoder)
         if fp16:
             half = build_encoder(scorer.encoder, opset, metadata, half=True)
-            gate.fp16_encoder(save("encoder.fp16.onnx", half), half)
+            gate.fp16_encoder(_save(stage / "encoder.fp16.onnx", half), half)
         if int8:
             quantize_encoder(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
             gate.int8_encoder(stage / "encoder.int8.onnx")
         if full:
-            weights = join_nf4(pack.tensors("upper"))
-            gate.scorer(save("scorer.onnx", build_scorer(scorer, selected, weights, opset, metadata)))
-            # Made and checked in any case: it is the same graph, and the one that the onnx package can run.
-            model = build_scorer(scorer, selected, weights, opset, metadata, plain=True)
-            gate.plain_scorer(save("scorer.plain.onnx", model), model)
-            if not plain:
-                (stage / "scorer.plain.onnx").unlink()
+            build = functools.partial(build_scorer, scorer, selected, join_nf4(pack.tensors("upper")), opset, metadata)
+            _write_scorers(stage, gate, build, plain)
             write_trust(stage / TRUST, pack, chosen)
         report = gate.report()
         write_json(stage / "featuriser.json", featurizer)
         _write_manifest(stage, pack, selected, report, origin | ({"scorer": "scorer.onnx"} if full else {}))
     return report
+
+
+def _save(path: Path, model: onnx.ModelProto) -> Path:
+    import onnx
+
+    onnx.save(model, path)
+    return path
+
+
+def _write_scorers(stage: Path, gate: Gate, build: Callable[..., onnx.ModelProto], plain: bool) -> None:
+    """Write and check scorer.onnx, and scorer.plain.onnx, which stays only where `plain` is set."""
+    gate.scorer(_save(stage / "scorer.onnx", build()))
+    # Made and checked in any case: it is the same graph, and the one that the onnx package can run.
+    model = build(plain=True)
+    gate.plain_scorer(_save(stage / "scorer.plain.onnx", model), model)
+    if not plain:
+        (stage / "scorer.plain.onnx").unlink()
 
 
 def check_packages() -> None:

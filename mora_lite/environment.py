@@ -25,11 +25,7 @@ def describe_environment() -> dict[str, dict[str, Any]]:
 
 
 def _describe_versions() -> dict[str, str]:
-    versions = {
-        "mora-lite": __version__,
-        "python": platform.python_version(),
-        "system": platform.platform(terse=True),
-    }
+    versions = {"mora-lite": __version__, "python": platform.python_version(), "system": platform.platform(terse=True)}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)

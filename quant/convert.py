@@ -57,12 +57,7 @@ class QuantReport:
 
 
 def quantize_checkpoint(
-    src: Checkpoint,
-    out_dir: str | Path,
-    double: bool = False,
-    progress: Progress | None = None,
-    *,
-    force: bool = False,
+    src: Checkpoint, out_dir: str | Path, double: bool = False, progress: Progress | None = None, *, force: bool = False
 ) -> QuantReport:
     """Write `src` in 4 bits to `out_dir`. `progress(done, total, name)` is called for each weight.
 

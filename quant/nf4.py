@@ -178,11 +178,7 @@ def to_tensors(name: str, q: NF4Tensor) -> dict[str, Tensor]:
         "dtype": str(q.dtype).removeprefix("torch."),
         "shape": list(q.shape),
     }
-    tensors = {
-        name: q.codes.reshape(-1, 1),
-        f"{name}.absmax": q.absmax,
-        f"{name}.quant_map": NF4_CODE.clone(),
-    }
+    tensors = {name: q.codes.reshape(-1, 1), f"{name}.absmax": q.absmax, f"{name}.quant_map": NF4_CODE.clone()}
     if q.nested is not None:
         tensors[f"{name}.nested_absmax"] = q.nested.absmax
         tensors[f"{name}.nested_quant_map"] = q.nested.code.clone()  # one map serves all: files forbid sharing

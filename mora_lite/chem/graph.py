@@ -55,13 +55,7 @@ def _codes(kinds: Any, known: dict[Any, int], other: int) -> Callable[[Any], int
 _HYBRID = {Hybrid.S: 1, Hybrid.SP: 2, Hybrid.SP2: 3, Hybrid.SP3: 4, Hybrid.SP3D: 5, Hybrid.SP3D2: 6}
 _CHIRAL = {Chiral.CHI_UNSPECIFIED: 0, Chiral.CHI_TETRAHEDRAL_CW: 1, Chiral.CHI_TETRAHEDRAL_CCW: 2}
 _ORDER = {Bond.SINGLE: 0, Bond.DOUBLE: 1, Bond.TRIPLE: 2, Bond.AROMATIC: 3}
-_STEREO = {
-    Stereo.STEREONONE: 0,
-    Stereo.STEREOE: 1,
-    Stereo.STEREOTRANS: 1,
-    Stereo.STEREOZ: 2,
-    Stereo.STEREOCIS: 2,
-}
+_STEREO = {Stereo.STEREONONE: 0, Stereo.STEREOE: 1, Stereo.STEREOTRANS: 1, Stereo.STEREOZ: 2, Stereo.STEREOCIS: 2}
 
 # What is read from each atom and bond: RDKit's method, and a function from its result to a number if it is none.
 _Properties = Sequence[tuple[Any, Callable[[Any], int] | None]]
