@@ -84,9 +84,8 @@ def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray |
             known = data.targets[at, i].astype(np.float64)
             known = known[~np.isnan(known)]
             value = np.median(known) if len(known) else np.nan
-            targets[at[0], i] = (
-                np.nan if is_class and value == 0.5 else value
-            )  # of 0s and 1s the median is the majority
+            # The median of 0s and 1s is the majority, and 0.5 a tie.
+            targets[at[0], i] = np.nan if is_class and value == 0.5 else value
     unique = np.flatnonzero(first == np.arange(len(first)))
     return replace(data, targets=targets).at(unique), len(data) - len(unique)
 
