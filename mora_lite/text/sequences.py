@@ -58,10 +58,6 @@ class Prompt:
             raise InputError(f"prompt: got {template!r}; expected a text with one {{}} and more text after it")
         return cls(before, between, end)
 
-    @property
-    def template(self) -> str:
-        return f"{self.before}{{}}{self.between}"
-
     def pieces(self, tokenizer: Any) -> tuple[list[int], list[int], int]:
         """Token ids of the two texts, and the end."""
         before, between = token_ids(tokenizer, [self.before, self.between])
