@@ -25,7 +25,7 @@ def quantize(
     double: Annotated[
         bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
     ] = False,
-    no_perplexity: Annotated[bool, typer.Option("--no-perplexity", help="Leave out the perplexity.")] = False,
+    no_perplexity: Annotated[bool, typer.Option("--no-perplexity", help="Do not measure the perplexity.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the model in the output directory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
