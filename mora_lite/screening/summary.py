@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,14 +114,6 @@ class LibrarySummary(StatusCounts):
             for task in self.tasks:
                 if f" {task.name} " not in names:
                     self.n_inside_task[task.name] += pair["counts"]
-
-
-def summarize(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> LibrarySummary:
-    """Summary of the rows of all `shards`, scored for `tasks`; in memory: one shard."""
-    summary = LibrarySummary(tasks)
-    for shard in shards:
-        summary.add(shard)
-    return summary
 
 
 def _histogram(task: Task) -> Histogram:
