@@ -18,7 +18,7 @@ def evaluate_text(
     *,
     split: SplitOption = DataSplit.TEST,
     limit: Limit = None,
-    beams: Annotated[int, typer.Option("--beams", min=1, metavar="N", help="Width of the search; 1 is greedy.")] = 1,
+    beams: Annotated[int, typer.Option(min=1, metavar="N", help="Width of the search; 1 is greedy.")] = 1,
     base: TextPackBase = None,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -28,9 +28,7 @@ def export(
     ] = None,
     peft: Annotated[
         str | None,
-        typer.Option(
-            "--peft", metavar="SMILES", help="For a text pack: its adapter for these molecules, in PEFT's format."
-        ),
+        typer.Option(metavar="SMILES", help="For a text pack: its adapter for these molecules, in PEFT's format."),
     ] = None,
     base: Annotated[
         str | None,

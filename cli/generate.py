@@ -35,32 +35,28 @@ def generate(
     ] = None,
     question: Annotated[
         str | None,
-        typer.Option(
-            "--question", help="What to ask about each molecule, for the task ask.", show_default="column question"
-        ),
+        typer.Option(help="What to ask about each molecule, for the task ask.", show_default="column question"),
     ] = None,
     top: Annotated[
-        int, typer.Option("--top", min=1, metavar="N", help="Answers of each row, all different, the likeliest first.")
+        int, typer.Option(min=1, metavar="N", help="Answers of each row, all different, the likeliest first.")
     ] = 1,
     beams: Annotated[
-        int | None,
-        typer.Option("--beams", min=1, metavar="N", help="Width of the search; 1 is greedy.", show_default="as --top"),
+        int | None, typer.Option(min=1, metavar="N", help="Width of the search; 1 is greedy.", show_default="as --top")
     ] = None,
     temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", min=0, metavar="T", help="Sample the answers; 0 is greedy, 1 is as learnt."),
+        float | None, typer.Option(min=0, metavar="T", help="Sample the answers; 0 is greedy, 1 is as learnt.")
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option("--top-p", metavar="P", help="Sample from the likeliest tokens up to this sum.", show_default="1"),
+        typer.Option(metavar="P", help="Sample from the likeliest tokens, up to a probability of P.", show_default="1"),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the samples.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples.", show_default="0")] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, metavar="N", help="Largest number of tokens of an answer.")
     ] = 256,
     base: TextPackBase = None,
     smiles_column: SmilesColumn = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Rows at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows at a time.")] = 32,
     device: Device = "auto",
     dtype: Dtype = "auto",
     force: Force = False,

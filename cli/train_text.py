@@ -19,9 +19,9 @@ def train_text(
         list[Path], typer.Argument(metavar="TABLE...", help="Tables of questions and answers: CSV, plain or .gz.")
     ],
     *,
-    task: Annotated[str, typer.Option("--task", help="What to answer: forward, retro, reagents, describe or ask.")],
+    task: Annotated[str, typer.Option(help="What to answer: forward, retro, reagents, describe or ask.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new text pack.")],
-    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="Training time.")] = 10,
+    minutes: Annotated[float, typer.Option(metavar="M", help="Training time.")] = 10,
     split: Annotated[
         str | None,
         typer.Option(
@@ -31,15 +31,13 @@ def train_text(
     adapter: Annotated[
         str,
         typer.Option(
-            "--adapter",
             help="mora; static (LoRA of equal rank), static-large (of equal size), prompt (static with "
-            "soft tokens made of the graph).",
+            "soft tokens made of the graph)."
         ),
     ] = "mora",
     target_modules: Annotated[
         str,
         typer.Option(
-            "--target-modules",
             metavar="NAMES",
             help="Modules of a layer to adapt, out of q,k,v,o (attention) and ffn (the feed-forward block).",
         ),
@@ -48,10 +46,8 @@ def train_text(
         str | None,
         typer.Option(metavar="NUMBERS", help="Adapted layers, counted from 0, like 0,5 or 20-29.", show_default="all"),
     ] = None,
-    rank: Annotated[int, typer.Option("--rank", min=1, metavar="R", help="Rank of the adapter.")] = 64,
-    copies: Annotated[
-        int, typer.Option("--copies", min=1, metavar="N", help="Orders in which a row's SMILES are written.")
-    ] = 6,
+    rank: Annotated[int, typer.Option(min=1, metavar="R", help="Rank of the adapter.")] = 64,
+    copies: Annotated[int, typer.Option(min=1, metavar="N", help="Orders in which a row's SMILES are written.")] = 6,
     base: Annotated[
         str, typer.Option(help="Base model: a name known to pull, a path, or owner/name.")
     ] = "smollm2-135m",

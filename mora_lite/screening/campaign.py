@@ -105,9 +105,13 @@ def screen_library(
         ranking = campaign.ranking(top, by, where, ascending)  # read before the work, which a typo must not cost
         options: dict[str, Any] = {"workers": workers, "part": part}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
-        score = partial(campaign.score, library=library, time_limit=time_limit, **options)
-        if for_ray is not None:
-            score = partial(campaign.score_on_ray, library=for_ray, address=ray_address, **options)
+
+        def score(run: RunDirectory) -> ScreenProgress:
+            if for_ray is None:
+                return campaign.score(run, library, time_limit=time_limit, **options)
+            work, n_devices = campaign.shard_work(run, for_ray), len(campaign.devices)
+            return score_on_ray(work, run, for_ray, n_devices=n_devices, address=ray_address, **options)
+
         return campaign.run(Path(output), ranking, score, part, resume, force, on_note)
 
 
@@ -214,7 +218,6 @@ class Campaign:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the shards."""
         return result_schema(self.tasks, self.pack.has("calibration") and self.pack.has("domain"))
 
     def ranking(self, n: int, by: str | None, where: str | None, ascending: bool) -> Ranking:
@@ -267,13 +270,6 @@ class Campaign:
             if file_state(path) != state:
                 raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
         return progress
-
-    def score_on_ray(
-        self, run: RunDirectory, library: PreparedLibrary, *, address: str | None = None, **options: Any
-    ) -> ScreenProgress:
-        """As `score`, on the Ray cluster at `address`, or on a local one. options: of `ray_engine.score_on_ray`."""
-        work = self.shard_work(run, library)
-        return score_on_ray(work, run, library, n_devices=len(self.devices), address=address, **options)
 
     def shard_work(self, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
         """What an actor on a Ray cluster must know."""

@@ -81,7 +81,6 @@ class LibrarySummary(StatusCounts):
         return self.n_rows - self.n_ok
 
     def add(self, shard: pyarrow.Table) -> None:
-        """Count the rows of one shard."""
         import pyarrow
         from pyarrow import compute
 

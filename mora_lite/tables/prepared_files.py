@@ -141,7 +141,7 @@ class PreparedLibrary:
     """Prepared files as one library, with the attributes and the windows of a `Library`.
 
     files: their names. n_rows, bytes_total: of all files together. notes: lines for the user.
-    rows_read: for `bytes_read`; set by whoever has the rows read by other processes.
+    rows_read: for `bytes_read`; set by the caller where other processes read the rows.
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path]):

@@ -248,7 +248,6 @@ class TableWriter:
         return files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0)) if packed else raw
 
     def write(self, records: Iterable[Sequence[str]]) -> None:
-        """Append records."""
         self._lines.writer.writerows(records)
         data = "".join(self._lines.take()).encode("utf-8", "surrogateescape")
         try:

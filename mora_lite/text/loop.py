@@ -81,7 +81,7 @@ class TextProgress:
 
 
 class TextRun:
-    """One run of training in `folder`: `train` goes on until the budget or a limit is reached."""
+    """One run of training in `folder`: `train` runs until the budget or a limit is reached."""
 
     def __init__(
         self, model: TextModel, batches: Batches, settings: TextTrainConfig, folder: Path, device: torch.device
@@ -202,10 +202,7 @@ def _fingerprint(model: TextModel, batches: Batches) -> str:
 
 
 class _Step:
-    """One training step; returns the loss, float32 scalar on the device.
-
-    Captured for each width where there is a GPU.
-    """
+    """One training step, captured for each width on a GPU; returns the loss, float32 scalar on the device."""
 
     def __init__(self, model: TextModel, state: RunState, batches: Batches, device: torch.device):
         self.model, self.state, self.batches, self.device = model, state, batches, device
@@ -213,7 +210,7 @@ class _Step:
         self.seen: dict[int, int] = {}
         self.captured: dict[int, tuple[torch.cuda.CUDAGraph, TextBatch, Tensor]] = {}
         # One pool for all: they run one after the other, so each may use the memory of the others.
-        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.pool = torch.cuda.graph_pool_handle() if self.can_capture else None
 
     def __call__(self, batch: TextBatch) -> Tensor:
         width = batch.ids.shape[1]

@@ -134,7 +134,7 @@ def _test(answerer: Answerer, data: TokenizedPairs, on_note: OnNote) -> dict[str
     """Metrics of the answers to the test rows; none without such rows."""
     test = np.flatnonzero(data.part == PARTS.index("test"))
     if not len(test):
-        on_note("there are no test rows, so there are no figures")
+        on_note("there are no test rows, so there are no metrics")
         return {}
     on_note(f"answering {len(test):,} test rows")
     return answer_metrics(data, test, answer_rows(answerer, data, test))
@@ -217,7 +217,7 @@ def start_run(
     layers: Sequence[int] = (),
     hypernet_width: int = 256,
 ) -> tuple[TextRun, Prompt]:
-    """A run over the base `source`, new or going on in `folder`, and its prompt.
+    """A run over the base `source`, new or continued in `folder`, and its prompt.
 
     variant: of `VARIANTS`. rank: of each branch; for static-large, that of the mora it is as large as.
     target_modules, layers: of the branches, as in `AdapterConfig`; all layers without `layers`.

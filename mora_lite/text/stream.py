@@ -188,7 +188,7 @@ def _sample(
 
 
 def row_seed(seed: int, number: int, text: str) -> int:
-    """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in whatever table it stands."""
+    """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in every table."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 

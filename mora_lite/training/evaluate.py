@@ -234,7 +234,7 @@ def read_training_table(
 ) -> Dataset:
     """Read `path` by the columns that the pack records (`provenance`); duplicates merged as they were then.
 
-    split: `all` does without the column of a given split.
+    split: with `all` the table need not have the column that the split was read from.
     """
     columns = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
     data = read_dataset(

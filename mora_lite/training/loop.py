@@ -1,8 +1,8 @@
 """The training loop, for the encoder alone and for MoRA alike: anything that maps a batch of graphs to z-scores.
 
-AdamW, linear warm-up then cosine decay, gradient clipping, an exponential moving average of the weights that is what
-is validated and kept, as it was after the best epoch. bfloat16 products where the processor is built for them. On CUDA
-the whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
+AdamW, linear warm-up then cosine decay, gradient clipping, and an exponential moving average of the weights, which is
+validated and of which the best epoch's is kept. bfloat16 products where the processor is built for them. On CUDA the
+whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
 batches: without that, training a small model is bound by kernel launches.
 
 A run can be killed at any moment and started again: order of the data and dropout depend on seed and epoch alone, and a
@@ -154,7 +154,7 @@ def fit(
 def validate(
     model: nn.Module, weights: dict[str, Tensor], data: Dataset, stats: TargetStats, device: torch.device
 ) -> float:
-    """`losses.validation_error` with `weights` in place of the model's own."""
+    """`losses.validation_error` with `weights` in place of the model's."""
     model.eval()
     with torch.no_grad():
         scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)
