@@ -7,23 +7,24 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Device, Dtype, Tasks, split_names
+from .options import BatchSize, Device, Dtype, PackOption, Tasks, split_names
 
 
 def bench(
     paths: Annotated[list[str], typer.Argument(metavar="LIBRARY...", help="Files of molecules, as for screen.")],
     *,
-    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "admet",
+    pack: PackOption = "admet",
     tasks: Tasks = None,
     number: Annotated[int, typer.Option("--number", "-n", min=1, metavar="N", help="Molecules to score.")] = 4096,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of matrix products on a CPU.", show_default="all cores")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Threads of matrix products on a CPU.", show_default="all cores"),
     ] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     dtype: Dtype = "auto",
 ) -> None:
-    """Measure how fast molecules are scored here.
+    """Measure how fast this machine scores molecules.
 
     Prints a table of stages: time and share of each, the operations of its
     matrix products, and how many times longer it takes than these (or one

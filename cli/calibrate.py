@@ -7,24 +7,22 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Dtype
+from .options import Device, Dtype, PackArgument, PackSmilesColumn
 
 
 def calibrate(
-    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")],
+    pack: PackArgument,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The table that it was trained on.")],
     *,
-    smiles_column: Annotated[
-        str | None, typer.Option(help="The SMILES column.", show_default="as in the pack's training table")
-    ] = None,
+    smiles_column: PackSmilesColumn = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
     """Fit a pack's intervals, probabilities and domain to the table it was made from.
 
-    Intervals and probabilities come from the rows that validated, the domain
-    from those that trained; `train` does the same at its end. This is for packs
-    that were made without them.
+    Intervals and probabilities come from the validation rows, the domain from
+    the training rows. `train` does the same at its end; this is for packs that
+    were made without it.
 
     \b
     Example:

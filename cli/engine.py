@@ -13,12 +13,14 @@ ENGINES = ("auto", "torch", "onnx")
 Engine = Annotated[
     str,
     typer.Option(
-        metavar="auto|torch|onnx", help="torch for a pack, onnx for an exported folder; auto sees which it is."
+        metavar="auto|torch|onnx", help="torch for a pack, onnx for an exported folder; auto picks the right one."
     ),
 ]
 Provider = Annotated[
     str,
-    typer.Option(metavar="NAME", help="Of ONNX Runtime: auto, cpu, cuda, tensorrt, directml, coreml or openvino."),
+    typer.Option(
+        metavar="NAME", help="ONNX Runtime provider: auto, cpu, cuda, tensorrt, directml, coreml or openvino."
+    ),
 ]
 
 

@@ -7,11 +7,23 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Confidence, DataSplit, Device, Dtype, SplitOption, Tasks, split_names
+from .options import (
+    BatchSize,
+    Confidence,
+    DataSplit,
+    Device,
+    Dtype,
+    Limit,
+    PackArgument,
+    PackSmilesColumn,
+    SplitOption,
+    Tasks,
+    split_names,
+)
 
 
 def evaluate(
-    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")],
+    pack: PackArgument,
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Table with SMILES and the true values: CSV, plain or .gz.")
     ],
@@ -21,10 +33,7 @@ def evaluate(
     device: Device = "auto",
     batch_size: BatchSize = None,
     dtype: Dtype = "auto",
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Only the first so many molecules of the split.", show_default="all"),
-    ] = None,
+    limit: Limit = None,
     bf16: Annotated[
         Path | None,
         typer.Option(
@@ -34,12 +43,10 @@ def evaluate(
         ),
     ] = None,
     tables: Annotated[
-        bool, typer.Option("--tables", help="Also by similarity to training, by domain, by scaffold; calibration.")
+        bool, typer.Option("--tables", help="Also by similarity to training, by domain and by scaffold; calibration.")
     ] = False,
     confidence: Confidence = 0.9,
-    smiles_column: Annotated[
-        str | None, typer.Option(help="The SMILES column.", show_default="as in the pack's training table")
-    ] = None,
+    smiles_column: PackSmilesColumn = None,
     record: Annotated[bool, typer.Option("--record", help="Write the metrics of the test set into the pack.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: metrics and tables of each task.")] = False,
 ) -> None:
@@ -47,10 +54,10 @@ def evaluate(
 
     Values: n, mae, rmse, r2, the share of true values inside their interval,
     and the intervals' mean width. Classes: n, positives, roc auc, pr auc,
-    brier and ece (calibration error). Beside them stand the graph encoder
-    without a language model (encoder ...) and, where it was measured, the same
-    pack trained on the base before 4 bits (bf16 mae, loss 4bit). For text
-    packs see evaluate-text.
+    brier and ece (calibration error). For comparison: the graph encoder without
+    a language model (encoder ...) and, where it was measured, the same pack
+    trained on the unquantized base (bf16 mae, loss 4bit). For text packs see
+    evaluate-text.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DataSplit, Device, Dtype, SplitOption
+from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase
 
 
 def evaluate_text(
@@ -17,14 +17,9 @@ def evaluate_text(
     ],
     *,
     split: SplitOption = DataSplit.TEST,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Only the first so many rows of the split.", show_default="all"),
-    ] = None,
-    beams: Annotated[int, typer.Option("--beams", min=1, metavar="N", help="Width of the search; 1 is greedy.")] = 1,
-    base: Annotated[
-        str | None, typer.Option("--base", help="The base model.", show_default="the one the pack names")
-    ] = None,
+    limit: Limit = None,
+    beams: Annotated[int, typer.Option(min=1, metavar="N", help="Width of the search; 1 is greedy.")] = 1,
+    base: TextPackBase = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

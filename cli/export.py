@@ -7,30 +7,28 @@ from typing import Annotated
 
 import typer
 
-from .options import Tasks, split_names
+from .options import PackArgument, Tasks, split_names
 
 
 def export(
-    pack: Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")] = "admet",
+    pack: PackArgument = "admet",
     *,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory to write.")],
     full: Annotated[
-        bool, typer.Option("--full", help="The whole scorer too: graphs in, values out, language model in 4 bits.")
+        bool, typer.Option("--full", help="Also the whole scorer: graphs in, values out, language model in 4 bits.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="With --full: in standard operators too, for other runtimes.")
+        bool, typer.Option("--plain", help="With --full: also in standard operators, for other runtimes.")
     ] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="The encoder in float16 too, for GPUs.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="The encoder in 8 bits too, for small CPUs.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Also the encoder in float16, for GPUs.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also the encoder in 8 bits, for small CPUs.")] = False,
     tasks: Tasks = None,
     opset: Annotated[
         int | None, typer.Option(metavar="N", help="Version of the ONNX operators, 18 to 22.", show_default="22")
     ] = None,
     peft: Annotated[
         str | None,
-        typer.Option(
-            "--peft", metavar="SMILES", help="Of a text pack: the adapter for these molecules, in PEFT's format."
-        ),
+        typer.Option(metavar="SMILES", help="For a text pack: its adapter for these molecules, in PEFT's format."),
     ] = None,
     base: Annotated[
         str | None,
@@ -47,9 +45,9 @@ def export(
     thousand molecules first: one that does not give the pack's numbers is an
     error, and nothing is written.
 
-    Of a text pack, --peft writes the adapter that it has for one molecule (or a
-    set of them joined by dots) for the library PEFT, if its branches are beside
-    projections of attention alone.
+    For a text pack, --peft writes its adapter for one molecule (or a set of
+    them joined by dots) in the format of the library PEFT. That needs a pack
+    that adapts attention projections only.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Dtype
+from .options import Device, Dtype, Force, SmilesColumn, TextPackBase
 from .progress import print_note, print_summary, progress_bar
 
 
@@ -35,51 +35,35 @@ def generate(
     ] = None,
     question: Annotated[
         str | None,
-        typer.Option(
-            "--question", help="What to ask about each molecule, for the task ask.", show_default="column question"
-        ),
+        typer.Option(help="What to ask about each molecule, for the task ask.", show_default="column question"),
     ] = None,
     top: Annotated[
-        int, typer.Option("--top", min=1, metavar="N", help="Answers of each row, all different, the likeliest first.")
+        int, typer.Option(min=1, metavar="N", help="Answers of each row, all different, the likeliest first.")
     ] = 1,
     beams: Annotated[
-        int | None,
-        typer.Option("--beams", min=1, metavar="N", help="Width of the search; 1 is greedy.", show_default="as --top"),
+        int | None, typer.Option(min=1, metavar="N", help="Width of the search; 1 is greedy.", show_default="as --top")
     ] = None,
     temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", min=0, metavar="T", help="Sample answers; 0 is greedy, 1 as learnt."),
+        float | None, typer.Option(min=0, metavar="T", help="Sample the answers; 0 is greedy, 1 is as learnt.")
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option("--top-p", metavar="P", help="Sample from the likeliest tokens of this share.", show_default="1"),
+        typer.Option(metavar="P", help="Sample from the likeliest tokens, up to a probability of P.", show_default="1"),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the samples.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples.", show_default="0")] = None,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of an answer.")
+        int, typer.Option("--max-tokens", min=1, metavar="N", help="Largest number of tokens of an answer.")
     ] = 256,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            help="Base model: a name known to pull, its path, or owner/name.",
-            show_default="the one the pack names",
-        ),
-    ] = None,
-    smiles_column: Annotated[
-        str | None,
-        typer.Option(
-            help="The SMILES column: its name, or its number from 1.", show_default="found by name or content"
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Rows at a time.")] = 32,
+    base: TextPackBase = None,
+    smiles_column: SmilesColumn = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows at a time.")] = 32,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Answer in text: products, reactants, reagents, descriptions.
 
-    A text pack is an adapter over a base model, which is fetched apart
+    A text pack is an adapter for a base model, which is fetched separately
     (mora-lite pull). Writes one row for each row of INPUT, in order, with all
     its columns, then product, reactants, reagents, description or answer
     (with --top 3 also product_2 and product_3), status and error. Products,
@@ -133,4 +117,6 @@ def generate(
             progress_bar(table) as on_progress,
         ):
             summary = answer_table(table, writer, answerer, config, on_progress)
-    print_summary(summary.lines(writer.name), summary)
+    rate = f"{summary.mol_per_s:,.1f} rows/s"
+    line = f"{writer.name}: {summary.n_rows:,} rows, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
+    print_summary([line, *summary.failures()], summary)

@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+PackArgument = Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")]
+PackOption = Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")]
+TextPackBase = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        help="Base model: a name known to pull, its path, or owner/name.",
+        show_default="the one the pack names",
+    ),
+]
 Tasks = Annotated[
     str | None,
     typer.Option("--tasks", "-t", metavar="A,B", help="Tasks of the pack, separated by commas.", show_default="all"),
@@ -27,7 +37,7 @@ Dtype = Annotated[
     str, typer.Option(metavar="TYPE", help="auto, float32, bfloat16 or float16; float32 is the most exact and slower.")
 ]
 Confidence = Annotated[
-    float, typer.Option(metavar="P", help="Share of true values that the intervals X_lo to X_hi are to hold.")
+    float, typer.Option(metavar="P", help="Share of true values that the intervals X_lo to X_hi should contain.")
 ]
 
 
@@ -41,6 +51,12 @@ class DataSplit(str, Enum):
 
 
 SplitOption = Annotated[DataSplit, typer.Option(help="Which part of the data, by the split that the pack records.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Use only the first N rows of the split.", show_default="all")
+]
+PackSmilesColumn = Annotated[
+    str | None, typer.Option(help="The SMILES column.", show_default="as in the pack's training table")
+]
 LibraryPaths = Annotated[
     list[str],
     typer.Argument(
@@ -51,10 +67,7 @@ LibraryPaths = Annotated[
 ]
 SmilesColumn = Annotated[
     str | None,
-    typer.Option(
-        help="The SMILES column of tables: its name, or its number from 1.",
-        show_default="found by name or content",
-    ),
+    typer.Option(help="The SMILES column: its name, or its number from 1.", show_default="found by name or content"),
 ]
 NameColumn = Annotated[
     str | None,
@@ -64,11 +77,12 @@ NameColumn = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Processes that do the work.", show_default="one a core")
+    int | None, typer.Option(min=1, metavar="N", help="Number of worker processes.", show_default="one for each core")
 ]
 TimeLimit = Annotated[
-    float, typer.Option(min=0.1, metavar="SECONDS", help="For parsing one molecule; a longer one has status timeout.")
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Limit for parsing one molecule; beyond it: status timeout.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 
 
 def split_names(text: str | None) -> list[str] | None:

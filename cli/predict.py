@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .engine import Engine, Provider, load_model
-from .options import BatchSize, Confidence, Device, Dtype, Tasks, split_names
+from .options import BatchSize, Confidence, Device, Dtype, Force, SmilesColumn, Tasks, split_names
 from .progress import print_note, print_summary, progress_bar
 
 
@@ -34,19 +34,14 @@ def predict(
         str, typer.Option("--pack", "-p", help="Name of a pack, its directory, hf:owner/name, or an exported folder.")
     ] = "admet",
     tasks: Tasks = None,
-    smiles_column: Annotated[
-        str | None,
-        typer.Option(
-            help="The SMILES column: its name, or its number from 1.", show_default="found by name or content"
-        ),
-    ] = None,
+    smiles_column: SmilesColumn = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     dtype: Dtype = "auto",
     engine: Engine = "auto",
     provider: Provider = "auto",
     confidence: Confidence = 0.9,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Score every molecule of a table.
 
@@ -54,9 +49,9 @@ def predict(
     a column for each task: a value with its unit and interval (X_lo, X_hi),
     or the probability of a yes; then similarity to the nearest training
     molecule, in_domain, and outside: the tasks whose training molecules it is
-    far from; then status (ok, empty, unparsable, too_large,
-    malformed, not_finite) and error. A bad molecule is a row with a status,
-    never the end of the run.
+    far from; then status (ok, empty, unparsable, too_large, malformed,
+    not_finite) and error. A bad molecule is a row with a status, never the end
+    of the run.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import LibraryPaths, NameColumn, SmilesColumn, TimeLimit, Workers
+from .options import Force, LibraryPaths, NameColumn, SmilesColumn, TimeLimit, Workers
 from .progress import print_note, print_summary, progress_bar
 
 
@@ -19,14 +19,13 @@ def prepare(
     name_column: NameColumn = None,
     workers: Workers = None,
     time_limit: TimeLimit = 30.0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Make the graphs and fingerprints of a library once, to be scored often.
 
     Parsing takes longer than scoring on a fast device. The file written has
     a row for each row of the LIBRARY, in order, some 80 bytes each; a bad
-    molecule is a row with a status. It fits this version's graphs, whatever
-    the pack.
+    molecule is a row with a status. It serves all packs of this version.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device
+from .options import Device, Force
 
 
 def pretrain(
@@ -17,11 +17,11 @@ def pretrain(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="File of the encoder, .safetensors.")],
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the molecules.")] = 8,
-    batch_size: Annotated[int, typer.Option(min=1, help="Molecules in a step.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
-    processes: Annotated[int, typer.Option(min=1, help="That compute the descriptors.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Molecules in a training step.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that compute the descriptors.")] = 1,
     device: Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Pre-train a graph encoder to predict RDKit's descriptors and fingerprints.
 

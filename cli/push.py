@@ -11,15 +11,15 @@ def push(
     pack: Annotated[
         str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory; a text pack; an exported folder.")
     ],
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name; it is made if it is not there.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name; created if it does not exist.")],
     *,
-    private: Annotated[bool, typer.Option("--private", help="Make it private, if it is made.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make it private if it is created.")] = False,
 ) -> None:
-    """Put a pack or an exported folder on the Hugging Face hub.
+    """Upload a pack or an exported folder to the Hugging Face hub.
 
-    Prints the address of the repository. Log in before
-    with `hf auth login`, or set HF_TOKEN. Others then give hf:owner/name, or
-    hf:owner/name@revision, where a command takes a pack.
+    Prints the address of the repository. Log in first with `hf auth login`, or
+    set HF_TOKEN. Others then give hf:owner/name, or hf:owner/name@revision,
+    where a command takes a pack.
 
     \b
     Examples:

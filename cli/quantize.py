@@ -25,7 +25,7 @@ def quantize(
     double: Annotated[
         bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
     ] = False,
-    no_perplexity: Annotated[bool, typer.Option("--no-perplexity", help="Leave out the perplexity.")] = False,
+    no_perplexity: Annotated[bool, typer.Option("--no-perplexity", help="Do not measure the perplexity.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the model in the output directory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -90,11 +90,9 @@ def _print(report: QuantReport, out: Path) -> None:
 
 def _rows(report: QuantReport) -> list[tuple[str, Any]]:
     saved = 1 - report.bytes_out / report.bytes_16bit
+    weights = f"{report.weights_quantized:,} of {report.weights_total:,} weights"
     rows = [
-        (
-            "matrices in 4 bits",
-            f"{report.matrices} ({report.weights_quantized:,} of {report.weights_total:,} weights)",
-        ),
+        ("matrices in 4 bits", f"{report.matrices} ({weights})"),
         ("bits per weight", f"{report.bits_per_weight:.3f}"),
         ("size of the source", f"{report.bytes_source / 1e6:.1f} MB"),
         ("size at 16 bits", f"{report.bytes_16bit / 1e6:.1f} MB"),

@@ -13,6 +13,7 @@ from .options import (
     Dtype,
     LibraryPaths,
     NameColumn,
+    PackOption,
     SmilesColumn,
     Tasks,
     TimeLimit,
@@ -26,9 +27,9 @@ def screen(
     paths: LibraryPaths,
     *,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the run.")],
-    pack: Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")] = "admet",
+    pack: PackOption = "admet",
     tasks: Tasks = None,
-    shard_format: Annotated[str, typer.Option("--format", metavar="parquet|csv", help="Of the shards.")] = "parquet",
+    shard_format: Annotated[str, typer.Option("--format", metavar="parquet|csv", help="Shard format.")] = "parquet",
     top: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of top.csv and of the report's table.")] = 100,
     by: Annotated[
         str | None,
@@ -40,13 +41,11 @@ def screen(
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(metavar="CONDITION", help="What rows of top.csv must fulfil: 'logS > -4 and bbb > 0.5'."),
+        typer.Option(metavar="CONDITION", help="What rows of top.csv must meet: 'logS > -4 and bbb > 0.5'."),
     ] = None,
-    ascending: Annotated[bool, typer.Option("--ascending", help="The lowest first.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what DIR holds; begin when it holds nothing.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run that DIR holds.")] = False,
+    ascending: Annotated[bool, typer.Option("--ascending", help="Sort the lowest first.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run in DIR.")] = False,
     device: Device = "auto",
     workers: Workers = None,
     dtype: Dtype = "auto",
@@ -63,16 +62,16 @@ def screen(
     ] = "local",
     ray_address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Of the cluster: auto or HOST:PORT.", show_default="a local one"),
+        typer.Option(metavar="ADDRESS", help="Address of the cluster: auto or HOST:PORT.", show_default="a local one"),
     ] = None,
 ) -> None:
     """Score a library of millions, with a fixed amount of memory.
 
     Writes DIR/part-00000.parquet and so on with a row for each row of the
     LIBRARY (row, name, smiles, the columns that `predict` writes, status,
-    error), then DIR/top.csv, the best rows, and DIR/report.html. A run that
-    was stopped, however it was, goes on with --resume and ends in the same
-    bytes. --top, --by and --where may change between the two.
+    error), then DIR/top.csv, the best rows, and DIR/report.html. --resume
+    continues an interrupted run, and its files are the same to the byte; --top,
+    --by and --where may change between the two.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device
+from .options import Device, Force
 from .progress import print_note, show_progress
 
 
@@ -21,8 +21,8 @@ def train(
             "--target",
             "-t",
             metavar="COLUMN[:UNIT]",
-            help="A column to learn; repeatable. Nothing but 0 and 1 (or yes and no) is a class, all else a value; "
-            "COLUMN:value and COLUMN:class decide it.",
+            help="A column to learn; repeatable. Nothing but 0 and 1 (or yes and no) is a class, anything else a "
+            "value; COLUMN:value and COLUMN:class override this.",
         ),
     ] = None,
     recipe: Annotated[
@@ -48,24 +48,24 @@ def train(
             show_default="pretrained",
         ),
     ] = None,
-    encoder_epochs: Annotated[int | None, typer.Option(min=1, help="Of the encoder alone.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of the whole, with the frozen base.")] = None,
+    encoder_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the encoder alone.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the whole, with the frozen base.")] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without progress before a stage stops; 0 for never.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Molecules in a step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of split, weights and order.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Molecules in a training step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of split, weights and order.")] = None,
     device: Device = "auto",
     unquantized: Annotated[
-        bool, typer.Option("--unquantized", help="Leave the base as it is: to measure what 4 bits cost.")
+        bool, typer.Option("--unquantized", help="Do not quantize the base, to measure what 4 bits cost.")
     ] = False,
     share_upper: Annotated[
         bool, typer.Option("--share-upper", help="Keep the base's layers beside the pack, for several packs.")
     ] = False,
     drop_baseline: Annotated[
-        bool, typer.Option("--drop-baseline", help="Keep the encoder alone out of the pack; its metrics stay.")
+        bool, typer.Option("--drop-baseline", help="Leave the encoder alone out of the pack; its metrics stay.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Train a pack: first the graph encoder alone, then MoRA on the frozen base.
 

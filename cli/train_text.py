@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Device, split_names
+from .options import Device, Force, split_names
 from .progress import print_note
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ def train_text(
         list[Path], typer.Argument(metavar="TABLE...", help="Tables of questions and answers: CSV, plain or .gz.")
     ],
     *,
-    task: Annotated[str, typer.Option("--task", help="What to answer: forward, retro, reagents, describe or ask.")],
+    task: Annotated[str, typer.Option(help="What to answer: forward, retro, reagents, describe or ask.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new text pack.")],
-    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="Budget of training.")] = 10,
+    minutes: Annotated[float, typer.Option(metavar="M", help="Training time.")] = 10,
     split: Annotated[
         str | None,
         typer.Option(
@@ -31,44 +31,35 @@ def train_text(
     adapter: Annotated[
         str,
         typer.Option(
-            "--adapter",
             help="mora; static (LoRA of equal rank), static-large (of equal size), prompt (static with "
-            "soft tokens made of the graph).",
+            "soft tokens made of the graph)."
         ),
     ] = "mora",
     target_modules: Annotated[
         str,
         typer.Option(
-            "--target-modules",
             metavar="NAMES",
-            help="Where a layer is adapted, some of q,k,v,o (attention) and ffn (the feed-forward block).",
+            help="Modules of a layer to adapt, out of q,k,v,o (attention) and ffn (the feed-forward block).",
         ),
     ] = "ffn",
     layers: Annotated[
         str | None,
-        typer.Option(
-            "--layers",
-            metavar="NUMBERS",
-            help="Adapted layers, counted from 0, like 0,5 or 20-29.",
-            show_default="all",
-        ),
+        typer.Option(metavar="NUMBERS", help="Adapted layers, counted from 0, like 0,5 or 20-29.", show_default="all"),
     ] = None,
-    rank: Annotated[int, typer.Option("--rank", min=1, metavar="R", help="Of the adapter.")] = 64,
-    copies: Annotated[
-        int, typer.Option("--copies", min=1, metavar="N", help="Orders in which a row's SMILES are written.")
-    ] = 6,
+    rank: Annotated[int, typer.Option(min=1, metavar="R", help="Rank of the adapter.")] = 64,
+    copies: Annotated[int, typer.Option(min=1, metavar="N", help="Orders in which a row's SMILES are written.")] = 6,
     base: Annotated[
         str, typer.Option(help="Base model: a name known to pull, a path, or owner/name.")
     ] = "smollm2-135m",
-    seed: Annotated[int, typer.Option(help="Of weights, order and the copies of a row.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and the copies of a row.")] = 0,
     device: Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    force: Force = False,
 ) -> None:
-    """Train a pack that answers in text: an adapter over a base that stays apart.
+    """Train a pack that answers in text: an adapter without its base model.
 
-    The tables need the columns reactants (reagents) and product, for reagents
-    reactants and reagents, for describe smiles and description, for ask
-    smiles, question and answer.
+    The tables need the columns reactants (and reagents) and product; for the
+    task reagents, reactants and reagents; for describe, smiles and description;
+    for ask, smiles, question and answer.
 
     Started again with the same settings, training continues from its last
     checkpoint, which is kept in OUTPUT.run. The base must have been pulled

@@ -93,8 +93,6 @@ def screen_library(
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
     on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
-
-    Raises `MoraLiteError`.
     """
     _check_engine(engine, ray_address)
     part = parse_part(shard)
@@ -107,9 +105,13 @@ def screen_library(
         ranking = campaign.ranking(top, by, where, ascending)  # read before the work, which a typo must not cost
         options: dict[str, Any] = {"workers": workers, "part": part}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
-        score = partial(campaign.score, library=library, time_limit=time_limit, **options)
-        if for_ray is not None:
-            score = partial(campaign.score_on_ray, library=for_ray, address=ray_address, **options)
+
+        def score(run: RunDirectory) -> ScreenProgress:
+            if for_ray is None:
+                return campaign.score(run, library, time_limit=time_limit, **options)
+            work, n_devices = campaign.shard_work(run, for_ray), len(campaign.devices)
+            return score_on_ray(work, run, for_ray, n_devices=n_devices, address=ray_address, **options)
+
         return campaign.run(Path(output), ranking, score, part, resume, force, on_note)
 
 
@@ -184,7 +186,7 @@ class Campaign:
         confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
     ) -> Campaign:
-        """Look up pack, tasks and devices, and read the input files' SHA-256. Raises `MoraLiteError`.
+        """Look up pack, tasks and devices, and read the input files' SHA-256.
 
         columns: the SMILES and the name column that the user named.
         """
@@ -216,7 +218,6 @@ class Campaign:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the shards."""
         return result_schema(self.tasks, self.pack.has("calibration") and self.pack.has("domain"))
 
     def ranking(self, n: int, by: str | None, where: str | None, ascending: bool) -> Ranking:
@@ -240,21 +241,6 @@ class Campaign:
 
         time_limit: seconds for parsing one molecule. Raises `InputError` when an input file has changed by the end.
         """
-        progress = self._score(run, library, workers, part, time_limit, on_progress)
-        for path, state in self.file_states.items():
-            if file_state(path) != state:
-                raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
-        return progress
-
-    def _score(
-        self,
-        run: RunDirectory,
-        library: AnyLibrary,
-        workers: int | None,
-        part: tuple[int, int],
-        time_limit: float,
-        on_progress: Callable[[ScreenProgress], None],
-    ) -> ScreenProgress:
         n = workers or default_workers()
         names, shard_format = [task.name for task in self.tasks], run.settings["format"]
         windows: Iterator[Any] = (
@@ -262,33 +248,28 @@ class Campaign:
             if isinstance(library, Library)
             else unfinished_windows(library, run, part, WINDOW_ROWS)
         )
-        options: dict[str, Any] = {
-            "part": part,
-            "digest": any(map(is_stream, library.files)),
-            "on_progress": on_progress,
-        }
+        digest = any(map(is_stream, library.files))
+        options: dict[str, Any] = {"part": part, "digest": digest, "on_progress": on_progress}
         if self.devices[0].type == "cpu":
             arguments = (str(self.pack.path.resolve()), names, self.dtype, self.confidence, shard_format)
             with WorkerPool[WindowJob, Scored](n, make_scorer, arguments, time_limit) as pool:
-                return score_shards(run, windows, pool.results, self.schema, **options)
-        from ..model import load
+                progress = score_shards(run, windows, pool.results, self.schema, **options)
+        else:
+            from ..model import load
 
-        load_here = partial(load, self.pack.path, dtype=self.dtype, tasks=names, confidence=self.confidence)
-        models = [load_here(device=str(device)) for device in self.devices]
-        with WorkerPool[Window, bytes](n, WindowPreparer, (), time_limit) as preparers:
+            load_here = partial(load, self.pack.path, dtype=self.dtype, tasks=names, confidence=self.confidence)
+            models = [load_here(device=str(device)) for device in self.devices]
+            with WorkerPool[Window, bytes](n, WindowPreparer, (), time_limit) as preparers:
 
-            def score(jobs: Iterator[Any]) -> Iterator[Scored]:
-                ready = preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs)
-                return score_on(models, ready, shard_format)
+                def score(jobs: Iterator[Any]) -> Iterator[Scored]:
+                    ready = preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs)
+                    return score_on(models, ready, shard_format)
 
-            return score_shards(run, windows, score, self.schema, **options)
-
-    def score_on_ray(
-        self, run: RunDirectory, library: PreparedLibrary, *, address: str | None = None, **options: Any
-    ) -> ScreenProgress:
-        """As `score`, on the Ray cluster at `address`, or on a local one. options: of `ray_engine.score_on_ray`."""
-        work = self.shard_work(run, library)
-        return score_on_ray(work, run, library, n_devices=len(self.devices), address=address, **options)
+                progress = score_shards(run, windows, score, self.schema, **options)
+        for path, state in self.file_states.items():
+            if file_state(path) != state:
+                raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
+        return progress
 
     def shard_work(self, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
         """What an actor on a Ray cluster must know."""
@@ -350,8 +331,7 @@ class Campaign:
         hits = rank(shards(), ranking.by, max(ranking.n, 1), ranking.where, ranking.ascending).slice(0, ranking.n)
         with replacing(run.path / "top.csv", RESUME_HINT) as file:
             csv.write_csv(hits, file, csv.WriteOptions(quoting_style="needed"))
-        page = {"tasks": self.tasks, "summary": summary, "hits": hits, "hits_title": ranking.title}
-        write_report(run.path / "report.html", metadata=self._metadata(run, progress), **page)
+        write_report(run.path / "report.html", self._metadata(run, progress), self.tasks, summary, hits, ranking.title)
 
     def _metadata(self, run: RunDirectory, progress: ScreenProgress) -> dict[str, str]:
         """What the report says of the run: label -> text."""

@@ -53,9 +53,9 @@ def decimals_for(deviation: float) -> int | None:
     return max(0, decimals) if decimals <= 6 else None
 
 
-def ticks(start: float, stop: float, n: int = 6) -> list[float]:
-    """About `n` round numbers in `start..stop`: steps of 1, 2, 2.5 or 5 times a power of ten."""
-    rough = (stop - start) / n
+def ticks(start: float, stop: float) -> list[float]:
+    """About 6 round numbers in `start..stop`: steps of 1, 2, 2.5 or 5 times a power of ten."""
+    rough = (stop - start) / 6
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
     first, last = math.ceil(start / step - 1e-9), math.floor(stop / step + 1e-9)

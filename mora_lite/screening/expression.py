@@ -16,15 +16,18 @@ recursion.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError, did_you_mean
 from ..scoring.tasks import Task
+
+if TYPE_CHECKING:
+    import pyarrow
 
 MAX_CHARACTERS = 1_000
 MAX_DEPTH = 50  # brackets, signs and `not` within one another
@@ -95,16 +98,14 @@ class Expression:
     columns: tuple[str, ...]
     steps: tuple[float | str | Operation, ...]  # a constant, a column, or an operation
 
-    def evaluate(self, table: Any) -> Array:
-        """float64 `[B]` of a number, bool `[B]` of a condition; table: `pyarrow.Table`, or name -> array `[B]`.
+    def evaluate(self, table: pyarrow.Table) -> Array:
+        """float64 `[B]` of a number, bool `[B]` of a condition.
 
         Null and NaN stay NaN in a number; every comparison with them is false, also `!=`, and so is a null
         `in_domain`. Division by zero and the like give infinity or NaN, silently. Raises `InputError` when the table
         lacks a column.
         """
         columns = {name: _read(table, name) for name in self.columns}
-        by_name = isinstance(table, Mapping)
-        n_rows = next((len(column) for column in table.values()), 0) if by_name else table.num_rows
         stack: list[Array] = []
         with np.errstate(all="ignore"):
             for step in self.steps:
@@ -115,7 +116,7 @@ class Expression:
                 else:
                     stack.append(columns[step] if isinstance(step, str) else np.array(step))
         (result,) = stack
-        return np.array(np.broadcast_to(result, n_rows))
+        return np.array(np.broadcast_to(result, table.num_rows))
 
     def must_be(self, kind: str, use: str) -> Expression:
         """Itself; raises `InputError` when it is not a `number` or `condition`, as `kind` says. use: `--where`."""
@@ -141,19 +142,15 @@ def parse_expression(text: str, tasks: Sequence[Task], columns: Sequence[str]) -
     return Expression(text, kind, used, tuple(parser.steps))
 
 
-def _read(table: Any, name: str) -> Array:
+def _read(table: pyarrow.Table, name: str) -> Array:
     """float64 or bool `[B]`."""
-    names = table.keys() if isinstance(table, Mapping) else table.column_names
-    if name not in names:
-        raise InputError(f"the table has no column {name!r}: {did_you_mean(name, names)}")
-    column = table[name]
-    if not isinstance(table, Mapping):
-        import pyarrow
+    import pyarrow
 
-        column = column.cast(pyarrow.bool_() if name == "in_domain" else pyarrow.float64())
-        column = column.fill_null(False) if name == "in_domain" else column
-    column = np.asarray(column)
-    return column.astype(bool if name == "in_domain" else np.float64)
+    if name not in table.column_names:
+        raise InputError(f"the table has no column {name!r}: {did_you_mean(name, table.column_names)}")
+    if name == "in_domain":
+        return np.asarray(table[name].cast(pyarrow.bool_()).fill_null(False)).astype(bool)
+    return np.asarray(table[name].cast(pyarrow.float64())).astype(np.float64)
 
 
 class _Names:

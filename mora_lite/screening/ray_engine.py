@@ -68,7 +68,7 @@ def score_on_ray(
     n_devices: GPUs of this machine, for a local cluster.
     workers: actors, by default one for each GPU, or for each CPU where there are no GPUs.
 
-    Raises what went wrong in an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray cannot go on.
+    Raises what went wrong in an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray gives up.
     """
     progress, started = ScreenProgress(), time.perf_counter()
     todo = [number for number in range(part[0], work.n_shards, part[1]) if number not in run.shards]
@@ -119,7 +119,6 @@ class ShardWork:
         return -(-self.library_rows // self.shard_rows)
 
     def n_rows(self, number: int) -> int:
-        """Rows of shard `number`."""
         return min(self.shard_rows, self.library_rows - number * self.shard_rows)
 
 
@@ -231,7 +230,7 @@ def _finished_shards(
                     raise getattr(errors, batch["kind"][0])(batch["error"][0])
                 yield int(batch["shard"][0]), json.loads(batch["entry"][0])
         except ray.exceptions.RayTaskError:
-            raise  # a bug of ours in an actor: its traceback tells
+            raise  # a bug in an actor: its traceback says more
         except ray.exceptions.RayError as error:
             words = " ".join(str(error).split())[:300]
             raise DeviceError(f"Ray gave up ({words}); what is finished is kept: --resume goes on") from None

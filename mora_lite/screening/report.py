@@ -33,24 +33,14 @@ _LONG_TEXT = 40  # characters; a longer text gets a line to itself
 
 
 def write_report(
-    path: str | Path,
-    *,
+    path: Path,
     metadata: Mapping[str, str],
     tasks: Sequence[Task],
     summary: LibrarySummary,
     hits: pyarrow.Table,
     hits_title: str,
 ) -> None:
-    """Write the page of `report_html` to `path`, whole or not at all. Raises `OutputError` when that is impossible."""
-    page = report_html(metadata=metadata, tasks=tasks, summary=summary, hits=hits, hits_title=hits_title)
-    with replacing(Path(path), RESUME_HINT) as file:
-        file.write(page.encode("utf-8", "replace"))
-
-
-def report_html(
-    *, metadata: Mapping[str, str], tasks: Sequence[Task], summary: LibrarySummary, hits: pyarrow.Table, hits_title: str
-) -> str:
-    """The page's HTML.
+    """Write the page to `path`, whole or not at all. Raises `OutputError` when that is impossible.
 
     metadata: label -> text, shown in this order (pack, input, machine, command ...).
     hits: the table that `rank` returns; the first `MAX_HITS` rows are shown.
@@ -60,7 +50,7 @@ def report_html(
     script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
     assert script is not None
     rows = _readable(hits.slice(0, MAX_HITS)).to_pylist()
-    return Template(template).substitute(
+    page = Template(template).substitute(
         script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
         metadata="".join(_labelled(label, text) for label, text in metadata.items()),
         tiles=_tiles(summary),
@@ -70,6 +60,8 @@ def report_html(
         hits_title=as_html(hits_title),
         hits=_hits(rows, tasks, hits.num_rows),
     )
+    with replacing(path, RESUME_HINT) as file:
+        file.write(page.encode("utf-8", "replace"))
 
 
 def _readable(table: pyarrow.Table) -> pyarrow.Table:

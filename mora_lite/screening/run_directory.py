@@ -109,7 +109,8 @@ def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bo
         for file in [] if force else manifests:
             _load_shards(run, file)
         if not part:
-            _remove_leftovers(path)
+            for leftover in path.glob(".*.part"):  # of killed runs: under the lock nobody else is writing
+                leftover.unlink()
         run._write()
     except OSError as error:
         raise OutputError(f"cannot write in {path}: {error_text(error)}") from None
@@ -131,12 +132,6 @@ def _remove_run(path: Path) -> None:
     for old in sorted(path.iterdir(), key=lambda file: not _MANIFEST.fullmatch(file.name)):
         if _OURS.fullmatch(old.name):
             old.unlink()
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove the unfinished files of killed runs; under the lock nobody else is writing."""
-    for file in path.glob(".*.part"):
-        file.unlink()
 
 
 def _load_shards(run: RunDirectory, file: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,7 +81,6 @@ class LibrarySummary(StatusCounts):
         return self.n_rows - self.n_ok
 
     def add(self, shard: pyarrow.Table) -> None:
-        """Count the rows of one shard."""
         import pyarrow
         from pyarrow import compute
 
@@ -114,14 +113,6 @@ class LibrarySummary(StatusCounts):
             for task in self.tasks:
                 if f" {task.name} " not in names:
                     self.n_inside_task[task.name] += pair["counts"]
-
-
-def summarize(shards: Iterable[pyarrow.Table], tasks: Sequence[Task]) -> LibrarySummary:
-    """Summary of the rows of all `shards`, scored for `tasks`; in memory: one shard."""
-    summary = LibrarySummary(tasks)
-    for shard in shards:
-        summary.add(shard)
-    return summary
 
 
 def _histogram(task: Task) -> Histogram:

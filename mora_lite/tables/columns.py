@@ -78,7 +78,11 @@ def choose_smiles_column(
     Raises `InputError` when no column fits, or several do.
     """
     if requested is not None:
-        return _choose_named(header, rows, requested, source)
+        chosen, by_name = _find_requested(header, requested, "--smiles-column", source)
+        is_molecule = not by_name and _n_atoms(header[chosen]) > 0  # where a header would stand
+        if is_molecule and (not rows or _reads_as_smiles(_column(rows, chosen))):
+            return _without_header(len(header), chosen, source)
+        return _with_header(header, chosen)
     index = _find_by_name(header, rows, source)
     if index is not None:
         return _with_header(header, index)
@@ -107,40 +111,28 @@ def choose_name_column(columns: Sequence[str], requested: str | None, smiles_ind
     if requested is None:
         likely = (i for i, name in enumerate(columns) if i != smiles_index and _plain(name) in _NAMES_OF_NAMES)
         return next(likely, None)
-    index = _find_named(columns, requested)
-    if index is not None:
-        return index
-    if requested.isdecimal() and 1 <= int(requested) <= len(columns):
-        return int(requested) - 1
-    raise InputError(f"{source}: no column {requested!r} for --name-column; {_hint(columns, requested)}")
+    index, _ = _find_requested(columns, requested, "--name-column", source)
+    return index
 
 
-def _find_named(columns: Sequence[str], requested: str) -> int | None:
-    """The column called `requested`, exactly or else ignoring case and surrounding blanks."""
+def _find_requested(columns: Sequence[str], requested: str, option: str, source: str) -> tuple[int, bool]:
+    """The column called `requested`, exactly or else ignoring case and surrounding blanks, or that number from 1.
+
+    Returns its number from 0, and whether it was found by name. Raises `InputError` when there is no such column.
+    """
     exact = [i for i, name in enumerate(columns) if name == requested]
     loose = [i for i, name in enumerate(columns) if name.strip().lower() == requested.strip().lower()]
-    return next(iter(exact + loose), None)
-
-
-def _hint(columns: Sequence[str], requested: str) -> str:
-    return did_you_mean(requested, {name for name in columns if name.strip()})
+    if exact or loose:
+        return (exact or loose)[0], True
+    if requested.isdecimal() and 1 <= int(requested) <= len(columns):
+        return int(requested) - 1, False
+    hint = did_you_mean(requested, {name for name in columns if name.strip()})
+    raise InputError(f"{source}: no column {requested!r} for {option}; {hint}")
 
 
 def _plain(name: str) -> str:
     """The letters and digits of a column's name, in lower case."""
     return "".join(char for char in name.lower() if char.isalnum())
-
-
-def _choose_named(header: Sequence[str], rows: Sequence[Sequence[str]], requested: str, source: str) -> ColumnChoice:
-    named = _find_named(header, requested)
-    if named is not None:
-        return _with_header(header, named)
-    if requested.isdecimal() and 1 <= int(requested) <= len(header):
-        index = int(requested) - 1
-        if _n_atoms(header[index]) > 0 and (not rows or _reads_as_smiles(_column(rows, index))):
-            return _without_header(len(header), index, source)
-        return _with_header(header, index)
-    raise InputError(f"{source}: no column {requested!r} for --smiles-column; {_hint(header, requested)}")
 
 
 def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: str) -> int | None:

@@ -116,8 +116,6 @@ def open_library(
     smiles_column: of tables and Parquet files, a name or a number from 1; by default found as by `open_table`.
     name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
         of the SDF record.
-
-    Raises `InputError`.
     """
     return Library(expand_paths(paths), smiles_column, name_column)
 

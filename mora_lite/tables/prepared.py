@@ -79,7 +79,8 @@ class Prepared:
 
     def column(self, name: str) -> list[str]:
         """One of `texts` as a list."""
-        return _to_texts(self.texts.column(name))
+        cells = self.texts.column(name).cast(pa.binary()).to_pylist()
+        return [data.decode("utf-8", "surrogateescape") for data in cells]
 
     @property
     def ok_rows(self) -> np.ndarray:
@@ -244,7 +245,3 @@ def from_texts(texts: list[str]) -> pa.Array:
     """A column of text that keeps bytes that are not UTF-8."""
     # A view, because a cast would refuse those bytes.
     return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())
-
-
-def _to_texts(column: pa.Array) -> list[str]:
-    return [data.decode("utf-8", "surrogateescape") for data in column.cast(pa.binary()).to_pylist()]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -87,10 +86,8 @@ class PreparedWriter:
     def __enter__(self) -> PreparedWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._files.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._files.__exit__(*error)
 
 
 def prepare_library(
@@ -114,8 +111,6 @@ def prepare_library(
     time_limit: seconds for parsing one molecule.
     on_note: called with each line that the user should see.
     on_progress: called with the number of rows done and the library, whose `bytes_read` says how far that is.
-
-    Raises `InputError` or `OutputError`.
     """
     with open_library(paths, smiles_column, name_column) as library:
         for note in library.notes:
@@ -146,7 +141,7 @@ class PreparedLibrary:
     """Prepared files as one library, with the attributes and the windows of a `Library`.
 
     files: their names. n_rows, bytes_total: of all files together. notes: lines for the user.
-    rows_read: for `bytes_read`; set by whoever has the rows read by other processes.
+    rows_read: for `bytes_read`; set by the caller where other processes read the rows.
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path]):
@@ -213,14 +208,11 @@ class PreparedLibrary:
     def _rows_since(self, before: int) -> int:
         return self.rows_read - before
 
-    def close(self) -> None:
-        """Nothing stays open between windows; here because `Library` has it."""
-
     def __enter__(self) -> PreparedLibrary:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Nothing stays open between windows; here because `Library` has it."""
 
 
 AnyLibrary = Library | PreparedLibrary

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..errors import InputError, OutputError, error_text
@@ -249,7 +248,6 @@ class TableWriter:
         return files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0)) if packed else raw
 
     def write(self, records: Iterable[Sequence[str]]) -> None:
-        """Append records."""
         self._lines.writer.writerows(records)
         data = "".join(self._lines.take()).encode("utf-8", "surrogateescape")
         try:
@@ -262,17 +260,15 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         try:
             if kind is None and self._to_stdout:
                 self._sink.flush()
-            self._files.__exit__(kind, error, trace)
+            self._files.__exit__(kind, *error)
         except BrokenPipeError:
             raise
         except OSError as problem:
-            if kind is None:  # else a full disk again: the first error is the one to tell
+            if kind is None:  # else the disk is full again, and the first error is the one to report
                 raise OutputError(f"cannot write {self.name}: {error_text(problem)}") from None
 
 

@@ -42,7 +42,7 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
     ask = ' --question "..."' if task == ASK else ""
     sections = [
         f"# {plain(name)}\n\nA mora-lite text pack for the task {code(task)}: an adapter over the frozen language "
-        f"model {code(manifest['base']['name'])}, which is fetched apart.",
+        f"model {code(manifest['base']['name'])}, which is fetched separately.",
         f"## What it is asked\n\n```text\n{asked}\n```\n\nThe answer goes into the column {code(column)}.",
         _quality(provenance.get("test") or {}),
         section("Data", [*data, *value_lines(held_out)]),

@@ -27,7 +27,7 @@ from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory
 from ..machine.prefetch import read_ahead
 from ..machine.signals import deferred_signals
-from ..training.loop import RunState
+from ..training.loop import OptimizerConfig, RunState
 from .model import TextModel
 from .sequences import Batches, TextBatch
 
@@ -38,7 +38,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 120.0
 
 
 @dataclass(frozen=True)
-class TextTrainConfig:
+class TextTrainConfig(OptimizerConfig):
     """One run of training.
 
     seconds, steps: its budget, one of the two; the other is 0.
@@ -49,13 +49,8 @@ class TextTrainConfig:
     seconds: float = 0.0
     steps: int = 0
     tokens: int = 12_288
-    peak_lr: float = 1e-3
-    encoder_lr_scale: float = 0.3
     warmup: float = 0.03
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0
-    ema_decay: float = 0.998
-    seed: int = 0
+    encoder_lr_scale: float = 0.3
 
     def __post_init__(self) -> None:
         if min(self.seconds, self.steps) < 0 or (self.seconds > 0) == (self.steps > 0):
@@ -86,7 +81,7 @@ class TextProgress:
 
 
 class TextRun:
-    """One run of training in `folder`: `train` goes on until the budget or a limit is reached."""
+    """One run of training in `folder`: `train` runs until the budget or a limit is reached."""
 
     def __init__(
         self, model: TextModel, batches: Batches, settings: TextTrainConfig, folder: Path, device: torch.device
@@ -149,7 +144,7 @@ class TextRun:
                     reported, tokens = time.perf_counter(), 0
                     losses.clear()
                 if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                    self.save()
+                    self.state.save(self.path, self.step)
                     saved = time.perf_counter()
                     paused += saved - now
             if losses:
@@ -158,18 +153,18 @@ class TextRun:
                 state.seconds = before + now - started - paused
                 rate = tokens / max(now - reported, 1e-9)
                 on_progress(TextProgress(self.step, epoch, self.done, loss, rate, state.seconds))
-        self.save()
-
-    def save(self) -> None:
-        """Write the checkpoint."""
         self.state.save(self.path, self.step)
 
     def _batches(self) -> Iterator[tuple[int, int, TextBatch]]:
-        """Epoch, tokens without padding, and the batch; from the first that has not been trained on."""
+        """Epoch, tokens without padding, and the batch; from the first that has not been trained on.
+
+        For a GPU in pinned memory, from which the batch is copied while the GPU works.
+        """
         orders = ((number, *cut) for number in count() for cut in self.batches.epoch(number))
         for number, width, rows, copies in islice(orders, self.step, None):
             batch = self.batches.make(width, rows, copies)
-            yield number, int(self.batches.lengths[copies].sum()), self.train_step.pin(batch)
+            batch = batch.pinned() if self.device.type == "cuda" else batch
+            yield number, int(self.batches.lengths[copies].sum()), batch
 
     @contextmanager
     def averaged(self) -> Iterator[TextModel]:
@@ -207,10 +202,7 @@ def _fingerprint(model: TextModel, batches: Batches) -> str:
 
 
 class _Step:
-    """One training step; returns the loss, float32 scalar on the device.
-
-    Captured for each width where there is a GPU.
-    """
+    """One training step, captured for each width on a GPU; returns the loss, float32 scalar on the device."""
 
     def __init__(self, model: TextModel, state: RunState, batches: Batches, device: torch.device):
         self.model, self.state, self.batches, self.device = model, state, batches, device
@@ -218,11 +210,7 @@ class _Step:
         self.seen: dict[int, int] = {}
         self.captured: dict[int, tuple[torch.cuda.CUDAGraph, TextBatch, Tensor]] = {}
         # One pool for all: they run one after the other, so each may use the memory of the others.
-        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-
-    def pin(self, batch: TextBatch) -> TextBatch:
-        """The batch in pinned memory, from which it is copied while the GPU works."""
-        return batch.pinned() if self.device.type == "cuda" else batch
+        self.pool = torch.cuda.graph_pool_handle() if self.can_capture else None
 
     def __call__(self, batch: TextBatch) -> Tensor:
         width = batch.ids.shape[1]

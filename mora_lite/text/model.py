@@ -2,7 +2,7 @@
 
 Three kinds of adapter share everything else: `mora` makes the factor A of each row out of its graph; `static` learns
 one A for all rows (LoRA), which is what the first is compared with; `prompt` is static too, and makes soft tokens out
-of the graph that stand before the text, as models with a projector from graphs to embeddings do. C is learned and
+of the graph that come before the text, as models with a projector from graphs to embeddings do. C is learned and
 shared in all, and zero at the start, so that training starts from the base model (with the soft tokens before its
 text).
 """
@@ -60,7 +60,7 @@ class TextModel(nn.Module):
             self.soft = Hypernet(
                 sizes.encoder_width, SOFT_TOKENS, width, 1, sizes.hypernet_width, sizes.hypernet_blocks
             )
-            with torch.no_grad():  # they start as large as the tokens that they stand among
+            with torch.no_grad():  # they start as large as the tokens beside them
                 self.soft.head.weight.mul_((3 * width) ** 0.5 * decoder.embedding.float().square().mean().sqrt())
         self.c = nn.Parameter(torch.zeros(k, rank, sum(outs)))
 

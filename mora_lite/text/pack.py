@@ -1,10 +1,10 @@
-"""A text pack: one directory with a trained adapter that answers in text over a base model that is fetched apart.
+"""A text pack: one directory with a trained adapter that answers in text, for a base model that is fetched separately.
 
     text_pack.json       format, task, prompt, sizes, name and SHA-256 of the base, SHA-256 of the adapter and of itself
     adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, float16
     README.md            model card; not checked
 
-The base is not in it: `load_text_pack` finds it by name, or where it is told to, and refuses another one.
+The base is not in it: `load_text_pack` finds it by its name or at a given path, and refuses another one.
 """
 
 from __future__ import annotations

@@ -59,93 +59,55 @@ def train_text(
 ) -> TextPack:
     """Train an adapter for `task` and write it to `output` as a text pack; what `mora-lite train-text` does.
 
-    task: forward, retro, reagents, describe or ask (`tasks.TEXT_TASKS`). tables: CSV, plain or .gz.
-    minutes: budget of training.
+    task: of `tasks.TEXT_TASKS`. tables: CSV, plain or .gz.
+    minutes: budget of training. config: in place of `minutes` and `seed`, for a budget of steps or other settings.
     split: name of a column that says train, valid or test; without it rows are held out by the task's rule.
     adapter, rank, target_modules, layers: see `start_run`.
     copies: orders in which a training row is written.
     base: a name known to `pull`, a path, or owner/name.
-    device: `auto`, `cpu`, `cuda`, `cuda:N`.
-    force: replace a text pack that is there.
-    config: in place of `minutes` and `seed`, for a budget of steps or other settings.
 
     Batches are made smaller for a CPU and for few rows. Tokens and a checkpoint are kept in `output` + `.run`; started
-    again with the same arguments, training continues from them, and where Ctrl-C ends it, a checkpoint has been
-    written. The metrics in the pack are of its own weights, on the rows held out for the test. Raises `InputError` for
-    tables that cannot be trained on.
+    again with the same arguments, training continues from them, also after Ctrl-C. The metrics in the pack are of its
+    own weights, on the rows held out for the test. Raises `InputError` for tables that cannot be trained on.
     """
+    _check_options(split, minutes)
+    config = config or TextTrainConfig(seconds=60 * minutes, seed=seed)
+    output, chosen = Path(output), choose_device(device)
+    TEXT_PACK.check_free(output, force)
+    path = resolve_base(base)  # before the work: it may have to be pulled first
+    source = open_nf4(path)
+    folder = output.with_name(output.name + ".run")
+    data = _tokenized(folder / "sequences.npz", task, tables, source, copies, config.seed, split, on_note)
+    settings = fit_tokens(config, data, chosen)
+    run, prompt = start_run(
+        data, source, settings, folder, chosen, variant=adapter, rank=rank, target_modules=target_modules, layers=layers
+    )
+    model = _train(run, on_note, on_progress)
+    metrics = _test(Answerer(model, source.tokenizer(), prompt), data, on_note)
+    # Of a path the name alone: the rest says where on this machine it was.
+    base_name = base if base in BASE_MODELS or not Path(base).exists() else path.name
+    base_entry = {"name": base_name, "sha256": source.source_sha256}
+    provenance = text_provenance(run, data) | {
+        "variant": adapter,
+        "copies": copies,
+        "rows": _rows_by_part(data),
+        "test": metrics,
+        "trained": {name: value for name, value in run_metadata(chosen).items() if name != "commit"},
+    }
+    return save_text_pack(output, model, task=task, prompt=prompt, base=base_entry, provenance=provenance, force=force)
+
+
+def _check_options(split: str | None, minutes: float) -> None:
     if split in KINDS:
         raise InputError(
             f"split: got {split}, expected the name of a column; without one, the task decides what is held out"
         )
     if not minutes > 0:
         raise InputError(f"minutes: got {minutes}, expected more than 0")
-    config = config or TextTrainConfig(seconds=60 * minutes, seed=seed)
-    branch: dict[str, Any] = {"rank": rank, "target_modules": tuple(target_modules), "layers": tuple(layers)}
-    return _train_pack(
-        task,
-        [Path(table) for table in tables],
-        Path(output),
-        config,
-        choose_device(device),
-        split,
-        adapter,
-        branch,
-        copies,
-        base,
-        force,
-        on_note,
-        on_progress,
-    )
 
 
-def _train_pack(
-    task: str,
-    tables: Sequence[Path],
-    output: Path,
-    config: TextTrainConfig,
-    device: torch.device,
-    split_column: str | None,
-    adapter: str,
-    branch: dict[str, Any],
-    copies: int,
-    base: str,
-    force: bool,
-    on_note: OnNote,
-    on_progress: OnProgress,
-) -> TextPack:
-    """branch: rank, target_modules and layers, as `start_run` takes them; for the others see `train_text`."""
-    TEXT_PACK.check_free(output, force)
-    path = resolve_base(base)  # before the work: it may have to be pulled first
-    source = open_nf4(path)
-    folder = output.with_name(output.name + ".run")
-    folder.mkdir(parents=True, exist_ok=True)
-    data = _tokenized(folder / "sequences.npz", task, tables, source, copies, config.seed, split_column, on_note)
-    parts = {part: int((data.part == i).sum()) for i, part in enumerate(PARTS)}
-    on_note("rows: " + ", ".join(f"{n:,} {part}" for part, n in parts.items()))
-    if not parts["train"]:
-        raise InputError("training rows: got none; all are held out, more rows are needed")
-    run, prompt = start_run(data, source, fit_tokens(config, data, device), folder, device, variant=adapter, **branch)
-    model = _train(run, on_note, on_progress)
-    metrics = _test(Answerer(model, source.tokenizer(), prompt), data, on_note)
-    known = base in BASE_MODELS or not Path(base).exists()
-    return save_text_pack(
-        output,
-        model,
-        task=task,
-        prompt=prompt,
-        # A path is nobody else's business.
-        base={"name": base if known else path.name, "sha256": source.source_sha256},
-        provenance={
-            **text_provenance(run, data),
-            "variant": adapter,
-            "copies": copies,
-            "rows": parts,
-            "test": metrics,
-            "trained": {name: value for name, value in run_metadata(device).items() if name != "commit"},
-        },
-        force=force,
-    )
+def _rows_by_part(data: TokenizedPairs) -> dict[str, int]:
+    return {part: int((data.part == i).sum()) for i, part in enumerate(PARTS)}
 
 
 def _train(run: TextRun, on_note: OnNote, on_progress: OnProgress) -> TextModel:
@@ -172,7 +134,7 @@ def _test(answerer: Answerer, data: TokenizedPairs, on_note: OnNote) -> dict[str
     """Metrics of the answers to the test rows; none without such rows."""
     test = np.flatnonzero(data.part == PARTS.index("test"))
     if not len(test):
-        on_note("there are no test rows, so there are no figures")
+        on_note("there are no test rows, so there are no metrics")
         return {}
     on_note(f"answering {len(test):,} test rows")
     return answer_metrics(data, test, answer_rows(answerer, data, test))
@@ -204,7 +166,7 @@ def text_provenance(run: TextRun, data: TokenizedPairs) -> dict[str, Any]:
 def _tokenized(
     path: Path,
     task: str,
-    tables: Sequence[Path],
+    tables: Sequence[str | Path],
     source: NF4Source,
     copies: int,
     seed: int,
@@ -212,21 +174,24 @@ def _tokenized(
     on_note: OnNote,
 ) -> TokenizedPairs:
     """The tables as tokens and graphs: those in `path` if they are of the same tables, else made and written there."""
+    files, tokenizer = [Path(table) for table in tables], source.tokenizer()
     text_task(task)
-    missing = [table for table in tables if not table.is_file()]
-    if missing:
-        raise InputError(f"{missing[0]}: no such table; give CSV files, plain or .gz")
-    tokenizer = source.tokenizer()
-    metadata = {**text_metadata(task, tables, tokenizer, split_column), "base": source.source_sha256}
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such table; give CSV files, plain or .gz")
+    metadata = {**text_metadata(task, files, tokenizer, split_column), "base": source.source_sha256}
     expected = {**metadata, "copies": copies, "seed": seed}
-    if path.exists():
-        data = load_tokenized_pairs(path)
-        if {name: data.metadata.get(name) for name in expected} == expected:
-            return data
-    pairs = read_pairs(task, tables, split_column, on_note)
-    on_note(f"preparing {len(pairs):,} rows")
-    data = tokenize_pairs(pairs, tokenizer, metadata, copies=copies, seed=seed, processes=default_workers())
-    data.save(path)
+    data = load_tokenized_pairs(path) if path.exists() else None
+    if data is None or {name: data.metadata.get(name) for name in expected} != expected:
+        pairs = read_pairs(task, files, split_column, on_note)
+        on_note(f"preparing {len(pairs):,} rows")
+        data = tokenize_pairs(pairs, tokenizer, metadata, copies=copies, seed=seed, processes=default_workers())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data.save(path)
+    rows = _rows_by_part(data)
+    on_note("rows: " + ", ".join(f"{n:,} {part}" for part, n in rows.items()))
+    if not rows["train"]:
+        raise InputError("training rows: got none; all are held out, more rows are needed")
     return data
 
 
@@ -248,11 +213,11 @@ def start_run(
     *,
     variant: str = "mora",
     rank: int = 64,
-    target_modules: tuple[str, ...] = ("ffn",),
-    layers: tuple[int, ...] = (),
+    target_modules: Sequence[str] = ("ffn",),
+    layers: Sequence[int] = (),
     hypernet_width: int = 256,
 ) -> tuple[TextRun, Prompt]:
-    """A run over the base `source`, new or going on in `folder`, and its prompt.
+    """A run over the base `source`, new or continued in `folder`, and its prompt.
 
     variant: of `VARIANTS`. rank: of each branch; for static-large, that of the mora it is as large as.
     target_modules, layers: of the branches, as in `AdapterConfig`; all layers without `layers`.
@@ -273,7 +238,7 @@ def start_run(
     encoder = load_encoder()
     n_layers, depth = len(layers) or decoder.sizes.layers, len(encoder.layers)
     sizes = AdapterConfig(encoder.width, depth, hypernet_width, 2, n_layers, rank, alpha=2.0 * rank)
-    sizes = replace(sizes, target_modules=target_modules, layers=layers)
+    sizes = replace(sizes, target_modules=tuple(target_modules), layers=tuple(layers))
     if variant == "static-large":
         rank = equal_size_rank(sizes, decoder.sizes)
         sizes = replace(sizes, rank=rank, alpha=2.0 * rank)

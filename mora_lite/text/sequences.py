@@ -2,7 +2,7 @@
 
 Everything that costs time is done once, before training, by several processes: parsing, writing in several orders,
 tokens, graphs. The result is one file of plain arrays (.npz without pickles) and batches of fixed sizes are cut out of
-it: rows of similar length stand together, so that little is padding and a GPU repeats a handful of captured steps.
+it: rows of similar length share a batch, so that little is padding and a GPU repeats a handful of captured steps.
 
 Sizes: N questions, C copies of them (each question in one or more orders), T tokens of a row.
 """
@@ -43,7 +43,7 @@ class Prompt:
     """The fixed texts around a question and before its answer, and where an answer ends.
 
     before, between: text. end: the token after an answer. Each piece is made into tokens by itself, so a question's
-    tokens do not depend on what stands round it.
+    tokens do not depend on the text around it.
     """
 
     before: str
@@ -57,10 +57,6 @@ class Prompt:
         if not mark or "{}" in between or not between:
             raise InputError(f"prompt: got {template!r}; expected a text with one {{}} and more text after it")
         return cls(before, between, end)
-
-    @property
-    def template(self) -> str:
-        return f"{self.before}{{}}{self.between}"
 
     def pieces(self, tokenizer: Any) -> tuple[list[int], list[int], int]:
         """Token ids of the two texts, and the end."""
@@ -95,20 +91,20 @@ class TokenizedPairs:
         return self.metadata["answers"]
 
     def question(self, copy: int) -> list[int]:
-        """Token ids of one question."""
+        """Token ids of a copy's question."""
         return self.source[self.source_ptr[copy] : self.source_ptr[copy + 1]].tolist()
 
     def answer(self, copy: int) -> list[int]:
-        """Token ids of one answer."""
+        """Token ids of a copy's answer."""
         return self.target[self.target_ptr[copy] : self.target_ptr[copy + 1]].tolist()
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Raises `OutputError`."""
         graphs = {key: getattr(self.graphs, name) for name, key in GRAPH_KEYS.items()}
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("graphs", "metadata")}
-        facts = np.frombuffer(json.dumps({"format": FORMAT, **self.metadata}).encode(), np.uint8)
+        metadata = np.frombuffer(json.dumps({"format": FORMAT, **self.metadata}).encode(), np.uint8)
         with replacing(path) as file:
-            np.savez_compressed(file, facts=facts, **arrays, **graphs)
+            np.savez_compressed(file, facts=metadata, **arrays, **graphs)
 
 
 def load_tokenized_pairs(path: Path) -> TokenizedPairs:
@@ -178,7 +174,7 @@ def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts one after the other, and where each begins: `[C+1]`."""
     kind = np.uint16 if len(tokenizer) <= 2**16 else np.int32
     flat, lengths = [np.empty(0, kind)], [0]
-    # A piece at a time: a tokenizer's own records of a text take a hundred times the memory of its ids.
+    # In batches: what a tokenizer records of a text takes a hundred times the memory of its ids.
     for at in range(0, len(texts), TOKENIZER_BATCH):
         ids = token_ids(tokenizer, texts[at : at + TOKENIZER_BATCH])
         lengths += map(len, ids)

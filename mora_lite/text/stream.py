@@ -18,7 +18,7 @@ from ..chem.graph import Graphs, featurize
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import canonical
 from ..errors import InputError
-from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, StatusCounts
+from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, RunSummary
 from ..tables.table import Row, Table, TableWriter, add_columns
 from .answerer import Answerer
 from .pairs import format_question
@@ -26,21 +26,6 @@ from .tasks import ASK
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_SAMPLES = 4  # for each answer of a row, until there are enough that differ
-
-
-@dataclass
-class AnswerSummary(StatusCounts):
-    """seconds: that the rows took."""
-
-    seconds: float = 0.0
-
-    def lines(self, where: str) -> list[str]:
-        """The summary for people."""
-        rate = self.n_rows / self.seconds if self.seconds > 0 else 0.0
-        return [
-            f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, {self.seconds:.1f} s ({rate:,.1f} rows/s)",
-            *self.failures(),
-        ]
 
 
 @dataclass(frozen=True)
@@ -91,10 +76,8 @@ def question_of_table(table: Table, task: str, question: str | None) -> tuple[st
             raise InputError(f"question: the pack is for {task} and takes none; leave --question out")
         return None, []
     if question is not None and question.strip():
-        note = (
-            f"the column {table.columns[matches[0]]} is not used: --question asks every row the same" if matches else ""
-        )
-        return question, [note] if note else []
+        unused = [table.columns[i] for i in matches[:1]]
+        return question, [f"the column {name} is not used: --question asks every row the same" for name in unused]
     if question is not None or not matches:
         raise InputError("question: none is given; say what to ask with --question, or in a column named question")
     return matches[0], []
@@ -111,12 +94,12 @@ def answer_table(
     answerer: Answerer,
     config: GenerationConfig,
     on_progress: Callable[[int], None] = lambda n_rows: None,
-) -> AnswerSummary:
+) -> RunSummary:
     """Answer every row of `table` into `writer`, one record for each row, in order.
 
     The writer must have been opened with `answer_columns`.
     """
-    summary, started = AnswerSummary(), time.perf_counter()
+    summary, started = RunSummary(), time.perf_counter()
     for rows in table.chunks(CHUNK_BATCHES * config.batch_size):
         answered = list(_answer_rows(rows, table.smiles_index, answerer, config))
         writer.write(
@@ -205,7 +188,7 @@ def _sample(
 
 
 def row_seed(seed: int, number: int, text: str) -> int:
-    """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in whatever table it stands."""
+    """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in every table."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 

@@ -66,7 +66,10 @@ def check_data(
         )
     for i, (name, is_class) in enumerate(zip(names, classes, strict=True)):
         values = data.targets[:, i].astype(np.float64)
-        notes += _check_class(data, name, values) if is_class else _check_values(name, values)
+        if is_class:
+            notes += _check_class(data, name, values)
+        else:
+            _check_values(name, values)
         notes += _conflicts(data, name, values, is_class, same)
     return notes
 
@@ -84,15 +87,14 @@ def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray |
             known = data.targets[at, i].astype(np.float64)
             known = known[~np.isnan(known)]
             value = np.median(known) if len(known) else np.nan
-            targets[at[0], i] = (
-                np.nan if is_class and value == 0.5 else value
-            )  # of 0s and 1s the median is the majority
+            # The median of 0s and 1s is the majority, and 0.5 a tie.
+            targets[at[0], i] = np.nan if is_class and value == 0.5 else value
     unique = np.flatnonzero(first == np.arange(len(first)))
     return replace(data, targets=targets).at(unique), len(data) - len(unique)
 
 
 def _same(first: np.ndarray) -> list[np.ndarray]:
-    """Positions of each molecule that stands more than once, ascending; molecules by their first."""
+    """Positions of each molecule that occurs more than once, ascending; molecules in the order of their first."""
     order = np.argsort(first, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
     return [at for at in groups if len(at) > 1]
@@ -130,18 +132,17 @@ def _check_class(data: Dataset, name: str, values: np.ndarray) -> list[str]:
     ]
 
 
-def _check_values(name: str, values: np.ndarray) -> list[str]:
+def _check_values(name: str, values: np.ndarray) -> None:
     low, high = np.nanmin(values), np.nanmax(values)
     if low == high:
         raise InputError(
             f"column {name!r}: got {low:g} for all {int((~np.isnan(values)).sum())} molecules, expected different "
             "values; leave it out"
         )
-    return []
 
 
 def _conflicts(data: Dataset, name: str, values: np.ndarray, is_class: bool, same: Sequence[np.ndarray]) -> list[str]:
-    """Molecules that stand more than once with different values: farther apart than noise, or in both classes."""
+    """Molecules that occur more than once with different values: farther apart than noise, or in both classes."""
     limit = 0.5 if is_class else CONFLICT * float(np.nanstd(values))
     known = (at[~np.isnan(values[at])] for at in same)
     conflicts = [at for at in known if len(at) > 1 and np.ptp(values[at]) > limit]

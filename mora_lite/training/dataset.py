@@ -64,8 +64,8 @@ def read_dataset(
 ) -> Dataset:
     """Read a table as `mora-lite predict` does. Blank cells are missing values; unreadable molecules are left out.
 
-    A column of words such as yes and no (`CLASS_WORDS`, any case; 0, 1 and blanks may stand between them) is read as 1
-    and 0. split_column: column whose cells become `Dataset.marks`.
+    A column of words such as yes and no (`CLASS_WORDS`, any case; with 0, 1 and blanks among them) is read as 1 and 0.
+    split_column: column whose cells become `Dataset.marks`.
 
     Raises `InputError` when the file or a column is missing, or a target is neither blank nor a number nor such a word.
     """
@@ -114,7 +114,7 @@ def _rows(path: str | Path, smiles_column: str, columns: Sequence[str]) -> Itera
 
 
 def _number(cell: str, column: str, row: int, words: dict[str, tuple[int, str]]) -> float:
-    """The cell's value; a class word is noted in `words`, for only the whole column shows whether it may stand."""
+    """The cell's value; a class word is noted in `words`, as only the whole column shows whether it is allowed."""
     if not cell.strip():
         return float("nan")
     try:

@@ -13,6 +13,7 @@ import torch
 from ..adapter.encoder import EncoderBaseline
 from ..chem.fingerprints import smiles_fingerprints
 from ..chem.graph import Graphs
+from ..chem.molecules import scaffold_of
 from ..errors import InputError
 from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
 from ..model import Model, Scores, load
@@ -28,7 +29,6 @@ from .metrics import (
     calibration_table,
     class_metrics,
     coverage,
-    scaffolds,
     value_metrics,
 )
 from .splits import Split, split_rows
@@ -119,8 +119,8 @@ def _measure(
         baseline = model.calibrate(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
     metrics, by_task = {}, {}
     if tables:
-        train_scaffolds = None if train is None else set(scaffolds(train.smiles))
-        part_scaffolds = scaffolds(part.smiles)
+        train_scaffolds = None if train is None else set(map(scaffold_of, train.smiles))
+        part_scaffolds = list(map(scaffold_of, part.smiles))
     for i, task in enumerate(model.tasks):
         column = _Column(task, part.targets[:, i], scores, i)
         rows = np.arange(len(part))
@@ -234,7 +234,7 @@ def read_training_table(
 ) -> Dataset:
     """Read `path` by the columns that the pack records (`provenance`); duplicates merged as they were then.
 
-    split: `all` does without the column of a given split.
+    split: with `all` the table need not have the column that the split was read from.
     """
     columns = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
     data = read_dataset(

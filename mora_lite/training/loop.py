@@ -1,8 +1,8 @@
 """The training loop, for the encoder alone and for MoRA alike: anything that maps a batch of graphs to z-scores.
 
-AdamW, linear warm-up then cosine decay, gradient clipping, an exponential moving average of the weights that is what
-is validated and kept, as it was after the best epoch. bfloat16 products where the processor is built for them. On CUDA
-the whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
+AdamW, linear warm-up then cosine decay, gradient clipping, and an exponential moving average of the weights, which is
+validated and of which the best epoch's is kept. bfloat16 products where the processor is built for them. On CUDA the
+whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
 batches: without that, training a small model is bound by kernel launches.
 
 A run can be killed at any moment and started again: order of the data and dropout depend on seed and epoch alone, and a
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -36,11 +35,22 @@ from .losses import TargetStats, task_loss, validation_error
 SECONDS_BETWEEN_REPORTS = 2.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How weights are updated. encoder_lr_scale: factor of the learning rate for a pre-trained encoder."""
+
+    peak_lr: float = 1e-3
+    encoder_lr_scale: float = 1.0
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    seed: int = 0
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(OptimizerConfig):
     """One stage of training.
 
-    encoder_lr_scale: factor of the learning rate for an encoder that has been trained before.
     patience: epochs without a better validation error after which it stops; 0 for never.
     keep_start: whether the weights it starts from are kept when no epoch is better.
     huber: see `task_loss`.
@@ -48,17 +58,11 @@ class TrainConfig:
 
     epochs: int
     batch_size: int = 512
-    peak_lr: float = 1e-3
-    encoder_lr_scale: float = 1.0
     warmup_steps: int = 500
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0
-    ema_decay: float = 0.998
     patience: int = 0
     keep_start: bool = True
     dropout: float = 0.0
     huber: float = 0.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
@@ -114,7 +118,7 @@ def fit(
     n_steps = settings.epochs * per_epoch
     path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
-    step_fn = _make_step(model, state, train, settings, stats, device)
+    train_step = _make_step(model, state, train, settings, stats, device)
     if progress.step == 0 and settings.keep_start:
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
     for epoch in range(progress.step // per_epoch, settings.epochs):
@@ -127,7 +131,7 @@ def fit(
             rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
             step = epoch * per_epoch + at
             state.set_learning_rate(step, scheduled_rate(step, n_steps, settings.warmup_steps))
-            losses.append(step_fn(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
+            losses.append(train_step(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
             if (now := time.perf_counter()) - reported > SECONDS_BETWEEN_REPORTS:
                 reported, rate, done = now, len(losses) * settings.batch_size / (now - started), step + 1
                 left = (n_steps - done) * settings.batch_size / rate
@@ -150,7 +154,7 @@ def fit(
 def validate(
     model: nn.Module, weights: dict[str, Tensor], data: Dataset, stats: TargetStats, device: torch.device
 ) -> float:
-    """`losses.validation_error` with `weights` in place of the model's own."""
+    """`losses.validation_error` with `weights` in place of the model's."""
     model.eval()
     with torch.no_grad():
         scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)
@@ -201,21 +205,6 @@ def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * ((step - warmup) / max(n_steps - warmup, 1))))
 
 
-class OptimizerSettings(Protocol):
-    """What `RunState` needs of the settings of a run, a dataclass."""
-
-    @property
-    def peak_lr(self) -> float: ...
-    @property
-    def encoder_lr_scale(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def clip_norm(self) -> float: ...
-    @property
-    def ema_decay(self) -> float: ...
-
-
 class RunState:
     """Optimiser, averaged weights and validation errors of one run, and the checkpoint they are saved in.
 
@@ -223,9 +212,9 @@ class RunState:
     seconds: spent on training, where a run counts them.
     """
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings, data: str, device: torch.device):
+    def __init__(self, model: nn.Module, settings: OptimizerConfig, data: str, device: torch.device):
         self.settings = settings
-        self.settings_json = json.dumps(asdict(cast(Any, settings)))
+        self.settings_json = json.dumps(asdict(settings))
         self.data = data
         self.model = model
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -317,7 +306,7 @@ def _make_step(
     state: RunState,
     train: Dataset,
     settings: TrainConfig,
-    facts: TargetStats,
+    stats: TargetStats,
     device: torch.device,
 ) -> StepFunction:
     """One training step; returns the loss, float32 scalar on the device. Captured where there is a GPU."""
@@ -326,7 +315,7 @@ def _make_step(
         """The plain step. Padding molecules have scores but no targets, and no part in the loss."""
         with _autocast(device):
             scores = model(batch)
-        loss = task_loss(scores[: len(targets)], targets, facts, settings.huber)
+        loss = task_loss(scores[: len(targets)], targets, stats, settings.huber)
         loss.backward()
         state.update()
         state.optimizer.zero_grad(set_to_none=False)
@@ -345,30 +334,26 @@ def _capture_step(eager: StepFunction, train: Dataset, settings: TrainConfig, de
         return 64 * math.ceil((enough + 64) / 64)
 
     n_atoms, n_bonds = capacity(train.graphs.n_atoms), capacity(2 * np.diff(train.graphs.bond_ptr))
-    fixed: list[tuple[GraphBatch, Tensor]] = []
-    captured: list[tuple[torch.cuda.CUDAGraph, Tensor]] = []
-    eager_steps = 0
-
-    def fit_to_size(batch: GraphBatch, targets: Tensor) -> tuple[GraphBatch, Tensor]:
-        return batch.padded(n_atoms, n_bonds).to(device), targets.to(device)
+    captured: tuple[torch.cuda.CUDAGraph, Tensor, GraphBatch, Tensor] | None = None  # with its loss and inputs
+    warm_up_steps = 0
 
     def step(batch: GraphBatch, targets: Tensor) -> Tensor:
-        nonlocal eager_steps
+        nonlocal captured, warm_up_steps
+        targets = targets.to(device)
         if len(batch.atoms) >= n_atoms or len(batch.bonds) > n_bonds:
-            return eager(batch.to(device), targets.to(device))
-        padded, padded_targets = fit_to_size(batch, targets)
-        if eager_steps < 3:  # the warm-up of a capture; these are real steps of training
-            eager_steps += 1
-            return run_aside(lambda: eager(padded, padded_targets), device)
-        if not captured:
-            fixed.append((padded, padded_targets))
-            captured.append(capture(lambda: eager(padded, padded_targets), device, warm_up=False))
+            return eager(batch.to(device), targets)
+        padded = batch.padded(n_atoms, n_bonds).to(device)
+        if warm_up_steps < 3:  # these are real steps of training
+            warm_up_steps += 1
+            return run_aside(lambda: eager(padded, targets), device)
+        if captured is None:
+            graph, loss = capture(lambda: eager(padded, targets), device, warm_up=False)
+            captured = graph, loss, padded, targets
         else:
-            inputs, fixed_targets = fixed[0]
-            for name in inputs.tensors:
-                getattr(inputs, name).copy_(getattr(padded, name))
-            fixed_targets.copy_(padded_targets)
-        graph, loss = captured[0]
+            graph, loss, fixed_batch, fixed_targets = captured
+            for name in padded.tensors:
+                getattr(fixed_batch, name).copy_(getattr(padded, name))
+            fixed_targets.copy_(targets)
         graph.replay()
         return loss.clone()
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..chem.molecules import scaffold_of
 from ..packs.card import NO_RING, NOT_SEEN, SEEN
 
-Metrics = dict[str, Any]  # name -> number, None where it cannot be had; a unit is a text
+Metrics = dict[str, Any]  # name -> number, None where it is not defined; a unit is a text
 
 GroupMetrics = Callable[[np.ndarray], Mapping[str, Any]]
 
@@ -124,20 +123,12 @@ def bin_numbers(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
     return at
 
 
-def scaffolds(smiles: Sequence[str]) -> list[str]:
-    """Bemis-Murcko scaffold of each molecule, as SMILES without stereo marks; '' for a molecule without rings.
-
-    smiles: must be readable. It is the scaffold that splits by scaffold go by.
-    """
-    return [scaffold_of(text) for text in smiles]
-
-
 def by_scaffold(
     metrics: GroupMetrics, scaffolds: Sequence[str], train_scaffolds: set[str], largest: int = 10
 ) -> list[dict[str, Any]]:
     """Rows `scaffold`, `n`, metrics: molecules whose scaffold was seen in training, the others, then some scaffolds.
 
-    scaffolds: `[N]`, as `scaffolds` gives them. The last rows are the `largest` most frequent scaffolds that have at
+    scaffolds: `[N]`, of `scaffold_of`. The last rows are the `largest` most frequent scaffolds that have at
     least 5 molecules; '' is called `no ring`. A group without molecules has n = 0 and no metrics.
     """
     seen = np.array([scaffold in train_scaffolds for scaffold in scaffolds], dtype=bool)

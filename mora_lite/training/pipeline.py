@@ -64,15 +64,12 @@ def train(
 ) -> Pack:
     """Train on the table `data` and write the pack to `output`; what `mora-lite train` does.
 
-    targets: columns to learn, as `COLUMN`, `COLUMN:UNIT`, `COLUMN:class` or `COLUMN:value`.
+    targets, split: see `choose_recipe`.
     recipe: in place of targets, a recipe or the path of its TOML file. The options up to `seed` take precedence over
-    its entries, and None leaves each as the recipe has it: see `Recipe`.
-    split: `random`, `scaffold`, or the name of a column that says train, valid or test.
-    device: `auto`, `cpu`, `cuda`, `cuda:N`.
+    its entries, and None leaves each as the recipe has it.
     unquantized: leave the base model as it is, to measure what 4 bits cost.
     share_upper: keep the base model's layers beside the pack, for several packs.
     drop_baseline: leave the encoder alone out of the pack, once its test metrics are recorded.
-    force: replace a pack that is there.
     on_note: gets each note about the data, a line. on_progress: gets the name of the stage and its progress.
 
     Checkpoints are kept in `output` + `.run`; started again with the same arguments, training continues from them.
@@ -114,12 +111,20 @@ def _train(
     encoder = start_encoder(recipe)
     prepared = read_training_data(recipe, table, on_note)
     recipe, tasks, n_train = prepared.recipe, prepared.tasks, len(prepared.train)
+    train, valid = standardize(prepared.train, tasks), standardize(prepared.valid, tasks)
+    weights = [task.weight for task in recipe.tasks]
+    stats = TargetStats.of(train.targets, [task.is_class for task in tasks], weights)
 
     torch.manual_seed(recipe.seed)
     encoder = encoder or GraphEncoder(recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
     baseline = EncoderBaseline(encoder, len(tasks))
 
-    fit_stage = partial(_fit_stage, prepared, run, device, on_progress)
+    def fit_stage(name: str, model: torch.nn.Module, config: TrainConfig, origin: str) -> dict[str, Any]:
+        """Train `model`, and return what the pack records of this stage."""
+        config = shrink_batch(config, n_train)
+        last = fit(model, train, valid, stats, config, run / name, device, partial(on_progress, name), origin)
+        return {"stage": name, "epochs": last.step // (n_train // config.batch_size), "best_error": last.best_error}
+
     stages = [fit_stage("encoder", baseline, recipe.encoder, weights_digest(baseline))]
     base = compile_base(
         base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers, four_bit=recipe.four_bit
@@ -128,15 +133,10 @@ def _train(
     depends_on = [weights_digest(baseline), base.sha256, base.ids, recipe.four_bit, recipe.adapter.as_dict()]
     stages.append(fit_stage("mora", scorer, recipe.mora, json.dumps(depends_on)))
 
-    # A path is nobody else's business.
+    # The name alone: a path on this machine is private.
     base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name
     provenance = {
-        "data": {
-            "file": table.name,
-            "rows": prepared.data.n_rows,
-            "smiles_sha256": prepared.data.fingerprint,
-            "merged": prepared.n_merged,
-        },
+        "data": prepared.provenance,
         "split": asdict(prepared.split),
         "recipe": {**recipe.as_dict(), "base": base_name, "start": Path(recipe.start).name},
         "trained": {"molecules": n_train, "valid_error": stages[-1]["best_error"], **run_metadata(device)},
@@ -156,24 +156,20 @@ class TrainingData:
     """A table that has been read, checked and split.
 
     recipe: with a kind and a prompt for each task.
-    data: all molecules, each once; n_merged: the rows that were merged into others.
-    train, valid: the molecules of these parts, with targets in the tasks' units.
-    notes: about the data, a line each.
+    train, valid: the molecules of these parts, each once, with targets in the tasks' units.
+    provenance: of the table, for the pack. notes: about the data, a line each.
     """
 
     recipe: Recipe
     tasks: tuple[Task, ...]
-    data: Dataset
-    n_merged: int
     split: Split
     train: Dataset
     valid: Dataset
+    provenance: dict[str, Any]
     notes: list[str]
 
 
-def read_training_data(
-    recipe: Recipe, table: Path, on_note: Callable[[str], None] = lambda _note: None
-) -> TrainingData:
+def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], None]) -> TrainingData:
     """Read, check and split `table` as `recipe` says. Raises `InputError` for data that cannot be trained on."""
     columns = [task.column for task in recipe.tasks]
     split_column = recipe.split.column if recipe.split else ""
@@ -191,27 +187,8 @@ def read_training_data(
     train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
     if not len(valid):
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")
-    return TrainingData(recipe, fitted_tasks(recipe, train), data, n_merged, split, train, valid, notes)
-
-
-def _fit_stage(
-    prepared: TrainingData,
-    run: Path,
-    device: torch.device,
-    on_progress: OnProgress,
-    name: str,
-    model: torch.nn.Module,
-    config: TrainConfig,
-    origin: str,
-) -> dict[str, Any]:
-    """Train `model`, and return what the pack records of this stage."""
-    train, valid = (standardize(part, prepared.tasks) for part in (prepared.train, prepared.valid))
-    classes = [task.is_class for task in prepared.tasks]
-    stats = TargetStats.of(train.targets, classes, [task.weight for task in prepared.recipe.tasks])
-    config = shrink_batch(config, len(train))
-    last = fit(model, train, valid, stats, config, run / name, device, partial(on_progress, name), origin)
-    epochs = last.step // (len(train) // config.batch_size)
-    return {"stage": name, "epochs": epochs, "best_error": last.best_error}
+    provenance = {"file": table.name, "rows": data.n_rows, "smiles_sha256": data.fingerprint, "merged": n_merged}
+    return TrainingData(recipe, fitted_tasks(recipe, train), split, train, valid, provenance, notes)
 
 
 def start_encoder(recipe: Recipe) -> GraphEncoder | None:

@@ -16,7 +16,6 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +91,10 @@ def read_library(
     if not parts:
         raise InputError(f"no molecule of {', '.join(str(t) for t in tables)} could be read")
     smiles = [text for part in parts for text in part[0]]
-    targets = make_targets(np.concatenate([p[2] for p in parts]), np.concatenate([p[3] for p in parts]))
+    targets, classes = make_targets(np.concatenate([p[2] for p in parts]), np.concatenate([p[3] for p in parts]))
     fingerprint = hashlib.sha256("\n".join(smiles).encode(errors="surrogateescape")).hexdigest()
     graphs = concatenate([part[1] for part in parts])
-    return Dataset(smiles, graphs, targets.values, np.arange(len(smiles)), len(smiles), fingerprint), targets.classes
+    return Dataset(smiles, graphs, targets, np.arange(len(smiles)), len(smiles), fingerprint), classes
 
 
 def _chunks(tables: Sequence[Path]) -> Iterator[list[str]]:
@@ -154,16 +153,11 @@ def _lengths() -> dict[Any, int]:
     return {calculate: len(list(calculate(aspirin))) for calculate in _calculators()}
 
 
-@dataclass(frozen=True)
-class Targets:
-    """values: float32 `[N, P]`: z-scores of descriptors, then bits as 0 and 1. classes: bool `[P]`, True for bits."""
+def make_targets(numbers: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of a library out of the rows of `describe`; constant descriptors and rare bits are left out.
 
-    values: np.ndarray
-    classes: np.ndarray
-
-
-def make_targets(numbers: np.ndarray, bits: np.ndarray) -> Targets:
-    """Targets of a library out of the rows of `describe`; constant descriptors and rare bits are left out."""
+    Returns values, float32 `[N, P]`: z-scores of descriptors, then bits as 0 and 1; and bool `[P]`, True for bits.
+    """
     numbers = numbers[:, ~np.isnan(numbers).all(axis=0)]
     low, high = np.nanpercentile(numbers, [0.1, 99.9], axis=0)
     clipped = np.clip(numbers, low, high)
@@ -173,7 +167,7 @@ def make_targets(numbers: np.ndarray, bits: np.ndarray) -> Targets:
     share = bits.mean(axis=0)
     informative = (share > MIN_SHARE) & (share < 1 - MIN_SHARE)
     values = np.concatenate([z.astype(np.float32), bits[:, informative].astype(np.float32)], axis=1)
-    return Targets(values, np.repeat([False, True], [int(varied.sum()), int(informative.sum())]))
+    return values, np.repeat([False, True], [int(varied.sum()), int(informative.sum())])
 
 
 def save_encoder(encoder: GraphEncoder, path: Path, metadata: dict[str, object]) -> None:

@@ -41,6 +41,7 @@ TABLE = {
 
 
 def evaluate(text, table=TABLE):
+    table = pyarrow.table(table) if isinstance(table, dict) else table
     return parse_expression(text, TASKS, list(TABLE)).evaluate(table).tolist()
 
 
@@ -72,7 +73,7 @@ def refusal(text, columns=tuple(TABLE)):
 def test_conditions(text, expected):
     expression = parse_expression(text, TASKS, list(TABLE))
     assert expression.kind == CONDITION
-    found = expression.evaluate(TABLE)
+    found = expression.evaluate(pyarrow.table(TABLE))
     assert found.dtype == bool
     assert found.tolist() == expected
 
@@ -100,7 +101,7 @@ def test_conditions(text, expected):
 def test_formulas(text, expected):
     expression = parse_expression(text, TASKS, list(TABLE))
     assert expression.kind == NUMBER
-    found = expression.evaluate(TABLE)
+    found = expression.evaluate(pyarrow.table(TABLE))
     assert found.dtype == np.float64
     assert found[:3].tolist() == expected
     assert not expression.columns or np.isnan(found[3]) or text == "max(0.5, NR-AR)"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+from library_summary import summarize
 
 from mora_lite.chem.drawing import draw, drawing_problem
 from mora_lite.errors import OutputError
@@ -19,7 +20,6 @@ from mora_lite.screening.charts import as_number, as_percent, decimals_for, tick
 from mora_lite.screening.expression import parse_expression
 from mora_lite.screening.ranking import rank
 from mora_lite.screening.report import MAX_HITS, write_report
-from mora_lite.screening.summary import summarize
 
 TASKS = (
     Task("logS", "log mol/L", "", -3.0, 2.0, description="aqueous solubility"),

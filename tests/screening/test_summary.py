@@ -7,9 +7,10 @@ import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from library_summary import summarize
 
 from mora_lite.scoring.tasks import Task
-from mora_lite.screening.summary import Histogram, summarize
+from mora_lite.screening.summary import Histogram
 
 TASKS = (Task("logS", "log mol/L", "", -3.0, 2.0), Task("BBB", "", "", 0.5, 1.0, "class"))
 
