@@ -82,7 +82,7 @@ def torch_runs(kind: str, dtype: str, chunks: bool, pack: str, work: Path) -> di
     import torch
 
     from mora_lite.chem.graph import Graphs
-    from mora_lite.fast.encoder import SortedBatch
+    from mora_lite.fast.batch import SortedBatch
     from mora_lite.fast.scorer import FastEncoder, FastScorer
     from mora_lite.packs.pack import open_pack
 

@@ -37,7 +37,7 @@ class Rope:
         parameters = config.rope_parameters
         kind, theta = parameters.get("rope_type", "default"), float(parameters["rope_theta"])
         if kind not in ROPE_KINDS:
-            raise CheckpointError(f"rope type not supported: got {kind}; expected one of {', '.join(ROPE_KINDS)}")
+            raise CheckpointError(f"rope type not supported: got {kind}, expected one of {', '.join(ROPE_KINDS)}")
         if kind == "default":
             exponents = torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim
             frequencies, attention_factor = 1.0 / theta**exponents, 1.0
@@ -88,14 +88,14 @@ class DecoderConfig:
         fields = dict(config)
         kind = fields.pop("model_type", None)
         if kind not in ARCHITECTURES:
-            raise CheckpointError(f"model_type not supported: got {kind}; expected one of {', '.join(ARCHITECTURES)}")
+            raise CheckpointError(f"model_type not supported: got {kind}, expected one of {', '.join(ARCHITECTURES)}")
         try:
             hf: Any = AutoConfig.for_model(kind, **fields)
         except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"config.json of the checkpoint cannot be used: {reason}") from error
         if hf.hidden_act not in ("silu", "swish"):
-            raise CheckpointError(f"hidden_act not supported: got {hf.hidden_act}; expected silu")
+            raise CheckpointError(f"hidden_act not supported: got {hf.hidden_act}, expected silu")
         head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
         window = getattr(hf, "sliding_window", None) or 0
         kinds = getattr(hf, "layer_types", None) if kind != "mistral" else None

@@ -17,7 +17,8 @@ from mora_lite.model import Model, is_out_of_memory
 from mora_lite.quant.linear import Linear4bit
 from mora_lite.scoring.scorer import PlainScorer, fillers
 
-# Of a task's deviation, between batch sizes and orders: what docs/method.md promises.
+# Of a task's deviation, between batch sizes and orders: what docs/method.md promises for float32, and less than it
+# promises for bfloat16.
 F32_TOLERANCE, BF16_TOLERANCE = 2e-5, 2e-3
 
 

@@ -1,9 +1,9 @@
 """Hypernetwork: the tokens of one molecule -> low-rank factors for every adapted layer.
 
-`K` learned queries, to which the molecule token is added, pass two decoder blocks (self-attention over the
-queries, cross-attention to the molecule's tokens, FFN), then one linear head makes `A [K, D, R]`. Molecules stay flat
-and are never padded to the largest of the batch: the softmax over a molecule's tokens is a sum over a segment, so a
-molecule's numbers do not depend on its neighbours.
+`K` learned queries, to which the molecule token is added, pass two decoder blocks (self-attention over the queries,
+cross-attention to the molecule's tokens, FFN), then one linear head makes `A [K, D, R]`. Molecules stay flat and are
+never padded to the largest of the batch: the softmax over a molecule's tokens is a sum over a segment, so a molecule's
+numbers do not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Tokens:
 
 
 def segment_attention(query: Tensor, key: Tensor, value: Tensor, graph: Tensor) -> Tensor:
-    """Attention of each molecule's queries to that molecule's own tokens.
+    """Attention of each molecule's queries to that molecule's tokens.
 
     query: `[B, K, heads, d]`; key, value: `[N, heads, d]`; graph: int64 `[N]`. Returns `[B, K, heads, d]`.
     Semantics: out[b, k, h] = softmax_n(query[b, k, h] . key[n, h] / sqrt(d)) @ value[n, h] over n with graph[n] == b
@@ -96,7 +96,7 @@ class HypernetBlock(nn.Module):
 class Hypernet(nn.Module):
     """Tokens of a batch of molecules -> `A [B, K, D, R]`.
 
-    model_width: D; with several target modules the widths of all their inputs together.
+    model_width: D; for branches at several modules of a layer the widths of all their inputs together.
     """
 
     def __init__(

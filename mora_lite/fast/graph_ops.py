@@ -68,7 +68,7 @@ def add_and_pool(x: Tensor, change: Tensor, batch: SortedBatch) -> Tensor:
 
 
 class PaddedTokens:
-    """Each molecule's atoms, then its own token, then padding: molecules of a batch are of about one size.
+    """Each molecule's atoms, then the token of the molecule, then padding: molecules of a batch are of about one size.
 
     values: `[B, T, width]`. padding: float32 `[B, 1, 1, T]`, 0 at tokens and -inf at padding.
     """

@@ -20,6 +20,8 @@ from ..lm.prefix import CompiledPrompts, UpperLayers, visible
 from ..scoring.scorer import Scorer
 from .linear import PackedLinear
 
+COLUMNS = 16  # float32 numbers in the widest vector register
+
 
 def supports(upper: UpperLayers) -> bool:
     """Whether this file can compute these layers: dequantised, without biases and without norms of queries and keys."""
@@ -96,7 +98,9 @@ class FirstAttention:
         self.logits = (torch.einsum("pihd,pshd->pihs", query, keys) * scale).flatten(2)  # [P, R+1, heads * S]
         self.mask_bias = torch.where(visible(prompts, layer.window), 0.0, float("-inf"))[:, None, None]
         self_logits = torch.einsum("pihd,pjhd->pijh", query, key) * (scale * sizes.rope.attention_factor**2)
-        self.self_logits = self_logits.flatten(1, 2)  # [P, (R+1)^2, heads]
+        # [P, (R+1)^2, heads], columns filled up to whole vector registers: with 9 columns MKL treats a row by its
+        # position among the rows, and takes three times as long.
+        self.self_logits = nn.functional.pad(self_logits.flatten(1, 2), (0, -self.heads % COLUMNS))
         out = layer.out.weight.float().unflatten(1, (sizes.heads, sizes.head_dim))  # [D, heads, head_dim]
         from_prefix = torch.einsum("pshd,khd->phsk", values, out).flatten(1, 2)  # [P, heads * S, D]
         from_self = torch.einsum("pihd,khd->phik", value, out).flatten(1, 2)  # [P, heads * (R+1), D]
@@ -108,7 +112,7 @@ class FirstAttention:
         inverse = (torch.bmm(square, self.gram) + self.eps).rsqrt()
         e_normed = e * inverse
         prefix = torch.bmm(e_normed, self.logits).unflatten(-1, (self.heads, -1)) + self.mask_bias
-        self_logits = torch.bmm(square, self.self_logits) * inverse.square()
+        self_logits = torch.bmm(square, self.self_logits)[..., : self.heads] * inverse.square()
         weights = torch.cat([prefix, self_logits.unsqueeze(-1)], -1).softmax(-1)  # [P, B, heads, S+1]
         from_self = (weights[..., -1:] * e_normed.unsqueeze(2)).flatten(2)
         parts = torch.cat([u, weights[..., :-1].flatten(2), from_self], -1).to(self.dtype)

@@ -266,7 +266,7 @@ def test_configurations_of_transformers_4_are_read() -> None:
     [
         (
             {"model_type": "gpt2"},
-            "model_type not supported: got gpt2; expected one of llama, mistral, qwen2, qwen3",
+            "model_type not supported: got gpt2, expected one of llama, mistral, qwen2, qwen3",
         ),
         ({}, "model_type not supported: got None"),
         ({**TINY, "model_type": "llama", "hidden_act": "gelu"}, "hidden_act not supported: got gelu"),
