@@ -11,7 +11,7 @@ from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase
 
 
 def evaluate_text(
-    pack: Annotated[str, typer.Argument(metavar="PACK", help="Directory of a text pack, or hf:owner/name.")],
+    pack: Annotated[str, typer.Argument(metavar="PACK", help="A text pack: reactions, a directory, or hf:owner/name.")],
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Table with the columns that train-text reads: CSV, plain or .gz.")
     ],

@@ -19,7 +19,7 @@ def generate(
         ),
     ],
     *,
-    pack: Annotated[str, typer.Option("--pack", "-p", help="Directory of a text pack, or hf:owner/name.")],
+    pack: Annotated[str, typer.Option("--pack", "-p", help="A text pack: reactions, a directory, or hf:owner/name.")],
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Where to write; - is standard output.", show_default="INPUT.answers.csv"),
@@ -73,6 +73,7 @@ def generate(
 
     \b
     Examples:
+    mora-lite generate examples/reactions.csv --pack reactions
     mora-lite generate reactions.csv --pack ./forward
     mora-lite generate molecules.csv --pack ./retro --top 5 --beams 10
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7

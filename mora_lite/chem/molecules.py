@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rdkit import Chem, rdBase
-from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 from ..status import EMPTY, OK, REASONS, TOO_LARGE, UNPARSABLE
 
@@ -170,5 +169,7 @@ def scaffold_of(smiles: str) -> str:
     All molecules without a ring share the empty scaffold. Another RDKit version may write the text differently, which
     matters only where that changes which molecules share one. smiles: must be readable.
     """
+    from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles  # slow to import; prediction needs none
+
     with rdBase.BlockLogs():
         return MurckoScaffoldSmiles(mol=parse_smiles(smiles).mol, includeChirality=False)

@@ -1,10 +1,12 @@
 """A text pack: one directory with a trained adapter that answers in text, for a base model that is fetched separately.
 
     text_pack.json       format, task, prompt, sizes, name and SHA-256 of the base, SHA-256 of the adapter and of itself
-    adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, float16
+    adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, in float16 or 8 bits
     README.md            model card; not checked
 
 The base is not in it: `load_text_pack` finds it by its name or at a given path, and refuses another one.
+
+In 8 bits a matrix is int8 with a float16 scale for each row, the tensor NAME.scale: `weight = int8 * scale`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..adapter.lowrank import AdapterConfig
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
@@ -26,6 +29,7 @@ from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory
 from ..machine.files import file_entry, write_tensors
 from ..packs.manifest import CARD, TEXT_PACK, seal
+from ..packs.pack import SHIPPED
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
@@ -34,6 +38,8 @@ from .tasks import TEXT_TASKS
 
 MANIFEST = TEXT_PACK.manifest
 ADAPTER = "adapter.safetensors"
+SCALE = ".scale"  # after a matrix's name: the scales of its rows
+MIN_NUMBERS = 4096  # of a matrix in 8 bits: the saving of smaller ones is nothing
 
 
 @dataclass(frozen=True)
@@ -65,16 +71,22 @@ def save_text_pack(
     prompt: Prompt,
     base: dict[str, str],
     provenance: dict[str, Any],
+    bits: int = 16,
     force: bool = False,
 ) -> TextPack:
     """Write a text pack into the folder `path`, whole or not at all.
 
-    base: `name` (known to `pull`, or a path) and `sha256` of the base model's files. force: replace a text pack that is
-    there. Raises `OutputError` when something else is, or when it cannot be written.
+    base: `name` (known to `pull`, or a path) and `sha256` of the base model's files.
+    bits: of a weight, 16 or 8.
+    force: replace a text pack that is there.
+
+    Raises `OutputError` when something else is there, or when it cannot be written.
     """
+    assert bits in (16, 8), bits
     assert task in TEXT_TASKS, task
     with TEXT_PACK.staged(path, force) as stage:
-        write_tensors(stage / ADAPTER, {name: tensor.half() for name, tensor in model.trained().items()})
+        trained = {name: tensor.detach().float() for name, tensor in model.trained().items()}
+        write_tensors(stage / ADAPTER, to_int8(trained) if bits == 8 else {n: t.half() for n, t in trained.items()})
         manifest: dict[str, Any] = {
             "format": TEXT_PACK.format,
             "task": task,
@@ -92,12 +104,38 @@ def save_text_pack(
     return TextPack(path, manifest)
 
 
+def to_int8(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 tensors with matrices in 8 bits and the scales of their rows, and float16 for the rest."""
+    out: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if weight.ndim < 2 or weight.numel() < MIN_NUMBERS:
+            out[name] = weight.half()
+            continue
+        scale = (weight.abs().amax(-1, keepdim=True) / 127).half().clamp_min(torch.finfo(torch.float16).tiny)
+        out[name] = (weight / scale).round().clamp(-127, 127).to(torch.int8)
+        out[name + SCALE] = scale
+    return out
+
+
+def from_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 weights of a pack, stored in float16 or by `to_int8`."""
+    matrices = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and name + SCALE in tensors}
+    scales = {name + SCALE for name in matrices}
+    return {
+        name: tensor.float() * (tensors[name + SCALE] if name in matrices else 1)
+        for name, tensor in tensors.items()
+        if name not in scales
+    }
+
+
 def open_text_pack(path: str | Path) -> TextPack:
-    """Check a text pack's files; one of the hub (`hf:owner/name`) is fetched first.
+    """Check a text pack's files. path: the name of one that ships, its directory, or `hf:owner/name`, which is fetched.
 
     Raises `PackError` when it is none, damaged, or of a format that is not known.
     """
-    path = Path(local_path(path))
+    shipped = SHIPPED / str(path)
+    ships = str(path).isidentifier() and not Path(path).exists() and (shipped / MANIFEST).is_file()
+    path = shipped if ships else Path(local_path(path))
     if not (path / MANIFEST).is_file():
         raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
     manifest = TEXT_PACK.read(path)
@@ -108,7 +146,7 @@ def open_text_pack(path: str | Path) -> TextPack:
 def load_text(
     pack: str | Path, base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
 ) -> Answerer:
-    """A text pack by its path or `hf:owner/name`, ready for `Answerer.ask`. base: see `load_text_pack`.
+    """A text pack by its name, its path or `hf:owner/name`, ready for `Answerer.ask`. base: see `load_text_pack`.
 
     device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. Raises `PackError`,
     `CheckpointError` or `DeviceError`, each with what to do.
@@ -150,7 +188,7 @@ def load_text_pack(
         pack.manifest["adapter"],
     )
     try:
-        weights = {name: tensor.float() for name, tensor in load_file(pack.path / ADAPTER).items()}
+        weights = from_int8(load_file(pack.path / ADAPTER))
     except (OSError, SafetensorError) as error:
         raise PackError(f"{pack.path / ADAPTER} cannot be read: {error}; get the pack again") from None
     expected = model.trained()

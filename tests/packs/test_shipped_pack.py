@@ -10,6 +10,7 @@ import mora_lite
 from mora_lite.adapter.lowrank import Branch
 from mora_lite.chem.graph import featurize
 from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.smiles import canonical
 from mora_lite.errors import CheckpointError
 from mora_lite.fast.scorer import FastScorer
 from mora_lite.fast.upper import COLUMNS
@@ -19,6 +20,7 @@ from mora_lite.lm.decoder import Decoder
 from mora_lite.model import Model
 from mora_lite.packs.pack import SHIPPED, list_packs, open_pack
 from mora_lite.quant.formats import open_checkpoint
+from mora_lite.text.pack import load_text, open_text_pack
 from mora_lite.training.pretrain import load_encoder
 
 # Hartree, from QM9: HOMO, LUMO, gap.
@@ -107,7 +109,20 @@ def test_its_own_record_keeps_what_the_project_promises() -> None:
 
 def test_shipped_packs_are_small() -> None:
     assert "qm9" in [pack.name for pack in list_packs()]
-    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 40 * 2**20
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 60 * 2**20
+
+
+def test_the_pack_reactions_answers_by_its_name() -> None:
+    """On the base model where it has been pulled."""
+    pack = open_text_pack("reactions")
+    assert (pack.task, pack.base["name"]) == ("ask", "smollm2-135m")
+    assert pack.manifest["provenance"]["validation"]["exact"] > 0.8
+    try:
+        resolve_base(pack.base["name"])
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    answers = load_text("reactions", device="cpu").ask(["CC(=O)O.CCO.OS(=O)(=O)O"], "What is the product?")
+    assert canonical(answers[0][0].text) == "CCOC(C)=O"
 
 
 def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:

@@ -31,7 +31,15 @@ from mora_lite.publish import push_to_hub
 from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.loop import TextRun, TextTrainConfig
 from mora_lite.text.model import TextModel
-from mora_lite.text.pack import ADAPTER, MANIFEST, load_text_pack, open_text_pack, save_text_pack
+from mora_lite.text.pack import (
+    ADAPTER,
+    MANIFEST,
+    from_int8,
+    load_text_pack,
+    open_text_pack,
+    save_text_pack,
+    to_int8,
+)
 from mora_lite.text.pairs import TextPair
 from mora_lite.text.sequences import Batches, Prompt, tokenize_pairs
 
@@ -96,6 +104,36 @@ def test_python_asks_in_smiles(pack_path: Path) -> None:
     assert [answers[0].text for answers in (found[0], found[2])] == ["CC=O", "C=O"]
     assert found[0][0].score >= found[0][1].score
     assert model.ask([]) == []
+
+
+def test_a_pack_in_8_bits_answers_the_same_from_fewer_bytes(pack_path: Path, tmp_path: Path) -> None:
+    whole = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
+    base = open_text_pack(pack_path).base
+    save_text_pack(
+        tmp_path / "small", whole.model, task="forward", prompt=PROMPT, base=base, provenance={"seed": 0}, bits=8
+    )
+    small = load_text_pack(open_text_pack(tmp_path / "small"), device=CPU, dtype=torch.float32)
+    for name, weight in whole.model.trained().items():
+        step = weight.abs().amax(-1, keepdim=True) / 127 if weight.ndim > 1 else weight.abs() / 1000
+        assert torch.all((small.model.trained()[name] - weight).abs() <= 0.51 * step + 4e-5), name
+    sizes = [(path / ADAPTER).stat().st_size for path in (pack_path, tmp_path / "small")]
+    assert sizes[1] < 0.85 * sizes[0]  # half, but for small matrices, which stay in 16 bits
+    sources = [source for source, _ in PAIRS]
+    answers = [[row[0].text for row in pack.ask(sources, max_new_tokens=12)] for pack in (small, whole)]
+    assert answers[0] == answers[1]
+
+
+def test_scales_without_their_matrix_are_weights_too_many(pack_path: Path, tmp_path: Path) -> None:
+    weights = {"w": torch.randn(64, 64), "b": torch.randn(64)}
+    stored = to_int8(weights)
+    assert {name: tensor.dtype for name, tensor in stored.items()} == {
+        "w": torch.int8,
+        "w.scale": torch.float16,
+        "b": torch.float16,
+    }
+    assert from_int8(stored).keys() == weights.keys()
+    del stored["w"]
+    assert from_int8(stored).keys() == {"w.scale", "b"}
 
 
 def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
