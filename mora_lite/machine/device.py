@@ -67,6 +67,13 @@ def training_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if dtype == torch.float16 else dtype
 
 
+def training_autocast(device: torch.device) -> torch.autocast:
+    """Matrix products in `training_dtype` within a block."""
+    dtype = training_dtype(device)
+    # No cache of converted weights: within a captured step it would be stale at the next replay.
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
+
+
 @functools.cache
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU has matrix instructions for bfloat16 (AMX or AVX512-BF16).

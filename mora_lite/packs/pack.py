@@ -155,6 +155,12 @@ def pack_folders() -> list[Path]:
     return [SHIPPED, cache_dir() / "packs"]
 
 
+def find_installed(name: str, manifest: str) -> Path | None:
+    """The folder `name` with a file `manifest` among those of `pack_folders`; None where there is none."""
+    folders = [folder / name for folder in pack_folders() if name == Path(name).name]
+    return next((folder for folder in folders if (folder / manifest).is_file()), None)
+
+
 def list_packs() -> list[Pack]:
     """All packs that can be loaded by name; files are not checked, only the manifests read."""
     packs: dict[str, Pack] = {}
@@ -287,8 +293,7 @@ def _find(name_or_path: str | Path) -> Path:
             f"{name_or_path} is an exported folder, not a pack; score with it by mora-lite predict --engine onnx"
         )
     name = str(name_or_path)
-    for folder in pack_folders():
-        if name == Path(name).name and (folder / name / MANIFEST).is_file():
-            return folder / name
+    if (installed := find_installed(name, MANIFEST)) is not None:
+        return installed
     known = [pack.path.name for pack in list_packs()]
     raise PackError(f"unknown pack {name!r}: {did_you_mean(name, known)}; or give the path of a pack's directory")

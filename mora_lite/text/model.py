@@ -20,7 +20,7 @@ from ..architecture import DecoderConfig
 from ..chem.graph import GraphBatch
 from ..errors import PackError
 from ..lm.decoder import Decoder
-from ..machine.device import training_dtype
+from ..machine.device import training_autocast
 from .sequences import IGNORE_INDEX, TextBatch
 
 ADAPTERS = ("mora", "static", "prompt")
@@ -95,11 +95,7 @@ class TextModel(nn.Module):
 
         Rows are padded on the right, where causal attention keeps padding out of everything before it.
         """
-        device = batch.ids.device
-        dtype = training_dtype(device)
-        # No cache of converted weights: within a captured step it would be stale at the next replay.
-        cast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
-        with cast:
+        with training_autocast(batch.ids.device):
             branch = self.branch(batch.graphs, len(batch.ids))
         hidden = self.decoder.hidden(batch.ids, branch=branch).flatten(0, 1)
         # Only where an answer's token is predicted: the vocabulary is the widest product there is.

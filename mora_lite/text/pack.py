@@ -29,7 +29,7 @@ from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory
 from ..machine.files import file_entry, write_tensors
 from ..packs.manifest import CARD, TEXT_PACK, seal
-from ..packs.pack import SHIPPED
+from ..packs.pack import find_installed
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
@@ -129,13 +129,13 @@ def from_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def open_text_pack(path: str | Path) -> TextPack:
-    """Check a text pack's files. path: the name of one that ships, its directory, or `hf:owner/name`, which is fetched.
+    """Check a text pack's files. path: its directory, its name as for packs of values, or `hf:owner/name`.
 
     Raises `PackError` when it is none, damaged, or of a format that is not known.
     """
-    shipped = SHIPPED / str(path)
-    ships = str(path).isidentifier() and not Path(path).exists() and (shipped / MANIFEST).is_file()
-    path = shipped if ships else Path(local_path(path))
+    name, path = str(path), Path(local_path(path))
+    if not (path / MANIFEST).is_file():
+        path = find_installed(name, MANIFEST) or path
     if not (path / MANIFEST).is_file():
         raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
     manifest = TEXT_PACK.read(path)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..chem.graph import GraphBatch
 from ..errors import InputError
 from ..machine.capture import capture, run_aside
-from ..machine.device import keep_freed_memory, training_dtype
+from ..machine.device import keep_freed_memory, training_autocast
 from ..machine.files import write_tensors
 from .dataset import Dataset
 from .losses import TargetStats, task_loss, validation_error
@@ -168,7 +168,7 @@ def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device:
     for start in range(0, len(data), 2048):
         rows = np.arange(start, min(start + 2048, len(data)))
         batch = data.graphs.select(rows).batch(device)
-        with _autocast(device):
+        with training_autocast(device):
             scores.append(model(batch.rounded())[: len(rows)].float().cpu())
     return torch.cat(scores)
 
@@ -189,12 +189,6 @@ def _fingerprint(train: Dataset, stats: TargetStats, origin: str) -> str:
     for array in (train.rows, train.targets, *loss_weights):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    dtype = training_dtype(device)
-    # No cache of converted weights: within a captured step it would be stale at the next replay.
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=device.type != "cuda")
 
 
 def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:
@@ -313,7 +307,7 @@ def _make_step(
 
     def eager(batch: GraphBatch, targets: Tensor) -> Tensor:
         """The plain step. Padding molecules have scores but no targets, and no part in the loss."""
-        with _autocast(device):
+        with training_autocast(device):
             scores = model(batch)
         loss = task_loss(scores[: len(targets)], targets, stats, settings.huber)
         loss.backward()
