@@ -58,6 +58,15 @@ class Dataset:
             rows=self.rows[positions],
         )
 
+    def with_rare_sizes(self, share: float) -> Dataset:
+        """Molecules repeated until each number of heavy atoms that occurs makes up `share` of these, about.
+
+        Of QM9's 110,000 training molecules 14 have up to three atoms: drawn once an epoch they are not learnt at all.
+        """
+        _, of_size, counts = np.unique(self.graphs.n_atoms, return_inverse=True, return_counts=True)
+        repeats = np.maximum(np.ceil(share * len(self) / counts), 1).astype(np.int64)
+        return self.at(np.repeat(np.arange(len(self)), repeats[of_size]))
+
 
 def read_dataset(
     path: str | Path, smiles_column: str, target_columns: Sequence[str], split_column: str | None = None

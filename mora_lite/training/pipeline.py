@@ -119,11 +119,14 @@ def _train(
     encoder = encoder or GraphEncoder(recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
     baseline = EncoderBaseline(encoder, len(tasks))
 
+    if recipe.rare_sizes:
+        train = train.with_rare_sizes(recipe.rare_sizes)
+
     def fit_stage(name: str, model: torch.nn.Module, config: TrainConfig, origin: str) -> dict[str, Any]:
         """Train `model`, and return what the pack records of this stage."""
-        config = shrink_batch(config, n_train)
+        config = shrink_batch(config, len(train))
         last = fit(model, train, valid, stats, config, run / name, device, partial(on_progress, name), origin)
-        return {"stage": name, "epochs": last.step // (n_train // config.batch_size), "best_error": last.best_error}
+        return {"stage": name, "epochs": last.step // (len(train) // config.batch_size), "best_error": last.best_error}
 
     stages = [fit_stage("encoder", baseline, recipe.encoder, weights_digest(baseline))]
     base = compile_base(

@@ -101,6 +101,7 @@ class Recipe:
 
     start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
+    rare_sizes: see `Dataset.with_rare_sizes`; 0 repeats none.
     split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
     """
 
@@ -111,6 +112,7 @@ class Recipe:
     seed: int = 0
     start: str = "pretrained"
     four_bit: bool = True
+    rare_sizes: float = 0.0
     split: Split | None = None
     adapter: AdapterConfig = DEFAULT_SIZES
     encoder: TrainConfig = ENCODER
