@@ -46,8 +46,7 @@ from variants import (
 import mora_lite.lm.base as base_module
 from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
 from mora_lite.adapter.lowrank import AdapterConfig
-from mora_lite.chem.graph import featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.hub.bases import resolve_base
 from mora_lite.lm.base import CompiledBase, compile_base
 from mora_lite.machine.device import training_dtype
@@ -73,9 +72,10 @@ class Comparison:
     def __init__(self, labelled: LabelledSet, data: Path, seed: int, start: Path | None):
         self.labelled, self.seed, self.start = labelled, seed, start
         rows = read_set(data, labelled)
-        parsed = [parse_smiles(text).mol for text in rows.smiles]
+        featurizer = Featurizer()
+        parsed = [featurizer.parse_smiles(text).mol for text in rows.smiles]
         good = np.array([i for i, mol in enumerate(parsed) if mol is not None])
-        graphs = featurize([parsed[i] for i in good])
+        graphs = featurizer.graphs([parsed[i] for i in good])
         truth, split = rows.targets[good], rows.split[good]
         train = truth[split == "train"]
         self.mean, self.std = np.zeros(truth.shape[1]), np.ones(truth.shape[1])

@@ -17,8 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mora_lite.chem.graph import featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.hub.bases import resolve_base
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
@@ -37,7 +36,7 @@ def main() -> None:
     source = NF4Source(open_checkpoint(resolve_base(pack.base["name"])))
     base = Decoder.from_checkpoint(source)
     model = load_text_pack(pack, device=torch.device("cpu"), dtype=torch.float32).model
-    branch = model.branch(featurize([parse_smiles(args.smiles).mol]).batch(), 1)
+    branch = model.branch(Featurizer().read_smiles([args.smiles]).batch(), 1)
     zero = replace(branch, c=torch.zeros_like(branch.c))
     ids = torch.tensor(source.tokenizer()(bundled_text()).input_ids)
     before = base.state_dict()

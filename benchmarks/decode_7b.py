@@ -123,12 +123,11 @@ def capped(options: argparse.Namespace, device: torch.device, batches: list[int]
 def score(upper: Any, prompts: Any, rank: int, batch: int, options: argparse.Namespace) -> tuple[dict[str, Any], Any]:
     """Molecules per second from graphs to z-scores on the host, and the z-scores; `oom` if memory does not suffice."""
     from mora_lite.adapter.lowrank import AdapterConfig
-    from mora_lite.chem.graph import featurize
-    from mora_lite.chem.molecules import parse_smiles
+    from mora_lite.chem.featurizer import Featurizer
     from mora_lite.scoring.scorer import Scorer
 
     device = prompts.residual.device
-    graphs = featurize([parse_smiles(smiles).mol for smiles in DRUGS]).select(np.arange(batch) % len(DRUGS))
+    graphs = Featurizer().read_smiles(DRUGS).select(np.arange(batch) % len(DRUGS))
     torch.manual_seed(rank)
     reset_memory()
     try:

@@ -53,21 +53,20 @@ PARTS = ("atoms", "bonds", "bond_endpoints", "atom_ptr", "bond_ptr")  # of `grap
 
 def write_graphs(library: Path, work: Path, n: int) -> None:
     """The graphs of the first `n` molecules that can be read, and for each batch size the inputs of the models."""
-    from mora_lite.chem.graph import featurize
-    from mora_lite.chem.molecules import parse_smiles
+    from mora_lite.chem.featurizer import Featurizer
     from mora_lite.export.featurizer import model_inputs
     from mora_lite.tables.table import open_table
 
     molecules: list[Any] = []
     with open_table(library) as table:
         for chunk in table.chunks(1024):
-            parsed = (parse_smiles(row.cells[table.smiles_index]).mol for row in chunk)
+            parsed = (Featurizer().parse_smiles(row.cells[table.smiles_index]).mol for row in chunk)
             molecules += [molecule for molecule in parsed if molecule is not None]
             if len(molecules) >= n:
                 break
     if len(molecules) < n:
         sys.exit(f"{library} has {len(molecules)} readable molecules, and {n} are needed")
-    graphs = featurize(molecules[:n])
+    graphs = Featurizer().graphs(molecules[:n])
     np.savez(work / "graphs.npz", **{name: getattr(graphs, name) for name in PARTS})
     # Sorted by size, as the program scores them, and cut again where it cuts.
     order = np.argsort(graphs.n_atoms, kind="stable")

@@ -21,10 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from rdkit import Chem
 
 from mora_lite import load_text
-from mora_lite.chem.graph import featurize
 from mora_lite.chem.smiles import canonical
 from mora_lite.text.pairs import format_question
 
@@ -47,7 +45,7 @@ def main() -> None:
     rows = [row for row, _ in zip(questions(table, args.task), range(args.rows), strict=False)]
     answerer = load_text(args.pack, device=args.device)
     ids = answerer.ids([format_question(source, question) for source, question, _ in rows])
-    graphs = featurize([Chem.MolFromSmiles(source) for source, _, _ in rows])
+    graphs = answerer.featurizer.read_smiles([source for source, _, _ in rows])
     started = time.perf_counter()
     answers = answerer.answer(ids, graphs, beams=args.beams, max_new_tokens=192, batch_size=args.batch)
     seconds = time.perf_counter() - started

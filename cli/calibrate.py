@@ -35,7 +35,7 @@ def calibrate(
 
     check_changeable(pack)
     opened = open_pack(pack)
-    table = read_training_table(data, opened.provenance, opened.tasks, "valid", smiles_column)
+    table = read_training_table(data, opened, opened.tasks, "valid", smiles_column)
     parts = parts_of(table, opened.provenance, opened.name, data)
     calibrate_pack(opened, parts["train"], parts["valid"], device=device, dtype=dtype)
     typer.echo(f"{opened.path}: calibrated on {len(parts['valid']):,} molecules", err=True)

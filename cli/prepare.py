@@ -15,6 +15,10 @@ def prepare(
     paths: LibraryPaths,
     *,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write: a Parquet file.")],
+    pack: Annotated[
+        str | None,
+        typer.Option(help="A pack that is to score it: its way of reading molecules is taken.", show_default="admet"),
+    ] = None,
     smiles_column: SmilesColumn = None,
     name_column: NameColumn = None,
     workers: Workers = None,
@@ -25,19 +29,27 @@ def prepare(
 
     Parsing takes longer than scoring on a fast device. The file written has
     a row for each row of the LIBRARY, in order, some 80 bytes each; a bad
-    molecule is a row with a status. It serves all packs of this version.
+    molecule is a row with a status. It serves all packs that read molecules
+    as PACK does (see `mora-lite info`).
 
     \b
     Examples:
     mora-lite prepare enamine.smi.gz -o enamine.parquet
     mora-lite prepare 'zinc/*.sdf.zst' --name-column zinc_id -o zinc.parquet
     """
+    from ..chem.featurizer import Featurizer
     from ..tables.prepared_files import prepare_library
 
+    featurizer = Featurizer()
+    if pack is not None:
+        from ..packs.pack import open_pack  # imports torch
+
+        featurizer = open_pack(pack).featurizer
     with progress_bar() as on_progress:
         summary = prepare_library(
             paths,
             output,
+            featurizer=featurizer,
             smiles_column=smiles_column,
             name_column=name_column,
             workers=workers,

@@ -48,6 +48,14 @@ def train(
             show_default="pretrained",
         ),
     ] = None,
+    standardize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="parent|none",
+            help="Take the largest organic fragment, neutralised, or the molecule as it is drawn.",
+            show_default="parent",
+        ),
+    ] = None,
     encoder_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the encoder alone.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the whole, with the frozen base.")] = None,
     patience: Annotated[
@@ -96,6 +104,7 @@ def train(
             split=split,
             base=base,
             start=start,
+            standardize=standardize,
             encoder_epochs=encoder_epochs,
             epochs=epochs,
             patience=patience,

@@ -1,7 +1,7 @@
 """How a molecule becomes the inputs of the exported models, as JSON that any language can follow.
 
-The numbers come from `graph.featurize`'s own tables; a test follows nothing but this description and gets the same
-codes.
+The numbers come from the featurizer's own tables; a test follows nothing but this description, and docs/method.md for
+stereo codes, and gets the same codes.
 """
 
 from __future__ import annotations
@@ -10,26 +10,44 @@ from typing import Any
 
 import numpy as np
 
-from ..chem.graph import _CHIRAL, _HYBRID, _ORDER, _STEREO, ATOM_FIELDS, BOND_FIELDS, N_BOND_CODES, Graphs, featurize
-from ..chem.molecules import MAX_ATOMS, parse_smiles
+from ..chem.codes import _CHIRAL, _HYBRID, _ORDER, _STEREO
+from ..chem.featurizer import Featurizer
+from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, N_BOND_CODES, Graphs
+from ..chem.molecules import MAX_ATOMS
 
 EXAMPLE = "C[C@H]([NH3+])c1cccs1.[Cl-]"
+_READING = {
+    1: "Chem.MolFromSmiles(smiles) with its default sanitisation; hydrogens stay inside their atoms.",
+    2: "Chem.MolFromSmiles without sanitisation and without removal of hydrogens; isotopes and atom maps set to 0; "
+    "Chem.RemoveHs, which sanitises; Chem.SetBondStereoFromDirections.",
+}
+_STANDARDIZE = {
+    "none": "Salts and mixtures are one molecule.",
+    "parent": "Of it the parent is taken: rdMolStandardize.LargestFragmentChooser(preferOrganic=True).choose, "
+    "rdMolStandardize.Uncharger().uncharge, Chem.SanitizeMol.",
+}
 
 
-def describe_featurizer() -> dict[str, Any]:
+def describe_featurizer(featurizer: Featurizer) -> dict[str, Any]:
     """Fields of atoms and bonds with the RDKit call each comes from and the code of each answer; and an example."""
-    example = model_inputs(featurize([parse_smiles(EXAMPLE).mol]))
+    example = model_inputs(featurizer.read_smiles([EXAMPLE]))
+    atom_rules, bond_rules = _ATOM_RULES, _BOND_RULES
+    if featurizer.version >= 2:
+        atom_rules, bond_rules = atom_rules | {"chirality": _OWN_CODE}, bond_rules | {"stereo": _OWN_CODE}
     return {
         "format": 1,
         "toolkit": "RDKit",
-        "molecule": "Chem.MolFromSmiles(smiles) with its default sanitisation; hydrogens stay inside their atoms. "
-        f"Atoms keep RDKit's order. A molecule has 1 to {MAX_ATOMS} atoms; salts and mixtures are one molecule.",
+        "version": featurizer.version,
+        "molecule": f"{_READING[featurizer.version]} {_STANDARDIZE[featurizer.standardize]} Atoms keep RDKit's order. "
+        f"A molecule has 1 to {MAX_ATOMS} atoms.",
+        "stereo": "The codes of centres and double bonds of version 2 do not depend on the order of atoms: "
+        "'Stereo codes' in docs/method.md says how they are found.",
         "code": "Look the answer of `call` up in `table`; what is not there gets `other`. Enumerations are looked up "
         "by name, booleans as 0 and 1. Calls are methods of Chem.Atom and Chem.Bond. `ring_size` is the size of "
         "the smallest ring of RingInfo.AtomRings() that the atom is in, 0 outside of rings; `ring_count` is the number "
         "of those rings.",
-        "atom_fields": [{"name": name, "codes": n, **_ATOM_RULES[name]} for name, n in ATOM_FIELDS.items()],
-        "bond_fields": [{"name": name, "codes": n, **_BOND_RULES[name]} for name, n in BOND_FIELDS.items()],
+        "atom_fields": [{"name": name, "codes": n, **atom_rules[name]} for name, n in ATOM_FIELDS.items()],
+        "bond_fields": [{"name": name, "codes": n, **bond_rules[name]} for name, n in BOND_FIELDS.items()],
         "bond_code": {
             "codes": N_BOND_CODES,
             "rule": "((order * 2 + conjugated) * 2 + ring) * 4 + stereo",
@@ -56,6 +74,7 @@ def _numbers(known: range, other: int, first: int = 0) -> dict[str, Any]:
     return _table({value: code for code, value in enumerate(known, first)}, other)
 
 
+_OWN_CODE = {"call": "stereo"} | _numbers(range(3), 0)
 _ATOM_RULES: dict[str, dict[str, Any]] = {
     "element": {"call": "GetAtomicNum"} | _numbers(range(119), 0),
     "charge": {"call": "GetFormalCharge"} | _numbers(range(-4, 5), 9),

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..chem.featurizer import Featurizer
 from ..errors import PackError
 from ..hub.packs import local_path
 from ..packs.manifest import EXPORT
@@ -45,6 +46,11 @@ class Exported:
     @property
     def tasks(self) -> tuple[Task, ...]:
         return tuple(Task(**fields) for fields in self.manifest["tasks"])
+
+    @property
+    def featurizer(self) -> Featurizer:
+        """How molecules become the models' inputs."""
+        return Featurizer.of(self.manifest)
 
     def file(self, name: str) -> Path:
         """The file of this name, checked. Raises `PackError` when it is missing or damaged."""
@@ -98,6 +104,7 @@ def open_exported(path: str | Path) -> Exported:
     try:  # all that is used later, so that what is missing is reported here
         assert isinstance(exported.name, str)
         assert isinstance(exported.tasks, tuple)
+        assert isinstance(exported.featurizer, Featurizer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PackError(f"{path / MANIFEST} is damaged ({type(error).__name__}: {error}); {EXPORT.again}") from None
     return exported

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..adapter.lowrank import AdapterConfig
-from ..chem.graph import featurize
-from ..chem.molecules import parse_smiles
+from ..chem.featurizer import Featurizer
+from ..chem.graph import Graphs
 from ..errors import ExportError, InputError
 from ..machine.files import staged, write_json, write_tensors
 from ..text.model import TextModel
@@ -43,22 +43,23 @@ def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = No
         )
     if pack.manifest["adapter"] == "prompt":
         raise ExportError(f"{pack.path} makes soft tokens, which LoRA cannot; expected the adapter mora or static")
-    parsed = parse_smiles(smiles)
+    featurizer = Featurizer.of(pack.manifest)
+    parsed = featurizer.parse_smiles(smiles)
     if parsed.mol is None:
         raise InputError(f"peft: got {smiles!r}, {parsed.reason or parsed.status}; expected the SMILES of molecules")
     with staged(out, force, CONFIG, "an adapter for PEFT") as stage:
         # The type of the frozen layers does not enter an adapter: the smaller one takes less memory.
         model = load_text_pack(pack, base=base, device=torch.device("cpu"), dtype=torch.bfloat16).model
         with torch.no_grad():
-            weights = lora_weights(model, parsed.mol)
+            weights = lora_weights(model, featurizer.graphs([parsed.mol]))
         write_tensors(stage / WEIGHTS, weights, {"format": "pt"})
         write_json(stage / CONFIG, lora_config(model, pack.base["name"]))
 
 
-def lora_weights(model: TextModel, molecule: Any) -> dict[str, Tensor]:
-    """The adapter of a molecule, by the names that PEFT writes."""
+def lora_weights(model: TextModel, molecule: Graphs) -> dict[str, Tensor]:
+    """The adapter of a molecule, one graph, by the names that PEFT writes."""
     decoder = model.decoder.sizes
-    branch = model.branch(featurize([molecule]).batch(), 1)
+    branch = model.branch(molecule.batch(), 1)
     weights = {}
     for number, adapter in enumerate(branch.by_layer(decoder.layers, decoder.module_widths())):
         for module, (a, c) in adapter.factors.items() if adapter is not None else ():

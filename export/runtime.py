@@ -39,7 +39,7 @@ class OnnxModel(Predictor):
 
     def __init__(self, exported: Exported, session: Any, chosen: Sequence[int], calibrator: Calibrator | None):
         tasks = exported.tasks
-        super().__init__(tuple(tasks[i] for i in chosen), calibrator)
+        super().__init__(tuple(tasks[i] for i in chosen), exported.featurizer, calibrator)
         self.exported = exported
         self.session = session
         self._task_index = np.array(chosen, dtype=np.int64)

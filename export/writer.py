@@ -80,7 +80,7 @@ def export_pack(
     scorer = pack.load_scorer()
     scorer.select(chosen)
     selected = [pack.tasks[i] for i in chosen]
-    featurizer = describe_featurizer()
+    featurizer = describe_featurizer(pack.featurizer)
     origin = origin_of(pack, opset)
     described = {**origin, "tasks": [task.as_dict() for task in selected], "featuriser": featurizer}
     metadata = {name: text if isinstance(text, str) else json.dumps(text) for name, text in described.items()}
@@ -154,6 +154,7 @@ def origin_of(pack: Pack, opset: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         "opset": opset,
+        "featurizer": pack.featurizer.as_dict(),
     }
 
 

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .chem.graph import Graphs, featurize
-from .chem.molecules import parse_smiles
+from .chem.graph import Graphs
 from .fast.captured import CapturedScorer
 from .model import Model
 from .status import OK
@@ -78,14 +77,14 @@ class Bench:
 
 def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) -> Bench:
     """Score `smiles` once to warm up and once more to measure."""
-    mols = [parsed.mol for parsed in map(parse_smiles, smiles) if parsed.status == OK]
-    graphs = featurize(mols)
+    parsed = map(model.featurizer.parse_smiles, smiles)
+    graphs = model.featurizer.graphs([molecule.mol for molecule in parsed if molecule.status == OK])
     model.score(smiles, batch_size)
     model.seconds.clear()
     started = time.perf_counter()
     model.score(smiles, batch_size)
     whole = time.perf_counter() - started
-    seconds, n = dict(model.seconds), len(mols)
+    seconds, n = dict(model.seconds), len(graphs)
     size = model.fit_batch_size(batch_size)
     moving: tuple[str, ...] = ()
     if isinstance(model.engine, CapturedScorer):

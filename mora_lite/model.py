@@ -43,7 +43,7 @@ class Model(Predictor):
         dtype: torch.dtype,
         calibrator: Calibrator | None = None,
     ):
-        super().__init__(tasks, calibrator, scorer.c.device)
+        super().__init__(tasks, pack.featurizer, calibrator, scorer.c.device)
         self.pack, self.engine = pack, engine
         self.scorer, self.dtype = scorer, dtype
         self._fits = sys.maxsize  # molecules at a time, once memory has run out

@@ -7,21 +7,14 @@ its two endpoints counted from the molecule's first atom. Bonds become directed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rdkit import Chem
 
 if TYPE_CHECKING:
     import torch  # imported where tensors are made: featurising needs none
-
-Hybrid = Chem.HybridizationType
-Chiral = Chem.ChiralType
-Bond = Chem.BondType
-Stereo = Chem.BondStereo
 
 # name -> number of codes. The order is the column order of `Graphs.atoms`; packs store this table.
 ATOM_FIELDS: dict[str, int] = {
@@ -38,45 +31,6 @@ ATOM_FIELDS: dict[str, int] = {
 }
 BOND_FIELDS: dict[str, int] = {"order": 5, "conjugated": 2, "ring": 2, "stereo": 4}
 N_BOND_CODES = 5 * 2 * 2 * 4  # the four fields as the digits of one number, order the most significant
-
-# Molecules whose atoms and bonds are Python objects at a time: with many more the garbage collector starts, which takes
-# a quarter of the total time.
-BLOCK = 8
-
-
-def _codes(kinds: Any, known: dict[Any, int], other: int) -> Callable[[Any], int]:
-    """A function from a member of the enumeration `kinds` to its code.
-
-    A look-up in a dictionary of all members costs less than a conversion with int().
-    """
-    return {kind: known.get(kind, other) for kind in kinds.values.values()}.__getitem__
-
-
-_HYBRID = {Hybrid.S: 1, Hybrid.SP: 2, Hybrid.SP2: 3, Hybrid.SP3: 4, Hybrid.SP3D: 5, Hybrid.SP3D2: 6}
-_CHIRAL = {Chiral.CHI_UNSPECIFIED: 0, Chiral.CHI_TETRAHEDRAL_CW: 1, Chiral.CHI_TETRAHEDRAL_CCW: 2}
-_ORDER = {Bond.SINGLE: 0, Bond.DOUBLE: 1, Bond.TRIPLE: 2, Bond.AROMATIC: 3}
-_STEREO = {Stereo.STEREONONE: 0, Stereo.STEREOE: 1, Stereo.STEREOTRANS: 1, Stereo.STEREOZ: 2, Stereo.STEREOCIS: 2}
-
-# What is read from each atom and bond: RDKit's method, and a function from its result to a number if it is none.
-_Properties = Sequence[tuple[Any, Callable[[Any], int] | None]]
-_ATOM_PROPERTIES: _Properties = (
-    (Chem.Atom.GetAtomicNum, None),
-    (Chem.Atom.GetFormalCharge, None),
-    (Chem.Atom.GetDegree, None),
-    (Chem.Atom.GetTotalNumHs, None),
-    (Chem.Atom.GetHybridization, _codes(Hybrid, _HYBRID, 0)),
-    (Chem.Atom.GetIsAromatic, None),
-    (Chem.Atom.GetChiralTag, _codes(Chiral, _CHIRAL, 3)),
-    (Chem.Atom.GetNumRadicalElectrons, None),
-)
-_BOND_PROPERTIES: _Properties = (
-    (Chem.Bond.GetBeginAtomIdx, None),
-    (Chem.Bond.GetEndAtomIdx, None),
-    (Chem.Bond.GetBondType, _codes(Bond, _ORDER, 4)),
-    (Chem.Bond.GetIsConjugated, None),
-    (Chem.Bond.IsInRing, None),
-    (Chem.Bond.GetStereo, _codes(Stereo, _STEREO, 3)),
-)
 
 
 @dataclass(frozen=True)
@@ -106,8 +60,8 @@ class Graphs:
     def select(self, rows: Sequence[int] | np.ndarray) -> Graphs:
         """A new store of the molecules `rows`, in that order."""
         rows = np.asarray(rows, dtype=np.int64)
-        atom_rows, atom_ptr = _gather_rows(self.atom_ptr, rows)
-        bond_rows, bond_ptr = _gather_rows(self.bond_ptr, rows)
+        atom_rows, atom_ptr = gather_rows(self.atom_ptr, rows)
+        bond_rows, bond_ptr = gather_rows(self.bond_ptr, rows)
         atoms, bonds, endpoints = self.atoms[atom_rows], self.bonds[bond_rows], self.bond_endpoints[bond_rows]
         return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr)
 
@@ -179,10 +133,10 @@ class GraphBatch:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in self.tensors})
 
 
-def _gather_rows(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def gather_rows(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the items of `rows`, and the new row pointer."""
     counts = ptr[rows + 1] - ptr[rows]
-    new_ptr = _pointer(counts)
+    new_ptr = row_pointer(counts)
     shift = np.repeat(ptr[rows] - new_ptr[:-1], counts)
     return np.arange(new_ptr[-1], dtype=np.int64) + shift, new_ptr
 
@@ -193,74 +147,11 @@ def concatenate(parts: Sequence[Graphs]) -> Graphs:
         np.concatenate([getattr(p, name) for p in parts]) for name in ("atoms", "bonds", "bond_endpoints")
     )
     atom_ptr, bond_ptr = (
-        _pointer(np.concatenate([np.diff(getattr(p, name)) for p in parts])) for name in ("atom_ptr", "bond_ptr")
+        row_pointer(np.concatenate([np.diff(getattr(p, name)) for p in parts])) for name in ("atom_ptr", "bond_ptr")
     )
     return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr)
 
 
-def featurize(molecules: Sequence[Chem.Mol]) -> Graphs:
-    """RDKit molecules -> codes. Atoms keep RDKit's order; a molecule must have at least one atom.
-
-    Python only collects plain numbers, one property after the other; NumPy maps them to codes, once for the whole list.
-    """
-    n_atoms = [molecule.GetNumAtoms() for molecule in molecules]
-    n_bonds = [molecule.GetNumBonds() for molecule in molecules]
-    assert all(n_atoms), "a molecule without atoms has no graph"
-    atom_ptr, bond_ptr = _pointer(n_atoms), _pointer(n_bonds)
-    raw = np.empty((len(_ATOM_PROPERTIES), atom_ptr[-1]), dtype=np.int64)
-    flat = np.empty((len(_BOND_PROPERTIES), bond_ptr[-1]), dtype=np.int64)
-    for start in range(0, len(molecules), BLOCK):
-        block = slice(start, start + BLOCK)
-        stop = start + len(molecules[block])
-        atoms: list[Any] = []
-        bonds: list[Any] = []
-        for molecule, n, m in zip(molecules[block], n_atoms[block], n_bonds[block], strict=True):
-            atoms.extend(map(molecule.GetAtomWithIdx, range(n)))
-            bonds.extend(map(molecule.GetBondWithIdx, range(m)))
-        _read_properties(atoms, _ATOM_PROPERTIES, raw[:, atom_ptr[start] : atom_ptr[stop]])
-        _read_properties(bonds, _BOND_PROPERTIES, flat[:, bond_ptr[start] : bond_ptr[stop]])
-
-    ring_size, ring_count = _ring_properties(molecules, atom_ptr)
-    codes = np.empty((len(ring_size), len(ATOM_FIELDS)), dtype=np.uint8)
-    codes[:, 0] = raw[0]
-    charge = raw[1] + 4
-    codes[:, 1] = np.where((charge >= 0) & (charge <= 8), charge, 9)
-    codes[:, 2] = np.minimum(raw[2], 7)
-    codes[:, 3] = np.minimum(raw[3], 5)
-    codes[:, 4:7] = raw[4:7].T
-    codes[:, 7] = np.minimum(raw[7], 2)
-    codes[:, 8] = np.where(ring_size == 0, 0, np.minimum(ring_size - 2, 7))
-    codes[:, 9] = np.minimum(ring_count, 3)
-    bond_codes = ((flat[2] * 2 + flat[3]) * 2 + flat[4]) * 4 + flat[5]
-    return Graphs(codes, bond_codes.astype(np.uint8), flat[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
-
-
-def _pointer(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+def row_pointer(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Where each molecule's items begin, and the end of the last: int64 `[B+1]`."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-
-
-def _read_properties(parts: list[Any], properties: _Properties, out: np.ndarray) -> None:
-    """Fill one row of `out` for each property, with one column for each atom or bond of `parts`."""
-    for row, (method, code) in zip(out, properties, strict=True):
-        values = map(method, parts)
-        row[:] = np.fromiter(values if code is None else map(code, values), row.dtype, len(parts))
-
-
-def _ring_properties(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Size of the smallest ring (0: none) and number of rings, for each atom: int64 `[V]` both."""
-    n_rings: list[int] = []
-    sizes: list[int] = []
-    members: list[int] = []
-    for molecule in molecules:
-        rings = molecule.GetRingInfo().AtomRings()
-        n_rings.append(len(rings))
-        sizes.extend(map(len, rings))
-        members.extend(chain.from_iterable(rings))
-    of_ring = np.array(sizes, dtype=np.int64)
-    first = np.repeat(np.repeat(atom_ptr[:-1], n_rings), of_ring)
-    atoms = np.array(members, dtype=np.int64) + first
-    count = np.bincount(atoms, minlength=atom_ptr[-1])
-    size = np.full(atom_ptr[-1], np.iinfo(np.int64).max)
-    np.minimum.at(size, atoms, np.repeat(of_ring, of_ring))
-    return np.where(count == 0, 0, size), count

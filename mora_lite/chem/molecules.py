@@ -6,15 +6,21 @@ while it works, and for a molecule that fails they are read once more for the re
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rdkit import Chem, rdBase
 
 from ..status import EMPTY, OK, REASONS, TOO_LARGE, UNPARSABLE
+from .standardize import parent_of
 
 MAX_ATOMS = 400  # nodes of the molecule's graph; packs are made for organic molecules of a few dozen atoms
 MAX_CHARACTERS = 20_000  # longer text is not looked at
+STANDARDIZE = ("parent", "none")
+_CHARGE_OR_DOT = frozenset("+-.")
+_NUMBERED = re.compile(r"\[\d|:\d+\]")  # an isotope or an atom map
 _LONG_TEXT = 1_000  # from here on atoms are counted before the costly part of parsing (rings, aromaticity)
 
 
@@ -24,23 +30,36 @@ class Parsed(NamedTuple):
     mol: `rdkit.Chem.Mol`, or None when `status` is not `ok`.
     status: `ok`, `empty`, `unparsable` or `too_large`.
     reason: one line for people; empty when `status` is `ok`.
+    drawn: of a mol block the molecule before isotopes were forgotten and a parent taken; None for a SMILES.
     """
 
     mol: Any
     status: str
     reason: str
+    drawn: Any = None
 
 
-def parse_smiles(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
+class _Reading(NamedTuple):
+    """How a text is read: the options of `parse_smiles`."""
+
+    max_atoms: int
+    version: int
+    standardize: str
+
+
+def parse_smiles(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, standardize: str = "none") -> Parsed:
     """Read one SMILES. Salts and mixtures (dots) and wildcard atoms (`*`) are molecules like any other.
 
     Blanks round the text are ignored, and so is a name after the SMILES, as in `.smi` files (`CCO ethanol`).
     Atoms are the nodes of RDKit's graph, so hydrogens count only where RDKit keeps them as atoms.
+    version: of the graph codes that the molecule is read for (`featurizer.Featurizer`). 1 is as RDKit does by default;
+        2 forgets isotopes and atom maps first, and keeps the marks of configuration as they are written.
+    standardize: `none`, or `parent` (`standardize.parent_of`).
     """
-    return _without_raising(_parse_smiles, text, max_atoms)
+    return _without_raising(_parse_smiles, text, _Reading(max_atoms, version, standardize))
 
 
-def _parse_smiles(text: str, max_atoms: int) -> Parsed:
+def _parse_smiles(text: str, how: _Reading) -> Parsed:
     text = text.strip()
     failure = _check_text(text)
     if failure is not None:
@@ -48,46 +67,82 @@ def _parse_smiles(text: str, max_atoms: int) -> Parsed:
     with rdBase.BlockLogs():
         if len(text) > _LONG_TEXT:
             n_atoms = _count_heavy_atoms(text)
-            if n_atoms > max_atoms:
-                return _too_large(n_atoms, max_atoms)
-        mol = Chem.MolFromSmiles(text)
+            if n_atoms > how.max_atoms:
+                return _too_large(n_atoms, how.max_atoms)
+        mol = Chem.MolFromSmiles(text) if how.version == 1 else _read_smiles(text)
+        if mol is None:
+            return Parsed(None, UNPARSABLE, _explain(text))
+        # No charge and no second fragment can be there without one of these characters.
+        if how.standardize == "parent" and not _CHARGE_OR_DOT.isdisjoint(text):
+            mol = parent_of(mol)
+    return _check_size(mol, how.max_atoms)
+
+
+def _read_smiles(text: str) -> Chem.Mol | None:
+    """A molecule without isotopes and atom maps, its marks of configuration as they are written."""
+    mol = Chem.MolFromSmiles(text, _unsanitized())
     if mol is None:
-        return Parsed(None, UNPARSABLE, _explain(text))
-    return _check_size(mol, max_atoms)
+        return None
+    if _NUMBERED.search(text):
+        _forget_numbers(mol)
+    try:
+        mol = Chem.RemoveHs(mol)  # sanitises too; the isotopes are gone before, so that deuterium is removed as well
+    except ValueError:
+        return None
+    Chem.SetBondStereoFromDirections(mol)
+    return mol
 
 
-def parse_molblock(text: str, max_atoms: int = MAX_ATOMS) -> Parsed:
+@functools.cache
+def _unsanitized() -> Any:
+    options: Any = Chem.SmilesParserParams()
+    options.sanitize = False
+    options.removeHs = False
+    return options
+
+
+def _is_numbered(atom: Chem.Atom) -> bool:
+    return bool(atom.GetIsotope() or atom.GetAtomMapNum())
+
+
+def _forget_numbers(mol: Chem.Mol) -> None:
+    for atom in mol.GetAtoms():
+        atom.SetIsotope(0)
+        atom.SetAtomMapNum(0)
+
+
+def parse_molblock(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, standardize: str = "none") -> Parsed:
     """Read one MDL mol block, V2000 or V3000, under the same limits. Hydrogens become part of their atoms, and
-    stereochemistry is taken from the drawing, as RDKit does by default.
+    stereochemistry is taken from the drawing, as RDKit does by default. version, standardize: as in `parse_smiles`.
     """
-    return _without_raising(_parse_molblock, text, max_atoms)
+    return _without_raising(_parse_molblock, text, _Reading(max_atoms, version, standardize))
 
 
-def _parse_molblock(text: str, max_atoms: int) -> Parsed:
+def _parse_molblock(text: str, how: _Reading) -> Parsed:
     if not text.strip():
         return Parsed(None, EMPTY, "no mol block in this record")
     if "\0" in text:
         return Parsed(None, UNPARSABLE, f"NUL byte at character {text.index(chr(0)) + 1}")
     text = text.encode("ascii", "replace").decode()  # titles may hold anything; atoms and bonds are ASCII
     with rdBase.BlockLogs():
-        mol = Chem.MolFromMolBlock(text)
+        drawn = mol = Chem.MolFromMolBlock(text)
+        if mol is not None and how.version > 1 and any(map(_is_numbered, mol.GetAtoms())):
+            mol = Chem.Mol(mol)
+            _forget_numbers(mol)
+            mol = Chem.RemoveHs(mol)
         if mol is not None:
-            return _check_size(mol, max_atoms)
+            mol = parent_of(mol) if how.standardize == "parent" else mol
+            return _check_size(mol, how.max_atoms)._replace(drawn=drawn)
         reason = _chemistry_problem(Chem.MolFromMolBlock(text, sanitize=False))
     damage = "not a valid mol block" if "\nM  END" in text else "the mol block does not end with 'M  END'"
     return Parsed(None, UNPARSABLE, reason or damage)
 
 
-def parse_molecule(text: str) -> Parsed:
-    """Read a SMILES, or, when there is a line end in `text`, a mol block."""
-    return parse_molblock(text) if "\n" in text else parse_smiles(text)
-
-
-def _without_raising(parse: Callable[[str, int], Parsed], text: str, max_atoms: int) -> Parsed:
+def _without_raising(parse: Callable[[str, _Reading], Parsed], text: str, how: _Reading) -> Parsed:
     """`parse`, with whatever it raises as a status."""
     # RDKit violates its invariants for atoms like [#200], and its exceptions have no common base class.
     try:
-        return parse(text, max_atoms)
+        return parse(text, how)
     except MemoryError:
         raise
     except Exception as error:

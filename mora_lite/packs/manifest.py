@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import PackError
 from ..hub.packs import EXPORT_MANIFEST, PACK_MANIFEST, TEXT_MANIFEST
@@ -49,7 +50,7 @@ class FolderKind:
     def read(self, folder: Path) -> dict[str, Any]:
         """The content of a folder's manifest.
 
-        Raises `PackError` when it is damaged, of another format, or for other atom and bond codes than this version's.
+        Raises `PackError` when it is damaged, of another format, or for graph codes that this version does not know.
         """
         file = folder / self.manifest
         try:
@@ -63,6 +64,7 @@ class FolderKind:
                 raise PackError(f"{file} is damaged (its SHA-256 is wrong); {self.again}")
             if self.sealed and (manifest["atom_fields"], manifest["bond_fields"]) != (ATOM_FIELDS, BOND_FIELDS):
                 raise PackError(f"{folder}: made for other atom and bond codes than this version's; update mora-lite")
+            Featurizer.of(manifest)
             for entry in manifest["files"].values():
                 entry["bytes"], entry["sha256"]
         except PackError:

@@ -27,6 +27,7 @@ from torch import Tensor
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..adapter.lowrank import AdapterConfig
 from ..architecture import DecoderConfig
+from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import PackError, did_you_mean
 from ..hub.packs import local_path
@@ -64,6 +65,11 @@ class Pack:
     @property
     def tasks(self) -> tuple[Task, ...]:
         return tuple(Task(**fields) for fields in self.manifest["tasks"])
+
+    @property
+    def featurizer(self) -> Featurizer:
+        """How the molecules that it was trained on were read."""
+        return Featurizer.of(self.manifest)
 
     @property
     def sizes(self) -> AdapterConfig:
@@ -182,6 +188,7 @@ def save_pack(
     base: dict[str, str],
     provenance: dict[str, Any],
     baseline: EncoderBaseline | None = None,
+    featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
 ) -> Pack:
     """Write a pack into the new folder `path`. base: `name` and `sha256` of the base model's files."""
     path.mkdir(parents=True)
@@ -202,6 +209,7 @@ def save_pack(
         "base": base,
         "sizes": scorer.sizes.as_dict(),
         "decoder": scorer.upper.sizes.as_dict(),
+        "featurizer": featurizer.as_dict(),
         "atom_fields": ATOM_FIELDS,
         "bond_fields": BOND_FIELDS,
         "tasks": [task.as_dict() for task in tasks],

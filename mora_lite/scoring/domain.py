@@ -1,4 +1,4 @@
-"""How near a molecule is to what a pack was trained on: Tanimoto similarity of Morgan fingerprints.
+"""How near a molecule is to what a pack was trained on: Tanimoto similarity of circular fingerprints.
 
 With torch, the intersections of a block of fingerprints with all training molecules are one product of 0/1 matrices.
 With NumPy alone, they are sums of columns, one column for each set bit: 40 sums of bytes are several times faster than
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..chem.fingerprints import N_BITS
+from ..chem.circular import N_BITS
 
 if TYPE_CHECKING:
     import torch

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..chem.fingerprints import fingerprints
-from ..chem.graph import Graphs, featurize
-from ..chem.molecules import parse_smiles
+from ..chem.featurizer import Featurizer
+from ..chem.graph import Graphs
 from ..status import OK
 from .conformal import Platt
 from .scores import Calibrator, Predictions, Scores
@@ -28,13 +27,17 @@ class Predictor(ABC):
     """What every model is, whatever computes its values.
 
     tasks: in the order of their columns.
+    featurizer: how molecules are read, as in training.
     calibrator: intervals, probabilities and domain; None for a pack that was not calibrated.
     device: the torch device that computes similarities; None for NumPy.
     seconds: stage -> time spent in it so far.
     """
 
-    def __init__(self, tasks: tuple[Task, ...], calibrator: Calibrator | None, device: Any = None):
+    def __init__(
+        self, tasks: tuple[Task, ...], featurizer: Featurizer, calibrator: Calibrator | None, device: Any = None
+    ):
         self.tasks = tasks
+        self.featurizer = featurizer
         self.calibrator = calibrator
         self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
@@ -55,18 +58,17 @@ class Predictor(ABC):
     def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
         """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`."""
         with self._timed("parse"):
-            parsed = [parse_smiles(text) for text in smiles]
+            parsed = [self.featurizer.parse_smiles(text) for text in smiles]
             ok_rows = [i for i, p in enumerate(parsed) if p.status == OK]
             molecules = [parsed[i].mol for i in ok_rows]
         status, error = [p.status for p in parsed], [p.reason for p in parsed]
-        values, bits = np.empty((0, len(self.tasks)), np.float32), None
-        if ok_rows:
-            with self._timed("graphs"):
-                graphs = featurize(molecules)
-            values = self.score_graphs(graphs, batch_size)
+        bits = None
+        with self._timed("graphs"):
+            graphs = self.featurizer.graphs(molecules)
+        values = self.score_graphs(graphs, batch_size)
         if self.calibrator is not None:
             with self._timed("fingerprints"):
-                bits = fingerprints(molecules)
+                bits = self.featurizer.fingerprints(graphs, lambda: molecules)
         return self._scatter(self.calibrate(values, bits, status, error), ok_rows)
 
     def calibrate(
@@ -79,7 +81,7 @@ class Predictor(ABC):
         """Apply the pack's calibration: probabilities, intervals, domain.
 
         values: float32 `[N, P]`, as `score_graphs` returns them.
-        bits: uint8 `[N, 128]`, `fingerprints` of the same molecules; None leaves intervals and domain out.
+        bits: uint8 `[N, 128]`, fingerprints of the same molecules; None leaves intervals and domain out.
         status, error: of all rows, of which these are the `N` that are ok; None where there are no others.
         """
         status = [OK] * len(values) if status is None else status

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..adapter.hypernet import Hypernet, Tokens
 from ..adapter.lowrank import AdapterConfig
-from ..chem.graph import GraphBatch, Graphs, concatenate, featurize
-from ..chem.molecules import parse_smiles
+from ..chem.featurizer import Featurizer
+from ..chem.graph import GraphBatch, Graphs, concatenate
 from ..lm.prefix import CompiledPrompts, UpperLayers
 
 BATCH_SIZE = {"cpu": 512, "cuda": 4096}  # molecules
@@ -159,7 +159,7 @@ def untimed(stage: str) -> AbstractContextManager[None]:
 
 @functools.cache
 def _methane() -> Graphs:
-    return featurize([parse_smiles("C").mol])
+    return Featurizer().read_smiles(["C"])
 
 
 def fillers(n: int) -> Graphs:

@@ -194,6 +194,11 @@ class Campaign:
             raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
         check_confidence(confidence)
         opened, devices = open_pack(pack), choose_devices(device)
+        if isinstance(library, PreparedLibrary) and library.featurizer != opened.featurizer:
+            raise InputError(
+                f"the library was prepared for packs with {library.featurizer}, {opened.name} has {opened.featurizer}; "
+                f"prepare it for this one: mora-lite prepare --pack {pack}"
+            )
         chosen = tuple(opened.tasks[i] for i in choose_tasks(opened.tasks, tasks))
         dtype_name = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
         file_states = {path: file_state(path) for path in library.files}
@@ -259,7 +264,7 @@ class Campaign:
 
             load_here = partial(load, self.pack.path, dtype=self.dtype, tasks=names, confidence=self.confidence)
             models = [load_here(device=str(device)) for device in self.devices]
-            with WorkerPool[Window, bytes](n, WindowPreparer, (), time_limit) as preparers:
+            with WorkerPool[Window, bytes](n, WindowPreparer, (self.pack.featurizer,), time_limit) as preparers:
 
                 def score(jobs: Iterator[Any]) -> Iterator[Scored]:
                     ready = preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs)

@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from ..chem.molecules import parse_molecule
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import digest_file, replacing
 from ..scoring.scores import Scores
@@ -118,7 +117,10 @@ class WindowScorer:
         self.model, self.shard_format = model, shard_format
 
     def __call__(self, job: WindowJob, marked: Mapping[int, str], at: Callable[[int], None]) -> Scored:
-        prepared = from_arrow(from_ipc(job)) if isinstance(job, bytes) else prepare(job, parse_molecule, marked, at)
+        if isinstance(job, bytes):
+            prepared = from_arrow(from_ipc(job))
+        else:
+            prepared = prepare(job, self.model.featurizer, marked, at)
         return encode_rows(score_window(self.model, prepared), self.shard_format)
 
 

@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rdkit import Chem
 
-from ..chem import fingerprints, graph
-from ..chem.graph import Graphs
-from ..chem.molecules import Parsed, parse_molecule
+from ..chem import circular
+from ..chem.featurizer import Featurizer
+from ..chem.graph import ATOM_FIELDS, Graphs
+from ..chem.molecules import Parsed
 from ..errors import error_text
 from ..machine.workers import BETWEEN
 from ..status import MALFORMED, OK, REASONS, UNPARSABLE
@@ -36,8 +37,8 @@ from .records import Record
 
 SHOWN_CHARACTERS = 200  # of a text that failed
 TEXTS = ("name", "smiles", "status", "error")
-_N_BYTES = fingerprints.N_BITS // 8
-_ATOM = pa.binary(len(graph.ATOM_FIELDS))
+_N_BYTES = circular.N_BITS // 8  # as many as morgan's
+_ATOM = pa.binary(len(ATOM_FIELDS))
 _ENDS = pa.binary(4)
 SCHEMA = pa.schema(
     [
@@ -66,7 +67,7 @@ class Prepared:
         given, without what follows it; for a mol block RDKit's canonical SMILES; for a row that failed the beginning
         of its text.
     graphs: of the rows that are ok, in order.
-    bits: uint8 `[N, 128]`, their `fingerprints`.
+    bits: uint8 `[N, 128]`, their fingerprints.
     """
 
     first_row: int
@@ -90,7 +91,7 @@ class Prepared:
 
 def prepare(
     window: Window,
-    parse: Callable[[str], Parsed] = parse_molecule,
+    featurizer: Featurizer,
     marked: Mapping[int, str] = MappingProxyType({}),
     at: Callable[[int], None] = lambda row: None,
 ) -> Prepared:
@@ -103,24 +104,24 @@ def prepare(
     read = []
     for i, record in enumerate(window.records):
         at(i)
-        read.append(_failed(record.text, marked[i], REASONS[marked[i]]) if i in marked else _read(record, parse))
+        read.append(_failed(record.text, marked[i], REASONS[marked[i]]) if i in marked else _read(record, featurizer))
     at(-1)
     ok_rows = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
     if BETWEEN in marked:
         for i in ok_rows:  # one of them ends the process: which?
             at(i)
             with suppress(Exception):
-                _featurize([read[i][0].mol])
+                _featurize(featurizer, [read[i][0].mol])
         at(-1)
     try:
-        graphs, bits = _featurize([read[i][0].mol for i in ok_rows])
+        graphs, bits = _featurize(featurizer, [read[i][0].mol for i in ok_rows])
     except Exception:  # of one molecule, by RDKit, which has no base class for what it raises
         for i in ok_rows:
             try:
-                _featurize([read[i][0].mol])
+                _featurize(featurizer, [read[i][0].mol])
             except Exception as error:
                 read[i] = _failed(window.records[i].text, UNPARSABLE, error_text(error))
-        graphs, bits = _featurize([parsed.mol for parsed, _ in read if parsed.status == OK])
+        graphs, bits = _featurize(featurizer, [parsed.mol for parsed, _ in read if parsed.status == OK])
     texts = (
         [record.name for record in window.records],
         [smiles for _, smiles in read],
@@ -132,21 +133,22 @@ def prepare(
     )
 
 
-def _featurize(molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
-    return graph.featurize(molecules), fingerprints.fingerprints(molecules)
+def _featurize(featurizer: Featurizer, molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
+    graphs = featurizer.graphs(molecules)
+    return graphs, featurizer.fingerprints(graphs, lambda: molecules)
 
 
-def _read(record: Record, parse: Callable[[str], Parsed]) -> tuple[Parsed, str]:
+def _read(record: Record, featurizer: Featurizer) -> tuple[Parsed, str]:
     """Parse a record; returns the molecule and the SMILES to show."""
     if record.fault:
         return _failed(record.text, MALFORMED, record.fault)
-    parsed = parse(record.text)
+    parsed = featurizer.parse_molecule(record.text)
     if parsed.status != OK:
         return _failed(record.text, parsed.status, parsed.reason)
     if "\n" not in record.text:
         return parsed, record.text.split(None, 1)[0]
     try:
-        return parsed, Chem.MolToSmiles(parsed.mol)
+        return parsed, Chem.MolToSmiles(parsed.drawn)
     except Exception as error:  # see `prepare`
         return _failed(record.text, UNPARSABLE, error_text(error))
 
@@ -207,8 +209,11 @@ def from_ipc(data: bytes) -> pa.RecordBatch:
 class WindowPreparer:
     """The work of a process that prepares: a window in, its prepared rows as an Arrow stream out."""
 
+    def __init__(self, featurizer: Featurizer):
+        self.featurizer = featurizer
+
     def __call__(self, window: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> bytes:
-        return to_ipc(to_arrow(prepare(window, parse_molecule, marked, at)))
+        return to_ipc(to_arrow(prepare(window, self.featurizer, marked, at)))
 
 
 def _is_ok(status: pa.Array) -> np.ndarray:

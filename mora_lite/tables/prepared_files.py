@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import rdkit
 
 from .. import __version__
-from ..chem import fingerprints, graph
-from ..errors import InputError, OutputError, error_text
+from ..chem.featurizer import Featurizer
+from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
+from ..errors import InputError, OutputError, PackError, error_text
 from ..machine.files import replacing
 from ..machine.workers import WorkerPool, default_workers
 from ..status import RunSummary
@@ -41,9 +42,8 @@ def _metadata() -> dict[str, Any]:
     """What the numbers in a file mean; a file that differs in this cannot be scored."""
     return {
         "format": FORMAT,
-        "atom_fields": [list(field) for field in graph.ATOM_FIELDS.items()],  # in order
-        "bond_fields": [list(field) for field in graph.BOND_FIELDS.items()],
-        "fingerprint": {"radius": fingerprints.RADIUS, "bits": fingerprints.N_BITS},
+        "atom_fields": [list(field) for field in ATOM_FIELDS.items()],  # in order
+        "bond_fields": [list(field) for field in BOND_FIELDS.items()],
     }
 
 
@@ -54,7 +54,7 @@ class PreparedWriter:
     does, and when the disk is full.
     """
 
-    def __init__(self, path: str | Path, files: Sequence[str] = (), *, force: bool = False):
+    def __init__(self, path: str | Path, featurizer: Featurizer, files: Sequence[str] = (), *, force: bool = False):
         if str(path) == STDIO:
             raise OutputError("a prepared library cannot go to standard output: name a file with -o")
         self.name = str(path)
@@ -62,7 +62,12 @@ class PreparedWriter:
             target = claim_output(path, source=file, force=force)
         if target.exists() and not target.is_file():
             raise OutputError(f"{path} is no regular file: choose another output")
-        metadata = _metadata() | {"rdkit": rdkit.__version__, "mora_lite": __version__, "files": list(files)}
+        metadata = _metadata() | {
+            "featurizer": featurizer.as_dict(),
+            "rdkit": rdkit.__version__,
+            "mora_lite": __version__,
+            "files": list(files),
+        }
         with ExitStack() as files_open:
             self._writer = files_open.enter_context(
                 pq.ParquetWriter(
@@ -94,6 +99,7 @@ def prepare_library(
     paths: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
+    featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
     smiles_column: str | None = None,
     name_column: str | None = None,
     workers: int | None = None,
@@ -106,6 +112,7 @@ def prepare_library(
 
     paths, smiles_column, name_column: of the library, as for `open_library`.
     output: the Parquet file to write, one row for each row of the library, in order.
+    featurizer: of the packs that are to score it.
     workers: processes, by default one for each core. They are spawned, so a script must call this under
         `if __name__ == "__main__":`.
     time_limit: seconds for parsing one molecule.
@@ -116,8 +123,8 @@ def prepare_library(
         for note in library.notes:
             on_note(note)
         with (
-            PreparedWriter(output, library.files, force=force) as writer,
-            WorkerPool[Window, bytes](workers or default_workers(), WindowPreparer, (), time_limit) as pool,
+            PreparedWriter(output, featurizer, library.files, force=force) as writer,
+            WorkerPool[Window, bytes](workers or default_workers(), WindowPreparer, (featurizer,), time_limit) as pool,
         ):
             windows = (from_arrow(from_ipc(data)) for data in pool.results(library.windows(WINDOW_ROWS)))
             return write_prepared(windows, writer, lambda n_rows: on_progress(n_rows, library))
@@ -141,6 +148,7 @@ class PreparedLibrary:
     """Prepared files as one library, with the attributes and the windows of a `Library`.
 
     files: their names. n_rows, bytes_total: of all files together. notes: lines for the user.
+    featurizer: how its molecules were read; of all files the same.
     rows_read: for `bytes_read`; set by the caller where other processes read the rows.
     """
 
@@ -148,6 +156,7 @@ class PreparedLibrary:
         """paths: files and patterns. Raises `InputError` when one is not prepared, or not for this version."""
         self.files = expand_paths(paths)
         self.notes: list[str] = []
+        self.featurizer = Featurizer()
         self.n_rows = self.bytes_total = self.rows_read = 0
         self._counts: list[int] = []  # rows of each file
         self._opened: tuple[str, Any] | None = None  # the file opened last and its metadata
@@ -157,10 +166,17 @@ class PreparedLibrary:
             if not is_prepared(path):
                 raise InputError(f"{path} is not a prepared library: prepare it, or give no prepared ones with it")
             with parquet_errors(path), pq.ParquetFile(path) as file:
-                _check_metadata(path, file)
+                self._add_featurizer(path, _check_metadata(path, file))
                 self._counts.append(file.metadata.num_rows)
                 self.n_rows += file.metadata.num_rows
                 self.bytes_total += os.path.getsize(path)
+
+    def _add_featurizer(self, path: str, featurizer: Featurizer) -> None:
+        self.featurizer = featurizer if not self._counts else self.featurizer
+        if featurizer != self.featurizer:
+            raise InputError(
+                f"{path} and {self.files[0]} were prepared for different packs; prepare them in one way, see --pack"
+            )
 
     @property
     def bytes_read(self) -> int:
@@ -238,7 +254,8 @@ def is_prepared(path: str | Path) -> bool:
         return PREPARED_KEY in (pq.read_schema(path).metadata or {})
 
 
-def _check_metadata(path: str, file: pq.ParquetFile) -> None:
+def _check_metadata(path: str, file: pq.ParquetFile) -> Featurizer:
+    metadata: dict[str, Any] = {}
     try:
         metadata = json.loads(file.schema_arrow.metadata[PREPARED_KEY])
         wrong = [name for name, value in _metadata().items() if metadata.get(name) != value]
@@ -249,6 +266,10 @@ def _check_metadata(path: str, file: pq.ParquetFile) -> None:
     if wrong:
         words = ", ".join(name.replace("_", " ") for name in wrong)
         raise InputError(f"{path} was prepared by another version of mora-lite: {words} differ; prepare it again")
+    try:
+        return Featurizer.of(metadata)
+    except (PackError, KeyError, TypeError) as error:
+        raise InputError(f"{path} was prepared by another version of mora-lite ({error}); prepare it again") from None
 
 
 def _groups_after(metadata: Any, n_rows: int) -> tuple[list[int], int]:

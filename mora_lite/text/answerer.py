@@ -12,7 +12,8 @@ import torch
 from rdkit import Chem
 
 from ..adapter.lowrank import Branch
-from ..chem.graph import Graphs, featurize
+from ..chem.featurizer import Featurizer
+from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..errors import DeviceError
 from ..lm.beam import Answer, beam_search
@@ -20,7 +21,7 @@ from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import generate
 from ..machine.device import is_out_of_memory, training_dtype
 from .model import TextModel
-from .pairs import format_question
+from .pairs import FEATURIZER, format_question
 from .sequences import Prompt, token_ids
 
 MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
@@ -36,11 +37,20 @@ class Text(NamedTuple):
 class Answerer:
     """A trained text model with its tokenizer and prompt.
 
+    featurizer: how the graphs of molecules are made, as in training.
     max_tokens: of prompt and answer together, what the base was made for. The model must not move afterwards.
     captured: generates greedily by captured steps; None on a CPU, where nothing is gained by capturing.
     """
 
-    def __init__(self, model: TextModel, tokenizer: Any, prompt: Prompt, max_tokens: int = 2048):
+    def __init__(
+        self,
+        model: TextModel,
+        tokenizer: Any,
+        prompt: Prompt,
+        max_tokens: int = 2048,
+        featurizer: Featurizer = FEATURIZER,
+    ):
+        self.featurizer = featurizer
         self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.device = model.decoder.embedding.device
@@ -62,7 +72,9 @@ class Answerer:
         good = [i for i, mol in enumerate(mols) if mol is not None and len(ids[i]) <= limit]
         texts: list[list[Text]] = [[] for _ in smiles]
         if good:
-            answered = self.answer([ids[i] for i in good], featurize([mols[i] for i in good]), **options)
+            answered = self.answer(
+                [ids[i] for i in good], self.featurizer.read_smiles([smiles[i] for i in good]), **options
+            )
             for i, answers in zip(good, answered, strict=True):
                 texts[i] = answers
         return texts

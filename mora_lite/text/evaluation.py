@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
 
-from ..chem.graph import Graphs, featurize
+from ..chem.graph import Graphs
 from ..chem.smiles import canonical
 from ..errors import InputError
 from ..machine.device import choose_device, choose_dtype
@@ -55,7 +54,7 @@ def evaluate_text(
         raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")
     questions = answerer.ids([format_question(pair.source, pair.question) for pair in pairs])
     longest = max(map(len, answerer.ids([pair.target for pair in pairs])))
-    graphs = featurize([Chem.MolFromSmiles(pair.source) for pair in pairs])
+    graphs = answerer.featurizer.read_smiles([pair.source for pair in pairs])
     answers = _answers(answerer, questions, graphs, longest, beams)
     return _metrics(opened.task, [pair.target for pair in pairs], answers, [pair.origin for pair in pairs], beams)
 

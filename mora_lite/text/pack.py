@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..adapter.lowrank import AdapterConfig
+from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import CheckpointError, PackError
 from ..hub.bases import resolve_base
@@ -33,6 +34,7 @@ from ..packs.pack import find_installed
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
+from .pairs import FEATURIZER
 from .sequences import Prompt
 from .tasks import TEXT_TASKS
 
@@ -71,6 +73,7 @@ def save_text_pack(
     prompt: Prompt,
     base: dict[str, str],
     provenance: dict[str, Any],
+    featurizer: Featurizer = FEATURIZER,
     bits: int = 16,
     force: bool = False,
 ) -> TextPack:
@@ -94,6 +97,7 @@ def save_text_pack(
             "sizes": model.sizes.as_dict(),
             "prompt": {"before": prompt.before, "between": prompt.between, "end": prompt.end},
             "base": base,
+            "featurizer": featurizer.as_dict(),
             "atom_fields": ATOM_FIELDS,
             "bond_fields": BOND_FIELDS,
             "provenance": provenance,
@@ -197,4 +201,4 @@ def load_text_pack(
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit)
+    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit, Featurizer.of(pack.manifest))

@@ -25,13 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rdkit import Chem, rdBase
-
-from ..chem.graph import Graphs, featurize
+from ..chem.featurizer import Featurizer
+from ..chem.graph import Graphs
 from ..chem.smiles import Aligner, canonical, flat, reorder
 from ..errors import InputError, did_you_mean, error_text
 from ..training.splits import PARTS
 
+# Several molecules are one source, and an answer speaks of them as they are drawn: nothing is taken away.
+FEATURIZER = Featurizer(standardize="none")
 TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column of the answer
 DIRECTIONS = tuple(TARGETS)
 TEST, VALID = 0.08, 0.02  # shares of described molecules: larger than of reactions, as the sets are small
@@ -262,5 +263,4 @@ def write_block(pairs: Sequence[TextPair], n_copies: int, seed: int) -> tuple[li
         else [(format_question(pair.source, pair.question), pair.target)]
         for pair in pairs
     ]
-    with rdBase.BlockLogs():
-        return texts, featurize([Chem.MolFromSmiles(pair.source) for pair in pairs])
+    return texts, FEATURIZER.read_smiles([pair.source for pair in pairs])

@@ -26,6 +26,7 @@ from .evaluation import answer_metrics, answer_rows
 from .loop import TextProgress, TextRun, TextTrainConfig
 from .model import TextModel, equal_size_rank
 from .pack import TextPack, save_text_pack
+from .pairs import FEATURIZER
 from .sequences import WIDTHS, Batches, Prompt, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
 from .tasks import read_pairs, text_task
 
@@ -149,6 +150,7 @@ def text_metadata(task: str, tables: Sequence[Path], tokenizer: Any, split_colum
         "held_out": split_column or text_task(task).held_out,
         "tables": {path.name: sha256_of(path) for path in tables},
         "vocabulary": len(tokenizer),
+        "featurizer": FEATURIZER.as_dict(),
     }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rdkit import Chem
 
-from ..chem.graph import Graphs, featurize
+from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import canonical
 from ..errors import InputError
@@ -140,7 +140,7 @@ def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, config: G
     outcomes: dict[int, Answered] = {}
     if good:
         ask = _sample if config.temperature > 0 else _search
-        graphs = featurize([parsed[i].mol for i in good])
+        graphs = answerer.featurizer.read_smiles([rows[i].cells[smiles] for i in good])
         answered = ask([texts[i] for i in good], [ids[i] for i in good], graphs, answerer, config)
         outcomes = dict(zip(good, answered, strict=True))
     for i, (status, error) in enumerate(faults):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..chem.fingerprints import smiles_fingerprints
 from ..model import load
 from ..packs.pack import Pack, add_files
 from ..scoring.conformal import Calibration, Intervals, Platt
@@ -19,8 +18,8 @@ from .dataset import Dataset
 def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = "auto", dtype: str = "auto") -> None:
     """Write calibration and domain into the pack; targets of both sets are in the tasks' units."""
     model = load(pack.path, device=device, dtype=dtype)
-    domain = Domain.of(smiles_fingerprints(train.smiles), ~np.isnan(train.targets))
-    similarity = domain.similarity(smiles_fingerprints(valid.smiles), model.device)
+    domain = Domain.of(train.fingerprints(), ~np.isnan(train.targets))
+    similarity = domain.similarity(valid.fingerprints(), model.device)
     values = model.score_graphs(valid.graphs)
     parts: list[Intervals | Platt] = []
     thresholds = []

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 from rdkit import Chem
 
-from ..chem.molecules import parse_smiles
 from ..errors import InputError
 from .dataset import Dataset
 
@@ -26,10 +25,12 @@ def looks_like_class(values: np.ndarray) -> bool:
 def first_rows(data: Dataset) -> np.ndarray:
     """For each molecule the position of the first that is the same one, int64 `[N]`.
 
-    The same molecule has the same canonical SMILES in RDKit, stereochemistry and salts included.
+    The same molecule has the same canonical SMILES in RDKit once it was read by the data's featurizer, stereochemistry
+    included.
     """
     first: dict[str, int] = {}
-    positions = [first.setdefault(Chem.MolToSmiles(parse_smiles(s).mol), i) for i, s in enumerate(data.smiles)]
+    mols = (data.featurizer.parse_smiles(text).mol for text in data.smiles)
+    positions = [first.setdefault(Chem.MolToSmiles(mol), i) for i, mol in enumerate(mols)]
     return np.array(positions, dtype=np.int64)
 
 
@@ -106,7 +107,7 @@ def _unreadable(data: Dataset) -> list[str]:
     row, smiles = next(iter(data.unreadable.items()))
     return [
         f"unreadable: {len(data.unreadable)} of {data.n_rows} rows are left out; the first is row {row + 1}, "
-        f"{_short(smiles)} ({parse_smiles(smiles).reason})"
+        f"{_short(smiles)} ({data.featurizer.parse_smiles(smiles).reason})"
     ]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..chem.graph import Graphs, concatenate, featurize
-from ..chem.molecules import parse_smiles
+from ..chem.featurizer import Featurizer
+from ..chem.graph import Graphs, concatenate
 from ..errors import InputError, did_you_mean
 from ..tables.table import open_table
 
@@ -30,6 +31,7 @@ class Dataset:
     fingerprint: SHA-256 of the SMILES column, to recognise the same table again.
     marks: cells of the split column, one for every row of the table; empty if none was asked for.
     unreadable: row of the table, counted from 0 -> its SMILES, for the molecules left out.
+    featurizer: that made the graphs.
     """
 
     smiles: list[str]
@@ -40,6 +42,7 @@ class Dataset:
     fingerprint: str
     marks: list[str] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
+    featurizer: Featurizer = field(default_factory=Featurizer)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,6 +61,15 @@ class Dataset:
             rows=self.rows[positions],
         )
 
+    def fingerprints(self) -> np.ndarray:
+        """By the featurizer: uint8 `[N, 128]`; some thousand molecules at a time."""
+        parts = [np.empty((0, 128), np.uint8)]
+        for start in range(0, len(self), 4096):
+            block = self.at(np.arange(start, min(start + 4096, len(self))))
+            mols = partial(lambda smiles: [self.featurizer.parse_smiles(text).mol for text in smiles], block.smiles)
+            parts.append(self.featurizer.fingerprints(block.graphs, mols))
+        return np.concatenate(parts)
+
     def with_rare_sizes(self, share: float) -> Dataset:
         """Molecules repeated until each number of heavy atoms that occurs makes up `share` of these, about.
 
@@ -69,7 +81,11 @@ class Dataset:
 
 
 def read_dataset(
-    path: str | Path, smiles_column: str, target_columns: Sequence[str], split_column: str | None = None
+    path: str | Path,
+    smiles_column: str,
+    target_columns: Sequence[str],
+    split_column: str | None = None,
+    featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
 ) -> Dataset:
     """Read a table as `mora-lite predict` does. Blank cells are missing values; unreadable molecules are left out.
 
@@ -95,19 +111,18 @@ def read_dataset(
     parts, rows = [], []
     unreadable: dict[int, str] = {}
     for start in range(0, len(smiles), 4096):
-        parsed = [parse_smiles(text) for text in smiles[start : start + 4096]]
+        parsed = [featurizer.parse_smiles(text) for text in smiles[start : start + 4096]]
         good = [i for i, p in enumerate(parsed) if p.mol is not None]
         if good:
-            parts.append(featurize([parsed[i].mol for i in good]))
+            parts.append(featurizer.graphs([parsed[i].mol for i in good]))
             rows += [start + i for i in good]
         unreadable |= {start + i: smiles[start + i] for i, p in enumerate(parsed) if p.mol is None}
     if not rows:
         raise InputError(f"no molecule of {path} could be read: is {smiles_column!r} the SMILES column?")
     fingerprint = hashlib.sha256("\n".join(smiles).encode(errors="surrogateescape")).hexdigest()
     readable = [smiles[i] for i in rows]
-    return Dataset(
-        readable, concatenate(parts), targets[rows], np.array(rows), len(smiles), fingerprint, marks, unreadable
-    )
+    graphs, at = concatenate(parts), np.array(rows)
+    return Dataset(readable, graphs, targets[rows], at, len(smiles), fingerprint, marks, unreadable, featurizer)
 
 
 def _rows(path: str | Path, smiles_column: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

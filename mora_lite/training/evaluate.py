@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ..adapter.encoder import EncoderBaseline
-from ..chem.fingerprints import smiles_fingerprints
 from ..chem.graph import Graphs
 from ..chem.molecules import scaffold_of
 from ..errors import InputError
@@ -94,7 +93,7 @@ def evaluate(
         raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     provenance = model.pack.provenance
-    table = read_training_table(Path(data), provenance, model.tasks, split, smiles_column)
+    table = read_training_table(Path(data), model.pack, model.tasks, split, smiles_column)
     parts = None if split == "all" else parts_of(table, provenance, model.pack.name, Path(data))
     part, train = (table, None) if parts is None else (parts[split], parts["train"])
     if limit is not None:
@@ -112,7 +111,7 @@ def _measure(
     model: Model, part: Dataset, train: Dataset | None, batch_size: int | None, *, tables: bool
 ) -> tuple[dict[str, Metrics], dict[str, dict[str, Rows]]]:
     """Metrics and tables of each task, and the metrics of the encoder alone. train: None where it is not known."""
-    bits = smiles_fingerprints(part.smiles) if model.calibrator is not None else None
+    bits = part.fingerprints() if model.calibrator is not None else None
     scores = model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
     baseline = None
     if model.pack.has("baseline"):
@@ -230,18 +229,24 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
 
 
 def read_training_table(
-    path: Path, provenance: dict[str, Any], tasks: Sequence[Task], split: str, smiles_column: str | None = None
+    path: Path,
+    pack: Pack,
+    tasks: Sequence[Task],
+    split: str,
+    smiles_column: str | None = None,
 ) -> Dataset:
-    """Read `path` by the columns that the pack records (`provenance`); duplicates merged as they were then.
+    """Read `path` by the columns and the featurizer that the pack records; duplicates merged as they were then.
 
     split: with `all` the table need not have the column that the split was read from.
     """
+    provenance = pack.provenance
     columns = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
     data = read_dataset(
         path,
         smiles_column or provenance["recipe"]["smiles"],
         [columns[task.name] for task in tasks],
         split_column=provenance["split"].get("column", "") if split != "all" else "",
+        featurizer=pack.featurizer,
     )
     if "merged" in provenance["data"]:
         data, _ = merge_duplicates(data, [task.is_class for task in tasks])

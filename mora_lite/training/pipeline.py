@@ -49,6 +49,7 @@ def train(
     split: str | None = None,
     base: str | None = None,
     start: str | None = None,
+    standardize: str | None = None,
     encoder_epochs: int | None = None,
     epochs: int | None = None,
     patience: int | None = None,
@@ -87,6 +88,7 @@ def train(
         smiles=smiles_column,
         base=base,
         start=start,
+        standardize=standardize,
         four_bit=False if unquantized else None,
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
@@ -149,7 +151,8 @@ def _train(
     }
     staged, source = run / "pack", {"name": base_name, "sha256": base.sha256}
     shutil.rmtree(staged, ignore_errors=True)
-    pack = save_pack(staged, recipe.name, scorer.cpu(), tasks, base.weights, source, provenance, baseline.cpu())
+    parts = scorer.cpu(), tasks, base.weights, source, provenance, baseline.cpu(), recipe.featurizer
+    pack = save_pack(staged, recipe.name, *parts)
     calibrate_pack(pack, prepared.train, prepared.valid, device=str(device))
     return pack
 
@@ -176,7 +179,7 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     """Read, check and split `table` as `recipe` says. Raises `InputError` for data that cannot be trained on."""
     columns = [task.column for task in recipe.tasks]
     split_column = recipe.split.column if recipe.split else ""
-    read = read_dataset(table, recipe.smiles, columns, split_column=split_column or None)
+    read = read_dataset(table, recipe.smiles, columns, split_column=split_column or None, featurizer=recipe.featurizer)
     recipe = infer_task_kinds(recipe, read)
     classes = [task.kind == "class" for task in recipe.tasks]
     first = first_rows(read)

@@ -26,9 +26,9 @@ from rdkit.Chem import rdMolDescriptors as descriptors
 from safetensors import SafetensorError, safe_open
 
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
-from ..chem.fingerprints import fingerprints
-from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate, featurize
-from ..chem.molecules import parse_smiles
+from ..chem.featurizer import Featurizer
+from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate
+from ..chem.morgan import fingerprints
 from ..errors import InputError, PackError
 from ..machine.files import write_tensors
 from ..tables.table import open_table
@@ -37,6 +37,7 @@ from .loop import TrainConfig, TrainProgress, fit
 from .losses import TargetStats
 
 SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder.safetensors"
+FEATURIZER = Featurizer()
 VALID_SHARE = 0.01
 CHUNK = 2000
 MIN_SHARE = 0.01  # bits that fewer (or all but fewer) molecules have teach little and are left out
@@ -106,13 +107,13 @@ def _chunks(tables: Sequence[Path]) -> Iterator[list[str]]:
 
 def _describe_all(smiles: list[str]) -> Part:
     """In a worker process: only arrays and texts go back, no molecules."""
-    parsed = [(text, mol) for text in smiles if (mol := parse_smiles(text).mol) is not None]
+    parsed = [(text, mol) for text in smiles if (mol := FEATURIZER.parse_smiles(text).mol) is not None]
     if not parsed:
         nothing = np.empty((0, 0))
-        return [], featurize([]), nothing, nothing
+        return [], FEATURIZER.graphs([]), nothing, nothing
     described = [describe(mol) for _, mol in parsed]
     numbers, bits = (np.stack(column) for column in zip(*described, strict=True))
-    return [text for text, _ in parsed], featurize([mol for _, mol in parsed]), numbers, bits
+    return [text for text, _ in parsed], FEATURIZER.graphs([mol for _, mol in parsed]), numbers, bits
 
 
 @functools.cache
@@ -173,7 +174,13 @@ def make_targets(numbers: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.
 def save_encoder(encoder: GraphEncoder, path: Path, metadata: dict[str, object]) -> None:
     """Write the encoder as float16 with its sizes and the graph codes it was made for."""
     sizes = {"width": encoder.width, "layers": len(encoder.layers)}
-    header = {**sizes, "atom_fields": ATOM_FIELDS, "bond_fields": BOND_FIELDS, **metadata}
+    header = {
+        **sizes,
+        "featurizer": FEATURIZER.as_dict(),
+        "atom_fields": ATOM_FIELDS,
+        "bond_fields": BOND_FIELDS,
+        **metadata,
+    }
     tensors = {name: p.half() for name, p in encoder.state_dict().items()}
     write_tensors(path, tensors, {"encoder": json.dumps(header)})
 

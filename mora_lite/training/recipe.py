@@ -4,6 +4,7 @@ name = "qm9"
 base = "smollm2-135m"
 smiles = "smiles"
 seed = 0
+standardize = "parent" # molecules are taken as their largest organic fragment, neutralised; "none": as drawn
 start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite pretrain`
 [split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
 kind = "random"
@@ -32,6 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from ..adapter.lowrank import AdapterConfig
+from ..chem.featurizer import Featurizer
+from ..chem.molecules import STANDARDIZE
 from ..errors import InputError, did_you_mean
 from ..scoring.tasks import KINDS
 from .dataset import Dataset
@@ -99,6 +102,7 @@ class TaskRecipe:
 class Recipe:
     """See the module's text.
 
+    standardize: see `chem.featurizer.Featurizer`.
     start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
     rare_sizes: see `Dataset.with_rare_sizes`; 0 repeats none.
@@ -110,6 +114,7 @@ class Recipe:
     base: str = "smollm2-135m"
     smiles: str = "smiles"
     seed: int = 0
+    standardize: str = "parent"
     start: str = "pretrained"
     four_bit: bool = True
     rare_sizes: float = 0.0
@@ -122,7 +127,13 @@ class Recipe:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
+        if self.standardize not in STANDARDIZE:
+            raise InputError(f"standardize: got {self.standardize!r}, expected {' or '.join(STANDARDIZE)}")
         self.adapter.check_for_scores()
+
+    @property
+    def featurizer(self) -> Featurizer:
+        return Featurizer(standardize=self.standardize)
 
     def split_of(self, data: Dataset) -> Split:
         """The split; numbers of rows that are left open are 80 % and 10 % of the table."""

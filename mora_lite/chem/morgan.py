@@ -1,4 +1,4 @@
-"""Circular fingerprints of molecules, as bits."""
+"""RDKit's Morgan fingerprints: those of packs of version 1, and targets of pre-training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
-from .molecules import parse_smiles
-
+NAME = "morgan"
 RADIUS = 2
 N_BITS = 1024
 _MIRRORED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
@@ -27,11 +26,3 @@ def fingerprints(molecules: Sequence[Chem.Mol]) -> np.ndarray:
     # RDKit's text has a byte's first bit lowest, where `np.packbits` has it highest.
     text = b"".join(map(DataStructs.BitVectToBinaryText, map(_generator().GetFingerprint, molecules)))
     return _MIRRORED[np.frombuffer(text, np.uint8).reshape(-1, N_BITS // 8)]
-
-
-def smiles_fingerprints(smiles: Sequence[str]) -> np.ndarray:
-    """`fingerprints` of SMILES that RDKit is known to read, uint8 `[N, 128]`; some thousand molecules at a time."""
-    parts = [np.empty((0, 128), np.uint8)]
-    for start in range(0, len(smiles), 4096):
-        parts.append(fingerprints([parse_smiles(text).mol for text in smiles[start : start + 4096]]))
-    return np.concatenate(parts)

@@ -1,0 +1,84 @@
+"""From text to graph codes and fingerprints: one molecule, one graph, however it was spelled.
+
+Packs and prepared libraries record the `Featurizer` that they were made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rdkit import Chem
+
+from ..errors import PackError
+from . import circular, morgan
+from .codes import graph_codes
+from .graph import Graphs
+from .molecules import STANDARDIZE, Parsed, parse_molblock, parse_smiles
+
+VERSIONS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Featurizer:
+    """How molecules become numbers.
+
+    version: of the graph codes. 2: hydrogen isotopes are hydrogens, other isotopes and atom maps are ignored, stereo
+        codes are those of `stereo`, fingerprints those of `circular` (docs/method.md). 1, of packs from before: RDKit's
+        stereo tags, whose sense depends on the order of atoms in the text, and RDKit's Morgan fingerprints.
+    standardize: `parent` takes the largest organic fragment, neutralised, in place of the molecule; `none` takes it as
+        it is drawn. Version 1 knows `none` only.
+
+    Raises `PackError` for what this version of the program does not know.
+    """
+
+    version: int = 2
+    standardize: str = "parent"
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise PackError(f"graph codes of version {self.version}: this program knows {VERSIONS}; update mora-lite")
+        known = STANDARDIZE if self.version >= 2 else ("none",)
+        if self.standardize not in known:
+            raise PackError(f"standardize: got {self.standardize!r}, expected {' or '.join(known)}")
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Featurizer:
+        """That of a manifest's entry `featurizer`; version 1 where there is none."""
+        entry = manifest.get("featurizer")
+        if entry is None:
+            return cls(1, "none")
+        return cls(entry["version"], entry["standardize"])
+
+    def __str__(self) -> str:
+        return f"graph codes {self.version}, standardize {self.standardize}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON, with the fingerprint that goes with them."""
+        name = circular.NAME if self.version >= 2 else morgan.NAME
+        fingerprint = {"name": name, "radius": circular.RADIUS, "bits": circular.N_BITS}
+        return {"version": self.version, "standardize": self.standardize, "fingerprint": fingerprint}
+
+    def parse_smiles(self, text: str) -> Parsed:
+        """Read one SMILES."""
+        return parse_smiles(text, version=self.version, standardize=self.standardize)
+
+    def parse_molecule(self, text: str) -> Parsed:
+        """Read a SMILES, or, when there is a line end in `text`, a mol block."""
+        if "\n" in text:
+            return parse_molblock(text, version=self.version, standardize=self.standardize)
+        return self.parse_smiles(text)
+
+    def read_smiles(self, smiles: Sequence[str]) -> Graphs:
+        """Codes of SMILES that are known to be readable."""
+        return self.graphs([self.parse_smiles(text).mol for text in smiles])
+
+    def graphs(self, molecules: Sequence[Chem.Mol]) -> Graphs:
+        """Codes of molecules that this featurizer has read; none may be without atoms."""
+        return graph_codes(molecules, self.version)
+
+    def fingerprints(self, graphs: Graphs, molecules: Callable[[], Sequence[Chem.Mol]]) -> np.ndarray:
+        """Packed bits, uint8 `[B, 128]`. molecules: those of `graphs`, for version 1, which needs them."""
+        return circular.fingerprints(graphs) if self.version >= 2 else morgan.fingerprints(molecules())
