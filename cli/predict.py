@@ -81,6 +81,8 @@ def predict(
             confidence=confidence,
         )
         load_seconds = time.perf_counter() - started
+        for note in model.featurizer.notes:
+            print_note(note)
         columns = output_columns(table.columns, model)
         with (
             TableWriter(target, columns, source=table_path, force=force) as writer,

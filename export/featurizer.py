@@ -24,7 +24,7 @@ _READING = {
 _STANDARDIZE = {
     "none": "Salts and mixtures are one molecule.",
     "parent": "Of it the parent is taken: rdMolStandardize.LargestFragmentChooser(preferOrganic=True).choose, "
-    "rdMolStandardize.Uncharger().uncharge, Chem.SanitizeMol.",
+    "rdMolStandardize.Uncharger().uncharge, Chem.SanitizeMol; where that fails, as before Uncharger.",
 }
 
 

@@ -55,6 +55,16 @@ class Featurizer:
     def __str__(self) -> str:
         return f"graph codes {self.version}, standardize {self.standardize}"
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user of a pack with it should know, a line each."""
+        if self.version >= 2:
+            return []
+        return [
+            "this pack reads molecules by graph codes of version 1: a chiral molecule in several spellings may get "
+            "several answers; a pack trained now does not have that"
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON, with the fingerprint that goes with them."""
         name = circular.NAME if self.version >= 2 else morgan.NAME

@@ -20,7 +20,10 @@ def parent_of(mol: Chem.Mol) -> Chem.Mol:
     if not any(atom.GetFormalCharge() for atom in mol.GetAtoms()):
         return mol
     neutral = uncharger.uncharge(mol)
-    Chem.SanitizeMol(neutral)  # conjugation and hybridisation are those of the new charges
+    try:
+        Chem.SanitizeMol(neutral)  # conjugation and hybridisation are those of the new charges
+    except ValueError:  # a hydrogen too many, as at the phosphorus of hexafluorophosphate
+        return mol
     return neutral
 
 

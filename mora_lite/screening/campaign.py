@@ -102,6 +102,8 @@ def screen_library(
         for_ray = check_ray(library) if engine == "ray" else None
         columns = smiles_column, name_column
         campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns)
+        for note in campaign.pack.featurizer.notes:
+            on_note(note)
         ranking = campaign.ranking(top, by, where, ascending)  # read before the work, which a typo must not cost
         options: dict[str, Any] = {"workers": workers, "part": part}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)

@@ -91,7 +91,7 @@ class Prepared:
 
 def prepare(
     window: Window,
-    featurizer: Featurizer,
+    featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
     marked: Mapping[int, str] = MappingProxyType({}),
     at: Callable[[int], None] = lambda row: None,
 ) -> Prepared:

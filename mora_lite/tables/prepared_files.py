@@ -50,11 +50,18 @@ def _metadata() -> dict[str, Any]:
 class PreparedWriter:
     """Writes a prepared library; use it in a `with` block, at whose good end the file appears, complete.
 
-    path: of the file. files: what the library was read from, to be noted in it. Raises `OutputError` as `claim_output`
-    does, and when the disk is full.
+    path: of the file. files, featurizer: what the library was read from, and how; noted in it. Raises `OutputError` as
+    `claim_output` does, and when the disk is full.
     """
 
-    def __init__(self, path: str | Path, featurizer: Featurizer, files: Sequence[str] = (), *, force: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        files: Sequence[str] = (),
+        *,
+        featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
+        force: bool = False,
+    ):
         if str(path) == STDIO:
             raise OutputError("a prepared library cannot go to standard output: name a file with -o")
         self.name = str(path)
@@ -123,7 +130,7 @@ def prepare_library(
         for note in library.notes:
             on_note(note)
         with (
-            PreparedWriter(output, featurizer, library.files, force=force) as writer,
+            PreparedWriter(output, library.files, featurizer=featurizer, force=force) as writer,
             WorkerPool[Window, bytes](workers or default_workers(), WindowPreparer, (featurizer,), time_limit) as pool,
         ):
             windows = (from_arrow(from_ipc(data)) for data in pool.results(library.windows(WINDOW_ROWS)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mora_lite.chem.molecules import MAX_ATOMS, MAX_CHARACTERS, parse_molblock, parse_molecule, parse_smiles
+from mora_lite.chem.molecules import MAX_ATOMS, MAX_CHARACTERS, parse_molblock, parse_smiles
 
 CAFFEINE = "Cn1c(=O)c2c(ncn2C)n(C)c1=O"
 
@@ -80,11 +80,11 @@ def mol_block(smiles, **options):
 def test_a_mol_block_is_a_molecule(v3000):
     from rdkit import Chem
 
-    parsed = parse_molecule(mol_block("CC[C@H](N)O", forceV3000=v3000))
+    parsed = parse_molblock(mol_block("CC[C@H](N)O", forceV3000=v3000))
     assert parsed.status == "ok"
     assert Chem.MolToSmiles(parsed.mol) == "CC[C@H](N)O"
     with_hydrogens = Chem.MolToMolBlock(Chem.AddHs(parsed.mol))
-    assert parse_molecule(f"caf\udce9{with_hydrogens}").mol.GetNumAtoms() == 5
+    assert parse_molblock(f"caf\udce9{with_hydrogens}").mol.GetNumAtoms() == 5
 
 
 @pytest.mark.parametrize(

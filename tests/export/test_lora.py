@@ -14,8 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from mora_lite.adapter.lowrank import AdapterConfig
-from mora_lite.chem.graph import featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import ExportError, InputError, OutputError
 from mora_lite.export.lora import CONFIG, WEIGHTS, export_peft
 from mora_lite.lm.base import NF4Source
@@ -71,7 +70,7 @@ def make_pack(base_path: Path, tmp_path: Path) -> Any:
 def our_logits(pack: TextPack) -> Tensor:
     """Of the molecule's adapter, in both rows."""
     model = load_text_pack(pack, device=torch.device("cpu"), dtype=torch.float32).model
-    branch = model.branch(featurize([parse_smiles(MOLECULE).mol]).batch(), 1)
+    branch = model.branch(Featurizer.of(pack.manifest).read_smiles([MOLECULE]).batch(), 1)
     return model.decoder.logits(IDS, branch=replace(branch, a=branch.a.expand(2, -1, -1, -1)))
 
 

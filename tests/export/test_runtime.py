@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mora_lite.chem.fingerprints import fingerprints
-from mora_lite.chem.graph import Graphs, featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.graph import Graphs
 from mora_lite.errors import DeviceError, InputError, PackError
 from mora_lite.export import providers, runtime
 from mora_lite.export.folder import is_exported, open_exported
@@ -49,7 +48,7 @@ def model(exported_path: Path) -> OnnxModel:
 
 @pytest.fixture(scope="module")
 def graphs(molecules: list[str]) -> Graphs:
-    return featurize([parse_smiles(smiles).mol for smiles in molecules])
+    return Featurizer().read_smiles(molecules)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +99,7 @@ def test_tasks_come_in_the_order_asked_for(exported_path: Path, model: OnnxModel
 def test_error_bars_and_domain_are_those_of_the_pack(model: OnnxModel, with_torch: Model, molecules: list[str]) -> None:
     """Given the same values, the two engines say the same of them, bit for bit."""
     found = model.score(molecules)
-    bits = fingerprints([parse_smiles(smiles).mol for smiles in molecules])
+    bits = model.featurizer.fingerprints(model.featurizer.read_smiles(molecules), list)
     expected = with_torch.calibrate(found.values, bits)
     for name in ("values", "low", "high", "nearest", "inside"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

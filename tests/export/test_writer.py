@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from mora_lite import load
-from mora_lite.chem.graph import featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import DeviceError, ExportError, OutputError, PackError
 from mora_lite.packs.pack import open_pack
 
@@ -95,7 +94,7 @@ def score(path: Path, graphs: Any, tasks: list[int]) -> np.ndarray:
 def test_it_scores_as_the_pack_does(
     exported: Path, calibrated_pack_path: Path, molecules: list[str], name: str
 ) -> None:
-    graphs = featurize([parse_smiles(smiles).mol for smiles in molecules])
+    graphs = Featurizer().read_smiles(molecules)
     model = load(calibrated_pack_path, device="cpu", dtype="float32")
     expected = model.score_graphs(graphs)
     deviation = np.array([task.deviation for task in model.tasks])
@@ -107,7 +106,7 @@ def test_only_the_tasks_asked_for_in_their_order(pack_path: Path, tmp_path: Path
     out = tmp_path / "out"
     export_pack(open_pack(pack_path), out, tasks=["mass", "size"], full=True)
     assert [task["name"] for task in json.loads((out / "export.json").read_text())["tasks"]] == ["mass", "size"]
-    graphs = featurize([parse_smiles(smiles).mol for smiles in molecules])
+    graphs = Featurizer().read_smiles(molecules)
     expected = load(pack_path, device="cpu", dtype="float32", tasks=["mass", "size"]).score_graphs(graphs)
     np.testing.assert_allclose(score(out / "scorer.onnx", graphs, [0, 1]), expected, rtol=1e-4, atol=1e-3)
     assert not (out / "trust.npz").exists(), "a pack without calibration"

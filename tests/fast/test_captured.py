@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("safetensors")
 
 from mora_lite import load
-from mora_lite.chem.graph import Graphs, featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.graph import Graphs
 from mora_lite.fast.batch import BatchSize, pack_batch, rounded_size, unpack_batch
 from mora_lite.fast.captured import CapturedScorer
 from mora_lite.fast.scorer import FastScorer
@@ -36,7 +36,7 @@ def test_a_batch_scores_the_same_through_bytes(make_scorer, dataset, capacity: i
 def test_atoms_without_bonds_and_molecules_of_one_atom(make_scorer) -> None:
     fast = FastScorer(make_scorer(c=1.0), torch.float32)
     for smiles in (["C"], ["[Na+].[Cl-]", "C", "CCO"], ["C"] * 9):
-        graphs = featurize([parse_smiles(s).mol for s in smiles])
+        graphs = Featurizer().read_smiles(smiles)
         size = BatchSize.of(graphs, 16)
         scores = fast.run(unpack_batch(as_bytes(graphs, size), size))[: len(graphs)]
         torch.testing.assert_close(scores, fast(graphs), rtol=1e-5, atol=1e-5)

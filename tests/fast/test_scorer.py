@@ -11,8 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite import load
 from mora_lite.adapter.lowrank import AdapterConfig
-from mora_lite.chem.graph import featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.fast.batch import SortedBatch
 from mora_lite.fast.linear import PackedLinear, has_packed_products, relu_, segment_sum
 from mora_lite.fast.scorer import FastEncoder, FastHypernet, FastScorer
@@ -113,7 +112,7 @@ def test_the_order_of_molecules_does_not_matter(make_scorer, graphs) -> None:
 
 
 def test_bonds_are_sorted_by_the_atom_they_lead_to() -> None:
-    graphs = featurize([parse_smiles(s).mol for s in ("C", "CCO", "C1CC1")])
+    graphs = Featurizer().read_smiles(("C", "CCO", "C1CC1"))
     batch, plain = SortedBatch.of(graphs), graphs.batch()
     runs = torch.repeat_interleave(torch.arange(len(batch.atoms)), batch.bond_ptr.diff())
     found = {(int(s), int(t)) for s, t in zip(batch.messages[:, 0], runs, strict=True)}

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from mora_lite.adapter.lowrank import AdapterConfig
-from mora_lite.chem.graph import GraphBatch, featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.graph import GraphBatch
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
@@ -81,7 +81,7 @@ def model(trained: Path) -> TextModel:
 
 
 def graph(smiles: str = "CCO") -> GraphBatch:
-    return featurize([parse_smiles(smiles).mol]).batch()
+    return Featurizer().read_smiles([smiles]).batch()
 
 
 @torch.no_grad()

@@ -8,8 +8,7 @@ import torch
 
 import mora_lite
 from mora_lite.adapter.lowrank import Branch
-from mora_lite.chem.graph import featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.smiles import canonical
 from mora_lite.errors import CheckpointError
 from mora_lite.fast.scorer import FastScorer
@@ -133,7 +132,7 @@ def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
         pytest.skip(str(error))
     decoder = Decoder.from_checkpoint(NF4Source(open_checkpoint(base)))
     scorer = qm9.scorer
-    graphs = featurize([parse_smiles(smiles).mol for smiles in ("CC(C)=O", "c1ccoc1")])
+    graphs = Featurizer().read_smiles(("CC(C)=O", "c1ccoc1"))
     with torch.inference_mode():
         batch = graphs.batch()
         a = scorer.hypernet(scorer.encode(batch))
@@ -150,7 +149,7 @@ def test_on_the_fast_path_a_row_does_not_depend_on_the_others(pack: str, molecul
     """By more than docs/method.md promises for bfloat16: 0.02 of a task's deviation."""
     scorer = mora_lite.load(pack, device="cpu").scorer
     engine = FastScorer(scorer, torch.bfloat16)
-    graphs = featurize([parse_smiles(smiles).mol for smiles in molecules])
+    graphs = Featurizer().read_smiles(molecules)
     rows = np.random.default_rng(0).permutation(len(graphs))
     z_scores = engine.z_scores(graphs)
     for part in (rows, rows[:9]):

@@ -11,7 +11,7 @@ from rdkit.Chem import rdFingerprintGenerator
 pytest.importorskip("safetensors")
 from safetensors.torch import load, save
 
-from mora_lite.chem.fingerprints import fingerprints
+from mora_lite.chem.morgan import fingerprints
 from mora_lite.scoring import domain as domain_module
 from mora_lite.scoring.domain import Domain, threshold_of
 

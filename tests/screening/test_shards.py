@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from mora_lite import load
-from mora_lite.chem.molecules import parse_molecule
 from mora_lite.errors import InputError, OutputError
 from mora_lite.model import Model
 from mora_lite.screening import shards
@@ -254,6 +253,6 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
 
 def test_prepared_rows_are_scored_like_their_texts(calibrated: Model, window: Window) -> None:
     raw = WindowScorer(calibrated, "parquet")
-    prepared: Prepared = prepare(window, parse_molecule)
+    prepared: Prepared = prepare(window, calibrated.featurizer)
     job = to_ipc(to_arrow(prepared))
     assert raw(job, {}, lambda item: None) == raw(window, {}, lambda item: None)

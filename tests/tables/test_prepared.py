@@ -14,9 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from mora_lite.chem import fingerprints, graph
-from mora_lite.chem.graph import Graphs, concatenate, featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.graph import ATOM_FIELDS, Graphs, concatenate
 from mora_lite.errors import InputError, OutputError
 from mora_lite.machine.workers import BETWEEN
 from mora_lite.tables import prepared_files
@@ -79,8 +78,8 @@ def test_each_row_gets_its_status_and_the_good_ones_a_graph_and_bits() -> None:
     assert rows.column("status") == ["ok", "unparsable", "malformed", "ok"]
     assert rows.column("error") == ["", "unclosed ring", "bad", ""]
     assert rows.ok_rows.tolist() == [0, 3]
-    mols = [Chem.MolFromSmiles("CCO"), Chem.MolFromSmiles("OC")]
-    expected = replace(rows, graphs=featurize(mols), bits=fingerprints.fingerprints(mols))
+    graphs = Featurizer().read_smiles(["CCO", "OC"])
+    expected = replace(rows, graphs=graphs, bits=Featurizer().fingerprints(graphs, list))
     assert_same(rows, expected)
 
 
@@ -99,23 +98,20 @@ def test_rows_that_are_featurised_one_by_one_are_the_same() -> None:
     assert seen == [0, 1, 2, -1, 0, 2, -1]
 
 
-def test_a_limit_of_ones_own() -> None:
-    rows = prepare(window_of("CCO", "CC"), parse=lambda text: parse_smiles(text, max_atoms=2))
-    assert rows.column("status") == ["too_large", "ok"]
-
-
 def test_a_text_that_failed_is_shown_in_one_short_line() -> None:
     rows = prepare(window_of("a\r\nb" + "x" * 500))
     assert rows.column("smiles") == ["a  b" + "x" * 196]
 
 
 def test_a_molecule_that_rdkit_fails_on_later_does_not_disturb_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def featurize_but_helium(molecules: list[Chem.Mol]) -> Graphs:
+    whole = Featurizer.graphs
+
+    def all_but_helium(self: Featurizer, molecules: list[Chem.Mol]) -> Graphs:
         if any(mol.GetAtomWithIdx(0).GetSymbol() == "He" for mol in molecules):
             raise RuntimeError("no helium\nat all")
-        return featurize(molecules)
+        return whole(self, molecules)
 
-    monkeypatch.setattr(graph, "featurize", featurize_but_helium)
+    monkeypatch.setattr(Featurizer, "graphs", all_but_helium)
     rows = prepare(window_of("CCO", "[He]", "CC"))
     assert rows.column("status") == ["ok", "unparsable", "ok"]
     assert rows.column("error")[1] == "no helium at all"
@@ -187,7 +183,7 @@ def test_a_library_is_prepared_in_order_whoever_prepares(tmp_path: Path) -> None
     assert summary.first == {"unparsable": (2, "unclosed ring")}
     assert summary.failures() == ["  2 unparsable; the first is row 2: unclosed ring"]
     with open_library([tmp_path / "a.smi"]) as library, PreparedWriter(tmp_path / "b.parquet", library.files) as writer:
-        work = WindowPreparer()
+        work = WindowPreparer(Featurizer())
         windows = [work(window, {}, lambda row: None) for window in library.windows(3)]  # as in another process
         write_prepared((from_arrow(from_ipc(data)) for data in windows), writer)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
@@ -211,7 +207,8 @@ def test_the_file_says_what_it_was_made_from_and_with(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", prepare(window_of("CCO")))
     facts = json.loads(pq.read_schema(path).metadata[PREPARED_KEY])
     assert facts["format"] == 1
-    assert dict(facts["atom_fields"]) == graph.ATOM_FIELDS
+    assert dict(facts["atom_fields"]) == ATOM_FIELDS
+    assert Featurizer.of(facts) == Featurizer()
     assert facts["files"] == ["source.smi"]
     assert {"rdkit", "mora_lite"} <= set(facts)
     assert pq.read_table(path).column("smiles").to_pylist() == ["CCO"]
@@ -230,9 +227,8 @@ def test_only_prepared_files_of_this_version_are_opened(tmp_path: Path, monkeypa
         PreparedLibrary([tmp_path / "none.parquet"])
     with pytest.raises(InputError, match=r"a\.parquet is prepared already"):
         open_library([plain, prepared])
-    monkeypatch.setattr(fingerprints, "RADIUS", 3)
     monkeypatch.setattr(prepared_files, "FORMAT", 2)
-    with pytest.raises(InputError, match=r"format, fingerprint differ; prepare it again"):
+    with pytest.raises(InputError, match=r"format differ; prepare it again"):
         PreparedLibrary([prepared])
 
 

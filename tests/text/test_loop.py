@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig
-from mora_lite.chem.graph import GraphBatch, featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.graph import GraphBatch
 from mora_lite.errors import InputError, PackError
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
@@ -56,7 +56,7 @@ def data(base: tuple[Any, Decoder]) -> TokenizedPairs:
 
 
 def one_graph() -> GraphBatch:
-    return featurize([parse_smiles("CC(=O)O").mol]).batch()
+    return Featurizer().read_smiles(["CC(=O)O"]).batch()
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 
 import mora_lite
 from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig
-from mora_lite.chem.graph import featurize
-from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.smiles import canonical
 from mora_lite.errors import DeviceError, OutputError, PackError
 from mora_lite.lm.base import NF4Source
@@ -87,7 +86,7 @@ def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(pack_path: Path) -> N
     assert (opened.task, opened.prompt) == ("forward", PROMPT)
     answerer = load_text_pack(opened, device=CPU, dtype=torch.float32)
     sources = [source for source, _ in PAIRS]
-    graphs, ids = featurize([parse_smiles(text).mol for text in sources]), answerer.ids(sources)
+    graphs, ids = Featurizer(standardize="none").read_smiles(sources), answerer.ids(sources)
     for beams in (1, 3):
         together = answerer.answer(ids, graphs, beams=beams, max_new_tokens=20)
         assert [canonical(row[0].text) for row in together] == [target for _, target in PAIRS]
@@ -141,7 +140,7 @@ def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
     answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
     questions, graphs = (
         answerer.ids([source for source, _ in PAIRS]),
-        featurize([parse_smiles(s).mol for s, _ in PAIRS]),
+        Featurizer(standardize="none").read_smiles([source for source, _ in PAIRS]),
     )
     assert answerer.captured is None
     plain = answerer.answer(questions, graphs, max_new_tokens=12)
@@ -155,7 +154,7 @@ def test_where_steps_cannot_be_recorded_they_run_one_by_one(
     pack_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
-    questions, graphs = answerer.ids(["CO"]), featurize([parse_smiles("CO").mol])
+    questions, graphs = answerer.ids(["CO"]), Featurizer(standardize="none").read_smiles(["CO"])
     plain = answerer.answer(questions, graphs, max_new_tokens=12)
 
     def fail(*_: Any, **__: Any) -> Any:
@@ -171,7 +170,7 @@ def test_where_memory_runs_out_fewer_rows_are_taken(pack_path: Path, monkeypatch
     answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
     questions, graphs = (
         answerer.ids([source for source, _ in PAIRS]),
-        featurize([parse_smiles(s).mol for s, _ in PAIRS]),
+        Featurizer(standardize="none").read_smiles([source for source, _ in PAIRS]),
     )
     plain, whole, taken, most = answerer.answer(questions, graphs, max_new_tokens=12), answerer._answer, [], 2
 
@@ -192,7 +191,7 @@ def test_where_memory_runs_out_fewer_rows_are_taken(pack_path: Path, monkeypatch
 def test_the_answer_comes_from_the_graph_too(pack_path: Path) -> None:
     """The same text with the graph of another molecule is another question."""
     answerer = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
-    own, other = (featurize([parse_smiles(text).mol]) for text in ("CO", "Cl.c1ccccc1"))
+    own, other = (Featurizer(standardize="none").read_smiles([text]) for text in ("CO", "Cl.c1ccccc1"))
     a = answerer.answer(answerer.ids(["CO"]), own, beams=2, max_new_tokens=20)
     b = answerer.answer(answerer.ids(["CO"]), other, beams=2, max_new_tokens=20)
     assert a[0][0].score != pytest.approx(b[0][0].score, abs=1e-3)
@@ -224,7 +223,7 @@ def test_modules_layers_and_soft_tokens_come_back(
     for name, tensor in model.trained().items():
         assert torch.equal(loaded.model.trained()[name], tensor.half().float()), name
     sources = [source for source, _ in PAIRS]
-    graphs, ids = featurize([parse_smiles(text).mol for text in sources]), loaded.ids(sources)
+    graphs, ids = Featurizer(standardize="none").read_smiles(sources), loaded.ids(sources)
     for beams in (1, 2):
         together = loaded.answer(ids, graphs, beams=beams, max_new_tokens=8)
         for i in range(len(sources)):

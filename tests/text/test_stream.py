@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.tables.table import TableWriter, open_table
 from mora_lite.text.answerer import Answerer, Text
@@ -18,6 +19,8 @@ from mora_lite.text.stream import GenerationConfig, answer_columns, answer_table
 
 class Parrot:
     """Says the next of its texts for each row that it is asked, whatever is asked."""
+
+    featurizer = Featurizer(standardize="none")
 
     def __init__(self, *texts: str):
         self.texts = texts

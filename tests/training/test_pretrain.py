@@ -22,8 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mora_lite.adapter.encoder import GraphEncoder
-from mora_lite.chem.fingerprints import N_BITS
 from mora_lite.chem.molecules import parse_smiles
+from mora_lite.chem.morgan import N_BITS
 from mora_lite.errors import InputError, PackError
 from mora_lite.training import pretrain
 from mora_lite.training.loop import TrainConfig, TrainProgress

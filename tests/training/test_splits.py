@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rdkit import Chem
 
-from mora_lite.chem.graph import featurize
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.errors import InputError
 from mora_lite.training.dataset import Dataset
@@ -39,7 +38,7 @@ def molecules(smiles: list[str], unreadable: tuple[int, ...] = (), marks: list[s
     """A table of these SMILES, with rows between them that could not be read."""
     n_rows = len(smiles) + len(unreadable)
     rows = np.setdiff1d(np.arange(n_rows), unreadable)
-    graphs = featurize([Chem.MolFromSmiles(text) for text in smiles])
+    graphs = Featurizer().read_smiles(smiles)
     return Dataset(smiles, graphs, np.zeros((len(smiles), 1), np.float32), rows, n_rows, "", marks or [])
 
 
