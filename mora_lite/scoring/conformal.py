@@ -20,13 +20,14 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Steps of similarity, each with an error of its own. What equals a training molecule in fingerprint is a step too: those
-# are near-copies or molecules that the fingerprint cannot tell apart, unlike the ones at 0.95.
+# Steps of similarity, each with an error of its own. What equals a training molecule in its fingerprint is a step too:
+# it may be one that the fingerprint cannot tell apart, which is harder than molecules at 0.95.
 STEP_EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MIN_PER_STEP = 50  # calibration molecules; steps with fewer are joined with the next farther one
 CLEAR = 1.0  # standard errors by which near molecules must be worse than far ones before it is believed
 ERROR_FLOOR = 1e-3  # of the mean error, the least of a step
 FOLDS = 10
+TRAINING_ROWS = 2000  # training molecules whose errors a pack keeps for each task, or all if there are fewer
 NO_ERRORS = np.empty(0, np.float32)
 
 INTERVAL_TENSORS = ("similarity", "log_sigma", "scores", "training")
@@ -73,8 +74,7 @@ class Intervals:
         predicted: float `[N]`, in the task's unit.
         truth: float `[N]`, likewise; NaN is left out, and it is no error when nothing remains.
         similarity: float `[N]`, 0 to 1, from `Domain.similarity`.
-        training_error: float `[T]`, prediction - truth of training molecules (a random part of them will do); NaN is
-            left out.
+        training_error: float `[T]`, prediction - truth of training molecules (a random part will do); NaN is left out.
         """
         training = np.sort(np.abs(training_error[~np.isnan(training_error)])).astype(np.float32)
         known = ~np.isnan(truth)
@@ -86,12 +86,13 @@ class Intervals:
         if not error.any() or step.max() == 0:
             return cls(np.zeros(1), np.zeros(1), np.sort(error).astype(np.float32), training)
         at = np.bincount(step, near) / np.bincount(step)
+        least = ERROR_FLOOR * error.mean()
         fold = np.empty(len(near), np.int64)
         fold[np.argsort(near, kind="stable")] = np.arange(len(near)) % FOLDS  # each has its part of every step
         scores = np.empty_like(error)
         for own in (fold == i for i in range(FOLDS)):
-            scores[own] = error[own] / np.exp(np.interp(near[own], at, _log_sigma(error[~own], step[~own])))
-        return cls(at, _log_sigma(error, step), np.sort(scores).astype(np.float32), training)
+            scores[own] = error[own] / np.exp(np.interp(near[own], at, _log_sigma(error[~own], step[~own], least)))
+        return cls(at, _log_sigma(error, step, least), np.sort(scores).astype(np.float32), training)
 
     @classmethod
     def of_growth(cls, b: float, scores: np.ndarray) -> Intervals:
@@ -102,9 +103,10 @@ class Intervals:
         """Half the width of the interval round each prediction: float32 `[B]`, in the task's unit.
 
         It is sigma times the ceil((n + 1) * confidence)-th smallest of the n scores; infinite when n is too small for
-        that. It is at least the same quantile of `training`, two standard errors higher, so that it holds for all
-        training molecules and not only for those at hand. similarity: float `[B]`.
-        Raises `InputError` when `confidence` is not between 0 and 1.
+        that. It is at least the same quantile of `training`, two standard errors of `TRAINING_ROWS` molecules higher, so
+        that it holds for all training molecules and not only for those kept.
+
+        similarity: float `[B]`. Raises `InputError` when `confidence` is not between 0 and 1.
         """
         # In floating point, 100 * 0.55 is a little above 55.
         rank = math.ceil((len(self.scores) + 1) * check_confidence(confidence) - 1e-9)
@@ -117,14 +119,14 @@ class Intervals:
         n = len(self.training)
         if n == 0:
             return 0.0
-        rank = math.ceil((n + 1) * confidence + 2 * math.sqrt(n * confidence * (1 - confidence)))
-        return float(self.training[min(rank, n) - 1])
+        share = confidence + 2 * math.sqrt(confidence * (1 - confidence) / TRAINING_ROWS)
+        return float(self.training[min(math.ceil(n * share), n) - 1])
 
 
 def _steps(similarity: np.ndarray) -> np.ndarray:
-    """The step of each molecule: int64 `[n]`, 0 the farthest; each step has `MIN_PER_STEP` molecules or is the only one.
+    """The step of each molecule: int64 `[n]`, 0 the farthest. It depends on similarities alone, not on errors.
 
-    It depends on similarities alone, not on errors. similarity: float64 `[n]`.
+    Each step has `MIN_PER_STEP` molecules or is the only one. similarity: float64 `[n]`.
     """
     in_bin = np.digitize(similarity, STEP_EDGES)
     counts = np.bincount(in_bin, minlength=len(STEP_EDGES) + 1)
@@ -139,9 +141,9 @@ def _steps(similarity: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.sort(starts[:-1]), in_bin, side="right")
 
 
-def _log_sigma(error: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """`Intervals.log_sigma`; error: float64 `[n]`, not all 0; step: int64 `[n]`."""
-    return np.log(np.maximum(_pooled_means(error, step), ERROR_FLOOR * error.mean()))
+def _log_sigma(error: np.ndarray, step: np.ndarray, least: float) -> np.ndarray:
+    """`Intervals.log_sigma`; error: float64 `[n]`; step: int64 `[n]`; least: above 0, for steps without an error."""
+    return np.log(np.maximum(_pooled_means(error, step), least))
 
 
 def _pooled_means(error: np.ndarray, step: np.ndarray) -> np.ndarray:

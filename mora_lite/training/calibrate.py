@@ -11,11 +11,9 @@ import numpy as np
 from ..chem.fingerprints import smiles_fingerprints
 from ..model import load
 from ..packs.pack import Pack, add_files
-from ..scoring.conformal import Calibration, Intervals, Platt
+from ..scoring.conformal import TRAINING_ROWS, Calibration, Intervals, Platt
 from ..scoring.domain import Domain, threshold_of
 from .dataset import Dataset
-
-TRAINING_ROWS = 2000  # training molecules of each task that set the floor of its intervals
 
 
 def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = "auto", dtype: str = "auto") -> None:

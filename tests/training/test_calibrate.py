@@ -119,9 +119,15 @@ def test_nothing_depends_on_the_batch(calibrated: Model, molecules: list[str]) -
 
 
 def test_the_interval_is_that_of_the_validation_errors(calibrated: Model, dataset: Dataset, part) -> None:
-    """Ten molecules validate; 9 of 10 errors are wanted: the 10th of them, for 0.9 * (10 + 1) is nearly 10."""
-    predicted = calibrated.predict(part("valid")).scores.values[:, 0]
-    worst = np.abs(predicted - dataset.targets[ROWS["valid"], 0]).max()
+    """Ten molecules validate; 9 of 10 errors are wanted: the 10th of them, for 0.9 * (10 + 1) is nearly 10.
+
+    Of 40 training molecules, the 37th is the floor: 0.9 and two standard errors of 2,000 molecules are 0.913.
+    """
+
+    def errors(name: str) -> np.ndarray:
+        return np.sort(np.abs(calibrated.predict(part(name)).scores.values[:, 0] - dataset.targets[ROWS[name], 0]))
+
+    worst = max(errors("valid")[-1], errors("train")[36])
     scores = calibrated.predict(part("test")).scores
     middle = (scores.high[:, 0] + scores.low[:, 0]) / 2
     np.testing.assert_allclose(scores.high[:, 0] - middle, worst, rtol=1e-4)
@@ -163,12 +169,12 @@ def test_what_is_far_from_training_is_out_of_the_domain(calibrated: Model, part)
     assert (scores.similarity[:2] < 0.3).all()
 
 
-def test_a_molecule_is_inside_when_it_is_near_enough_for_some_task(calibrated: Model, molecules: list[str]) -> None:
+def test_a_molecule_is_inside_when_it_is_near_enough_for_every_task(calibrated: Model, molecules: list[str]) -> None:
     scores = calibrated.predict(molecules).scores
     thresholds = open_pack(calibrated.pack.path).load_calibration().thresholds
     assert np.array_equal(scores.inside, scores.nearest >= np.array(thresholds, np.float32))
-    assert np.array_equal(scores.in_domain, scores.inside.any(axis=1))
-    assert np.array_equal(scores.similarity, scores.nearest.max(axis=1))
+    assert np.array_equal(scores.in_domain, scores.inside.all(axis=1))
+    assert np.array_equal(scores.similarity, scores.nearest.min(axis=1))
     names = [task.name for task in calibrated.tasks]
     listed = [text.split() for text in scores.columns(calibrated.tasks)["outside"]]
     assert listed == [[name for name, inside in zip(names, row, strict=True) if not inside] for row in scores.inside]
