@@ -93,7 +93,7 @@ class RunSummary(StatusCounts):
         ]
 
     def _domain(self) -> list[str]:
-        """A line that names the tasks with rows outside of their domain, those with most first; none without any."""
-        far = [f"{task} {n:,}" for task, n in self.outside.most_common() if n]
-        more = f" and {len(far) - SHOWN_TASKS} more tasks" if len(far) > SHOWN_TASKS else ""
-        return [f"  rows outside of the domain, by task: {', '.join(far[:SHOWN_TASKS])}{more}"] if far else []
+        """A line about the tasks that rows are outside of the domain of, those with most first; none without any."""
+        far = [f"{n:,} of {task}" for task, n in self.outside.most_common()]
+        more = f" and of {len(far) - SHOWN_TASKS} other tasks" if len(far) > SHOWN_TASKS else ""
+        return [f"  outside of the domain: {', '.join(far[:SHOWN_TASKS])}{more}"] if far else []

@@ -103,8 +103,8 @@ class Intervals:
         """Half the width of the interval round each prediction: float32 `[B]`, in the task's unit.
 
         It is sigma times the ceil((n + 1) * confidence)-th smallest of the n scores; infinite when n is too small for
-        that. It is at least the same quantile of `training`, two standard errors of `TRAINING_ROWS` molecules higher, so
-        that it holds for all training molecules and not only for those kept.
+        that. It is at least the same quantile of `training`, two standard errors of `TRAINING_ROWS` molecules higher,
+        so that it holds for all training molecules and not only for those kept.
 
         similarity: float `[B]`. Raises `InputError` when `confidence` is not between 0 and 1.
         """

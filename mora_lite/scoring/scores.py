@@ -61,7 +61,7 @@ class Scores:
     @property
     def in_domain(self) -> np.ndarray | None:
         """bool `[B]`: whether the molecule is in the domain of every task."""
-        return None if self.inside is None else self.inside.all(axis=1)
+        return None if self.inside is None else np.all(self.inside, axis=1)
 
     def columns(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         """The columns between the molecule and its status in every table: name -> float32, bool or text `[B]`."""

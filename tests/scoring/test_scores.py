@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import numpy as np
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mora_lite.scoring.scores import SHOWN_ROWS, Predictions, Scores
 from mora_lite.scoring.tasks import Task
+from mora_lite.status import RunSummary
 
 TASKS = (Task("logS", "log mol/L", "", 0.0, 1.0), Task("BBB", "", "", 0.5, 1.0, "class"), Task("<b>", "", "", 0.0, 1.0))
 
@@ -68,3 +70,11 @@ def test_a_pack_without_calibration_has_nothing_faint() -> None:
     plain = Scores(np.ones((1, 3), np.float32), ["ok"], [""])
     assert (plain.similarity, plain.in_domain) == (None, None)
     assert faint(Predictions(["C"], TASKS, plain)._repr_html_()) == []
+
+
+def test_the_summary_of_a_run_names_the_tasks_with_most_rows_outside() -> None:
+    summary = RunSummary(Counter(ok=9), outside=Counter({f"T{n}": n for n in range(1, 10)}))
+    assert summary.lines("out.csv", 0.0)[-1] == (
+        "  outside of the domain: 9 of T9, 8 of T8, 7 of T7, 6 of T6, 5 of T5, 4 of T4 and of 3 other tasks"
+    )
+    assert len(RunSummary(Counter(ok=9)).lines("out.csv", 0.0)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,7 +230,8 @@ def test_without_calibration_the_log_odds_are_taken_as_they_are(class_pack_path:
 def test_predict_writes_what_the_api_says(run, calibrated_pack_path: Path, table_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     options = ["--dtype", "float32", "--device", "cpu", "--confidence", "0.5"]
-    assert run("predict", table_path, "-p", calibrated_pack_path, "-o", out, *options)[0] == 0
+    code, _, err = run("predict", table_path, "-p", calibrated_pack_path, "-o", out, *options)
+    assert code == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     frame = (
@@ -241,6 +243,8 @@ def test_predict_writes_what_the_api_says(run, calibrated_pack_path: Path, table
         np.testing.assert_allclose(got, frame[name], rtol=1e-5, err_msg=name)
     assert [row["in_domain"] for row in rows] == ["true" if flag else "false" for flag in frame.in_domain]
     assert [row["outside"] for row in rows] == list(frame.outside)
+    n_outside = Counter(name for row in rows for name in row["outside"].split()).most_common()
+    assert f"  outside of the domain: {', '.join(f'{n} of {name}' for name, n in n_outside)}\n" in err
 
 
 def test_a_confidence_that_cannot_be_is_one_line(run, calibrated_pack_path: Path, table_path: Path, tmp_path) -> None:
