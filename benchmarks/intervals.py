@@ -29,6 +29,8 @@ from mora_lite.training.evaluate import parts_of, read_training_table
 CONFIDENCE = 0.9
 BINS = ("below 0.5", "0.5 to 0.7", "0.7 to 0.85", "0.85 to 1", "exactly 1")
 EDGES = (0.5, 0.7, 0.85, 1.0)
+METHODS = ("before", "now", "crepes, normalised", "crepes, Mondrian")
+BAND = (0.86, 0.94)
 MIN_TEST = 300
 TRAIN_ROWS = TRAINING_ROWS + 5000
 
@@ -121,23 +123,26 @@ def rows_of(arrays: dict[str, np.ndarray], part: str, task: int) -> Rows:
     return Rows(error[known], arrays[f"{part}_similarity"][known, task].astype(np.float64))
 
 
-def print_task(name: str, valid: Rows, test: Rows, train: Rows) -> None:
-    """The table of one task."""
+def print_task(name: str, valid: Rows, test: Rows, train: Rows) -> np.ndarray:
+    """Print the table of one task; for each bin and method whether it is within `BAND`: bool `[bins, methods]`."""
     floor, training = (Rows(*(x[part] for x in train)) for part in (slice(TRAINING_ROWS), slice(TRAINING_ROWS, None)))
     methods = [before(valid), now(valid, floor), crepes_normalised(valid), crepes_mondrian(valid)]
     in_bin = np.digitize(test.similarity, EDGES)
     groups = [(words, Rows(*(x[in_bin == i] for x in test))) for i, words in enumerate(BINS)]
     print(f"\n### {name}\n")
-    print("| similarity | n | MAE | before | now | crepes, normalised | crepes, Mondrian |\n" + "|---" * 7 + "|")
+    print("| similarity | n | MAE | " + " | ".join(METHODS) + " |\n" + "|---" * 7 + "|")
+    within = []
     for words, rows in [*groups, ("all test molecules", test), ("training", training)]:
         if not len(rows.error):
             continue
+        halves = [method(rows.similarity) for method in methods]
+        inside = [float(np.mean(np.abs(rows.error) <= half)) for half in halves]
         cells = [words, str(len(rows.error)), f"{np.abs(rows.error).mean():.3g}"]
-        for method in methods:
-            half = method(rows.similarity)
-            inside = np.mean(np.abs(rows.error) <= half)
-            cells.append(f"{100 * inside:.1f} %, {2 * half.mean():.3g}")
+        cells += [f"{100 * share:.1f} %, {2 * half.mean():.3g}" for share, half in zip(inside, halves, strict=True)]
         print("| " + " | ".join(cells) + " |")
+        if words in BINS:
+            within.append([BAND[0] <= share <= BAND[1] for share in inside])
+    return np.array(within)
 
 
 def main() -> None:
@@ -145,12 +150,16 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", metavar="PACK=TABLE")
     parser.add_argument("--cache", type=Path, required=True, help="folder for the values and similarities")
     options = parser.parse_args()
+    within = []
     for pack, _, table in (text.partition("=") for text in options.tables):
         arrays = measure(pack, Path(table), options.cache)
         for i, name in enumerate(arrays["names"].tolist()):
             valid, test, train = (rows_of(arrays, part, i) for part in ("valid", "test", "train"))
             if len(test.error) >= MIN_TEST:
-                print_task(f"{Path(pack).name}, {name}", valid, test, train)
+                within.append(print_task(f"{Path(pack).name}, {name}", valid, test, train))
+    every = np.concatenate(within)
+    counts = "; ".join(f"{words}: {n}" for words, n in zip(METHODS, every.sum(0), strict=True))
+    print(f"\nOf {len(every)} bins, within {100 * BAND[0]:.0f} to {100 * BAND[1]:.0f} %: {counts}.")
 
 
 if __name__ == "__main__":

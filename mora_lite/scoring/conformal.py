@@ -68,8 +68,8 @@ class Intervals:
         """Fit to calibration molecules; with fewer than 100 all intervals have one width.
 
         Sigma is the mean |error| of each step of similarity, made to grow with the distance by isotonic regression
-        (`_pooled_means`). The score of a molecule is taken with the sigma of the other nine tenths of the molecules: a
-        molecule that helps to set its own sigma is easier than a new one.
+        (`_pooled_means`) and raised by its standard error. The score of a molecule is taken with the sigma of the other
+        nine tenths of the molecules: a molecule that helps to set its own sigma is easier than a new one.
 
         predicted: float `[N]`, in the task's unit.
         truth: float `[N]`, likewise; NaN is left out, and it is no error when nothing remains.
@@ -142,8 +142,13 @@ def _steps(similarity: np.ndarray) -> np.ndarray:
 
 
 def _log_sigma(error: np.ndarray, step: np.ndarray, least: float) -> np.ndarray:
-    """`Intervals.log_sigma`; error: float64 `[n]`; step: int64 `[n]`; least: above 0, for steps without an error."""
-    return np.log(np.maximum(_pooled_means(error, step), least))
+    """`Intervals.log_sigma`; error: float64 `[n]`; step: int64 `[n]`; least: above 0, for steps without an error.
+
+    The mean of few molecules is known less well, which costs coverage as a random width does. It is raised by its
+    standard error, about 1 / sqrt(n) of it: errors deviate by about as much as their mean.
+    """
+    means = _pooled_means(error, step) * (1 + 1 / np.sqrt(np.bincount(step)))
+    return np.log(np.maximum(means, least))
 
 
 def _pooled_means(error: np.ndarray, step: np.ndarray) -> np.ndarray:
