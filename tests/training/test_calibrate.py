@@ -19,7 +19,7 @@ from mora_lite.errors import InputError, PackError
 from mora_lite.model import Model
 from mora_lite.packs.pack import open_pack, write_manifest
 from mora_lite.scoring.conformal import Intervals, Platt
-from mora_lite.training.calibrate import calibrate_pack
+from mora_lite.training.calibrate import _some_of_each, calibrate_pack
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.splits import Split
 
@@ -285,3 +285,14 @@ def test_without_validation_values_the_interval_is_unlimited(pack_path: Path, da
     assert np.isinf(scores.low[:, 1]).all()
     assert np.isfinite(scores.low[:, 0]).all()
     assert scores.inside[:, 1].all(), "nothing is known of what is far"
+
+
+def test_the_floor_comes_from_equally_many_training_molecules_of_each_task() -> None:
+    """A task with few values is not lost among one with many."""
+    targets = np.zeros((50_000, 2), np.float32)
+    targets[np.arange(50_000) % 100 != 0, 1] = np.nan
+    rows = _some_of_each(targets)
+    assert (~np.isnan(targets[rows, 1])).sum() == 500
+    assert 2000 <= len(rows) <= 2500
+    assert (np.diff(rows) > 0).all()
+    assert 0.4 < (rows < 25_000).mean() < 0.6, "drawn from the whole table"
