@@ -47,9 +47,9 @@ def predict(
 
     Writes one row for each row of INPUT, in order, with all its columns, then
     a column for each task: a value with its unit and interval (X_lo, X_hi),
-    or the probability of a yes; then similarity to the nearest training
-    molecule, in_domain, and outside: the tasks whose training molecules it is
-    far from; then status (ok, empty, unparsable, too_large, malformed,
+    or the probability of a yes; then outside: the tasks whose training
+    molecules it is far from, in_domain: whether there are none, and the
+    similarity to the nearest training molecule; then status (ok, empty, unparsable, too_large, malformed,
     not_finite) and error. A bad molecule is a row with a status, never the end
     of the run.
 

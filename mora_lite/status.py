@@ -17,6 +17,8 @@ INVALID = "no_molecule"  # none of the answers is a molecule that RDKit reads
 TOO_LONG = "too_long"  # the question does not fit into what the model takes
 NO_QUESTION = "no_question"  # the row's own question is blank
 
+SHOWN_TASKS = 6  # in the line about their domains
+
 # For the column `error`, where nothing more exact is known of a row.
 REASONS = {
     EMPTY: "no SMILES in this row",
@@ -69,9 +71,13 @@ class StatusCounts:
 
 @dataclass
 class RunSummary(StatusCounts):
-    """The counts of a run that took `seconds`, loading not included."""
+    """The counts of a run that took `seconds`, loading not included.
+
+    outside: task -> number of scored rows that are outside of its domain.
+    """
 
     seconds: float = 0.0
+    outside: Counter[str] = field(default_factory=Counter)
 
     @property
     def mol_per_s(self) -> float:
@@ -83,4 +89,11 @@ class RunSummary(StatusCounts):
             f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, "
             f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load",
             *self.failures(),
+            *self._domain(),
         ]
+
+    def _domain(self) -> list[str]:
+        """A line about the tasks that rows are outside of the domain of, those with most first; none without any."""
+        far = [f"{n:,} of {task}" for task, n in self.outside.most_common()]
+        more = f" and of {len(far) - SHOWN_TASKS} other tasks" if len(far) > SHOWN_TASKS else ""
+        return [f"  outside of the domain: {', '.join(far[:SHOWN_TASKS])}{more}"] if far else []

@@ -24,8 +24,8 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 IDS = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
-PREDICT = "mora-lite predict examples/molecules.csv"
-SHOWN = "logS logS_lo logS_hi BBB HIV in_domain"
+PREDICT = "mora-lite predict examples/molecules.csv --tasks logS,BBB,HIV"
+SHOWN = "logS logS_lo logS_hi BBB HIV in_domain outside"
 GAP = "..."  # a line of printed output that stands for those left out
 COMMANDS = re.findall(r"^\| \[`([a-z-]+)`\]\(", README, flags=re.MULTILINE)  # of the README's table
 

@@ -5,6 +5,7 @@ Needs NumPy only.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from .tasks import Task
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+
+SHOWN_ROWS = 60  # in a notebook
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ class Scores:
 
     @property
     def similarity(self) -> np.ndarray | None:
-        """float32 `[B]`: to the nearest training molecule of any task."""
-        return None if self.nearest is None else self.nearest.max(axis=1)
+        """float32 `[B]`: the smallest of `nearest`, that of the task whose training molecules are farthest away."""
+        return None if self.nearest is None else self.nearest.min(axis=1)
 
     @property
     def in_domain(self) -> np.ndarray | None:
-        """bool `[B]`: whether the molecule is in the domain of any task."""
-        return None if self.inside is None else np.any(self.inside, axis=1)
+        """bool `[B]`: whether the molecule is in the domain of every task."""
+        return None if self.inside is None else np.all(self.inside, axis=1)
 
     def columns(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         """The columns between the molecule and its status in every table: name -> float32, bool or text `[B]`."""
@@ -123,7 +127,30 @@ class Predictions:
         return repr(self.to_pandas())
 
     def _repr_html_(self) -> str:
-        return self.to_pandas().to_html()
+        """The first rows for a notebook; values of tasks whose domain a molecule is outside of are faint."""
+        import pandas
+
+        columns = {name: [_as_html(cell) for cell in column[:SHOWN_ROWS]] for name, column in self.columns().items()}
+        for i, task in enumerate(self.tasks):
+            for name in {task.column, f"{task.name}_lo", f"{task.name}_hi"} & columns.keys():
+                for row in self._far_rows(i):
+                    columns[name][row] = f'<span style="opacity: 0.45">{columns[name][row]}</span>'
+        frame = pandas.DataFrame({html.escape(name): cells for name, cells in columns.items()})
+        more = f"<p>the first {SHOWN_ROWS} of {len(self):,} rows</p>" if len(self) > SHOWN_ROWS else ""
+        with pandas.option_context("display.max_colwidth", None):  # it would cut within a tag
+            return frame.to_html(escape=False) + more  # the cells are escaped already
+
+    def _far_rows(self, task: int) -> list[int]:
+        """Of the rows shown, those that are outside of the domain of the task at this position."""
+        if self.scores.inside is None:
+            return []
+        far = np.flatnonzero(~self.scores.inside[:SHOWN_ROWS, task]).tolist()
+        return [row for row in far if self.scores.status[row] == OK]
+
+
+def _as_html(cell: object) -> str:
+    """A cell's text, escaped; numbers have six significant digits as in files."""
+    return f"{cell:.6g}" if isinstance(cell, float | np.floating) else html.escape(str(cell))
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,10 @@ def predict_table(
 
 
 def _records(rows: Sequence[Row], scores: Scores, model: Predictor, summary: RunSummary) -> Iterator[list[str]]:
-    columns = [_texts(column) for column in scores.columns(model.tasks).values()]
+    by_name = scores.columns(model.tasks)
+    columns = [_texts(column) for column in by_name.values()]
     blank = [""] * len(columns)
+    outside = by_name.get("outside", [""] * len(rows))  # a pack without calibration knows nothing of it
     finite = np.isfinite(scores.values).all(axis=1)
     first_row = summary.n_rows + 1
     assert len(rows) == len(finite) == len(scores.status) == len(scores.error)
@@ -65,6 +67,8 @@ def _records(rows: Sequence[Row], scores: Scores, model: Predictor, summary: Run
         summary.counts[status] += 1
         if status != OK:
             summary.first.setdefault(status, (first_row + i, error))
+        else:
+            summary.outside.update(outside[i].split())
         texts = [column[i] for column in columns] if status == OK else blank
         yield [*row.cells, *texts, status, error]
 

@@ -89,8 +89,9 @@ def _tiles(summary: LibrarySummary) -> str:
         ("Failed", f"{summary.n_failed:,}", f"{_share(summary.n_failed, summary.n_rows)} of the rows"),
     ]
     if summary.is_calibrated:
-        share = _share(summary.n_inside, summary.n_ok)
-        tiles.append(("In domain", share, f"{summary.n_inside:,}, of one task or more"))
+        n_tasks = len(summary.tasks)
+        whose = "of its task" if n_tasks == 1 else f"of all {n_tasks} tasks"
+        tiles.append(("In domain", _share(summary.n_inside, summary.n_ok), f"{summary.n_inside:,}, {whose}"))
     else:
         tiles.append(("In domain", "unknown", "the pack is not calibrated"))
     return "".join(
@@ -118,7 +119,7 @@ def _domain(tasks: Sequence[Task], summary: LibrarySummary) -> str:
     if not summary.is_calibrated:
         return '<p class="note">The pack is not calibrated, so nothing is known of its domain.</p>'
     similarity = summary.similarity
-    words = f"similarity to the nearest training molecule: {similarity.n:,} molecules, mean {similarity.mean:.2f}"
+    words = f"similarity to the training molecules: {similarity.n:,} molecules, mean {similarity.mean:.2f}"
     chart = histogram_svg(similarity, words, size=(460, min(max(180, 20 * len(tasks)), 420)))
     bars = []
     for task in tasks:
@@ -131,7 +132,8 @@ def _domain(tasks: Sequence[Task], summary: LibrarySummary) -> str:
         )
     return (
         '<div class="domain"><figure><figcaption><h3>Similarity to the nearest training molecule</h3>'
-        f"<p>Tanimoto, mean {as_number(similarity.mean, 2)}</p></figcaption>{chart}</figure>"
+        f"<p>Tanimoto, of the task where it is smallest, mean {as_number(similarity.mean, 2)}</p></figcaption>"
+        f"{chart}</figure>"
         "<div><h3>Share of the scored molecules near enough, by task</h3>"
         f'<table class="coverage"><tbody>{"".join(bars)}</tbody></table></div></div>'
     )
@@ -198,13 +200,12 @@ def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool) -> str
     ]
     cells += [_value(row, task, f" {task.name} " in outside) for task in tasks]
     if calibrated:
-        n_inside = sum(f" {task.name} " not in outside for task in tasks)
+        n_inside = len(tasks) - len(outside.split())
         similarity = float("nan") if row["similarity"] is None else row["similarity"]
         cells.append(f'<td class="num" data-v="{similarity:.6g}">{as_number(similarity, 2)}</td>')
-        if not row["in_domain"]:
+        words = "inside" if row["in_domain"] else f"{n_inside} of {len(tasks)}"
+        if not n_inside:
             words = '<span class="badge">outside</span>'
-        else:
-            words = "inside" if n_inside == len(tasks) else f"{n_inside} of {len(tasks)}"
         cells.append(f'<td class="domain-cell" data-v="{n_inside}">{words}</td>')
     return f"<tr>{''.join(cells)}</tr>"
 

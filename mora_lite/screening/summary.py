@@ -62,8 +62,8 @@ class LibrarySummary(StatusCounts):
 
     first: status -> the lowest `row` with it, and that row's error.
     scores: task's name -> histogram of the rows that are `ok`.
-    similarity: histogram of their similarity to the nearest training molecule.
-    n_inside: how many are in the domain of any task. n_inside_task: task's name -> how many are in its domain.
+    similarity: histogram of their column `similarity`, the smallest over the tasks.
+    n_inside: how many are in the domain of every task. n_inside_task: task's name -> how many are in its domain.
     is_calibrated: whether the shards have similarity and domain.
     """
 

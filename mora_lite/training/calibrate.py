@@ -10,7 +10,7 @@ import numpy as np
 
 from ..model import load
 from ..packs.pack import Pack, add_files
-from ..scoring.conformal import Calibration, Intervals, Platt
+from ..scoring.conformal import TRAINING_ROWS, Calibration, Intervals, Platt
 from ..scoring.domain import Domain, threshold_of
 from .dataset import Dataset
 
@@ -21,6 +21,8 @@ def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = 
     domain = Domain.of(train.fingerprints(), ~np.isnan(train.targets))
     similarity = domain.similarity(valid.fingerprints(), model.device)
     values = model.score_graphs(valid.graphs)
+    known_of_train = train.at(_some_of_each(train.targets))
+    training_error = model.score_graphs(known_of_train.graphs) - known_of_train.targets
     parts: list[Intervals | Platt] = []
     thresholds = []
     for i, task in enumerate(pack.tasks):
@@ -30,5 +32,15 @@ def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = 
         if task.is_class:
             parts.append(Platt.fit(values[known, i], truth[known]))
         else:
-            parts.append(Intervals.fit(values[known, i], truth[known], similarity[known, i]))
+            parts.append(Intervals.fit(values[known, i], truth[known], similarity[known, i], training_error[:, i]))
     add_files(pack, {"calibration": Calibration(parts, thresholds).tensors(), "domain": domain.tensors()})
+
+
+def _some_of_each(targets: np.ndarray) -> np.ndarray:
+    """Positions, ascending int64, with `TRAINING_ROWS` known values of each task, or all if there are fewer.
+
+    targets: float32 `[N, P]`, NaN where unknown.
+    """
+    order = np.random.default_rng(0).permutation(len(targets))
+    known = ~np.isnan(targets[order])
+    return np.sort(order[(known & (known.cumsum(0) <= TRAINING_ROWS)).any(1)])

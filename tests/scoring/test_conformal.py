@@ -1,9 +1,10 @@
-"""Error bars hold what they promise, and equal those of crepes; probabilities equal those of scikit-learn."""
+"""Error bars hold what they promise, near and far; probabilities equal those of scikit-learn."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save
@@ -22,55 +23,126 @@ def molecules(n: int, seed: int = 0, growth: float = 2.0) -> tuple[np.ndarray, n
     return predicted, truth, similarity
 
 
+def levelling(n: int, seed: int = 0, worst: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `molecules`, but the error stops shrinking at a similarity of 0.6; one in ten has a similarity of 1.
+
+    worst: how many times the usual error is that of molecules at exactly 1.
+    """
+    random = np.random.default_rng(seed)
+    predicted, similarity = random.normal(size=n), random.uniform(0.2, 1, n)
+    similarity[random.random(n) < 0.1] = 1
+    usual = 0.3 * np.exp(3 * np.maximum(0.6 - similarity, 0)) * np.where(similarity == 1, worst, 1)
+    return predicted, predicted + usual * random.standard_t(5, n), similarity
+
+
+BINS = (0, 0.5, 0.7, 0.85, 1)
+
+
+def inside_by_bin(intervals: Intervals, predicted: np.ndarray, truth: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """Share of true values in the 90 % intervals, below 0.5, to 0.7, to 0.85, to 1, and at 1 if there are any."""
+    inside = np.abs(truth - predicted) <= intervals.half_width(similarity, 0.9)
+    in_bin = np.digitize(similarity, BINS)
+    return np.array([inside[in_bin == i].mean() for i in np.unique(in_bin)])
+
+
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
-def test_equals_crepes(confidence: float) -> None:
+def test_with_one_width_it_equals_crepes(confidence: float) -> None:
+    import crepes
+
+    predicted, truth, similarity = molecules(97)
+    theirs = crepes.ConformalRegressor()
+    theirs.fit(residuals=truth - predicted)
+    bounds = theirs.predict_int(np.zeros(11), confidence=confidence)
+    ours = Intervals.fit(predicted, truth, similarity)
+    np.testing.assert_allclose(ours.half_width(np.linspace(0, 1, 11), confidence), bounds[:, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_with_the_scale_of_older_packs_it_equals_crepes(confidence: float) -> None:
     import crepes
 
     predicted, truth, similarity = molecules(203)
-    ours = Intervals.fit(predicted, truth, similarity)
-    assert ours.b > 1
+    sigma = np.exp(2 * (1 - similarity))
     theirs = crepes.ConformalRegressor()
-    theirs.fit(residuals=truth - predicted, sigmas=np.exp(ours.b * (1 - similarity)))
+    theirs.fit(residuals=truth - predicted, sigmas=sigma)
     at = np.linspace(0, 1, 11)
-    bounds = theirs.predict_int(np.zeros(11), sigmas=np.exp(ours.b * (1 - at)), confidence=confidence)
+    bounds = theirs.predict_int(np.zeros(11), sigmas=np.exp(2 * (1 - at)), confidence=confidence)
+    ours = Intervals.of_growth(2.0, np.sort(np.abs(truth - predicted) / sigma).astype(np.float32))
     np.testing.assert_allclose(ours.half_width(at, confidence), bounds[:, 1], rtol=1e-6)
 
 
-def test_nine_of_ten_new_molecules_are_inside() -> None:
-    """Near the training molecules and far from them; one width for all misses one of the two."""
-    intervals = Intervals.fit(*molecules(4000))
-    predicted, truth, similarity = molecules(4000, seed=1)
-    inside = np.abs(truth - predicted) <= intervals.half_width(similarity, 0.9)
-    for part in (similarity > 0, similarity < 0.4, similarity > 0.7):
-        # 4 deviations of the binomial, for calibration and test molecules alike.
-        assert inside[part].mean() == pytest.approx(0.9, abs=4 * (2 * 0.9 * 0.1 / part.sum()) ** 0.5)
-    constant = Intervals(0.0, np.sort(np.abs(np.subtract(*molecules(4000)[:2]))).astype(np.float32))
-    inside = np.abs(truth - predicted) <= constant.half_width(similarity, 0.9)
-    assert inside[similarity < 0.4].mean() < 0.85
+@pytest.mark.parametrize("make", [molecules, levelling])
+def test_nine_of_ten_new_molecules_are_inside_near_and_far(make) -> None:
+    """Whether the error goes on shrinking with the similarity or stops."""
+    by_bin = inside_by_bin(Intervals.fit(*make(4000)), *make(20_000, seed=1))
+    assert ((by_bin > 0.86) & (by_bin < 0.94)).all(), by_bin
 
 
-def test_few_calibration_molecules_nearly_keep_the_promise() -> None:
-    """Over many draws of 40 molecules, from which both b and the scores come; with a given b it would be 37 of 41."""
-    inside = []
-    for seed in range(400):
-        predicted, truth, similarity = molecules(60, seed)
-        intervals = Intervals.fit(predicted[:40], truth[:40], similarity[:40])
-        inside.append(np.abs(truth - predicted)[40:] <= intervals.half_width(similarity[40:], 0.9))
-    assert np.mean(inside) == pytest.approx(37 / 41, abs=0.015)
+def test_a_scale_that_goes_on_shrinking_would_miss_the_near_ones() -> None:
+    """What older packs do, and why there are steps now."""
+    predicted, truth, similarity = levelling(4000)
+    error, sigma = np.abs(truth - predicted), np.exp(1.5 * (1 - similarity))
+    old = Intervals.of_growth(1.5, np.sort(error / sigma).astype(np.float32))
+    assert inside_by_bin(old, *levelling(20_000, seed=1))[-1] < 0.85
 
 
-def test_how_fast_errors_grow() -> None:
-    assert Intervals.fit(*molecules(4000, growth=2.0)).b == pytest.approx(2, abs=0.25)
-    assert Intervals.fit(*molecules(4000, growth=-2.0)).b == 0
-    assert Intervals.fit(*molecules(4000, growth=9.0)).b == 4
-    assert Intervals.fit(*molecules(29)).b == 0
-    predicted, truth, similarity = molecules(100)
-    assert Intervals.fit(predicted, truth, np.full(100, 0.4)).b == 0
-    assert Intervals.fit(truth, truth, similarity).b == 0
-    # A perfect hit is one small error, not one infinitely small.
-    farthest = similarity.argmin()
-    predicted[farthest] = truth[farthest]
-    assert Intervals.fit(predicted, truth, similarity).b > 1
+def test_few_calibration_molecules_keep_the_promise() -> None:
+    """Over many draws, all similarities together: the smallest rank that reaches 90 % of n + 1."""
+    for n in (12, 30, 99, 100, 150):
+        inside = []
+        for seed in range(300):
+            predicted, truth, similarity = levelling(n + 40, seed)
+            intervals = Intervals.fit(predicted[:n], truth[:n], similarity[:n])
+            inside.append(np.abs(truth - predicted)[n:] <= intervals.half_width(similarity[n:], 0.9))
+        promised = np.ceil(0.9 * (n + 1)) / (n + 1)
+        assert np.mean(inside) == pytest.approx(promised, abs=0.015)
+        assert np.mean(inside) > 0.89
+
+
+def test_the_width_has_steps_of_fifty_molecules() -> None:
+    assert len(Intervals.fit(*molecules(99)).similarity) == 1, "too few for two steps"
+    predicted, truth, similarity = molecules(4000)
+    intervals = Intervals.fit(predicted, truth, similarity)
+    np.testing.assert_allclose(intervals.similarity, np.arange(0.15, 1, 0.1), atol=0.01)
+    assert (np.diff(intervals.log_sigma) < 0).all()
+    np.testing.assert_allclose(np.diff(intervals.log_sigma), -0.2, atol=0.15)
+    same = Intervals.fit(predicted, truth, np.full(4000, 0.4))
+    assert np.unique(same.half_width(similarity, 0.9)).size == 1
+    right = Intervals.fit(truth, truth, similarity)
+    assert (right.half_width(similarity, 0.9) == 0).all()
+    predicted = truth.copy()
+    predicted[0] += 1  # the only error, without which its fold has none to set a scale by
+    assert np.isfinite(Intervals.fit(predicted, truth, similarity).scores).all()
+
+
+def test_one_wrong_value_bends_little() -> None:
+    predicted, truth, similarity = levelling(400)
+    before = Intervals.fit(predicted, truth, similarity).half_width(similarity, 0.9)
+    truth[similarity.argmax()] += 20 * 0.3  # an error of the table
+    after = Intervals.fit(predicted, truth, similarity).half_width(similarity, 0.9)
+    assert (after / before).max() < 1.6
+    assert (after / before).min() > 0.8
+
+
+def test_no_interval_is_wider_near_than_far_unless_the_near_ones_are_clearly_worse() -> None:
+    """Molecules that a fingerprint cannot tell from a training molecule may be harder than those at 0.95."""
+    at = np.array([0.95, 1.0])
+    near, same = Intervals.fit(*levelling(4000, worst=3.0)).half_width(at, 0.9)
+    assert same > 2 * near
+    near, same = Intervals.fit(*levelling(4000, worst=0.3)).half_width(at, 0.9)
+    assert same < near / 2
+
+
+def test_intervals_are_no_narrower_than_the_errors_of_training_molecules() -> None:
+    predicted, truth, similarity = levelling(400)
+    training_error = np.random.default_rng(2).normal(scale=0.5, size=2000)
+    at = np.linspace(0, 1, 101)
+    free, floored = (Intervals.fit(predicted, truth, similarity, error) for error in (np.zeros(0), training_error))
+    floor = np.quantile(np.abs(training_error), 0.9)
+    assert floor > free.half_width(at, 0.9).min()
+    assert floor < floored.half_width(at, 0.9).min() < 1.1 * floor, "it holds for other training molecules too"
+    np.testing.assert_array_equal(floored.half_width(at, 0.9).max(), free.half_width(at, 0.9).max())
+    assert Intervals.fit(predicted, truth, similarity, np.array([NAN, -2.0])).training.tolist() == [2.0]
 
 
 def test_known_numbers() -> None:
@@ -78,11 +150,11 @@ def test_known_numbers() -> None:
     assert nine.scores.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert nine.scores.dtype == np.float32
     assert [nine.half_width(np.ones(1), c).item() for c in (0.1, 0.5, 0.55, 0.9)] == [1, 5, 6, 9]
-    got = Intervals(2.0, nine.scores).half_width(np.array([1, 0.5]), 0.9)
+    got = Intervals.of_growth(2.0, nine.scores).half_width(np.array([1, 0.5]), 0.9)
     assert got.dtype == np.float32
     assert got.tolist() == pytest.approx([9, 9 * np.e])
     # 100 * 0.55 is 55 on paper and a little more in floating point.
-    assert Intervals(0.0, np.arange(1, 100, dtype=np.float32)).half_width(np.ones(1), 0.55).item() == 55
+    assert Intervals.of_growth(0.0, np.arange(1, 100, dtype=np.float32)).half_width(np.ones(1), 0.55).item() == 55
 
 
 def test_too_few_molecules_for_the_promise() -> None:
@@ -94,10 +166,10 @@ def test_too_few_molecules_for_the_promise() -> None:
 
 
 def test_molecules_without_a_true_value_are_left_out() -> None:
-    predicted, truth, similarity = molecules(60)
-    blank = np.where(np.arange(60) < 20, NAN, truth)
+    predicted, truth, similarity = molecules(260)
+    blank = np.where(np.arange(260) < 20, NAN, truth)
     some, all_known = Intervals.fit(predicted, blank, similarity), [x[20:] for x in (predicted, truth, similarity)]
-    assert some.b == Intervals.fit(*all_known).b > 0
+    np.testing.assert_array_equal(some.log_sigma, Intervals.fit(*all_known).log_sigma)
     np.testing.assert_array_equal(some.scores, Intervals.fit(*all_known).scores)
 
 
@@ -110,9 +182,9 @@ def test_a_confidence_that_is_none(confidence: float) -> None:
 shares = st.floats(0.01, 0.99)
 
 
-@given(st.integers(0, 80), st.tuples(shares, shares), st.tuples(shares, shares))
+@given(st.integers(0, 400), st.tuples(shares, shares), st.tuples(shares, shares))
 def test_wider_with_confidence_and_with_distance(n: int, confidences: tuple, similarities: tuple) -> None:
-    intervals = Intervals.fit(*molecules(n))
+    intervals = Intervals.fit(*molecules(n, growth=4.0))
     low, high = (intervals.half_width(np.array(sorted(similarities)), c) for c in sorted(confidences))
     assert (low <= high).all()
     assert low[1] <= low[0]
@@ -181,17 +253,33 @@ def test_perfectly_separated_labels_stay_finite(scale: float) -> None:
 
 
 def test_a_pack_s_calibration_is_stored_and_chosen_from() -> None:
-    parts = [Intervals.fit(*molecules(40)), Platt.fit(*logits_and_labels(40, 1, 0)), Intervals.fit(*molecules(0))]
+    training_error = np.array([0.1, -0.2])
+    one = Intervals.fit(*molecules(300), training_error)
+    parts = [one, Platt.fit(*logits_and_labels(40, 1, 0)), Intervals.fit(*molecules(0))]
     calibration = Calibration(parts, [0.25, 1 / 3, 0.0])
     stored = calibration.tensors()
-    assert sorted(stored) == ["0.b", "0.scores", "1.platt", "2.b", "2.scores", "thresholds"]
+    of_value = ("log_sigma", "scores", "similarity", "training")
+    names = [f"{i}.{name}" for i in (0, 2) for name in of_value]
+    assert sorted(stored) == sorted([*names, "1.platt", "thresholds"])
     back = Calibration.from_tensors(load(save(stored)), 3).select([2, 1, 0])
     assert back.thresholds == [0.0, 1 / 3, 0.25]
     empty, platt, intervals = back.parts
     assert platt == parts[1]
     assert isinstance(intervals, Intervals)
     assert isinstance(empty, Intervals)
-    assert intervals.b == parts[0].b > 0
-    assert intervals.scores.dtype == np.float32
-    np.testing.assert_array_equal(intervals.scores, parts[0].scores)
+    for name in of_value:
+        np.testing.assert_array_equal(getattr(intervals, name), getattr(one, name))
+        assert getattr(intervals, name).dtype == getattr(one, name).dtype
     assert len(empty.scores) == 0
+
+
+def test_the_calibration_of_an_older_pack_gives_the_intervals_that_it_gave() -> None:
+    scores = torch.arange(1.0, 20.0)
+    stored = {"0.b": torch.tensor(1.5, dtype=torch.float64), "0.scores": scores, "thresholds": torch.zeros(1)}
+    (part,) = Calibration.from_tensors(load(save(stored)), 1).parts
+    assert isinstance(part, Intervals)
+    at = np.linspace(0, 1, 7)
+    np.testing.assert_allclose(part.half_width(at, 0.9), np.exp(1.5 * (1 - at)) * 18, rtol=1e-6)
+    again = Calibration.from_tensors(Calibration([part], [0.0]).tensors(), 1).parts[0]
+    assert isinstance(again, Intervals)
+    np.testing.assert_array_equal(again.half_width(at, 0.9), part.half_width(at, 0.9))

@@ -60,7 +60,7 @@ def library(molecules, n):
         "BBB": floats((at * 17) % 101 / 100),
         "NR-AR": floats((at * 13) % 97 / 100),
         "similarity": floats((at % 50) / 50),
-        "in_domain": pyarrow.array(inside, mask=~ok),
+        "in_domain": pyarrow.array(at % 4 > 1, mask=~ok),
         "outside": np.where(inside, np.where(at % 4 == 1, "NR-AR", ""), "logS BBB NR-AR").tolist(),
         "status": status,
         "error": error,
@@ -138,8 +138,16 @@ def test_failures_are_listed_by_number(page):
 def test_domain_badges(page):
     text = page.read_text(encoding="utf-8")
     assert '<span class="badge">outside</span>' in text
-    assert ">2 of 3</td>" in text
-    assert 'class="num far"' in text
+    assert text.count('data-v="2">2 of 3</td>') == 12, "these are outside for NR-AR alone"
+    assert text.count('data-v="3">inside</td>') > 0
+    assert '<p class="figure">50.0 %</p><p>27, of all 3 tasks</p>' in text
+
+
+def test_values_outside_of_the_domain_of_their_task_are_grey(page):
+    text = page.read_text(encoding="utf-8")
+    rows = [row for row in text.split("<tr>") if 'data-v="2">2 of 3</td>' in row]
+    greyed = ["far" in css for css in re.findall(r'<td class="(num[^"]*)" data-v="[^"]*"(?: style="[^"]*")?', rows[0])]
+    assert greyed == [False, False, True, False], "logS, BBB, NR-AR, similarity"
 
 
 def test_a_pack_without_calibration_and_a_library_without_hits(table, tmp_path):

@@ -25,7 +25,7 @@ def shard(*rows):
 
 GOOD = [
     (1, -3.0, 0.5, 0.9, True, "", "ok", ""),
-    (2, -30.0, 0.25, 0.4, True, "BBB", "ok", ""),
+    (2, -30.0, 0.25, 0.4, False, "BBB", "ok", ""),
     (4, 20.0, 1.0, 0.1, False, "logS BBB", "ok", ""),
 ]
 BAD = [
@@ -45,7 +45,7 @@ def test_rows_are_counted_by_status_with_the_first_of_each():
 def test_the_domain_is_counted_overall_and_by_task():
     summary = summarize([shard(*GOOD, *BAD)], TASKS)
     assert summary.is_calibrated
-    assert summary.n_inside == 2
+    assert summary.n_inside == 1
     assert summary.n_inside_task == {"logS": 2, "BBB": 1}
     assert summary.similarity.mean == pytest.approx((0.9 + 0.4 + 0.1) / 3)
 

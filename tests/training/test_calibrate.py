@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mora_lite.errors import InputError, PackError
 from mora_lite.model import Model
 from mora_lite.packs.pack import open_pack, write_manifest
 from mora_lite.scoring.conformal import Intervals, Platt
-from mora_lite.training.calibrate import calibrate_pack
+from mora_lite.training.calibrate import _some_of_each, calibrate_pack
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.splits import Split
 
@@ -118,9 +119,15 @@ def test_nothing_depends_on_the_batch(calibrated: Model, molecules: list[str]) -
 
 
 def test_the_interval_is_that_of_the_validation_errors(calibrated: Model, dataset: Dataset, part) -> None:
-    """Ten molecules validate; 9 of 10 errors are wanted: the 10th of them, for 0.9 * (10 + 1) is nearly 10."""
-    predicted = calibrated.predict(part("valid")).scores.values[:, 0]
-    worst = np.abs(predicted - dataset.targets[ROWS["valid"], 0]).max()
+    """Ten molecules validate; 9 of 10 errors are wanted: the 10th of them, for 0.9 * (10 + 1) is nearly 10.
+
+    Of 40 training molecules, the 37th is the floor: 0.9 and two standard errors of 2,000 molecules are 0.913.
+    """
+
+    def errors(name: str) -> np.ndarray:
+        return np.sort(np.abs(calibrated.predict(part(name)).scores.values[:, 0] - dataset.targets[ROWS[name], 0]))
+
+    worst = max(errors("valid")[-1], errors("train")[36])
     scores = calibrated.predict(part("test")).scores
     middle = (scores.high[:, 0] + scores.low[:, 0]) / 2
     np.testing.assert_allclose(scores.high[:, 0] - middle, worst, rtol=1e-4)
@@ -160,12 +167,12 @@ def test_what_is_far_from_training_is_out_of_the_domain(calibrated: Model, part)
     assert (scores.similarity[:2] < 0.3).all()
 
 
-def test_a_molecule_is_inside_when_it_is_near_enough_for_some_task(calibrated: Model, molecules: list[str]) -> None:
+def test_a_molecule_is_inside_when_it_is_near_enough_for_every_task(calibrated: Model, molecules: list[str]) -> None:
     scores = calibrated.predict(molecules).scores
     thresholds = open_pack(calibrated.pack.path).load_calibration().thresholds
     assert np.array_equal(scores.inside, scores.nearest >= np.array(thresholds, np.float32))
-    assert np.array_equal(scores.in_domain, scores.inside.any(axis=1))
-    assert np.array_equal(scores.similarity, scores.nearest.max(axis=1))
+    assert np.array_equal(scores.in_domain, scores.inside.all(axis=1))
+    assert np.array_equal(scores.similarity, scores.nearest.min(axis=1))
     names = [task.name for task in calibrated.tasks]
     listed = [text.split() for text in scores.columns(calibrated.tasks)["outside"]]
     assert listed == [[name for name, inside in zip(names, row, strict=True) if not inside] for row in scores.inside]
@@ -224,7 +231,8 @@ def test_without_calibration_the_log_odds_are_taken_as_they_are(class_pack_path:
 def test_predict_writes_what_the_api_says(run, calibrated_pack_path: Path, table_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     options = ["--dtype", "float32", "--device", "cpu", "--confidence", "0.5"]
-    assert run("predict", table_path, "-p", calibrated_pack_path, "-o", out, *options)[0] == 0
+    code, _, err = run("predict", table_path, "-p", calibrated_pack_path, "-o", out, *options)
+    assert code == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     frame = (
@@ -236,6 +244,8 @@ def test_predict_writes_what_the_api_says(run, calibrated_pack_path: Path, table
         np.testing.assert_allclose(got, frame[name], rtol=1e-5, err_msg=name)
     assert [row["in_domain"] for row in rows] == ["true" if flag else "false" for flag in frame.in_domain]
     assert [row["outside"] for row in rows] == list(frame.outside)
+    n_outside = Counter(name for row in rows for name in row["outside"].split()).most_common()
+    assert f"  outside of the domain: {', '.join(f'{n} of {name}' for name, n in n_outside)}\n" in err
 
 
 def test_a_confidence_that_cannot_be_is_one_line(run, calibrated_pack_path: Path, table_path: Path, tmp_path) -> None:
@@ -276,3 +286,14 @@ def test_without_validation_values_the_interval_is_unlimited(pack_path: Path, da
     assert np.isinf(scores.low[:, 1]).all()
     assert np.isfinite(scores.low[:, 0]).all()
     assert scores.inside[:, 1].all(), "nothing is known of what is far"
+
+
+def test_the_floor_comes_from_equally_many_training_molecules_of_each_task() -> None:
+    """A task with few values is not lost among one with many."""
+    targets = np.zeros((50_000, 2), np.float32)
+    targets[np.arange(50_000) % 100 != 0, 1] = np.nan
+    rows = _some_of_each(targets)
+    assert (~np.isnan(targets[rows, 1])).sum() == 500
+    assert 2000 <= len(rows) <= 2500
+    assert (np.diff(rows) > 0).all()
+    assert 0.4 < (rows < 25_000).mean() < 0.6, "drawn from the whole table"

@@ -1,0 +1,80 @@
+"""A row is in the domain if it is in that of every task asked for; values outside stay, and are shown faint."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mora_lite.scoring.scores import SHOWN_ROWS, Predictions, Scores
+from mora_lite.scoring.tasks import Task
+from mora_lite.status import RunSummary
+
+TASKS = (Task("logS", "log mol/L", "", 0.0, 1.0), Task("BBB", "", "", 0.5, 1.0, "class"), Task("<b>", "", "", 0.0, 1.0))
+
+
+def scores(nearest: list[list[float]], status: list[str] | None = None) -> Scores:
+    """Values 1, 2, 3 in every row; a molecule is inside of each task from a similarity of 0.5 on."""
+    near = np.array(nearest, np.float32)
+    values = np.tile(np.array([1, 2, 3], np.float32), (len(near), 1))
+    status = ["ok"] * len(near) if status is None else status
+    return Scores(values, status, [""] * len(near), values - 0.5, values + 0.5, near, near >= 0.5)
+
+
+def test_in_domain_is_true_inside_of_every_task_and_outside_names_the_others() -> None:
+    found = scores([[0.9, 0.8, 0.7], [0.9, 0.4, 0.7], [0.1, 0.2, 0.3]])
+    assert found.in_domain is not None
+    assert found.in_domain.tolist() == [True, False, False]
+    assert found.columns(TASKS)["outside"].tolist() == ["", "BBB", "logS BBB <b>"]
+
+
+def test_similarity_is_that_of_the_task_that_the_molecule_is_farthest_from() -> None:
+    found = scores([[0.9, 0.8, 0.7], [0.9, 0.4, 0.7]])
+    assert found.similarity is not None
+    np.testing.assert_allclose(found.similarity, [0.7, 0.4])
+
+
+@given(st.lists(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=70))
+def test_domain_similarity_and_names_tell_the_same(nearest: list[list[float]]) -> None:
+    """Here all thresholds are 0.5, so the similarity alone decides."""
+    columns = scores(nearest).columns(TASKS)
+    assert columns["in_domain"].tolist() == [text == "" for text in columns["outside"]]
+    assert columns["in_domain"].tolist() == (columns["similarity"] >= 0.5).tolist()
+
+
+def faint(page: str) -> list[str]:
+    return re.findall(r'<span style="opacity: 0.45">(.*?)</span>', page)
+
+
+def test_a_notebook_shows_values_outside_of_the_domain_faint() -> None:
+    table = Predictions(
+        ["C", "N", "not <i>"], TASKS, scores([[0.9, 0.4, 0.9], [0.4, 0.9, 0.9], [0, 0, 0]], 2 * ["ok"] + ["unparsable"])
+    )
+    page = table._repr_html_()
+    assert faint(page) == ["2", "1", "0.5", "1.5"], "BBB of the first row; value and interval of logS of the second"
+    assert "<i>" not in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+
+
+def test_a_long_table_is_cut_in_a_notebook() -> None:
+    page = Predictions(["C"] * 5000, TASKS, scores([[0.9, 0.9, 0.9]] * 5000))._repr_html_()
+    assert page.count("<tr") == SHOWN_ROWS + 1
+    assert "the first 60 of 5,000 rows" in page
+
+
+def test_a_pack_without_calibration_has_nothing_faint() -> None:
+    plain = Scores(np.ones((1, 3), np.float32), ["ok"], [""])
+    assert (plain.similarity, plain.in_domain) == (None, None)
+    assert faint(Predictions(["C"], TASKS, plain)._repr_html_()) == []
+
+
+def test_the_summary_of_a_run_names_the_tasks_with_most_rows_outside() -> None:
+    summary = RunSummary(Counter(ok=9), outside=Counter({f"T{n}": n for n in range(1, 10)}))
+    assert summary.lines("out.csv", 0.0)[-1] == (
+        "  outside of the domain: 9 of T9, 8 of T8, 7 of T7, 6 of T6, 5 of T5, 4 of T4 and of 3 other tasks"
+    )
+    assert len(RunSummary(Counter(ok=9)).lines("out.csv", 0.0)) == 1
