@@ -143,9 +143,11 @@ class Domain:
         """
         similarity = np.empty((len(packed), len(self.packed)), np.float32)
         set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
+        if "counts" not in self._cache:
+            self._cache["counts"] = _bit_counts(self.packed).astype(np.float32)
         for start in range(0, len(self.packed), COLUMN_ROWS):
             rows = slice(start, start + COLUMN_ROWS)
-            columns, counts = self._columns(rows), _bit_counts(self.packed[rows]).astype(np.float32)
+            columns, counts = self._columns(rows), self._cache["counts"][rows]
             for i, bits in enumerate(set_bits):
                 inter = _sum_columns(columns, bits).astype(np.float32)
                 similarity[i, rows] = inter / np.maximum(counts + np.float32(len(bits)) - inter, 1)

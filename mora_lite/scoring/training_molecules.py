@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 30  # bytes that a stream may have when it is unpacked; ten million molecules have less
 READER_MEMORY = 128 << 20  # bytes that the reader of a stream may take; the writer's preset 9 asks for 65 MiB
-COMPARED = 1 << 24  # pairs of molecules that are compared at a time: 64 MiB of similarities
+COMPARED = 1 << 22  # pairs of molecules that are compared at a time: 16 MiB of similarities
 PARTS = ("smiles", "values", "rows")
 
 
