@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def seal(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest, indent=1) + "\n"
 
 
-def without_training(manifest: dict[str, Any]) -> dict[str, Any]:
+def without_training(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the manifest that does not name the file of the training molecules."""
     files = {name: entry for name, entry in manifest["files"].items() if Path(name).stem != TRAINING}
     return {**manifest, "files": files}

@@ -107,7 +107,7 @@ class Domain:
         key = np.ascontiguousarray(np.concatenate([np.packbits(known, axis=1), counts, packed], axis=1))
         keys = key.view(np.dtype((np.void, key.shape[1]))).ravel()
         _, first, row = np.unique(keys, return_index=True, return_inverse=True)
-        rows = np.full(len(used), -1, np.int64)
+        rows = np.full(used.shape, -1, np.int64)
         rows[used] = row
         packed, known = packed[first], known[first]
         starts = np.flatnonzero(np.concatenate([[len(known) > 0], (known[1:] != known[:-1]).any(1)]))

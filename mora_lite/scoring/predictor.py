@@ -156,9 +156,10 @@ class Predictor(ABC):
             whole[ok_rows] = part
             return whole
 
-        values, *rest = map(scatter, (scores.values, scores.low, scores.high, scores.nearest, scores.inside))
+        values = scatter(scores.values)
         assert values is not None
-        return Scores(values, scores.status, scores.error, *rest)
+        low, high, nearest, inside = map(scatter, (scores.low, scores.high, scores.nearest, scores.inside))
+        return Scores(values, scores.status, scores.error, low, high, nearest, inside)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

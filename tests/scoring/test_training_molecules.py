@@ -135,17 +135,14 @@ def test_smiles_stay_as_they_are_in_the_table() -> None:
     assert back.smiles == ["OCC ethanol", "C methane", "CO\udcff", "C é |x|"]
 
 
-def test_a_hundred_thousand_molecules_take_less_than_six_megabytes(molecules: list[str]) -> None:
+def test_ten_thousand_molecules_take_less_than_a_tenth_of_six_megabytes() -> None:
     """Of random order and with eight values of four digits, which is worse than tables are."""
-    n, random = 100_000, np.random.default_rng(0)
-    smiles = [
-        "".join(parts) for parts in random.choice(["C", "N", "O", "C(C)", "c1ccccc1", "C1CC1", "F"], (n, 8)).tolist()
-    ]
+    n, random = 10_000, np.random.default_rng(0)
+    smiles = ["".join(parts) for parts in random.choice(["C", "N", "O", "C(C)", "c1ccccc1", "C1CC1"], (n, 8)).tolist()]
     values = random.normal(size=(n, 8)).round(3).astype(np.float32)
-    packed = smiles_fingerprints(molecules)[random.integers(0, 60, n)]
-    packed[:, :3] = random.integers(0, 256, (n, 3))
+    packed = random.integers(0, 256, (n, 128)).astype(np.uint8)
     size = sum(tensor.nbytes for tensor in TrainingMolecules.of(smiles, values, packed).tensors().values())
-    assert size < 6 << 20
+    assert size < 600_000
 
 
 # --- what others may send
@@ -157,7 +154,7 @@ def damaged(training: TrainingMolecules, **parts: object) -> None:
 
 
 def stream(data: bytes) -> np.ndarray:
-    return np.frombuffer(lzma.compress(data, preset=9), np.uint8)
+    return np.frombuffer(lzma.compress(data, preset=1), np.uint8)
 
 
 def test_nothing_is_unpacked_beyond_what_was_announced(
@@ -165,7 +162,7 @@ def test_nothing_is_unpacked_beyond_what_was_announced(
 ) -> None:
     lengths = training.tensors()["bytes"].numpy()
     with pytest.raises(ValueError, match="longer or shorter"):
-        damaged(training, smiles=stream(bytes(100 << 20)))
+        damaged(training, smiles=stream(bytes(10 << 20)))
     with pytest.raises(ValueError, match="longer or shorter"):
         damaged(training, bytes=lengths + 1)
     for impossible in (-1, 1 << 40):
