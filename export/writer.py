@@ -98,7 +98,7 @@ def export_pack(
         if full:
             build = functools.partial(build_scorer, scorer, selected, join_nf4(pack.tensors("upper")), opset, metadata)
             _write_scorers(stage, gate, build, plain)
-            write_trust(stage, pack, chosen)
+            write_trust(stage, pack, chosen, on_note)
         report = gate.report()
         write_json(stage / "featuriser.json", featurizer)
         _write_manifest(stage, pack, selected, report, origin | ({"scorer": "scorer.onnx"} if full else {}))
@@ -158,7 +158,7 @@ def origin_of(pack: Pack, opset: int) -> dict[str, Any]:
     }
 
 
-def write_trust(folder: Path, pack: Pack, chosen: list[int]) -> None:
+def write_trust(folder: Path, pack: Pack, chosen: list[int], on_note: Callable[[str], None]) -> None:
     """Write trust.npz: what `conformal.Calibration.tensors` and `domain.Domain.tensors` (as `domain.NAME`) hold; and
     training.npz: what `TrainingMolecules.tensors` hold, whose rows are those of that domain.
 
@@ -171,6 +171,7 @@ def write_trust(folder: Path, pack: Pack, chosen: list[int]) -> None:
     tensors |= {f"{DOMAIN}{name}": tensor for name, tensor in domain.select(chosen).tensors().items()}
     _save_arrays(folder / TRUST, tensors)
     if pack.has(TRAINING):
+        on_note(f"{TRAINING_FILE}: the training molecules and their values, as the pack holds them")
         _save_arrays(folder / TRAINING_FILE, pack.load_training().select(chosen).tensors())
 
 

@@ -69,6 +69,7 @@ class Predictor(ABC):
     def neighbours(self, smiles: str | Sequence[str], n: int = 3) -> Neighbours:
         """The `n` training molecules most similar to each molecule, with the values that were measured for them.
 
+        Similarity is Tanimoto's of Morgan fingerprints, 0 to 1; equal ones come in the order of the training table.
         Only molecules with a value for one of the model's tasks count. A SMILES that cannot be read has no neighbours.
         Raises `PackError` when the pack does not hold its training molecules.
         """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LARGEST = 1 << 30  # bytes that a stream may have when it is unpacked; ten million molecules have less
 READER_MEMORY = 128 << 20  # bytes that the reader of a stream may take; the writer's preset 9 asks for 65 MiB
 COMPARED = 1 << 22  # pairs of molecules that are compared at a time: 16 MiB of similarities
+LEAST_QUERIES = 16  # at a time, however many molecules there are: a large domain is unpacked for each block
 PARTS = ("smiles", "values", "rows")
 
 
@@ -67,7 +68,7 @@ class TrainingMolecules:
         """
         index = np.full((len(packed), n), -1, np.int64)
         similarity = np.full((len(packed), n), np.nan, np.float32)
-        block = max(1, COMPARED // max(1, len(self)))
+        block = max(LEAST_QUERIES, COMPARED // max(1, len(self)))
         for start in range(0, len(packed), block):
             by_row = self.domain.all_similarities(packed[start : start + block])
             for i, of_rows in enumerate(by_row, start):

@@ -84,7 +84,9 @@ def test_neighbours_are_those_of_the_pack(
 
 
 def test_an_export_of_some_tasks_keeps_their_molecules(calibrated_pack_path: Path, tmp_path: Path) -> None:
-    write_trust(tmp_path, open_pack(calibrated_pack_path), [1])
+    notes: list[str] = []
+    write_trust(tmp_path, open_pack(calibrated_pack_path), [1], notes.append)
+    assert notes == ["training.npz: the training molecules and their values, as the pack holds them"]
     manifest = {"files": {name: file_entry(tmp_path / name) for name in ("trust.npz", "training.npz")}}
     got = Exported(tmp_path, manifest).load_training()
     expected = open_pack(calibrated_pack_path).load_training().select([1])
