@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 
 import mora_lite
-from mora_lite.chem.fingerprints import smiles_fingerprints
 from mora_lite.scoring.conformal import TRAINING_ROWS, Intervals
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.evaluate import parts_of, read_training_table
@@ -104,7 +103,7 @@ def measure(pack: str, table: Path, cache: Path) -> dict[str, np.ndarray]:
     for name, part in parts.items():
         known = _some(part, TRAIN_ROWS if name == "train" else len(part))
         arrays[f"{name}_error"] = model.score_graphs(known.graphs) - known.targets
-        bits = smiles_fingerprints(known.smiles)
+        bits = known.fingerprints()
         arrays[f"{name}_similarity"] = model.calibrator.domain.similarity(bits, model.device)
     cache.mkdir(parents=True, exist_ok=True)
     np.savez(stored, **arrays)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Device, Dtype, PackArgument, PackSmilesColumn
+from .progress import print_note
 
 
 def calibrate(
@@ -15,14 +16,18 @@ def calibrate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The table that it was trained on.")],
     *,
     smiles_column: PackSmilesColumn = None,
+    without_data: Annotated[
+        bool,
+        typer.Option("--without-data", help="Keep no training molecules and values in the pack; remove those in it."),
+    ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
     """Fit a pack's intervals, probabilities and domain to the table it was made from.
 
     Intervals and probabilities come from the validation rows, the domain from
-    the training rows. `train` does the same at its end; this is for packs that
-    were made without it.
+    the training rows, which the pack keeps with their values. `train` does the
+    same at its end; this is for packs that were made without it.
 
     \b
     Example:
@@ -30,12 +35,15 @@ def calibrate(
     """
     from ..hub.packs import check_changeable
     from ..packs.pack import open_pack
-    from ..training.calibrate import calibrate_pack
+    from ..training.calibrate import KEEPS_DATA, calibrate_pack
     from ..training.evaluate import parts_of, read_training_table
 
     check_changeable(pack)
     opened = open_pack(pack)
     table = read_training_table(data, opened, opened.tasks, "valid", smiles_column)
     parts = parts_of(table, opened.provenance, opened.name, data)
-    calibrate_pack(opened, parts["train"], parts["valid"], device=device, dtype=dtype)
+    keep_data = not without_data and opened.provenance["recipe"].get("keep_data", True)
+    if keep_data:
+        print_note(KEEPS_DATA)
+    calibrate_pack(opened, parts["train"], parts["valid"], keep_data=keep_data, device=device, dtype=dtype)
     typer.echo(f"{opened.path}: calibrated on {len(parts['valid']):,} molecules", err=True)

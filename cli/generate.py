@@ -109,12 +109,10 @@ def generate(
         target = output or default_output(table_path, "answers")
         if target != STDIO:
             claim_output(target, source=table_path, force=force)
-        for note in [*table.notes, *notes]:
+        for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         chosen = choose_device(device)
         answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
-        for note in answerer.featurizer.notes:
-            print_note(note)
         with (
             TableWriter(target, answer_columns(table.columns, config), source=table_path, force=force) as writer,
             progress_bar(table) as on_progress,

@@ -41,6 +41,16 @@ def predict(
     engine: Engine = "auto",
     provider: Provider = "auto",
     confidence: Confidence = 0.9,
+    neighbours: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="N",
+            help="Name the N most similar training molecules, with their measured values.",
+            show_default="none",
+        ),
+    ] = 0,
     force: Force = False,
 ) -> None:
     """Score every molecule of a table.
@@ -49,7 +59,9 @@ def predict(
     a column for each task: a value with its unit and interval (X_lo, X_hi),
     or the probability of a yes; then outside: the tasks whose training
     molecules it is far from, in_domain: whether there are none, and the
-    similarity to the nearest training molecule; then status (ok, empty, unparsable, too_large, malformed,
+    similarity to the nearest training molecule; with --neighbours the nearest
+    training molecules, their similarity and what was measured for them; then
+    status (ok, empty, unparsable, too_large, malformed,
     not_finite) and error. A bad molecule is a row with a status, never the end
     of the run.
 
@@ -58,6 +70,7 @@ def predict(
     mora-lite predict molecules.csv
     mora-lite predict library.csv.gz --tasks homo,lumo -o out.csv.gz
     cat molecules.csv | mora-lite predict - | head
+    mora-lite predict molecules.csv --tasks logS --neighbours 3
     mora-lite predict molecules.csv --engine onnx --pack admet-onnx
     """
     from ..scoring.stream import output_columns, predict_table
@@ -83,10 +96,12 @@ def predict(
         load_seconds = time.perf_counter() - started
         for note in model.featurizer.notes:
             print_note(note)
-        columns = output_columns(table.columns, model)
+        columns = output_columns(table.columns, model, neighbours)
         with (
             TableWriter(target, columns, source=table_path, force=force) as writer,
             progress_bar(table) as on_progress,
         ):
-            summary = predict_table(table, writer, model, batch_size=batch_size, on_progress=on_progress)
+            summary = predict_table(
+                table, writer, model, batch_size=batch_size, n_neighbours=neighbours, on_progress=on_progress
+            )
     print_summary(summary.lines(writer.name, load_seconds), summary)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .progress import print_note
+
 
 def push(
     pack: Annotated[
@@ -14,12 +16,18 @@ def push(
     repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name; created if it does not exist.")],
     *,
     private: Annotated[bool, typer.Option("--private", help="Make it private if it is created.")] = False,
+    with_data: Annotated[
+        bool, typer.Option("--with-data", help="Push the training molecules and their values too.")
+    ] = False,
 ) -> None:
     """Upload a pack or an exported folder to the Hugging Face hub.
 
     Prints the address of the repository. Log in first with `hf auth login`, or
     set HF_TOKEN. Others then give hf:owner/name, or hf:owner/name@revision,
     where a command takes a pack.
+
+    The training molecules and their values, which a pack holds to name
+    neighbours from, are pushed only with --with-data.
 
     \b
     Examples:
@@ -29,4 +37,4 @@ def push(
     """
     from ..publish import push_to_hub
 
-    typer.echo(push_to_hub(pack, repository, private=private))
+    typer.echo(push_to_hub(pack, repository, private=private, with_data=with_data, on_note=print_note))

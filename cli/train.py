@@ -67,6 +67,10 @@ def train(
     unquantized: Annotated[
         bool, typer.Option("--unquantized", help="Do not quantize the base, to measure what 4 bits cost.")
     ] = False,
+    without_data: Annotated[
+        bool,
+        typer.Option("--without-data", help="Leave the training molecules and their values out of the pack."),
+    ] = False,
     share_upper: Annotated[
         bool, typer.Option("--share-upper", help="Keep the base's layers beside the pack, for several packs.")
     ] = False,
@@ -79,7 +83,8 @@ def train(
 
     Blank cells are missing values; several targets may have gaps. Notes about
     the table (unreadable rows, duplicates, rare classes) are printed on stderr.
-    The pack holds a README.md with the metrics on the test molecules.
+    The pack holds a README.md with the metrics on the test molecules, and the
+    training molecules with their values, which predict --neighbours shows.
 
     Started again with the same settings, training continues from its last
     checkpoint, which is kept in OUTPUT.run. The base must have been pulled
@@ -112,6 +117,7 @@ def train(
             seed=seed,
             device=device,
             unquantized=unquantized,
+            without_data=without_data,
             share_upper=share_upper,
             drop_baseline=drop_baseline,
             force=force,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..packs.card import model_card
+from ..packs.manifest import without_training
 from ..scoring.tasks import Task
 
 DESCRIPTIONS = {
@@ -14,7 +15,8 @@ DESCRIPTIONS = {
     "encoder.int8.onnx": "the same, matrices in 8 bits",
     "scorer.onnx": "graphs of molecules to values; the language model in 4 bits (`MatMulBnb4` of ONNX Runtime)",
     "scorer.plain.onnx": "the same in standard operators, for other runtimes",
-    "trust.npz": "error bars, calibrated probabilities, training molecules",
+    "trust.npz": "error bars, calibrated probabilities, fingerprints of the training molecules",
+    "training.npz": "SMILES and measured values of the training molecules",
     "featuriser.json": "how a molecule becomes the inputs",
     "config.json": "what Hugging Face Optimum asks for",
     "parity.json": "what the models were compared with, and the differences",
@@ -25,7 +27,8 @@ def export_card(
     manifest: Mapping[str, Any], tasks: Sequence[Task], files: Mapping[str, int], report: Mapping[str, Any]
 ) -> str:
     """The text of README.md. manifest: of the pack. files: bytes by name. report: of the parity gate."""
-    card = model_card({**manifest, "tasks": [task.as_dict() for task in tasks]})
+    # The table of files says whether the training molecules are in the folder.
+    card = model_card({**without_training(manifest), "tasks": [task.as_dict() for task in tasks]})
     header, _, body = card.partition("\n# ")
     body = body[body.index("\n## What it answers") :]
     body = body[: body.index("\n## Use")]

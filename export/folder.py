@@ -2,6 +2,7 @@
 
     export.json   format, pack, versions, tasks, `scorer`, and of every other file its bytes and SHA-256
     scorer.onnx   from molecule graphs to values; other names may be given by `scorer`
+    training.npz  SMILES and measured values of the training molecules (optional)
     trust.npz     error bars, calibrated probabilities and fingerprints of the training molecules (optional)
 
 Nothing here needs torch.
@@ -20,14 +21,16 @@ import numpy as np
 from ..chem.featurizer import Featurizer
 from ..errors import PackError
 from ..hub.packs import local_path
-from ..packs.manifest import EXPORT
+from ..packs.manifest import EXPORT, TRAINING
 from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
 from ..scoring.scores import Calibrator
 from ..scoring.tasks import Task
+from ..scoring.training_molecules import TrainingMolecules
 
 MANIFEST = EXPORT.manifest
 TRUST = "trust.npz"
+TRAINING_FILE = f"{TRAINING}.npz"
 DOMAIN = "domain."  # what the names of the domain's arrays begin with in trust.npz
 
 
@@ -73,15 +76,42 @@ class Exported:
         """Error bars and domain of the tasks at the positions `chosen`; None when the pack was not calibrated."""
         if TRUST not in self.manifest["files"]:
             return Calibrator.of(None, None, chosen, confidence)
-        file = self.file(TRUST)
+        tensors = self._arrays(TRUST)
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                tensors = {name: arrays[name] for name in arrays.files}
-            domain = {name.removeprefix(DOMAIN): array for name, array in tensors.items() if name.startswith(DOMAIN)}
             calibration = Calibration.from_tensors(tensors, len(self.tasks))
-            return Calibrator.of(calibration, Domain.from_tensors(domain), chosen, confidence)
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            return Calibrator.of(calibration, _domain_of(tensors), chosen, confidence)
+        except KeyError as error:
+            raise PackError(f"{self.path / TRUST} cannot be read: {error}; {EXPORT.again}") from None
+
+    def load_training(self) -> TrainingMolecules:
+        """The training molecules with their values. Raises `PackError` when the folder does not hold them."""
+        if not {TRUST, TRAINING_FILE} <= self.manifest["files"].keys():
+            raise PackError(
+                f"{self.path} does not hold the training molecules of {self.name}, so it cannot name neighbours; "
+                "export it again from a pack that holds them"
+            )
+        try:
+            return TrainingMolecules.from_tensors(self._arrays(TRAINING_FILE), _domain_of(self._arrays(TRUST)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PackError(f"{self.path / TRAINING_FILE} cannot be read: {error}; {EXPORT.again}") from None
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a file, checked."""
+        file = self.file(name)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise zipfile.BadZipFile("its arrays are compressed")  # to what size, nobody knows before
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise PackError(f"{file} cannot be read: {error}; {EXPORT.again}") from None
+
+
+def _domain_of(tensors: dict[str, np.ndarray]) -> Domain:
+    """The domain among the arrays of trust.npz."""
+    named = {name.removeprefix(DOMAIN): array for name, array in tensors.items() if name.startswith(DOMAIN)}
+    return Domain.from_tensors(named)
 
 
 def is_exported(path: str | Path) -> bool:

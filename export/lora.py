@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..adapter.lowrank import AdapterConfig
-from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
 from ..errors import ExportError, InputError
 from ..machine.files import staged, write_json, write_tensors
@@ -43,15 +42,14 @@ def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = No
         )
     if pack.manifest["adapter"] == "prompt":
         raise ExportError(f"{pack.path} makes soft tokens, which LoRA cannot; expected the adapter mora or static")
-    featurizer = Featurizer.of(pack.manifest)
-    parsed = featurizer.parse_smiles(smiles)
+    parsed = pack.featurizer.parse_smiles(smiles)
     if parsed.mol is None:
         raise InputError(f"peft: got {smiles!r}, {parsed.reason or parsed.status}; expected the SMILES of molecules")
     with staged(out, force, CONFIG, "an adapter for PEFT") as stage:
         # The type of the frozen layers does not enter an adapter: the smaller one takes less memory.
         model = load_text_pack(pack, base=base, device=torch.device("cpu"), dtype=torch.bfloat16).model
         with torch.no_grad():
-            weights = lora_weights(model, featurizer.graphs([parsed.mol]))
+            weights = lora_weights(model, pack.featurizer.graphs([parsed.mol]))
         write_tensors(stage / WEIGHTS, weights, {"format": "pt"})
         write_json(stage / CONFIG, lora_config(model, pack.base["name"]))
 

@@ -19,6 +19,7 @@ from ..scoring.conformal import check_confidence
 from ..scoring.predictor import Predictor
 from ..scoring.scores import Calibrator
 from ..scoring.tasks import choose_tasks
+from ..scoring.training_molecules import TrainingMolecules
 from .featurizer import model_inputs
 from .folder import Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
@@ -48,6 +49,9 @@ class OnnxModel(Predictor):
     def provider(self) -> str:
         first = self.session.get_providers()[0]
         return next((name for name, long in PROVIDERS.items() if long == first), first)
+
+    def load_training(self) -> TrainingMolecules:
+        return self.exported.load_training().select(self._task_index.tolist())
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready.

@@ -5,6 +5,7 @@
     scorer.onnx          graphs -> values, 4-bit matrices as they are in the pack (full)
     scorer.plain.onnx    the same in standard operators only (plain)
     featuriser.json      how a molecule becomes the inputs
+    training.npz         SMILES and measured values of the training molecules, of packs that hold them (full)
     trust.npz            intervals, probabilities and domain, of packs that have them (full)
     parity.json          what the gate compared and found
     config.json          lets Hugging Face Optimum load the folder
@@ -27,11 +28,11 @@ import torch
 from .. import __version__
 from ..errors import DeviceError, ExportError
 from ..machine.files import file_entry, write_json
-from ..packs.manifest import CARD, EXPORT
+from ..packs.manifest import CARD, EXPORT, TRAINING
 from ..packs.pack import Pack, join_nf4
 from ..scoring.tasks import Task, choose_tasks
 from .card import export_card
-from .folder import DOMAIN, TRUST
+from .folder import DOMAIN, TRAINING_FILE, TRUST
 
 if TYPE_CHECKING:
     import onnx
@@ -97,7 +98,7 @@ def export_pack(
         if full:
             build = functools.partial(build_scorer, scorer, selected, join_nf4(pack.tensors("upper")), opset, metadata)
             _write_scorers(stage, gate, build, plain)
-            write_trust(stage / TRUST, pack, chosen)
+            write_trust(stage, pack, chosen, on_note)
         report = gate.report()
         write_json(stage / "featuriser.json", featurizer)
         _write_manifest(stage, pack, selected, report, origin | ({"scorer": "scorer.onnx"} if full else {}))
@@ -158,14 +159,22 @@ def origin_of(pack: Pack, opset: int) -> dict[str, Any]:
     }
 
 
-def write_trust(path: Path, pack: Pack, chosen: list[int]) -> None:
-    """What `conformal.Calibration.tensors` and `domain.Domain.tensors` (as `domain.NAME`) hold, as numpy arrays.
+def write_trust(folder: Path, pack: Pack, chosen: list[int], on_note: Callable[[str], None]) -> None:
+    """Write trust.npz: what `conformal.Calibration.tensors` and `domain.Domain.tensors` (as `domain.NAME`) hold; and
+    training.npz: what `TrainingMolecules.tensors` hold, whose rows are those of that domain.
 
-    Nothing is written for a pack that was not calibrated.
+    Nothing is written for a pack that was not calibrated, and no training.npz for one without training molecules.
     """
     calibration, domain = pack.load_calibration(), pack.load_domain()
     if calibration is None or domain is None:
         return
     tensors = calibration.select(chosen).tensors()
     tensors |= {f"{DOMAIN}{name}": tensor for name, tensor in domain.select(chosen).tensors().items()}
+    _save_arrays(folder / TRUST, tensors)
+    if pack.has(TRAINING):
+        on_note(f"{TRAINING_FILE}: the training molecules and their values, as the pack holds them")
+        _save_arrays(folder / TRAINING_FILE, pack.load_training().select(chosen).tensors())
+
+
+def _save_arrays(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     np.savez(path, allow_pickle=False, **{name: tensor.numpy() for name, tensor in tensors.items()})

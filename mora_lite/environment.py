@@ -56,6 +56,7 @@ def _describe_devices() -> dict[str, Any]:
 
 
 def _describe_packs() -> dict[str, Any]:
+    from .packs.manifest import TRAINING
     from .packs.pack import list_packs
 
     return {
@@ -63,6 +64,7 @@ def _describe_packs() -> dict[str, Any]:
             "mb": round(pack.nbytes / 1e6, 1),
             "base": pack.base,
             "tasks": [task.name for task in pack.tasks],
+            "training_molecules": pack.has(TRAINING),
             "path": str(pack.path),
         }
         for pack in list_packs()

@@ -23,6 +23,7 @@ from .scoring.predictor import Predictor
 from .scoring.scorer import Engine, PlainScorer, Scorer
 from .scoring.scores import Calibrator, Predictions, Scores
 from .scoring.tasks import Task, choose_tasks
+from .scoring.training_molecules import TrainingMolecules
 
 __all__ = ["Calibrator", "Model", "Predictions", "Scores", "from_pretrained", "is_out_of_memory", "load"]
 
@@ -82,6 +83,9 @@ class Model(Predictor):
                 continue
             start += size
         return self.in_units(z_scores)
+
+    def load_training(self) -> TrainingMolecules:
+        return self.pack.load_training().select([self.pack.tasks.index(task) for task in self.tasks])
 
     def in_units(self, z_scores: np.ndarray) -> np.ndarray:
         """z-scores float32 `[B, P]` -> values in the tasks' units, log-odds for classes."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..hub.bases import BASE_MODELS
+from .manifest import TRAINING
 
 Row = Mapping[str, Any]
 
@@ -70,6 +71,10 @@ FLAGGED = (
     "In the output, `in_domain` is false for a molecule that is unlike the training molecules. True is no promise that "
     "the prediction is right."
 )
+DATA_INSIDE = (
+    "the pack holds the SMILES and measured values of its training molecules (`training.safetensors`), and names the "
+    "nearest of them with `--neighbours`"
+)
 NOT_FLAGGED = "This pack has no out-of-domain flag: it does not say which molecules are unlike its training molecules."
 
 
@@ -84,7 +89,7 @@ def model_card(manifest: dict[str, Any], address: str = "") -> str:
         _answers(manifest),
         _quality(manifest),
         *_breakdowns(manifest),
-        _data(manifest["provenance"]),
+        _data(manifest),
         _warnings(manifest["provenance"]),
         _making(manifest),
         _limits(manifest),
@@ -173,14 +178,18 @@ def _group(row: Row) -> dict[str, Any]:
     return first | {name: value for name, value in _metrics(row).items() if name not in ("from", "to", *first)}
 
 
-def _data(provenance: Row) -> str:
+def _data(manifest: Row) -> str:
+    provenance = manifest["provenance"]
     trained, split = provenance.get("trained") or {}, dict(provenance.get("split") or {})
     lines = value_lines(provenance.get("data") or {})
     if split:
         kind = split.pop("kind", "random")
         # A split by a column of the table records no numbers of rows: they are 0.
         lines.append(plain(", ".join([f"split: {kind}", *(f"{k} {v}" for k, v in split.items() if v or k == "seed")])))
-    return section("Data and split", [*lines, *value_lines({"training molecules": trained.get("molecules")})])
+    lines += value_lines({"training molecules": trained.get("molecules")})
+    if any(name.startswith(TRAINING) for name in manifest.get("files") or {}):
+        lines.append(DATA_INSIDE)
+    return section("Data and split", lines)
 
 
 def _warnings(provenance: Row) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..errors import PackError
 from ..hub.packs import EXPORT_MANIFEST, PACK_MANIFEST, TEXT_MANIFEST
 from ..machine.files import check_free, staged, verify_file
 
+TRAINING = "training"  # what the file of the training molecules is called, before its suffix
 CARD = "README.md"  # the model card, which may be edited: no manifest of a pack names it
 
 
@@ -98,6 +100,12 @@ def seal(manifest: dict[str, Any]) -> str:
     """Enter the SHA-256 of the manifest's content into it; returns the text of its file."""
     manifest["sha256"] = manifest_sha256(manifest)
     return json.dumps(manifest, indent=1) + "\n"
+
+
+def without_training(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the manifest that does not name the file of the training molecules."""
+    files = {name: entry for name, entry in manifest["files"].items() if Path(name).stem != TRAINING}
+    return {**manifest, "files": files}
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:

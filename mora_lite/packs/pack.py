@@ -7,6 +7,7 @@
     baseline.safetensors the encoder-only baseline, float16 (optional)
     calibration.safetensors  error bars and calibrated probabilities (optional)
     domain.safetensors   fingerprints of the training molecules (optional)
+    training.safetensors   SMILES and measured values of the training molecules (optional)
     README.md            model card; not checked
 
 Everything is checked at load, so a damaged or exchanged file is an error and never a wrong prediction.
@@ -39,8 +40,9 @@ from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
+from ..scoring.training_molecules import TrainingMolecules
 from .card import model_card
-from .manifest import CARD, EXPORT, PACK, seal
+from .manifest import CARD, EXPORT, PACK, TRAINING, seal
 
 MANIFEST = PACK.manifest
 SHARED = "upper"  # folder beside packs for upper layers that several of them use
@@ -109,6 +111,18 @@ class Pack:
     def load_domain(self) -> Domain | None:
         """The training molecules' fingerprints; None when the pack has none."""
         return Domain.from_tensors(self.tensors("domain")) if self.has("domain") else None
+
+    def load_training(self) -> TrainingMolecules:
+        """The training molecules with their values. Raises `PackError` when the pack does not hold them."""
+        domain = self.load_domain()
+        if domain is None or not self.has(TRAINING):
+            kept = (self.provenance.get("recipe") or {}).get("keep_data", True)
+            how = "add them from its table: mora-lite calibrate PACK DATA" if kept else "train it with them"
+            raise PackError(f"pack {self.name} does not hold its training molecules, so it names no neighbours; {how}")
+        try:
+            return TrainingMolecules.from_tensors(self.tensors(TRAINING), domain)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PackError(f"{self.file(f'{TRAINING}.safetensors')} cannot be read: {error}; {PACK.again}") from None
 
     def has(self, prefix: str) -> bool:
         """Whether there is a file whose name starts so."""

@@ -94,16 +94,24 @@ class Domain:
 
         packed: uint8 `[N, 128]`, from `fingerprints`. known: bool `[N, P]`, whether there is a value for the task.
         """
+        return cls.sort(packed, known)[0]
+
+    @classmethod
+    def sort(cls, packed: np.ndarray, known: np.ndarray) -> tuple[Domain, np.ndarray]:
+        """As `of`, and the row of the domain that each molecule became: int64 `[N]`, -1 for those left out."""
         assert (packed.dtype, known.dtype) == (np.uint8, np.bool_)
         assert packed.shape == (len(known), N_BITS // 8)
         used = known.any(1)
         packed, known = packed[used], known[used]
         counts = _bit_counts(packed).astype(">u2")[:, None].view(np.uint8)  # big end first: sorts as bytes
         key = np.ascontiguousarray(np.concatenate([np.packbits(known, axis=1), counts, packed], axis=1))
-        _, first = np.unique(key.view(np.dtype((np.void, key.shape[1]))).ravel(), return_index=True)
+        keys = key.view(np.dtype((np.void, key.shape[1]))).ravel()
+        _, first, row = np.unique(keys, return_index=True, return_inverse=True)
+        rows = np.full(used.shape, -1, np.int64)
+        rows[used] = row
         packed, known = packed[first], known[first]
         starts = np.flatnonzero(np.concatenate([[len(known) > 0], (known[1:] != known[:-1]).any(1)]))
-        return cls(packed, known[starts], np.diff(starts, append=len(known)))
+        return cls(packed, known[starts], np.diff(starts, append=len(known))), rows
 
     def similarity(self, packed: np.ndarray, device: torch.device | None = None) -> np.ndarray:
         """Tanimoto similarity to the nearest training molecule that has a value for the task: float32 `[B, P]`, 0 to 1.
@@ -127,6 +135,23 @@ class Domain:
                 if len(patterns):
                     nearest[start : start + QUERY_ROWS, task] = by_pattern[patterns].max(0)
         return nearest
+
+    def all_similarities(self, packed: np.ndarray) -> np.ndarray:
+        """Tanimoto similarity to each training fingerprint: float32 `[B, N]`, 0 to 1, exact as in `similarity`.
+
+        packed: uint8 `[B, 128]`; whoever asks keeps `B * N` small enough for memory. NumPy computes.
+        """
+        similarity = np.empty((len(packed), len(self.packed)), np.float32)
+        set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
+        if "counts" not in self._cache:
+            self._cache["counts"] = _bit_counts(self.packed).astype(np.float32)
+        for start in range(0, len(self.packed), COLUMN_ROWS):
+            rows = slice(start, start + COLUMN_ROWS)
+            columns, counts = self._columns(rows), self._cache["counts"][rows]
+            for i, bits in enumerate(set_bits):
+                inter = _sum_columns(columns, bits).astype(np.float32)
+                similarity[i, rows] = inter / np.maximum(counts + np.float32(len(bits)) - inter, 1)
+        return similarity
 
     def select(self, tasks: Sequence[int]) -> Domain:
         """Only these tasks, in this order, and only the molecules that have a value for one of them."""
@@ -232,13 +257,8 @@ class Domain:
         set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
         for chunk in self._column_chunks():
             columns = self._columns(chunk.rows)
-            # A sum of bytes must not pass 255.
-            sums = np.zeros(columns.shape[1], np.uint8 if chunk.counts.max() < 256 else np.uint16)
             for row, bits in enumerate(set_bits):
-                sums[:] = 0
-                for bit in bits.tolist():
-                    np.add(sums, columns[bit], out=sums)
-                tanimoto = np.maximum.reduceat(sums, chunk.runs).astype(np.float32)
+                tanimoto = np.maximum.reduceat(_sum_columns(columns, bits), chunk.runs).astype(np.float32)
                 tanimoto /= np.maximum(chunk.counts + np.float32(len(bits)) - tanimoto, 1)
                 top = np.maximum.reduceat(tanimoto, chunk.segments)
                 nearest[row, chunk.patterns] = np.maximum(nearest[row, chunk.patterns], top)
@@ -319,6 +339,14 @@ def _run_bounds(changes: np.ndarray) -> list[int]:
 def _bit_counts(packed: np.ndarray) -> np.ndarray:
     """Number of set bits of each fingerprint: int64 `[N]`."""
     return _BITS_OF_BYTE[packed].sum(1, dtype=np.int64)
+
+
+def _sum_columns(columns: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """How many of `bits`, int64, each fingerprint has: uint8 or uint16 `[N]`. columns: uint8 `[1024, N]`."""
+    sums = np.zeros(columns.shape[1], np.uint8 if len(bits) < 256 else np.uint16)  # a sum of bytes must not pass 255
+    for bit in bits.tolist():
+        np.add(sums, columns[bit], out=sums)
+    return sums
 
 
 def _unpack(packed: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:

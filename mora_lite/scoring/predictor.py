@@ -11,16 +11,21 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
+from ..errors import InputError
 from ..status import OK
 from .conformal import Platt
+from .neighbours import Neighbours
 from .scores import Calibrator, Predictions, Scores
 from .tasks import Task
+from .training_molecules import TrainingMolecules
 
 
 class Predictor(ABC):
@@ -50,13 +55,43 @@ class Predictor(ABC):
         batch_size: molecules at a time; None for what suits the device.
         """
 
+    @abstractmethod
+    def load_training(self) -> TrainingMolecules:
+        """The training molecules that have a value for one of `tasks`. Raises `PackError` when there are none."""
+
+    @cached_property
+    def training(self) -> TrainingMolecules:
+        """As `load_training`, read at first use: only neighbours need it."""
+        return self.load_training()
+
     def predict(self, smiles: str | Sequence[str], batch_size: int | None = None) -> Predictions:
         """Score SMILES; a row that cannot be scored has NaN values, a status and an error, and stops nothing."""
-        rows = [smiles] if isinstance(smiles, str) else [_as_text(cell) for cell in smiles]
+        rows = _as_texts(smiles)
         return Predictions(rows, self.tasks, self.score(rows, batch_size))
 
-    def score(self, smiles: Sequence[str], batch_size: int | None = None) -> Scores:
-        """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`."""
+    def neighbours(self, smiles: str | Sequence[str], n: int = 3) -> Neighbours:
+        """The `n` training molecules most similar to each molecule, with the values that were measured for them.
+
+        Similarity is Tanimoto's of the pack's fingerprints, 0 to 1; equal ones come in the order of the training table.
+        Only molecules with a value for one of the model's tasks count. A SMILES that cannot be read has no neighbours.
+        Raises `PackError` when the pack does not hold its training molecules.
+        """
+        if n < 1:
+            raise InputError(f"n: got {n}, expected 1 or more")
+        rows = _as_texts(smiles)
+        with self._timed("parse"):
+            parsed = [self.featurizer.parse_smiles(text).mol for text in rows]
+            ok_rows = [i for i, mol in enumerate(parsed) if mol is not None]
+            molecules = [parsed[i] for i in ok_rows]
+        with self._timed("fingerprints"):
+            bits = self.featurizer.fingerprints(self.featurizer.graphs(molecules), lambda: molecules)
+        return self._find_neighbours(rows, bits, ok_rows, n)
+
+    def score(self, smiles: Sequence[str], batch_size: int | None = None, n_neighbours: int = 0) -> Scores:
+        """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`.
+
+        n_neighbours: how many of `neighbours` to add; 0 for none.
+        """
         with self._timed("parse"):
             parsed = [self.featurizer.parse_smiles(text) for text in smiles]
             ok_rows = [i for i, p in enumerate(parsed) if p.status == OK]
@@ -66,10 +101,13 @@ class Predictor(ABC):
         with self._timed("graphs"):
             graphs = self.featurizer.graphs(molecules)
         values = self.score_graphs(graphs, batch_size)
-        if self.calibrator is not None:
+        if self.calibrator is not None or n_neighbours:
             with self._timed("fingerprints"):
                 bits = self.featurizer.fingerprints(graphs, lambda: molecules)
-        return self._scatter(self.calibrate(values, bits, status, error), ok_rows)
+        scores = self._scatter(self.calibrate(values, bits, status, error), ok_rows)
+        if bits is None or not n_neighbours:
+            return scores
+        return replace(scores, neighbours=self._find_neighbours(smiles, bits, ok_rows, n_neighbours))
 
     def calibrate(
         self,
@@ -94,6 +132,14 @@ class Predictor(ABC):
         inside = nearest >= self.calibrator.thresholds
         return Scores(self._probabilities(values), status, error, low, high, nearest, inside)
 
+    def _find_neighbours(self, smiles: Sequence[str], bits: np.ndarray, ok_rows: list[int], n: int) -> Neighbours:
+        """Neighbours of all `smiles`. bits: uint8 `[N, 128]`, fingerprints of those at `ok_rows`; others have none."""
+        index, similarity = np.full((len(smiles), n), -1, np.int64), np.full((len(smiles), n), np.nan, np.float32)
+        training = self.training
+        with self._timed("neighbours"):
+            index[ok_rows], similarity[ok_rows] = training.nearest(bits, n)
+        return Neighbours(smiles, self.tasks, index, similarity, training)
+
     def _probabilities(self, values: np.ndarray) -> np.ndarray:
         """`values` with the log-odds of classes turned into probabilities."""
         values = values.copy()
@@ -114,9 +160,10 @@ class Predictor(ABC):
             whole[ok_rows] = part
             return whole
 
-        values, *rest = map(scatter, (scores.values, scores.low, scores.high, scores.nearest, scores.inside))
+        values = scatter(scores.values)
         assert values is not None
-        return Scores(values, scores.status, scores.error, *rest)
+        low, high, nearest, inside = map(scatter, (scores.low, scores.high, scores.nearest, scores.inside))
+        return Scores(values, scores.status, scores.error, low, high, nearest, inside)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -127,6 +174,10 @@ class Predictor(ABC):
 
     def _finish(self) -> None:  # noqa: B027 - most have nothing to wait for
         """Wait for what a device still computes, so that its time is counted with the right stage."""
+
+
+def _as_texts(smiles: str | Sequence[str]) -> list[str]:
+    return [smiles] if isinstance(smiles, str) else [_as_text(cell) for cell in smiles]
 
 
 def _as_text(cell: object) -> str:

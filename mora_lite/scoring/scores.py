@@ -15,6 +15,7 @@ import numpy as np
 from ..status import OK
 from .conformal import Calibration, Intervals, Platt, check_confidence
 from .domain import Domain
+from .neighbours import Neighbours
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class Scores:
     nearest: float32 `[B, P]`, Tanimoto similarity to the nearest molecule that the task was trained on.
     inside: bool `[B, P]`, whether that is near enough.
 
-    The last four are None when the pack was not calibrated.
+    These four are None when the pack was not calibrated.
+
+    neighbours: the nearest training molecules, where they were asked for.
     """
 
     values: np.ndarray
@@ -46,6 +49,7 @@ class Scores:
     high: np.ndarray | None = None
     nearest: np.ndarray | None = None
     inside: np.ndarray | None = None
+    neighbours: Neighbours | None = None
 
     @classmethod
     def empty(cls, n_tasks: int, calibrated: bool) -> Scores:
@@ -74,7 +78,7 @@ class Scores:
         if similarity is not None and in_domain is not None and self.inside is not None:
             outside = self._outside(self.inside, [task.name for task in tasks])
             columns |= {"similarity": similarity, "in_domain": in_domain, "outside": outside}
-        return columns
+        return columns if self.neighbours is None else columns | self.neighbours.columns()
 
     def _outside(self, inside: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """The names of the tasks whose domain a molecule is outside of: text `[B]`."""

@@ -7,6 +7,7 @@ The output has every column of the input, unchanged and in order, then those of 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,9 +21,9 @@ from .scores import Scores
 CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them into batches
 
 
-def output_columns(columns: Sequence[str], model: Predictor) -> list[str]:
+def output_columns(columns: Sequence[str], model: Predictor, n_neighbours: int = 0) -> list[str]:
     """Header of the output: the input's `columns` as they are, then those of the predictions."""
-    return add_columns(columns, [*model.score([]).columns(model.tasks), "status", "error"])
+    return add_columns(columns, [*model.score([], None, n_neighbours).columns(model.tasks), "status", "error"])
 
 
 def predict_table(
@@ -31,19 +32,22 @@ def predict_table(
     model: Predictor,
     *,
     batch_size: int | None = None,
+    n_neighbours: int = 0,
     chunk_rows: int = CHUNK_ROWS,
     on_progress: Callable[[int], None] = lambda n_rows: None,
 ) -> RunSummary:
     """Score every row of `table` into `writer`, one record for each row, in order, in constant memory.
 
-    writer: opened with `output_columns`.
+    writer: opened with `output_columns`, for as many neighbours.
+    n_neighbours: training molecules to name beside each molecule.
     chunk_rows: rows that are read, scored and written at a time.
     on_progress: called after each chunk with the number of rows done.
     """
     summary = RunSummary()
     started = time.perf_counter()
     for rows in table.chunks(chunk_rows):
-        scores = model.score(["" if row.fault else row.cells[table.smiles_index] for row in rows], batch_size)
+        smiles = ["" if row.fault else row.cells[table.smiles_index] for row in rows]
+        scores = model.score(smiles, batch_size, n_neighbours)
         writer.write(_records(rows, scores, model, summary))
         on_progress(summary.n_rows)
     summary.seconds = time.perf_counter() - started
@@ -78,4 +82,4 @@ def _texts(column: np.ndarray) -> list[str]:
         return list(column)
     if column.dtype == bool:
         return ["true" if value else "false" for value in column]
-    return [f"{value:.6g}" for value in column.tolist()]
+    return ["" if math.isnan(value) else f"{value:.6g}" for value in column.tolist()]  # nothing was measured

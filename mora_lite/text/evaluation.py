@@ -54,7 +54,7 @@ def evaluate_text(
         raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")
     questions = answerer.ids([format_question(pair.source, pair.question) for pair in pairs])
     longest = max(map(len, answerer.ids([pair.target for pair in pairs])))
-    graphs = answerer.featurizer.read_smiles([pair.source for pair in pairs])
+    graphs = opened.featurizer.read_smiles([pair.source for pair in pairs])
     answers = _answers(answerer, questions, graphs, longest, beams)
     return _metrics(opened.task, [pair.target for pair in pairs], answers, [pair.origin for pair in pairs], beams)
 

@@ -60,6 +60,11 @@ class TextPack:
         return Prompt(**self.manifest["prompt"])
 
     @property
+    def featurizer(self) -> Featurizer:
+        """How the graphs that it was trained on were made."""
+        return Featurizer.of(self.manifest)
+
+    @property
     def base(self) -> dict[str, str]:
         """`name` and `sha256` of the base model."""
         return self.manifest["base"]
@@ -201,4 +206,4 @@ def load_text_pack(
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit, Featurizer.of(pack.manifest))
+    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit, pack.featurizer)

@@ -1,4 +1,5 @@
-"""Calibration of a pack: error bars and probabilities from the validation molecules, the domain from the training ones.
+"""Calibration of a pack: error bars and probabilities from the validation molecules, domain and neighbours from the
+training ones.
 
 The validation molecules also selected the epoch, so they are a little easier than new ones; how well the
 intervals hold is measured on the test molecules (`evaluate`).
@@ -9,16 +10,35 @@ from __future__ import annotations
 import numpy as np
 
 from ..model import load
-from ..packs.pack import Pack, add_files
+from ..packs.manifest import TRAINING
+from ..packs.pack import Pack, add_files, remove_file
 from ..scoring.conformal import TRAINING_ROWS, Calibration, Intervals, Platt
-from ..scoring.domain import Domain, threshold_of
+from ..scoring.domain import threshold_of
+from ..scoring.training_molecules import TrainingMolecules
 from .dataset import Dataset
 
+KEEPS_DATA = (
+    "the pack will hold its training molecules with their values, to name neighbours from; --without-data leaves them "
+    "out"
+)
 
-def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = "auto", dtype: str = "auto") -> None:
-    """Write calibration and domain into the pack; targets of both sets are in the tasks' units."""
+
+def calibrate_pack(
+    pack: Pack,
+    train: Dataset,
+    valid: Dataset,
+    *,
+    keep_data: bool = True,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> None:
+    """Write calibration and domain into the pack; targets of both sets are in the tasks' units.
+
+    keep_data: write the training molecules and their values too; else those that were in the pack are taken out.
+    """
     model = load(pack.path, device=device, dtype=dtype)
-    domain = Domain.of(train.fingerprints(), ~np.isnan(train.targets))
+    training = TrainingMolecules.of(train.smiles, train.targets, train.fingerprints())
+    domain = training.domain
     similarity = domain.similarity(valid.fingerprints(), model.device)
     values = model.score_graphs(valid.graphs)
     known_of_train = train.at(_some_of_each(train.targets))
@@ -33,7 +53,12 @@ def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = 
             parts.append(Platt.fit(values[known, i], truth[known]))
         else:
             parts.append(Intervals.fit(values[known, i], truth[known], similarity[known, i], training_error[:, i]))
-    add_files(pack, {"calibration": Calibration(parts, thresholds).tensors(), "domain": domain.tensors()})
+    files = {"calibration": Calibration(parts, thresholds).tensors(), "domain": domain.tensors()}
+    if keep_data:
+        files[TRAINING] = training.tensors()
+    elif pack.has(TRAINING):
+        remove_file(pack, f"{TRAINING}.safetensors")
+    add_files(pack, files)
 
 
 def _some_of_each(targets: np.ndarray) -> np.ndarray:

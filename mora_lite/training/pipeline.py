@@ -24,7 +24,7 @@ from ..packs.manifest import PACK
 from ..packs.pack import Pack, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
-from .calibrate import calibrate_pack
+from .calibrate import KEEPS_DATA, calibrate_pack
 from .checks import check_data, first_rows, looks_like_class, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
@@ -57,6 +57,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     unquantized: bool = False,
+    without_data: bool = False,
     share_upper: bool = False,
     drop_baseline: bool = False,
     force: bool = False,
@@ -69,6 +70,7 @@ def train(
     recipe: in place of targets, a recipe or the path of its TOML file. The options up to `seed` take precedence over
     its entries, and None leaves each as the recipe has it.
     unquantized: leave the base model as it is, to measure what 4 bits cost.
+    without_data: leave the training molecules and their values out of the pack, which then cannot name neighbours.
     share_upper: keep the base model's layers beside the pack, for several packs.
     drop_baseline: leave the encoder alone out of the pack, once its test metrics are recorded.
     on_note: gets each note about the data, a line. on_progress: gets the name of the stage and its progress.
@@ -76,6 +78,7 @@ def train(
     Checkpoints are kept in `output` + `.run`; started again with the same arguments, training continues from them.
     Raises `InputError` for data that cannot be trained on.
     """
+    entries = {"smiles": smiles_column, "base": base, "start": start, "standardize": standardize}
     stage_options = {"batch_size": batch_size, "seed": seed, "patience": patience}
     recipe = choose_recipe(
         recipe,
@@ -85,11 +88,9 @@ def train(
         seed=seed,
         encoder={"epochs": encoder_epochs, **stage_options},
         mora={"epochs": epochs, **stage_options},
-        smiles=smiles_column,
-        base=base,
-        start=start,
-        standardize=standardize,
+        **entries,
         four_bit=False if unquantized else None,
+        keep_data=False if without_data else None,
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
     PACK.check_free(output, force)
@@ -109,6 +110,8 @@ def _train(
     on_progress: OnProgress,
 ) -> Pack:
     """Both stages and the calibration; the pack that comes of them is in the folder `run`, where checkpoints are."""
+    if recipe.keep_data:
+        on_note(KEEPS_DATA)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
     encoder = start_encoder(recipe)
     prepared = read_training_data(recipe, table, on_note)
@@ -153,7 +156,7 @@ def _train(
     shutil.rmtree(staged, ignore_errors=True)
     parts = scorer.cpu(), tasks, base.weights, source, provenance, baseline.cpu(), recipe.featurizer
     pack = save_pack(staged, recipe.name, *parts)
-    calibrate_pack(pack, prepared.train, prepared.valid, device=str(device))
+    calibrate_pack(pack, prepared.train, prepared.valid, keep_data=recipe.keep_data, device=str(device))
     return pack
 
 

@@ -5,6 +5,7 @@ base = "smollm2-135m"
 smiles = "smiles"
 seed = 0
 standardize = "parent" # molecules are taken as their largest organic fragment, neutralised; "none": as drawn
+keep_data = true       # SMILES and values of the training molecules in the pack
 start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite pretrain`
 [split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
 kind = "random"
@@ -105,6 +106,7 @@ class Recipe:
     standardize: see `chem.featurizer.Featurizer`.
     start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
+    keep_data: put SMILES and values of the training molecules into the pack, to name neighbours from.
     rare_sizes: see `Dataset.with_rare_sizes`; 0 repeats none.
     split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
     """
@@ -117,6 +119,7 @@ class Recipe:
     standardize: str = "parent"
     start: str = "pretrained"
     four_bit: bool = True
+    keep_data: bool = True
     rare_sizes: float = 0.0
     split: Split | None = None
     adapter: AdapterConfig = DEFAULT_SIZES

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import mora_lite
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.cli import app, info, tables
 from mora_lite.cli.options import split_names
@@ -62,8 +63,9 @@ class FakeScores:
 
 class FakeModel:
     tasks = (FakeTask("homo", "Ha"), FakeTask("toxic", ""))
+    featurizer = Featurizer()
 
-    def score(self, smiles, batch_size=None):
+    def score(self, smiles, batch_size=None, n_neighbours=0):
         parsed = [parse_smiles(text) for text in smiles]
         sizes = [p.mol.GetNumAtoms() if p.mol else np.nan for p in parsed]
         values = np.array([[-n / 8, n] for n in sizes], dtype=np.float32).reshape(-1, 2)
@@ -236,7 +238,7 @@ def test_a_bug_keeps_its_traceback(tmp_path, run, monkeypatch):
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path, run, fake_load, monkeypatch):
-    def score(self, smiles, batch_size=None):
+    def score(self, smiles, batch_size=None, n_neighbours=0):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FakeModel, "score", score)
@@ -253,7 +255,7 @@ import mora_lite
 from types import SimpleNamespace as Thing
 class Model:
     tasks = (Thing(column="x"),)
-    def score(self, smiles, batch_size=None):
+    def score(self, smiles, batch_size=None, n_neighbours=0):
         n = len(smiles)
         if n and SLEEP:  # of no molecules only the columns are wanted
             print("scoring", file=sys.stderr, flush=True)

@@ -19,8 +19,10 @@ from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.errors import DeviceError, InputError, PackError
 from mora_lite.export import providers, runtime
-from mora_lite.export.folder import is_exported, open_exported
+from mora_lite.export.folder import Exported, is_exported, open_exported
 from mora_lite.export.runtime import OnnxModel
+from mora_lite.export.writer import write_trust
+from mora_lite.machine.files import file_entry
 from mora_lite.model import Model, load
 from mora_lite.packs.pack import open_pack
 from mora_lite.scoring.conformal import Calibration
@@ -64,6 +66,50 @@ def deviations(model: OnnxModel) -> np.ndarray:
 def change(folder: Path, **entries: Any) -> None:
     manifest = json.loads((folder / "export.json").read_text())
     (folder / "export.json").write_text(json.dumps(manifest | entries))
+
+
+# --- neighbours
+
+
+@pytest.mark.parametrize("tasks", [None, ["mass", "polarity"], ["polarity"]])
+def test_neighbours_are_those_of_the_pack(
+    exported_path: Path, calibrated_pack_path: Path, molecules: list[str], tasks: list[str] | None
+) -> None:
+    got = runtime.load(exported_path, tasks=tasks).neighbours(molecules, n=4)
+    expected = load(calibrated_pack_path, tasks=tasks, device="cpu").neighbours(molecules, n=4)
+    assert got.smiles == expected.smiles
+    np.testing.assert_array_equal(got.similarity, expected.similarity)
+    np.testing.assert_array_equal(got.values, expected.values)
+
+
+def test_an_export_of_some_tasks_keeps_their_molecules(calibrated_pack_path: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    write_trust(tmp_path, open_pack(calibrated_pack_path), [1], notes.append)
+    assert notes == ["training.npz: the training molecules and their values, as the pack holds them"]
+    manifest = {"files": {name: file_entry(tmp_path / name) for name in ("trust.npz", "training.npz")}}
+    got = Exported(tmp_path, manifest).load_training()
+    expected = open_pack(calibrated_pack_path).load_training().select([1])
+    assert got.smiles == expected.smiles
+    assert len(got) < 40
+    np.testing.assert_array_equal(got.domain.packed[got.rows], expected.domain.packed[expected.rows])
+
+
+def test_an_export_without_them_says_so(folder: Path, table_path: Path, run) -> None:
+    files = json.loads((folder / "export.json").read_text())["files"]
+    del files["training.npz"]
+    change(folder, files=files)
+    code, _, err = run("predict", table_path, "-p", folder, "-o", folder / "out.csv", "--neighbours", 2)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "does not hold the training molecules of tiny, so it cannot name neighbours; export it again" in err
+
+
+def test_arrays_that_were_compressed_are_not_unpacked(folder: Path) -> None:
+    for name in ("training.npz", "trust.npz"):
+        np.savez_compressed(folder / name, allow_pickle=False, smiles=np.zeros(1 << 20, np.uint8))
+        files = json.loads((folder / "export.json").read_text())["files"]
+        change(folder, files=files | {name: file_entry(folder / name)})
+        with pytest.raises(PackError, match=rf"{name} cannot be read: its arrays are compressed"):
+            runtime.load(folder).neighbours("CCO")
 
 
 # --- values
@@ -330,7 +376,7 @@ def run_blocked(*arguments: object) -> tuple[str, str]:
 
 def test_nothing_on_the_way_imports_torch(exported_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    found, err = run_blocked("predict", EXAMPLE, "--pack", exported_path, "-o", out)
+    found, err = run_blocked("predict", EXAMPLE, "--pack", exported_path, "-o", out, "--neighbours", 2)
     assert found == "0 []\n", err
     assert len(rows_of(out)) == 20
 

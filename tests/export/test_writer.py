@@ -54,7 +54,7 @@ def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_holds_what_it_should(exported: Path, manifest: dict[str, Any]) -> None:
     models = {f"{name}.onnx" for name in ("encoder", "encoder.fp16", "encoder.int8", "scorer", "scorer.plain")}
-    rest = {"featuriser.json", "parity.json", "trust.npz", "config.json", "README.md"}
+    rest = {"featuriser.json", "parity.json", "trust.npz", "training.npz", "config.json", "README.md"}
     assert {file.name for file in exported.iterdir()} == models | rest | {"export.json"}
     assert set(manifest["files"]) == models | rest
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]

@@ -34,6 +34,7 @@ def test_a_pack_comes_back_with_its_shared_layers_and_gives_the_same_numbers(hub
     url = mora_lite.push_to_hub(pack, "chemist/mine")
     assert url == f"{hub.endpoint}/chemist/mine"
     names = set(open_pack(pack).manifest["files"]) | {"pack.json", "README.md"}
+    names.remove("training.safetensors")
     pushed = hub.files("chemist/mine")
     assert pushed is not None
     assert set(pushed) == names
@@ -42,6 +43,39 @@ def test_a_pack_comes_back_with_its_shared_layers_and_gives_the_same_numbers(hub
     model = mora_lite.from_pretrained("chemist/mine", device="cpu", dtype="float32", tasks=["size"])
     assert np.isfinite(model.predict(["CCO"]).scores.values).all()
     assert mora_lite.load("hf:chemist/mine", device="cpu").pack.path == model.pack.path
+
+
+def test_training_molecules_are_pushed_only_when_asked_for(hub: FakeHub, pack: Path, run) -> None:
+    code, _, err = run("push", pack, "chemist/mine")
+    assert code == 0
+    assert err == "note: the training molecules and their values are not pushed; --with-data pushes them too\n"
+    with pytest.raises(PackError, match="does not hold its training molecules"):
+        mora_lite.from_pretrained("chemist/mine", device="cpu").neighbours("CCO")
+    assert "training.safetensors" not in hub.commits["chemist/mine"][-1]["README.md"].decode()
+    assert open_pack(pack).load_training().smiles, "what is on disk stays"
+    code, _, err = run("push", pack, "chemist/mine", "--with-data")
+    assert (code, err) == (0, "")
+    assert mora_lite.from_pretrained("chemist/mine", device="cpu").neighbours("CCO").smiles[0][0] == "CCC"
+    assert "training.safetensors" in hub.commits["chemist/mine"][-1]["README.md"].decode()
+
+
+def test_those_of_an_exported_folder_too(hub: FakeHub, exported_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from mora_lite.export.runtime import load
+
+    notes: list[str] = []
+    push_to_hub(exported_path, "chemist/mine-onnx", on_note=notes.append)
+    assert len(notes) == 1
+    pushed = hub.files("chemist/mine-onnx")
+    assert pushed is not None
+    assert "training.npz" not in pushed
+    assert b"training.npz" not in pushed["README.md"]
+    assert b"trust.npz" in pushed["README.md"]
+    with pytest.raises(PackError, match="does not hold the training molecules of tiny"):
+        load("hf:chemist/mine-onnx").neighbours("CCO")
+    push_to_hub(exported_path, "chemist/mine-onnx", with_data=True, on_note=notes.append)
+    assert len(notes) == 1
+    assert load("hf:chemist/mine-onnx").neighbours("CCO").smiles[0][0] == "CCC"
 
 
 def test_an_exported_folder_comes_back_and_scores(hub: FakeHub, exported_path: Path, tmp_path: Path, run) -> None:
@@ -140,7 +174,7 @@ def test_a_pack_in_the_cache_is_not_changed(hub: FakeHub, pack: Path, run, table
 
 
 def test_nothing_but_the_named_files_is_fetched(hub: FakeHub, pack: Path) -> None:
-    push_to_hub(pack, "chemist/mine")
+    push_to_hub(pack, "chemist/mine", with_data=True)
     hub.commit("chemist/mine", {"modeling.py": b"raise SystemExit", "config.json": b"{}"})
     path = fetch("hf:chemist/mine")
     assert {file.name for file in path.iterdir()} == {"pack.json", *open_pack(pack).manifest["files"]}

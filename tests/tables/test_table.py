@@ -42,7 +42,7 @@ class FakeModel:
 
     tasks = (FakeTask("atoms"), FakeTask("mass [Da]"))
 
-    def score(self, smiles, batch_size=None):
+    def score(self, smiles, batch_size=None, n_neighbours=0):
         parsed = [parse_smiles(text) for text in smiles]
         sizes = [p.mol.GetNumAtoms() if p.mol else np.nan for p in parsed]
         values = np.array([[n, n * 12.345678] for n in sizes], dtype=np.float32).reshape(-1, 2)
@@ -181,7 +181,7 @@ def test_predictions_of_predictions_have_names_of_their_own():
 
 def test_flags_are_words_and_an_unlimited_interval_is_inf(tmp_path):
     class Sure(FakeModel):
-        def score(self, smiles, batch_size=None):
+        def score(self, smiles, batch_size=None, n_neighbours=0):
             scores = super().score(smiles)
             scores.columns = lambda _: {"x_lo": np.full(len(smiles), -np.inf), "near": np.arange(len(smiles)) == 1}
             return scores
@@ -208,7 +208,7 @@ def test_a_header_alone_gives_a_header_alone(tmp_path):
 
 def test_a_value_that_is_no_number_is_not_printed_as_one(tmp_path):
     class Broken(FakeModel):
-        def score(self, smiles, batch_size=None):
+        def score(self, smiles, batch_size=None, n_neighbours=0):
             scores = super().score(smiles)
             scores.values[0, 1] = np.inf
             return scores
@@ -221,7 +221,7 @@ def test_a_value_that_is_no_number_is_not_printed_as_one(tmp_path):
 
 def test_a_value_has_six_digits(tmp_path):
     class Small(FakeModel):
-        def score(self, smiles, batch_size=None):
+        def score(self, smiles, batch_size=None, n_neighbours=0):
             scores = super().score(smiles)
             scores.values[:] = np.array([-0.2458731, 1234567.0], dtype=np.float32)
             return scores

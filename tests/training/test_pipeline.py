@@ -18,6 +18,7 @@ from mora_lite.cli.app import main
 from mora_lite.errors import CheckpointError, InputError, OutputError, PackError
 from mora_lite.packs.pack import open_pack
 from mora_lite.training import pipeline
+from mora_lite.training.calibrate import KEEPS_DATA
 from mora_lite.training.dataset import read_dataset
 from mora_lite.training.evaluate import evaluate
 from mora_lite.training.loop import TrainConfig, TrainProgress
@@ -120,10 +121,29 @@ def test_train_tells_its_progress_and_the_error(run, folder: Path, tmp_path: Pat
     assert "encoder mae" in header
     assert size.startswith("size [a] ")
     assert polar.startswith("polar ")
-    assert "note: " not in err
+    (note,) = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert "will hold its training molecules with their values" in note
     code, _, err = run("train", *arguments)
     assert code == 2
     assert "exists; choose another name or use --force" in err
+
+
+def test_a_pack_holds_its_training_molecules_unless_told_otherwise(
+    run, trained: Path, folder: Path, tmp_path: Path
+) -> None:
+    data = read_dataset(folder / "data.csv", "smiles", ["size", "polarity"])
+    training = open_pack(trained).load_training()
+    rows = Split(0, 32, 4).rows(40)["train"]
+    assert training.smiles == data.subset(rows).smiles
+    np.testing.assert_array_equal(training.values, data.subset(rows).targets)
+    assert mora_lite.load(trained, device="cpu").neighbours(training.smiles[0]).smiles[0][0] == training.smiles[0]
+    arguments = folder / "data.csv", "--recipe", folder / "recipe.toml", "-o", tmp_path / "pack", "--without-data"
+    code, _, err = run("train", *arguments)
+    assert (code, "note: " in err) == (0, False)
+    pack = open_pack(tmp_path / "pack")
+    assert pack.provenance["recipe"]["keep_data"] is False
+    assert not pack.has("training")
+    assert pack.has("domain")
 
 
 def test_the_pack_says_where_it_comes_from(trained: Path, folder: Path, base_path: Path) -> None:
@@ -226,7 +246,7 @@ def test_python_trains_as_the_command_does(trained: Path, folder: Path, tmp_path
     notes: list[str] = []
     pack = train(folder / "data.csv", tmp_path / "pack", recipe=folder / "recipe.toml", on_note=notes.append)
     expected = open_pack(trained)
-    assert notes == expected.provenance["notes"]
+    assert notes == [KEEPS_DATA, *expected.provenance["notes"]]
     assert pack.provenance["test"] == expected.provenance["test"]
     for key, tensor in expected.tensors("adapter").items():
         assert torch.equal(pack.tensors("adapter")[key], tensor), key
@@ -405,7 +425,8 @@ def test_notes_are_told_on_stderr(run, folder: Path, class_data: Path, tmp_path:
     data.write_text("\n".join([*lines, "x,C1CC,1,2", "y,OCC,3,4"]) + "\n")
     code, _, err = run("train", data, *options)
     assert code == 0
-    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    first, *notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert first.endswith("--without-data leaves them out")
     assert notes[0] == "note: unreadable: 1 of 42 rows are left out; the first is row 41, 'C1CC' (unclosed ring)"
     assert notes[1].startswith("note: duplicates: 1 molecules stand in more than one row")
     facts = open_pack(tmp_path / "pack").provenance
