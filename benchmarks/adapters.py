@@ -72,7 +72,7 @@ class Comparison:
 
     def __init__(self, labelled: LabelledSet, data: Path, seed: int, start: Path | None):
         self.labelled, self.seed, self.start = labelled, seed, start
-        rows = read_set(data, labelled)
+        rows = read_set(data, labelled, seed)
         parsed = [parse_smiles(text).mol for text in rows.smiles]
         good = np.array([i for i, mol in enumerate(parsed) if mol is not None])
         graphs = featurize([parsed[i] for i in good])
