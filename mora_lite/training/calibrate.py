@@ -25,7 +25,7 @@ def calibrate_pack(pack: Pack, train: Dataset, valid: Dataset, *, device: str = 
     parts: list[Intervals | Platt] = []
     thresholds = []
     for i, task in enumerate(pack.tasks):
-        truth = valid.targets[:, i]
+        truth = task.on_scale(valid.targets[:, i])
         known = ~np.isnan(truth)
         thresholds.append(threshold_of(similarity[known, i]))
         if task.is_class:

@@ -21,6 +21,7 @@ prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
 kind = "value"     # or "class", for 0 and 1; inferred from the column when left out
 weight = 2.0       # in the loss; 1 when left out
 column = "homo"    # of the table; the task's name when left out
+scale = "linear"   # or "log", for values to be learnt as logarithms; chosen by their distribution when left out
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import Any
 
 from ..adapter.lowrank import AdapterConfig
 from ..errors import InputError, did_you_mean
-from ..scoring.tasks import KINDS
+from ..scoring.tasks import KINDS, SCALES
 from .dataset import Dataset
 from .loop import TrainConfig
 from .splits import KINDS as SPLIT_KINDS
@@ -67,6 +68,7 @@ class TaskRecipe:
     """A task before training: which column, which question, what weight in the loss.
 
     kind: `value`, `class`, or empty: a column of nothing but 0 and 1 is a class.
+    scale: `linear`, `log`, or empty: what `checks.suits_log` says of the training values.
     """
 
     name: str
@@ -76,6 +78,7 @@ class TaskRecipe:
     kind: str = ""
     weight: float = 1.0
     description: str = ""
+    scale: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "column", self.column or self.name)
@@ -83,6 +86,8 @@ class TaskRecipe:
             raise InputError(f"task {self.name!r}: got weight {self.weight}, expected a name and a weight above 0")
         if self.kind not in ("", *KINDS):
             raise InputError(f"task {self.name!r}: got kind {self.kind!r}, expected {' or '.join(KINDS)}")
+        if self.scale not in ("", *SCALES) or (self.scale == "log" and self.kind == "class"):
+            raise InputError(f"task {self.name!r}: got scale {self.scale!r}, expected {' or '.join(SCALES)} of a value")
         if self.kind == "class" and self.unit:
             raise InputError(f"task {self.name!r}: got unit {self.unit!r}, but a class has none")
 
