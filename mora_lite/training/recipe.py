@@ -48,8 +48,8 @@ else:
 DEFAULT_PROMPT = "Question: What is the {name} of the molecule{unit}? Answer:"
 CLASS_PROMPT = "Question: Is the molecule {name}? Answer:"
 DEFAULT_SIZES = AdapterConfig(direct_width=2 * AdapterConfig().encoder_width)
-# For tables of some hundreds to some ten thousands of rows. The encoder arrives pre-trained, but on something else: at a
-# tenth of the head's rate it hardly moves, and the head fits what it gives. In the second stage it has learnt.
+# For tables of some hundreds to some ten thousands of rows. The encoder arrives pre-trained, but on other things: at
+# a tenth of the head's rate it hardly moves, and the head fits what it gives. In the second stage it has learnt.
 ENCODER = TrainConfig(
     epochs=30,
     batch_size=64,
