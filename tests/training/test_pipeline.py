@@ -201,9 +201,8 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp
             raise KeyboardInterrupt
 
     assert recipe.mora.dropout > 0, "the harder case"
-    longer = replace(
-        recipe, encoder=replace(recipe.encoder, epochs=4), mora=replace(recipe.mora, epochs=2, peak_lr=3e-3)
-    )
+    mora = replace(recipe.mora, epochs=2, keep_start=False)  # or nothing of the second stage might be in the pack
+    longer = replace(recipe, encoder=replace(recipe.encoder, epochs=4), mora=mora)
     with pytest.raises(KeyboardInterrupt):
         train(folder / "data.csv", tmp_path / "killed", recipe=longer, device="cpu", on_progress=stop)
     assert not (tmp_path / "killed").exists()
@@ -219,7 +218,7 @@ def test_a_killed_training_makes_the_same_pack(recipe: Recipe, folder: Path, tmp
     for name in ("adapter", "baseline"):
         for key, tensor in straight.tensors(name).items():
             assert torch.equal(again.tensors(name)[key], tensor), key
-    assert straight.tensors("adapter")["c"].any(), "the start was not the best"
+    assert straight.tensors("adapter")["c"].any()
     assert again.provenance["trained"]["valid_error"] == straight.provenance["trained"]["valid_error"]
 
 
