@@ -233,7 +233,7 @@ def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recip
     tasks, notes = [], []
     for i, task in enumerate(recipe.tasks):
         values, judged = train.targets[:, i], valid.targets[:, i]
-        low = np.nanmin([*values, *judged, np.inf])
+        low = np.fmin.reduce(np.concatenate([values, judged]), initial=np.inf)
         if task.scale == "log" and low <= 0:
             raise InputError(f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log")
         scale = task.scale
