@@ -54,9 +54,9 @@ from mora_lite.scoring.scorer import Scorer
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig, fit, predict_scores
 from mora_lite.training.losses import TargetStats
-from mora_lite.training.pipeline import new_scorer
+from mora_lite.training.pipeline import choose_scales, fitted_tasks, new_scorer, standardize
 from mora_lite.training.pretrain import SHIPPED, load_encoder
-from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA
+from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA, Recipe, TaskRecipe
 
 CPU = torch.device("cpu")
 DTYPE = training_dtype(CPU)
@@ -71,21 +71,21 @@ class Comparison:
 
     def __init__(self, labelled: LabelledSet, data: Path, seed: int, start: Path | None):
         self.labelled, self.seed, self.start = labelled, seed, start
-        rows = read_set(data, labelled)
+        rows = read_set(data, labelled, seed)
         featurizer = Featurizer()
         parsed = [featurizer.parse_smiles(text).mol for text in rows.smiles]
         good = np.array([i for i, mol in enumerate(parsed) if mol is not None])
         graphs = featurizer.graphs([parsed[i] for i in good])
         truth, split = rows.targets[good], rows.split[good]
-        train = truth[split == "train"]
-        self.mean, self.std = np.zeros(truth.shape[1]), np.ones(truth.shape[1])
-        if labelled.kind == "value":
-            self.mean, self.std = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
-        z = ((truth - self.mean) / self.std).astype(np.float32)
         smiles = [rows.smiles[i] for i in good]
-        whole = Dataset(smiles, graphs, z, np.arange(len(good)), len(good), f"{labelled.name}")
-        self.parts = {name: whole.at(np.flatnonzero(split == name)) for name in ("train", "valid", "test")}
+        whole = Dataset(smiles, graphs, truth.astype(np.float32), np.arange(len(good)), len(good), labelled.name)
         self.all = whole
+        parts = {name: whole.at(np.flatnonzero(split == name)) for name in ("train", "valid", "test")}
+        recipe = Recipe(labelled.name, tuple(TaskRecipe(t, kind=labelled.kind) for t in labelled.targets))
+        recipe, _ = choose_scales(recipe, parts["train"], parts["valid"])
+        self.tasks = fitted_tasks(recipe, parts["train"])
+        self.truth = {name: part.targets for name, part in parts.items()}
+        self.parts = {name: standardize(part, self.tasks) for name, part in parts.items()}
         n = truth.shape[1]
         self.stats = TargetStats.of(self.parts["train"].targets, [labelled.kind == "class"] * n, [1.0] * n)
         self.path = resolve_base("smollm2-135m")
@@ -120,8 +120,10 @@ class Comparison:
 
     def score(self, scores: np.ndarray, part: str = "test") -> float:
         """z-scores `[N, P]` -> the set's metric."""
-        truth = self.parts[part].targets * self.std + self.mean
-        return test_metric(self.labelled, truth, scores * self.std + self.mean)
+        mean, deviation = (np.array([getattr(t, name) for t in self.tasks]) for name in ("mean", "deviation"))
+        values = scores * deviation + mean
+        predicted = np.stack([task.in_unit(values[:, i]) for i, task in enumerate(self.tasks)], axis=1)
+        return test_metric(self.labelled, self.truth[part], predicted)
 
     def mora(self, base: CompiledBase, sizes: AdapterConfig = SIZES) -> Scorer:
         return new_scorer(sizes, base, self.encoder_head, CPU, self.seed + 1)

@@ -23,7 +23,7 @@ from sets import SETS, LabelledSet, read_set, test_metric
 
 
 def run(chemprop: str, data: Path, labelled: LabelledSet, seed: int, epochs: int) -> dict:
-    rows = read_set(data, labelled)
+    rows = read_set(data, labelled, seed)
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "data.csv")
         with table.open("w", newline="") as file:

@@ -1,7 +1,8 @@
 """The labelled sets of the comparisons: files, targets, splits, and the metric of each.
 
-Files are those of MoleculeNet as `chemprop` distributes them, with a column `scaffold_split` (Bemis-Murcko scaffolds in
-the way of DeepChem's ScaffoldSplitter, 80/10/10). It is not a published split file.
+Files of MoleculeNet are as `chemprop` distributes them, with a column `scaffold_split` (Bemis-Murcko scaffolds in the
+way of DeepChem's ScaffoldSplitter, 80/10/10). It is not a published split file. Files of the TDC ADMET group have the
+official test set in a column `tdc_split`; of its `train_val` the seed of a run draws one row in eight to validate.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ TOX21: list[str] = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """kind: `value` (its metric is RMSE, or MAE where the field uses it) or `class` (ROC-AUC, mean over targets)."""
+    """kind: `value` (its metric is RMSE, or MAE or Spearman where the field uses it) or `class` (ROC-AUC, mean over
+    targets)."""
 
     name: str
     targets: list[str]
@@ -32,7 +34,7 @@ class LabelledSet:
 
     @property
     def smaller_is_better(self) -> bool:
-        return self.metric != "roc_auc"
+        return self.metric in ("rmse", "mae")
 
 
 SETS = {
@@ -46,6 +48,21 @@ SETS = {
         LabelledSet("tox21", TOX21, "class", "roc_auc"),
         LabelledSet("hiv", ["HIV_active"], "class", "roc_auc"),
         LabelledSet("qm9_10k", ["homo", "lumo", "gap"], "value", "mae", "split"),
+        *(
+            LabelledSet(name, [name], "class" if metric == "roc_auc" else "value", metric, "tdc_split")
+            for name, metric in (
+                ("caco2_wang", "mae"),
+                ("herg", "roc_auc"),
+                ("pgp_broccatelli", "roc_auc"),
+                ("vdss_lombardo", "spearman"),
+                ("half_life_obach", "spearman"),
+                ("ppbr_az", "mae"),
+                ("hia_hou", "roc_auc"),
+                ("bioavailability_ma", "roc_auc"),
+                ("dili", "roc_auc"),
+                ("clearance_hepatocyte_az", "spearman"),
+            )
+        ),
     )
 }
 
@@ -59,16 +76,20 @@ class Rows:
     split: np.ndarray
 
 
-def read_set(data: Path, labelled: LabelledSet) -> Rows:
-    """Read `data/<name>.csv.gz`."""
+def read_set(data: Path, labelled: LabelledSet, seed: int) -> Rows:
+    """Read `data/<name>.csv.gz`. seed: what cuts `train_val`, where the set has that."""
     with gzip.open(data / f"{labelled.name}.csv.gz", "rt", encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row[labelled.split] in ("train", "valid", "test")]
+        rows = [r for r in csv.DictReader(file) if r[labelled.split] in ("train", "valid", "test", "train_val")]
     targets = [[float(row[t]) if row[t] else np.nan for t in labelled.targets] for row in rows]
-    return Rows([r["smiles"] for r in rows], np.array(targets), np.array([r[labelled.split] for r in rows]))
+    split = np.array([r[labelled.split] for r in rows])
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(split == "train_val"))
+    split[order[len(order) // 8 :]], split[order[: len(order) // 8]] = "train", "valid"
+    return Rows([r["smiles"] for r in rows], np.array(targets), split)
 
 
 def test_metric(labelled: LabelledSet, truth: np.ndarray, predicted: np.ndarray) -> float:
     """The set's metric over `[N, P]`: per target, known cells only, then the mean over targets."""
+    from scipy.stats import spearmanr
     from sklearn.metrics import roc_auc_score
 
     metrics = []
@@ -77,6 +98,8 @@ def test_metric(labelled: LabelledSet, truth: np.ndarray, predicted: np.ndarray)
         y, z = truth[known, p], predicted[known, p]
         if labelled.metric == "roc_auc":
             metrics.append(roc_auc_score(y, z))
+        elif labelled.metric == "spearman":
+            metrics.append(spearmanr(y, z).statistic)
         else:
             error = np.abs(y - z)
             metrics.append(np.sqrt((error**2).mean()) if labelled.metric == "rmse" else error.mean())

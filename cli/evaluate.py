@@ -52,7 +52,7 @@ def evaluate(
 ) -> None:
     """Print the errors of a pack on data with known values.
 
-    Values: n, mae, rmse, r2, the share of true values inside their interval,
+    Values: n, mae, rmse, r2, spearman, the share of true values inside their interval,
     and the intervals' mean width. Classes: n, positives, roc auc, pr auc,
     brier and ece (calibration error). For comparison: the graph encoder without
     a language model (encoder ...) and, where it was measured, the same pack

@@ -54,7 +54,7 @@ class OnnxModel(Predictor):
         return self.exported.load_training().select(self._task_index.tolist())
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready.
+        """See `Predictor.score_graphs`.
 
         batch_size: molecules at a time, 64 on a CPU and 1,024 elsewhere if not given. Values depend on it, and on the
         other molecules, by rounding at most: 4e-6 of a task's deviation with the pack admet.

@@ -1,4 +1,4 @@
-"""The whole scorer as ONNX: molecule graphs and the numbers of the tasks in, values in the tasks' units out."""
+"""The whole scorer as ONNX: molecule graphs and the numbers of the tasks in, `Predictor.score_graphs` out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build_scorer(
             hidden = g.gelu(g.layer(molecules, scorer.direct.hidden, "hidden"))
             weight = add_prompts(g, "weight", scorer.direct.weight.detach().float(), rows)
             scores = g.op("Gemm", hidden, weight, scores, transB=1)
-    with g.scope("units"):
+    with g.scope("scales"):
         deviation, mean = (
             g.gather(g.constant(name, np.array([getattr(task, name) for task in tasks], np.float32)), chosen)
             for name in ("deviation", "mean")

@@ -56,7 +56,7 @@ class Model(Predictor):
         return self.engine.batch_size if self.engine.fixed_size else batch_size or self.engine.batch_size
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        """float32 `[B, P]` in the tasks' units, log-odds for classes, for graphs that are ready."""
+        """See `Predictor.score_graphs`."""
         size = min(self.fit_batch_size(batch_size), self._fits)
         z_scores = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
         # Molecules of one size beside each other: a batch may be padded to its largest molecule, and no batch is much
@@ -82,13 +82,13 @@ class Model(Predictor):
                     torch.cuda.empty_cache()
                 continue
             start += size
-        return self.in_units(z_scores)
+        return self.on_scales(z_scores)
 
     def load_training(self) -> TrainingMolecules:
         return self.pack.load_training().select([self.pack.tasks.index(task) for task in self.tasks])
 
-    def in_units(self, z_scores: np.ndarray) -> np.ndarray:
-        """z-scores float32 `[B, P]` -> values in the tasks' units, log-odds for classes."""
+    def on_scales(self, z_scores: np.ndarray) -> np.ndarray:
+        """z-scores float32 `[B, P]` -> what `score_graphs` returns."""
         return z_scores * self._std + self._mean
 
     def _finish(self) -> None:

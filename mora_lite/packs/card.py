@@ -24,6 +24,7 @@ LABELS = {
     "mae": "MAE",
     "rmse": "RMSE",
     "r2": "R²",
+    "spearman": "Spearman",
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "brier": "Brier",
@@ -124,11 +125,20 @@ def _answers(manifest: Row) -> str:
             share = 1 / (1 + math.exp(-task["mean"]))  # a class's mean is the log-odds of the training positives
             answer, training = "probability of a yes", f"{_show(100 * share)} % positive"
         else:
-            answer, training = "value", f"{_show(task['mean'])} ± {_show(task['deviation'])}"
+            answer, training = "value", _spread(task)
         unit, meaning = task.get("unit") or None, task.get("description") or None
         rows.append({"task": code(task["name"]), "answer": answer, "unit": unit, "meaning": meaning})
         rows[-1] |= {"training values": training, "prompt": task.get("prompt")}
     return "## What it answers\n\n" + markdown_table(rows)
+
+
+def _spread(task: Row) -> str:
+    """Mean and standard deviation of the training values; of their logarithms, as values, where these were learnt."""
+    mean, deviation = task["mean"], task["deviation"]
+    if task.get("scale") == "log":
+        low, middle, high = (_show(10.0**at) for at in (mean - deviation, mean, mean + deviation))
+        return f"{middle}, mostly {low} to {high}"
+    return f"{_show(mean)} ± {_show(deviation)}"
 
 
 def _quality(manifest: Row) -> str:

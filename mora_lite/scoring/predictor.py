@@ -50,8 +50,9 @@ class Predictor(ABC):
 
     @abstractmethod
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        """Values of molecules that are graphs already: float32 `[B, P]` in the tasks' units, log-odds for classes.
+        """Values of molecules that are graphs already: float32 `[B, P]`, before `calibrate`.
 
+        In the tasks' units, but log-odds for classes, and logarithms to base 10 for values on a logarithmic scale.
         batch_size: molecules at a time; None for what suits the device.
         """
 
@@ -116,7 +117,9 @@ class Predictor(ABC):
         status: list[str] | None = None,
         error: list[str] | None = None,
     ) -> Scores:
-        """Apply the pack's calibration: probabilities, intervals, domain.
+        """Apply the pack's calibration: probabilities, intervals, domain; all values in the tasks' units.
+
+        An interval is made on the task's scale: that of a logarithm is as wide above as below, that of its value not.
 
         values: float32 `[N, P]`, as `score_graphs` returns them.
         bits: uint8 `[N, 128]`, fingerprints of the same molecules; None leaves intervals and domain out.
@@ -125,12 +128,12 @@ class Predictor(ABC):
         status = [OK] * len(values) if status is None else status
         error = [""] * len(values) if error is None else error
         if self.calibrator is None or bits is None:
-            return Scores(self._probabilities(values), status, error)
+            return Scores(self._answers(values), status, error)
         with self._timed("similarity"):
             nearest = self.calibrator.domain.similarity(bits, self.device)
-        low, high = self.calibrator.intervals(values, nearest)
+        low, high = (self._in_units(bound) for bound in self.calibrator.intervals(values, nearest))
         inside = nearest >= self.calibrator.thresholds
-        return Scores(self._probabilities(values), status, error, low, high, nearest, inside)
+        return Scores(self._answers(values), status, error, low, high, nearest, inside)
 
     def _find_neighbours(self, smiles: Sequence[str], bits: np.ndarray, ok_rows: list[int], n: int) -> Neighbours:
         """Neighbours of all `smiles`. bits: uint8 `[N, 128]`, fingerprints of those at `ok_rows`; others have none."""
@@ -140,9 +143,15 @@ class Predictor(ABC):
             index[ok_rows], similarity[ok_rows] = training.nearest(bits, n)
         return Neighbours(smiles, self.tasks, index, similarity, training)
 
-    def _probabilities(self, values: np.ndarray) -> np.ndarray:
-        """`values` with the log-odds of classes turned into probabilities."""
-        values = values.copy()
+    def _in_units(self, values: np.ndarray) -> np.ndarray:
+        """Values float32 `[B, P]` on the tasks' scales -> a copy in their units."""
+        columns = [task.in_unit(values[:, i]) for i, task in enumerate(self.tasks)]
+        return np.stack(columns, axis=1) if columns else values.copy()
+
+    def _answers(self, values: np.ndarray) -> np.ndarray:
+        """What `score_graphs` returns, in the tasks' units, and with the log-odds of classes turned into
+        probabilities."""
+        values = self._in_units(values)
         for i in np.flatnonzero(self._is_class).tolist():
             platt = self.calibrator.parts[i] if self.calibrator is not None else Platt(1.0, 0.0)
             assert isinstance(platt, Platt)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import PackError, did_you_mean
 
 KINDS = ("value", "class")  # a number with a unit; the probability of a yes
+SCALES = ("linear", "log")
 
 
 @dataclass(frozen=True)
 class Task:
     """One question that a pack answers. The model itself works in z-scores.
 
-    mean, deviation: of the training targets, in `unit`. For a class the mean is the log-odds of the training positives
-    and the deviation is 1, so that the same arithmetic gives log-odds.
+    scale: what a value is learnt on, `linear` or `log`: as it is, or as its logarithm to base 10.
+    mean, deviation: of the training targets on that scale. For a class the mean is the log-odds of the training
+    positives and the deviation is 1, so that the same arithmetic gives log-odds.
     """
 
     name: str
@@ -25,6 +29,7 @@ class Task:
     deviation: float
     kind: str = "value"
     description: str = ""
+    scale: str = "linear"
 
     def __post_init__(self) -> None:
         if not self.name or self.kind not in KINDS or not self.deviation > 0:
@@ -32,10 +37,29 @@ class Task:
                 f"task {self.name!r}: got kind {self.kind!r} and deviation {self.deviation}, expected a kind of "
                 f"{', '.join(KINDS)} and a deviation above 0"
             )
+        if self.scale not in SCALES or (self.is_class and self.scale != "linear"):
+            raise PackError(f"task {self.name!r}: got scale {self.scale!r}, expected {' or '.join(SCALES)} of a value")
 
     @property
     def is_class(self) -> bool:
         return self.kind == "class"
+
+    @property
+    def is_log(self) -> bool:
+        return self.scale == "log"
+
+    def on_scale(self, values: np.ndarray) -> np.ndarray:
+        """Values in `unit`, float of any shape -> on the task's scale. What is not above 0 has no logarithm: NaN."""
+        if not self.is_log:
+            return values
+        return np.log10(np.where(values > 0, values, np.nan))
+
+    def in_unit(self, values: np.ndarray) -> np.ndarray:
+        """The inverse of `on_scale`, in the type of `values`; 0 and infinity for infinite logarithms."""
+        if not self.is_log:
+            return values
+        with np.errstate(over="ignore"):
+            return np.power(values.dtype.type(10), values)
 
     @property
     def column(self) -> str:

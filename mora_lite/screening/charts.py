@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..scoring.tasks import Task
 from .summary import Histogram
 
 WIDTH, HEIGHT = 256, 104  # of a small chart, in pixels
@@ -47,10 +48,23 @@ def as_percent(share: float) -> str:
     return f"{100 * share:.{0 if share in (0, 1) else 1}f} %"
 
 
-def decimals_for(deviation: float) -> int | None:
-    """Decimals that show a value to a hundredth of its `deviation` or so; None where that would be a long number."""
-    decimals = 2 - math.floor(math.log10(deviation) + 0.5)
+def decimals_for(task: Task) -> int | None:
+    """Decimals that show a task's value to a hundredth of its deviation or so, and a probability to a thousandth.
+
+    None where that would be a long number, and for a logarithmic scale, on which values differ by powers of ten.
+    """
+    if task.is_log:
+        return None
+    decimals = 3 if task.is_class else 2 - math.floor(math.log10(task.deviation) + 0.5)
     return max(0, decimals) if decimals <= 6 else None
+
+
+def decades(start: float, stop: float) -> list[float]:
+    """Powers of ten in `start..stop`, every second or third of them where there are more than 7; `ticks` below 2."""
+    first, last = math.ceil(math.log10(start) - 1e-9), math.floor(math.log10(stop) + 1e-9)
+    if last <= first:
+        return ticks(start, stop)
+    return [10.0**i for i in range(first, last + 1, (last - first) // 7 + 1)]
 
 
 def ticks(start: float, stop: float) -> list[float]:
@@ -71,7 +85,7 @@ def histogram_svg(
     trim: bool = False,
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> str:
-    """Bars over an axis with ticks.
+    """Bars over an axis with ticks, which is logarithmic where the histogram is.
 
     title: the chart's name for screen readers.
     rug: numbers that get a mark below the axis.
@@ -83,11 +97,12 @@ def histogram_svg(
     start, stop = _shown_bins(histogram) if trim else (0, len(histogram.counts))
     low, high = float(histogram.edges[start]), float(histogram.edges[stop])
     counts, edges = histogram.counts[start:stop], histogram.edges[start : stop + 1]
-    scale = (width - 2 * _SIDE) / (high - low)
+    along = math.log10 if histogram.log else float
+    scale = (width - 2 * _SIDE) / (along(high) - along(low))
     peak = max(1, int(counts.max()))
 
     def x(number: float) -> float:
-        return _SIDE + (min(max(number, low), high) - low) * scale
+        return _SIDE + (along(min(max(number, low), high)) - along(low)) * scale
 
     bars = []
     for count, a, b in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -97,11 +112,11 @@ def histogram_svg(
         tall = max(0.5, (foot - _TOP) * count / peak)
         words = f"{as_number(a)} to {as_number(b)} {unit}".strip()
         bars.append(
-            f'<rect x="{_terse(x(a))}" y="{_terse(foot - tall)}" width="{_terse((b - a) * scale - 0.6)}" '
+            f'<rect x="{_terse(x(a))}" y="{_terse(foot - tall)}" width="{_terse(x(b) - x(a) - 0.6)}" '
             f'height="{_terse(tall)}"><title>{as_html(words)}: {count:,}</title></rect>'
         )
     marks = "".join(f"M{_terse(x(n))} {foot + 2}v{_RUG}" for n in sorted(rug) if math.isfinite(n))
-    positions = [(tick, _terse(x(tick))) for tick in ticks(low, high)]
+    positions = [(tick, _terse(x(tick))) for tick in (decades if histogram.log else ticks)(low, high)]
     lines = "".join(f"M{position} {foot + 1}v3" for _, position in positions) if not marks else ""
     labels = "".join(f'<text x="{position}" y="{height - 8}">{as_number(tick)}</text>' for tick, position in positions)
     return (

@@ -102,7 +102,7 @@ def _tiles(summary: LibrarySummary) -> str:
 
 def _score_figure(task: Task, summary: LibrarySummary, rug: Sequence[float | None]) -> str:
     scores = summary.scores[task.name]
-    decimals = 3 if task.is_class else decimals_for(task.deviation)
+    decimals = decimals_for(task)
     low, mean, high = (as_number(number, decimals) for number in (scores.low, scores.mean, scores.high))
     unit = "probability" if task.is_class else task.unit
     stats = f"{as_percent(scores.share_from(0.5))} at 0.5 or more" if task.is_class else f"{low} to {high}"
@@ -219,7 +219,7 @@ def _value(row: Mapping[str, Any], task: Task, is_far: bool) -> str:
     if task.is_class:
         style = f"--part:{min(max(value, 0), 1):.3f}"
         return f'<td class="{css} p" data-v="{value:.7g}" style="{style}"{far}>{as_number(value, 3)}</td>'
-    decimals = decimals_for(task.deviation)
+    decimals = decimals_for(task)
     low, high = row.get(f"{task.name}_lo"), row.get(f"{task.name}_hi")
     interval = ""
     if low is not None and high is not None:

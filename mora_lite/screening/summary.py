@@ -22,11 +22,13 @@ SHARE_BINS = 50  # of a probability or similarity, over 0..1: an edge lies at ev
 class Histogram:
     """Counts of finite numbers in equal bins; what lies beyond them counts in the bins at the ends.
 
+    log: whether the bins are equal in the logarithms of the numbers.
     edges: float64 `[n + 1]`. counts: int64 `[n]`. low, high: the least and greatest number, NaN without any.
     """
 
-    def __init__(self, start: float, stop: float, n_bins: int):
-        self.edges = np.linspace(start, stop, n_bins + 1)
+    def __init__(self, start: float, stop: float, n_bins: int, log: bool = False):
+        self.log = log
+        self.edges = (np.geomspace if log else np.linspace)(start, stop, n_bins + 1)
         self.counts = np.zeros(n_bins, np.int64)
         self.low = self.high = float("nan")
         self._sum = 0.0
@@ -119,7 +121,8 @@ def _histogram(task: Task) -> Histogram:
     if task.is_class:
         return Histogram(0, 1, SHARE_BINS)
     reach = VALUE_DEVIATIONS * task.deviation
-    return Histogram(task.mean - reach, task.mean + reach, VALUE_BINS)
+    start, stop = task.in_unit(np.array([task.mean - reach, task.mean + reach]))
+    return Histogram(start, stop, VALUE_BINS, task.is_log)
 
 
 def _numbers(table: pyarrow.Table, column: str) -> np.ndarray:

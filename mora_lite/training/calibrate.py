@@ -41,18 +41,19 @@ def calibrate_pack(
     domain = training.domain
     similarity = domain.similarity(valid.fingerprints(), model.device)
     values = model.score_graphs(valid.graphs)
-    known_of_train = train.at(_some_of_each(train.targets))
-    training_error = model.score_graphs(known_of_train.graphs) - known_of_train.targets
+    trained = train.at(_some_of_each(train.targets))
+    trained_values = model.score_graphs(trained.graphs)
     parts: list[Intervals | Platt] = []
     thresholds = []
     for i, task in enumerate(pack.tasks):
-        truth = valid.targets[:, i]
+        truth = task.on_scale(valid.targets[:, i])
         known = ~np.isnan(truth)
         thresholds.append(threshold_of(similarity[known, i]))
         if task.is_class:
             parts.append(Platt.fit(values[known, i], truth[known]))
         else:
-            parts.append(Intervals.fit(values[known, i], truth[known], similarity[known, i], training_error[:, i]))
+            training_error = trained_values[:, i] - task.on_scale(trained.targets[:, i])
+            parts.append(Intervals.fit(values[known, i], truth[known], similarity[known, i], training_error))
     files = {"calibration": Calibration(parts, thresholds).tensors(), "domain": domain.tensors()}
     if keep_data:
         files[TRAINING] = training.tensors()

@@ -13,6 +13,8 @@ from .dataset import Dataset
 
 MIN_MOLECULES = 10
 MIN_OF_CLASS = 5
+MIN_SPAN = 10.0  # of the 95th percentile over the 5th: values of one decade are as well learnt as they are
+MIN_SKEWNESS = 0.5  # 0 for a median in the middle between these percentiles, 1 for one at the lower of them
 CONFLICT = 0.1  # deviations of the column between values of one molecule that count as different
 
 
@@ -20,6 +22,25 @@ def looks_like_class(values: np.ndarray) -> bool:
     """Whether all known values, float of any shape, NaN where there is none, are 0 or 1, and there is one at least."""
     known = values[~np.isnan(values)]
     return bool(len(known)) and bool(np.isin(known, (0, 1)).all())
+
+
+def suits_log(values: np.ndarray) -> bool:
+    """Whether logarithms of these values, float `[N]` without NaN, are the better targets.
+
+    All are above 0, the 95th percentile is at least 10 times the 5th, and they are skewed to the right: where the
+    median lies between these percentiles, from -1 to 1, is above 0.5, and that of the logarithms less than half of it.
+    """
+    if not len(values) or values.min() <= 0:
+        return False
+    skewness, of_logs = (_skewness(on) for on in (values, np.log10(values)))
+    low, high = np.percentile(values, (5, 95))
+    return bool(high >= MIN_SPAN * low and skewness > MIN_SKEWNESS and abs(of_logs) < skewness / 2)
+
+
+def _skewness(values: np.ndarray) -> float:
+    """(p95 + p5 - 2 median) / (p95 - p5): unlike the third moment it does not follow a few far values."""
+    low, middle, high = np.percentile(values, (5, 50, 95))
+    return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
 
 
 def first_rows(data: Dataset) -> np.ndarray:

@@ -41,10 +41,10 @@ RECORDED_CONFIDENCE = 0.9  # of the intervals whose metrics packs and their mode
 class Evaluation:
     """metrics: task name -> its metrics on all molecules. tables: task name -> name of a table -> its rows.
 
-    Metrics of a value: `unit`, `n`, `mae`, `rmse`, `r2`, `inside` (share of true values within their interval) and
-    `mean_width`; of a class: `n`, `positives`, `roc_auc`, `pr_auc`, `brier`, `ece`. Of both, where the pack has a
-    baseline, `encoder_mae` or `encoder_roc_auc`: the graph encoder alone. `bf16_mae`: of a pack trained the same way on
-    the unquantised base, with `loss_4bit` = mae / bf16_mae - 1.
+    Metrics of a value: `unit`, `n`, `mae`, `rmse`, `r2`, `spearman`, `inside` (share of true values within their
+    interval) and `mean_width`; of a class: `n`, `positives`, `roc_auc`, `pr_auc`, `brier`, `ece`. Of both, where the
+    pack has a baseline, `encoder_mae` or `encoder_roc_auc`: the graph encoder alone. `bf16_mae`: of a pack trained the
+    same way on the unquantised base, with `loss_4bit` = mae / bf16_mae - 1.
 
     Tables: `by_similarity` to the nearest training molecule, `by_domain`, `by_scaffold`, and `calibration` of classes.
     """
@@ -186,7 +186,7 @@ def _add_comparison(
     if bf16 is not None:
         names = [task.name for task in model.tasks]
         other = load(bf16, device=str(model.device), dtype="bfloat16", tasks=names)
-        values = other.score_graphs(part.graphs, batch_size)
+        values = other.calibrate(other.score_graphs(part.graphs, batch_size), None).values
         bf16_mae = {name: value_metrics(values[:, i], part.targets[:, i])["mae"] for i, name in enumerate(names)}
     elif recorded is not None:
         bf16_mae = {task.name: recorded[task.name].get("bf16_mae") for task in model.tasks}
@@ -215,7 +215,7 @@ def _rounded(content: Any) -> Any:
 
 
 def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> np.ndarray:
-    """Values of the encoder-only baseline as of `Model.score_graphs`, float32 `[B, P]`."""
+    """What `Model.score_graphs` returns, of the encoder-only baseline."""
     at = [model.pack.tasks.index(task) for task in model.tasks]
     baseline = baseline.to(model.device)
     cast = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
@@ -225,7 +225,7 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
         batch = graphs.select(rows).batch().rounded().to(model.device)
         with torch.inference_mode(), cast:
             parts.append(baseline(batch)[: len(rows), at].float().cpu().numpy())
-    return model.in_units(np.concatenate(parts))
+    return model.on_scales(np.concatenate(parts))
 
 
 def read_training_table(

@@ -28,14 +28,15 @@ INSIDE, OUTSIDE = "inside", "outside"
 
 
 def value_metrics(predicted: np.ndarray, true: np.ndarray) -> Metrics:
-    """n, MAE, RMSE and R2 of two float arrays `[N]` in one unit; pairs with a NaN are left out.
+    """n, MAE, RMSE, R2 and Spearman's rank correlation of two float arrays `[N]` in one unit.
 
-    R2 is None when there are fewer than two values or all true values are the same.
+    Pairs with a NaN are left out. R2 is None when there are fewer than two values or all true values are the same, the
+    rank correlation also when all predicted values are the same.
     """
     known = ~(np.isnan(predicted) | np.isnan(true))
     n = int(known.sum())
     if n == 0:
-        return {"n": 0, "mae": None, "rmse": None, "r2": None}
+        return {"n": 0, "mae": None, "rmse": None, "r2": None, "spearman": None}
     error = predicted[known].astype(np.float64) - true[known].astype(np.float64)
     spread = float(np.square(true[known] - true[known].mean(dtype=np.float64)).sum())
     r2 = 1 - float(np.square(error).sum()) / spread if n > 1 and spread > 0 else None
@@ -44,6 +45,7 @@ def value_metrics(predicted: np.ndarray, true: np.ndarray) -> Metrics:
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt(np.square(error).mean())),
         "r2": r2,
+        "spearman": _rank_correlation(predicted[known], true[known]),
     }
 
 
@@ -175,11 +177,22 @@ def _known_pairs(probability: np.ndarray, true: np.ndarray) -> tuple[np.ndarray,
     return probability, true
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """float64 `[N]`, from 1; equal values share their mean rank."""
+    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[at]
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's, -1 to 1; None where one side has no two different values."""
+    a, b = (_ranks(values) - (len(values) + 1) / 2 for values in (a, b))
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size else None
+
+
 def _roc_auc(probability: np.ndarray, true: np.ndarray) -> float:
     """Share of the pairs of a positive and a negative that are in the right order; a tie counts half."""
-    _, at, counts = np.unique(probability, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[at]  # from 1; equal probabilities share their mean rank
-    positive = true == 1
+    ranks, positive = _ranks(probability), true == 1
     n1 = int(positive.sum())
     n0 = len(true) - n1
     return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))

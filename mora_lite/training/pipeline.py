@@ -25,7 +25,7 @@ from ..packs.pack import Pack, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from .calibrate import KEEPS_DATA, calibrate_pack
-from .checks import check_data, first_rows, looks_like_class, merge_duplicates
+from .checks import check_data, first_rows, looks_like_class, merge_duplicates, suits_log
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
 from .loop import TrainConfig, TrainProgress, fit, weights_digest
@@ -164,7 +164,7 @@ def _train(
 class TrainingData:
     """A table that has been read, checked and split.
 
-    recipe: with a kind and a prompt for each task.
+    recipe: with a kind, a scale and a prompt for each task.
     train, valid: the molecules of these parts, each once, with targets in the tasks' units.
     provenance: of the table, for the pack. notes: about the data, a line each.
     """
@@ -196,6 +196,10 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
     if not len(valid):
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")
+    recipe, scale_notes = choose_scales(recipe, train, valid)
+    for note in scale_notes:
+        on_note(note)
+    notes += scale_notes
     provenance = {"file": table.name, "rows": data.n_rows, "smiles_sha256": data.fingerprint, "merged": n_merged}
     return TrainingData(recipe, fitted_tasks(recipe, train), split, train, valid, provenance, notes)
 
@@ -227,6 +231,31 @@ def infer_task_kinds(recipe: Recipe, data: Dataset) -> Recipe:
     return replace(recipe, tasks=tuple(tasks))
 
 
+def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recipe, list[str]]:
+    """The recipe with a scale for each task, and a note, a line, for each that is logarithmic of itself.
+
+    Raises `InputError` for a logarithmic scale that was asked for and values that have no logarithm.
+    """
+    tasks, notes = [], []
+    for i, task in enumerate(recipe.tasks):
+        values, judged = train.targets[:, i], valid.targets[:, i]
+        low = np.fmin.reduce(np.concatenate([values, judged]), initial=np.inf)
+        if task.scale == "log" and low <= 0:
+            raise InputError(f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log")
+        scale = task.scale
+        if not scale:
+            skewed = task.kind == "value" and low > 0 and suits_log(values[~np.isnan(values)])
+            scale = "log" if skewed else "linear"
+            if skewed:
+                notes.append(
+                    f"column {task.column!r}: its values are above 0 and skewed ({np.nanmin(values):g} to "
+                    f"{np.nanmax(values):g}, median {np.nanmedian(values):g}), so it is learnt as their logarithms; "
+                    'predictions are in its unit; scale = "linear" in a recipe learns it as it is'
+                )
+        tasks.append(replace(task, scale=scale))
+    return replace(recipe, tasks=tuple(tasks)), notes
+
+
 def new_scorer(
     sizes: AdapterConfig,
     base: CompiledBase,
@@ -250,6 +279,7 @@ def new_scorer(
 def fitted_tasks(recipe: Recipe, train: Dataset) -> tuple[Task, ...]:
     """Tasks with mean and standard deviation of the training targets, rounded to float32 as prediction uses them.
 
+    recipe: with a kind and a scale for each task, on which mean and deviation are.
     For a class the mean is the log-odds of the training positives and the deviation is 1. Raises `InputError` for
     targets that nothing can be learnt from.
     """
@@ -261,19 +291,22 @@ def fitted_tasks(recipe: Recipe, train: Dataset) -> tuple[Task, ...]:
                 f"column {task.column!r}: got {len(values)} training values"
                 f"{' that are all the same' if len(values) > 1 else ''}, expected at least two different ones"
             )
+        entries = {name: getattr(task, name) for name in ("name", "unit", "prompt", "kind", "description", "scale")}
+        fitted = Task(**entries, mean=0.0, deviation=1.0)
+        values = fitted.on_scale(values)
         mean, std = values.mean(), values.std()
-        if task.kind == "class":
+        if fitted.is_class:
             mean, std = np.log(mean / (1 - mean)), 1.0
-        scale = float(np.float32(mean)), float(np.float32(std))
-        tasks.append(Task(task.name, task.unit, task.prompt, *scale, kind=task.kind, description=task.description))
+        tasks.append(replace(fitted, mean=float(np.float32(mean)), deviation=float(np.float32(std))))
     return tuple(tasks)
 
 
 def standardize(data: Dataset, tasks: tuple[Task, ...]) -> Dataset:
-    """The same data with z-scores for values; classes stay 0 and 1."""
+    """The same data with z-scores for values, on their scales; classes stay 0 and 1."""
     mean = np.array([0 if task.is_class else task.mean for task in tasks], dtype=np.float32)
     std = np.array([task.deviation for task in tasks], dtype=np.float32)
-    return replace(data, targets=(data.targets - mean) / std)
+    targets = np.stack([task.on_scale(data.targets[:, i]) for i, task in enumerate(tasks)], axis=1)
+    return replace(data, targets=(targets - mean) / std)
 
 
 def shrink_batch(settings: TrainConfig, n_train: int) -> TrainConfig:

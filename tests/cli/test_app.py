@@ -254,7 +254,7 @@ import numpy as np
 import mora_lite
 from types import SimpleNamespace as Thing
 class Model:
-    tasks = (Thing(column="x"),)
+    tasks, featurizer = (Thing(column="x"),), Thing(notes=[])
     def score(self, smiles, batch_size=None, n_neighbours=0):
         n = len(smiles)
         if n and SLEEP:  # of no molecules only the columns are wanted

@@ -120,6 +120,15 @@ def test_values_are_those_of_the_pack(model: OnnxModel, with_torch: Model, graph
     assert difference.max() < TOLERANCE
 
 
+def test_values_on_a_logarithmic_scale_come_in_their_unit(folder: Path, model: OnnxModel) -> None:
+    tasks = json.loads((folder / "export.json").read_text())["tasks"]
+    change(folder, tasks=[tasks[0] | {"scale": "log"}, *tasks[1:]])
+    linear, log = (loaded.score(["CCO", "c1ccccc1O"]) for loaded in (model, runtime.load(folder, provider="cpu")))
+    for name in ("values", "low", "high"):
+        of_logs, of_values = getattr(linear, name)[:, 0].astype(np.float64), getattr(log, name)[:, 0]
+        np.testing.assert_allclose(np.log10(of_values), of_logs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [1, 7, 60, 1000])
 def test_values_do_not_depend_on_the_batch_size_or_the_order(model: OnnxModel, graphs: Graphs, size: int) -> None:
     order = np.random.default_rng(0).permutation(len(graphs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from mora_lite.errors import PackError
@@ -26,6 +27,28 @@ def test_a_class_is_a_task_without_a_unit() -> None:
     task = Task("toxic", "", "Is it?", -2.2, 1.0, kind="class")
     assert (task.is_class, task.column) == (True, "toxic")
     assert not KNOWN[0].is_class
+
+
+def test_a_task_on_a_logarithmic_scale_answers_in_its_unit() -> None:
+    task = Task("IC50", "nM", "What?", 2.0, 1.0, scale="log")
+    values = np.array([0.001, 1, 20, np.nan], np.float32)
+    np.testing.assert_allclose(task.on_scale(values), [-3, 0, 1.30103, np.nan], rtol=1e-5)
+    np.testing.assert_allclose(task.in_unit(task.on_scale(values)), values, rtol=1e-5)
+    assert task.in_unit(values).dtype == np.float32
+    assert np.isnan(task.on_scale(np.array([0.0, -1.0]))).all(), "what is not above 0 has no logarithm"
+    assert task.in_unit(np.array([-np.inf, 100, np.inf], np.float32)).tolist() == [0, np.inf, np.inf]
+    assert KNOWN[0].on_scale(values) is values
+
+
+def test_a_task_of_an_older_pack_is_linear() -> None:
+    older = {name: value for name, value in KNOWN[0].as_dict().items() if name != "scale"}
+    assert Task(**older) == KNOWN[0]
+
+
+@pytest.mark.parametrize("change", [{"scale": "log2"}, {"scale": "log", "kind": "class"}])
+def test_impossible_scales_are_refused(change: dict) -> None:
+    with pytest.raises(PackError, match="expected linear or log of a value"):
+        Task(**{"name": "a", "unit": "", "prompt": "Q?", "mean": 0.0, "deviation": 1.0, **change})
 
 
 @pytest.mark.parametrize(

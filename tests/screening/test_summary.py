@@ -87,3 +87,9 @@ def test_a_histogram_is_that_of_all_parts_together(parts):
     if len(whole):
         assert (histogram.low, histogram.high) == (whole.min(), whole.max())
         assert histogram.mean == pytest.approx(whole.mean(), abs=1e-9)
+
+
+def test_values_on_a_logarithmic_scale_have_logarithmic_bins():
+    scores = summarize([], [Task("IC50", "nM", "", 2.0, 0.4, scale="log")]).scores["IC50"]
+    assert scores.log
+    assert scores.edges[[0, 30, 60]] == pytest.approx([1, 100, 1e4])

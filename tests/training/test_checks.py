@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mora_lite.errors import InputError
-from mora_lite.training.checks import check_data, first_rows, looks_like_class, merge_duplicates
+from mora_lite.training.checks import check_data, first_rows, looks_like_class, merge_duplicates, suits_log
 from mora_lite.training.dataset import Dataset, read_dataset
 
 CHAINS = ["C" * n for n in range(1, 21)]
@@ -52,6 +52,27 @@ def one(warnings: list[str]) -> str:
 )
 def test_a_column_of_0_and_1_looks_like_a_class(values: list[float], expected: bool) -> None:
     assert looks_like_class(np.array(values, np.float32)) is expected
+
+
+SPREAD = np.random.default_rng(0).normal(size=1000)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (10**SPREAD, True),  # concentrations
+        (3 * 50 ** np.linspace(0, 1, 200), True),  # a clearance, cut off at 3 and 150
+        (10 ** (0.2 * SPREAD), False),  # skewed, but within one decade
+        (10**SPREAD - 0.1, False),  # some below 0
+        (np.maximum(10**SPREAD, 1) - 1, False),  # many 0
+        (100 - 10 ** np.clip(SPREAD, -2, 1.9), False),  # percent bound: skewed to the left
+        (300 + 80 * SPREAD, False),  # a mass
+        (np.append(5 + SPREAD.clip(-2, 2), 1e6), False),  # one slip of the pen
+        (np.array([]), False),
+    ],
+)
+def test_values_that_span_decades_suit_a_logarithm(values: np.ndarray, expected: bool) -> None:
+    assert suits_log(values) is expected
 
 
 # --- what is refused

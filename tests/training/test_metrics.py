@@ -45,7 +45,7 @@ def test_known_numbers() -> None:
 
 
 def test_a_perfect_answer_and_the_mean() -> None:
-    assert metrics([1, 2, 3], [1, 2, 3]) == {"n": 3, "mae": 0.0, "rmse": 0.0, "r2": 1.0}
+    assert metrics([1, 2, 3], [1, 2, 3]) == {"n": 3, "mae": 0.0, "rmse": 0.0, "r2": 1.0, "spearman": 1.0}
     assert metrics([2, 2, 2], [1, 2, 3])["r2"] == pytest.approx(0)
 
 
@@ -54,15 +54,25 @@ def test_pairs_with_a_missing_value_are_left_out() -> None:
 
 
 def test_what_cannot_be_said_is_none() -> None:
-    assert metrics([NAN], [1]) == {"n": 0, "mae": None, "rmse": None, "r2": None}
+    assert metrics([NAN], [1]) == {"n": 0, "mae": None, "rmse": None, "r2": None, "spearman": None}
     assert metrics([], [])["mae"] is None
-    assert metrics([1], [2]) == {"n": 1, "mae": 1.0, "rmse": 1.0, "r2": None}
+    assert metrics([1], [2]) == {"n": 1, "mae": 1.0, "rmse": 1.0, "r2": None, "spearman": None}
     assert metrics([1, 2], [3, 3])["r2"] is None
+    assert metrics([3, 3], [1, 2])["spearman"] is None
+
+
+def test_the_rank_correlation_is_that_of_scipy() -> None:
+    from scipy.stats import spearmanr
+
+    true = np.random.default_rng(0).integers(0, 20, 100)
+    predicted = true + np.random.default_rng(1).integers(0, 20, 100)
+    assert metrics(predicted, true)["spearman"] == pytest.approx(spearmanr(predicted, true).statistic)
+    assert metrics(-np.exp(predicted / 10), true)["spearman"] == pytest.approx(-metrics(predicted, true)["spearman"])
 
 
 def test_numbers_are_plain_and_added_in_double_precision() -> None:
     got = metrics([1e8] * 1000, [1e8 + 8] * 999 + [0])
-    assert all(type(value) in (int, float) for value in got.values())
+    assert all(type(got[name]) in (int, float) for name in ("n", "mae", "rmse", "r2"))
     assert got["mae"] == pytest.approx((999 * 8 + 1e8) / 1000)
 
 

@@ -69,6 +69,15 @@ def test_a_task_without_a_prompt_gets_one_for_its_kind() -> None:
     assert TaskRecipe("toxic").with_kind("class").kind == "class"
 
 
+def test_a_task_may_name_the_scale_that_it_is_learnt_on(read) -> None:
+    assert read(TASK).tasks[0].scale == "", "chosen by the values"
+    assert read(TASK + 'scale = "log"\n').tasks[0].scale == "log"
+    with pytest.raises(InputError, match="task 'logS': got scale 'ln', expected linear or log of a value"):
+        read(TASK + 'scale = "ln"\n')
+    with pytest.raises(InputError, match="got scale 'log', expected linear or log of a value"):
+        read(TASK + 'kind = "class"\nscale = "log"\n')
+
+
 def test_shares_of_the_table_are_split_where_the_recipe_has_no_numbers(read) -> None:
     scaffold = read('seed = 3\n[split]\nkind = "scaffold"\n' + TASK)
     assert scaffold.split_of(table_of(1000, readable=500)) == Split(3, 400, 50, "scaffold"), "of what can be read"
