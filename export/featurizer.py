@@ -38,7 +38,8 @@ def describe_featurizer(featurizer: Featurizer) -> dict[str, Any]:
         "format": 1,
         "toolkit": "RDKit",
         "version": featurizer.version,
-        "molecule": f"{_READING[featurizer.version]} {_STANDARDIZE[featurizer.standardize]} Atoms keep RDKit's order. "
+        "molecule": f"{_READING[featurizer.version]} {_STANDARDIZE[featurizer.standardize]} The order of atoms is "
+        "free: it shows in the last bits of sums only. "
         f"A molecule has 1 to {MAX_ATOMS} atoms.",
         "stereo": "The codes of centres and double bonds of version 2 do not depend on the order of atoms: "
         "'Stereo codes' in docs/method.md says how they are found.",

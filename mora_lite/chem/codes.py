@@ -10,7 +10,7 @@ import numpy as np
 from rdkit import Chem
 
 from .graph import ATOM_FIELDS, Graphs, row_pointer
-from .refinement import Adjacency, atom_keys
+from .refinement import Adjacency, atom_keys, bond_keys, mix
 from .stereo import Elements, Molecules, stereo_codes
 
 Hybrid = Chem.HybridizationType
@@ -59,13 +59,15 @@ _BOND_PROPERTIES: _Properties = (
 
 _CHIRALITY = list(ATOM_FIELDS).index("chirality")
 _LONE_PAIR = (15, 16, 33, 34, 51, 52)  # P, S, As, Se, Sb, Te: three neighbours and a lone pair keep their shape
+ORDER_ROUNDS = 6  # atoms that differ are told apart by then, or differ so far away that rounding alone shows it
 _SMALLEST_RING = 8  # whose double bonds may be cis or trans
 
 
 def graph_codes(molecules: Sequence[Chem.Mol], version: int) -> Graphs:
-    """Codes of molecules that were read for this version of them; atoms keep RDKit's order.
+    """Codes of molecules that were read for this version of them. A molecule must have at least one atom.
 
-    A molecule must have at least one atom.
+    In version 1 atoms and bonds keep RDKit's order. In version 2 the molecule gives them an order of their own: sums
+    over them are added up in one order then, and rounded in one way, however the molecule was spelled.
     """
     n_atoms = [molecule.GetNumAtoms() for molecule in molecules]
     n_bonds = [molecule.GetNumBonds() for molecule in molecules]
@@ -85,9 +87,10 @@ def graph_codes(molecules: Sequence[Chem.Mol], version: int) -> Graphs:
     codes[:, 9] = np.minimum(ring_count, 3)
     bond_codes = (((bonds[2] * 2 + bonds[3]) * 2 + bonds[4]) * 4 + bonds[5]).astype(np.uint8)
     graphs = Graphs(codes, bond_codes, bonds[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
-    if version >= 2:
-        _recode_stereo(graphs, molecules)
-    return graphs
+    if version == 1:
+        return graphs
+    _recode_stereo(graphs, molecules)
+    return _in_own_order(graphs)
 
 
 def _read(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray, bond_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,13 +136,36 @@ def _ring_properties(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tup
     return np.where(count == 0, 0, size), count
 
 
+def _all_ends(graphs: Graphs) -> np.ndarray:
+    """The two atoms of each bond, counted over all molecules: int64 `[E/2, 2]`."""
+    return graphs.bond_endpoints.astype(np.int64) + np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
+
+
+def _in_own_order(graphs: Graphs) -> Graphs:
+    """The same graphs, atoms in the order of their hashes after `ORDER_ROUNDS` rounds, bonds in that of their atoms."""
+    ends = _all_ends(graphs)
+    with np.errstate(over="ignore"):
+        adjacency = Adjacency(ends, len(graphs.atoms))
+        bonds, hashes = bond_keys(graphs.bonds)[adjacency.bond], mix(atom_keys(graphs.atoms))
+        for _ in range(ORDER_ROUNDS):
+            hashes = adjacency.refine(hashes, bonds)
+    atoms = np.lexsort((hashes, np.repeat(np.arange(len(graphs)), graphs.n_atoms)))
+    place = np.empty_like(atoms)
+    place[atoms] = np.arange(len(atoms))
+    ends = np.sort(place[ends], axis=1)
+    order = np.lexsort((ends[:, 1], ends[:, 0]))  # atoms of a molecule stand together, so do its bonds
+    first = np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
+    endpoints = (ends[order] - first).astype(np.uint16)
+    return Graphs(graphs.atoms[atoms], graphs.bonds[order], endpoints, graphs.atom_ptr, graphs.bond_ptr)
+
+
 def _recode_stereo(graphs: Graphs, molecules: Sequence[Chem.Mol]) -> None:
     """Put the codes of `stereo` in place of those of RDKit's tags."""
     marked_atoms = np.flatnonzero(graphs.atoms[:, _CHIRALITY])
     marked_bonds = np.flatnonzero(graphs.bonds % 4)
     if not len(marked_atoms) and not len(marked_bonds):
         return
-    ends = graphs.bond_endpoints.astype(np.int64) + np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
+    ends = _all_ends(graphs)
     adjacency = Adjacency(ends, len(graphs.atoms))
     elements = _join(
         _centres(graphs, adjacency, marked_atoms), _double_bonds(graphs, adjacency, molecules, marked_bonds)

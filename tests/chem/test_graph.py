@@ -111,7 +111,7 @@ def test_a_salt_is_one_molecule_of_two_parts() -> None:
 
 
 def test_a_batch_counts_atoms_on_and_has_every_bond_both_ways() -> None:
-    batch = graphs_of("CO", "N", "CCC").batch()
+    batch = graph_codes([Chem.MolFromSmiles(text) for text in ("CO", "N", "CCC")], 1).batch()  # in the text's order
     assert batch.n_graphs == 3
     assert batch.graph.tolist() == [0, 0, 1, 2, 2, 2]
     assert batch.source.tolist() == [0, 3, 4, 1, 4, 5]

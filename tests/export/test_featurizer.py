@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plain_stereo import plain_stereo
+from plain_stereo import certificate, plain_stereo
 from rdkit import Chem
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from mora_lite.chem.codes import graph_codes
 from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.graph import Graphs
 
 pytest.importorskip("onnx")
 
@@ -96,11 +97,23 @@ def test_following_it_gives_the_same_codes(
     smiles = [*molecules, *(text for text in hard if Chem.MolFromSmiles(text) is not None)]
     got = follow(description, smiles)
     graphs = featurizer.read_smiles(smiles)
-    batch = graphs.batch()
-    assert got["atom_codes"] == batch.atoms.tolist()
-    assert got["graph_index"] == batch.graph.tolist()
-    expected = sorted(zip(batch.source.tolist(), batch.target.tolist(), batch.bonds.tolist(), strict=True))
-    assert sorted(zip(*got["edge_index"], got["bond_codes"], strict=True)) == expected
+    ours = as_graphs(got)
+    assert ours.n_atoms.tolist() == graphs.n_atoms.tolist()
+    for i, text in enumerate(smiles):
+        assert certificate(ours.select([i])) == certificate(graphs.select([i])), text
+    if featurizer.version == 1:  # which keeps RDKit's order
+        assert np.array_equal(ours.atoms, graphs.atoms)
+
+
+def as_graphs(inputs: dict[str, list[Any]]) -> Graphs:
+    """Inputs of the exported models as the program's store of graphs."""
+    atom_ptr = np.concatenate([[0], np.cumsum(np.bincount(inputs["graph_index"]))])
+    source, target = np.array(inputs["edge_index"])[:, ::2]  # each bond is there twice, one after the other
+    molecule = np.array(inputs["graph_index"])[source]
+    bond_ptr = np.searchsorted(molecule, np.arange(len(atom_ptr)))
+    endpoints = (np.stack([source, target], axis=1) - atom_ptr[molecule][:, None]).astype(np.uint16)
+    codes = np.array(inputs["atom_codes"], np.uint8)
+    return Graphs(codes, np.array(inputs["bond_codes"][::2], np.uint8), endpoints, atom_ptr, bond_ptr)
 
 
 def test_every_code_can_come_up(description: dict[str, Any]) -> None:
@@ -115,5 +128,5 @@ def test_its_example_is_one(description: dict[str, Any]) -> None:
     example = description["example"]
     assert example["smiles"] == EXAMPLE
     got = follow(description, [EXAMPLE])
-    assert got["atom_codes"] == example["atom_codes"]
+    assert sorted(got["atom_codes"]) == sorted(example["atom_codes"])
     assert np.array(example["edge_index"]).shape == (2, len(example["bond_codes"]))

@@ -170,8 +170,14 @@ def elements_of(mol: Chem.Mol) -> list[Element]:
     return elements
 
 
+def certificate(graph: Graphs) -> list[int]:
+    """The same for graphs of one molecule that differ in the order of atoms and bonds only."""
+    ends = [tuple(pair) for pair in graph.bond_endpoints.tolist()]
+    return sorted(PlainMolecule(graph.atoms.tolist(), graph.bonds.tolist(), ends).stable())
+
+
 def plain_stereo(mol: Chem.Mol, graph: Graphs) -> tuple[list[int], list[int]]:
-    """Codes of chirality of all atoms and of stereo of all bonds. graph: of this molecule, of any version."""
+    """Codes of chirality of all atoms and of stereo of all bonds. graph: of this molecule, of version 1."""
     atoms = graph.atoms.tolist()
     for row in atoms:
         row[CHIRALITY] = 0
