@@ -54,9 +54,8 @@ def count(graphs: Graphs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _surroundings(graphs: Graphs) -> np.ndarray:
     """Hashes of radius 0, then of radius 1, then 2 of all atoms: uint64 `[3 V]`."""
-    ends = graphs.bond_endpoints.astype(np.int64) + np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
     with np.errstate(over="ignore"):
-        adjacency = Adjacency(ends, len(graphs.atoms))
+        adjacency = Adjacency(graphs.ends, len(graphs.atoms))
         bonds = bond_keys(graphs.bonds // 16)[adjacency.bond]  # the order alone
         hashes = [mix(atom_keys(_invariants(graphs.atoms)))]
         for _ in range(RADIUS):

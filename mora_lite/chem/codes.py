@@ -59,8 +59,8 @@ _BOND_PROPERTIES: _Properties = (
 
 _CHIRALITY = list(ATOM_FIELDS).index("chirality")
 _LONE_PAIR = (15, 16, 33, 34, 51, 52)  # P, S, As, Se, Sb, Te: three neighbours and a lone pair keep their shape
-ORDER_ROUNDS = 6  # atoms that differ are told apart by then, or differ so far away that rounding alone shows it
 _SMALLEST_RING = 8  # whose double bonds may be cis or trans
+ORDER_ROUNDS = 6  # atoms that differ are told apart by then, or differ so far away that rounding alone shows it
 
 
 def graph_codes(molecules: Sequence[Chem.Mol], version: int) -> Graphs:
@@ -136,14 +136,9 @@ def _ring_properties(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tup
     return np.where(count == 0, 0, size), count
 
 
-def _all_ends(graphs: Graphs) -> np.ndarray:
-    """The two atoms of each bond, counted over all molecules: int64 `[E/2, 2]`."""
-    return graphs.bond_endpoints.astype(np.int64) + np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
-
-
 def _in_own_order(graphs: Graphs) -> Graphs:
     """The same graphs, atoms in the order of their hashes after `ORDER_ROUNDS` rounds, bonds in that of their atoms."""
-    ends = _all_ends(graphs)
+    ends = graphs.ends
     with np.errstate(over="ignore"):
         adjacency = Adjacency(ends, len(graphs.atoms))
         bonds, hashes = bond_keys(graphs.bonds)[adjacency.bond], mix(atom_keys(graphs.atoms))
@@ -165,7 +160,7 @@ def _recode_stereo(graphs: Graphs, molecules: Sequence[Chem.Mol]) -> None:
     marked_bonds = np.flatnonzero(graphs.bonds % 4)
     if not len(marked_atoms) and not len(marked_bonds):
         return
-    ends = _all_ends(graphs)
+    ends = graphs.ends
     adjacency = Adjacency(ends, len(graphs.atoms))
     elements = _join(
         _centres(graphs, adjacency, marked_atoms), _double_bonds(graphs, adjacency, molecules, marked_bonds)
@@ -201,6 +196,8 @@ def _double_bonds(graphs: Graphs, adjacency: Adjacency, molecules: Sequence[Chem
     of_bond = np.searchsorted(graphs.bond_ptr, marked, side="right") - 1
     rows: list[tuple[int, int, list[list[int]]]] = []
     for number, molecule in zip(marked.tolist(), of_bond.tolist(), strict=True):
+        if graphs.bonds[number] % 4 == 3:  # none that is known, such as a crossed bond
+            continue
         mol, index = molecules[molecule], number - int(graphs.bond_ptr[molecule])
         bond, rings = mol.GetBondWithIdx(index), mol.GetRingInfo()
         first = [int(graphs.atom_ptr[molecule]) + atom for atom in bond.GetStereoAtoms()]

@@ -57,6 +57,11 @@ class Graphs:
         """int64 `[B]`: atoms of each molecule."""
         return np.diff(self.atom_ptr)
 
+    @property
+    def ends(self) -> np.ndarray:
+        """int64 `[E/2, 2]`: the two atoms of each bond, counted over all molecules."""
+        return self.bond_endpoints.astype(np.int64) + np.repeat(self.atom_ptr[:-1], np.diff(self.bond_ptr))[:, None]
+
     def select(self, rows: Sequence[int] | np.ndarray) -> Graphs:
         """A new store of the molecules `rows`, in that order."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -67,14 +72,12 @@ class Graphs:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All molecules of this store as one batch: int64 arrays, by the names of `GraphBatch.tensors`."""
-        n_bonds = np.diff(self.bond_ptr)
-        first = np.repeat(self.atom_ptr[:-1], n_bonds)[:, None]
-        endpoints = self.bond_endpoints.astype(np.int64) + first
+        ends = self.ends
         return {
             "atoms": self.atoms.astype(np.int64),
             "bonds": np.tile(self.bonds, 2).astype(np.int64),
-            "source": np.concatenate([endpoints[:, 0], endpoints[:, 1]]),
-            "target": np.concatenate([endpoints[:, 1], endpoints[:, 0]]),
+            "source": np.concatenate([ends[:, 0], ends[:, 1]]),
+            "target": np.concatenate([ends[:, 1], ends[:, 0]]),
             "graph": np.repeat(np.arange(len(self), dtype=np.int64), self.n_atoms),
         }
 

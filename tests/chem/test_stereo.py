@@ -191,3 +191,9 @@ def test_a_drawing_has_the_codes_of_its_smiles() -> None:
         block = Chem.MolToMolBlock(Chem.MolFromSmiles(smiles))
         drawn = AS_DRAWN.graphs([AS_DRAWN.parse_molecule(block).mol])
         assert certificate(drawn) == certificate(graph_of(smiles)), smiles
+
+
+def test_a_crossed_bond_in_a_drawing_has_no_geometry() -> None:
+    mol = Chem.MolFromSmiles("C/C=C/C")
+    mol.GetBondWithIdx(1).SetStereo(Chem.BondStereo.STEREOANY)
+    assert codes_of(AS_DRAWN.graphs([mol])) == []
