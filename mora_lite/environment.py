@@ -64,6 +64,7 @@ def _describe_packs() -> dict[str, Any]:
             "mb": round(pack.nbytes / 1e6, 1),
             "base": pack.base,
             "tasks": [task.name for task in pack.tasks],
+            "featurizer": str(pack.featurizer),
             "training_molecules": pack.has(TRAINING),
             "path": str(pack.path),
         }

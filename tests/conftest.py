@@ -258,18 +258,41 @@ def pack_path(
 def calibrated_pack_path(pack_path: Path, dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pack with error bars and domain, from the parts of its own split. Not to be changed."""
     import shutil
+
+    path = Path(shutil.copytree(pack_path, tmp_path_factory.mktemp("packs") / "calibrated"))
+    calibrate(path, dataset)
+    return path
+
+
+@pytest.fixture(scope="session")
+def first_pack_path(pack_path: Path, table_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same calibrated pack as one from before version 2 of the graph codes. Not to be changed."""
+    import shutil
+
+    from mora_lite.chem.featurizer import Featurizer
+    from mora_lite.packs.pack import open_pack, write_manifest
+    from mora_lite.training.dataset import read_dataset
+
+    path = Path(shutil.copytree(pack_path, tmp_path_factory.mktemp("packs") / "first"))
+    manifest = open_pack(path).manifest
+    del manifest["featurizer"]
+    write_manifest(path, manifest)
+    calibrate(path, read_dataset(table_path, "smiles", ["size", "polarity"], featurizer=Featurizer(1, "none")))
+    return path
+
+
+def calibrate(path: Path, dataset: Any) -> None:
+    """Add error bars and domain to the pack of three tasks, whose task `mass` has the column `size`."""
     from dataclasses import replace
 
     from mora_lite.packs.pack import open_pack
     from mora_lite.training.calibrate import calibrate_pack
     from mora_lite.training.splits import Split
 
-    path = Path(shutil.copytree(pack_path, tmp_path_factory.mktemp("packs") / "calibrated"))
-    data = replace(dataset, targets=dataset.targets[:, [0, 1, 0]])  # the task `mass` has the column `size`
+    data = replace(dataset, targets=dataset.targets[:, [0, 1, 0]])
     rows = Split(0, 40, 10).rows(60)
     train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
     calibrate_pack(open_pack(path), train, valid, device="cpu", dtype="float32")
-    return path
 
 
 @pytest.fixture

@@ -46,11 +46,18 @@ class Featurizer:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Featurizer:
-        """That of a manifest's entry `featurizer`; version 1 where there is none."""
+        """That of a manifest's entry `featurizer`; version 1 where there is none.
+
+        Raises `PackError` for one that this version of the program does not know, and `KeyError` or `TypeError` for
+        one that is damaged.
+        """
         entry = manifest.get("featurizer")
         if entry is None:
             return cls(1, "none")
-        return cls(entry["version"], entry["standardize"])
+        featurizer = cls(entry["version"], entry["standardize"])
+        if entry != featurizer.as_dict():
+            raise PackError(f"featurizer: got {entry}, expected {featurizer.as_dict()}; update mora-lite")
+        return featurizer
 
     def __str__(self) -> str:
         return f"graph codes {self.version}, standardize {self.standardize}"

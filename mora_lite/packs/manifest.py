@@ -66,7 +66,7 @@ class FolderKind:
                 raise PackError(f"{file} is damaged (its SHA-256 is wrong); {self.again}")
             if self.sealed and (manifest["atom_fields"], manifest["bond_fields"]) != (ATOM_FIELDS, BOND_FIELDS):
                 raise PackError(f"{folder}: made for other atom and bond codes than this version's; update mora-lite")
-            Featurizer.of(manifest)
+            self._check_featurizer(folder, manifest)
             for entry in manifest["files"].values():
                 entry["bytes"], entry["sha256"]
         except PackError:
@@ -74,6 +74,12 @@ class FolderKind:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise PackError(f"{file} is damaged ({type(error).__name__}: {error}); {self.again}") from None
         return manifest
+
+    def _check_featurizer(self, folder: Path, manifest: dict[str, Any]) -> None:
+        try:
+            Featurizer.of(manifest)
+        except PackError as error:
+            raise PackError(f"{folder}: {error}") from None
 
     def check_file(self, manifest: dict[str, Any], name: str, *folders: Path) -> Path:
         """The file that the manifest names, in the first of `folders` that has it.

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mora_lite
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import OutputError, PackError
 from mora_lite.packs import pack as pack_module
 from mora_lite.packs.manifest import PACK
@@ -215,6 +216,37 @@ def test_other_atom_codes_say_so(copy: Path) -> None:
     edit(copy, atom_fields={**fields, "element": 54})
     with pytest.raises(PackError, match="other atom and bond codes"):
         open_pack(copy)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"version": 3, "standardize": "parent"}, r"tiny: graph codes of version 3: .*; update mora-lite"),
+        ({"version": 2, "standardize": "tautomer"}, r"tiny: standardize: got 'tautomer', expected parent or none"),
+        ({"version": 2, "standardize": "parent"}, r"tiny: featurizer: got .*; update mora-lite"),
+        (Featurizer().as_dict() | {"fingerprint": {"name": "other"}}, r"got .*'other'.*; update mora-lite"),
+        ({}, r"is damaged \(KeyError: 'version'\); install the pack again"),
+        ("parent", r"is damaged \(TypeError: .*\); install the pack again"),
+    ],
+)
+def test_a_featurizer_that_is_not_known_is_one_error(copy: Path, entry: object, message: str) -> None:
+    edit(copy, featurizer=entry)
+    with pytest.raises(PackError, match=message):
+        open_pack(copy)
+
+
+def test_a_pack_without_a_featurizer_is_of_version_1(pack_path: Path, first_pack_path: Path) -> None:
+    assert open_pack(pack_path).featurizer == Featurizer(2, "parent")
+    assert "featurizer" not in open_pack(first_pack_path).manifest
+    assert open_pack(first_pack_path).featurizer == Featurizer(1, "none")
+
+
+def test_info_shows_how_each_pack_reads_molecules(run, cached: Path, first_pack_path: Path) -> None:
+    shutil.copytree(first_pack_path, cached.parent / "first")
+    _, out, _ = run("info")
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
+    assert "graph codes 2, standardize parent" in lines["tiny"]
+    assert "graph codes 1, standardize none" in lines["first"]
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "sub/adapter.safetensors", "/etc/hostname", "..", "."])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fuzz_rows import fuzz_rows
 
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.machine.workers import WorkerPool
 from mora_lite.tables.library import Window
 from mora_lite.tables.prepared import WindowPreparer, from_arrow, from_ipc, prepare
@@ -21,7 +22,7 @@ def windows() -> list[Window]:
 
 
 def test_any_rows_come_out_as_rows_of_a_known_status(windows: list[Window]) -> None:
-    with WorkerPool[Window, bytes](1, WindowPreparer, (), PATIENCE) as workers:
+    with WorkerPool[Window, bytes](1, WindowPreparer, (Featurizer(),), PATIENCE) as workers:
         results = [from_arrow(from_ipc(data)) for data in workers.results(iter(windows))]
     for window, rows in zip(windows, results, strict=True):
         assert rows.first_row == window.first_row

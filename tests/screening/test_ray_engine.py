@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mora_lite.errors import DeviceError, InputError, OutputError
@@ -99,8 +100,10 @@ def test_a_run_goes_on_after_an_error_and_a_killed_actor_and_ends_in_the_bytes_o
     path, second = tmp_path / "run", Path(files[1])
     work, run, library = planned(path, files, calibrated_pack_path)
     content = second.read_bytes()
+    column = pq.ParquetFile(second).metadata.row_group(1).column(len(SCHEMA) - 1)  # the fingerprints
+    at = column.data_page_offset + column.total_compressed_size - 1
     try:
-        second.write_bytes(content[:3000] + bytes([content[3000] ^ 0xFF]) + content[3001:])
+        second.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
         with pytest.raises(InputError, match=f"^{second} cannot be read as Parquet after [0-9]+ rows: "):
             score_on_ray(work, run, library, workers=1)
     finally:

@@ -237,7 +237,7 @@ def test_other_rows_than_before_are_noticed(model: Model, tmp_path: Path, n_firs
 def test_scoring_here_is_scoring_in_the_workers(calibrated: Model, window: Window) -> None:
     jobs = list(windows_of(window, 9))
     there = [WindowScorer(calibrated, "csv")(job, {}, lambda item: None) for job in jobs]
-    ready = (WindowPreparer()(job, {}, lambda item: None) for job in jobs)
+    ready = (WindowPreparer(calibrated.featurizer)(job, {}, lambda item: None) for job in jobs)
     assert list(score_on([calibrated, calibrated], ready, "csv")) == there
 
 
@@ -245,7 +245,7 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
     def fail(*_: object) -> None:
         raise RuntimeError("the device is gone")
 
-    job = WindowPreparer()(Window(1, [Record("", "C", "")]), {}, lambda item: None)
+    job = WindowPreparer(calibrated.featurizer)(Window(1, [Record("", "C", "")]), {}, lambda item: None)
     monkeypatch.setattr(calibrated, "score_graphs", fail)
     with pytest.raises(RuntimeError, match="the device is gone"):
         list(score_on([calibrated], [job] * 5, "csv"))

@@ -243,6 +243,21 @@ def test_a_file_with_other_columns_or_no_facts_is_told(tmp_path: Path) -> None:
         PreparedLibrary([path])
 
 
+def test_a_file_from_before_graph_codes_of_version_2_is_of_version_1(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pq.read_table(write(path, prepare(window_of("CCO"), Featurizer(1, "none"))))
+    facts = json.loads(table.schema.metadata[PREPARED_KEY])
+    del facts["featurizer"]
+    facts["fingerprint"] = {"radius": 2, "bits": 1024}
+    pq.write_table(table.replace_schema_metadata({PREPARED_KEY: json.dumps(facts)}), path)
+    assert PreparedLibrary([path]).featurizer == Featurizer(1, "none")
+    for entry in ({"version": 9, "standardize": "parent"}, {"version": 2}, 7):
+        metadata = {PREPARED_KEY: json.dumps(facts | {"featurizer": entry})}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(InputError, match=r"prepared by another version of mora-lite \(.*\); prepare it again"):
+            PreparedLibrary([path])
+
+
 def test_a_damaged_file_is_one_error(tmp_path: Path) -> None:
     rows = prepare(window_of(*[f"{'C' * i}O" for i in range(1, 300)]))
     path = write(tmp_path / "a.parquet", rows)

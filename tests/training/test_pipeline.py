@@ -170,6 +170,31 @@ def test_the_pack_says_where_it_comes_from(trained: Path, folder: Path, base_pat
     assert facts["recipe"]["base"] == base_path.name
 
 
+def test_parents_are_merged_and_get_one_answer_unless_told_otherwise(run, folder: Path, tmp_path: Path) -> None:
+    """A salt and its free base: one molecule with `--standardize parent`, the default, and two with `none`."""
+    salt, base = "CC(C)CN.Cl", "CC(C)CN"
+    lines = [*(folder / "data.csv").read_text().splitlines(), f"a,{salt},5,0.2", f"b,{base},6,0.3"]
+    (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
+    apart = {}
+    for name, options in {"parent": [], "none": ["--standardize", "none"]}.items():
+        out = tmp_path / name
+        recipe = ["--recipe", folder / "recipe.toml", *options]
+        code, _, err = run("train", tmp_path / "data.csv", *recipe, "-o", out)
+        assert code == 0
+        pack = open_pack(out)
+        assert pack.provenance["recipe"]["standardize"] == pack.featurizer.standardize == name
+        assert pack.provenance["data"]["merged"] == (name == "parent")
+        assert (
+            f"duplicates: 1 molecules stand in more than one row (2 rows together); the first is '{salt}'" in err
+        ) == (name == "parent")
+        values = mora_lite.load(out, device="cpu", dtype="float32").predict([salt, base]).scores.values
+        apart[name] = float(np.ptp(values, axis=0).max())
+    assert apart["parent"] < 1e-4
+    assert apart["none"] > 1e-3
+    code, _, err = run("train", tmp_path / "data.csv", *recipe[:2], "--standardize", "salt", "-o", tmp_path / "x")
+    assert (code, "standardize: got 'salt', expected parent or none" in err) == (2, True)
+
+
 def test_predict_works_with_it(run, trained: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     code, _, err = run("predict", folder / "data.csv", "--pack", trained, "-o", out, "--dtype", "float32")
@@ -209,7 +234,7 @@ def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_p
     assert "60 rows, expected 40); for other data use evaluate --split all" in err
     code, out, _ = run("evaluate", trained, table_path, "--split", "all", "--json")
     assert code == 0
-    assert [row["n"] for row in json.loads(out)["figures"].values()] == [60, 57]
+    assert [row["n"] for row in json.loads(out)["figures"].values()] == [58, 55], "two salts merge"
 
 
 # --- killed and started again
