@@ -97,8 +97,9 @@ def measure(pack: str, table: Path, cache: Path) -> dict[str, np.ndarray]:
     names = [task.name for task in mora_lite.load(pack, device="cpu").tasks if not task.is_class]
     model = mora_lite.load(pack, dtype="float32", tasks=names)
     assert model.calibrator is not None
-    provenance = model.pack.provenance
-    parts = parts_of(read_training_table(table, provenance, model.tasks, "test"), provenance, pack, table)
+    parts = parts_of(
+        read_training_table(table, model.pack, model.tasks, "test"), model.pack.provenance, model.pack.name, table
+    )
     arrays = {"names": np.array(names)}
     for name, part in parts.items():
         known = _some(part, TRAIN_ROWS if name == "train" else len(part))

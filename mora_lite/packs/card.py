@@ -69,8 +69,8 @@ LIMITS = (
     "The model sees atoms, bonds and stereo marks. It sees no 3D structure: all conformers are one to it.",
 )
 FLAGGED = (
-    "In the output, `in_domain` is false for a molecule that is unlike the training molecules. True is no promise that "
-    "the prediction is right."
+    "In the output, `outside` names the tasks whose training molecules a molecule is unlike, and `in_domain` is true "
+    "where there are none. That is no promise that the prediction is right."
 )
 DATA_INSIDE = (
     "the pack holds the SMILES and measured values of its training molecules (`training.safetensors`), and names the "

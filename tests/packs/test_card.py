@@ -154,7 +154,7 @@ def test_its_commands_can_be_copied(manifest: dict) -> None:
 
 
 def test_it_names_the_flag_only_if_the_pack_sets_it(manifest: dict) -> None:
-    assert "`in_domain` is false" in model_card(manifest)
+    assert "`in_domain` is true where there are none" in model_card(manifest)
     del manifest["files"]["domain.safetensors"]
     assert "in_domain" not in model_card(manifest)
     assert "no out-of-domain flag" in model_card(manifest)
