@@ -6,8 +6,8 @@ Of each table as many molecules with `@`, `/` or `\\` are taken at random (seed 
 their atoms in random orders, and in turn hydrogens written as atoms, Kekulé bonds, atom maps, deuterium for hydrogen,
 and hydrogens in brackets; they are compared with the table's own. Printed: the share of values that are equal to the
 bit, the largest difference in deviations of a task, and in how many molecules the similarity differs. Where values
-differ RDKit is asked whether the spelling is one of the molecule at all: it writes the mark of a double bond wrongly now
-and then. Those that are none are counted and left out.
+differ RDKit is asked whether the spelling is one of the molecule at all: now and then it writes the mark of a double
+bond wrongly. Those that are none are counted and left out.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def main() -> None:
         print(
             f"{start + len(block):,} molecules, {args.spellings} spellings each, {len(model.tasks)} tasks, "
             f"{model.dtype}: {equal / total:.6f} of the values equal to the bit, largest difference {largest:.2g} "
-            f"deviations, other similarity in {other_similarity}; {other_molecules} spellings left out ({time.perf_counter() - started:.0f} s)",
+            f"deviations, other similarity in {other_similarity}; "
+            f"{other_molecules} spellings left out ({time.perf_counter() - started:.0f} s)",
             flush=True,
         )
 
