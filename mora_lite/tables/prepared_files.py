@@ -1,4 +1,4 @@
-"""Prepared libraries on disk: Parquet files of `prepared` rows, some 75 bytes for a drug-like molecule.
+"""Prepared libraries on disk: Parquet files of `prepared` rows, some 83 bytes for a drug-like molecule.
 
 Parsing and featurising take some 200 microseconds of a processor core for each molecule; reading them back takes two.
 Atoms repeat so much from molecule to molecule that Parquet's dictionary leaves half a byte of an atom's ten.

@@ -8,7 +8,6 @@ import torch
 
 import mora_lite
 from mora_lite.adapter.lowrank import Branch
-from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.smiles import canonical
 from mora_lite.errors import CheckpointError
 from mora_lite.fast.scorer import FastScorer
@@ -131,7 +130,7 @@ def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
         pytest.skip(str(error))
     decoder = Decoder.from_checkpoint(NF4Source(open_checkpoint(base)))
     scorer = qm9.scorer
-    graphs = Featurizer().read_smiles(("CC(C)=O", "c1ccoc1"))
+    graphs = qm9.featurizer.read_smiles(("CC(C)=O", "c1ccoc1"))
     with torch.inference_mode():
         batch = graphs.batch()
         tokens = scorer.encode(batch)
@@ -147,9 +146,9 @@ def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
 @pytest.mark.parametrize("pack", ["qm9", "admet"])
 def test_on_the_fast_path_a_row_does_not_depend_on_the_others(pack: str, molecules: list[str]) -> None:
     """By more than docs/method.md promises for bfloat16: 0.02 of a task's deviation."""
-    scorer = mora_lite.load(pack, device="cpu").scorer
-    engine = FastScorer(scorer, torch.bfloat16)
-    graphs = Featurizer().read_smiles(molecules)
+    model = mora_lite.load(pack, device="cpu")
+    engine = FastScorer(model.scorer, torch.bfloat16)
+    graphs = model.featurizer.read_smiles(molecules)
     rows = np.random.default_rng(0).permutation(len(graphs))
     z_scores = engine.z_scores(graphs)
     for part in (rows, rows[:9]):

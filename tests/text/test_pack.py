@@ -26,6 +26,7 @@ from mora_lite.errors import DeviceError, OutputError, PackError
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
+from mora_lite.packs.manifest import seal
 from mora_lite.publish import push_to_hub
 from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.loop import TextRun, TextTrainConfig
@@ -295,6 +296,17 @@ def test_generate_writes_a_row_for_each_row(run: Any, pack_path: Path, table: Pa
     code, _, err = run("generate", table, "--pack", pack_path, "-o", out)
     assert code == 2
     assert "exists" in err
+
+
+def test_generate_tells_of_a_pack_of_version_1(run: Any, pack_path: Path, table: Path, tmp_path: Path) -> None:
+    first = Path(shutil.copytree(pack_path, tmp_path / "first"))
+    manifest = json.loads((first / MANIFEST).read_text())
+    assert manifest.pop("featurizer")["standardize"] == "none"
+    (first / MANIFEST).write_text(seal(manifest))
+    for pack, notes in ((first, 1), (pack_path, 0)):
+        code, _, err = run("generate", table, "--pack", pack, "-o", tmp_path / "out.csv", "--max-tokens", 4, "--force")
+        assert code == 0
+        assert err.count("note: this pack reads molecules by graph codes of version 1") == notes
 
 
 def test_generate_gives_several_answers(run: Any, pack_path: Path, table: Path, tmp_path: Path) -> None:
