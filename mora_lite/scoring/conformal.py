@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # it may be one that the fingerprint cannot tell apart, which is harder than molecules at 0.95.
 STEP_EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MIN_PER_STEP = 50  # calibration molecules; steps with fewer are joined with the next farther one
+MIN_FARTHEST = 10  # enough to tell that molecules unlike all others are worse, if by how much only roughly
 CLEAR = 1.0  # standard errors by which near molecules must be worse than far ones before it is believed
 ERROR_FLOOR = 1e-3  # of the mean error, the least of a step
 FOLDS = 10
@@ -126,7 +127,8 @@ class Intervals:
 def _steps(similarity: np.ndarray) -> np.ndarray:
     """The step of each molecule: int64 `[n]`, 0 the farthest. It depends on similarities alone, not on errors.
 
-    Each step has `MIN_PER_STEP` molecules or is the only one. similarity: float64 `[n]`.
+    Each step has `MIN_PER_STEP` molecules or is the only one; the farthest may have as few as `MIN_FARTHEST`.
+    similarity: float64 `[n]`.
     """
     in_bin = np.digitize(similarity, STEP_EDGES)
     counts = np.bincount(in_bin, minlength=len(STEP_EDGES) + 1)
@@ -137,8 +139,9 @@ def _steps(similarity: np.ndarray) -> np.ndarray:
         if n >= MIN_PER_STEP:
             starts.append(i)
             n = 0
-    # What is left over at the far end joins the step before it.
-    return np.searchsorted(np.sort(starts[:-1]), in_bin, side="right")
+    # What is left over at the far end joins the step before it, or is one: the farthest molecules are the hardest.
+    own_step = len(starts) > 1 and n >= MIN_FARTHEST
+    return np.searchsorted(np.sort(starts if own_step else starts[:-1]), in_bin, side="right")
 
 
 def _log_sigma(error: np.ndarray, step: np.ndarray, least: float) -> np.ndarray:

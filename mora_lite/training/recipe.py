@@ -53,12 +53,13 @@ DEFAULT_PROMPT = "Question: What is the {name} of the molecule{unit}? Answer:"
 CLASS_PROMPT = "Question: Is the molecule {name}? Answer:"
 DEFAULT_SIZES = AdapterConfig(direct_width=2 * AdapterConfig().encoder_width)
 # For tables of some hundreds to some ten thousands of rows. The encoder arrives pre-trained, but on other things: at
-# a tenth of the head's rate it hardly moves, and the head fits what it gives. In the second stage it has learnt.
+# a tenth of the head's rate it hardly moves, at the full rate it forgets (docs/benchmarks/training.md). In the second
+# stage it has learnt.
 ENCODER = TrainConfig(
     epochs=30,
     batch_size=64,
     peak_lr=1e-3,
-    encoder_lr_scale=1.0,
+    encoder_lr_scale=0.5,
     warmup_steps=100,
     ema_decay=0.99,
     patience=10,

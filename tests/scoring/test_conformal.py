@@ -283,3 +283,15 @@ def test_the_calibration_of_an_older_pack_gives_the_intervals_that_it_gave() -> 
     again = Calibration.from_tensors(Calibration([part], [0.0]).tensors(), 1).parts[0]
     assert isinstance(again, Intervals)
     np.testing.assert_array_equal(again.half_width(at, 0.9), part.half_width(at, 0.9))
+
+
+def test_a_few_far_molecules_have_a_step_of_their_own() -> None:
+    """The farthest are the hardest; joined with the next step, they would make it their own width."""
+    rng = np.random.default_rng(0)
+    similarity = np.concatenate([np.full(12, 0.15), rng.uniform(0.5, 1, 300)])
+    error = rng.exponential(np.where(similarity < 0.2, 5.0, 1.0))
+    intervals = Intervals.fit(error, np.zeros(312), similarity)
+    far, near = intervals.half_width(np.array([0.15, 0.7]), 0.9)
+    assert far > 3 * near
+    joined = Intervals.fit(error[4:], np.zeros(308), similarity[4:])  # eight are too few
+    assert joined.half_width(np.array([0.15]), 0.9) == joined.half_width(np.array([0.3]), 0.9)
