@@ -57,13 +57,12 @@ def predict(
 
     Writes one row for each row of INPUT, in order, with all its columns, then
     a column for each task: a value with its unit and interval (X_lo, X_hi),
-    or the probability of a yes; then outside: the tasks whose training
-    molecules it is far from, in_domain: whether there are none, and the
-    similarity to the nearest training molecule; with --neighbours the nearest
-    training molecules, their similarity and what was measured for them; then
-    status (ok, empty, unparsable, too_large, malformed,
-    not_finite) and error. A bad molecule is a row with a status, never the end
-    of the run.
+    or the probability of a yes; then similarity to the nearest training
+    molecule, in_domain, and outside: the tasks whose training molecules it is
+    far from; with --neighbours the nearest training molecules, their similarity
+    and what was measured for them; then status (ok, empty, unparsable,
+    too_large, malformed, not_finite) and error. A bad molecule is a row with a
+    status, never the end of the run.
 
     \b
     Examples:

@@ -89,8 +89,10 @@ def graph_codes(molecules: Sequence[Chem.Mol], version: int) -> Graphs:
     graphs = Graphs(codes, bond_codes, bonds[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
     if version == 1:
         return graphs
-    _recode_stereo(graphs, molecules)
-    return _in_own_order(graphs)
+    ends = graphs.ends
+    adjacency = Adjacency(ends, len(graphs.atoms))
+    _recode_stereo(graphs, molecules, ends, adjacency)
+    return _in_own_order(graphs, ends, adjacency)
 
 
 def _read(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray, bond_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,11 +138,9 @@ def _ring_properties(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tup
     return np.where(count == 0, 0, size), count
 
 
-def _in_own_order(graphs: Graphs) -> Graphs:
+def _in_own_order(graphs: Graphs, ends: np.ndarray, adjacency: Adjacency) -> Graphs:
     """The same graphs, atoms in the order of their hashes after `ORDER_ROUNDS` rounds, bonds in that of their atoms."""
-    ends = graphs.ends
     with np.errstate(over="ignore"):
-        adjacency = Adjacency(ends, len(graphs.atoms))
         bonds, hashes = bond_keys(graphs.bonds)[adjacency.bond], mix(atom_keys(graphs.atoms))
         for _ in range(ORDER_ROUNDS):
             hashes = adjacency.refine(hashes, bonds)
@@ -154,14 +154,12 @@ def _in_own_order(graphs: Graphs) -> Graphs:
     return Graphs(graphs.atoms[atoms], graphs.bonds[order], endpoints, graphs.atom_ptr, graphs.bond_ptr)
 
 
-def _recode_stereo(graphs: Graphs, molecules: Sequence[Chem.Mol]) -> None:
+def _recode_stereo(graphs: Graphs, molecules: Sequence[Chem.Mol], ends: np.ndarray, adjacency: Adjacency) -> None:
     """Put the codes of `stereo` in place of those of RDKit's tags."""
     marked_atoms = np.flatnonzero(graphs.atoms[:, _CHIRALITY])
     marked_bonds = np.flatnonzero(graphs.bonds % 4)
     if not len(marked_atoms) and not len(marked_bonds):
         return
-    ends = graphs.ends
-    adjacency = Adjacency(ends, len(graphs.atoms))
     elements = _join(
         _centres(graphs, adjacency, marked_atoms), _double_bonds(graphs, adjacency, molecules, marked_bonds)
     )

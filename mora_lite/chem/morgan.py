@@ -10,9 +10,9 @@ import numpy as np
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
+from .circular import N_BITS, RADIUS  # of one size, so that a domain holds either
+
 NAME = "morgan"
-RADIUS = 2
-N_BITS = 1024
 _MIRRORED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
 
 

@@ -40,14 +40,15 @@ def bond_keys(codes: np.ndarray) -> np.ndarray:
 class Adjacency:
     """The directed bonds of many molecules, ordered by the atom that they lead to, then by the number of the bond.
 
-    source, target, bond: int64 `[E]`: atom it comes from, atom it leads to, number of the bond (twice each).
+    source, bond: int64 `[E]`: the atom that each comes from, the number of its bond (which is there twice).
+    first, degree: int64 `[V]`: where the bonds to an atom begin, and how many there are.
     """
 
     def __init__(self, ends: np.ndarray, n_atoms: int):
         """ends: int64 `[E/2, 2]`, the two atoms of each bond, counted over all molecules."""
         target = ends[:, ::-1].ravel()  # both directions of a bond beside each other, so a stable sort keeps them so
         order = np.argsort(target, kind="stable")
-        self.source, self.target, self.bond = ends.ravel()[order], target[order], order // 2
+        self.source, self.bond = ends.ravel()[order], order // 2
         counts = np.bincount(target, minlength=n_atoms)
         self.first = np.cumsum(counts) - counts
         self.degree = counts

@@ -49,11 +49,11 @@ class Intervals:
     """Error bars of one task: half the width is sigma times a quantile of the scores, or that of `training` if larger.
 
     similarity: float64 `[S]`, ascending, 0 to 1.
-    log_sigma: float64 `[S]`, the natural logarithm of sigma, the usual |error| in the task's unit, at these
+    log_sigma: float64 `[S]`, the natural logarithm of sigma, the usual |error| on the task's scale, at these
         similarities. It is linear between them and constant beyond them: it is not known to fall or rise there.
     scores: float32 `[n]`, ascending, `|error| / sigma` of the calibration molecules. (With one step, sigma is 1 and the
-        scores are errors in the task's unit.)
-    training: float32 `[T]`, ascending, |error| of training molecules in the task's unit: the floor of the width, since
+        scores are errors on the task's scale.)
+    training: float32 `[T]`, ascending, |error| of training molecules on the task's scale: the floor of the width, since
         what the model has been told it knows at least as well as anything else. Without any there is no floor.
     """
 
@@ -72,7 +72,7 @@ class Intervals:
         (`_pooled_means`) and raised by its standard error. The score of a molecule is taken with the sigma of the other
         nine tenths of the molecules: a molecule that helps to set its own sigma is easier than a new one.
 
-        predicted: float `[N]`, in the task's unit.
+        predicted: float `[N]`, on the task's scale.
         truth: float `[N]`, likewise; NaN is left out, and it is no error when nothing remains.
         similarity: float `[N]`, 0 to 1, from `Domain.similarity`.
         training_error: float `[T]`, prediction - truth of training molecules (a random part will do); NaN is left out.
@@ -101,7 +101,7 @@ class Intervals:
         return cls(np.array([0.0, 1.0]), np.array([b, 0.0]), scores)
 
     def half_width(self, similarity: np.ndarray, confidence: float) -> np.ndarray:
-        """Half the width of the interval round each prediction: float32 `[B]`, in the task's unit.
+        """Half the width of the interval round each prediction: float32 `[B]`, on the task's scale.
 
         It is sigma times the ceil((n + 1) * confidence)-th smallest of the n scores; infinite when n is too small for
         that. It is at least the same quantile of `training`, two standard errors of `TRAINING_ROWS` molecules higher,
@@ -116,7 +116,7 @@ class Intervals:
         return np.maximum(sigma * score, self._floor(confidence)).astype(np.float32)
 
     def _floor(self, confidence: float) -> float:
-        """The least that `half_width` gives, in the task's unit."""
+        """The least that `half_width` gives, on the task's scale."""
         n = len(self.training)
         if n == 0:
             return 0.0

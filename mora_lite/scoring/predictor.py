@@ -19,6 +19,7 @@ import numpy as np
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
+from ..chem.molecules import Parsed
 from ..errors import InputError
 from ..status import OK
 from .conformal import Platt
@@ -80,35 +81,36 @@ class Predictor(ABC):
         if n < 1:
             raise InputError(f"n: got {n}, expected 1 or more")
         rows = _as_texts(smiles)
-        with self._timed("parse"):
-            parsed = [self.featurizer.parse_smiles(text).mol for text in rows]
-            ok_rows = [i for i, mol in enumerate(parsed) if mol is not None]
-            molecules = [parsed[i] for i in ok_rows]
-        with self._timed("fingerprints"):
-            bits = self.featurizer.fingerprints(self.featurizer.graphs(molecules), lambda: molecules)
-        return self._find_neighbours(rows, bits, ok_rows, n)
+        _, ok_rows, molecules, graphs = self._read(rows)
+        return self._find_neighbours(rows, self._fingerprints(graphs, molecules), ok_rows, n)
 
     def score(self, smiles: Sequence[str], batch_size: int | None = None, n_neighbours: int = 0) -> Scores:
         """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`.
 
         n_neighbours: how many of `neighbours` to add; 0 for none.
         """
-        with self._timed("parse"):
-            parsed = [self.featurizer.parse_smiles(text) for text in smiles]
-            ok_rows = [i for i, p in enumerate(parsed) if p.status == OK]
-            molecules = [parsed[i].mol for i in ok_rows]
+        parsed, ok_rows, molecules, graphs = self._read(smiles)
         status, error = [p.status for p in parsed], [p.reason for p in parsed]
-        bits = None
-        with self._timed("graphs"):
-            graphs = self.featurizer.graphs(molecules)
         values = self.score_graphs(graphs, batch_size)
-        if self.calibrator is not None or n_neighbours:
-            with self._timed("fingerprints"):
-                bits = self.featurizer.fingerprints(graphs, lambda: molecules)
+        needs_bits = self.calibrator is not None or n_neighbours
+        bits = self._fingerprints(graphs, molecules) if needs_bits else None
         scores = self._scatter(self.calibrate(values, bits, status, error), ok_rows)
         if bits is None or not n_neighbours:
             return scores
         return replace(scores, neighbours=self._find_neighbours(smiles, bits, ok_rows, n_neighbours))
+
+    def _read(self, smiles: Sequence[str]) -> tuple[list[Parsed], list[int], list[Any], Graphs]:
+        """What was read of each SMILES; the rows that are ok, their molecules, and the graphs of these."""
+        with self._timed("parse"):
+            parsed = [self.featurizer.parse_smiles(text) for text in smiles]
+            ok_rows = [i for i, p in enumerate(parsed) if p.status == OK]
+            molecules = [parsed[i].mol for i in ok_rows]
+        with self._timed("graphs"):
+            return parsed, ok_rows, molecules, self.featurizer.graphs(molecules)
+
+    def _fingerprints(self, graphs: Graphs, molecules: Sequence[Any]) -> np.ndarray:
+        with self._timed("fingerprints"):
+            return self.featurizer.fingerprints(graphs, lambda: molecules)
 
     def calibrate(
         self,

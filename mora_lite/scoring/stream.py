@@ -55,10 +55,8 @@ def predict_table(
 
 
 def _records(rows: Sequence[Row], scores: Scores, model: Predictor, summary: RunSummary) -> Iterator[list[str]]:
-    by_name = scores.columns(model.tasks)
-    columns = [_texts(column) for column in by_name.values()]
+    columns = [_texts(column) for column in scores.columns(model.tasks).values()]
     blank = [""] * len(columns)
-    outside = by_name.get("outside", [""] * len(rows))  # a pack without calibration knows nothing of it
     finite = np.isfinite(scores.values).all(axis=1)
     first_row = summary.n_rows + 1
     assert len(rows) == len(finite) == len(scores.status) == len(scores.error)
@@ -71,8 +69,8 @@ def _records(rows: Sequence[Row], scores: Scores, model: Predictor, summary: Run
         summary.counts[status] += 1
         if status != OK:
             summary.first.setdefault(status, (first_row + i, error))
-        else:
-            summary.outside.update(outside[i].split())
+        elif scores.inside is not None:  # a pack without calibration knows nothing of it
+            summary.outside.update(model.tasks[task].name for task in np.flatnonzero(~scores.inside[i]).tolist())
         texts = [column[i] for column in columns] if status == OK else blank
         yield [*row.cells, *texts, status, error]
 

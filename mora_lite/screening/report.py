@@ -200,7 +200,7 @@ def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool) -> str
     ]
     cells += [_value(row, task, f" {task.name} " in outside) for task in tasks]
     if calibrated:
-        n_inside = len(tasks) - len(outside.split())
+        n_inside = sum(f" {task.name} " not in outside for task in tasks)
         similarity = float("nan") if row["similarity"] is None else row["similarity"]
         cells.append(f'<td class="num" data-v="{similarity:.6g}">{as_number(similarity, 2)}</td>')
         words = "inside" if row["in_domain"] else f"{n_inside} of {len(tasks)}"

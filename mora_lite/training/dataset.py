@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,9 +66,12 @@ class Dataset:
         parts = [np.empty((0, 128), np.uint8)]
         for start in range(0, len(self), 4096):
             block = self.at(np.arange(start, min(start + 4096, len(self))))
-            mols = partial(lambda smiles: [self.featurizer.parse_smiles(text).mol for text in smiles], block.smiles)
-            parts.append(self.featurizer.fingerprints(block.graphs, mols))
+            parts.append(self.featurizer.fingerprints(block.graphs, block.molecules))
         return np.concatenate(parts)
+
+    def molecules(self) -> list[Any]:
+        """The RDKit molecules, read again."""
+        return [self.featurizer.parse_smiles(text).mol for text in self.smiles]
 
     def with_rare_sizes(self, share: float) -> Dataset:
         """Molecules repeated until each number of heavy atoms that occurs makes up `share` of these, about.

@@ -54,6 +54,8 @@ class FakeTask:
 
 
 class FakeScores:
+    inside = None
+
     def __init__(self, values, status, error):
         self.values, self.status, self.error = values, status, error
 
@@ -261,7 +263,8 @@ class Model:
             print("scoring", file=sys.stderr, flush=True)
             time.sleep(30)
         values = np.zeros((n, 1), np.float32)
-        return Thing(values=values, status=["ok"] * n, error=[""] * n, columns=lambda _: {"x": values[:, 0]})
+        columns = {"x": values[:, 0]}
+        return Thing(values=values, status=["ok"] * n, error=[""] * n, inside=None, columns=lambda _: columns)
 mora_lite.load = lambda *_, **__: Model()
 from mora_lite.cli.app import main
 sys.exit(main(sys.argv[1:]))

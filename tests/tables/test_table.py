@@ -26,12 +26,17 @@ SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
 class FakeTask:
     column: str
 
+    @property
+    def name(self):
+        return self.column
+
 
 @dataclass
 class FakeScores:
     values: np.ndarray
     status: list[str]
     error: list[str]
+    inside: np.ndarray | None = None
 
     def columns(self, tasks):
         return {task.column: self.values[:, i] for i, task in enumerate(tasks)}
@@ -47,6 +52,18 @@ class FakeModel:
         sizes = [p.mol.GetNumAtoms() if p.mol else np.nan for p in parsed]
         values = np.array([[n, n * 12.345678] for n in sizes], dtype=np.float32).reshape(-1, 2)
         return FakeScores(values, [p.status for p in parsed], [p.reason for p in parsed])
+
+
+def test_the_summary_counts_by_task_whatever_its_name(tmp_path):
+    """A name may have a blank, at which the column `outside` divides names."""
+    model = FakeModel()
+    model.tasks = (FakeTask("number of atoms"), FakeTask("mass"))
+    scores = FakeScores(np.ones((2, 2), np.float32), ["ok", "ok"], ["", ""], np.array([[False, True], [False, False]]))
+    model.score = lambda smiles, *_: scores
+    source = write(tmp_path / "in.csv", "smiles\nC\nCC\n")
+    with open_table(source) as table, TableWriter(tmp_path / "out.csv", ["smiles", "a", "b", "status", "error"]) as out:
+        summary = predict_table(table, out, model)
+    assert summary.outside == {"number of atoms": 2, "mass": 1}
 
 
 def write(path, text, newline="\n"):
