@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,8 @@ import torch
 import mora_lite
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.cli.app import main
-from mora_lite.errors import CheckpointError, InputError, OutputError, PackError
+from mora_lite.errors import InputError, OutputError, PackError
 from mora_lite.packs.pack import open_pack
-from mora_lite.training import pipeline
 from mora_lite.training.calibrate import KEEPS_DATA
 from mora_lite.training.dataset import read_dataset
 from mora_lite.training.evaluate import evaluate
@@ -32,48 +30,10 @@ from mora_lite.training.pipeline import (
     train,
 )
 from mora_lite.training.pretrain import save_encoder
-from mora_lite.training.recipe import Recipe, TaskRecipe, read_recipe
+from mora_lite.training.recipe import Recipe, TaskRecipe
 from mora_lite.training.splits import Split
 
-RECIPE = """
-name = "tiny"
-base = "{base}"
-start = "random"
-[adapter]
-encoder_width = 32
-encoder_layers = 2
-hypernet_width = 32
-adapted_layers = 2
-rank = 4
-[encoder]
-epochs = 1
-[mora]
-epochs = 1
-[[task]]
-name = "size"
-unit = "a"
-[[task]]
-name = "polar"
-column = "polarity"
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_compiler() -> Iterator[None]:
-    """torch.compile of the upper layers takes longer than all of these runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.shutil, "which", lambda _: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, base_path: Path, table_path: Path) -> Path:
-    """A working folder: recipe.toml, and data.csv with 40 molecules."""
-    folder = tmp_path_factory.mktemp("training")
-    (folder / "recipe.toml").write_text(RECIPE.format(base=base_path))
-    lines = table_path.read_text().splitlines(keepends=True)
-    (folder / "data.csv").write_text("".join(lines[:41]))
-    return folder
+pytestmark = pytest.mark.usefixtures("no_compiler")
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +58,6 @@ def test_an_unquantised_pack_holds_its_matrices_in_bfloat16(unquantized: Path, t
     assert matrices
     assert all(t.dtype == torch.bfloat16 for t in matrices.values())
     assert not any(t.dtype == torch.bfloat16 for t in open_pack(trained).tensors("upper").values())
-
-
-@pytest.fixture
-def recipe(folder: Path) -> Recipe:
-    return read_recipe(folder / "recipe.toml")
 
 
 # --- the whole way
@@ -286,204 +241,6 @@ def test_force_trains_over_an_old_pack(recipe: Recipe, folder: Path, tmp_path: P
     open_pack(out)
 
 
-# --- data that cannot be trained on
-
-
-def table(
-    tmp_path: Path, values: list[object], smiles: list[str] | None = None, polarity: list[object] | None = None
-) -> Path:
-    path = tmp_path / "data.csv"
-    names = smiles or ["C" * (i + 1) for i in range(len(values))]
-    lines = [f"{s},{v},{p}" for s, v, p in zip(names, values, polarity or values, strict=True)]
-    path.write_text("\n".join(["smiles,size,polarity", *lines]) + "\n")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ([0.1] * 40, "column 'size': got 0.1 for all 40 molecules, expected different values"),
-        ([""] * 40, "column 'size': got no value for any of 40 readable molecules"),
-        ([1, 2, 3, 4, 5], "got 5 different molecules with a value in 5 rows, expected at least 10; add data"),
-        ([1] * 40, "column 'size': got 1 for all 40 molecules"),
-        (["x"] * 40, "row 1, column 'size': got 'x'"),
-    ],
-)
-def test_targets_without_information_are_refused(recipe: Recipe, tmp_path: Path, values: list, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        train(table(tmp_path, values), tmp_path / "out", recipe=recipe, device="cpu")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ([5] * 32, "got 32 training values that are all the same, expected at least two different ones"),
-        ([""] * 32, "got 0 training values, expected at least two different ones"),
-    ],
-)
-def test_training_rows_without_information_are_refused(
-    recipe: Recipe, tmp_path: Path, values: list, words: str
-) -> None:
-    """The other rows have values, which is not enough."""
-    column: list[object] = list(range(40))
-    for row, value in zip(Split(0, 32, 4).rows(40)["train"], values, strict=True):
-        column[row] = value
-    with pytest.raises(InputError, match=f"column 'size': {words}"):
-        train(table(tmp_path, column, polarity=list(range(40))), tmp_path / "out", recipe=recipe, device="cpu")
-
-
-def test_validation_rows_that_cannot_be_read_are_told(recipe: Recipe, tmp_path: Path) -> None:
-    bad = set(Split(0, 32, 4).rows(40)["valid"].tolist())
-    smiles = ["bad" if i in bad else "C" * (i + 1) for i in range(40)]
-    with pytest.raises(InputError, match="no molecule of the 4 validation rows could be read"):
-        train(table(tmp_path, list(range(40)), smiles), tmp_path / "out", recipe=recipe, device="cpu")
-
-
-def test_test_rows_without_values_leave_the_error_unknown(run, folder: Path, tmp_path: Path) -> None:
-    empty = set(Split(0, 32, 4).rows(40)["test"].tolist())
-    data = table(tmp_path, ["" if i in empty else i for i in range(40)])
-    code, out, _ = run("train", data, "--recipe", folder / "recipe.toml", "-o", tmp_path / "pack")
-    assert code == 0
-    assert out.splitlines()[2].split() == ["size", "[a]", "0"], "no value of the test rows, so no error"
-    assert open_pack(tmp_path / "pack").provenance["test"]["size"]["mae"] is None
-
-
-def test_test_rows_that_cannot_be_read_leave_the_error_unknown(recipe: Recipe, tmp_path: Path) -> None:
-    bad = set(Split(0, 32, 4).rows(40)["test"].tolist())
-    smiles = ["bad" if i in bad else "C" * (i + 1) for i in range(40)]
-    pack = train(table(tmp_path, list(range(40)), smiles), tmp_path / "out", recipe=recipe, device="cpu")
-    assert pack.provenance["test"]["size"]["n"] == 0
-
-
-def test_an_unknown_base_is_told_before_the_work(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="smollm2-135: neither a path nor a known base model; did you mean"):
-        train(folder / "data.csv", tmp_path / "out", recipe=recipe, base="smollm2-135", device="cpu")
-    assert list(tmp_path.iterdir()) == []
-
-
-# --- classes
-
-
-@pytest.fixture(scope="module")
-def class_data(folder: Path, molecules: list[str]) -> Path:
-    """45 rows with `ring` in words (yes and no), three of them molecules that have stood before, and a split column."""
-    smiles = [*molecules[:42], "OCC", "C1=CC=CC=C1", "CC(O)=O"]
-    parts = ["train", "train", "train", "valid", "test"] * 9
-    rows = [
-        f"{text},{part},{'' if i % 11 == 10 else 'yes' if '1' in text else 'no'},{len(text)}"
-        for i, (text, part) in enumerate(zip(smiles, parts, strict=True))
-    ]
-    path = folder / "classes.csv"
-    path.write_text("\n".join(["smiles,part,ring,size", *rows]) + "\n")
-    return path
-
-
-@pytest.fixture(scope="module")
-def class_pack(folder: Path, class_data: Path, base_path: Path) -> Path:
-    """A pack of a class and a value, split by a column of the table."""
-    text = RECIPE.replace('name = "size"\nunit = "a"', 'name = "ring"').replace(
-        'name = "polar"\ncolumn = "polarity"', 'name = "size"\nunit = "a"'
-    )
-    (folder / "classes.toml").write_text(text.format(base=base_path))
-    split = Split(0, kind="given", column="part")
-    recipe = replace(read_recipe(folder / "classes.toml"), split=split)
-    train(class_data, folder / "class-pack", recipe=recipe, device="cpu")
-    return folder / "class-pack"
-
-
-def test_a_column_of_yes_and_no_is_a_class(class_pack: Path, class_data: Path) -> None:
-    ring, size = open_pack(class_pack).tasks
-    assert (ring.kind, ring.unit, ring.deviation, size.kind) == ("class", "", 1.0, "value")
-    assert ring.prompt == "Question: Is the molecule ring? Answer:"
-    with class_data.open() as file:
-        rows = list(csv.DictReader(file))[:42]  # the others repeat molecules
-    train = [row["ring"] for row in rows if row["part"] == "train" and row["ring"]]
-    share = train.count("yes") / len(train)
-    assert ring.mean == pytest.approx(np.log(share / (1 - share)), rel=1e-5), "log-odds of the training positives"
-
-
-def test_it_answers_with_a_probability(run, class_pack: Path, class_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.csv"
-    assert run("predict", class_data, "-p", class_pack, "-o", out)[0] == 0
-    with out.open() as file:
-        rows = list(csv.DictReader(file))
-    ours = [name for name in rows[0] if name not in ("smiles", "part", "ring", "size")]
-    assert ours == [
-        *("ring (mora-lite)", "size [a]", "size_lo", "size_hi"),
-        *("similarity", "in_domain", "outside", "status", "error"),
-    ]
-    assert all(0 <= float(row["ring (mora-lite)"]) <= 1 for row in rows)
-    assert len({row["ring (mora-lite)"] for row in rows}) > 20
-    assert {row["in_domain"] for row in rows} <= {"true", "false"}
-
-
-def test_its_figures_are_those_of_a_class(run, class_pack: Path, class_data: Path) -> None:
-    code, out, _ = run("evaluate", class_pack, class_data, "--json")
-    assert code == 0
-    found = json.loads(out)
-    ring = found["figures"]["ring"]
-    assert {"n", "positives", "roc_auc", "pr_auc", "brier", "ece", "encoder_roc_auc"} <= set(ring)
-    assert 0 < ring["positives"] < ring["n"]
-    assert ring == pytest.approx(open_pack(class_pack).provenance["test"]["ring"], rel=1e-3)
-    assert set(found["tables"]["ring"]) == {"by_similarity", "by_domain", "by_scaffold", "calibration"}
-    code, out, _ = run("evaluate", class_pack, class_data, "--tables")
-    lines = [line.strip() for line in out.splitlines()]
-    for title in ("values", "classes", "ring, calibration", "ring, by domain", "size [a], by scaffold"):
-        assert title in lines
-
-
-def test_a_molecule_that_stands_twice_is_on_one_side_only(class_pack: Path, class_data: Path) -> None:
-    facts = open_pack(class_pack).provenance
-    assert facts["data"]["merged"] == 3
-    assert facts["split"]["kind"] == "given"
-    assert any("duplicates: 3 molecules stand in more than one row" in note for note in facts["notes"])
-    data = read_dataset(class_data, "smiles", ["ring"], split_column="part")
-    n_train = sum(data.marks[row] == "train" for row in range(42))
-    assert facts["trained"]["molecules"] == n_train
-
-
-def test_notes_are_told_on_stderr(run, folder: Path, class_data: Path, tmp_path: Path) -> None:
-    options = ["--recipe", folder / "recipe.toml", "-o", tmp_path / "pack", "--split", "scaffold"]
-    data = tmp_path / "odd.csv"
-    lines = (folder / "data.csv").read_text().splitlines()
-    data.write_text("\n".join([*lines, "x,C1CC,1,2", "y,OCC,3,4"]) + "\n")
-    code, _, err = run("train", data, *options)
-    assert code == 0
-    first, *notes = [line for line in err.splitlines() if line.startswith("note: ")]
-    assert first.endswith("--without-data leaves them out")
-    assert notes[0] == "note: unreadable: 1 of 42 rows are left out; the first is row 41, 'C1CC' (unclosed ring)"
-    assert notes[1].startswith("note: duplicates: 1 molecules stand in more than one row")
-    facts = open_pack(tmp_path / "pack").provenance
-    assert facts["split"] | {"seed": 0} == {"seed": 0, "train": 32, "valid": 4, "kind": "scaffold", "column": ""}
-    assert [f"note: {note}" for note in facts["notes"]] == notes
-    code, out, _ = run("evaluate", tmp_path / "pack", data, "--json")
-    assert code == 0
-    recorded = facts["test"]["size"]
-    assert json.loads(out)["figures"]["size"]["mae"] == pytest.approx(recorded["mae"], rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "values", "words"),
-    [
-        ("class", [0, 1, 2] * 13, "column 'size': got 2, expected 0 and 1 only, as it is a class"),
-        ("class", [0] * 39, "column 'size': got class 0 for all 39 molecules, expected both 0 and 1"),
-    ],
-)
-def test_what_is_no_class_is_refused(recipe: Recipe, tmp_path: Path, kind: str, values: list, words: str) -> None:
-    wanted = replace(recipe, tasks=(TaskRecipe("size", kind=kind),))
-    with pytest.raises(InputError, match=words):
-        train(table(tmp_path, values), tmp_path / "out", recipe=wanted, device="cpu")
-
-
-def test_zeros_and_ones_may_be_values(dataset) -> None:
-    data = replace(dataset, targets=(dataset.targets > 3).astype(np.float32))
-    asked = Recipe("r", (TaskRecipe("a"), TaskRecipe("b", kind="value")))
-    assert [task.kind for task in infer_task_kinds(asked, data).tasks] == ["class", "value"]
-    united = Recipe("r", (TaskRecipe("a", unit="nM"), TaskRecipe("b")))
-    assert [task.kind for task in infer_task_kinds(united, data).tasks] == ["value", "class"], "a class has no unit"
-
-
 # --- what else is in the pack
 
 
@@ -561,76 +318,6 @@ def test_classes_stay_0_and_1(dataset) -> None:
     z = standardize(replace(data, targets=data.targets[:, [0, 0]]), tasks).targets
     assert np.array_equal(z[:, 0], data.targets[:, 0])
     assert z[:, 1].mean() == pytest.approx(0, abs=1e-6)
-
-
-# --- values that span decades
-
-
-@pytest.fixture(scope="module")
-def decades(folder: Path, molecules: list[str]) -> Path:
-    """40 molecules with concentrations that halve with each atom, so that they are skewed and above 0."""
-    path = folder / "decades.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["smiles", "IC50", "logD"])
-        for i, smiles in enumerate(molecules[:40]):
-            value = 10 ** (i % 20 / 5)
-            writer.writerow([smiles, f"{value:.4g}", f"{np.log10(value):.4f}"])
-    return path
-
-
-@pytest.fixture(scope="module")
-def log_pack(folder: Path, decades: Path) -> Path:
-    recipe = read_recipe(folder / "recipe.toml")
-    out = folder / "log-pack"
-    tasks = (TaskRecipe("IC50", unit="nM"), TaskRecipe("logD"))
-    train(decades, out, recipe=replace(recipe, tasks=tasks), device="cpu")
-    return out
-
-
-def test_skewed_values_above_0_are_learnt_as_logarithms_and_a_note_says_so(log_pack: Path) -> None:
-    pack = open_pack(log_pack)
-    assert [task.scale for task in pack.tasks] == ["log", "linear"]
-    assert pack.tasks[0].mean == pytest.approx(pack.tasks[1].mean, abs=1e-3)
-    (note,) = (note for note in pack.provenance["notes"] if "logarithms" in note)
-    assert note.startswith("column 'IC50': its values are above 0 and skewed (1 to ")
-    assert [task["scale"] for task in pack.provenance["recipe"]["tasks"]] == ["log", "linear"]
-    assert " nM " in (log_pack / "README.md").read_text(encoding="utf-8")
-
-
-def test_predictions_and_intervals_are_in_the_unit(log_pack: Path, molecules: list[str]) -> None:
-    model = mora_lite.load(log_pack, device="cpu", dtype="float32", confidence=0.5)
-    scores = model.predict(molecules[:20]).scores
-    value, low, high = (part[:, 0] for part in (scores.values, scores.low, scores.high))
-    assert (value > 0).all()
-    assert (low > 0).all()
-    assert (high - value > value - low).all(), "as wide above as below in logarithms only"
-    np.testing.assert_allclose(high / value, value / low, rtol=1e-4)
-    sure = mora_lite.load(log_pack, device="cpu", dtype="float32", confidence=0.99).predict(["CCO"]).scores
-    assert (sure.low[0, 0], sure.high[0, 0]) == (0, np.inf), "too few molecules for so much confidence"
-
-
-def test_figures_are_in_the_unit_with_the_rank_correlation(log_pack: Path, decades: Path) -> None:
-    metrics = evaluate(log_pack, decades, split="train", device="cpu", dtype="float32", confidence=0.5).metrics["IC50"]
-    data = read_dataset(decades, "smiles", ["IC50"])
-    part = data.subset(Split(0, 32, 4).rows(40)["train"])
-    scores = mora_lite.load(log_pack, device="cpu", dtype="float32", confidence=0.5).predict(part.smiles).scores
-    assert metrics["mae"] == pytest.approx(np.abs(scores.values[:, 0] - part.targets[:, 0]).mean(), rel=1e-4)
-    assert -1 <= metrics["spearman"] <= 1
-    covered = (scores.low[:, 0] <= part.targets[:, 0]) & (part.targets[:, 0] <= scores.high[:, 0])
-    assert metrics["inside"] == pytest.approx(covered.mean())
-    assert metrics["encoder_mae"] > 0
-
-
-def test_a_recipe_can_choose_the_scale(recipe: Recipe, decades: Path, dataset, tmp_path: Path) -> None:
-    data = read_dataset(decades, "smiles", ["IC50"])
-    for asked, expected in (("", "log"), ("linear", "linear"), ("log", "log")):
-        chosen, notes = choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value", scale=asked),)), data, data)
-        assert ([task.scale for task in chosen.tasks], len(notes)) == ([expected], int(asked == ""))
-    zero = replace(data, targets=np.maximum(data.targets - 1, 0))
-    assert choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value"),)), zero, zero)[0].tasks[0].scale == "linear"
-    with pytest.raises(InputError, match="column 'IC50': got 0, expected values above 0, as its scale is log"):
-        choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value", scale="log"),)), data, zero)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(3, 1), (32, 4), (4096, 512), (110_000, 512)])
