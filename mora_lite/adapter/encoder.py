@@ -102,6 +102,14 @@ class EncoderBaseline(nn.Module):
         self.dropout = nn.Dropout(0.0)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, n_tasks))
 
+    def select(self, tasks: list[int]) -> None:
+        """Keep only these tasks, in this order."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight = nn.Parameter(last.weight.detach()[tasks])
+        last.bias = nn.Parameter(last.bias.detach()[tasks])
+        last.out_features = len(tasks)
+
     def forward(self, batch: GraphBatch) -> Tensor:
         """-> z-scores `[B, P]`."""
         _, molecule = self.encoder(batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs)

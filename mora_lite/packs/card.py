@@ -12,7 +12,10 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..hub.bases import BASE_MODELS
+from ..scoring.tasks import Task
 from .manifest import TRAINING
 
 Row = Mapping[str, Any]
@@ -133,10 +136,10 @@ def _answers(manifest: Row) -> str:
 
 
 def _spread(task: Row) -> str:
-    """Mean and standard deviation of the training values; of their logarithms, as values, where these were learnt."""
+    """Mean and standard deviation of the training values; on another scale than the linear, back in the unit."""
     mean, deviation = task["mean"], task["deviation"]
-    if task.get("scale") == "log":
-        low, middle, high = (_show(10.0**at) for at in (mean - deviation, mean, mean + deviation))
+    if task.get("scale", "linear") != "linear":
+        low, middle, high = map(_show, Task(**task).in_unit(np.array([mean - deviation, mean, mean + deviation])))
         return f"{middle}, mostly {low} to {high}"
     return f"{_show(mean)} ± {_show(deviation)}"
 

@@ -10,14 +10,16 @@ import numpy as np
 from ..errors import PackError, did_you_mean
 
 KINDS = ("value", "class")  # a number with a unit; the probability of a yes
-SCALES = ("linear", "log")
+SCALES = ("linear", "log", "logit")
+LEAST_PERCENT = 0.3  # nearer to 0 or 100 % a measurement says nothing; their log-odds would be infinite
 
 
 @dataclass(frozen=True)
 class Task:
     """One question that a pack answers. The model itself works in z-scores.
 
-    scale: what a value is learnt on, `linear` or `log`: as it is, or as its logarithm to base 10.
+    scale: what a value is learnt on: `linear`, as it is; `log`, its logarithm to base 10; `logit`, the log-odds of a
+    percentage, taken as at least 0.3 and at most 99.7.
     mean, deviation: of the training targets on that scale. For a class the mean is the log-odds of the training
     positives and the deviation is 1, so that the same arithmetic gives log-odds.
     """
@@ -38,7 +40,7 @@ class Task:
                 f"{', '.join(KINDS)} and a deviation above 0"
             )
         if self.scale not in SCALES or (self.is_class and self.scale != "linear"):
-            raise PackError(f"task {self.name!r}: got scale {self.scale!r}, expected {' or '.join(SCALES)} of a value")
+            raise PackError(f"task {self.name!r}: got scale {self.scale!r}, expected {', '.join(SCALES)} of a value")
 
     @property
     def is_class(self) -> bool:
@@ -50,15 +52,20 @@ class Task:
 
     def on_scale(self, values: np.ndarray) -> np.ndarray:
         """Values in `unit`, float of any shape -> on the task's scale. What is not above 0 has no logarithm: NaN."""
+        if self.scale == "logit":
+            share = np.clip(values, LEAST_PERCENT, 100 - LEAST_PERCENT) / 100
+            return np.log(share / (1 - share))
         if not self.is_log:
             return values
         return np.log10(np.where(values > 0, values, np.nan))
 
     def in_unit(self, values: np.ndarray) -> np.ndarray:
         """The inverse of `on_scale`, in the type of `values`; 0 and infinity for infinite logarithms."""
-        if not self.is_log:
+        if self.scale == "linear":
             return values
         with np.errstate(over="ignore"):
+            if self.scale == "logit":
+                return 100 / (1 + np.exp(-values))
             return np.power(values.dtype.type(10), values)
 
     @property

@@ -73,6 +73,22 @@ class Dataset:
         """The RDKit molecules, read again."""
         return [self.featurizer.parse_smiles(text).mol for text in self.smiles]
 
+    def rarity(self) -> np.ndarray:
+        """The share of draws that each molecule should have: float64 `[N]`, of sum 1.
+
+        In proportion to n^-1/2, where n is the number of values of its rarest task, at least 30.
+        """
+        known = ~np.isnan(self.targets)
+        by_task = np.maximum(known.sum(axis=0), 30) ** -0.5
+        by_molecule = np.where(known, by_task, 0).max(axis=1)
+        return by_molecule / by_molecule.sum()
+
+    def at_tasks(self, tasks: np.ndarray) -> Dataset:
+        """The molecules that have a value of these columns of targets, int64, and these columns alone."""
+        some = np.flatnonzero(~np.isnan(self.targets[:, tasks]).all(axis=1))
+        chosen = self.at(some)
+        return replace(chosen, targets=chosen.targets[:, tasks])
+
     def with_rare_sizes(self, share: float) -> Dataset:
         """Molecules repeated until each number of heavy atoms that occurs makes up `share` of these, about.
 

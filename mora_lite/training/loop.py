@@ -54,6 +54,8 @@ class TrainConfig(OptimizerConfig):
     patience: epochs without a better validation error after which it stops; 0 for never.
     keep_start: whether the weights it starts from are kept when no epoch is better.
     huber: see `task_loss`.
+    balanced: draw molecules by `Dataset.rarity`, with replacement, so that small tasks are seen as often as large ones;
+    an epoch then is as many draws as there are molecules.
     """
 
     epochs: int
@@ -63,6 +65,7 @@ class TrainConfig(OptimizerConfig):
     keep_start: bool = True
     dropout: float = 0.0
     huber: float = 0.0
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
@@ -116,6 +119,7 @@ def fit(
     state = RunState(model, settings, _fingerprint(train, stats, origin), device)
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
+    shares = train.rarity() if settings.balanced else None
     path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
     train_step = _make_step(model, state, train, settings, stats, device)
@@ -125,7 +129,8 @@ def fit(
         if settings.patience and state.epochs_without_improvement >= settings.patience:
             break
         started, reported, losses = time.perf_counter(), time.perf_counter(), []
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
+        rng = np.random.default_rng([settings.seed, epoch])
+        order = rng.permutation(len(train)) if shares is None else rng.choice(len(train), len(train), p=shares)
         torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
         for at in range(per_epoch):
             rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
@@ -185,7 +190,7 @@ def weights_digest(model: nn.Module) -> str:
 def _fingerprint(train: Dataset, stats: TargetStats, origin: str) -> str:
     """SHA-256 of the training molecules, their targets, the weights in the loss, and `origin`."""
     digest = hashlib.sha256((train.fingerprint + origin).encode())
-    loss_weights = (t.cpu().numpy() for t in (stats.weights, stats.classes, stats.positive_weight))
+    loss_weights = (t.cpu().numpy() for t in (stats.weights, stats.classes, stats.positive_weight, stats.auxiliary))
     for array in (train.rows, train.targets, *loss_weights):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,15 +22,19 @@ class TargetStats:
     classes: bool, True where targets are 0 or 1.
     prior: float32, log-odds of the training positives; a class's score is added to it. 0 for values.
     positive_weight: float32, weight of a positive cell in the loss. 1 for values.
+    auxiliary: bool, True for what trains but is not validated.
     """
 
     weights: Tensor
     classes: Tensor
     prior: Tensor
     positive_weight: Tensor
+    auxiliary: Tensor
 
     @classmethod
-    def of(cls, targets: np.ndarray, classes: Sequence[bool], weights: Sequence[float]) -> TargetStats:
+    def of(
+        cls, targets: np.ndarray, classes: Sequence[bool], weights: Sequence[float], auxiliary: Sequence[bool] = ()
+    ) -> TargetStats:
         """targets: float32 `[N, P]` of the training set. A class needs both a 0 and a 1 there.
 
         A positive counts sqrt(negatives / positives) times, at most 10, where positives are the rarer ones: enough for
@@ -44,10 +48,15 @@ class TargetStats:
             prior[p] = np.log(share / (1 - share))
             positive[p] = np.clip(np.sqrt((1 - share) / share), 1, MAX_POSITIVE_WEIGHT)
         numbers = (torch.tensor(a, dtype=torch.float32) for a in (prior, positive))
-        return cls(torch.tensor(weights, dtype=torch.float32), torch.from_numpy(is_class), *numbers)
+        unjudged = torch.tensor(auxiliary or [False] * len(classes))
+        return cls(torch.tensor(weights, dtype=torch.float32), torch.from_numpy(is_class), *numbers, unjudged)
 
     def to(self, device: torch.device) -> TargetStats:
-        return TargetStats(*(t.to(device) for t in (self.weights, self.classes, self.prior, self.positive_weight)))
+        return TargetStats(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def at_tasks(self, tasks: np.ndarray) -> TargetStats:
+        """Those of these columns, int64."""
+        return TargetStats(*(getattr(self, field.name)[tasks] for field in fields(self)))
 
 
 def task_loss(scores: Tensor, targets: Tensor, stats: TargetStats, huber: float = 0.0) -> Tensor:
@@ -79,12 +88,15 @@ def validation_error(scores: Tensor, targets: Tensor, stats: TargetStats) -> flo
 
     Values: root mean square error in deviations. Classes: cross-entropy after Platt's calibration, which a pack gets in
     the end anyway, over that of the share: a model that ranks well is not rejected for being too sure of itself.
-    Tasks without a known cell, and classes of which only one is there, are left out; NaN when nothing is left.
+    Auxiliary tasks, those without a known cell, and classes of which only one is there, are left out; NaN when nothing
+    is left.
     """
     errors = []
     predicted, truth = scores.float().cpu().numpy(), targets.float().cpu().numpy()
     logits = predicted + stats.prior.cpu().numpy()
     for p, is_class in enumerate(stats.classes.tolist()):
+        if stats.auxiliary[p]:
+            continue
         known = ~np.isnan(truth[:, p])
         y = truth[known, p]
         if is_class and 0 < y.sum() < len(y):

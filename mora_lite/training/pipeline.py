@@ -117,8 +117,8 @@ def _train(
     prepared = read_training_data(recipe, table, on_note)
     recipe, tasks, n_train = prepared.recipe, prepared.tasks, len(prepared.train)
     train, valid = standardize(prepared.train, tasks), standardize(prepared.valid, tasks)
-    weights = [task.weight for task in recipe.tasks]
-    stats = TargetStats.of(train.targets, [task.is_class for task in tasks], weights)
+    classes, auxiliary = [task.is_class for task in tasks], [task.auxiliary for task in recipe.tasks]
+    stats = TargetStats.of(train.targets, classes, [task.weight for task in recipe.tasks], auxiliary)
 
     torch.manual_seed(recipe.seed)
     encoder = encoder or GraphEncoder(recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
@@ -134,6 +134,12 @@ def _train(
         return {"stage": name, "epochs": last.step // (len(train) // config.batch_size), "best_error": last.best_error}
 
     stages = [fit_stage("encoder", baseline, recipe.encoder, weights_digest(baseline))]
+    if any(auxiliary):
+        answered = np.flatnonzero(~np.array(auxiliary))
+        baseline.select(answered.tolist())
+        stats, tasks = stats.at_tasks(answered), tuple(tasks[i] for i in answered)
+        train, valid = train.at_tasks(answered), valid.at_tasks(answered)
+        prepared = replace(prepared, train=prepared.train.at_tasks(answered), valid=prepared.valid.at_tasks(answered))
     base = compile_base(
         base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers, four_bit=recipe.four_bit
     )
@@ -234,7 +240,7 @@ def infer_task_kinds(recipe: Recipe, data: Dataset) -> Recipe:
 def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recipe, list[str]]:
     """The recipe with a scale for each task, and a note, a line, for each that is logarithmic of itself.
 
-    Raises `InputError` for a logarithmic scale that was asked for and values that have no logarithm.
+    Raises `InputError` for a scale that was asked for and that values are not on.
     """
     tasks, notes = [], []
     for i, task in enumerate(recipe.tasks):
@@ -242,6 +248,10 @@ def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recip
         low = np.fmin.reduce(np.concatenate([values, judged]), initial=np.inf)
         if task.scale == "log" and low <= 0:
             raise InputError(f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log")
+        high = np.fmax.reduce(np.concatenate([values, judged]), initial=-np.inf)
+        if task.scale == "logit" and (low < 0 or high > 100):
+            odd = low if low < 0 else high
+            raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 to 100 %, as its scale is logit")
         scale = task.scale
         if not scale:
             skewed = task.kind == "value" and low > 0 and suits_log(values[~np.isnan(values)])

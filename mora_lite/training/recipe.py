@@ -23,7 +23,8 @@ prompt = "Question: What is the HOMO energy of the molecule in Hartree? Answer:"
 kind = "value"     # or "class", for 0 and 1; inferred from the column when left out
 weight = 2.0       # in the loss; 1 when left out
 column = "homo"    # of the table; the task's name when left out
-scale = "linear"   # or "log", for values to be learnt as logarithms; chosen by their distribution when left out
+scale = "linear"   # "log": learnt as logarithms; "logit": percentages, learnt as log-odds; chosen when left out
+auxiliary = false  # true: the encoder learns it too, in the first stage, but the pack does not answer it
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class TaskRecipe:
     """A task before training: which column, which question, what weight in the loss.
 
     kind: `value`, `class`, or empty: a column of nothing but 0 and 1 is a class.
-    scale: `linear`, `log`, or empty: what `checks.suits_log` says of the training values.
+    scale: one of `SCALES`, or empty: `log` where `checks.suits_log` says so of the training values.
+    auxiliary: trained in the encoder's stage alone, for what it teaches about the others; not in the pack.
     """
 
     name: str
@@ -85,6 +87,7 @@ class TaskRecipe:
     weight: float = 1.0
     description: str = ""
     scale: str = ""
+    auxiliary: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "column", self.column or self.name)
@@ -92,8 +95,8 @@ class TaskRecipe:
             raise InputError(f"task {self.name!r}: got weight {self.weight}, expected a name and a weight above 0")
         if self.kind not in ("", *KINDS):
             raise InputError(f"task {self.name!r}: got kind {self.kind!r}, expected {' or '.join(KINDS)}")
-        if self.scale not in ("", *SCALES) or (self.scale == "log" and self.kind == "class"):
-            raise InputError(f"task {self.name!r}: got scale {self.scale!r}, expected {' or '.join(SCALES)} of a value")
+        if self.scale not in ("", *SCALES) or (self.scale not in ("", "linear") and self.kind == "class"):
+            raise InputError(f"task {self.name!r}: got scale {self.scale!r}, expected {', '.join(SCALES)} of a value")
         if self.kind == "class" and self.unit:
             raise InputError(f"task {self.name!r}: got unit {self.unit!r}, but a class has none")
 
@@ -137,6 +140,8 @@ class Recipe:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
+        if all(task.auxiliary for task in self.tasks):
+            raise InputError(f"recipe {self.name!r}: all tasks are auxiliary, expected at least one that is not")
         if self.standardize not in STANDARDIZE:
             raise InputError(f"standardize: got {self.standardize!r}, expected {' or '.join(STANDARDIZE)}")
         self.adapter.check_for_scores()

@@ -29,6 +29,16 @@ def test_a_class_is_a_task_without_a_unit() -> None:
     assert not KNOWN[0].is_class
 
 
+def test_a_percentage_on_the_logit_scale_stays_within_0_and_100() -> None:
+    task = Task("PPB", "%", "What?", 2.0, 1.0, scale="logit")
+    values = np.array([0, 0.3, 50, 90, 100, np.nan], np.float32)
+    np.testing.assert_allclose(task.on_scale(values)[1:4], [-5.806, 0, 2.197], atol=1e-3)
+    np.testing.assert_allclose(task.in_unit(task.on_scale(values)), [0.3, 0.3, 50, 90, 99.7, np.nan], rtol=1e-5)
+    assert task.in_unit(np.array([-np.inf, 100, np.inf], np.float32)).tolist() == [0, 100, 100]
+    with pytest.raises(PackError, match="scale 'logit'"):
+        Task("toxic", "", "Is it?", 0.0, 1.0, kind="class", scale="logit")
+
+
 def test_a_task_on_a_logarithmic_scale_answers_in_its_unit() -> None:
     task = Task("IC50", "nM", "What?", 2.0, 1.0, scale="log")
     values = np.array([0.001, 1, 20, np.nan], np.float32)
@@ -47,7 +57,7 @@ def test_a_task_of_an_older_pack_is_linear() -> None:
 
 @pytest.mark.parametrize("change", [{"scale": "log2"}, {"scale": "log", "kind": "class"}])
 def test_impossible_scales_are_refused(change: dict) -> None:
-    with pytest.raises(PackError, match="expected linear or log of a value"):
+    with pytest.raises(PackError, match="expected linear, log, logit of a value"):
         Task(**{"name": "a", "unit": "", "prompt": "Q?", "mean": 0.0, "deviation": 1.0, **change})
 
 

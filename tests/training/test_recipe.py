@@ -72,9 +72,9 @@ def test_a_task_without_a_prompt_gets_one_for_its_kind() -> None:
 def test_a_task_may_name_the_scale_that_it_is_learnt_on(read) -> None:
     assert read(TASK).tasks[0].scale == "", "chosen by the values"
     assert read(TASK + 'scale = "log"\n').tasks[0].scale == "log"
-    with pytest.raises(InputError, match="task 'logS': got scale 'ln', expected linear or log of a value"):
+    with pytest.raises(InputError, match="task 'logS': got scale 'ln', expected linear, log, logit of a value"):
         read(TASK + 'scale = "ln"\n')
-    with pytest.raises(InputError, match="got scale 'log', expected linear or log of a value"):
+    with pytest.raises(InputError, match="got scale 'log', expected linear, log, logit of a value"):
         read(TASK + 'kind = "class"\nscale = "log"\n')
 
 

@@ -89,3 +89,19 @@ def test_a_recipe_can_choose_the_scale(recipe: Recipe, decades: Path, dataset, t
     assert choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value"),)), zero, zero)[0].tasks[0].scale == "linear"
     with pytest.raises(InputError, match="column 'IC50': got 0, expected values above 0, as its scale is log"):
         choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value", scale="log"),)), data, zero)
+
+
+def test_percentages_are_learnt_as_log_odds(folder: Path, molecules: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "bound.csv"
+    rows = [(smiles, 2.5 * i) for i, smiles in enumerate(molecules[:41])]
+    table.write_text("smiles,PPB\n" + "".join(f"{smiles},{share}\n" for smiles, share in rows))
+    recipe = replace(read_recipe(folder / "recipe.toml"), tasks=(TaskRecipe("PPB", unit="%", scale="logit"),))
+    pack = train(table, tmp_path / "pack", recipe=recipe, device="cpu")
+    scores = mora_lite.load(pack.path, device="cpu", dtype="float32").predict(molecules[:40]).scores
+    for part in (scores.values, scores.low, scores.high):
+        assert (part >= 0).all()
+        assert (part <= 100).all()
+    assert ", mostly " in (pack.path / "README.md").read_text(encoding="utf-8")
+    table.write_text("smiles,PPB\n" + "".join(f"{smiles},{-share}\n" for smiles, share in rows))
+    with pytest.raises(InputError, match="expected 0 to 100 %, as its scale is logit"):
+        train(table, tmp_path / "other", recipe=recipe, device="cpu")
