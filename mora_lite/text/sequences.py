@@ -215,11 +215,8 @@ class TextBatch:
 
     def pinned(self) -> TextBatch:
         """In memory that a GPU reads by itself."""
-        graphs = GraphBatch(
-            **{name: getattr(self.graphs, name).pin_memory() for name in self.graphs.tensors},
-            n_graphs=self.graphs.n_graphs,
-        )
-        return TextBatch(self.ids.pin_memory(), self.label_positions.pin_memory(), self.labels.pin_memory(), graphs)
+        ids, positions, labels = (t.pin_memory() for t in (self.ids, self.label_positions, self.labels))
+        return TextBatch(ids, positions, labels, self.graphs.pinned())
 
 
 class Batches:

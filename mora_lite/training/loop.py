@@ -3,7 +3,8 @@
 AdamW, linear warm-up then cosine decay, gradient clipping, and an exponential moving average of the weights, which is
 validated and of which the best epoch's is kept. bfloat16 products where the processor is built for them. On CUDA the
 whole step (forward, backward, clip, optimiser, average) is captured once in a CUDA graph and replayed on padded
-batches: without that, training a small model is bound by kernel launches.
+batches: without that, training a small model is bound by kernel launches. Batches are put together in another thread,
+a few ahead of the step.
 
 A run can be killed at any moment and started again: order of the data and dropout depend on seed and epoch alone, and a
 checkpoint holds weights, average and optimiser state.
@@ -15,7 +16,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from ..errors import InputError
 from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory, training_autocast
 from ..machine.files import write_tensors
+from ..machine.prefetch import read_ahead
 from .dataset import Dataset
 from .losses import TargetStats, task_loss, validation_error
 
@@ -122,7 +125,7 @@ def fit(
     shares = train.rarity() if settings.balanced else None
     path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
-    train_step = _make_step(model, state, train, settings, stats, device)
+    prepare, train_step = _make_step(model, state, train, settings, stats, device)
     if progress.step == 0 and settings.keep_start:
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
     for epoch in range(progress.step // per_epoch, settings.epochs):
@@ -132,16 +135,15 @@ def fit(
         rng = np.random.default_rng([settings.seed, epoch])
         order = rng.permutation(len(train)) if shares is None else rng.choice(len(train), len(train), p=shares)
         torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
-        for at in range(per_epoch):
-            rows = np.sort(order[at * settings.batch_size : (at + 1) * settings.batch_size])
-            step = epoch * per_epoch + at
-            state.set_learning_rate(step, scheduled_rate(step, n_steps, settings.warmup_steps))
-            losses.append(train_step(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows])))
-            if (now := time.perf_counter()) - reported > SECONDS_BETWEEN_REPORTS:
-                reported, rate, done = now, len(losses) * settings.batch_size / (now - started), step + 1
-                left = (n_steps - done) * settings.batch_size / rate
-                loss = torch.stack(losses).mean().item()
-                on_progress(TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
+        with closing(read_ahead(_batches(train, order, settings.batch_size, prepare))) as batches:
+            for step, (batch, targets) in enumerate(batches, epoch * per_epoch):
+                state.set_learning_rate(step, scheduled_rate(step, n_steps, settings.warmup_steps))
+                losses.append(train_step(batch, targets))
+                if (now := time.perf_counter()) - reported > SECONDS_BETWEEN_REPORTS:
+                    reported, rate, done = now, len(losses) * settings.batch_size / (now - started), step + 1
+                    left = (n_steps - done) * settings.batch_size / rate
+                    loss = torch.stack(losses).mean().item()
+                    on_progress(TrainProgress(done, n_steps, loss, state.error, state.best_error, rate, left, False))
         loss = torch.stack(losses).mean().item()
         rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
@@ -154,6 +156,13 @@ def fit(
     model.load_state_dict(state.best, strict=False)
     model.eval()
     return progress
+
+
+def _batches(train: Dataset, order: np.ndarray, batch_size: int, prepare: Preparation) -> Iterator[Prepared]:
+    """The whole batches of an epoch; made in another thread, so nothing random may be in it."""
+    for start in range(0, len(order) - batch_size + 1, batch_size):
+        rows = np.sort(order[start : start + batch_size])
+        yield prepare(train.graphs.select(rows).batch(), torch.from_numpy(train.targets[rows]))
 
 
 def validate(
@@ -297,6 +306,8 @@ class RunState:
         return int(metadata["step"])
 
 
+Prepared = tuple[GraphBatch, Tensor]  # a batch and its targets, on the CPU, as a step takes them
+Preparation = Callable[[GraphBatch, Tensor], Prepared]
 StepFunction = Callable[[GraphBatch, Tensor], Tensor]
 
 
@@ -307,8 +318,11 @@ def _make_step(
     settings: TrainConfig,
     stats: TargetStats,
     device: torch.device,
-) -> StepFunction:
-    """One training step; returns the loss, float32 scalar on the device. Captured where there is a GPU."""
+) -> tuple[Preparation, StepFunction]:
+    """What makes a batch ready, in any thread, and one training step on it, captured where there is a GPU.
+
+    A step returns the loss, float32 scalar on the device.
+    """
 
     def eager(batch: GraphBatch, targets: Tensor) -> Tensor:
         """The plain step. Padding molecules have scores but no targets, and no part in the loss."""
@@ -321,12 +335,18 @@ def _make_step(
         return loss.detach()
 
     if device.type != "cuda":
-        return lambda batch, targets: eager(batch.rounded(), targets)
+        return lambda batch, targets: (batch.rounded(), targets), eager
     return _capture_step(eager, train, settings, device)
 
 
-def _capture_step(eager: StepFunction, train: Dataset, settings: TrainConfig, device: torch.device) -> StepFunction:
-    """The same step as one CUDA graph over batches padded to a size that nearly every batch fits."""
+def _capture_step(
+    eager: StepFunction, train: Dataset, settings: TrainConfig, device: torch.device
+) -> tuple[Preparation, StepFunction]:
+    """The same step as one CUDA graph over batches padded to a size that nearly every batch fits.
+
+    Batches come in pinned memory: the copy of one to the device then waits in the device's queue, and not the program
+    for the device, which goes from step to step without a pause.
+    """
 
     def capacity(counts: np.ndarray) -> int:
         enough = counts.mean() * settings.batch_size + 8 * counts.std() * settings.batch_size**0.5
@@ -336,24 +356,30 @@ def _capture_step(eager: StepFunction, train: Dataset, settings: TrainConfig, de
     captured: tuple[torch.cuda.CUDAGraph, Tensor, GraphBatch, Tensor] | None = None  # with its loss and inputs
     warm_up_steps = 0
 
+    def prepare(batch: GraphBatch, targets: Tensor) -> Prepared:
+        if len(batch.atoms) < n_atoms and len(batch.bonds) <= n_bonds:
+            batch = batch.padded(n_atoms, n_bonds)
+        return batch.pinned(), targets.pin_memory()
+
     def step(batch: GraphBatch, targets: Tensor) -> Tensor:
         nonlocal captured, warm_up_steps
-        targets = targets.to(device)
-        if len(batch.atoms) >= n_atoms or len(batch.bonds) > n_bonds:
-            return eager(batch.to(device), targets)
-        padded = batch.padded(n_atoms, n_bonds).to(device)
+        fits = batch.n_graphs > len(targets)  # padded by one molecule
+        if captured and fits:
+            graph, loss, fixed_batch, fixed_targets = captured
+            for name in batch.tensors:
+                getattr(fixed_batch, name).copy_(getattr(batch, name), non_blocking=True)
+            fixed_targets.copy_(targets, non_blocking=True)
+            graph.replay()
+            return loss.clone()
+        batch, targets = batch.to(device), targets.to(device, non_blocking=True)
+        if not fits:
+            return eager(batch, targets)
         if warm_up_steps < 3:  # these are real steps of training
             warm_up_steps += 1
-            return run_aside(lambda: eager(padded, targets), device)
-        if captured is None:
-            graph, loss = capture(lambda: eager(padded, targets), device, warm_up=False)
-            captured = graph, loss, padded, targets
-        else:
-            graph, loss, fixed_batch, fixed_targets = captured
-            for name in padded.tensors:
-                getattr(fixed_batch, name).copy_(getattr(padded, name))
-            fixed_targets.copy_(targets)
+            return run_aside(lambda: eager(batch, targets), device)
+        graph, loss = capture(lambda: eager(batch, targets), device, warm_up=False)
+        captured = graph, loss, batch, targets
         graph.replay()
         return loss.clone()
 
-    return step
+    return prepare, step

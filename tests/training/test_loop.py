@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +168,39 @@ def test_long_epochs_report_within(parts, tmp_path: Path, monkeypatch: pytest.Mo
     assert within[5].valid_error == seen[5].valid_error, "that of the last whole epoch"
     assert all(p.loss > 0 and p.mol_per_s > 0 for p in seen)
     assert (within[0].seconds_left > 0, within[-1].seconds_left) == (True, 0)
+
+
+# --- batches made ahead, in another thread
+
+
+def test_batches_are_the_molecules_of_the_order_a_batch_at_a_time(parts) -> None:
+    data, order = parts[0], np.random.default_rng(0).permutation(40)
+    batches = list(loop._batches(data, order, 12, lambda batch, targets: (batch, targets)))
+    assert len(batches) == 3, "four molecules are left over"
+    for at, (batch, targets) in enumerate(batches):
+        rows = np.sort(order[12 * at : 12 * at + 12])
+        assert np.array_equal(targets.numpy(), data.targets[rows], equal_nan=True)
+        expected = data.graphs.select(rows).batch()
+        assert all(torch.equal(getattr(batch, name), getattr(expected, name)) for name in batch.tensors)
+
+
+def test_no_thread_outlives_a_run(parts, tmp_path: Path) -> None:
+    before = threading.active_count()
+    train(new_model(), parts, tmp_path / "whole")
+    assert threading.active_count() == before
+    killed(new_model(), parts, tmp_path / "killed", 7)
+    assert threading.active_count() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_step_learns_what_a_plain_one_does(parts, tmp_path: Path) -> None:
+    on_cpu = train(new_model(), parts, tmp_path / "cpu")
+    on_gpu: list[TrainProgress] = []
+    fit(new_model(), *parts, stats_of(parts[0]), SETTINGS, tmp_path / "gpu", torch.device("cuda"), on_gpu.append)
+    on_gpu = [progress for progress in on_gpu if progress.epoch_done]
+    assert [p.loss for p in on_gpu] == pytest.approx([p.loss for p in on_cpu], rel=0.05)
+    assert [p.valid_error for p in on_gpu] == pytest.approx([p.valid_error for p in on_cpu], rel=0.05)
 
 
 # --- learning
