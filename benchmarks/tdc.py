@@ -38,7 +38,7 @@ from mora_lite.adapter.encoder import EncoderBaseline
 from mora_lite.machine.device import choose_device
 from mora_lite.model import load
 from mora_lite.training.evaluate import baseline_values
-from mora_lite.training.loop import TrainConfig, fit
+from mora_lite.training.loop import TrainConfig, TrainProgress, fit
 from mora_lite.training.pipeline import train as train_pack
 from mora_lite.training.pretrain import SHIPPED, load_encoder
 from mora_lite.training.recipe import ENCODER
@@ -143,8 +143,12 @@ def fit_drawn(
 ) -> None:
     """One pass over the drawn molecules, int64 positions; the last weights are kept."""
 
-    def report(progress: object) -> None:
-        print(progress, flush=True)
+    def report(at: TrainProgress) -> None:
+        if at.step * 10 // at.n_steps > max(tenths):
+            tenths.append(at.step * 10 // at.n_steps)
+            print(f"step {at.step} of {at.n_steps}, loss {at.loss:.3f}, {at.mol_per_s:.0f} molecules/s", flush=True)
+
+    tenths = [0]
 
     monitor = tasks.data.at(np.unique(drawn[:256]))
     with tempfile.TemporaryDirectory() as folder:
@@ -201,9 +205,9 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
 
 
 def read_predictions(folders: Sequence[Path], variants: Sequence[str], part: str) -> dict[str, dict[int, np.ndarray]]:
-    """board -> seed -> structured rows: float64 `[n, 2]` of row number and prediction.
+    """board -> seed -> float64 `[n, 2]`: row of the board's file and prediction, ascending.
 
-    The mean over a variant's runs, then over the variants; a row that a variant lacks is an error.
+    The mean over a variant's runs, then over the variants. A seed that lacks a variant is left out, with a note.
     """
     values: dict[tuple[str, int], dict[int, dict[str, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
