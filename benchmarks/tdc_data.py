@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -236,8 +237,10 @@ class Keys:
         if new:
             self.known |= new
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([text, *keys] for text, keys in new.items())
+            unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")  # runs may go side by side
+            with unfinished.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([text, *keys] for text, keys in self.known.items())
+            unfinished.replace(self.path)
         return [self.known[text] for text in smiles]
 
 
