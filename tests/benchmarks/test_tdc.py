@@ -1,0 +1,181 @@
+"""The benchmark on the TDC boards: no test molecule in training, the protocol's splits, ranks, and a run end to end."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tdc
+from tdc_data import BOARDS, Keys, leaks, on_scale, published, rank, read_board, scaffold_folds, tdc_scaffold_split
+from tdc_table import draw_balanced, fit_tasks, read_union
+
+from mora_lite.chem.molecules import scaffold_of
+
+CHAINS = [f"{'C' * i}N" for i in range(1, 21)]
+RINGS = [f"c1ccc({'C' * i}{end})cc1" for i in range(8) for end in ("O", "N", "Cl")]
+OTHERS = [f"C1CCC({'C' * i}{end})CC1" for i in range(6) for end in ("O", "F")]
+MOLECULES = CHAINS + RINGS + OTHERS
+
+# A test molecule, and the ways in which other files may draw it.
+DRAWN_AGAIN = [
+    ("C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"),  # the mirror image
+    ("C[C@H](N)C(=O)O", "CC(N)C(=O)O"),  # no configuration
+    ("OC(=O)/C=C/c1ccccc1", "OC(=O)/C=C\\c1ccccc1"),
+    ("CN1CCC(O)CC1", "C[NH+]1CCC(O)CC1"),
+    ("C[NH+]1CCC(O)CC1", "CN1CCC(O)CC1.Cl"),
+    ("CC(=O)[O-].[Na+]", "CC(=O)O"),
+    ("OC(=O)c1ccccc1", "[K+].O=C([O-])c1ccccc1"),
+    ("NCCc1ccc(O)c(O)c1", "OS(=O)(=O)O.NCCc1ccc(O)c(O)c1"),
+    ("CN1CCC(O)CC1.OC(=O)C(=O)O", "CN1CCC(O)CC1.Cl"),  # another salt of it
+    ("[2H]C(C)(N)C(=O)O", "CC(N)C(=O)O"),
+    ("C[N+](C)(C)CCO.[Cl-]", "C[N+](C)(C)CCO.[Br-]"),
+]
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Boards `herg` and `half_life_obach`, and a table of both with a kin endpoint and an assay of ToxCast."""
+    for name, value in (("herg", lambda i: i % 2), ("half_life_obach", lambda i: 1 + i)):
+        rows = [(s, value(i), "test" if i % 5 == 0 else "train_val") for i, s in enumerate(MOLECULES)]
+        rows.append(("C1=CC=C[NH+2]([O-])[CH-]1", value(0), "test"))  # RDKit does not read it
+        write_table(tmp_path / f"{name}.csv.gz", ("smiles", name, "tdc_split"), rows)
+    rows = [
+        (s, "" if i % 5 == 0 else i % 2, "" if i % 5 == 0 else 1 + i, 0.1 * i, (i // 2) % 2, "a;b")
+        for i, s in enumerate(MOLECULES)
+    ]
+    columns = ("smiles", "herg", "half_life_obach", "half_life", "toxcast:X", "sources")
+    write_table(tmp_path / "boards.csv.gz", columns, rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("tested", "drawn"), DRAWN_AGAIN)
+def test_a_test_molecule_leaks_however_it_is_drawn(tested: str, drawn: str, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.csv")
+    assert leaks([drawn, "CCCCCC", tested], [tested, "c1ccccc1"], keys).tolist() == [True, False, True]
+
+
+def test_a_homologue_does_not_leak(tmp_path: Path) -> None:
+    assert not leaks(
+        ["CCC(N)C(=O)O", "[Na+].[Cl-]"], ["CC(N)C(=O)O", "CC(N)C(=O)[O-].[Na+]"], Keys(tmp_path / "k")
+    ).any()
+
+
+def test_test_molecules_are_gone_from_every_task_of_the_table(folder: Path) -> None:
+    union = read_union(folder / "boards.csv.gz")
+    rows = read_board(folder, "herg")
+    tested = [rows.smiles[i] for i in rows.held_out("test", 1)]
+    keys = Keys(folder / "keys.csv")
+    tasks = fit_tasks(union, leaks(union.data.smiles, tested, keys), None)
+    assert tasks.names == union.columns == ["herg", "half_life_obach", "half_life", "toxcast:X"]
+    assert not set(tasks.data.smiles) & set(tested)
+    assert set(tasks.data.smiles) == set(MOLECULES) - set(tested)
+    assert not np.isnan(tasks.data.targets).any()
+
+
+def test_keys_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Keys(tmp_path / "keys.csv").of(MOLECULES)
+    monkeypatch.setattr("tdc_data.keys_of", lambda _: pytest.fail("was kept already"))
+    assert Keys(tmp_path / "keys.csv").of(MOLECULES) == first
+
+
+def test_the_split_of_a_seed_keeps_scaffolds_together_and_has_the_protocols_sizes() -> None:
+    molecules = [f"C1{'C' * i}C1{end}" for i in range(1, 12) for end in ("", "N", "CO")] + RINGS[:7]
+    splits = [tdc_scaffold_split(molecules, seed, (0.875, 0.125, 0.0)) for seed in (1, 1, 2)]
+    assert splits[0] == splits[1] != splits[2]
+    for train, valid, test in splits:
+        assert sorted(train + valid) == list(range(40))
+        assert not test
+        assert 32 < len(train) <= 35
+        assert not {scaffold_of(molecules[i]) for i in train} & {scaffold_of(molecules[i]) for i in valid}
+
+
+def test_every_training_molecule_is_in_one_fold_and_no_test_molecule_in_any(folder: Path) -> None:
+    rows = read_board(folder, "herg")
+    held = np.concatenate([rows.held_out(f"{k}/3", 1) for k in (1, 2, 3)])
+    assert sorted(held) == np.flatnonzero(~rows.test).tolist()
+    folds = scaffold_folds(MOLECULES, 3)
+    assert all(len({folds[MOLECULES.index(s)] for s in group}) == 1 for group in (CHAINS, RINGS, OTHERS))
+
+
+def test_a_rank_counts_the_entries_that_are_strictly_better_after_rounding() -> None:
+    caco2, herg = BOARDS["caco2_wang"], BOARDS["herg"]
+    assert [rank(caco2, v) for v in (0.2554, 0.2564, 0.2566, 0.275)] == [1, 1, 2, 3]
+    assert [rank(herg, v) for v in (0.9, 0.8796, 0.8794, 0.5)] == [1, 1, 2, 21]
+
+
+def test_the_mean_ranks_of_known_models_come_out() -> None:
+    for model, expected in (("MapLight + GNN", 3.45), ("MiniMol", 4.27), ("MapLight", 4.77), ("Chemprop-RDKit", 9.14)):
+        ranks = [rank(board, published(name)[model]) for name, board in BOARDS.items()]
+        assert np.mean(ranks) == pytest.approx(expected, abs=0.005)
+
+
+def test_percentages_return_from_logits() -> None:
+    values = np.array([0.0, 0.3, 50.0, 99.0, 100.0])
+    returned = BOARDS["ppbr_az"].in_unit(on_scale(values, "logit"))
+    assert returned == pytest.approx([0.3, 0.3, 50, 99, 99.7])
+
+
+def test_molecules_of_small_tasks_are_drawn_more_often() -> None:
+    targets = np.full((4000, 2), np.nan, dtype=np.float32)
+    targets[:, 0], targets[:40, 1] = 1, 1
+    drawn = draw_balanced(targets, 20_000, 0)
+    expected = 40 * 40**-0.5 / (40 * 40**-0.5 + 3960 * 4000**-0.5)
+    assert np.mean(drawn < 40) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_table_is_read_from_the_file_beside_it(folder: Path) -> None:
+    first, second = (read_union(folder / "boards.csv.gz") for _ in range(2))
+    assert (folder / "boards.csv.gz.npz").exists()
+    assert second.columns == first.columns
+    assert second.data.smiles == first.data.smiles
+    np.testing.assert_array_equal(second.data.targets, first.data.targets)
+    np.testing.assert_array_equal(second.data.graphs.ends, first.data.graphs.ends)
+
+
+def test_a_run_of_two_boards_is_scored_from_its_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = [
+        "tdc.py",
+        "train",
+        "--data",
+        str(folder),
+        "--table",
+        str(folder / "boards.csv.gz"),
+        "-o",
+        f"{folder}/runs",
+    ]
+    command = [*common, "--group", "herg,half_life_obach", "--seed", "1", "--visits", "128", "--own-steps", "2"]
+    monkeypatch.setattr(sys, "argv", command)
+    tdc.main()
+    tdc.main()
+    assert "is there already" in capsys.readouterr().out
+    with (folder / "runs" / "mt_herg+half_life_obach_test_1.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    n_test = int(read_board(folder, "herg").test.sum())
+    assert len(lines) == 2 * 2 * n_test
+    unreadable = [float(x["prediction"]) for x in lines if x["board"] == "herg" and int(x["row"]) == len(MOLECULES)]
+    values = read_board(folder, "herg")
+    share = values.values[~values.test].mean()
+    assert unreadable == pytest.approx([np.log(share / (1 - share))] * 2, abs=1e-5)
+    monkeypatch.setattr(tdc, "N_BOOTSTRAP", 20)
+    monkeypatch.setattr(
+        sys, "argv", ["tdc.py", "score", "--data", str(folder), f"{folder}/runs", "--variants", "mt", "mt+ft"]
+    )
+    tdc.main()
+    printed = capsys.readouterr().out
+    assert "| herg | roc_auc, higher is better | 1 |" in printed
+    assert "mean rank over 2 boards" in printed
