@@ -91,11 +91,12 @@ def _in_animal(species: str, auxiliary: bool = False) -> tuple[Endpoint, Endpoin
     )
 
 
-def _cyp_pic50(name: str) -> Endpoint:
-    meaning = (
-        f"Direct inhibition of human CYP{name}: minus the logarithm of the IC50 in mol/L, 6 is 1 uM; 4 means 4 or less."
+def _cyp_pic50(name: str, by: str = "") -> Endpoint:
+    meaning = f"Direct inhibition of human CYP{name}: minus the logarithm of the IC50 in mol/L, 6 is 1 uM."
+    meaning = f"{meaning[:-1]}; 4 means 4 or less." if not by else meaning
+    return _value(
+        f"CYP{name}_pIC50{by}", "", f"pIC50 of the molecule against human CYP{name}", meaning, auxiliary=bool(by)
     )
-    return _value(f"CYP{name}_pIC50", "", f"pIC50 of the molecule against human CYP{name}", meaning)
 
 
 def _cyp_inhibitor(name: str) -> Endpoint:
@@ -123,7 +124,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "logS",
         "log mol/L",
         "aqueous solubility logS of the molecule in mol/L",
-        "Logarithm of the solubility in water near room temperature; -4 is 0.1 mmol/L. Of the molecule itself, not of a salt.",
+        "Logarithm of the solubility of the molecule itself, not of a salt, in water near 25 C; -4 is 0.1 mmol/L.",
     ),
     _value(
         "logD",
@@ -171,7 +172,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "VDss",
         "L/kg",
         "volume of distribution of the molecule in humans in L/kg",
-        "Human volume of distribution at steady state after intravenous dosing; below 0.2 the molecule stays in the plasma.",
+        "Human volume of distribution at steady state after intravenous dosing; some 0.05 is the plasma alone.",
         "log",
     ),
     _value(
@@ -204,7 +205,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "CLint_hepatocyte",
         "uL/min/10^6 cells",
         "intrinsic clearance of the molecule in hepatocytes in uL/min/10^6 cells",
-        "How fast hepatocytes consume the molecule, between 3 and 150; the source mixes human and rat cells without saying which.",
+        "How fast hepatocytes consume the molecule, from 3 to 150; human and rat cells, which the source mixes.",
         "log",
     ),
     _class(
@@ -247,7 +248,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "LD50_rat",
         "-log mol/kg",
         "acute oral toxicity LD50 of the molecule in rats in -log mol/kg",
-        "Oral dose that kills half of the rats, as minus its logarithm in mol/kg: higher is more toxic, 3 is 1 mmol/kg.",
+        "Oral dose that kills half of the rats, minus its logarithm in mol/kg: higher is more toxic.",
     ),
     *map(_tox21, TOX21),
     _value(
@@ -268,6 +269,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _bound("PPB_monkey", "monkey", auxiliary=True),
     _bound("PPB_guinea_pig", "guinea pig", auxiliary=True),
     *_in_animal("monkey", auxiliary=True),
+    *(_cyp_pic50(name, "_PharmaBench") for name in ("2C9", "2D6", "3A4")),
     _class(
         "hERG_Wang",
         "Does the molecule block the hERG channel weakly",

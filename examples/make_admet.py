@@ -5,7 +5,8 @@
 
 DATA_DIR holds the folders `admet` and `moleculenet` with the files that `admet_sources.py` names. Of the wheel of B3DB
 nothing is installed or run. A row of the table is a parent, read as `mora-lite train` reads molecules
-(`standardize = "parent"`), a column is an endpoint; docs/endpoints.md says how several values of one molecule become one.
+(`standardize = "parent"`), a column is an endpoint, and `sources` names the files of a row. docs/endpoints.md says how
+several values of one molecule become one; numbers of all this are printed to stderr.
 
 --boards: the table for the benchmark on the 22 boards of TDC. Their files become columns of their own, with values for
 the rows of `train_val` only, and give nothing to the endpoints. --without SOURCE,...: leave these files out.
