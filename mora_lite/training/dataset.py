@@ -73,13 +73,14 @@ class Dataset:
         """The RDKit molecules, read again."""
         return [self.featurizer.parse_smiles(text).mol for text in self.smiles]
 
-    def rarity(self) -> np.ndarray:
+    def rarity(self, weights: np.ndarray | None = None) -> np.ndarray:
         """The share of draws that each molecule should have: float64 `[N]`, of sum 1.
 
-        In proportion to n^-1/2, where n is the number of values of its rarest task, at least 30.
+        In proportion to the largest w * n^-1/2 of its tasks, where n is a task's number of values, at least 30.
+        weights: w of each task, float `[P]`; all 1 if None.
         """
         known = ~np.isnan(self.targets)
-        by_task = np.maximum(known.sum(axis=0), 30) ** -0.5
+        by_task = np.maximum(known.sum(axis=0), 30) ** -0.5 * (1.0 if weights is None else weights)
         by_molecule = np.where(known, by_task, 0).max(axis=1)
         return by_molecule / by_molecule.sum()
 

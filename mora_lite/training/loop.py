@@ -122,7 +122,7 @@ def fit(
     state = RunState(model, settings, _fingerprint(train, stats, origin), device)
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
-    shares = train.rarity() if settings.balanced else None
+    shares = train.rarity(stats.weights.cpu().numpy()) if settings.balanced else None
     path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
     prepare, train_step = _make_step(model, state, train, settings, stats, device)
@@ -176,6 +176,7 @@ def validate(
     return validation_error(scores, torch.from_numpy(data.targets), stats)
 
 
+@torch.no_grad()
 def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device: torch.device) -> Tensor:
     """Scores float32 `[N, P]` on the CPU, computed in the dtype of training."""
     scores = []

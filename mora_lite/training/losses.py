@@ -83,6 +83,16 @@ def task_loss(scores: Tensor, targets: Tensor, stats: TargetStats, huber: float 
     return (error * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
+def distilled(targets: Tensor, scores: Tensor, stats: TargetStats) -> Tensor:
+    """Targets float32 `[N, P]` for a network that learns from others: their mean score, and half of it where measured.
+
+    targets: z-scores, and 0 and 1; NaN where unknown. scores: the mean over the others, float32 `[N, P]`.
+    Of a class the target is the probability of a yes.
+    """
+    learnt = torch.where(stats.classes, torch.sigmoid(scores + stats.prior), scores)
+    return torch.where(torch.isnan(targets), learnt, (targets + learnt) / 2)
+
+
 def validation_error(scores: Tensor, targets: Tensor, stats: TargetStats) -> float:
     """Mean error over tasks, lower is better; 1 is about what the training mean alone would give.
 

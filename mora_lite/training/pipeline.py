@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -28,8 +29,8 @@ from .calibrate import KEEPS_DATA, calibrate_pack
 from .checks import check_data, first_rows, looks_like_class, merge_duplicates, suits_log
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
-from .loop import TrainConfig, TrainProgress, fit, weights_digest
-from .losses import TargetStats
+from .loop import TrainConfig, TrainProgress, fit, predict_scores, weights_digest
+from .losses import TargetStats, distilled
 from .pretrain import SHIPPED, load_encoder
 from .provenance import run_metadata
 from .recipe import Recipe, choose_recipe
@@ -127,13 +128,23 @@ def _train(
     if recipe.rare_sizes:
         train = train.with_rare_sizes(recipe.rare_sizes)
 
-    def fit_stage(name: str, model: torch.nn.Module, config: TrainConfig, origin: str) -> dict[str, Any]:
+    def fit_stage(name: str, model: torch.nn.Module, config: TrainConfig, origin: str, data: Dataset) -> dict[str, Any]:
         """Train `model`, and return what the pack records of this stage."""
-        config = shrink_batch(config, len(train))
-        last = fit(model, train, valid, stats, config, run / name, device, partial(on_progress, name), origin)
-        return {"stage": name, "epochs": last.step // (len(train) // config.batch_size), "best_error": last.best_error}
+        config = shrink_batch(config, len(data))
+        last = fit(model, data, valid, stats, config, run / name, device, partial(on_progress, name), origin)
+        return {"stage": name, "epochs": last.step // (len(data) // config.batch_size), "best_error": last.best_error}
 
-    stages = [fit_stage("encoder", baseline, recipe.encoder, weights_digest(baseline))]
+    stages, learnt, scores = [], train, torch.zeros(())
+    for i in range(recipe.members if recipe.members > 1 else 0):
+        config = replace(recipe.encoder, seed=recipe.encoder.seed + i + 1)
+        torch.manual_seed(config.seed)
+        member = EncoderBaseline(copy.deepcopy(encoder), len(tasks))
+        stages.append(fit_stage(f"member {i + 1}", member, config, weights_digest(member), train))
+        scores = scores + predict_scores(member, train, device) / recipe.members
+    if recipe.members > 1:
+        baseline = member
+        learnt = replace(train, targets=distilled(torch.from_numpy(train.targets), scores, stats).numpy())
+    stages.append(fit_stage("encoder", baseline, recipe.encoder, weights_digest(baseline), learnt))
     if any(auxiliary):
         answered = np.flatnonzero(~np.array(auxiliary))
         baseline.select(answered.tolist())
@@ -145,7 +156,7 @@ def _train(
     )
     scorer = new_scorer(recipe.adapter, base, baseline, device, recipe.seed + 1, compiled=n_train >= COMPILE_FROM)
     depends_on = [weights_digest(baseline), base.sha256, base.ids, recipe.four_bit, recipe.adapter.as_dict()]
-    stages.append(fit_stage("mora", scorer, recipe.mora, json.dumps(depends_on)))
+    stages.append(fit_stage("mora", scorer, recipe.mora, json.dumps(depends_on), train))
 
     # The name alone: a path on this machine is private.
     base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name

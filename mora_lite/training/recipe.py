@@ -6,6 +6,7 @@ smiles = "smiles"
 seed = 0
 standardize = "parent" # molecules are taken as their largest organic fragment, neutralised; "none": as drawn
 keep_data = true       # SMILES and values of the training molecules in the pack
+members = 1            # networks whose mean the encoder learns in the end
 start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite pretrain`
 [split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
 kind = "random"
@@ -118,6 +119,8 @@ class Recipe:
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
     keep_data: put SMILES and values of the training molecules into the pack, to name neighbours from.
     rare_sizes: see `Dataset.with_rare_sizes`; 0 repeats none.
+    members: of the encoder's stage: above 1, so many networks are trained as [encoder] says, with seeds of their own,
+        and then one on the mean of their answers (arXiv 1503.02531), for as long again.
     split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
     """
 
@@ -131,6 +134,7 @@ class Recipe:
     four_bit: bool = True
     keep_data: bool = True
     rare_sizes: float = 0.0
+    members: int = 1
     split: Split | None = None
     adapter: AdapterConfig = DEFAULT_SIZES
     encoder: TrainConfig = ENCODER
@@ -140,6 +144,8 @@ class Recipe:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
+        if self.members < 1:
+            raise InputError(f"members: got {self.members}, expected 1 or more")
         if all(task.auxiliary for task in self.tasks):
             raise InputError(f"recipe {self.name!r}: all tasks are auxiliary, expected at least one that is not")
         if self.standardize not in STANDARDIZE:
