@@ -132,8 +132,7 @@ def fit(
         if settings.patience and state.epochs_without_improvement >= settings.patience:
             break
         started, reported, losses = time.perf_counter(), time.perf_counter(), []
-        rng = np.random.default_rng([settings.seed, epoch])
-        order = rng.permutation(len(train)) if shares is None else rng.choice(len(train), len(train), p=shares)
+        order = _draw(len(train), shares, np.random.default_rng([settings.seed, epoch]))
         torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
         with closing(read_ahead(_batches(train, order, settings.batch_size, prepare))) as batches:
             for step, (batch, targets) in enumerate(batches, epoch * per_epoch):
@@ -156,6 +155,11 @@ def fit(
     model.load_state_dict(state.best, strict=False)
     model.eval()
     return progress
+
+
+def _draw(n: int, shares: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """The molecules of an epoch in order, int64 `[n]`: each once, or with these shares of the draws."""
+    return rng.permutation(n) if shares is None else rng.choice(n, n, p=shares)
 
 
 def _batches(train: Dataset, order: np.ndarray, batch_size: int, prepare: Preparation) -> Iterator[Prepared]:

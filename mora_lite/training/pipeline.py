@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,45 +118,28 @@ def _train(
     prepared = read_training_data(recipe, table, on_note)
     recipe, tasks, n_train = prepared.recipe, prepared.tasks, len(prepared.train)
     train, valid = standardize(prepared.train, tasks), standardize(prepared.valid, tasks)
-    classes, auxiliary = [task.is_class for task in tasks], [task.auxiliary for task in recipe.tasks]
-    stats = TargetStats.of(train.targets, classes, [task.weight for task in recipe.tasks], auxiliary)
+    auxiliary = [task.auxiliary for task in recipe.tasks]
+    weights = [task.weight for task in recipe.tasks]
+    stats = TargetStats.of(train.targets, [task.is_class for task in tasks], weights, auxiliary)
 
     torch.manual_seed(recipe.seed)
     encoder = encoder or GraphEncoder(recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
-    baseline = EncoderBaseline(encoder, len(tasks))
-
     if recipe.rare_sizes:
         train = train.with_rare_sizes(recipe.rare_sizes)
-
-    def fit_stage(name: str, model: torch.nn.Module, config: TrainConfig, origin: str, data: Dataset) -> dict[str, Any]:
-        """Train `model`, and return what the pack records of this stage."""
-        config = shrink_batch(config, len(data))
-        last = fit(model, data, valid, stats, config, run / name, device, partial(on_progress, name), origin)
-        return {"stage": name, "epochs": last.step // (len(data) // config.batch_size), "best_error": last.best_error}
-
-    stages, learnt, scores = [], train, torch.zeros(())
-    for i in range(recipe.members if recipe.members > 1 else 0):
-        config = replace(recipe.encoder, seed=recipe.encoder.seed + i + 1)
-        torch.manual_seed(config.seed)
-        member = EncoderBaseline(copy.deepcopy(encoder), len(tasks))
-        stages.append(fit_stage(f"member {i + 1}", member, config, weights_digest(member), train))
-        scores = scores + predict_scores(member, train, device) / recipe.members
-    if recipe.members > 1:
-        baseline = member
-        learnt = replace(train, targets=distilled(torch.from_numpy(train.targets), scores, stats).numpy())
-    stages.append(fit_stage("encoder", baseline, recipe.encoder, weights_digest(baseline), learnt))
+    stages = Stages(train, valid, stats, run, device, on_progress)
+    baseline = fit_encoder(encoder, recipe, stages)
     if any(auxiliary):
         answered = np.flatnonzero(~np.array(auxiliary))
         baseline.select(answered.tolist())
-        stats, tasks = stats.at_tasks(answered), tuple(tasks[i] for i in answered)
-        train, valid = train.at_tasks(answered), valid.at_tasks(answered)
+        tasks = tuple(tasks[i] for i in answered)
+        stages = stages.at_tasks(answered)
         prepared = replace(prepared, train=prepared.train.at_tasks(answered), valid=prepared.valid.at_tasks(answered))
     base = compile_base(
         base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers, four_bit=recipe.four_bit
     )
     scorer = new_scorer(recipe.adapter, base, baseline, device, recipe.seed + 1, compiled=n_train >= COMPILE_FROM)
     depends_on = [weights_digest(baseline), base.sha256, base.ids, recipe.four_bit, recipe.adapter.as_dict()]
-    stages.append(fit_stage("mora", scorer, recipe.mora, json.dumps(depends_on), train))
+    stages.fit("mora", scorer, recipe.mora, json.dumps(depends_on))
 
     # The name alone: a path on this machine is private.
     base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name
@@ -164,8 +147,8 @@ def _train(
         "data": prepared.provenance,
         "split": asdict(prepared.split),
         "recipe": {**recipe.as_dict(), "base": base_name, "start": Path(recipe.start).name},
-        "trained": {"molecules": n_train, "valid_error": stages[-1]["best_error"], **run_metadata(device)},
-        "stages": stages,
+        "trained": {"molecules": n_train, "valid_error": stages.done[-1]["best_error"], **run_metadata(device)},
+        "stages": stages.done,
         "notes": prepared.notes,
         "prompt_ids": base.ids,
     }
@@ -175,6 +158,54 @@ def _train(
     pack = save_pack(staged, recipe.name, *parts)
     calibrate_pack(pack, prepared.train, prepared.valid, keep_data=recipe.keep_data, device=str(device))
     return pack
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What every stage of training has in common.
+
+    train, valid: targets are z-scores, or 0 and 1 for classes. run: folder of the checkpoints.
+    done: what the pack records of each stage so far.
+    """
+
+    train: Dataset
+    valid: Dataset
+    stats: TargetStats
+    run: Path
+    device: torch.device
+    on_progress: OnProgress
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    def at_tasks(self, tasks: np.ndarray) -> Stages:
+        """The stages that follow, with these columns of targets, int64."""
+        train, valid, stats = (part.at_tasks(tasks) for part in (self.train, self.valid, self.stats))
+        return replace(self, train=train, valid=valid, stats=stats)
+
+    def fit(self, name: str, model: torch.nn.Module, config: TrainConfig, origin: str) -> None:
+        """Train `model` in place. origin: see `loop.fit`."""
+        config = shrink_batch(config, len(self.train))
+        on_progress = partial(self.on_progress, name)
+        last = fit(model, self.train, self.valid, self.stats, config, self.run / name, self.device, on_progress, origin)
+        epochs = last.step // (len(self.train) // config.batch_size)
+        self.done.append({"stage": name, "epochs": epochs, "best_error": last.best_error})
+
+
+def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> EncoderBaseline:
+    """The stage of the encoder alone, which learns from `recipe.members` networks where there are several."""
+    n_tasks, n_members = len(recipe.tasks), recipe.members
+    model = EncoderBaseline(encoder, n_tasks)
+    scores = torch.zeros(())
+    for i in range(n_members if n_members > 1 else 0):
+        config = replace(recipe.encoder, seed=recipe.encoder.seed + i + 1)
+        torch.manual_seed(config.seed)
+        model = EncoderBaseline(copy.deepcopy(encoder), n_tasks)
+        stages.fit(f"member {i + 1}", model, config, weights_digest(model))
+        scores = scores + predict_scores(model, stages.train, stages.device) / n_members
+    if n_members > 1:
+        targets = distilled(torch.from_numpy(stages.train.targets), scores, stages.stats)
+        stages = replace(stages, train=replace(stages.train, targets=targets.numpy()))
+    stages.fit("encoder", model, recipe.encoder, weights_digest(model))
+    return model
 
 
 @dataclass(frozen=True)
