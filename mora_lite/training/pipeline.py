@@ -144,12 +144,15 @@ def _train(
     # The name alone: a path on this machine is private.
     base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name
     provenance = {
-        "data": prepared.provenance,
-        "split": asdict(prepared.split),
+        **prepared.as_provenance(),
         "recipe": {**recipe.as_dict(), "base": base_name, "start": Path(recipe.start).name},
-        "trained": {"molecules": n_train, "valid_error": stages.done[-1]["best_error"], **run_metadata(device)},
+        "trained": {
+            "molecules": n_train,
+            "values": {task.name: n for task, n in zip(tasks, prepared.train.n_values(), strict=True)},
+            "valid_error": stages.done[-1]["best_error"],
+            **run_metadata(device),
+        },
         "stages": stages.done,
-        "notes": prepared.notes,
         "prompt_ids": base.ids,
     }
     staged, source = run / "pack", {"name": base_name, "sha256": base.sha256}
@@ -224,6 +227,10 @@ class TrainingData:
     valid: Dataset
     provenance: dict[str, Any]
     notes: list[str]
+
+    def as_provenance(self) -> dict[str, Any]:
+        """What the pack records of it."""
+        return {"data": self.provenance, "split": asdict(self.split), "notes": self.notes}
 
 
 def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], None]) -> TrainingData:

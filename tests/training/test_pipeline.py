@@ -109,7 +109,7 @@ def test_the_pack_says_where_it_comes_from(trained: Path, folder: Path, base_pat
     assert pack.name == "tiny"
     assert facts["data"] == {"file": "data.csv", "rows": 40, "smiles_sha256": data.fingerprint, "merged": 0}
     assert facts["split"] == {"seed": 0, "train": 32, "valid": 4, "kind": "random", "column": ""}
-    assert facts["trained"]["molecules"] == 32
+    assert facts["trained"]["molecules"] == facts["trained"]["values"]["size"] == 32
     assert facts["trained"]["valid_error"] > 0
     assert facts["notes"] == []
     assert [(stage["stage"], stage["epochs"]) for stage in facts["stages"]] == [("encoder", 1), ("mora", 1)]
