@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +27,14 @@ from .calibrate import KEEPS_DATA, calibrate_pack
 from .checks import check_data, first_rows, looks_like_class, merge_duplicates, suits_log
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
-from .loop import TrainConfig, TrainProgress, fit, predict_scores, weights_digest
-from .losses import TargetStats, distilled
+from .loop import weights_digest
+from .losses import TargetStats
 from .pretrain import SHIPPED, load_encoder
 from .provenance import run_metadata
 from .recipe import Recipe, choose_recipe
 from .splits import Split, split_notes, split_rows
+from .stages import OnProgress, Stages, fit_encoder
 
-OnProgress = Callable[[str, TrainProgress], None]
 COMPILE_FROM = 20_000  # training molecules; compiling takes half a minute, more than a small run gains by it
 
 
@@ -161,54 +159,6 @@ def _train(
     pack = save_pack(staged, recipe.name, *parts)
     calibrate_pack(pack, prepared.train, prepared.valid, keep_data=recipe.keep_data, device=str(device))
     return pack
-
-
-@dataclass(frozen=True)
-class Stages:
-    """What every stage of training has in common.
-
-    train, valid: targets are z-scores, or 0 and 1 for classes. run: folder of the checkpoints.
-    done: what the pack records of each stage so far.
-    """
-
-    train: Dataset
-    valid: Dataset
-    stats: TargetStats
-    run: Path
-    device: torch.device
-    on_progress: OnProgress
-    done: list[dict[str, Any]] = field(default_factory=list)
-
-    def at_tasks(self, tasks: np.ndarray) -> Stages:
-        """The stages that follow, with these columns of targets, int64."""
-        train, valid, stats = (part.at_tasks(tasks) for part in (self.train, self.valid, self.stats))
-        return replace(self, train=train, valid=valid, stats=stats)
-
-    def fit(self, name: str, model: torch.nn.Module, config: TrainConfig, origin: str) -> None:
-        """Train `model` in place. origin: see `loop.fit`."""
-        config = shrink_batch(config, len(self.train))
-        on_progress = partial(self.on_progress, name)
-        last = fit(model, self.train, self.valid, self.stats, config, self.run / name, self.device, on_progress, origin)
-        epochs = last.step // (len(self.train) // config.batch_size)
-        self.done.append({"stage": name, "epochs": epochs, "best_error": last.best_error})
-
-
-def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> EncoderBaseline:
-    """The stage of the encoder alone, which learns from `recipe.members` networks where there are several."""
-    n_tasks, n_members = len(recipe.tasks), recipe.members
-    model = EncoderBaseline(encoder, n_tasks)
-    scores = torch.zeros(())
-    for i in range(n_members if n_members > 1 else 0):
-        config = replace(recipe.encoder, seed=recipe.encoder.seed + i + 1)
-        torch.manual_seed(config.seed)
-        model = EncoderBaseline(copy.deepcopy(encoder), n_tasks)
-        stages.fit(f"member {i + 1}", model, config, weights_digest(model))
-        scores = scores + predict_scores(model, stages.train, stages.device) / n_members
-    if n_members > 1:
-        targets = distilled(torch.from_numpy(stages.train.targets), scores, stages.stats)
-        stages = replace(stages, train=replace(stages.train, targets=targets.numpy()))
-    stages.fit("encoder", model, recipe.encoder, weights_digest(model))
-    return model
 
 
 @dataclass(frozen=True)
@@ -366,8 +316,3 @@ def standardize(data: Dataset, tasks: tuple[Task, ...]) -> Dataset:
     std = np.array([task.deviation for task in tasks], dtype=np.float32)
     targets = np.stack([task.on_scale(data.targets[:, i]) for i, task in enumerate(tasks)], axis=1)
     return replace(data, targets=(targets - mean) / std)
-
-
-def shrink_batch(settings: TrainConfig, n_train: int) -> TrainConfig:
-    """At least eight batches in an epoch, so that small tables train too."""
-    return replace(settings, batch_size=max(1, min(settings.batch_size, n_train // 8)))

@@ -11,7 +11,7 @@ import torch
 
 from mora_lite.errors import InputError
 from mora_lite.packs.pack import open_pack
-from mora_lite.training import pipeline
+from mora_lite.training import stages
 from mora_lite.training.losses import TargetStats, distilled, task_loss
 from mora_lite.training.pipeline import train
 from mora_lite.training.recipe import Recipe
@@ -47,22 +47,39 @@ def test_the_score_that_fits_a_probability_best_is_its_log_odds() -> None:
 
 def test_a_pack_of_several_networks(recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch) -> None:
     targets = []
-    fit = pipeline.fit
+    fit = stages.fit
 
     def spy(model, data, *rest):
         targets.append(data.targets)
         return fit(model, data, *rest)
 
-    monkeypatch.setattr(pipeline, "fit", spy)
+    monkeypatch.setattr(stages, "fit", spy)
     table = folder / "data.csv"
-    train(table, tmp_path / "pack", recipe=replace(recipe, members=2), device="cpu")
+    several = replace(recipe, members=2, tasks=(recipe.tasks[0], replace(recipe.tasks[1], own_epochs=2)))
+    train(table, tmp_path / "pack", recipe=several, device="cpu")
     pack = open_pack(tmp_path / "pack")
-    assert [stage["stage"] for stage in pack.provenance["stages"]] == ["member 1", "member 2", "encoder", "mora"]
+    names = [stage["stage"] for stage in pack.provenance["stages"]]
+    assert names == ["member 1", "member 1 polar", "member 2", "member 2 polar", "encoder", "mora"]
     assert pack.provenance["recipe"]["members"] == 2
-    np.testing.assert_array_equal(targets[0], targets[1])
-    np.testing.assert_array_equal(targets[0], targets[3], err_msg="the language model's stage learns what was measured")
-    assert not np.isnan(targets[2]).any(), "the others have an answer for every molecule and task"
-    assert np.abs(targets[2] - targets[0])[~np.isnan(targets[0])].max() > 0
+    measured, own, again, _, learnt, last = targets
+    np.testing.assert_array_equal(measured, again)
+    np.testing.assert_array_equal(measured, last, err_msg="the language model's stage learns what was measured")
+    polar = measured[:, 1]
+    np.testing.assert_array_equal(own[:, 0], polar[~np.isnan(polar)], err_msg="one task alone")
+    assert not np.isnan(learnt).any(), "the others have an answer for every molecule and task"
+    assert np.abs(learnt - measured)[~np.isnan(measured)].max() > 0
+
+
+def test_what_networks_answered_is_not_computed_again(
+    recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    several = replace(recipe, members=2)
+    first = train(folder / "data.csv", tmp_path / "pack", recipe=several, device="cpu")
+    (tmp_path / "pack.run").rename(tmp_path / "other.run")
+    monkeypatch.delattr(stages, "predict_scores")
+    second = train(folder / "data.csv", tmp_path / "other", recipe=several, device="cpu")
+    for name, weight in first.load_baseline().state_dict().items():
+        assert torch.equal(weight, second.load_baseline().state_dict()[name])
 
 
 def test_no_network_at_all_is_refused(recipe: Recipe) -> None:

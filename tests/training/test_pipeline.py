@@ -24,7 +24,6 @@ from mora_lite.training.pipeline import (
     choose_scales,
     fitted_tasks,
     infer_task_kinds,
-    shrink_batch,
     standardize,
     start_encoder,
     train,
@@ -32,6 +31,7 @@ from mora_lite.training.pipeline import (
 from mora_lite.training.pretrain import save_encoder
 from mora_lite.training.recipe import Recipe, TaskRecipe
 from mora_lite.training.splits import Split
+from mora_lite.training.stages import shrink_batch
 
 pytestmark = pytest.mark.usefixtures("no_compiler")
 
