@@ -172,7 +172,9 @@ def _batches(train: Dataset, order: np.ndarray, batch_size: int, prepare: Prepar
 def validate(
     model: nn.Module, weights: dict[str, Tensor], data: Dataset, stats: TargetStats, device: torch.device
 ) -> float:
-    """`losses.validation_error` with `weights` in place of the model's."""
+    """`losses.validation_error` with `weights` in place of the model's; NaN without molecules."""
+    if not len(data):
+        return math.nan
     model.eval()
     with torch.no_grad():
         scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)
