@@ -11,6 +11,7 @@ its largest intersection first, and only what remains is divided.
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..chem.circular import N_BITS
+from ..errors import PackError
 
 if TYPE_CHECKING:
     import torch
@@ -164,8 +166,9 @@ class Domain:
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a safetensors file. Some 5 % of the bits are set, so their gaps take fewer bytes than all bits.
 
-        gaps: uint8, the distance from one set bit of a row to the next, the first counted from 0; a byte of 255 adds
-            255 to the next one.
+        deflated: uint8, what zlib makes of the gaps, bytes themselves: the distance from one set bit of a row to the
+            next, the first counted from 0; a byte of 255 adds 255 to the next one. Packs from before have them as they
+            are, as `gaps`.
         counts: uint16 `[N]`, set bits of each row.
         patterns: uint8 `[M, P]`.
         sizes: int32 `[M]`.
@@ -180,7 +183,7 @@ class Domain:
         gaps = np.full(stops[-1] if len(stops) else 0, 255, np.uint8)
         gaps[stops - 1] = gap % 255
         return {
-            "gaps": torch.from_numpy(gaps),
+            "deflated": torch.from_numpy(np.frombuffer(zlib.compress(gaps.tobytes(), 9), np.uint8).copy()),
             "counts": torch.from_numpy(_bit_counts(self.packed).astype(np.uint16)),
             "patterns": torch.from_numpy(self.patterns.astype(np.uint8)),
             "sizes": torch.from_numpy(self.sizes.astype(np.int32)),
@@ -189,7 +192,8 @@ class Domain:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any]) -> Domain:
         """The inverse of `tensors`, from tensors or NumPy arrays."""
-        counts, gaps = np.asarray(tensors["counts"]).astype(np.int64), np.asarray(tensors["gaps"])
+        counts = np.asarray(tensors["counts"]).astype(np.int64)
+        gaps = np.asarray(tensors["gaps"]) if "gaps" in tensors else _inflate(tensors["deflated"], counts)
         run = np.cumsum(gaps, dtype=np.int64)[gaps < 255]  # positions, of all rows one after the other
         before = np.concatenate([[0], run])[np.cumsum(counts) - counts]  # where each row begins
         bits = np.zeros((len(counts), N_BITS), np.uint8)
@@ -345,6 +349,19 @@ def _has_group_per_row(span: tuple[int, int, int, int]) -> bool:
 def _run_bounds(changes: np.ndarray) -> list[int]:
     """Starts of runs and the end of the last. changes: bool, whether each row but the first differs from the last."""
     return [0, *(np.flatnonzero(changes) + 1).tolist(), len(changes) + 1]
+
+
+def _inflate(deflated: Any, counts: np.ndarray) -> np.ndarray:
+    """The gaps, uint8. counts: set bits of each row. Raises `PackError` for what is not theirs, however long it is."""
+    most = int(counts.sum()) + len(counts) * (N_BITS // 255)
+    stream = zlib.decompressobj()
+    try:
+        gaps = np.frombuffer(stream.decompress(np.asarray(deflated).tobytes(), most + 1), np.uint8)
+    except zlib.error:
+        gaps = np.empty(0, np.uint8)
+    if not stream.eof or np.count_nonzero(gaps < 255) != counts.sum():
+        raise PackError("the fingerprints of the training molecules are damaged; fetch or train the pack again")
+    return gaps
 
 
 def _bit_counts(packed: np.ndarray) -> np.ndarray:

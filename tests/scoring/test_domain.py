@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ pytest.importorskip("safetensors")
 from safetensors.torch import load, save
 
 from mora_lite.chem.morgan import fingerprints
+from mora_lite.errors import PackError
 from mora_lite.scoring import domain as domain_module
 from mora_lite.scoring.domain import Domain, threshold_of
 
@@ -190,7 +193,7 @@ def test_a_molecule_alone_or_among_others(domain: Domain, packed: np.ndarray, ex
 
 def test_storing(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
     stored = domain.tensors()
-    assert stored["gaps"].dtype == torch.uint8
+    assert stored["deflated"].dtype == torch.uint8
     assert stored["counts"].dtype == torch.uint16
     back = Domain.from_tensors(load(save(stored)))
     for name in ("packed", "patterns", "sizes"):
@@ -208,6 +211,23 @@ def test_storing_long_gaps(positions: list[int]) -> None:
     bits[2, 7] = 1
     domain = Domain.of(np.packbits(bits, axis=1), np.ones((3, 1), bool))
     np.testing.assert_array_equal(Domain.from_tensors(load(save(domain.tensors()))).packed, domain.packed)
+
+
+def test_gaps_of_packs_from_before_are_read(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    stored = domain.tensors()
+    gaps = np.frombuffer(zlib.decompress(stored.pop("deflated").numpy().tobytes()), np.uint8)
+    back = Domain.from_tensors({**stored, "gaps": torch.from_numpy(gaps.copy())})
+    np.testing.assert_array_equal(back.similarity(packed, CPU), expected)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no zlib", zlib.compress(b""), zlib.compress(bytes(10**8)), zlib.compress(b"\1" * 9)[:-5]]
+)
+def test_damaged_fingerprints_are_refused(domain: Domain, content: bytes) -> None:
+    """Also those that would fill the memory."""
+    stored = {**domain.tensors(), "deflated": np.frombuffer(content, np.uint8)}
+    with pytest.raises(PackError, match="the fingerprints of the training molecules are damaged"):
+        Domain.from_tensors(stored)
 
 
 def test_storing_nothing() -> None:
