@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from admet_endpoints import ENDPOINTS, Endpoint
-from admet_sources import ACTIVE_TOXCAST, CONVERT, MIN_TOXCAST, SOURCES, TOXCAST, WORDS, Column, Source
+from admet_sources import CONVERT, SOURCES, WORDS, Column, Source
 from rdkit import Chem
 
 from mora_lite.chem.featurizer import Featurizer
@@ -97,17 +97,6 @@ def read_rows(source: Source, folder: Path, wheel: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def toxcast_columns(rows: Sequence[Mapping[str, str]]) -> list[Column]:
-    """The assays of ToxCast with enough values and enough of both classes."""
-    chosen = []
-    for name in rows[0] if rows else ():
-        values = [float(row[name]) for row in rows if name != "smiles" and row[name]]
-        low, high = ACTIVE_TOXCAST
-        if len(values) >= MIN_TOXCAST and low <= fmean(values) <= high:
-            chosen.append(Column(name, TOXCAST + name))
-    return chosen
-
-
 def number_of(row: Mapping[str, str], column: Column) -> float | None:
     """The value of a row in the endpoint's unit; None where there is none, NaN where it cannot be used."""
     text = row[column.column].strip()
@@ -118,7 +107,7 @@ def number_of(row: Mapping[str, str], column: Column) -> float | None:
 
 
 def collect(folder: Path, wheel: str, boards: bool, without: Iterable[str]) -> dict[str, Found]:
-    """Read all files. Endpoints come in the order of `ENDPOINTS`, then boards, then ToxCast."""
+    """Read all files. Endpoints come in the order of `ENDPOINTS`, then boards."""
     parents, left_out = Parents(), set(without)
     unknown = left_out - {source.name for source in SOURCES}
     if unknown:
@@ -130,14 +119,11 @@ def collect(folder: Path, wheel: str, boards: bool, without: Iterable[str]) -> d
         if source.name in left_out:
             continue
         rows = read_rows(source, folder, wheel)
-        columns = toxcast_columns(rows) if source.name == "toxcast" else list(source.columns)
+        columns = source.columns
         if boards and source.board:
             kin = next((found[column.task].endpoint for column in columns), None)
-            columns = [Column(source.name, source.name)]
+            columns = (Column(source.name, source.name),)
             found[source.name] = Found(board_endpoint(source.name, kin))
-        for column in columns:
-            if column.task not in found:
-                found[column.task] = Found(Endpoint(column.task, "", kind="class", auxiliary=True))
         # No value of a test row is ever in the table for the benchmark.
         kept = [row for row in rows if not boards or row.get("tdc_split") != "test"]
         read_columns(source, kept, columns, parents, found)
