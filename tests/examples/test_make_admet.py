@@ -211,6 +211,17 @@ def test_the_table_for_the_boards_has_no_value_of_a_test_row(make: Make) -> None
     assert rows["CN"]["solubility_aqsoldb"] == "1"  # a board keeps what it has
 
 
+def test_rows_stand_in_the_order_of_the_table_of_the_pack_that_ships(make: Make, script: ModuleType) -> None:
+    first, second = script.FIRST_AUXILIARY[1], script.FIRST_AUXILIARY[3]
+    rows = make(
+        {
+            "lipo": [{"smiles": "CCO", "lipo": 1}],
+            "pharmabench_cyp2d6": [{"smiles": s, "pb_cyp2d6_ic50_um": 10} for s in ("CCN", second, first)],
+        }
+    )
+    assert list(rows) == ["CCO", first, second, "CCN"]  # without those that have no value
+
+
 def test_sources_can_be_left_out(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     files: Rows = {
         "lipo": [{"smiles": "CCO", "lipo": 1}],
