@@ -29,12 +29,20 @@ from pathlib import Path
 from statistics import fmean, median
 
 from admet_endpoints import ENDPOINTS, Endpoint
-from admet_sources import ACTIVE_TOXCAST, CONVERT, MIN_TOXCAST, SOURCES, TOXCAST, WORDS, Column, Source
+from admet_sources import CONVERT, SOURCES, WORDS, Column, Source
 from rdkit import Chem
 
 from mora_lite.chem.featurizer import Featurizer
 
 CLASH = 1.0  # values of one molecule that differ by more, in powers of ten or log units, are a conflict
+# The first rows of those that only auxiliary tasks know. So they stood in the table that the shipped pack was trained
+# on, and `mora-lite evaluate` recognises a table by its molecules and their order.
+FIRST_AUXILIARY = (
+    "COc1ccc(-c2oc3cc(O)cc(O)c3c(=O)c2OC)cc1",
+    "CCc1ccccc1C1(Br)C(=O)c2ccccc2C1=O",
+    "O=c1ccc2c(O)c3ccoc3cc2o1",
+    "COc1cc2c(cc1O)CC[n+]1cc3c(OC)c(OC)ccc3cc1-2",
+)
 
 
 @dataclass
@@ -97,17 +105,6 @@ def read_rows(source: Source, folder: Path, wheel: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def toxcast_columns(rows: Sequence[Mapping[str, str]]) -> list[Column]:
-    """The assays of ToxCast with enough values and enough of both classes."""
-    chosen = []
-    for name in rows[0] if rows else ():
-        values = [float(row[name]) for row in rows if name != "smiles" and row[name]]
-        low, high = ACTIVE_TOXCAST
-        if len(values) >= MIN_TOXCAST and low <= fmean(values) <= high:
-            chosen.append(Column(name, TOXCAST + name))
-    return chosen
-
-
 def number_of(row: Mapping[str, str], column: Column) -> float | None:
     """The value of a row in the endpoint's unit; None where there is none, NaN where it cannot be used."""
     text = row[column.column].strip()
@@ -118,7 +115,7 @@ def number_of(row: Mapping[str, str], column: Column) -> float | None:
 
 
 def collect(folder: Path, wheel: str, boards: bool, without: Iterable[str]) -> dict[str, Found]:
-    """Read all files. Endpoints come in the order of `ENDPOINTS`, then boards, then ToxCast."""
+    """Read all files. Endpoints come in the order of `ENDPOINTS`, then boards."""
     parents, left_out = Parents(), set(without)
     unknown = left_out - {source.name for source in SOURCES}
     if unknown:
@@ -130,14 +127,11 @@ def collect(folder: Path, wheel: str, boards: bool, without: Iterable[str]) -> d
         if source.name in left_out:
             continue
         rows = read_rows(source, folder, wheel)
-        columns = toxcast_columns(rows) if source.name == "toxcast" else list(source.columns)
+        columns = source.columns
         if boards and source.board:
             kin = next((found[column.task].endpoint for column in columns), None)
-            columns = [Column(source.name, source.name)]
+            columns = (Column(source.name, source.name),)
             found[source.name] = Found(board_endpoint(source.name, kin))
-        for column in columns:
-            if column.task not in found:
-                found[column.task] = Found(Endpoint(column.task, "", kind="class", auxiliary=True))
         # No value of a test row is ever in the table for the benchmark.
         kept = [row for row in rows if not boards or row.get("tdc_split") != "test"]
         read_columns(source, kept, columns, parents, found)
@@ -188,6 +182,8 @@ def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str
     counts: dict[str, tuple[int, int]] = {}
     for name, entry in found.items():
         endpoint, n_values, n_clashes = entry.endpoint, 0, 0
+        if endpoint.auxiliary:
+            cells.update({parent: cells[parent] for parent in FIRST_AUXILIARY})
         for parent, by_source in entry.values.items():
             values = [value for part in by_source.values() for value in part]
             merged, clash = merge(values, endpoint.kind)
@@ -197,6 +193,7 @@ def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str
                 cells[parent][name] = f"{in_unit(merged, endpoint.scale):.5g}"
                 sources[parent].update(dict.fromkeys(by_source))
         counts[name] = n_values, n_clashes
+    cells = {parent: row for parent, row in cells.items() if row}
     partial = target.with_name(f"{target.name}.partial")
     with gzip.open(partial, "wt", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, ["smiles", *found, "sources"], restval="", lineterminator="\n")

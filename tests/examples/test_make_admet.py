@@ -211,6 +211,17 @@ def test_the_table_for_the_boards_has_no_value_of_a_test_row(make: Make) -> None
     assert rows["CN"]["solubility_aqsoldb"] == "1"  # a board keeps what it has
 
 
+def test_rows_stand_in_the_order_of_the_table_of_the_pack_that_ships(make: Make, script: ModuleType) -> None:
+    first, second = script.FIRST_AUXILIARY[1], script.FIRST_AUXILIARY[3]
+    rows = make(
+        {
+            "lipo": [{"smiles": "CCO", "lipo": 1}],
+            "pharmabench_cyp2d6": [{"smiles": s, "pb_cyp2d6_ic50_um": 10} for s in ("CCN", second, first)],
+        }
+    )
+    assert list(rows) == ["CCO", first, second, "CCN"]  # without those that have no value
+
+
 def test_sources_can_be_left_out(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     files: Rows = {
         "lipo": [{"smiles": "CCO", "lipo": 1}],
@@ -222,18 +233,6 @@ def test_sources_can_be_left_out(make: Make, capsys: pytest.CaptureFixture[str])
         make(files, "--without", "pharmabench_logp")
 
 
-def test_assays_of_toxcast_need_enough_values_of_both_classes(
-    make: Make, script: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "MIN_TOXCAST", 3)
-    rows = [{"smiles": "C" * i, "GOOD": i % 2, "ONE_SIDED": 0, "FEW": 1 if i < 3 else ""} for i in range(1, 5)]
-    assert {name for cells in make({"toxcast": rows}).values() for name in cells} == {
-        "smiles",
-        "toxcast:GOOD",
-        "sources",
-    }
-
-
 def test_nothing_is_read_that_may_not_be_shipped(script: ModuleType) -> None:
     paths = " ".join(source.path for source in script.SOURCES)
     assert not any(word in paths for word in ("unclear", "pxr", "clintox"))
@@ -243,8 +242,8 @@ def test_nothing_is_read_that_may_not_be_shipped(script: ModuleType) -> None:
 
 def test_the_recipe_and_the_page_have_every_endpoint(script: ModuleType) -> None:
     recipe = read_recipe(ROOT / "examples" / "admet.toml")
-    tasks = {task.name: task for task in recipe.tasks if not task.name.startswith(script.TOXCAST)}
-    assert set(tasks) == {endpoint.name for endpoint in script.ENDPOINTS}
+    tasks = {task.name: task for task in recipe.tasks}
+    assert list(tasks) == [endpoint.name for endpoint in script.ENDPOINTS]
     page = (ROOT / "docs" / "endpoints.md").read_text(encoding="utf-8")
     for endpoint in script.ENDPOINTS:
         task = tasks[endpoint.name]
@@ -253,4 +252,3 @@ def test_the_recipe_and_the_page_have_every_endpoint(script: ModuleType) -> None
         assert (task.auxiliary, task.description.startswith(endpoint.meaning)) == (endpoint.auxiliary, True)
         assert f"\n| `{endpoint.name}` |" in page
     assert sum(not endpoint.auxiliary for endpoint in script.ENDPOINTS) >= 45
-    assert all(task.auxiliary for task in recipe.tasks if task.name not in tasks)
