@@ -5,8 +5,8 @@
 
 DATA_DIR holds the folders `admet` and `moleculenet` with the files that `admet_sources.py` names. Of the wheel of B3DB
 nothing is installed or run. A row of the table is a parent, read as `mora-lite train` reads molecules
-(`standardize = "parent"`), a column is an endpoint, and `sources` names the files of a row. docs/endpoints.md says how
-several values of one molecule become one; numbers of all this are printed to stderr.
+(`standardize = "parent"`), a column is an endpoint, `split` says what a row is for, and `sources` names its files.
+docs/endpoints.md says how several values of one molecule become one; numbers of all this are printed to stderr.
 
 --boards: the table for the benchmark on the 22 boards of TDC. Their files become columns of their own, with values for
 the rows of `train_val` only, and give nothing to the endpoints. --without SOURCE,...: leave these files out.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import hashlib
 import io
 import math
 import os
@@ -35,14 +36,6 @@ from rdkit import Chem
 from mora_lite.chem.featurizer import Featurizer
 
 CLASH = 1.0  # values of one molecule that differ by more, in powers of ten or log units, are a conflict
-# The first rows of those that only auxiliary tasks know. So they stood in the table that the shipped pack was trained
-# on, and `mora-lite evaluate` recognises a table by its molecules and their order.
-FIRST_AUXILIARY = (
-    "COc1ccc(-c2oc3cc(O)cc(O)c3c(=O)c2OC)cc1",
-    "CCc1ccccc1C1(Br)C(=O)c2ccccc2C1=O",
-    "O=c1ccc2c(O)c3ccoc3cc2o1",
-    "COc1cc2c(cc1O)CC[n+]1cc3c(OC)c(OC)ccc3cc1-2",
-)
 
 
 @dataclass
@@ -175,6 +168,13 @@ def merge(values: Sequence[float], kind: str) -> tuple[float | None, bool]:
     return (median(values) if len(values) > 2 else fmean(values)), clash
 
 
+def part_of(parent: str) -> str:
+    """`train`, `valid` or `test`, 84, 8 and 8 % of the constitutions, by a hash: stereoisomers stay together."""
+    flat = Chem.MolToSmiles(Chem.MolFromSmiles(parent), isomericSmiles=False)
+    percent = int.from_bytes(hashlib.sha256(flat.encode()).digest()[:4], "big") % 100
+    return "train" if percent < 84 else "valid" if percent < 92 else "test"
+
+
 def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str, tuple[int, int]]]:
     """Write the table. Returns its number of rows, and of each endpoint the numbers of molecules and of conflicts."""
     cells: dict[str, dict[str, str]] = defaultdict(dict)
@@ -182,8 +182,6 @@ def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str
     counts: dict[str, tuple[int, int]] = {}
     for name, entry in found.items():
         endpoint, n_values, n_clashes = entry.endpoint, 0, 0
-        if endpoint.auxiliary:
-            cells.update({parent: cells[parent] for parent in FIRST_AUXILIARY})
         for parent, by_source in entry.values.items():
             values = [value for part in by_source.values() for value in part]
             merged, clash = merge(values, endpoint.kind)
@@ -196,10 +194,11 @@ def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str
     cells = {parent: row for parent, row in cells.items() if row}
     partial = target.with_name(f"{target.name}.partial")
     with gzip.open(partial, "wt", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, ["smiles", *found, "sources"], restval="", lineterminator="\n")
+        writer = csv.DictWriter(out, ["smiles", *found, "split", "sources"], restval="", lineterminator="\n")
         writer.writeheader()
         for parent, row in cells.items():
-            writer.writerow({"smiles": parent, **row, "sources": ";".join(sources[parent])})
+            more = {"split": part_of(parent), "sources": ";".join(sources[parent])}
+            writer.writerow({"smiles": parent, **row, **more})
     os.replace(partial, target)
     return len(cells), counts
 
