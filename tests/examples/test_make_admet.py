@@ -66,6 +66,10 @@ def make(script: ModuleType, tmp_path: Path) -> Make:
     return make
 
 
+def without_split(cells: dict[str, str]) -> dict[str, str]:
+    return {name: cell for name, cell in cells.items() if name != "split"}
+
+
 def number(cells: dict[str, str], name: str) -> float:
     return float(cells[name])
 
@@ -95,7 +99,7 @@ def test_values_come_in_the_units_that_chemists_use(make: Make) -> None:
         "BBB": 1,
     }
     assert {name: number(cells, name) for name in expected} == pytest.approx(expected, rel=1e-4)
-    assert set(cells) - set(expected) == {"smiles", "sources"}
+    assert set(cells) - set(expected) == {"smiles", "split", "sources"}
     assert set(cells["sources"].split(";")) == set(row)
 
 
@@ -165,7 +169,8 @@ def test_impossible_values_bounds_and_the_solubility_of_salts_are_dropped(make: 
             "half_life_obach": [{"smiles": "C", "half_life_obach": 0}],
         }
     )
-    assert rows == {"CC": {"smiles": "CC", "BSEP_inhibitor": "0", "sources": "bsep_chembl"}}
+    assert list(rows) == ["CC"]
+    assert without_split(rows["CC"]) == {"smiles": "CC", "BSEP_inhibitor": "0", "sources": "bsep_chembl"}
 
 
 def test_plasma_protein_binding_is_by_species(make: Make) -> None:
@@ -200,26 +205,24 @@ def test_the_table_for_the_boards_has_no_value_of_a_test_row(make: Make) -> None
         "--boards",
     )
     assert set(rows) == {"CO", "CCCO", "CN"}
-    assert rows["CO"] == {
+    assert without_split(rows["CO"]) == {
         "smiles": "CO",
         "half_life_obach": "2",
         "ppbr_az": "50",
         "PPB": "50",
         "sources": rows["CO"]["sources"],
     }
-    assert rows["CCCO"] == {"smiles": "CCCO", "half_life": "4", "sources": "human_pk_lombardo"}
+    assert without_split(rows["CCCO"]) == {"smiles": "CCCO", "half_life": "4", "sources": "human_pk_lombardo"}
     assert rows["CN"]["solubility_aqsoldb"] == "1"  # a board keeps what it has
 
 
-def test_rows_stand_in_the_order_of_the_table_of_the_pack_that_ships(make: Make, script: ModuleType) -> None:
-    first, second = script.FIRST_AUXILIARY[1], script.FIRST_AUXILIARY[3]
-    rows = make(
-        {
-            "lipo": [{"smiles": "CCO", "lipo": 1}],
-            "pharmabench_cyp2d6": [{"smiles": s, "pb_cyp2d6_ic50_um": 10} for s in ("CCN", second, first)],
-        }
-    )
-    assert list(rows) == ["CCO", first, second, "CCN"]  # without those that have no value
+def test_stereoisomers_are_held_out_together(make: Make) -> None:
+    drawn = ["CC(N)C(=O)O", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"]
+    rows = make({"lipo": [{"smiles": s, "lipo": 1} for s in (*drawn, *("C" * n for n in range(1, 100)))]})
+    assert len({rows[smiles]["split"] for smiles in drawn}) == 1
+    parts = [row["split"] for row in rows.values()]
+    assert set(parts) == {"train", "valid", "test"}
+    assert parts.count("train") > 60
 
 
 def test_sources_can_be_left_out(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
