@@ -85,7 +85,7 @@ def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> Encode
         for p, task in enumerate(recipe.tasks):
             if task.own_epochs:
                 own = replace(OWN, epochs=task.own_epochs, seed=config.seed)
-                answers[:, p] = (answers[:, p] + own_answers(model, p, f"{name} {task.name}", own, stages)) / 2
+                answers[:, p] = (answers[:, p] + own_answers(model, p, f"{name} task {p + 1}", own, stages)) / 2
         scores = scores + answers / n_members
     if n_members > 1:
         targets = distilled(torch.from_numpy(stages.train.targets), scores, stages.stats)

@@ -59,7 +59,7 @@ def test_a_pack_of_several_networks(recipe: Recipe, folder: Path, tmp_path: Path
     train(table, tmp_path / "pack", recipe=several, device="cpu")
     pack = open_pack(tmp_path / "pack")
     names = [stage["stage"] for stage in pack.provenance["stages"]]
-    assert names == ["member 1", "member 1 polar", "member 2", "member 2 polar", "encoder", "mora"]
+    assert names == ["member 1", "member 1 task 2", "member 2", "member 2 task 2", "encoder", "mora"]
     assert pack.provenance["recipe"]["members"] == 2
     measured, own, again, _, learnt, last = targets
     np.testing.assert_array_equal(measured, again)
