@@ -47,9 +47,13 @@ class TargetStats:
             assert 0 < share < 1, f"column {p}: one class only"
             prior[p] = np.log(share / (1 - share))
             positive[p] = np.clip(np.sqrt((1 - share) / share), 1, MAX_POSITIVE_WEIGHT)
-        numbers = (torch.tensor(a, dtype=torch.float32) for a in (prior, positive))
-        unjudged = torch.tensor(auxiliary or [False] * len(classes))
-        return cls(torch.tensor(weights, dtype=torch.float32), torch.from_numpy(is_class), *numbers, unjudged)
+        return cls(
+            torch.tensor(weights, dtype=torch.float32),
+            torch.from_numpy(is_class),
+            torch.tensor(prior, dtype=torch.float32),
+            torch.tensor(positive, dtype=torch.float32),
+            torch.tensor(auxiliary or [False] * len(classes)),
+        )
 
     def to(self, device: torch.device) -> TargetStats:
         return TargetStats(*(getattr(self, field.name).to(device) for field in fields(self)))

@@ -48,8 +48,8 @@ class Stages:
 
     def at_tasks(self, tasks: np.ndarray) -> Stages:
         """The stages that follow, with these columns of targets, int64."""
-        train, valid, stats = (part.at_tasks(tasks) for part in (self.train, self.valid, self.stats))
-        return replace(self, train=train, valid=valid, stats=stats)
+        train, valid = self.train.at_tasks(tasks), self.valid.at_tasks(tasks)
+        return replace(self, train=train, valid=valid, stats=self.stats.at_tasks(tasks))
 
     def fit(self, name: str, model: torch.nn.Module, config: TrainConfig, origin: str) -> None:
         """Train `model` in place. origin: see `loop.fit`."""
