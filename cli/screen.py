@@ -35,7 +35,7 @@ def screen(
         str | None,
         typer.Option(
             metavar="EXPRESSION",
-            help="What top.csv is sorted by, the highest first: a task, or for example 'logS - 0.5 * HIV'.",
+            help="What top.csv is sorted by, the highest first: a task, or for example 'logS - 0.5 * logD'.",
             show_default="the first task",
         ),
     ] = None,

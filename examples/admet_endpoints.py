@@ -262,9 +262,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Does the molecule inhibit human beta-secretase 1",
         "Inhibits human beta-secretase 1, IC50 below 100 nM.",
     ),
-    _class(
-        "HIV", "Does the molecule inhibit the replication of HIV", "Inhibits the replication of HIV in infected cells."
-    ),
     _bound("PPB_mouse", "mouse", auxiliary=True),
     _bound("PPB_monkey", "monkey", auxiliary=True),
     _bound("PPB_guinea_pig", "guinea pig", auxiliary=True),

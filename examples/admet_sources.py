@@ -13,9 +13,6 @@ from typing import NamedTuple
 
 from admet_endpoints import TOX21
 
-TOXCAST = "toxcast:"  # before the name of an assay of ToxCast
-MIN_TOXCAST, ACTIVE_TOXCAST = 2_500, (0.06, 0.94)  # values, and the share of actives, that an assay of ToxCast needs
-
 
 class Range(NamedTuple):
     """Values outside are dropped: nobody measures them, so units or relation were misread."""
@@ -96,7 +93,6 @@ PKSMART = Origin("PKSmart", "doi 10.1186/s13321-025-01066-5", "Apache-2.0")
 OPENADMET = Origin("OpenADMET", "training set of the CYP inhibition challenge", "Apache-2.0")
 AMPL = Origin("ChEMBL 25, by AMPL", "doi 10.1021/acs.jcim.9b01053", f"MIT; {_CHEMBL}")
 B3DB = Origin("B3DB", "doi 10.1038/s41597-021-01069-5", "CC0")
-TOXCAST_EPA = Origin("ToxCast", "doi 10.1021/acs.chemrestox.6b00135", "public domain (US EPA)")
 MARTINS = "Martins 2012", "doi 10.1021/ci300124c"
 CLINT = Range(0.3, 3_000)
 PIC50 = Range(3, 10)
@@ -217,8 +213,6 @@ SOURCES: tuple[Source, ...] = (
         "bace", ("Subramanian 2016", "doi 10.1021/acs.jcim.6b00290"), {"Class": "BACE1", "pIC50": "BACE1_pIC50"}
     ),
     _moleculenet("tox21", ("Tox21 challenge", "doi 10.3389/fenvs.2015.00085"), {name: name for name in TOX21}),
-    _moleculenet("hiv", ("DTP AIDS antiviral screen", "doi 10.1039/C7SC02664A"), {"HIV_active": "HIV"}),
     _b3db("B3DB_classification", "BBB+/BBB-", "BBB"),
     _b3db("B3DB_regression", "logBB", "logBB"),
-    Source("admet/toxcast", TOXCAST_EPA, ()),  # the columns are chosen by their numbers
 )

@@ -5,8 +5,8 @@
 
 DATA_DIR holds the folders `admet` and `moleculenet` with the files that `admet_sources.py` names. Of the wheel of B3DB
 nothing is installed or run. A row of the table is a parent, read as `mora-lite train` reads molecules
-(`standardize = "parent"`), a column is an endpoint, and `sources` names the files of a row. docs/endpoints.md says how
-several values of one molecule become one; numbers of all this are printed to stderr.
+(`standardize = "parent"`), a column is an endpoint, `split` says what a row is for, and `sources` names its files.
+docs/endpoints.md says how several values of one molecule become one; numbers of all this are printed to stderr.
 
 --boards: the table for the benchmark on the 22 boards of TDC. Their files become columns of their own, with values for
 the rows of `train_val` only, and give nothing to the endpoints. --without SOURCE,...: leave these files out.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import hashlib
 import io
 import math
 import os
@@ -29,7 +30,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from admet_endpoints import ENDPOINTS, Endpoint
-from admet_sources import ACTIVE_TOXCAST, CONVERT, MIN_TOXCAST, SOURCES, TOXCAST, WORDS, Column, Source
+from admet_sources import CONVERT, SOURCES, WORDS, Column, Source
 from rdkit import Chem
 
 from mora_lite.chem.featurizer import Featurizer
@@ -97,17 +98,6 @@ def read_rows(source: Source, folder: Path, wheel: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def toxcast_columns(rows: Sequence[Mapping[str, str]]) -> list[Column]:
-    """The assays of ToxCast with enough values and enough of both classes."""
-    chosen = []
-    for name in rows[0] if rows else ():
-        values = [float(row[name]) for row in rows if name != "smiles" and row[name]]
-        low, high = ACTIVE_TOXCAST
-        if len(values) >= MIN_TOXCAST and low <= fmean(values) <= high:
-            chosen.append(Column(name, TOXCAST + name))
-    return chosen
-
-
 def number_of(row: Mapping[str, str], column: Column) -> float | None:
     """The value of a row in the endpoint's unit; None where there is none, NaN where it cannot be used."""
     text = row[column.column].strip()
@@ -118,7 +108,7 @@ def number_of(row: Mapping[str, str], column: Column) -> float | None:
 
 
 def collect(folder: Path, wheel: str, boards: bool, without: Iterable[str]) -> dict[str, Found]:
-    """Read all files. Endpoints come in the order of `ENDPOINTS`, then boards, then ToxCast."""
+    """Read all files. Endpoints come in the order of `ENDPOINTS`, then boards."""
     parents, left_out = Parents(), set(without)
     unknown = left_out - {source.name for source in SOURCES}
     if unknown:
@@ -130,14 +120,11 @@ def collect(folder: Path, wheel: str, boards: bool, without: Iterable[str]) -> d
         if source.name in left_out:
             continue
         rows = read_rows(source, folder, wheel)
-        columns = toxcast_columns(rows) if source.name == "toxcast" else list(source.columns)
+        columns = source.columns
         if boards and source.board:
             kin = next((found[column.task].endpoint for column in columns), None)
-            columns = [Column(source.name, source.name)]
+            columns = (Column(source.name, source.name),)
             found[source.name] = Found(board_endpoint(source.name, kin))
-        for column in columns:
-            if column.task not in found:
-                found[column.task] = Found(Endpoint(column.task, "", kind="class", auxiliary=True))
         # No value of a test row is ever in the table for the benchmark.
         kept = [row for row in rows if not boards or row.get("tdc_split") != "test"]
         read_columns(source, kept, columns, parents, found)
@@ -181,6 +168,13 @@ def merge(values: Sequence[float], kind: str) -> tuple[float | None, bool]:
     return (median(values) if len(values) > 2 else fmean(values)), clash
 
 
+def part_of(parent: str) -> str:
+    """`train`, `valid` or `test`, 84, 8 and 8 % of the constitutions, by a hash: stereoisomers stay together."""
+    flat = Chem.MolToSmiles(Chem.MolFromSmiles(parent), isomericSmiles=False)
+    percent = int.from_bytes(hashlib.sha256(flat.encode()).digest()[:4], "big") % 100
+    return "train" if percent < 84 else "valid" if percent < 92 else "test"
+
+
 def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str, tuple[int, int]]]:
     """Write the table. Returns its number of rows, and of each endpoint the numbers of molecules and of conflicts."""
     cells: dict[str, dict[str, str]] = defaultdict(dict)
@@ -197,12 +191,14 @@ def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str
                 cells[parent][name] = f"{in_unit(merged, endpoint.scale):.5g}"
                 sources[parent].update(dict.fromkeys(by_source))
         counts[name] = n_values, n_clashes
+    cells = {parent: row for parent, row in cells.items() if row}
     partial = target.with_name(f"{target.name}.partial")
     with gzip.open(partial, "wt", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, ["smiles", *found, "sources"], restval="", lineterminator="\n")
+        writer = csv.DictWriter(out, ["smiles", *found, "split", "sources"], restval="", lineterminator="\n")
         writer.writeheader()
         for parent, row in cells.items():
-            writer.writerow({"smiles": parent, **row, "sources": ";".join(sources[parent])})
+            more = {"split": part_of(parent), "sources": ";".join(sources[parent])}
+            writer.writerow({"smiles": parent, **row, **more})
     os.replace(partial, target)
     return len(cells), counts
 

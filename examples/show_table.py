@@ -1,6 +1,6 @@
 """Print some columns of a table of predictions, fitted to a terminal.
 
-python examples/show_table.py x.predictions.csv logS HIV similarity     (names without unit; all when none is given)
+python examples/show_table.py x.predictions.csv logS BBB similarity     (names without unit; all when none is given)
 """
 
 from __future__ import annotations

@@ -123,6 +123,7 @@ def _header(manifest: Row) -> str:
 
 def _answers(manifest: Row) -> str:
     rows = []
+    n_values = (manifest["provenance"].get("trained") or {}).get("values") or {}
     for task in manifest["tasks"]:
         if _is_class(task):
             share = 1 / (1 + math.exp(-task["mean"]))  # a class's mean is the log-odds of the training positives
@@ -131,7 +132,7 @@ def _answers(manifest: Row) -> str:
             answer, training = "value", _spread(task)
         unit, meaning = task.get("unit") or None, task.get("description") or None
         rows.append({"task": code(task["name"]), "answer": answer, "unit": unit, "meaning": meaning})
-        rows[-1] |= {"training values": training, "prompt": task.get("prompt")}
+        rows[-1] |= {"molecules": n_values.get(task["name"]), "training values": training, "prompt": task.get("prompt")}
     return "## What it answers\n\n" + markdown_table(rows)
 
 

@@ -73,6 +73,10 @@ class Dataset:
         """The RDKit molecules, read again."""
         return [self.featurizer.parse_smiles(text).mol for text in self.smiles]
 
+    def n_values(self) -> list[int]:
+        """How many molecules have a value, for each column of targets."""
+        return (~np.isnan(self.targets)).sum(axis=0).tolist()
+
     def rarity(self, weights: np.ndarray | None = None) -> np.ndarray:
         """The share of draws that each molecule should have: float64 `[N]`, of sum 1.
 

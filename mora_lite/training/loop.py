@@ -132,8 +132,7 @@ def fit(
         if settings.patience and state.epochs_without_improvement >= settings.patience:
             break
         started, reported, losses = time.perf_counter(), time.perf_counter(), []
-        rng = np.random.default_rng([settings.seed, epoch])
-        order = rng.permutation(len(train)) if shares is None else rng.choice(len(train), len(train), p=shares)
+        order = _draw(len(train), shares, np.random.default_rng([settings.seed, epoch]))
         torch.manual_seed(settings.seed * 1_000_000 + epoch)  # a resumed run drops out what a straight one does
         with closing(read_ahead(_batches(train, order, settings.batch_size, prepare))) as batches:
             for step, (batch, targets) in enumerate(batches, epoch * per_epoch):
@@ -158,6 +157,11 @@ def fit(
     return progress
 
 
+def _draw(n: int, shares: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """The molecules of an epoch in order, int64 `[n]`: each once, or with these shares of the draws."""
+    return rng.permutation(n) if shares is None else rng.choice(n, n, p=shares)
+
+
 def _batches(train: Dataset, order: np.ndarray, batch_size: int, prepare: Preparation) -> Iterator[Prepared]:
     """The whole batches of an epoch; made in another thread, so nothing random may be in it."""
     for start in range(0, len(order) - batch_size + 1, batch_size):
@@ -168,7 +172,9 @@ def _batches(train: Dataset, order: np.ndarray, batch_size: int, prepare: Prepar
 def validate(
     model: nn.Module, weights: dict[str, Tensor], data: Dataset, stats: TargetStats, device: torch.device
 ) -> float:
-    """`losses.validation_error` with `weights` in place of the model's."""
+    """`losses.validation_error` with `weights` in place of the model's; NaN without molecules."""
+    if not len(data):
+        return math.nan
     model.eval()
     with torch.no_grad():
         scores = predict_scores(lambda batch: torch.func.functional_call(model, weights, (batch,)), data, device)

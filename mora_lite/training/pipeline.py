@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +27,14 @@ from .calibrate import KEEPS_DATA, calibrate_pack
 from .checks import check_data, first_rows, looks_like_class, merge_duplicates, suits_log
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
-from .loop import TrainConfig, TrainProgress, fit, predict_scores, weights_digest
-from .losses import TargetStats, distilled
+from .loop import weights_digest
+from .losses import TargetStats
 from .pretrain import SHIPPED, load_encoder
 from .provenance import run_metadata
 from .recipe import Recipe, choose_recipe
 from .splits import Split, split_notes, split_rows
+from .stages import OnProgress, Stages, fit_encoder
 
-OnProgress = Callable[[str, TrainProgress], None]
 COMPILE_FROM = 20_000  # training molecules; compiling takes half a minute, more than a small run gains by it
 
 
@@ -118,55 +116,41 @@ def _train(
     prepared = read_training_data(recipe, table, on_note)
     recipe, tasks, n_train = prepared.recipe, prepared.tasks, len(prepared.train)
     train, valid = standardize(prepared.train, tasks), standardize(prepared.valid, tasks)
-    classes, auxiliary = [task.is_class for task in tasks], [task.auxiliary for task in recipe.tasks]
-    stats = TargetStats.of(train.targets, classes, [task.weight for task in recipe.tasks], auxiliary)
+    auxiliary = [task.auxiliary for task in recipe.tasks]
+    weights = [task.weight for task in recipe.tasks]
+    stats = TargetStats.of(train.targets, [task.is_class for task in tasks], weights, auxiliary)
 
     torch.manual_seed(recipe.seed)
     encoder = encoder or GraphEncoder(recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
-    baseline = EncoderBaseline(encoder, len(tasks))
-
     if recipe.rare_sizes:
         train = train.with_rare_sizes(recipe.rare_sizes)
-
-    def fit_stage(name: str, model: torch.nn.Module, config: TrainConfig, origin: str, data: Dataset) -> dict[str, Any]:
-        """Train `model`, and return what the pack records of this stage."""
-        config = shrink_batch(config, len(data))
-        last = fit(model, data, valid, stats, config, run / name, device, partial(on_progress, name), origin)
-        return {"stage": name, "epochs": last.step // (len(data) // config.batch_size), "best_error": last.best_error}
-
-    stages, learnt, scores = [], train, torch.zeros(())
-    for i in range(recipe.members if recipe.members > 1 else 0):
-        config = replace(recipe.encoder, seed=recipe.encoder.seed + i + 1)
-        torch.manual_seed(config.seed)
-        member = EncoderBaseline(copy.deepcopy(encoder), len(tasks))
-        stages.append(fit_stage(f"member {i + 1}", member, config, weights_digest(member), train))
-        scores = scores + predict_scores(member, train, device) / recipe.members
-    if recipe.members > 1:
-        baseline = member
-        learnt = replace(train, targets=distilled(torch.from_numpy(train.targets), scores, stats).numpy())
-    stages.append(fit_stage("encoder", baseline, recipe.encoder, weights_digest(baseline), learnt))
+    stages = Stages(train, valid, stats, run, device, on_progress)
+    baseline = fit_encoder(encoder, recipe, stages)
     if any(auxiliary):
         answered = np.flatnonzero(~np.array(auxiliary))
         baseline.select(answered.tolist())
-        stats, tasks = stats.at_tasks(answered), tuple(tasks[i] for i in answered)
-        train, valid = train.at_tasks(answered), valid.at_tasks(answered)
+        tasks = tuple(tasks[i] for i in answered)
+        stages = stages.at_tasks(answered)
         prepared = replace(prepared, train=prepared.train.at_tasks(answered), valid=prepared.valid.at_tasks(answered))
     base = compile_base(
         base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers, four_bit=recipe.four_bit
     )
     scorer = new_scorer(recipe.adapter, base, baseline, device, recipe.seed + 1, compiled=n_train >= COMPILE_FROM)
     depends_on = [weights_digest(baseline), base.sha256, base.ids, recipe.four_bit, recipe.adapter.as_dict()]
-    stages.append(fit_stage("mora", scorer, recipe.mora, json.dumps(depends_on), train))
+    stages.fit("mora", scorer, recipe.mora, json.dumps(depends_on))
 
     # The name alone: a path on this machine is private.
     base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name
     provenance = {
-        "data": prepared.provenance,
-        "split": asdict(prepared.split),
+        **prepared.as_provenance(),
         "recipe": {**recipe.as_dict(), "base": base_name, "start": Path(recipe.start).name},
-        "trained": {"molecules": n_train, "valid_error": stages[-1]["best_error"], **run_metadata(device)},
-        "stages": stages,
-        "notes": prepared.notes,
+        "trained": {
+            "molecules": n_train,
+            "values": {task.name: n for task, n in zip(tasks, prepared.train.n_values(), strict=True)},
+            "valid_error": stages.done[-1]["best_error"],
+            **run_metadata(device),
+        },
+        "stages": stages.done,
         "prompt_ids": base.ids,
     }
     staged, source = run / "pack", {"name": base_name, "sha256": base.sha256}
@@ -193,6 +177,10 @@ class TrainingData:
     valid: Dataset
     provenance: dict[str, Any]
     notes: list[str]
+
+    def as_provenance(self) -> dict[str, Any]:
+        """What the pack records of it."""
+        return {"data": self.provenance, "split": asdict(self.split), "notes": self.notes}
 
 
 def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], None]) -> TrainingData:
@@ -328,8 +316,3 @@ def standardize(data: Dataset, tasks: tuple[Task, ...]) -> Dataset:
     std = np.array([task.deviation for task in tasks], dtype=np.float32)
     targets = np.stack([task.on_scale(data.targets[:, i]) for i, task in enumerate(tasks)], axis=1)
     return replace(data, targets=(targets - mean) / std)
-
-
-def shrink_batch(settings: TrainConfig, n_train: int) -> TrainConfig:
-    """At least eight batches in an epoch, so that small tables train too."""
-    return replace(settings, batch_size=max(1, min(settings.batch_size, n_train // 8)))

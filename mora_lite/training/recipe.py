@@ -78,6 +78,8 @@ class TaskRecipe:
     kind: `value`, `class`, or empty: a column of nothing but 0 and 1 is a class.
     scale: one of `SCALES`, or empty: `log` where `checks.suits_log` says so of the training values.
     auxiliary: trained in the encoder's stage alone, for what it teaches about the others; not in the pack.
+    own_epochs: passes over the molecules of this task alone, after which each of the recipe's `members` answers it once
+        more; the mean of both answers counts. 0 for none.
     """
 
     name: str
@@ -89,6 +91,7 @@ class TaskRecipe:
     description: str = ""
     scale: str = ""
     auxiliary: bool = False
+    own_epochs: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "column", self.column or self.name)

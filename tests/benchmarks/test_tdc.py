@@ -49,7 +49,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Boards `herg` and `half_life_obach`, and a table of both with a kin endpoint and an assay of ToxCast."""
+    """Boards `herg` and `half_life_obach`, and a table of both with a kin endpoint and an assay of Tox21."""
     for name, value in (("herg", lambda i: i % 2), ("half_life_obach", lambda i: 1 + i)):
         rows = [(s, value(i), "test" if i % 5 == 0 else "train_val") for i, s in enumerate(MOLECULES)]
         rows.append(("C1=CC=C[NH+2]([O-])[CH-]1", value(0), "test"))  # RDKit does not read it
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
         (s, "" if i % 5 == 0 else i % 2, "" if i % 5 == 0 else 1 + i, 0.1 * i, (i // 2) % 2, "a;b")
         for i, s in enumerate(MOLECULES)
     ]
-    columns = ("smiles", "herg", "half_life_obach", "half_life", "toxcast:X", "sources")
+    columns = ("smiles", "herg", "half_life_obach", "half_life", "NR-AR", "sources")
     write_table(tmp_path / "boards.csv.gz", columns, rows)
     return tmp_path
 
@@ -81,7 +81,7 @@ def test_test_molecules_are_gone_from_every_task_of_the_table(folder: Path) -> N
     tested = [rows.smiles[i] for i in rows.held_out("test", 1)]
     keys = Keys(folder / "keys.csv")
     tasks = fit_tasks(union, leaks(union.data.smiles, tested, keys))
-    assert tasks.names == union.columns == ["herg", "half_life_obach", "half_life", "toxcast:X"]
+    assert tasks.names == union.columns == ["herg", "half_life_obach", "half_life", "NR-AR"]
     assert not set(tasks.data.smiles) & set(tested)
     assert set(tasks.data.smiles) == set(MOLECULES) - set(tested)
     assert not np.isnan(tasks.data.targets).any()

@@ -66,6 +66,10 @@ def make(script: ModuleType, tmp_path: Path) -> Make:
     return make
 
 
+def without_split(cells: dict[str, str]) -> dict[str, str]:
+    return {name: cell for name, cell in cells.items() if name != "split"}
+
+
 def number(cells: dict[str, str], name: str) -> float:
     return float(cells[name])
 
@@ -95,7 +99,7 @@ def test_values_come_in_the_units_that_chemists_use(make: Make) -> None:
         "BBB": 1,
     }
     assert {name: number(cells, name) for name in expected} == pytest.approx(expected, rel=1e-4)
-    assert set(cells) - set(expected) == {"smiles", "sources"}
+    assert set(cells) - set(expected) == {"smiles", "split", "sources"}
     assert set(cells["sources"].split(";")) == set(row)
 
 
@@ -165,7 +169,8 @@ def test_impossible_values_bounds_and_the_solubility_of_salts_are_dropped(make: 
             "half_life_obach": [{"smiles": "C", "half_life_obach": 0}],
         }
     )
-    assert rows == {"CC": {"smiles": "CC", "BSEP_inhibitor": "0", "sources": "bsep_chembl"}}
+    assert list(rows) == ["CC"]
+    assert without_split(rows["CC"]) == {"smiles": "CC", "BSEP_inhibitor": "0", "sources": "bsep_chembl"}
 
 
 def test_plasma_protein_binding_is_by_species(make: Make) -> None:
@@ -200,15 +205,24 @@ def test_the_table_for_the_boards_has_no_value_of_a_test_row(make: Make) -> None
         "--boards",
     )
     assert set(rows) == {"CO", "CCCO", "CN"}
-    assert rows["CO"] == {
+    assert without_split(rows["CO"]) == {
         "smiles": "CO",
         "half_life_obach": "2",
         "ppbr_az": "50",
         "PPB": "50",
         "sources": rows["CO"]["sources"],
     }
-    assert rows["CCCO"] == {"smiles": "CCCO", "half_life": "4", "sources": "human_pk_lombardo"}
+    assert without_split(rows["CCCO"]) == {"smiles": "CCCO", "half_life": "4", "sources": "human_pk_lombardo"}
     assert rows["CN"]["solubility_aqsoldb"] == "1"  # a board keeps what it has
+
+
+def test_stereoisomers_are_held_out_together(make: Make) -> None:
+    drawn = ["CC(N)C(=O)O", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"]
+    rows = make({"lipo": [{"smiles": s, "lipo": 1} for s in (*drawn, *("C" * n for n in range(1, 100)))]})
+    assert len({rows[smiles]["split"] for smiles in drawn}) == 1
+    parts = [row["split"] for row in rows.values()]
+    assert set(parts) == {"train", "valid", "test"}
+    assert parts.count("train") > 60
 
 
 def test_sources_can_be_left_out(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,18 +236,6 @@ def test_sources_can_be_left_out(make: Make, capsys: pytest.CaptureFixture[str])
         make(files, "--without", "pharmabench_logp")
 
 
-def test_assays_of_toxcast_need_enough_values_of_both_classes(
-    make: Make, script: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "MIN_TOXCAST", 3)
-    rows = [{"smiles": "C" * i, "GOOD": i % 2, "ONE_SIDED": 0, "FEW": 1 if i < 3 else ""} for i in range(1, 5)]
-    assert {name for cells in make({"toxcast": rows}).values() for name in cells} == {
-        "smiles",
-        "toxcast:GOOD",
-        "sources",
-    }
-
-
 def test_nothing_is_read_that_may_not_be_shipped(script: ModuleType) -> None:
     paths = " ".join(source.path for source in script.SOURCES)
     assert not any(word in paths for word in ("unclear", "pxr", "clintox"))
@@ -243,8 +245,8 @@ def test_nothing_is_read_that_may_not_be_shipped(script: ModuleType) -> None:
 
 def test_the_recipe_and_the_page_have_every_endpoint(script: ModuleType) -> None:
     recipe = read_recipe(ROOT / "examples" / "admet.toml")
-    tasks = {task.name: task for task in recipe.tasks if not task.name.startswith(script.TOXCAST)}
-    assert set(tasks) == {endpoint.name for endpoint in script.ENDPOINTS}
+    tasks = {task.name: task for task in recipe.tasks}
+    assert list(tasks) == [endpoint.name for endpoint in script.ENDPOINTS]
     page = (ROOT / "docs" / "endpoints.md").read_text(encoding="utf-8")
     for endpoint in script.ENDPOINTS:
         task = tasks[endpoint.name]
@@ -253,4 +255,3 @@ def test_the_recipe_and_the_page_have_every_endpoint(script: ModuleType) -> None
         assert (task.auxiliary, task.description.startswith(endpoint.meaning)) == (endpoint.auxiliary, True)
         assert f"\n| `{endpoint.name}` |" in page
     assert sum(not endpoint.auxiliary for endpoint in script.ENDPOINTS) >= 45
-    assert all(task.auxiliary for task in recipe.tasks if task.name not in tasks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ pytest.importorskip("safetensors")
 from safetensors.torch import load, save
 
 from mora_lite.chem.morgan import fingerprints
+from mora_lite.errors import PackError
 from mora_lite.scoring import domain as domain_module
 from mora_lite.scoring.domain import Domain, threshold_of
 
@@ -128,9 +131,7 @@ def test_equal_rows_are_stored_once() -> None:
     assert {row.tobytes() for row in domain.packed[1:]} == {three[0].tobytes(), three[1].tobytes()}
 
 
-@pytest.mark.parametrize(
-    ("reference", "query", "cached", "short"), [(7, 512, 0, 8), (4096, 3, 1 << 28, 1), (1, 1, 0, 2)]
-)
+@pytest.mark.parametrize(("reference", "query", "columns", "short"), [(7, 512, 64, 8), (4096, 3, 2, 1), (1, 1, 128, 2)])
 def test_cutting_the_work_up_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     domain: Domain,
@@ -138,15 +139,14 @@ def test_cutting_the_work_up_changes_nothing(
     expected: np.ndarray,
     reference: int,
     query: int,
-    cached: int,
+    columns: int,
     short: int,
 ) -> None:
     monkeypatch.setattr(domain_module, "REFERENCE_ROWS", reference)
     monkeypatch.setattr(domain_module, "QUERY_ROWS", query)
-    monkeypatch.setattr(domain_module, "CACHED_BYTES", cached)
+    monkeypatch.setattr(domain_module, "BAG_COLUMNS", columns)
     monkeypatch.setattr(domain_module, "SHORT_RUN", short)
     np.testing.assert_array_equal(domain.similarity(packed, CPU), expected)
-    assert all(torch.is_tensor(value) == (cached > 0) for key, value in domain._cache.items() if key != "chunks")
 
 
 def test_long_runs_of_equally_many_bits() -> None:
@@ -167,15 +167,12 @@ def test_equally_many_bits_but_other_tasks() -> None:
     np.testing.assert_array_equal(Domain.of(reference, known).similarity(reference, CPU), expected)
 
 
-@pytest.mark.parametrize("density", [0.05, 0.6])
-def test_bfloat16_equals_float32(monkeypatch: pytest.MonkeyPatch, density: float) -> None:
-    """Also where intersections are above 256, which bfloat16 cannot hold."""
+@pytest.mark.parametrize("density", [0.05, 0.6, 1.0])
+def test_intersections_of_any_size_are_exact(density: float) -> None:
     reference, query = random_fingerprints(40, density), random_fingerprints(10, density, seed=1)
     domain = Domain.of(reference, np.ones((40, 1), bool))
     expected = plain_similarity(query, reference).max(1, keepdims=True)
-    for dtype in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr("mora_lite.machine.device.autocast_dtype", lambda device, dtype=dtype: dtype)
-        np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
+    np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
 
 
 def test_in_large_steps_as_on_gpus(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
@@ -196,7 +193,7 @@ def test_a_molecule_alone_or_among_others(domain: Domain, packed: np.ndarray, ex
 
 def test_storing(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
     stored = domain.tensors()
-    assert stored["gaps"].dtype == torch.uint8
+    assert stored["deflated"].dtype == torch.uint8
     assert stored["counts"].dtype == torch.uint16
     back = Domain.from_tensors(load(save(stored)))
     for name in ("packed", "patterns", "sizes"):
@@ -214,6 +211,23 @@ def test_storing_long_gaps(positions: list[int]) -> None:
     bits[2, 7] = 1
     domain = Domain.of(np.packbits(bits, axis=1), np.ones((3, 1), bool))
     np.testing.assert_array_equal(Domain.from_tensors(load(save(domain.tensors()))).packed, domain.packed)
+
+
+def test_gaps_of_packs_from_before_are_read(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
+    stored = domain.tensors()
+    gaps = np.frombuffer(zlib.decompress(stored.pop("deflated").numpy().tobytes()), np.uint8)
+    back = Domain.from_tensors({**stored, "gaps": torch.from_numpy(gaps.copy())})
+    np.testing.assert_array_equal(back.similarity(packed, CPU), expected)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no zlib", zlib.compress(b""), zlib.compress(bytes(10**8)), zlib.compress(b"\1" * 9)[:-5]]
+)
+def test_damaged_fingerprints_are_refused(domain: Domain, content: bytes) -> None:
+    """Also those that would fill the memory."""
+    stored = {**domain.tensors(), "deflated": np.frombuffer(content, np.uint8)}
+    with pytest.raises(PackError, match="the fingerprints of the training molecules are damaged"):
+        Domain.from_tensors(stored)
 
 
 def test_storing_nothing() -> None:

@@ -56,6 +56,14 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+def test_without_validation_molecules_the_last_weights_are_kept(parts: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    nobody = parts[1].at(np.arange(0))
+    start, model = new_model(), new_model()
+    progress = train(model, (parts[0], nobody), tmp_path)
+    assert np.isnan(progress[-1].best_error)
+    assert not same_weights(model, start)
+
+
 def killed(
     model: nn.Module,
     parts: tuple[Dataset, Dataset],

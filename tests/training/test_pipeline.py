@@ -24,7 +24,6 @@ from mora_lite.training.pipeline import (
     choose_scales,
     fitted_tasks,
     infer_task_kinds,
-    shrink_batch,
     standardize,
     start_encoder,
     train,
@@ -32,6 +31,7 @@ from mora_lite.training.pipeline import (
 from mora_lite.training.pretrain import save_encoder
 from mora_lite.training.recipe import Recipe, TaskRecipe
 from mora_lite.training.splits import Split
+from mora_lite.training.stages import shrink_batch
 
 pytestmark = pytest.mark.usefixtures("no_compiler")
 
@@ -109,7 +109,7 @@ def test_the_pack_says_where_it_comes_from(trained: Path, folder: Path, base_pat
     assert pack.name == "tiny"
     assert facts["data"] == {"file": "data.csv", "rows": 40, "smiles_sha256": data.fingerprint, "merged": 0}
     assert facts["split"] == {"seed": 0, "train": 32, "valid": 4, "kind": "random", "column": ""}
-    assert facts["trained"]["molecules"] == 32
+    assert facts["trained"]["molecules"] == facts["trained"]["values"]["size"] == 32
     assert facts["trained"]["valid_error"] > 0
     assert facts["notes"] == []
     assert [(stage["stage"], stage["epochs"]) for stage in facts["stages"]] == [("encoder", 1), ("mora", 1)]
