@@ -82,7 +82,13 @@ def print_scores(options: argparse.Namespace) -> None:
             print(f"{name}: fewer than {n_together} seeds; left out")
             continue
         answers = list(means[name].values()) if n_together == 1 else together(means[name], n_together)
-        values = read_board(options.data, name).values
+        rows = read_board(options.data, name)
+        values, is_salt = rows.values, np.array(["." in text for text in rows.smiles])
+        if options.salts:
+            wanted = is_salt if options.salts == "only" else ~is_salt
+            answers = [of_one[wanted[of_one[:, 0].astype(np.int64)]] for of_one in answers]
+        if not all(map(len, answers)):
+            continue
         scores = [board.score(values[m[:, 0].astype(np.int64)], m[:, 1]) for m in answers]
         at, interval = answers[0][:, 0].astype(np.int64), ""
         if all(np.array_equal(of_one[:, 0], at) for of_one in answers):  # not so for `valid`

@@ -182,6 +182,9 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     monkeypatch.setattr(sys, "argv", [*score, "--together"])
     tdc.main()
     assert "| herg | roc_auc, higher is better | 2 together |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
+    tdc.main()
+    assert "herg" not in capsys.readouterr().out
 
 
 def test_seeds_together_are_one_answer_and_pairs_go_round() -> None:
