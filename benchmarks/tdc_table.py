@@ -20,13 +20,11 @@ from mora_lite.chem.graph import Graphs, concatenate
 from mora_lite.training.checks import looks_like_class, suits_log
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.losses import TargetStats
-from mora_lite.training.recipe import read_recipe
 
 NO_TASKS = ("smiles", "sources")
 GRAPH_ARRAYS = ("atoms", "bonds", "bond_endpoints", "atom_ptr", "bond_ptr")
 LEAST_VALUES, LEAST_OF_CLASS = 20, 5  # a column with fewer teaches nothing
 MAX_Z = 4.0  # of a learnt value: a few far ones would carry the loss
-LEAST_N = 30  # smaller tasks are drawn no more often than one of this size
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,11 @@ class Tasks:
         return scores * self.deviation + self.mean + self.stats.prior.numpy()
 
 
-def fit_tasks(union: Union, leave_out: np.ndarray, recipe: Path | None) -> Tasks:
+def fit_tasks(union: Union, leave_out: np.ndarray) -> Tasks:
     """The tasks and training molecules that are left. leave_out: bool `[N]`, which molecules are out, of every task.
 
-    recipe: has the scales of columns that are no board; without it a column is learnt as logarithms where that suits.
+    Boards have scales of their own; any other column is learnt as logarithms where that suits.
     """
-    scales = {name: board.scale for name, board in BOARDS.items()}
-    if recipe is not None:
-        scales = {task.column: task.scale for task in read_recipe(recipe).tasks if task.scale} | scales
     data = union.data.at(np.flatnonzero(~leave_out))
     kept, columns = [], []
     for i, name in enumerate(union.columns):
@@ -109,8 +104,8 @@ def fit_tasks(union: Union, leave_out: np.ndarray, recipe: Path | None) -> Tasks
         is_class = looks_like_class(values)
         if len(known) < LEAST_VALUES or (is_class and min(known.sum(), len(known) - known.sum()) < LEAST_OF_CLASS):
             continue
-        scale = "odds" if is_class else scales.get(name) or ("log" if suits_log(known) else "linear")
-        columns.append(on_scale(values, scale))
+        scale = "odds" if is_class else "log" if suits_log(known) else "linear"
+        columns.append(on_scale(values, BOARDS[name].scale if name in BOARDS else scale))
         kept.append((name, is_class))
     targets = np.stack(columns, axis=1)
     classes = [is_class for _, is_class in kept]
@@ -121,17 +116,6 @@ def fit_tasks(union: Union, leave_out: np.ndarray, recipe: Path | None) -> Tasks
     data = replace(data, targets=scores).at(known_rows)
     stats = TargetStats.of(data.targets, classes, [1.0] * len(kept))
     return Tasks([name for name, _ in kept], mean, deviation, stats, data)
-
-
-def draw_balanced(targets: np.ndarray, visits: int, seed: int) -> np.ndarray:
-    """Positions of drawn molecules, int64 `[visits]`, with probability max over a molecule's known tasks of n^-1/2.
-
-    targets: float32 `[N, P]`, NaN where unknown. n: known values of a task, `LEAST_N` at least.
-    """
-    known = ~np.isnan(targets)
-    share = np.maximum(known.sum(axis=0), LEAST_N) ** -0.5
-    weights = (known * share).max(axis=1)
-    return np.random.default_rng(seed).choice(len(targets), size=visits, p=weights / weights.sum())
 
 
 def board_graphs(smiles: Sequence[str]) -> tuple[Graphs, np.ndarray]:

@@ -6,13 +6,15 @@ import csv
 import gzip
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tdc
+import tdc_scores
 from tdc_data import BOARDS, Keys, leaks, on_scale, published, rank, read_board, scaffold_folds, tdc_scaffold_split
-from tdc_table import draw_balanced, fit_tasks, read_union
+from tdc_table import fit_tasks, read_union
 
 from mora_lite.chem.molecules import scaffold_of
 
@@ -78,7 +80,7 @@ def test_test_molecules_are_gone_from_every_task_of_the_table(folder: Path) -> N
     rows = read_board(folder, "herg")
     tested = [rows.smiles[i] for i in rows.held_out("test", 1)]
     keys = Keys(folder / "keys.csv")
-    tasks = fit_tasks(union, leaks(union.data.smiles, tested, keys), None)
+    tasks = fit_tasks(union, leaks(union.data.smiles, tested, keys))
     assert tasks.names == union.columns == ["herg", "half_life_obach", "half_life", "NR-AR"]
     assert not set(tasks.data.smiles) & set(tested)
     assert set(tasks.data.smiles) == set(MOLECULES) - set(tested)
@@ -128,14 +130,6 @@ def test_percentages_return_from_logits() -> None:
     assert returned == pytest.approx([0.3, 0.3, 50, 99, 99.7])
 
 
-def test_molecules_of_small_tasks_are_drawn_more_often() -> None:
-    targets = np.full((4000, 2), np.nan, dtype=np.float32)
-    targets[:, 0], targets[:40, 1] = 1, 1
-    drawn = draw_balanced(targets, 20_000, 0)
-    expected = 40 * 40**-0.5 / (40 * 40**-0.5 + 3960 * 4000**-0.5)
-    assert np.mean(drawn < 40) == pytest.approx(expected, abs=0.01)
-
-
 def test_the_table_is_read_from_the_file_beside_it(folder: Path) -> None:
     first, second = (read_union(folder / "boards.csv.gz") for _ in range(2))
     assert (folder / "boards.csv.gz.npz").exists()
@@ -145,37 +139,76 @@ def test_the_table_is_read_from_the_file_beside_it(folder: Path) -> None:
     np.testing.assert_array_equal(second.data.graphs.ends, first.data.graphs.ends)
 
 
-def test_a_run_of_two_boards_is_scored_from_its_file(
+def test_the_groups_hold_every_board_once() -> None:
+    assert sorted(name for group in tdc.GROUPS for name in group.split(",")) == sorted(BOARDS)
+
+
+def test_runs_of_two_boards_are_scored_from_their_files(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = [
+    monkeypatch.setattr(tdc, "MULTITASK", replace(tdc.MULTITASK, batch_size=16))
+    table, runs = str(folder / "boards.csv.gz"), str(folder / "runs")
+    command = [
         "tdc.py",
         "train",
         "--data",
         str(folder),
         "--table",
-        str(folder / "boards.csv.gz"),
+        table,
         "-o",
-        f"{folder}/runs",
+        runs,
+        "--groups",
+        "herg,half_life_obach",
     ]
-    command = [*common, "--group", "herg,half_life_obach", "--seed", "1", "--visits", "128", "--own-steps", "2"]
-    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "2", "--visits", "128", "--own-steps", "2"])
     tdc.main()
+    assert "step 6 of 6" in capsys.readouterr().out  # three epochs of 44 molecules
     tdc.main()
-    assert "is there already" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("is there already") == 2
     with (folder / "runs" / "mt_herg+half_life_obach_test_1.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    n_test = int(read_board(folder, "herg").test.sum())
-    assert len(lines) == 2 * 2 * n_test
+    rows = read_board(folder, "herg")
+    assert len(lines) == 2 * 2 * rows.test.sum()
     unreadable = [float(x["prediction"]) for x in lines if x["board"] == "herg" and int(x["row"]) == len(MOLECULES)]
-    values = read_board(folder, "herg")
-    share = values.values[~values.test].mean()
+    share = rows.values[~rows.test].mean()
     assert unreadable == pytest.approx([np.log(share / (1 - share))] * 2, abs=1e-5)
-    monkeypatch.setattr(tdc, "N_BOOTSTRAP", 20)
-    monkeypatch.setattr(
-        sys, "argv", ["tdc.py", "score", "--data", str(folder), f"{folder}/runs", "--variants", "mt", "mt+ft"]
-    )
+    monkeypatch.setattr(tdc_scores, "N_BOOTSTRAP", 20)
+    score = ["tdc.py", "score", "--data", str(folder), runs, "--variants", "mt", "mt+own"]
+    monkeypatch.setattr(sys, "argv", score)
     tdc.main()
     printed = capsys.readouterr().out
-    assert "| herg | roc_auc, higher is better | 1 |" in printed
+    assert "| herg | roc_auc, higher is better | 2 |" in printed
     assert "mean rank over 2 boards" in printed
+    monkeypatch.setattr(sys, "argv", [*score, "--together"])
+    tdc.main()
+    assert "| herg | roc_auc, higher is better | 2 together |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
+    tdc.main()
+    assert "herg" not in capsys.readouterr().out
+
+
+def test_seeds_together_are_one_answer_and_pairs_go_round() -> None:
+    by_seed = {seed: np.array([[3, seed], [5, 10 * seed]], dtype=float) for seed in (1, 2, 6)}
+    (one,) = tdc_scores.together(by_seed, 3)
+    assert one.tolist() == [[3, 3], [5, 30]]
+    assert [mean[0, 1] for mean in tdc_scores.together(by_seed, 2)] == [1.5, 4, 3.5]
+    with pytest.raises(SystemExit, match="different rows"):
+        tdc_scores.together(by_seed | {7: np.array([[4.0, 1.0]])}, 2)
+
+
+def test_changes_of_the_error_are_logarithms_and_weigh_every_board_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = {"worse": {"caco2_wang": 2.0, "ld50_zhu": 4.0}, "mt": {"caco2_wang": 1.0, "ld50_zhu": 1.0}}
+    lines: tdc.Lines = []
+    for name in ("caco2_wang", "ld50_zhu"):
+        rows = [(s, 0, "train_val") for s in CHAINS[:4]]
+        write_table(tmp_path / f"{name}.csv.gz", ("smiles", name, "tdc_split"), rows)
+        lines += [(name, 1, variant, "1/5", row, of[name]) for variant, of in errors.items() for row in range(4)]
+    tdc.write_lines(tmp_path / "runs" / "a.csv", lines)
+    words = ["--part", "1/5", "--reference", "mt", "--variants", "worse", "mt,worse"]
+    monkeypatch.setattr(sys, "argv", ["tdc.py", "compare", "--data", str(tmp_path), f"{tmp_path}/runs", *words])
+    tdc.main()
+    printed = capsys.readouterr().out
+    assert "| worse | 2 | +104.0 ± 34.7 % | 1 | +138.6 ± nan % |" in printed
+    assert "| mt,worse | 2 | +66.1 ± 25.5 % | 1 | +91.6 ± nan % |" in printed
