@@ -1,7 +1,7 @@
 """The table that boards are trained on together, as graphs and learnt values, kept beside it so that runs start soon.
 
-The table has a column `smiles`, each molecule once; every other column but `sources` is a task, blank where unknown.
-Boards are columns named like their files, with values of `train_val` alone.
+The table has a column `smiles`, each molecule once; every other column but `split` and `sources` is a task, blank where
+unknown. Boards are columns named like their files, with values of `train_val` alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mora_lite.training.checks import looks_like_class, suits_log
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.losses import TargetStats
 
-NO_TASKS = ("smiles", "sources")
+NO_TASKS = ("smiles", "split", "sources")
 GRAPH_ARRAYS = ("atoms", "bonds", "bond_endpoints", "atom_ptr", "bond_ptr")
 LEAST_VALUES, LEAST_OF_CLASS = 20, 5  # a column with fewer teaches nothing
 MAX_Z = 4.0  # of a learnt value: a few far ones would carry the loss

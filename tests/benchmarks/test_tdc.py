@@ -55,10 +55,10 @@ def folder(tmp_path: Path) -> Path:
         rows.append(("C1=CC=C[NH+2]([O-])[CH-]1", value(0), "test"))  # RDKit does not read it
         write_table(tmp_path / f"{name}.csv.gz", ("smiles", name, "tdc_split"), rows)
     rows = [
-        (s, "" if i % 5 == 0 else i % 2, "" if i % 5 == 0 else 1 + i, 0.1 * i, (i // 2) % 2, "a;b")
+        (s, "" if i % 5 == 0 else i % 2, "" if i % 5 == 0 else 1 + i, 0.1 * i, (i // 2) % 2, "train", "a;b")
         for i, s in enumerate(MOLECULES)
     ]
-    columns = ("smiles", "herg", "half_life_obach", "half_life", "NR-AR", "sources")
+    columns = ("smiles", "herg", "half_life_obach", "half_life", "NR-AR", "split", "sources")
     write_table(tmp_path / "boards.csv.gz", columns, rows)
     return tmp_path
 
