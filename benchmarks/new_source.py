@@ -27,10 +27,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from tdc import MULTITASK, VISITS, fit_many, new_model
-from tdc_data import BOARDS, Keys, leaks, on_scale, read_board
+from tdc_data import BOARDS, Keys, leaks, read_board
 from tdc_table import Union, fit_tasks, float32_scores, read_union
 
 from mora_lite.machine.device import choose_device
+from mora_lite.scoring.tasks import on_scale
 
 HEADER = ["task", "seed", "variant", "row", "truth", "prediction"]
 

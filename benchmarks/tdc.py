@@ -36,13 +36,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tdc_data import BOARDS, SMALL, BoardRows, Keys, leaks, on_scale, read_board
+from tdc_data import BOARDS, SMALL, BoardRows, Keys, leaks, read_board
 from tdc_scores import print_changes, print_scores
 from tdc_table import Tasks, Union, board_graphs, fit_tasks, float32_scores, read_union
 
 from mora_lite.adapter.encoder import EncoderBaseline
 from mora_lite.machine.device import choose_device
 from mora_lite.model import load
+from mora_lite.scoring.tasks import on_scale
 from mora_lite.training.evaluate import baseline_values
 from mora_lite.training.loop import TrainConfig, TrainProgress, fit
 from mora_lite.training.pipeline import train as train_pack

@@ -20,9 +20,9 @@ from rdkit import Chem, rdBase
 
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.chem.standardize import parent_of
+from mora_lite.scoring.tasks import in_unit
 
 PUBLISHED = Path(__file__).with_name("tdc_boards.csv")
-LOGIT_LIMITS = 0.3, 99.7  # percent; beyond them a percentage is as good as none or all
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Board:
 
     def in_unit(self, values: np.ndarray) -> np.ndarray:
         """Learnt values -> the board's unit; log-odds and logarithms stay, as their metrics go by order alone."""
-        return 100 / (1 + np.exp(-values)) if self.scale == "logit" else values
+        return in_unit(values, "logit") if self.scale == "logit" else values
 
     def score(self, truth: np.ndarray, predicted: np.ndarray) -> float:
         """The board's metric. predicted: float `[N]`, on the board's scale; NaN where a metric needs two classes."""
@@ -106,16 +106,6 @@ BOARDS = {
 LARGE = ("lipophilicity_astrazeneca", "solubility_aqsoldb", "cyp2c9_veith", "cyp2d6_veith", "cyp3a4_veith", "ames")
 LARGE = (*LARGE, "ld50_zhu")
 SMALL = tuple(name for name in BOARDS if name not in LARGE)
-
-
-def on_scale(values: np.ndarray, scale: str) -> np.ndarray:
-    """Values in their unit, float of any shape -> what is learnt; classes stay 0 and 1."""
-    if scale == "log":
-        return np.log10(np.where(values > 0, values, np.nan))
-    if scale == "logit":
-        share = np.clip(values, *LOGIT_LIMITS) / 100
-        return np.log(share / (1 - share))
-    return values
 
 
 @dataclass(frozen=True)

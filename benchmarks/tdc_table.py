@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tdc_data import BOARDS, on_scale
+from tdc_data import BOARDS
 
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs, concatenate
+from mora_lite.scoring.tasks import on_scale
 from mora_lite.training.checks import looks_like_class, suits_log
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.losses import TargetStats

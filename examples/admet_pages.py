@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from admet_sources import SOURCES
-from make_admet import Found, collect, merge
+from make_admet import Found, collect
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGINS = {source.name: source.origin for source in SOURCES}
@@ -67,7 +67,7 @@ def toml_task(found: Found) -> Iterator[str]:
 
 def counts(found: Found) -> tuple[int, int, float]:
     """Molecules with a value, conflicts among them and left out, and the share of yes of a class."""
-    merged = [merge([v for part in by.values() for v in part], found.endpoint.kind) for by in found.values.values()]
+    merged = found.merged().values()
     values = [value for value, _ in merged if value is not None]
     return len(values), sum(clash for _, clash in merged), sum(values) / len(values)
 

@@ -29,11 +29,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 
+import numpy as np
 from admet_endpoints import ENDPOINTS, Endpoint
 from admet_sources import CONVERT, SOURCES, WORDS, Column, Source
 from rdkit import Chem
 
 from mora_lite.chem.featurizer import Featurizer
+from mora_lite.scoring import tasks
 
 CLASH = 1.0  # values of one molecule that differ by more, in powers of ten or log units, are a conflict
 
@@ -50,6 +52,11 @@ class Found:
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     dropped: int = 0
+
+    def merged(self) -> dict[str, tuple[float | None, bool]]:
+        """parent -> its one value on the endpoint's scale, and whether the files are in conflict, by `merge`."""
+        kind = self.endpoint.kind
+        return {parent: merge([v for part in by.values() for v in part], kind) for parent, by in self.values.items()}
 
     def add(self, parent: str, source: str, value: float) -> None:
         self.values.setdefault(parent, {}).setdefault(source, []).append(value)
@@ -72,21 +79,13 @@ class Parents:
 
 def on_scale(value: float, scale: str) -> float:
     """A value on the scale that it is averaged on; logit in powers of ten of the ratio bound to free."""
-    if scale == "log":
-        return math.log10(value) if value > 0 else math.nan
-    if scale == "logit":
-        share = min(max(value / 100, 0.003), 0.997)
-        return math.log10(share / (1 - share))
-    return value
+    learnt = float(tasks.on_scale(np.array(value), scale))
+    return learnt / math.log(10) if scale == "logit" else learnt
 
 
 def in_unit(value: float, scale: str) -> float:
     """The inverse of `on_scale`, but for the clipping."""
-    if scale == "log":
-        return 10**value
-    if scale == "logit":
-        return 100 / (1 + 10**-value)
-    return value
+    return float(tasks.in_unit(np.array(value * math.log(10) if scale == "logit" else value), scale))
 
 
 def read_rows(source: Source, folder: Path, wheel: str) -> list[dict[str, str]]:
@@ -182,14 +181,12 @@ def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str
     counts: dict[str, tuple[int, int]] = {}
     for name, entry in found.items():
         endpoint, n_values, n_clashes = entry.endpoint, 0, 0
-        for parent, by_source in entry.values.items():
-            values = [value for part in by_source.values() for value in part]
-            merged, clash = merge(values, endpoint.kind)
+        for parent, (value, clash) in entry.merged().items():
             n_clashes += clash
-            if merged is not None:
+            if value is not None:
                 n_values += 1
-                cells[parent][name] = f"{in_unit(merged, endpoint.scale):.5g}"
-                sources[parent].update(dict.fromkeys(by_source))
+                cells[parent][name] = f"{in_unit(value, endpoint.scale):.5g}"
+                sources[parent].update(dict.fromkeys(entry.values[parent]))
         counts[name] = n_values, n_clashes
     cells = {parent: row for parent, row in cells.items() if row}
     partial = target.with_name(f"{target.name}.partial")

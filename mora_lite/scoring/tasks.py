@@ -14,6 +14,26 @@ SCALES = ("linear", "log", "logit")
 LEAST_PERCENT = 0.3  # nearer to 0 or 100 % a measurement says nothing; their log-odds would be infinite
 
 
+def on_scale(values: np.ndarray, scale: str) -> np.ndarray:
+    """Values in their unit, float of any shape -> on one of `SCALES`. What is not above 0 has no logarithm: NaN."""
+    if scale == "logit":
+        share = np.clip(values, LEAST_PERCENT, 100 - LEAST_PERCENT) / 100
+        return np.log(share / (1 - share))
+    if scale == "log":
+        return np.log10(np.where(values > 0, values, np.nan))
+    return values
+
+
+def in_unit(values: np.ndarray, scale: str) -> np.ndarray:
+    """The inverse of `on_scale`, in the type of `values`; 0 and infinity for infinite logarithms."""
+    with np.errstate(over="ignore"):
+        if scale == "logit":
+            return 100 / (1 + np.exp(-values))
+        if scale == "log":
+            return np.power(values.dtype.type(10), values)
+    return values
+
+
 @dataclass(frozen=True)
 class Task:
     """One question that a pack answers. The model itself works in z-scores.
@@ -51,22 +71,12 @@ class Task:
         return self.scale == "log"
 
     def on_scale(self, values: np.ndarray) -> np.ndarray:
-        """Values in `unit`, float of any shape -> on the task's scale. What is not above 0 has no logarithm: NaN."""
-        if self.scale == "logit":
-            share = np.clip(values, LEAST_PERCENT, 100 - LEAST_PERCENT) / 100
-            return np.log(share / (1 - share))
-        if not self.is_log:
-            return values
-        return np.log10(np.where(values > 0, values, np.nan))
+        """Values in `unit`, float of any shape -> on the task's scale."""
+        return on_scale(values, self.scale)
 
     def in_unit(self, values: np.ndarray) -> np.ndarray:
         """The inverse of `on_scale`, in the type of `values`; 0 and infinity for infinite logarithms."""
-        if self.scale == "linear":
-            return values
-        with np.errstate(over="ignore"):
-            if self.scale == "logit":
-                return 100 / (1 + np.exp(-values))
-            return np.power(values.dtype.type(10), values)
+        return in_unit(values, self.scale)
 
     @property
     def column(self) -> str:

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import tdc
 import tdc_scores
-from tdc_data import BOARDS, Keys, leaks, on_scale, published, rank, read_board, scaffold_folds, tdc_scaffold_split
+from tdc_data import BOARDS, Keys, leaks, published, rank, read_board, scaffold_folds, tdc_scaffold_split
 from tdc_table import fit_tasks, read_union
 
 from mora_lite.chem.molecules import scaffold_of
+from mora_lite.scoring.tasks import on_scale
 
 CHAINS = [f"{'C' * i}N" for i in range(1, 21)]
 RINGS = [f"c1ccc({'C' * i}{end})cc1" for i in range(8) for end in ("O", "N", "Cl")]
