@@ -37,7 +37,7 @@ from mora_lite.quant.formats import open_checkpoint
 from mora_lite.scoring.scorer import Scorer
 from mora_lite.scoring.tasks import Task
 from mora_lite.training.dataset import Dataset, read_dataset
-from mora_lite.training.loop import OptimizerConfig, RunState, scheduled_rate
+from mora_lite.training.loop import OptimizerConfig, RunState, predict_scores, scheduled_rate
 from mora_lite.training.losses import TargetStats, task_loss
 from mora_lite.training.pipeline import choose_scales, fitted_tasks, infer_task_kinds, standardize
 from mora_lite.training.pretrain import load_encoder
@@ -103,17 +103,6 @@ def train(scorer: AskedScorer, data: Dataset, trained: list[int], classes: list[
     scorer.eval()
 
 
-@torch.inference_mode()
-def answers(scorer: AskedScorer, data: Dataset, at: list[int]) -> np.ndarray:
-    """z-scores of these prompts, float32 `[N, len(at)]`."""
-    parts = []
-    for start in range(0, len(data), 512):
-        rows = np.arange(start, min(start + 512, len(data)))
-        with training_autocast(torch.device("cpu")):
-            parts.append(scorer.ask(data.graphs.select(rows).batch().rounded(), at)[: len(rows)].float().numpy())
-    return np.concatenate(parts)
-
-
 def ask(
     base: CompiledBase, data: Dataset, tasks: tuple[Task, ...], asked: str, steps: int, seed: int, start: Path | None
 ) -> dict[str, Any]:
@@ -129,8 +118,8 @@ def ask(
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_ASKED])
     part = data.at(rows)
     truth = part.targets[:, index]
-    scores = answers(scorer, part, [index, *trained])
-    auc = [float(roc_auc_score(truth, column)) for column in scores.T]
+    scores = predict_scores(lambda batch: scorer.ask(batch, [index, *trained]), part, torch.device("cpu"))
+    auc = [float(roc_auc_score(truth, column)) for column in scores.T.numpy()]
     states = nn.functional.normalize(scorer.unchanged[0], dim=-1)
     nearest = int((states[trained] @ states[index]).argmax())
     best = int(np.argmax(auc[1:]))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..chem.circular import N_BITS
+from ..chem.graph import row_pointer
 from ..errors import PackError
 
 if TYPE_CHECKING:
@@ -210,10 +211,10 @@ class Domain:
         query_counts = torch.from_numpy(_bit_counts(packed).astype(np.float32)).to(device)
         product = torch.empty(min(REFERENCE_ROWS, len(self.packed)), len(packed), dtype=query.dtype, device=device)
         nearest = torch.zeros(len(self.patterns), len(packed), device=device)
-        tables = [columns.contiguous() for columns in query.split(BAG_COLUMNS, 1)]
+        tables = [columns.contiguous() for columns in query.split(BAG_COLUMNS, 1)] if device.type == "cpu" else []
         for chunk in self._chunks():
             inter = product[: len(self.packed[chunk.rows])]
-            if device.type == "cpu":
+            if tables:
                 self._sum_rows(chunk.rows, tables, inter)
             else:
                 torch.mm(_unpack(self.packed[chunk.rows], device), query, out=inter)
@@ -290,8 +291,10 @@ class Domain:
         import torch
 
         if "set bits" not in self._cache:
-            row, position = np.nonzero(np.unpackbits(self.packed, axis=1))
-            starts = np.searchsorted(row, np.arange(len(self.packed) + 1))
+            position, starts = (
+                np.flatnonzero(np.unpackbits(self.packed)) % N_BITS,
+                row_pointer(_bit_counts(self.packed)),
+            )
             self._cache["set bits"] = tuple(torch.from_numpy(part.astype(np.int32)) for part in (position, starts))
         position, starts = self._cache["set bits"]
         bounds = starts[rows.start : rows.stop + 1]

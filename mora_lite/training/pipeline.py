@@ -243,11 +243,11 @@ def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recip
     """
     tasks, notes = [], []
     for i, task in enumerate(recipe.tasks):
-        values, judged = train.targets[:, i], valid.targets[:, i]
-        low = np.fmin.reduce(np.concatenate([values, judged]), initial=np.inf)
+        values = train.targets[:, i]
+        all_values = np.concatenate([values, valid.targets[:, i]])
+        low, high = np.fmin.reduce(all_values, initial=np.inf), np.fmax.reduce(all_values, initial=-np.inf)
         if task.scale == "log" and low <= 0:
             raise InputError(f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log")
-        high = np.fmax.reduce(np.concatenate([values, judged]), initial=-np.inf)
         if task.scale == "logit" and (low < 0 or high > 100):
             odd = low if low < 0 else high
             raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 to 100 %, as its scale is logit")

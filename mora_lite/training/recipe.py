@@ -26,6 +26,7 @@ weight = 2.0       # in the loss; 1 when left out
 column = "homo"    # of the table; the task's name when left out
 scale = "linear"   # "log": learnt as logarithms; "logit": percentages, learnt as log-odds; chosen when left out
 auxiliary = false  # true: the encoder learns it too, in the first stage, but the pack does not answer it
+own_epochs = 0     # passes of each of the members over this task's molecules alone
 """
 
 from __future__ import annotations

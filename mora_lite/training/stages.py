@@ -73,25 +73,30 @@ class Stages:
 
 def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> EncoderBaseline:
     """The stage of the encoder alone, which learns from `recipe.members` networks where there are several."""
-    n_tasks, n_members = len(recipe.tasks), recipe.members
-    model = EncoderBaseline(encoder, n_tasks)
+    model = EncoderBaseline(encoder, len(recipe.tasks))
+    if recipe.members > 1:
+        model, scores = fit_members(encoder, recipe, stages)
+        targets = distilled(torch.from_numpy(stages.train.targets), scores, stages.stats)
+        stages = replace(stages, train=replace(stages.train, targets=targets.numpy()))
+    stages.fit("encoder", model, recipe.encoder, weights_digest(model))
+    return model
+
+
+def fit_members(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> tuple[EncoderBaseline, Tensor]:
+    """The last of the networks, and the mean of all their answers: float32 `[N, P]`."""
     scores = torch.zeros(())
-    for i in range(n_members if n_members > 1 else 0):
+    for i in range(recipe.members):
         config, name = replace(recipe.encoder, seed=recipe.encoder.seed + i + 1), f"member {i + 1}"
         torch.manual_seed(config.seed)
-        model = EncoderBaseline(copy.deepcopy(encoder), n_tasks)
+        model = EncoderBaseline(copy.deepcopy(encoder), len(recipe.tasks))
         stages.fit(name, model, config, weights_digest(model))
         answers = stages.answers(name, model)
         for p, task in enumerate(recipe.tasks):
             if task.own_epochs:
                 own = replace(OWN, epochs=task.own_epochs, seed=config.seed)
                 answers[:, p] = (answers[:, p] + own_answers(model, p, f"{name} task {p + 1}", own, stages)) / 2
-        scores = scores + answers / n_members
-    if n_members > 1:
-        targets = distilled(torch.from_numpy(stages.train.targets), scores, stages.stats)
-        stages = replace(stages, train=replace(stages.train, targets=targets.numpy()))
-    stages.fit("encoder", model, recipe.encoder, weights_digest(model))
-    return model
+        scores = scores + answers / recipe.members
+    return model, scores
 
 
 def own_answers(model: EncoderBaseline, task: int, name: str, config: TrainConfig, stages: Stages) -> Tensor:
