@@ -42,6 +42,7 @@ from tdc_table import Tasks, Union, board_graphs, fit_tasks, float32_scores, rea
 
 from mora_lite.adapter.encoder import EncoderBaseline
 from mora_lite.machine.device import choose_device
+from mora_lite.machine.files import replacing_path
 from mora_lite.model import load
 from mora_lite.scoring.tasks import on_scale
 from mora_lite.training.evaluate import baseline_values
@@ -101,12 +102,15 @@ def lines_of(
 
 def write_lines(path: Path, lines: Lines) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with replacing_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         writer.writerows((*line[:-1], f"{line[-1]:.6g}") for line in lines)
-    unfinished.replace(path)
+
+
+def run_file(options: argparse.Namespace, names: Sequence[str], seed: int) -> Path:
+    """The file of a run's predictions."""
+    return options.out / f"{options.name}_{'+'.join(names)}_{options.part.replace('/', 'of')}_{seed}.csv"
 
 
 # Many boards at once
@@ -117,11 +121,11 @@ def train_groups(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for group in options.groups:
             names = group.split(",")
-            file = f"{options.name}_{'+'.join(names)}_{options.part.replace('/', 'of')}_{seed}.csv"
-            if (options.out / file).exists():
-                print(f"{options.out / file} is there already")
+            target = run_file(options, names, seed)
+            if target.exists():
+                print(f"{target} is there already")
             else:
-                missing.append((options.out / file, [read_board(options.data, name) for name in names], seed))
+                missing.append((target, [read_board(options.data, name) for name in names], seed))
     if not missing:
         return
     union, keys = read_union(options.table), Keys(options.table.with_name(options.table.name + ".keys.csv"))
@@ -198,7 +202,7 @@ def own(
 def train_single(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for name in options.boards:
-            target = options.out / f"{options.name}_{name}_{options.part.replace('/', 'of')}_{seed}.csv"
+            target = run_file(options, [name], seed)
             if not target.exists():
                 write_lines(target, single_run(read_board(options.data, name), seed, options))
                 print(target, flush=True)
