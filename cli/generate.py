@@ -81,7 +81,10 @@ def generate(
     """
     from ..errors import InputError
     from ..machine.device import choose_device, choose_dtype
-    from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
+    from ..tables.formats import TableFormat, default_output
+    from ..tables.source import STDIO
+    from ..tables.table import open_table
+    from ..tables.writers import TableWriter, claim_output
     from ..text.pack import load_text_pack, open_text_pack
     from ..text.stream import GenerationConfig, answer_columns, answer_table, question_of_table
     from ..text.tasks import text_task
@@ -107,6 +110,7 @@ def generate(
             table_question,
         )
         target = output or default_output(table_path, "answers")
+        TableFormat.of(target, molecules=False)
         if target != STDIO:
             claim_output(target, source=table_path, force=force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:

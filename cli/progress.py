@@ -18,10 +18,14 @@ def print_note(note: str) -> None:
     typer.echo(f"note: {note}", err=True)
 
 
-def print_summary(lines: Sequence[str], counts: StatusCounts) -> None:
-    """Print the lines; end with exit code 1 if there were rows and none is ok."""
+def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
         typer.echo(line, err=True)
+
+
+def print_summary(lines: Sequence[str], counts: StatusCounts) -> None:
+    """Print the lines; end with exit code 1 if there were rows and none is ok."""
+    print_lines(lines)
     if counts.n_rows and not counts.n_ok:
         raise typer.Exit(1)
 
