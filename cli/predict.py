@@ -29,8 +29,8 @@ from .progress import print_lines, print_note, progress_bar
 from .tables import print_rows
 
 if TYPE_CHECKING:
-    from ..scoring.tasks import Task
     from ..scoring.stream import AnswerColumns
+    from ..scoring.tasks import Task
 
 
 STDIO = "-"

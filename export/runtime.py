@@ -161,9 +161,7 @@ class LoadFolder:
 
     def __call__(self, *, device: str, threads: int | None = None) -> OnnxModel:
         provider = "cpu" if device == "cpu" else self.provider
-        return load(
-            self.folder, tasks=self.tasks, provider=provider, confidence=self.confidence, threads=threads
-        )
+        return load(self.folder, tasks=self.tasks, provider=provider, confidence=self.confidence, threads=threads)
 
 
 def _open_session(file: Path, asked: str, threads: int | None) -> Any:

@@ -135,9 +135,7 @@ def claim_output(path: str | Path, *, source: str | Path | None = None, force: b
 class _Sink(Protocol):
     """What writes one format. Made with an open stream, the format, the columns and what they hold."""
 
-    def write(
-        self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Sequence[str] | None
-    ) -> None: ...
+    def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Sequence[str] | None) -> None: ...
     def close(self) -> None: ...
 
 
@@ -163,9 +161,7 @@ class _SdfSink:
     def __init__(self, stream: Any, form: TableFormat, columns: Sequence[str], kinds: Kinds):
         self._stream, self._columns = stream, list(columns)
 
-    def write(
-        self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Sequence[str] | None
-    ) -> None:
+    def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Sequence[str] | None) -> None:
         assert molecules is not None
         tails = [""] * len(cells) if added is None else added
         records = [
