@@ -190,10 +190,7 @@ def jobs_of(
     from ..tables.writers import claim_output
 
     files = [] if smiles else expand_paths(inputs)
-    if output is not None:
-        jobs = [(files, output)]
-    else:
-        jobs = [([path], default_output(path)) for path in files]
+    jobs = [(files, output)] if output is not None else [([path], default_output(path)) for path in files]
     targets = [target for _, target in jobs]
     for paths, target in jobs:
         TableFormat.of(target)

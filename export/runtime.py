@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -146,7 +147,15 @@ def onnx_source(
         return exported.load_training().select(list(chosen))
 
     return ModelSource(
-        load_here, exported.name, names, exported.featurizer, is_calibrated, (runs_on,), load_training, settings
+        load_here,
+        exported.name,
+        names,
+        exported.featurizer,
+        is_calibrated,
+        (runs_on,),
+        f"ONNX Runtime on {platform.machine()}, {runs_on}",
+        load_training,
+        settings,
     )
 
 

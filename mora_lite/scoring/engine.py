@@ -1,7 +1,7 @@
 """Where molecules are scored: by worker processes that parse and score, or on devices that workers prepare rows for.
 
-Windows of rows go in, results come out, in order and in constant memory; what a result is says `finish`. A molecule that
-hangs or kills its process becomes a row with a status (`machine.workers`).
+Windows of rows go in, results come out, in order and in constant memory; `finish` says what a result is. A molecule
+that hangs or kills its process becomes a row with a status (`machine.workers`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ModelSource:
 
     load: picklable; `load(device=..., threads=...)` with one of `devices`, and threads of the CPU, None for all.
     name: of the pack. tasks: those that are asked for. calibrated: whether there are intervals and a domain.
-    devices: `cpu` for worker processes, or the names of devices that score in this one.
+    devices: `cpu` for worker processes, or names of devices that score in this one. machine: their names for people.
     settings: all that values depend on, in plain types for a manifest.
     load_training: the training molecules, of `tasks`. Raises `PackError` when there are none.
     """
@@ -47,6 +47,7 @@ class ModelSource:
     featurizer: Featurizer
     calibrated: bool
     devices: tuple[str, ...]
+    machine: str
     load_training: Callable[[], TrainingMolecules]
     settings: dict[str, Any] = field(default_factory=dict)
 

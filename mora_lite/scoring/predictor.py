@@ -89,7 +89,7 @@ class Predictor(ABC):
 
         n_neighbours: how many of `neighbours` to add; 0 for none.
         """
-        parsed, ok_rows, molecules, graphs = self._read(smiles)
+        parsed, _, molecules, graphs = self._read(smiles)
         status, error = [p.status for p in parsed], [p.reason for p in parsed]
         bits = self._fingerprints(graphs, molecules) if self.calibrator is not None or n_neighbours else None
         return self.score_read(

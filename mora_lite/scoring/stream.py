@@ -244,9 +244,8 @@ def _answered(windows: Iterable[Window], answer: Answer) -> Iterator[tuple[Windo
 
 
 def _write(writer: TableWriter, library: Library | TypedSmiles, window: Window, found: Answers) -> None:
-    texts = [record.text for record in window.records]
-    at = library.smiles_index
-    for i, cells in enumerate(window.cells):
-        if not cells[at] and "\n" in texts[i] and found.status[i] == OK:  # a record of an SDF
-            cells[at] = found.smiles[i]
-    writer.write(window.cells, found.added, texts)
+    cells, at = [list(row) for row in window.cells], library.smiles_index
+    for i, record in enumerate(window.records):
+        if not cells[i][at] and "\n" in record.text and found.status[i] == OK:  # of an SDF
+            cells[i][at] = found.smiles[i]
+    writer.write(cells, found.added, [(record.name, record.text) for record in window.records])

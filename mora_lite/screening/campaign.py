@@ -11,27 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import torch
-from pyarrow import csv
 
-from .. import __version__
 from ..chem.drawing import drawing_problem
 from ..errors import InputError
-from ..machine.device import choose_devices, choose_dtype, processor_name
 from ..machine.files import replacing
-from ..machine.prefetch import read_ahead
-from ..machine.workers import WorkerPool, default_workers
-from ..packs.pack import Pack, open_pack
-from ..scoring.conformal import check_confidence
-from ..scoring.tasks import Task, choose_tasks
+from ..scoring.engine import CPU, ModelSource, scoring
+from ..scoring.tasks import Task
 from ..status import StatusCounts
-from ..tables.library import Library, Window
-from ..tables.prepared import WindowPreparer
 from ..tables.prepared_files import AnyLibrary, PreparedLibrary, open_any_library
 from ..tables.source import describe_file, file_state, is_stream
 from .expression import CONDITION, NUMBER, Expression, parse_expression
@@ -40,15 +30,14 @@ from .ray_engine import ShardWork, check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
 from .shards import (
+    CPU_WINDOW_ROWS,
     SHARD_WINDOWS,
     WINDOW_ROWS,
-    Scored,
     ScreenProgress,
-    WindowJob,
-    make_scorer,
+    ShardRows,
+    csv_text,
     read_shards,
     result_schema,
-    score_on,
     score_shards,
     unfinished_windows,
 )
@@ -80,6 +69,7 @@ def screen_library(
     time_limit: float = 30.0,
     engine: str = "local",
     ray_address: str | None = None,
+    source: ModelSource | None = None,
     on_note: Callable[[str], None] = lambda note: None,
     on_progress: Callable[[int, AnyLibrary], None] = lambda n_rows, library: None,
 ) -> ScreenSummary:
@@ -92,6 +82,7 @@ def screen_library(
     resume, force: continue the run in `output`, or replace it.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
+    source: a model in place of `pack`, with its tasks, device, dtype and confidence.
     on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
     """
     _check_engine(engine, ray_address)
@@ -101,8 +92,8 @@ def screen_library(
             on_note(note)
         for_ray = check_ray(library) if engine == "ray" else None
         columns = smiles_column, name_column
-        campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns)
-        for note in campaign.pack.featurizer.notes:
+        campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns, source)
+        for note in campaign.source.featurizer.notes:
             on_note(note)
         ranking = campaign.ranking(top, by, where, ascending)  # read before the work, which a typo must not cost
         options: dict[str, Any] = {"workers": workers, "part": part}
@@ -111,7 +102,7 @@ def screen_library(
         def score(run: RunDirectory) -> ScreenProgress:
             if for_ray is None:
                 return campaign.score(run, library, time_limit=time_limit, **options)
-            work, n_devices = campaign.shard_work(run, for_ray), len(campaign.devices)
+            work, n_devices = campaign.shard_work(run, for_ray), len(campaign.source.devices)
             return score_on_ray(work, run, for_ray, n_devices=n_devices, address=ray_address, **options)
 
         return campaign.run(Path(output), ranking, score, part, resume, force, on_note)
@@ -164,16 +155,13 @@ class Campaign:
     """What is to be scored, and by what. Made by `Campaign.plan`.
 
     settings: all that the shards' bytes depend on, in plain types, for the manifest.
-    devices: those that score, all of one kind.
+    columns: the SMILES and the name column that the user named.
     file_states: input file -> its `file_state` when its SHA-256 was taken.
     """
 
-    pack: Pack
-    tasks: tuple[Task, ...]
-    devices: tuple[torch.device, ...]
-    dtype: str
-    confidence: float
+    source: ModelSource
     settings: dict[str, Any]
+    columns: tuple[str | None, str | None]
     file_states: dict[str, tuple[int, int] | None]
 
     @classmethod
@@ -187,45 +175,41 @@ class Campaign:
         dtype: str = "auto",
         confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
+        source: ModelSource | None = None,
     ) -> Campaign:
         """Look up pack, tasks and devices, and read the input files' SHA-256.
 
-        columns: the SMILES and the name column that the user named.
+        columns: as the field. source: another model in place of the pack.
         """
         if shard_format not in FORMATS:
             raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
-        check_confidence(confidence)
-        opened, devices = open_pack(pack), choose_devices(device)
-        if isinstance(library, PreparedLibrary) and library.featurizer != opened.featurizer:
+        if source is None:
+            source = _source_of(pack, tasks=tasks, device=device, dtype=dtype, confidence=confidence)
+        if isinstance(library, PreparedLibrary) and library.featurizer != source.featurizer:
             raise InputError(
-                f"the library was prepared for packs with {library.featurizer}, {opened.name} has {opened.featurizer}; "
+                f"the library was prepared for packs with {library.featurizer}, {source.name} has {source.featurizer}; "
                 f"prepare it for this one: mora-lite prepare --pack {pack}"
             )
-        chosen = tuple(opened.tasks[i] for i in choose_tasks(opened.tasks, tasks))
-        dtype_name = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
         file_states = {path: file_state(path) for path in library.files}
-        settings = {
-            "mora_lite": __version__,
-            "torch": torch.__version__,
-            "rdkit": metadata.version("rdkit"),
-            "pack": opened.name,
-            "pack_sha256": opened.manifest["sha256"],
-            "tasks": [task.name for task in chosen],
-            "confidence": confidence,
+        window_rows = min(WINDOW_ROWS, CPU_WINDOW_ROWS) if source.devices == (CPU,) else WINDOW_ROWS
+        settings = source.settings | {
             "format": shard_format,
-            "device": devices[0].type,
-            "dtype": dtype_name if dtype == "auto" else f"{dtype_name} as asked",
             "inputs": [describe_file(path) for path in library.files],
             "smiles_column": columns[0],
             "name_column": columns[1],
-            "window_rows": WINDOW_ROWS,
-            "shard_windows": SHARD_WINDOWS,
+            "window_rows": window_rows,
+            "shard_windows": SHARD_WINDOWS * (WINDOW_ROWS // window_rows),
         }
-        return cls(opened, chosen, devices, dtype, confidence, settings, file_states)
+        return cls(source, settings, columns, file_states)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self.source.tasks
 
     @property
     def schema(self) -> pa.Schema:
-        return result_schema(self.tasks, self.pack.has("calibration") and self.pack.has("domain"))
+        """Of the shards."""
+        return result_schema(self.tasks, self.source.calibrated)
 
     def ranking(self, n: int, by: str | None, where: str | None, ascending: bool) -> Ranking:
         """Read the expressions. Raises `InputError` for what is wrong in them."""
@@ -248,31 +232,14 @@ class Campaign:
 
         time_limit: seconds for parsing one molecule. Raises `InputError` when an input file has changed by the end.
         """
-        n = workers or default_workers()
-        names, shard_format = [task.name for task in self.tasks], run.settings["format"]
+        n_rows, is_prepared = run.settings["window_rows"], isinstance(library, PreparedLibrary)
         windows: Iterator[Any] = (
-            library.windows(WINDOW_ROWS)
-            if isinstance(library, Library)
-            else unfinished_windows(library, run, part, WINDOW_ROWS)
+            unfinished_windows(library, run, part, n_rows) if is_prepared else library.windows(n_rows)
         )
         digest = any(map(is_stream, library.files))
-        options: dict[str, Any] = {"part": part, "digest": digest, "on_progress": on_progress}
-        if self.devices[0].type == "cpu":
-            arguments = (str(self.pack.path.resolve()), names, self.dtype, self.confidence, shard_format)
-            with WorkerPool[WindowJob, Scored](n, make_scorer, arguments, time_limit) as pool:
-                progress = score_shards(run, windows, pool.results, self.schema, **options)
-        else:
-            from ..model import load
-
-            load_here = partial(load, self.pack.path, dtype=self.dtype, tasks=names, confidence=self.confidence)
-            models = [load_here(device=str(device)) for device in self.devices]
-            with WorkerPool[Window, bytes](n, WindowPreparer, (self.pack.featurizer,), time_limit) as preparers:
-
-                def score(jobs: Iterator[Any]) -> Iterator[Scored]:
-                    ready = preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs)
-                    return score_on(models, ready, shard_format)
-
-                progress = score_shards(run, windows, score, self.schema, **options)
+        finish = ShardRows(run.settings["format"])
+        with scoring(self.source, finish, workers=workers, time_limit=time_limit, prepared=is_prepared) as score:
+            progress = score_shards(run, windows, score, self.schema, part=part, digest=digest, on_progress=on_progress)
         for path, state in self.file_states.items():
             if file_state(path) != state:
                 raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
@@ -280,15 +247,20 @@ class Campaign:
 
     def shard_work(self, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
         """What an actor on a Ray cluster must know."""
+        from .models import LoadPack
+
+        load = self.source.load
+        if not isinstance(load, LoadPack):
+            raise InputError("--engine ray: got an exported folder, expected a pack: screen the folder without Ray")
         return ShardWork(
             replace(run, path=run.path.resolve(), manifest=run.manifest.resolve(), shards={}, listed=set()),
             tuple(os.path.abspath(path) for path in library.files),
             library.n_rows,
-            self.pack.path.resolve(),
-            tuple(task.name for task in self.tasks),
-            self.devices[0].type,
-            self.dtype,
-            self.confidence,
+            Path(load.pack),
+            load.tasks,
+            self.source.devices[0].split(":")[0],
+            load.dtype,
+            load.confidence,
             self.schema,
         )
 
@@ -337,17 +309,18 @@ class Campaign:
 
         hits = rank(shards(), ranking.by, max(ranking.n, 1), ranking.where, ranking.ascending).slice(0, ranking.n)
         with replacing(run.path / "top.csv", RESUME_HINT) as file:
-            csv.write_csv(hits, file, csv.WriteOptions(quoting_style="needed"))
+            file.write(csv_text(hits))
         write_report(run.path / "report.html", self._metadata(run, progress), self.tasks, summary, hits, ranking.title)
 
     def _metadata(self, run: RunDirectory, progress: ScreenProgress) -> dict[str, str]:
         """What the report says of the run: label -> text."""
         settings = run.settings
-        versions = (f"{name.replace('_', '-')} {settings[name]}" for name in ("mora_lite", "torch", "rdkit"))
+        programs = [name for name in ("mora_lite", "torch", "onnxruntime", "rdkit") if name in settings]
+        versions = (f"{name.replace('_', '-')} {settings[name]}" for name in programs)
         metadata = {
-            "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {settings['dtype']})",
+            "Pack": f"{self.source.name} ({len(self.tasks)} tasks, {settings['dtype']})",
             "Library": _join_names([entry["file"] for entry in settings["inputs"]]),
-            "Machine": ", ".join([*sorted({processor_name(device) for device in self.devices}), platform.system()]),
+            "Machine": f"{self.source.machine}, {platform.system()}",
             "Versions": ", ".join(versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Command": shlex.join(["mora-lite", *sys.argv[1:]]),
@@ -357,6 +330,12 @@ class Campaign:
                 f"{progress.rows / progress.seconds:,.0f} molecules/s, {progress.rows:,} in this session"
             )
         return metadata
+
+
+def _source_of(pack: str, **options: Any) -> ModelSource:
+    from .models import torch_source  # an exported folder needs no torch
+
+    return torch_source(pack, **options)
 
 
 def _join_names(files: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Finished windows of a shard that is not finished, so that a stopped run does little work twice.
 
-A shard has tens of thousands of rows, and its bytes may not depend on when a run was stopped. So what is finished of it
-is kept beside it every few seconds, window by window, each with its SHA-256; a run that goes on reads them and makes the
-same shard. A journal that was cut off anywhere is good up to there. It goes when its shard is in the manifest.
+A shard has tens of thousands of rows, and its bytes may not depend on when a run was stopped. So what is finished of
+it is kept beside it every few seconds, window by window, each with its SHA-256; a run that goes on reads them and makes
+the same shard. A journal that was cut off anywhere is good up to there. It goes when its shard is in the manifest.
 """
 
 from __future__ import annotations

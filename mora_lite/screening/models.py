@@ -1,4 +1,4 @@
-"""A pack, as a `ModelSource`: scored by torch, in worker processes on the CPU or on the CUDA devices of this machine."""
+"""A pack as a `ModelSource`: scored by torch, in worker processes on the CPU or on the CUDA devices of this machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def torch_source(
     """
     import torch
 
-    from ..machine.device import choose_devices, choose_dtype
+    from ..machine.device import choose_devices, choose_dtype, processor_name
 
     check_confidence(confidence)
     opened, devices = open_pack(pack), choose_devices(device)
@@ -59,6 +59,7 @@ def torch_source(
         opened.featurizer,
         opened.has("calibration") and opened.has("domain"),
         tuple(map(str, devices)),
+        ", ".join(sorted({processor_name(device) for device in devices})),
         partial(_load_training, opened, chosen),
         settings,
     )

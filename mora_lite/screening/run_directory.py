@@ -27,8 +27,9 @@ FORMAT = 1
 FORMATS = ("parquet", "csv")
 RESUME_HINT = "what is finished is kept: --resume goes on"
 _MANIFEST = re.compile(r"manifest(-\d+-of-\d+)?\.json")
+_SHARD = r"part-\d{5,}"
 _OURS = re.compile(
-    rf"{_MANIFEST.pattern}|part-\d{{5,}}\.(parquet|csv)|top\.csv|report\.html(\.part)?|\..+\.(part|journal)"
+    rf"{_MANIFEST.pattern}|{_SHARD}\.(parquet|csv)|\.{_SHARD}\.journal|top\.csv|report\.html(\.part)?|\..+\.part"
 )
 _EARLY = re.compile(r"\.lock.*|\.manifest.*\.part")  # left by a run that ended before its first manifest
 _SHOWN_CHARACTERS = 200  # of a setting

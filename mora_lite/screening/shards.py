@@ -88,10 +88,7 @@ def encode_rows(batch: pa.RecordBatch, shard_format: str) -> Scored:
             i = pc.index(status, word).as_py()
             reason = batch.column("error")[i].cast(pa.binary()).as_py()
             first[word] = batch.column("row")[i].as_py(), reason.decode("utf-8", "replace")
-    if shard_format == "csv":
-        data = csv_text(batch, header=False)
-    else:
-        data = to_ipc(batch)
+    data = csv_text(batch, header=False) if shard_format == "csv" else to_ipc(batch)
     return Scored(len(batch), counts, first, data)
 
 
@@ -292,12 +289,15 @@ def write_shard(
     """
     counts: Counter[str] = Counter()
     first: dict[str, tuple[int, str]] = {}
-    with replacing(file, RESUME_HINT) as stream, _open_writer(stream, schema, shard_format) as write:
-        with closing(_kept_and_new(results, journal, on_rows)) as windows:
-            for scored in windows:
-                write(scored.data)
-                counts.update(scored.counts)
-                first = {**scored.first, **first}
+    with (
+        replacing(file, RESUME_HINT) as stream,
+        _open_writer(stream, schema, shard_format) as write,
+        closing(_kept_and_new(results, journal, on_rows)) as windows,
+    ):
+        for scored in windows:
+            write(scored.data)
+            counts.update(scored.counts)
+            first = {**scored.first, **first}
     return {
         "rows": counts.total(),
         "counts": dict(sorted(counts.items())),

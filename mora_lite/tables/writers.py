@@ -25,7 +25,9 @@ from .source import STDIO
 ROW_GROUP = 16_384  # rows of a Parquet file that are kept until they are written
 MAX_SHEET_ROWS = 2**20  # of an Excel sheet, the header included
 MAX_SHEET_CELL = 32_767  # characters
+MAX_TITLE = 80  # characters of a mol block's first line
 Kinds = Sequence[Any]
+Molecules = Sequence[tuple[str, str]]
 
 
 class TableWriter:
@@ -78,12 +80,12 @@ class TableWriter:
         return files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0)) if self.form.packed else raw
 
     def write(
-        self, cells: Sequence[Sequence[str]], added: Encoded | None = None, molecules: Sequence[str] | None = None
+        self, cells: Sequence[Sequence[str]], added: Encoded | None = None, molecules: Molecules | None = None
     ) -> None:
         """Append `B` rows.
 
         cells: a row's texts, of the first columns. added: the other columns, by `TableFormat.encode`; None where the
-        cells are all. molecules: for SDF a mol block or a SMILES for each row.
+        cells are all. molecules: for SDF a name for each row, and a mol block or a SMILES.
         """
         try:
             self._sink.write(cells, added, molecules)
@@ -135,7 +137,7 @@ def claim_output(path: str | Path, *, source: str | Path | None = None, force: b
 class _Sink(Protocol):
     """What writes one format. Made with an open stream, the format, the columns and what they hold."""
 
-    def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Sequence[str] | None) -> None: ...
+    def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Molecules | None) -> None: ...
     def close(self) -> None: ...
 
 
@@ -161,12 +163,12 @@ class _SdfSink:
     def __init__(self, stream: Any, form: TableFormat, columns: Sequence[str], kinds: Kinds):
         self._stream, self._columns = stream, list(columns)
 
-    def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Sequence[str] | None) -> None:
+    def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Molecules | None) -> None:
         assert molecules is not None
         tails = [""] * len(cells) if added is None else added
         records = [
-            f"{mol_block(molecule)}{''.join(map(sdf_field, self._columns, row))}{tail}$$$$\n"
-            for molecule, row, tail in zip(molecules, cells, tails, strict=True)
+            f"{mol_block(name, molecule)}{''.join(map(sdf_field, self._columns, row))}{tail}$$$$\n"
+            for (name, molecule), row, tail in zip(molecules, cells, tails, strict=True)
         ]
         self._stream.write("".join(records).encode("utf-8", "surrogateescape"))
 
@@ -174,13 +176,14 @@ class _SdfSink:
         """Nothing waits to be written."""
 
 
-def mol_block(text: str) -> str:
+def mol_block(name: str, text: str) -> str:
     """A mol block as it is; of a SMILES one with a drawing's coordinates, without atoms if it cannot be read."""
+    title = " ".join(name.split())[:MAX_TITLE]
     if "\n" in text:
         lines = text.splitlines()
         if any(line.startswith("M  END") for line in lines):
             return "".join(f"{line}\n" for line in lines)
-        return _NO_ATOMS
+        return title + _NO_ATOMS
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDepictor
 
@@ -190,11 +193,12 @@ def mol_block(text: str) -> str:
         with rdBase.BlockLogs():
             mol = Chem.MolFromSmiles(text) if text.isascii() and len(text) <= MAX_CHARACTERS else None
             if mol is None or not mol.GetNumAtoms():
-                return _NO_ATOMS
+                return title + _NO_ATOMS
             rdDepictor.Compute2DCoords(mol)
+            mol.SetProp("_Name", title)
             return str(Chem.MolToMolBlock(mol))
     except (ValueError, RuntimeError):  # RDKit reads it, but cannot lay it out
-        return _NO_ATOMS
+        return title + _NO_ATOMS
 
 
 _NO_ATOMS = "\n  mora-lite\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
@@ -242,7 +246,7 @@ def _arrow_type(kind: Any) -> Any:
     if kind is None:
         return pa.string()
     if not isinstance(kind, pa.DataType):
-        return pa.string() if kind == object else pa.from_numpy_dtype(kind)
+        return pa.string() if kind.kind == "O" else pa.from_numpy_dtype(kind)
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_date32)
     return kind if any(test(kind) for test in tests) else pa.string()
 

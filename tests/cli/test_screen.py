@@ -87,12 +87,12 @@ def test_a_row_that_takes_too_long_is_a_row(library: Path, calibrated_pack_path:
     """Spawned processes import this module under a name of its own, where the parser is slow for one molecule."""
     (tmp_path / "slow.py").write_text(
         "import sys, time\nfrom mora_lite.chem.featurizer import Featurizer\n"
-        "from mora_lite.screening import campaign, shards\n"
-        "parse = Featurizer.parse_molecule\n"
+        "from mora_lite.scoring import engine\n"
+        "make_work, parse = engine.make_work, Featurizer.parse_molecule\n"
         "def parse_slowly(self, text):\n    time.sleep(3600 if text == 'CCN' else 0)\n    return parse(self, text)\n"
         "def make(*arguments):\n    Featurizer.parse_molecule = parse_slowly\n"
-        "    return shards.make_scorer(*arguments)\n"
-        "def main():\n    from mora_lite.cli.app import main\n    campaign.make_scorer = make\n"
+        "    return make_work(*arguments)\n"
+        "def main():\n    from mora_lite.cli.app import main\n    engine.make_work = make\n"
         "    sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", "import slow; slow.main()", "screen", library, "-o", tmp_path / "run"]
