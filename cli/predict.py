@@ -190,6 +190,9 @@ def jobs_of(
     from ..tables.writers import claim_output
 
     files = [] if smiles else expand_paths(inputs)
+    for path in files:
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a directory: name a file in it")
     jobs = [(files, output)] if output is not None else [([path], default_output(path)) for path in files]
     targets = [target for _, target in jobs]
     for paths, target in jobs:
