@@ -25,7 +25,7 @@ from ..scoring.scores import Calibrator
 from ..scoring.tasks import choose_tasks
 from ..scoring.training_molecules import TrainingMolecules
 from .featurizer import model_inputs
-from .folder import Exported, open_exported
+from .folder import TRAINING_FILE, Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def onnx_source(
 
     return ModelSource(
         load_here,
+        str(folder),
         exported.name,
         names,
         exported.featurizer,
@@ -155,6 +156,7 @@ def onnx_source(
         (runs_on,),
         f"ONNX Runtime on {platform.machine()}, {runs_on}",
         load_training,
+        TRAINING_FILE in exported.manifest["files"],
         settings,
     )
 

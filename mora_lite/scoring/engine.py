@@ -35,13 +35,14 @@ class ModelSource:
     """What is known of a model before it is loaded, and how it is loaded in any process.
 
     load: picklable; `load(device=..., threads=...)` with one of `devices`, and threads of the CPU, None for all.
-    name: of the pack. tasks: those that are asked for. calibrated: whether there are intervals and a domain.
+    address: of the pack, as it was asked for. name: its own. tasks: those that are asked for. calibrated: whether there are intervals and a domain.
     devices: `cpu` for worker processes, or names of devices that score in this one. machine: their names for people.
     settings: all that values depend on, in plain types for a manifest.
-    load_training: the training molecules, of `tasks`. Raises `PackError` when there are none.
+    has_training: whether there are training molecules. load_training: they, of `tasks`; raises `PackError` without.
     """
 
     load: Callable[..., Predictor]
+    address: str
     name: str
     tasks: tuple[Task, ...]
     featurizer: Featurizer
@@ -49,6 +50,7 @@ class ModelSource:
     devices: tuple[str, ...]
     machine: str
     load_training: Callable[[], TrainingMolecules]
+    has_training: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 

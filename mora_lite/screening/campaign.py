@@ -21,11 +21,12 @@ from ..errors import InputError
 from ..machine.files import replacing
 from ..scoring.engine import CPU, ModelSource, scoring
 from ..scoring.tasks import Task
-from ..status import StatusCounts
+from ..status import SHOWN_TASKS, StatusCounts
+from ..tables.library import Library, open_library
 from ..tables.prepared_files import AnyLibrary, PreparedLibrary, open_any_library
 from ..tables.source import describe_file, file_state, is_stream
-from .expression import CONDITION, NUMBER, Expression, parse_expression
-from .ranking import rank
+from .expression import CONDITION, NUMBER, parse_expression
+from .hits import Ranking, add_library_columns, find_hits
 from .ray_engine import ShardWork, check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
@@ -57,6 +58,8 @@ def screen_library(
     by: str | None = None,
     where: str | None = None,
     ascending: bool = False,
+    unique: bool = False,
+    diverse: bool = False,
     resume: bool = False,
     force: bool = False,
     device: str = "auto",
@@ -69,7 +72,7 @@ def screen_library(
     time_limit: float = 30.0,
     engine: str = "local",
     ray_address: str | None = None,
-    source: ModelSource | None = None,
+    source: Callable[[], ModelSource] | None = None,
     on_note: Callable[[str], None] = lambda note: None,
     on_progress: Callable[[int, AnyLibrary], None] = lambda n_rows, library: None,
 ) -> ScreenSummary:
@@ -79,33 +82,38 @@ def screen_library(
     pack, tasks, dtype, confidence: as for `mora_lite.load`. device: likewise, or several like `cuda:0,cuda:1`.
     top, by, where, ascending: the `top` rows that meet the condition `where`, those with the highest (lowest) `by`
         first, an expression, by default the first task.
+    unique: of rows with the same molecule only the best. diverse: only hits that are not alike.
     resume, force: continue the run in `output`, or replace it.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
-    source: a model in place of `pack`, with its tasks, device, dtype and confidence.
+    source: gives a model in place of `pack`, with its tasks, device, dtype and confidence.
     on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
     """
     _check_engine(engine, ray_address)
-    part = parse_part(shard)
-    with open_any_library(paths, smiles_column, name_column) as library:
+    part, columns = parse_part(shard), (smiles_column, name_column)
+    with open_any_library(paths, *columns) as library:
+        n_notes = len(library.notes)
         for note in library.notes:
             on_note(note)
-        for_ray = check_ray(library) if engine == "ray" else None
-        columns = smiles_column, name_column
-        campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns, source)
-        for note in campaign.source.featurizer.notes:
-            on_note(note)
-        ranking = campaign.ranking(top, by, where, ascending)  # read before the work, which a typo must not cost
+        on_ray = check_ray(library) if engine == "ray" else None
+        model = None if source is None else source()
+        campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns, model)
+        # Read before the work, which a typo must not cost.
+        ranking = campaign.ranking(top, by, where, ascending, unique, diverse)
         options: dict[str, Any] = {"workers": workers, "part": part}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
+        score = partial(_score_on_ray, campaign, library=on_ray, address=ray_address, **options)
+        if on_ray is None:
+            score = partial(campaign.score, library=library, time_limit=time_limit, **options)
+        summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
+        for note in library.notes[n_notes:]:
+            on_note(note)
+        return summary
 
-        def score(run: RunDirectory) -> ScreenProgress:
-            if for_ray is None:
-                return campaign.score(run, library, time_limit=time_limit, **options)
-            work, n_devices = campaign.shard_work(run, for_ray), len(campaign.source.devices)
-            return score_on_ray(work, run, for_ray, n_devices=n_devices, address=ray_address, **options)
 
-        return campaign.run(Path(output), ranking, score, part, resume, force, on_note)
+def _score_on_ray(campaign: Campaign, run: RunDirectory, library: PreparedLibrary, **options: Any) -> ScreenProgress:
+    n_devices = len(campaign.source.devices)
+    return score_on_ray(campaign.shard_work(run, library), run, library, n_devices=n_devices, **options)
 
 
 def _check_engine(engine: str, ray_address: str | None) -> None:
@@ -116,14 +124,21 @@ def _check_engine(engine: str, ray_address: str | None) -> None:
 
 
 class ScreenSummary(NamedTuple):
-    """What became of the rows. counts: of all finished shards. progress: of this session. is_part: of a shared run."""
+    """What became of the rows.
+
+    counts: of all finished shards. progress: of this session. is_part: of a shared run.
+    n_hits: rows of top.csv. condition: what they had to meet. next_command: that looks closer at them.
+    """
 
     counts: StatusCounts
     progress: ScreenProgress
     is_part: bool
+    n_hits: int = 0
+    condition: str = ""
+    next_command: str = ""
 
     def lines(self, where: str) -> list[str]:
-        """The summary for people: one line, and one more for each reason of failure."""
+        """The summary for people: one line, one more for each reason of failure, and what was written."""
         counts, progress = self.counts, self.progress
         rate = progress.rows / progress.seconds if progress.seconds else 0.0
         skipped = f", {progress.skipped:,} rows kept from before" if progress.skipped else ""
@@ -131,23 +146,18 @@ class ScreenSummary(NamedTuple):
             f"{where}: {counts.n_rows:,} rows, {counts.n_ok:,} ok{skipped}; {progress.rows:,} in "
             f"{progress.seconds:.1f} s ({rate:,.0f} molecules/s)",
             *counts.failures(),
-            *(["when all parts are in one directory, --resume without --shard makes top.csv"] if self.is_part else []),
+            *self._written(Path(where)),
         ]
 
-
-class Ranking(NamedTuple):
-    """What top.csv holds: the first `n` rows in the order of `by`, of those that meet `where`."""
-
-    n: int
-    by: Expression
-    where: Expression | None
-    ascending: bool
-
-    @property
-    def title(self) -> str:
-        order = "lowest" if self.ascending else "highest"
-        condition = f", where {self.where.text}" if self.where else ""
-        return f"{order} {self.by.text}{condition}"
+    def _written(self, path: Path) -> list[str]:
+        if self.is_part:
+            return ["when all parts are in one directory, --resume without --shard makes top.csv"]
+        hits = f"{self.n_hits:,} hit{'s' if self.n_hits != 1 else ''} in {path / 'top.csv'}"
+        if not self.n_hits:
+            reason = f" meets {self.condition}" if self.condition else " could be ranked"
+            hits = f"no hits: no row{reason}; {path / 'top.csv'} has a header only"
+        lines = [f"{hits}, report {path / 'report.html'}"]
+        return [*lines, f"next: {self.next_command}"] if self.n_hits and self.next_command else lines
 
 
 @dataclass(frozen=True)
@@ -211,12 +221,20 @@ class Campaign:
         """Of the shards."""
         return result_schema(self.tasks, self.source.calibrated)
 
-    def ranking(self, n: int, by: str | None, where: str | None, ascending: bool) -> Ranking:
+    def ranking(
+        self,
+        n: int,
+        by: str | None,
+        where: str | None,
+        ascending: bool,
+        unique: bool = False,
+        diverse: bool = False,
+    ) -> Ranking:
         """Read the expressions. Raises `InputError` for what is wrong in them."""
         read = partial(parse_expression, tasks=self.tasks, columns=self.schema.names)
         formula = read(by if by is not None else f"`{self.tasks[0].name}`").must_be(NUMBER, "--by")
         condition = None if where is None else read(where).must_be(CONDITION, "--where")
-        return Ranking(n, formula, condition, ascending)
+        return Ranking(n, formula, condition, ascending, unique, diverse)
 
     def score(
         self,
@@ -282,23 +300,40 @@ class Campaign:
         resume: bool,
         force: bool,
         on_note: Callable[[str], None],
+        library: AnyLibrary,
     ) -> ScreenSummary:
         """Score into the directory `path` by `score`, then write top.csv and the report, unless this is only a part."""
         name = f"{part[0] + 1}-of-{part[1]}" if part[1] > 1 else ""
+        for note in self.source.featurizer.notes:
+            on_note(note)
         with lock(path, name, alone=force):
             run = open_run(path, self.settings, part=name, resume=resume, force=force)
             for note in run.notes:
                 on_note(note)
-            progress = score(run)
-            summary = ScreenSummary(self.counts(run), progress, bool(name))
+            progress, n_hits = score(run), 0
             if not name:
-                self.finish(run, progress, ranking)
+                n_hits = self.finish(run, progress, ranking, library)
                 if drawing_problem():
                     on_note(drawing_problem())
-        return summary
+        condition = ranking.where.text if ranking.where else ""
+        next_command = self._closer_look(path / "top.csv") if self.source.has_training else ""
+        return ScreenSummary(self.counts(run), progress, bool(name), n_hits, condition, next_command)
 
-    def finish(self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking) -> None:
-        """Write top.csv and report.html from the shards."""
+    def _closer_look(self, top: Path) -> str:
+        """The command that names known molecules beside the hits."""
+        few = len(self.tasks) <= SHOWN_TASKS
+        tasks = ["--tasks", ",".join(task.name for task in self.tasks)] if few else []
+        return shlex.join(
+            ["mora-lite", "predict", str(top), "--pack", self.source.address, *tasks, "--neighbours", "3"]
+        )
+
+    def finish(
+        self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking, library: AnyLibrary | None = None
+    ) -> int:
+        """Write top.csv and report.html from the shards; returns the number of hits.
+
+        library: whose columns top.csv has besides, where it can be read again.
+        """
         summary = LibrarySummary(self.tasks)
 
         def shards() -> Iterator[pa.Table]:
@@ -307,10 +342,15 @@ class Campaign:
                 summary.add(shard)
                 yield shard
 
-        hits = rank(shards(), ranking.by, max(ranking.n, 1), ranking.where, ranking.ascending).slice(0, ranking.n)
+        hits = find_hits(shards(), ranking, self.source.featurizer)
+        whole = hits
+        if isinstance(library, Library) and not any(map(is_stream, library.files)):
+            whole = add_library_columns(hits, partial(open_library, library.files, *self.columns, cells=True))
         with replacing(run.path / "top.csv", RESUME_HINT) as file:
-            file.write(csv_text(hits))
-        write_report(run.path / "report.html", self._metadata(run, progress), self.tasks, summary, hits, ranking.title)
+            file.write(csv_text(whole))
+        title = ranking.title
+        write_report(run.path / "report.html", self._metadata(run, progress), self.tasks, summary, hits, title)
+        return hits.num_rows
 
     def _metadata(self, run: RunDirectory, progress: ScreenProgress) -> dict[str, str]:
         """What the report says of the run: label -> text."""

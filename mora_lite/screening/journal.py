@@ -50,14 +50,14 @@ class Journal:
         self._file: Any = None
 
     def read(self) -> Journal:
-        """Fill `kept` with what is whole, but for the last window: of every shard something remains to be scored."""
+        """Fill `kept` with what is whole, and cut off what is not."""
         entries: list[tuple[Scored, int]] = []
         with suppress(OSError), self.path.open("rb") as file:
             entries = list(_entries(file))
         if entries:
-            self.kept = [scored for scored, _ in entries[:-1]]
-            with suppress(OSError):
-                os.truncate(self.path, entries[-2][1] if self.kept else 0)
+            self.kept = [scored for scored, _ in entries]
+        with suppress(OSError):
+            os.truncate(self.path, entries[-1][1] if entries else 0)
         return self
 
     def append(self, windows: Sequence[Scored]) -> None:

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..packs.manifest import TRAINING
 from ..packs.pack import Pack, open_pack
 from ..scoring.conformal import check_confidence
 from ..scoring.engine import ModelSource
@@ -54,6 +55,7 @@ def torch_source(
     }
     return ModelSource(
         LoadPack(str(opened.path.resolve()), dtype, tuple(task.name for task in names), confidence),
+        pack,
         opened.name,
         names,
         opened.featurizer,
@@ -61,6 +63,7 @@ def torch_source(
         tuple(map(str, devices)),
         ", ".join(sorted({processor_name(device) for device in devices})),
         partial(_load_training, opened, chosen),
+        opened.has(TRAINING) and opened.has("domain"),
         settings,
     )
 

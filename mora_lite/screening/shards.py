@@ -177,12 +177,16 @@ def score_shards(
             sent = jobs.sent.popleft()
             yield sent.shard, replace(scored, rows_sha256=sent.rows_sha256) if digest else scored
 
-    for number, group in groupby(results(), lambda pair: pair[0]):
+    def finish(number: int, of_shard: Iterable[Scored]) -> None:
         journal = jobs.journals.pop(number)
-        of_shard = (scored for _, scored in group)
         entry = write_shard(run.file(number), of_shard, schema, run.settings["format"], count, journal)
         run.add(number, entry | ({"rows_sha256": jobs.digests[number]} if digest else {}))
         journal.remove()
+
+    for number, group in groupby(results(), lambda pair: pair[0]):
+        finish(number, (scored for _, scored in group))
+    for number in sorted(jobs.journals):  # of which all windows were kept
+        finish(number, ())
     if part[1] == 1:
         run.set_rows(progress.rows + progress.skipped)
     progress.seconds = time.perf_counter() - started

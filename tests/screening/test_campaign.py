@@ -118,7 +118,7 @@ def test_what_is_finished_is_not_scored_again(tmp_path: Path, pack_path: Path, l
     with pytest.raises(Stop):
         score(tmp_path / "run", library, pack=pack_path, stop_after=4)
     run, progress = score(tmp_path / "run", library, pack=pack_path, resume=True)
-    assert (progress.skipped, progress.rows) == (16, 14)  # of the second shard one window is kept
+    assert (progress.skipped, progress.rows) == (20, 10)  # of the second shard two windows are kept
     assert run.rows == 30
     _, progress = score(tmp_path / "run", library, pack=pack_path, resume=True)
     assert (progress.skipped, progress.rows, progress.seconds) == (30, 0, 0.0)
@@ -136,7 +136,7 @@ def test_counts_and_first_failures_are_those_of_the_whole_run(
     assert counts.first["unparsable"] == (21, "unclosed ring")
     assert counts.first["too_large"][0] == 23
     lines = ScreenSummary(counts, progress, False).lines("run")
-    assert lines[0].startswith("run: 30 rows, 26 ok, 24 rows kept from before; 6 in ")
+    assert lines[0].startswith("run: 30 rows, 26 ok, 28 rows kept from before; 2 in ")
     assert lines[1] == "  2 unparsable; the first is row 21: unclosed ring"
     assert lines[2:] == counts.failures()[1:]
 
