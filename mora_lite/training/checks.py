@@ -129,7 +129,7 @@ def _sentinels(name: str, values: np.ndarray) -> list[str]:
     known = values[~np.isnan(values)]
     for value in (known.min(), known.max()):
         n, rest = int((known == value).sum()), known[known != value]
-        nines = set(f"{abs(value):g}") == {"9"} and abs(value) > 9
+        nines = set(f"{abs(value):g}") == {"9"} and abs(value) > (9 if n > 1 else 99)
         if len(np.unique(rest)) < MAX_CLASSES or (n < 2 and not nines):
             continue
         far = abs(value - float(rest.mean())) / float(rest.std())
@@ -143,10 +143,14 @@ def _sentinels(name: str, values: np.ndarray) -> list[str]:
 
 
 def decades(values: np.ndarray) -> float:
-    """Powers of ten that values, float `[N]` without NaN, span; 0 where some are not above 0."""
+    """Powers of ten that most values, float `[N]` without NaN, span (2 % at either end do not count).
+
+    0 where some are not above 0.
+    """
     if not len(values) or values.min() <= 0:
         return 0.0
-    return float(np.log10(values.max() / values.min()))
+    low, high = np.percentile(values, (2, 98))
+    return float(np.log10(high / low))
 
 
 def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray | None = None) -> tuple[Dataset, int]:
@@ -189,8 +193,8 @@ def _check_class(data: Dataset, name: str, values: np.ndarray) -> list[str]:
     other = np.flatnonzero(~np.isnan(values) & ~np.isin(values, (0, 1)))
     if len(other):
         raise InputError(
-            f"{_line(data, other[0])}row {_row(data, other[0])}, column {name!r}: got {values[other[0]]:g}, expected the class "
-            "0 or 1, or a blank; train it as a value if that is what it is"
+            f"{_line(data, other[0])}row {_row(data, other[0])}, column {name!r}: got {values[other[0]]:g}, expected "
+            "the class 0 or 1, or a blank; train it as a value if that is what it is"
         )
     n_known, n_ones = int((~np.isnan(values)).sum()), int(np.nansum(values))
     n_rare = min(n_ones, n_known - n_ones)

@@ -24,6 +24,7 @@ from ..packs.pack import Pack, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from ..tables.library import open_library
+from ..tables.source import is_stream
 from .calibrate import KEEPS_DATA, calibrate_pack
 from .checks import (
     MIN_DECADES,
@@ -102,6 +103,8 @@ def train(
         keep_data=False if without_data else None,
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
+    if is_stream(str(data)):
+        raise InputError(f"{data}: a table is read twice, to train and to test; save it as a file first")
     PACK.check_free(output, force)
     pack = _train(recipe, table, output.with_name(output.name + ".run"), chosen, on_note, on_progress)
     record_metrics(pack, evaluate(pack.path, table, device=str(chosen)))
@@ -279,7 +282,7 @@ def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recip
                     f"{np.nanmax(values):g}, median {np.nanmedian(values):g}), so it is learnt as their logarithms; "
                     'predictions are in its unit; scale = "linear" in a recipe learns it as it is'
                 )
-            elif task.kind == "value" and (span := decades(values[~np.isnan(values)])) >= MIN_DECADES:
+            elif task.kind == "value" and low > 0 and (span := decades(values[~np.isnan(values)])) >= MIN_DECADES:
                 notes.append(
                     f"column {task.column!r}: its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are "
                     'learnt as they are; their logarithms may be learnt better: scale = "log" in a recipe'

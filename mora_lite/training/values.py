@@ -19,8 +19,8 @@ CLASS_WORDS = {
 _BLANK = ("", "nan")  # NaN is how many programs write a missing value
 # What spreadsheets and people write where there is no value, in lower case.
 _MISSING = frozenset(
-    ("na", "n/a", "n.a.", "n.a", "#n/a", "#na", "<na>", "null", "none", "nil", "nd", "n.d.", "n.d", "missing")
-    + ("-", "--", "---", ".", "?", "#value!", "#div/0!", "#ref!", "#num!", "#name?", "#null!")
+    "na n/a n.a. n.a #n/a #na <na> null none nil nd n.d. n.d missing - -- --- . ? "  # noqa: SIM905 - a list is longer
+    "#value! #div/0! #ref! #num! #name? #null!".split()
 )
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", re.ASCII)
@@ -86,14 +86,14 @@ class Column:
         if odd and self._has_decimal_commas(cells, values, odd):
             for i in odd:
                 values[i] = float(cells[i].strip().replace(",", "."))
-            self.notes.append(self._count(odd, cells, "with a decimal comma", "read as decimals"))
+            self.notes.append(self._count(odd, cells, "a decimal comma and are read as decimals"))
             odd = []
         if odd:
             raise InputError(self._problem(odd, cells))
         if words:
             self._check_words(values, words[0], cells)
         if missing:
-            self.notes.append(self._count(missing, cells, "such as NA", "read as missing"))
+            self.notes.append(self._count(missing, cells, "no value and are taken as missing"))
         return values
 
     def _has_decimal_commas(self, cells: Sequence[str], values: np.ndarray, odd: Sequence[int]) -> bool:
@@ -103,12 +103,9 @@ class Column:
             return False
         return not any("." in cells[i] for i in np.flatnonzero(~np.isnan(values)))
 
-    def _count(self, at: Sequence[int], cells: Sequence[str], what: str, done: str) -> str:
-        n = f"{len(at):,} cells" if len(at) > 1 else "1 cell"
-        return f"column {self.name!r}: {n} {what}, {done}; the first is {cells[at[0]]!r} in {self.place(at[0])}"
-
-    def place(self, i: int) -> str:
-        return f"row {i + 1:,} (line {self.lines[i]:,})"
+    def _count(self, at: Sequence[int], cells: Sequence[str], what: str) -> str:
+        place = f"row {at[0] + 1:,} (line {self.lines[at[0]]:,})"
+        return f"column {self.name!r}: {len(at):,} cells have {what}; the first is {cells[at[0]]!r} in {place}"
 
     def _problem(self, odd: Sequence[int], cells: Sequence[str]) -> str:
         """One line on cells that are no numbers: the first, how many of which kind, and what to do."""
