@@ -103,8 +103,6 @@ def train(
         keep_data=False if without_data else None,
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
-    if is_stream(str(data)):
-        raise InputError(f"{data}: a table is read twice, to train and to test; save it as a file first")
     PACK.check_free(output, force)
     pack = _train(recipe, table, output.with_name(output.name + ".run"), chosen, on_note, on_progress)
     record_metrics(pack, evaluate(pack.path, table, device=str(chosen)))
@@ -122,6 +120,8 @@ def _train(
     on_progress: OnProgress,
 ) -> Pack:
     """Both stages and the calibration; the pack that comes of them is in the folder `run`, where checkpoints are."""
+    if is_stream(str(table)):
+        raise InputError(f"{table}: a table is read twice, to train and to test; save it as a file first")
     if recipe.keep_data:
         on_note(KEEPS_DATA)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
