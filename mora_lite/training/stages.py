@@ -73,12 +73,13 @@ class Stages:
 
 def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> EncoderBaseline:
     """The stage of the encoder alone, which learns from `recipe.members` networks where there are several."""
-    model = EncoderBaseline(encoder, len(recipe.tasks))
+    model, config = EncoderBaseline(encoder, len(recipe.tasks)), recipe.encoder
     if recipe.members > 1:
+        config = replace(config, epochs=recipe.distill_epochs or config.epochs)
         model, scores = fit_members(encoder, recipe, stages)
         targets = distilled(torch.from_numpy(stages.train.targets), scores, stages.stats)
         stages = replace(stages, train=replace(stages.train, targets=targets.numpy()))
-    stages.fit("encoder", model, recipe.encoder, weights_digest(model))
+    stages.fit("encoder", model, config, weights_digest(model))
     return model
 
 
