@@ -138,7 +138,7 @@ def _train(
     if recipe.rare_sizes:
         train = train.with_rare_sizes(recipe.rare_sizes)
     stages = Stages(train, valid, stats, run, device, on_progress)
-    baseline = fit_encoder(encoder, recipe, stages)
+    baseline, stages = fit_encoder(encoder, recipe, stages)
     if any(auxiliary):
         answered = np.flatnonzero(~np.array(auxiliary))
         baseline.select(answered.tolist())
