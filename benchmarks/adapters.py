@@ -37,13 +37,12 @@ from sets import SETS, LabelledSet, read_set, test_metric
 from variants import (
     AllPositionsScorer,
     KeyedGraphs,
-    ShuffledSource,
     StaticScorer,
     TextScorer,
+    compile_shuffled,
     text_prompts,
 )
 
-import mora_lite.lm.base as base_module
 from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
 from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.featurizer import Featurizer
@@ -160,12 +159,7 @@ class Comparison:
         elif variant == "bf16":
             model = self.mora(compile_base(self.path, self.prompts, SIZES.adapted_layers, four_bit=False))
         elif variant == "random":
-            opened = base_module.open_checkpoint
-            base_module.open_checkpoint = lambda path: ShuffledSource(opened(path), self.seed)  # type: ignore[assignment]
-            try:
-                model = self.mora(compile_base(self.path, self.prompts, SIZES.adapted_layers))
-            finally:
-                base_module.open_checkpoint = opened
+            model = self.mora(compile_shuffled(self.path, self.prompts, SIZES.adapted_layers, self.seed))
         else:
             sys.exit(f"unknown variant {variant!r}")
         self.fit(model, self.stages["variant"], parts)

@@ -24,16 +24,14 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from variants import ShuffledSource
+from variants import compile_shuffled
 
-import mora_lite.lm.base as base_module
 from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.graph import GraphBatch
 from mora_lite.hub.bases import resolve_base
-from mora_lite.lm.base import CompiledBase, NF4Source, compile_base
+from mora_lite.lm.base import CompiledBase, compile_base
 from mora_lite.lm.prefix import CompiledPrompts
 from mora_lite.machine.device import keep_freed_memory, training_autocast, training_dtype
-from mora_lite.quant.formats import open_checkpoint
 from mora_lite.scoring.scorer import Scorer
 from mora_lite.scoring.tasks import Task
 from mora_lite.training.dataset import Dataset, read_dataset
@@ -144,14 +142,10 @@ def read(table: Path, recipe: Recipe) -> tuple[Dataset, tuple[Task, ...]]:
 
 
 def compile_prompts(base: Path, tasks: tuple[Task, ...], shuffled: bool) -> CompiledBase:
-    if not shuffled:
-        return compile_base(base, [task.prompt for task in tasks], SIZES.adapted_layers)
-    opened = base_module.open_nf4
-    base_module.open_nf4 = lambda path: NF4Source(ShuffledSource(open_checkpoint(path), seed=0))  # type: ignore[arg-type]
-    try:
-        return compile_base(base, [task.prompt for task in tasks], SIZES.adapted_layers)
-    finally:
-        base_module.open_nf4 = opened
+    prompts = [task.prompt for task in tasks]
+    if shuffled:
+        return compile_shuffled(base, prompts, SIZES.adapted_layers, seed=0)
+    return compile_base(base, prompts, SIZES.adapted_layers)
 
 
 def main() -> None:

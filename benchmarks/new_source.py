@@ -31,6 +31,7 @@ from tdc_data import BOARDS, Keys, leaks, read_board
 from tdc_table import Union, fit_tasks, float32_scores, read_union
 
 from mora_lite.machine.device import choose_device
+from mora_lite.machine.files import replacing_path
 from mora_lite.scoring.tasks import on_scale
 
 HEADER = ["task", "seed", "variant", "row", "truth", "prediction"]
@@ -79,8 +80,7 @@ def write_run(target: Path, union: Union, asked: list[str], run: tuple[int, str]
     model = new_model(len(tasks.names), seed)
     fit_many(model, tasks, visits, replace(settings, seed=seed), device)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".part")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with replacing_path(target) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         for task in asked:
@@ -93,7 +93,6 @@ def write_run(target: Path, union: Union, asked: list[str], run: tuple[int, str]
                 (task, *run, row, float(t), float(p))
                 for row, t, p in zip(table_rows, truth[rows], predicted, strict=True)
             )
-    unfinished.replace(target)
 
 
 def score(options: argparse.Namespace) -> None:

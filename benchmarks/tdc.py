@@ -15,8 +15,9 @@ scale of learning (log-odds, logarithm, logit or value). Runs whose file is ther
 
 `score` averages the runs of a variant, then the variants that are named, and prints a table. Value and standard
 deviation are over the seeds. The interval is of the mean over the seeds, from 1,000 bootstrap samples of the test rows.
-`--together` averages the predictions of all seeds too, into one answer; `--together 2` those of every two seeds that
-follow each other in a ring. `--salts only` takes the rows whose SMILES has several molecules, `none` the others.
+`--runs 5` deals the seeds to five runs in turn, seeds 1, 6 and 11 to the first, and a run's answer is the mean over its
+networks; `--runs 1` makes one answer of all. `--salts only` takes the rows whose SMILES has several molecules, `none`
+the others.
 
 `--part valid` predicts the seed's validation molecules instead of the test set, and `--part 2/5` the second of five
 scaffold folds of `train_val`; the test molecules are left out of training there too. `score --part cv` takes all folds
@@ -265,7 +266,7 @@ def main() -> None:
     for command in (score, compare):
         command.add_argument("folders", nargs="+", type=Path)
         command.add_argument("--variants", nargs="+", required=True)
-    score.add_argument("--together", type=int, nargs="?", const=0, default=1, help="average so many seeds; all of them")
+    score.add_argument("--runs", type=int, default=0, help="average the seeds to so many answers; one each if left out")
     score.add_argument("--salts", choices=["only", "none"], help="rows drawn as several molecules, or the others")
     compare.add_argument("--reference", required=True, help="variant, or variants with commas between")
     options = parser.parse_args()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rdkit import Chem, rdBase
 
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.chem.standardize import parent_of
+from mora_lite.machine.files import replacing_path
 from mora_lite.scoring.tasks import in_unit
 
 PUBLISHED = Path(__file__).with_name("tdc_boards.csv")
@@ -227,10 +227,8 @@ class Keys:
         if new:
             self.known |= new
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")  # runs may go side by side
-            with unfinished.open("w", encoding="utf-8", newline="") as file:
+            with replacing_path(self.path) as part, part.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows([text, *keys] for text, keys in self.known.items())
-            unfinished.replace(self.path)
         return [self.known[text] for text in smiles]
 
 

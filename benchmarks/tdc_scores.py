@@ -55,16 +55,15 @@ def bootstrap(board: Board, truth: np.ndarray, predicted: np.ndarray) -> tuple[f
     return float(low), float(high)
 
 
-def together(by_seed: Mapping[int, np.ndarray], n: int) -> list[np.ndarray]:
-    """The means over `n` seeds that follow each other in a ring; over all of them, there is but one.
+def deal(by_seed: Mapping[int, np.ndarray], n_runs: int) -> list[np.ndarray]:
+    """The answer of each run: the mean over its seeds, which are dealt to the runs in turn.
 
-    by_seed: float64 `[rows, 2]`, as of `read_predictions`.
+    by_seed, and each answer: float64 `[rows, 2]`, as of `read_predictions`.
     """
     seeds = sorted(by_seed)
-    if len({tuple(of_one[:, 0]) for of_one in by_seed.values()}) > 1:
+    if n_runs < len(seeds) and len({tuple(of_one[:, 0]) for of_one in by_seed.values()}) > 1:
         raise SystemExit("the seeds have predicted different rows, which cannot be averaged")
-    starts = range(1 if n == len(seeds) else len(seeds))
-    return [np.mean([by_seed[seeds[(i + k) % len(seeds)]] for k in range(n)], axis=0) for i in starts]
+    return [np.mean([by_seed[seed] for seed in seeds[run::n_runs]], axis=0) for run in range(n_runs)]
 
 
 def print_scores(options: argparse.Namespace) -> None:
@@ -77,11 +76,12 @@ def print_scores(options: argparse.Namespace) -> None:
     for name, board in BOARDS.items():
         if name not in means:
             continue
-        n_together = options.together or len(means[name])
-        if n_together > len(means[name]):
-            print(f"{name}: fewer than {n_together} seeds; left out")
+        n_seeds = len(means[name])
+        n_runs = options.runs or n_seeds
+        if n_runs > n_seeds:
+            print(f"{name}: fewer than {n_runs} seeds; left out")
             continue
-        answers = list(means[name].values()) if n_together == 1 else together(means[name], n_together)
+        answers = deal(means[name], n_runs)
         rows = read_board(options.data, name)
         values, is_salt = rows.values, np.array(["." in text for text in rows.smiles])
         if options.salts:
@@ -99,8 +99,8 @@ def print_scores(options: argparse.Namespace) -> None:
         place = rank(board, value)
         ranks.append(place)
         arrow = "lower" if board.smaller_is_better else "higher"
-        seeds = f"{len(means[name])}" if n_together == 1 else f"{n_together} together"
-        deviation = f" ± {np.std(scores):.3f}" if n_together == 1 else ""
+        seeds = f"{n_seeds}" if n_runs == n_seeds else f"{n_seeds} in {n_runs} run{'s' if n_runs > 1 else ''}"
+        deviation = f" ± {np.std(scores):.3f}" if n_runs > 1 else ""
         print(
             f"| {name} | {board.metric}, {arrow} is better | {seeds} | {len(at)} | {value:.3f}{deviation} | {interval} "
             f"| {place} of {len(entries) + 1} | {best:.3f} | {entries[CHEMPROP]:.3f} |",

@@ -7,17 +7,19 @@ training loop takes them. Letters of sizes as in the product; S: soft tokens, N:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import mora_lite.lm.base as base_module
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.adapter.hypernet import Hypernet, Tokens
 from mora_lite.adapter.lowrank import AdapterConfig, Branch
 from mora_lite.chem.graph import GraphBatch, Graphs
-from mora_lite.lm.base import CompiledBase, NF4Source
+from mora_lite.lm.base import CompiledBase, NF4Source, compile_base
 from mora_lite.lm.decoder import Decoder, DecoderLayer
 from mora_lite.lm.prefix import CompiledPrompts, UpperLayers, compile_prompt, prompt_ids
 from mora_lite.quant.formats import open_checkpoint
@@ -210,3 +212,17 @@ class ShuffledSource:
             return weight
         order = torch.Generator().manual_seed(self.seed + sum(name.encode()))
         return weight.flatten()[torch.randperm(weight.numel(), generator=order)].view_as(weight)
+
+
+def compile_shuffled(path: Path, prompts: list[str], n_layers: int, seed: int) -> CompiledBase:
+    """As `compile_base`, of the base at `path` with every matrix shuffled, then quantised anew.
+
+    It goes around the cache, where the copy in NF4 is of the base as it is.
+    """
+    opened = base_module.open_nf4
+    shuffled = NF4Source(ShuffledSource(open_checkpoint(path), seed))  # type: ignore[arg-type]
+    base_module.open_nf4 = lambda _path: shuffled
+    try:
+        return compile_base(path, prompts, n_layers)
+    finally:
+        base_module.open_nf4 = opened

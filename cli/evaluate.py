@@ -20,12 +20,14 @@ from .options import (
     Tasks,
     split_names,
 )
+from .progress import print_note
 
 
 def evaluate(
     pack: PackArgument,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Table with SMILES and the true values: CSV, plain or .gz.")
+        Path,
+        typer.Argument(metavar="DATA", help="Molecules with the true values, in any file that predict reads."),
     ],
     *,
     split: SplitOption = DataSplit.TEST,
@@ -81,6 +83,7 @@ def evaluate(
         confidence=confidence,
         tables=tables or as_json,
         record=record,
+        on_note=print_note,
     )
     if as_json:
         import json

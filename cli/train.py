@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Force
+from .options import Device, Force, SmilesColumn
 from .progress import print_note, show_progress
 
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Table with SMILES and targets: CSV, plain or .gz.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Molecules with targets, in any file that predict reads.")
+    ],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new pack.")],
     target: Annotated[
@@ -28,7 +30,7 @@ def train(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", "-r", help="TOML file with tasks and settings; see examples/qm9.toml.")
     ] = None,
-    smiles_column: Annotated[str | None, typer.Option(help="The SMILES column.", show_default="smiles")] = None,
+    smiles_column: SmilesColumn = None,
     split: Annotated[
         str | None,
         typer.Option(

@@ -20,7 +20,6 @@ import gzip
 import hashlib
 import io
 import math
-import os
 import sys
 import zipfile
 from collections import defaultdict
@@ -35,6 +34,7 @@ from admet_sources import CONVERT, SOURCES, WORDS, Column, Source
 from rdkit import Chem
 
 from mora_lite.chem.featurizer import Featurizer
+from mora_lite.machine.files import replacing_path
 from mora_lite.scoring import tasks
 
 CLASH = 1.0  # values of one molecule that differ by more, in powers of ten or log units, are a conflict
@@ -189,14 +189,12 @@ def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str
                 sources[parent].update(dict.fromkeys(entry.values[parent]))
         counts[name] = n_values, n_clashes
     cells = {parent: row for parent, row in cells.items() if row}
-    partial = target.with_name(f"{target.name}.partial")
-    with gzip.open(partial, "wt", encoding="utf-8", newline="") as out:
+    with replacing_path(target) as part, gzip.open(part, "wt", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, ["smiles", *found, "split", "sources"], restval="", lineterminator="\n")
         writer.writeheader()
         for parent, row in cells.items():
             more = {"split": part_of(parent), "sources": ";".join(sources[parent])}
             writer.writerow({"smiles": parent, **row, **more})
-    os.replace(partial, target)
     return len(cells), counts
 
 

@@ -57,7 +57,7 @@ _NAMES_OF_NAMES = {
 
 # A SMILES by its letters, right or wrong, with something in it that words do not have; and words, as headers have them.
 _ATOMS = r"(?:Br?|Cl?|N|O|P|S|F|I|b|c|n|o|p|s|\*|\[[^\[\]\s]+\])"
-_SMILES_SHAPE = re.compile(rf"(?=.*[()\[\]=#@]|.{4}.*\d|.*\d.{3})(?:{_ATOMS}|[-=#$:/\\.()]|%?\d)+")
+_SMILES_SHAPE = re.compile(rf"(?=.*[()\[\]=#@]|.{{4}}.*\d|.*\d.{{3}})(?:{_ATOMS}|[-=#$:/\\.()]|%?\d)+")
 _WORDS = re.compile(r"[^\W\d][\w .()/%-]*")
 
 

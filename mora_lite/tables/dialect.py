@@ -70,6 +70,7 @@ def _fit(lines: list[str], mark: str) -> tuple[float, bool, int] | None:
     """
     try:
         rows = [row for row in csv.reader(lines, delimiter=mark) if row]
+        rows = rows[:-1] if len(rows) > 2 else rows  # the lines may end within its quotes
     except csv.Error:
         rows = [line.rstrip("\r\n").split(mark) for line in lines]
     width = len(rows[0]) if rows else 0

@@ -136,4 +136,6 @@ def _fit(cells: list[str], width: int) -> Row:
         return Row(cells[:width], "")
     # Nobody knows which of the delimiters is one too many, so nobody knows the SMILES.
     fault = f"{len(cells)} cells for {width} columns; the cells beyond: {format_cells(extra)}"
+    if all(cell.isdecimal() for cell in extra):
+        fault += "; is a decimal comma among them?"
     return Row(cells[:width], fault)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task
-from .checks import merge_duplicates
+from .checks import first_rows, merge_duplicates, reading_notes
 from .dataset import Dataset, read_dataset
 from .metrics import (
     Metrics,
@@ -68,6 +68,7 @@ def evaluate(
     confidence: float = RECORDED_CONFIDENCE,
     tables: bool = True,
     record: bool = False,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Evaluation:
     """Score the molecules of one part of a table and compare with its values; what `mora-lite evaluate` does.
 
@@ -79,6 +80,7 @@ def evaluate(
     smiles_column: None takes the name that the pack records.
     tables: False leaves them empty, and saves computing the scaffolds of the training molecules.
     record: write metrics and tables into the pack, for the whole test set alone.
+    on_note: called with each line on rows that are left out or merged.
 
     Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
@@ -93,7 +95,7 @@ def evaluate(
         raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     provenance = model.pack.provenance
-    table = read_training_table(Path(data), model.pack, model.tasks, split, smiles_column)
+    table = read_training_table(Path(data), model.pack, model.tasks, split, smiles_column, on_note)
     parts = None if split == "all" else parts_of(table, provenance, model.pack.name, Path(data))
     part, train = (table, None) if parts is None else (parts[split], parts["train"])
     if limit is not None:
@@ -234,22 +236,35 @@ def read_training_table(
     tasks: Sequence[Task],
     split: str,
     smiles_column: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Dataset:
     """Read `path` by the columns and the featurizer that the pack records; duplicates merged as they were then.
 
     split: with `all` the table need not have the column that the split was read from.
+    on_note: called with each line on rows that are left out or merged.
     """
     provenance = pack.provenance
+    recorded = provenance["recipe"]["smiles"]
+    # A column of the usual name is found by itself, and under other usual names in other tables too.
+    recorded = None if recorded.strip().lower() in ("", "smiles") else recorded
     columns = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
     data = read_dataset(
         path,
-        smiles_column or provenance["recipe"]["smiles"],
+        smiles_column or recorded,
         [columns[task.name] for task in tasks],
         split_column=provenance["split"].get("column", "") if split != "all" else "",
         featurizer=pack.featurizer,
     )
+    first = first_rows(data)
+    for note in [*data.notes, *reading_notes(data, first)]:
+        on_note(note)
     if "merged" in provenance["data"]:
-        data, _ = merge_duplicates(data, [task.is_class for task in tasks])
+        data, n_merged = merge_duplicates(data, [task.is_class for task in tasks], first)
+        if n_merged:
+            on_note(f"each molecule counts once, with the median of its values: {n_merged} rows are merged")
+    n_without = int(np.isnan(data.targets).all(axis=1).sum())
+    if n_without:
+        on_note(f"{n_without} of {len(data)} molecules have no value of the tasks")
     return data
 
 

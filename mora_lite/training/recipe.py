@@ -2,11 +2,12 @@
 
 name = "qm9"
 base = "smollm2-135m"
-smiles = "smiles"
+smiles = "smiles"      # the SMILES column; found as `mora-lite predict` does when left out
 seed = 0
 standardize = "parent" # molecules are taken as their largest organic fragment, neutralised; "none": as drawn
 keep_data = true       # SMILES and values of the training molecules in the pack
 members = 1            # networks whose mean the encoder learns in the end
+distill_epochs = 0     # of the one that learns it; as many as [encoder] has when left out
 start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite pretrain`
 [split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
 kind = "random"
@@ -26,11 +27,12 @@ weight = 2.0       # in the loss; 1 when left out
 column = "homo"    # of the table; the task's name when left out
 scale = "linear"   # "log": learnt as logarithms; "logit": percentages, learnt as log-odds; chosen when left out
 auxiliary = false  # true: the encoder learns it too, in the first stage, but the pack does not answer it
-own_epochs = 0     # passes of each of the members over this task's molecules alone
+own_epochs = 0     # passes of each of several members over this task's molecules alone
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -118,20 +120,22 @@ class TaskRecipe:
 class Recipe:
     """See the module's text.
 
+    smiles: the SMILES column, its name or number; empty to find it.
     standardize: see `chem.featurizer.Featurizer`.
     start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
     keep_data: put SMILES and values of the training molecules into the pack, to name neighbours from.
     rare_sizes: see `Dataset.with_rare_sizes`; 0 repeats none.
     members: of the encoder's stage: above 1, so many networks are trained as [encoder] says, with seeds of their own,
-        and then one on the mean of their answers (arXiv 1503.02531), for as long again.
+        and then one on the mean of their answers (arXiv 1503.02531).
+    distill_epochs: of that last one; 0 for as many as [encoder] has.
     split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
     """
 
     name: str
     tasks: tuple[TaskRecipe, ...]
     base: str = "smollm2-135m"
-    smiles: str = "smiles"
+    smiles: str = ""
     seed: int = 0
     standardize: str = "parent"
     start: str = "pretrained"
@@ -139,6 +143,7 @@ class Recipe:
     keep_data: bool = True
     rare_sizes: float = 0.0
     members: int = 1
+    distill_epochs: int = 0
     split: Split | None = None
     adapter: AdapterConfig = DEFAULT_SIZES
     encoder: TrainConfig = ENCODER
@@ -148,8 +153,11 @@ class Recipe:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
-        if self.members < 1:
-            raise InputError(f"members: got {self.members}, expected 1 or more")
+        for entry, least in (("members", 1), ("distill_epochs", 0)):
+            if getattr(self, entry) < least:
+                raise InputError(f"{entry}: got {getattr(self, entry)}, expected {least} or more")
+        if self.members == 1 and (self.distill_epochs or any(task.own_epochs for task in self.tasks)):
+            raise InputError("own_epochs, distill_epochs: got one with members = 1, expected members = 2 or more")
         if all(task.auxiliary for task in self.tasks):
             raise InputError(f"recipe {self.name!r}: all tasks are auxiliary, expected at least one that is not")
         if self.standardize not in STANDARDIZE:
@@ -240,7 +248,23 @@ def choose_recipe(
 
 def _parse_target(text: str) -> TaskRecipe:
     column, _, rest = text.rpartition(":") if ":" in text else (text, "", "")
-    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest)
+    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest.strip())
+
+
+def with_whole_names(recipe: Recipe, columns: Iterable[str]) -> Recipe:
+    """The recipe with the column called `A: B` in place of column `A` with the unit or kind `B`, where there is one."""
+    whole = {_joined(column): column for column in columns if ":" in column}
+    tasks = []
+    for task in recipe.tasks:
+        column = whole.get(_joined(f"{task.column}:{task.unit or task.kind}"))
+        # Of a target, which is its own name: a recipe says column and unit each by itself.
+        is_target = column is not None and task.name == task.column and not task.prompt
+        tasks.append(TaskRecipe(str(column).strip(), column=str(column)) if is_target else task)
+    return replace(recipe, tasks=tuple(tasks))
+
+
+def _joined(name: str) -> str:
+    return re.sub(r"\s*:\s*", ":", name.strip()).lower()
 
 
 def _choose_split(recipe: Recipe, kind: str | None, seed: int | None) -> Split | None:

@@ -71,15 +71,19 @@ class Stages:
         return scores
 
 
-def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> EncoderBaseline:
-    """The stage of the encoder alone, which learns from `recipe.members` networks where there are several."""
-    model = EncoderBaseline(encoder, len(recipe.tasks))
+def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> tuple[EncoderBaseline, Stages]:
+    """The stage of the encoder alone, and the stages that follow.
+
+    Where there are several networks, `recipe.members`, it and all that follow learn from their answers.
+    """
+    model, config = EncoderBaseline(encoder, len(recipe.tasks)), recipe.encoder
     if recipe.members > 1:
+        config = replace(config, epochs=recipe.distill_epochs or config.epochs)
         model, scores = fit_members(encoder, recipe, stages)
         targets = distilled(torch.from_numpy(stages.train.targets), scores, stages.stats)
         stages = replace(stages, train=replace(stages.train, targets=targets.numpy()))
-    stages.fit("encoder", model, recipe.encoder, weights_digest(model))
-    return model
+    stages.fit("encoder", model, config, weights_digest(model))
+    return model, stages
 
 
 def fit_members(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> tuple[EncoderBaseline, Tensor]:

@@ -180,21 +180,23 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     printed = capsys.readouterr().out
     assert "| herg | roc_auc, higher is better | 2 |" in printed
     assert "mean rank over 2 boards" in printed
-    monkeypatch.setattr(sys, "argv", [*score, "--together"])
+    monkeypatch.setattr(sys, "argv", [*score, "--runs", "1"])
     tdc.main()
-    assert "| herg | roc_auc, higher is better | 2 together |" in capsys.readouterr().out
+    assert "| herg | roc_auc, higher is better | 2 in 1 run |" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
     tdc.main()
     assert "herg" not in capsys.readouterr().out
 
 
-def test_seeds_together_are_one_answer_and_pairs_go_round() -> None:
+def test_seeds_are_dealt_to_runs_in_turn_and_a_run_is_the_mean_of_its_own() -> None:
     by_seed = {seed: np.array([[3, seed], [5, 10 * seed]], dtype=float) for seed in (1, 2, 6)}
-    (one,) = tdc_scores.together(by_seed, 3)
+    (one,) = tdc_scores.deal(by_seed, 1)
     assert one.tolist() == [[3, 3], [5, 30]]
-    assert [mean[0, 1] for mean in tdc_scores.together(by_seed, 2)] == [1.5, 4, 3.5]
+    assert [mean[0, 1] for mean in tdc_scores.deal(by_seed, 2)] == [3.5, 2]
+    differing = by_seed | {7: np.array([[4.0, 1.0]])}
+    assert len(tdc_scores.deal(differing, 4)) == 4
     with pytest.raises(SystemExit, match="different rows"):
-        tdc_scores.together(by_seed | {7: np.array([[4.0, 1.0]])}, 2)
+        tdc_scores.deal(differing, 2)
 
 
 def test_changes_of_the_error_are_logarithms_and_weigh_every_board_alike(

@@ -55,15 +55,17 @@ def test_a_pack_of_several_networks(recipe: Recipe, folder: Path, tmp_path: Path
 
     monkeypatch.setattr(stages, "fit", spy)
     table = folder / "data.csv"
-    several = replace(recipe, members=2, tasks=(recipe.tasks[0], replace(recipe.tasks[1], own_epochs=2)))
+    tasks = (recipe.tasks[0], replace(recipe.tasks[1], own_epochs=2))
+    several = replace(recipe, members=2, distill_epochs=3, tasks=tasks)
     train(table, tmp_path / "pack", recipe=several, device="cpu")
     pack = open_pack(tmp_path / "pack")
     names = [stage["stage"] for stage in pack.provenance["stages"]]
     assert names == ["member 1", "member 1 task 2", "member 2", "member 2 task 2", "encoder", "mora"]
     assert pack.provenance["recipe"]["members"] == 2
+    assert pack.provenance["stages"][-2]["epochs"] == 3 != recipe.encoder.epochs
     measured, own, again, _, learnt, last = targets
     np.testing.assert_array_equal(measured, again)
-    np.testing.assert_array_equal(measured, last, err_msg="the language model's stage learns what was measured")
+    np.testing.assert_array_equal(learnt, last, err_msg="the language model's stage learns the same")
     polar = measured[:, 1]
     np.testing.assert_array_equal(own[:, 0], polar[~np.isnan(polar)], err_msg="one task alone")
     assert not np.isnan(learnt).any(), "the others have an answer for every molecule and task"
@@ -85,3 +87,10 @@ def test_what_networks_answered_is_not_computed_again(
 def test_no_network_at_all_is_refused(recipe: Recipe) -> None:
     with pytest.raises(InputError, match="members: got 0, expected 1 or more"):
         replace(recipe, members=0)
+
+
+def test_what_one_network_alone_cannot_use_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="with members = 1, expected members = 2 or more"):
+        replace(recipe, distill_epochs=2)
+    with pytest.raises(InputError, match="with members = 1, expected members = 2 or more"):
+        replace(recipe, tasks=(replace(recipe.tasks[0], own_epochs=2),))
