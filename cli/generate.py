@@ -81,10 +81,8 @@ def generate(
     """
     from ..errors import InputError
     from ..machine.device import choose_device, choose_dtype
-    from ..tables.formats import TableFormat, default_output
-    from ..tables.source import STDIO
     from ..tables.table import open_table
-    from ..tables.writers import TableWriter, claim_output
+    from ..tables.writers import TableWriter
     from ..text.pack import load_text_pack, open_text_pack
     from ..text.stream import GenerationConfig, answer_columns, answer_table, question_of_table
     from ..text.tasks import text_task
@@ -109,10 +107,7 @@ def generate(
             seed or 0,
             table_question,
         )
-        target = output or default_output(table_path, "answers")
-        TableFormat.of(target, molecules=False)
-        if target != STDIO:
-            claim_output(target, source=table_path, force=force)
+        target = claim_answers(table_path, output, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         chosen = choose_device(device)
@@ -125,3 +120,16 @@ def generate(
     rate = f"{summary.mol_per_s:,.1f} rows/s"
     line = f"{writer.name}: {summary.n_rows:,} rows, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
     print_summary([line, *summary.failures()], summary)
+
+
+def claim_answers(table_path: str, output: str | None, force: bool) -> str:
+    """The file of the answers. Raises `OutputError` before the work where it cannot be written."""
+    from ..tables.formats import TableFormat, default_output
+    from ..tables.source import STDIO
+    from ..tables.writers import claim_output
+
+    target = output or default_output(table_path, "answers")
+    TableFormat.of(target, molecules=False)
+    if target != STDIO:
+        claim_output(target, source=table_path, force=force)
+    return target

@@ -35,10 +35,11 @@ class ModelSource:
     """What is known of a model before it is loaded, and how it is loaded in any process.
 
     load: picklable; `load(device=..., threads=...)` with one of `devices`, and threads of the CPU, None for all.
-    address: of the pack, as it was asked for. name: its own. tasks: those that are asked for. calibrated: whether there are intervals and a domain.
+    address: of the pack, as it was asked for. name: its own. tasks: those that are asked for.
+    calibrated: whether there are intervals and a domain.
     devices: `cpu` for worker processes, or names of devices that score in this one. machine: their names for people.
-    settings: all that values depend on, in plain types for a manifest.
     has_training: whether there are training molecules. load_training: they, of `tasks`; raises `PackError` without.
+    settings: all that values depend on, in plain types for a manifest.
     """
 
     load: Callable[..., Predictor]

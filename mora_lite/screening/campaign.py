@@ -96,11 +96,10 @@ def screen_library(
         for note in library.notes:
             on_note(note)
         on_ray = check_ray(library) if engine == "ray" else None
-        model = None if source is None else source()
-        campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns, model)
-        # Read before the work, which a typo must not cost.
-        ranking = campaign.ranking(top, by, where, ascending, unique, diverse)
-        options: dict[str, Any] = {"workers": workers, "part": part}
+        options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
+        campaign = Campaign.plan(library, *options)
+        ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
+        options = {"workers": workers, "part": part}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
         score = partial(_score_on_ray, campaign, library=on_ray, address=ray_address, **options)
         if on_ray is None:

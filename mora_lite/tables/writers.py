@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,6 +100,9 @@ class TableWriter:
     def _close_sink(self, kind: type[BaseException] | None, *_: Any) -> None:
         if kind is None:
             self._sink.close()
+        else:
+            with suppress(Exception):  # nothing of it stays; it may only not complain later that it was not closed
+                self._sink.abort()
         if kind is None and self._to_stdout:
             sys.stdout.buffer.flush()
 
@@ -139,6 +142,7 @@ class _Sink(Protocol):
 
     def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Molecules | None) -> None: ...
     def close(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class _CsvSink:
@@ -158,6 +162,8 @@ class _CsvSink:
     def close(self) -> None:
         """Nothing waits to be written."""
 
+    abort = close
+
 
 class _SdfSink:
     def __init__(self, stream: Any, form: TableFormat, columns: Sequence[str], kinds: Kinds):
@@ -174,6 +180,8 @@ class _SdfSink:
 
     def close(self) -> None:
         """Nothing waits to be written."""
+
+    abort = close
 
 
 def mol_block(name: str, text: str) -> str:
@@ -236,6 +244,9 @@ class _ParquetSink:
 
     def close(self) -> None:
         self._flush()
+        self._writer.close()
+
+    def abort(self) -> None:
         self._writer.close()
 
 
@@ -317,6 +328,9 @@ class _XlsxSink:
 
     def close(self) -> None:
         self._book.save(self._stream)
+
+    def abort(self) -> None:
+        self._sheet.close()
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # XML has none of these
