@@ -197,7 +197,7 @@ def jobs_of(
     targets = [target for _, target in jobs]
     for paths, target in jobs:
         TableFormat.of(target)
-        for source in (paths or [None]) if target != STDIO else ():
+        for source in [None, *paths] if target != STDIO else ():
             claim_output(target, source=source, force=force)
         if targets.count(target) > 1:
             raise InputError(f"several files want to be {target}: name one with -o, or predict them one by one")
@@ -217,20 +217,20 @@ def print_answers(smiles: Sequence[str], choice: ModelChoice, answers: AnswerCol
     columns, console = answers.columns(scores, model.tasks), Console(highlight=False)
     ok = [i for i, status in enumerate(scores.status) if status == OK]
     n_beside = max(1, (console.width - _TASK_WIDTH) // (_CELL_WIDTH + 1))
-    has_domain = scores.inside is not None and not answers.short
+    inside = None if answers.short else scores.inside
     for start in range(0, len(ok), n_beside):
         block = {i: f"{i + 1}: {smiles[i]}" for i in ok[start : start + n_beside]}
         heads = {i: text if len(text) <= _CELL_WIDTH else f"{text[: _CELL_WIDTH - 1]}…" for i, text in block.items()}
         rows: list[dict[str, str]] = []
         for k, task in enumerate(model.tasks):
-            marks = {i: "*" if has_domain and not scores.inside[i, k] else " " for i in block}
+            marks = {i: "*" if inside is not None and not inside[i, k] else " " for i in block}
             cells = {heads[i]: _answer(columns, task, i) + marks[i] for i in block}
             rows.append({"task": task.column, **cells})
         for name in columns:
             if name == "similarity" or name.startswith("neighbour_"):
                 rows.append({"task": name, **{heads[i]: _show(columns[name][i]) for i in block}})
         print_rows(f"pack {choice.pack}", rows, console)
-    if has_domain and not scores.inside[ok].all():
+    if inside is not None and not inside[ok].all():
         print_note("* is far from the molecules that the task was trained on")
     print_lines([f"{smiles[i]}: {scores.status[i]}, {scores.error[i]}" for i in range(len(smiles)) if i not in ok])
     if not ok:

@@ -92,22 +92,28 @@ def screen_library(
     _check_engine(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
     with open_any_library(paths, *columns) as library:
-        n_notes = len(library.notes)
-        for note in library.notes:
-            on_note(note)
+        n_notes = _tell(library.notes, on_note)
         on_ray = check_ray(library) if engine == "ray" else None
         options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
         campaign = Campaign.plan(library, *options)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"workers": workers, "part": part}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
-        score = partial(_score_on_ray, campaign, library=on_ray, address=ray_address, **options)
-        if on_ray is None:
-            score = partial(campaign.score, library=library, time_limit=time_limit, **options)
+        score: Callable[[RunDirectory], ScreenProgress] = (
+            partial(campaign.score, library=library, time_limit=time_limit, **options)
+            if on_ray is None
+            else partial(_score_on_ray, campaign, library=on_ray, address=ray_address, **options)
+        )
         summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
-        for note in library.notes[n_notes:]:
-            on_note(note)
+        _tell(library.notes[n_notes:], on_note)
         return summary
+
+
+def _tell(notes: Sequence[str], on_note: Callable[[str], None]) -> int:
+    """Hand on the notes; returns how many there are."""
+    for note in notes:
+        on_note(note)
+    return len(notes)
 
 
 def _score_on_ray(campaign: Campaign, run: RunDirectory, library: PreparedLibrary, **options: Any) -> ScreenProgress:
@@ -251,7 +257,9 @@ class Campaign:
         """
         n_rows, is_prepared = run.settings["window_rows"], isinstance(library, PreparedLibrary)
         windows: Iterator[Any] = (
-            unfinished_windows(library, run, part, n_rows) if is_prepared else library.windows(n_rows)
+            unfinished_windows(library, run, part, n_rows)
+            if isinstance(library, PreparedLibrary)
+            else library.windows(n_rows)
         )
         digest = any(map(is_stream, library.files))
         finish = ShardRows(run.settings["format"])
