@@ -37,9 +37,9 @@ def sniff_dialect(start: bytes, source: str) -> Dialect:
         return Dialect(said[1], first + 1)
     lines = lines[first : first + _SAMPLE_LINES]
     header = lines[0] if lines else ""
-    fits = {mark: _fit(lines, mark) for mark in _USUAL if mark in header}
-    if any(fits.values()):
-        best = max(fits, key=lambda mark: fits[mark])
+    fits = {mark: fit for mark in _USUAL if (fit := _fit(lines, mark)) is not None}
+    if fits:
+        best = max(fits, key=fits.__getitem__)
         notes = (f"{source}: its cells are parted by {best!r}",) if best == "|" else ()
         return Dialect(best, 0, notes)
     for mark in dict.fromkeys(char for char in header if not char.isalnum() and char not in '_"\r\n'):

@@ -50,7 +50,8 @@ class DelimitedText:
 
     def __iter__(self) -> Iterator[RowBlock]:
         """Blocks of records, without the blank lines before the first and after the last."""
-        number, held, n_wanted = 1, [], 0
+        held: list[str] = []  # lines of a record that is still open
+        number, n_wanted = 1, 0
         for lines in chain(self._source.line_blocks(MAX_LINE), [None]):
             held = held + lines if lines else held
             if lines and max(map(len, lines)) >= MAX_LINE:

@@ -120,8 +120,6 @@ def _train(
     on_progress: OnProgress,
 ) -> Pack:
     """Both stages and the calibration; the pack that comes of them is in the folder `run`, where checkpoints are."""
-    if is_stream(str(table)):
-        raise InputError(f"{table}: a table is read twice, to train and to test; save it as a file first")
     if recipe.keep_data:
         on_note(KEEPS_DATA)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
@@ -198,6 +196,8 @@ class TrainingData:
 
 def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], None]) -> TrainingData:
     """Read, check and split `table` as `recipe` says. Raises `InputError` for data that cannot be trained on."""
+    if is_stream(str(table)):
+        raise InputError(f"{table}: a table is read twice, to train and to test; save it as a file first")
     split_column = recipe.split.column if recipe.split else ""
     with open_library(str(table), recipe.smiles or None, cells=True) as library:
         recipe = with_whole_names(recipe, library.columns)
