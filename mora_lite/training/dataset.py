@@ -14,6 +14,7 @@ from rdkit import Chem
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs, concatenate
 from ..errors import InputError
+from ..machine.progress import report
 from ..tables.columns import find_column
 from ..tables.library import Library, open_library
 from .values import Column
@@ -67,6 +68,7 @@ class Dataset:
         """By the featurizer: uint8 `[N, 128]`; some thousand molecules at a time."""
         parts = [np.empty((0, 128), np.uint8)]
         for start in range(0, len(self), 4096):
+            report("fingerprints", start, len(self))
             block = self.at(np.arange(start, min(start + 4096, len(self))))
             parts.append(self.featurizer.fingerprints(block.graphs, block.molecules))
         return np.concatenate(parts)
@@ -193,6 +195,7 @@ def _parse(rows: _Rows, featurizer: Featurizer) -> Dataset:
     smiles: list[str] = []
     unreadable: dict[int, str] = {}
     for start in range(0, len(rows.texts), 4096):
+        report("reading molecules", start, len(rows.texts))
         molecules = []
         for row in range(start, min(start + 4096, len(rows.texts))):
             text = rows.texts[row]
