@@ -4,7 +4,7 @@
 |---|---|---|
 | table | .csv, .tsv, or a first line with commas, semicolons, tabs or bars | a record; see `table` |
 | workbook | .xlsx, .xlsm | a row of the first sheet |
-| list | .smi, .ism, .smiles, .cxsmiles, or a first line without them | a line; see `lists` |
+| list | .smi, .ism, .smiles, .cxsmiles, or a first line without them | a line; see `records` |
 | SDF | .sdf, .sd, .mol, or what looks like a mol block | a record, ended by `$$$$` |
 | Parquet | what begins like one | a row |
 
@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
-from . import lists
 from .columns import choose_name_column
-from .dialect import is_delimited
+from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
-from .records import Record, RecordBlock, strip_text
+from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
 from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
 from .source import STDIO, Source
 from .table import Table, read_table
@@ -243,7 +242,7 @@ def _open(path: str, smiles_column: str | None, name_column: str | None, cells: 
     try:
         kind = _kind_of(path, source.start, smiles_column)
         if kind == "list":
-            return _File(source, lists.read_list(source, cells), lambda: [], lists.COLUMNS)
+            return _File(source, read_list(source, cells), lambda: [], LIST_COLUMNS)
         if kind == "sdf":
             fields = _fields_of(path, source) if cells else None
             reader = SdfReader(source, name_column, fields)

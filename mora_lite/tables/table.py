@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import replacing
 from .columns import SAMPLE_ROWS, choose_smiles_column
-from .dialect import sniff_dialect
-from .quoting import DelimitedText, RowBlock
+from .delimited import DelimitedText, RowBlock, sniff_dialect
 from .source import STDIO, Source
 from .workbook import Workbook, is_workbook
 

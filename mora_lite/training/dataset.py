@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..machine.progress import report
 from ..tables.columns import find_column
 from ..tables.library import Library, open_library
-from .values import Column
+from ..tables.numbers import NumberColumn
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def read_dataset(
     Unreadable molecules and rows with too many cells are left out.
     source: a file of any kind that `open_library` reads, or one that is opened with its cells.
     smiles_column: its name or number; None finds it.
-    target_columns: of numbers, or of words for yes and no, see `values.Column`; found in any case.
+    target_columns: of numbers, or of words for yes and no, see `NumberColumn`; found in any case.
     split_column: column whose cells become `Dataset.marks`.
 
     Raises `InputError` when the file or a column is missing, a column is there twice, a target is neither blank nor a
@@ -135,7 +135,7 @@ def read_dataset(
     notes = [*source.notes, *rows.fault_notes()]
     targets = np.empty((len(rows.texts), len(target_columns)), np.float32)
     for i, name in enumerate(target_columns):
-        column = Column(name, rows.name, rows.lines)
+        column = NumberColumn(name, rows.name, rows.lines)
         targets[:, i] = column.values(rows.cells[i])
         notes += column.notes
     data = _parse(rows, featurizer)

@@ -49,7 +49,7 @@ _KINDS: tuple[tuple[re.Pattern[str], str, str], ...] = (
 
 
 @dataclass
-class Column:
+class NumberColumn:
     """The cells of a column of targets, as they are read.
 
     name: of the column. where: of the cells, file and line for an error. notes: lines for the user.
