@@ -51,8 +51,13 @@ def sniff_dialect(start: bytes, source: str) -> Dialect:
     fits = {mark: fit for mark in _USUAL if (fit := _fit(lines, mark)) is not None}
     if fits:
         best = max(fits, key=fits.__getitem__)
-        notes = (f"{source}: its cells are parted by {best!r}",) if best == "|" else ()
-        return Dialect(best, 0, notes)
+        notes = [f"{source}: its cells are parted by {best!r}"] if best == "|" else []
+        other = next((mark for mark in _USUAL if fits[best][0] < 0.5 and _parts_rows(lines[1:], mark)), None)
+        if other is not None:
+            notes.append(
+                f"{source}: the header is parted by {best!r}, but the lines below it by {other!r}; make them one"
+            )
+        return Dialect(best, 0, tuple(notes))
     for mark in dict.fromkeys(char for char in header if not char.isalnum() and char not in '_"\r\n'):
         share, has_smiles, _ = _fit(lines, mark) or (0.0, False, 0)
         if has_smiles and share == 1 and len(lines) > 1:
@@ -71,6 +76,12 @@ def _first_lines(start: bytes) -> list[str]:
     text = start.decode("utf-8-sig", "surrogateescape")
     lines = io.StringIO(text, newline="").readlines()
     return lines[:-1] if len(lines) > 1 and not text.endswith(("\n", "\r")) else lines
+
+
+def _parts_rows(lines: list[str], mark: str) -> bool:
+    """Whether every line has this mark outside an extension, and all as often."""
+    counts = {_EXTENSION.sub("", line).count(mark) for line in lines if line.strip()}
+    return len(counts) == 1 and counts != {0}
 
 
 def _fit(lines: list[str], mark: str) -> tuple[float, bool, int] | None:

@@ -291,7 +291,8 @@ def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
     if suffix in _TABLES:
         return "table"
     if suffix in _LISTS:  # some vendors give tables this suffix; their header tells
-        return "table" if is_delimited(first) and "smiles" in first.lower() else "list"
+        joined = first.split()[:1] and set(first.split()[0]) & set(",;")  # neither is part of a SMILES
+        return "table" if joined or (is_delimited(first) and "smiles" in first.lower()) else "list"
     if suffix in _RECORDS or any(mark in start for mark in (b" V2000", b" V3000", b"\nM  END", b"\n$$$$")):
         return "sdf"
     return "table" if is_delimited(first) or smiles_column is not None else "list"

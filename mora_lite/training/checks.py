@@ -106,6 +106,9 @@ def class_note(name: str, values: np.ndarray) -> list[str]:
         return []
     words = ", ".join(f"{value:g}" for value in distinct)
     advice = "write them as 0 and 1" if len(distinct) == 2 else "make a column of 0 and 1 for each"
+    if len(distinct) == 3 and {0, 1} < set(distinct.tolist()):
+        other = next(value for value in distinct if value not in (0, 1))
+        advice += f" (or leave the cells blank where {other:g} says that nothing is known)"
     return [
         f"column {name!r}: its {len(known)} values are {words} and look like classes, but are learnt as values; "
         f"if they are classes, {advice}, and if not, {name}:value leaves out this note"

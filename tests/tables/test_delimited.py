@@ -183,6 +183,12 @@ def test_an_unusual_delimiter_is_told() -> None:
     assert sniff_dialect(b"smiles;id\nCCO;1\n", "a.csv").notes == ()
 
 
+def test_a_header_with_another_delimiter_than_its_rows_is_told() -> None:
+    assert sniff_dialect(b"smiles,y\nCCO;1\nCC;2\n", "a.csv").notes == (
+        "a.csv: the header is parted by ',', but the lines below it by ';'; make them one",
+    )
+
+
 def test_what_is_in_an_extension_parts_nothing() -> None:
     assert not is_delimited("N[Pt]N |C:0.0,2.1| name")
     assert is_delimited("CCO,a")

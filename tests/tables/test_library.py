@@ -62,6 +62,7 @@ def mol_block(smiles: str, title: str = "") -> str:
         ("a.smi", "CCO a\nCC\tb\n"),
         ("a.smi", "smiles name\r\nCCO a\r\nCC b"),
         ("a.smiles", "smiles\tidnumber\nCCO\ta\nCC\tb\n"),  # a table under the name of a list
+        ("a.smi", "id,smiles\na,CCO\nb,CC\n"),
         ("a.txt", "CCO a\nCC b\n"),
         ("a.txt", "smiles,id\nCCO,a\nCC,b\n"),
         ("a", "\ufeffCCO a\nCC b\n"),
