@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz_screen.py --rows 10000 --workers 1 --seed 0
 
-The rows are those of `tests/support/fuzz_rows.py`. Prints a table and, as the last line, JSON; the exit code is 1 when a row
-is missing, crashed or took longer than the limit.
+The rows are those of `tests/support/fuzz_rows.py`. Prints a table and, as the last line, JSON; the exit code is 1 when
+a row is missing, crashed or took longer than the limit.
 """
 
 from __future__ import annotations

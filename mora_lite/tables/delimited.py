@@ -52,11 +52,9 @@ def sniff_dialect(start: bytes, source: str) -> Dialect:
     if fits:
         best = max(fits, key=fits.__getitem__)
         notes = [f"{source}: its cells are parted by {best!r}"] if best == "|" else []
-        other = next((mark for mark in _USUAL if fits[best][0] < 0.5 and _parts_rows(lines[1:], mark)), None)
-        if other is not None:
-            notes.append(
-                f"{source}: the header is parted by {best!r}, but the lines below it by {other!r}; make them one"
-            )
+        others = [mark for mark in _USUAL if mark != best and _parts_rows(lines[1:], mark)]
+        if fits[best][0] < 0.5 and others:
+            notes.append(f"{source}: the header is parted by {best!r}, but the lines below it by {others[0]!r}")
         return Dialect(best, 0, tuple(notes))
     for mark in dict.fromkeys(char for char in header if not char.isalnum() and char not in '_"\r\n'):
         share, has_smiles, _ = _fit(lines, mark) or (0.0, False, 0)

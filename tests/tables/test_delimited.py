@@ -185,7 +185,7 @@ def test_an_unusual_delimiter_is_told() -> None:
 
 def test_a_header_with_another_delimiter_than_its_rows_is_told() -> None:
     assert sniff_dialect(b"smiles,y\nCCO;1\nCC;2\n", "a.csv").notes == (
-        "a.csv: the header is parted by ',', but the lines below it by ';'; make them one",
+        "a.csv: the header is parted by ',', but the lines below it by ';'",
     )
 
 
