@@ -45,5 +45,6 @@ def calibrate(
     keep_data = not without_data and opened.provenance["recipe"].get("keep_data", True)
     if keep_data:
         print_note(KEEPS_DATA)
-    calibrate_pack(opened, parts["train"], parts["valid"], keep_data=keep_data, device=device, dtype=dtype)
-    typer.echo(f"{opened.path}: calibrated on {len(parts['valid']):,} molecules", err=True)
+    train, valid = parts["train"], parts["valid"]
+    calibrate_pack(opened, train, valid, keep_data=keep_data, device=device, dtype=dtype)
+    typer.echo(f"{opened.path}: calibrated on {len(valid):,} molecules", err=True)
