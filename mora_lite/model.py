@@ -17,6 +17,7 @@ from .fast.graph_ops import choose_graph_ops
 from .fast.scorer import FastScorer
 from .fast.upper import supports
 from .machine.device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
+from .machine.progress import report
 from .packs.pack import Pack, open_pack
 from .quant.linear import choose_mode
 from .scoring.predictions import Predictions
@@ -71,6 +72,7 @@ class Model(Predictor):
         order = np.arange(len(graphs)) if whole else np.argsort(graphs.n_atoms, kind="stable")
         start = 0
         while start < len(graphs):
+            report("scoring molecules", start, len(graphs))
             rows = order[start : start + size]
             batch = graphs if whole and len(rows) == len(graphs) else graphs.select(rows)
             try:

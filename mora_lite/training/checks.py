@@ -9,6 +9,7 @@ import numpy as np
 from rdkit import Chem
 
 from ..errors import InputError
+from ..machine.progress import track
 from .dataset import Dataset
 
 MIN_MOLECULES = 10
@@ -50,7 +51,7 @@ def first_rows(data: Dataset) -> np.ndarray:
     included.
     """
     first: dict[str, int] = {}
-    mols = (data.featurizer.parse_smiles(text).mol for text in data.smiles)
+    mols = (data.featurizer.parse_smiles(text).mol for text in track(data.smiles, "looking for duplicates"))
     positions = [first.setdefault(Chem.MolToSmiles(mol), i) for i, mol in enumerate(mols)]
     return np.array(positions, dtype=np.int64)
 

@@ -15,6 +15,7 @@ from ..chem.graph import Graphs
 from ..chem.molecules import scaffold_of
 from ..errors import InputError
 from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
+from ..machine.progress import report, track
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
@@ -37,6 +38,10 @@ from .splits import Split, split_rows
 Rows = list[dict[str, Any]]
 
 RECORDED_CONFIDENCE = 0.9  # of the intervals whose metrics packs and their model cards have
+NOT_RECORDED = (
+    f"record: only the whole test set with all tasks and confidence {RECORDED_CONFIDENCE} is recorded; "
+    "leave --record out, or the options that say otherwise"
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Evaluation:
 
     metrics: dict[str, Metrics]
     tables: dict[str, dict[str, Rows]]
-    molecules: dict[str, Any] = field(default_factory=dict)
+    molecules: dict[str, Any] = field(default_factory=dict, compare=False)
     n_rows: int = 0
 
 
@@ -89,8 +94,7 @@ def evaluate(
     smiles_column: None takes the name that the pack records.
     tables: False leaves them empty, and saves computing the scaffolds of the training molecules.
     record: write metrics and tables into the pack, for the whole test set alone.
-    columns: task name -> the table's column with its values; None, or a task that is not in it, takes the name that the
-    pack records.
+    columns: task name -> the table's column with its values, where this is not the name that the pack records.
     output: file for the columns of `Evaluation.molecules`, replaced if it exists with `force`; None writes none.
     on_note: gets a line for each reason why rows are left out.
 
@@ -98,13 +102,9 @@ def evaluate(
     """
     if record:
         if split != "test" or limit is not None or tasks is not None or columns or confidence != RECORDED_CONFIDENCE:
-            raise InputError(
-                f"record: only the whole test set with all tasks and confidence {RECORDED_CONFIDENCE} is recorded; "
-                "leave --record out, or the options that say otherwise"
-            )
+            raise InputError(NOT_RECORDED)
         check_changeable(str(pack))
-    if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
-        raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
+    _check_kind(pack)
     if output is not None:
         claim_output(output, source=data, force=force)
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
@@ -112,8 +112,7 @@ def evaluate(
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
     parts = _parts_if_known(table, provenance) if split == "all" else parts_of(table, provenance, model.pack.name, data)
     part = table if parts is None or split == "all" else parts[split]
-    if limit is not None:
-        part = part.subset(part.rows[:limit])
+    part = part if limit is None else part.subset(part.rows[:limit])
     scores = _score(model, part, batch_size)
     train = None if parts is None or split == "all" else parts["train"]
     metrics, by_task = _measure(model, part, train, scores, tables=tables or record)
@@ -125,6 +124,11 @@ def evaluate(
     if output is not None:
         write_molecules(output, evaluation.molecules, source=data, force=force)
     return evaluation
+
+
+def _check_kind(pack: str | Path) -> None:
+    if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
+        raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
 
 
 def _score(model: Model, part: Dataset, batch_size: int | None) -> Scores:
@@ -141,8 +145,8 @@ def _measure(
         baseline = model.calibrate(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
     metrics, by_task = {}, {}
     if tables:
-        train_scaffolds = None if train is None else set(map(scaffold_of, train.smiles))
-        part_scaffolds = list(map(scaffold_of, part.smiles))
+        train_scaffolds = None if train is None else set(map(scaffold_of, track(train.smiles, "scaffolds")))
+        part_scaffolds = list(map(scaffold_of, track(part.smiles, "scaffolds")))
     for i, task in enumerate(model.tasks):
         column = _Column(task, part.targets[:, i], scores, i)
         rows = np.arange(len(part))
@@ -244,6 +248,7 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
     cast = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
     parts = [np.empty((0, len(model.tasks)), dtype=np.float32)]
     for start in range(0, len(graphs), 2048):
+        report("scoring by the encoder alone", start, len(graphs))
         rows = np.arange(start, min(start + 2048, len(graphs)))
         batch = graphs.select(rows).batch().rounded().to(model.device)
         with torch.inference_mode(), cast:
@@ -283,7 +288,9 @@ def read_training_table(
             featurizer=pack.featurizer,
         )
     except InputError as error:
-        hint = "; --column TASK=HEADER maps a task to a column, --tasks chooses" if "has no column" in str(error) else ""
+        hint = (
+            "; --column TASK=HEADER maps a task to a column, --tasks chooses" if "has no column" in str(error) else ""
+        )
         raise InputError(f"{error}{hint}") from None
     first = first_rows(data)
     for note in left_out_notes(data, first):
