@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,20 +92,20 @@ def _print_as_it_is(text: str) -> None:
 
 def wrap(line: str, width: int) -> str:
     """`line` as lines of at most `width` characters; only what has no blank in it may be wider."""
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(line, width, subsequent_indent="  ", **options) if line else line
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 @contextmanager
-def keeping(what: str, go_on: str = "") -> Iterator[None]:
+def keeping(what: str, output: Path) -> Iterator[None]:
     """Where the block is stopped, say what is kept of its work, and the command that goes on.
 
-    go_on: of that command; '' for the same one again.
+    output: what the command writes; where it is there already, the same command has to replace it.
     """
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         say(f"stopped: {what}")
         say("this goes on from there:")
-        say_command(go_on or invocation.command_line())
+        force = " --force" if output.exists() and "--force" not in invocation.arguments else ""
+        say_command(invocation.command_line() + force)
         raise

@@ -42,7 +42,7 @@ def pretrain(
     if output.exists() and not force:
         raise OutputError(f"{output} exists; choose another name or use --force")
     kept = f"the last checkpoint of training is kept in {output}.run, once an epoch is done"
-    with keeping(kept), show_work("describing molecules") as show:
+    with keeping(kept, output), show_work("describing molecules") as show:
         from ..machine.device import choose_device
         from ..training.loop import TrainConfig
         from ..training.pretrain import pretrain_encoder

@@ -111,7 +111,7 @@ def train(
     from .tables import print_evaluation
 
     kept = f"the last checkpoint of training is kept in {output}.run, once an epoch is done"
-    with keeping(kept), show_work(f"reading {data}") as show:
+    with keeping(kept, output), show_work(f"reading {data}") as show:
         from ..training import pipeline
 
         pack = pipeline.train(

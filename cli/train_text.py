@@ -88,7 +88,7 @@ def train_text(
     kept = (
         f"the last checkpoint of training is kept in {output}.run; once {output} is written, only its test is missing"
     )
-    with keeping(kept), show_work("reading tables") as show:
+    with keeping(kept, output), show_work("reading tables") as show:
         from ..text import pipeline
 
         pack = pipeline.train_text(

@@ -95,7 +95,6 @@ def train_text(
     }
     entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
     pack = save_text_pack(output, model, task=task, prompt=prompt, base=entry, provenance=provenance, force=force)
-    on_note(f"{output} is written; the test adds its figures")
     if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
         record_test(pack, metrics)
     return pack
