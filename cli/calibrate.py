@@ -42,7 +42,7 @@ def calibrate(
 
         check_changeable(pack)
         opened = open_pack(pack)
-        table = read_training_table(data, opened, opened.tasks, "valid", smiles_column, on_note=print_note)
+        table = read_training_table(data, opened, opened.tasks, "valid", smiles_column)
         parts = parts_of(table, opened.provenance, opened.name, data)
         train, valid = parts["train"], parts["valid"]
         keep_data = not without_data and opened.provenance["recipe"].get("keep_data", True)

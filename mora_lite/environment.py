@@ -63,7 +63,7 @@ def _describe_packs() -> dict[str, Any]:
     from .packs.manifest import PACK, TEXT_PACK, TRAINING
 
     packs = {
-        folder.name: {
+        manifest["name"]: {
             "mb": _megabytes(manifest),
             "base": manifest["base"]["name"],
             "tasks": [task["name"] for task in manifest["tasks"]],

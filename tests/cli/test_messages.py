@@ -70,12 +70,15 @@ def test_verbose_keeps_the_traceback_of_an_error(run, tmp_path) -> None:
     assert "Traceback" not in run("predict", tmp_path / "none.csv")[2]
 
 
-def test_what_is_stopped_says_what_is_kept_and_how_to_go_on(capfd, monkeypatch) -> None:
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_is_stopped_says_what_is_kept_and_how_to_go_on(capfd, monkeypatch, tmp_path, exists) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     messages.start(["train", "my table.csv", "-t", "active", "-o", "mine", "--epochs", "3"])
-    with pytest.raises(KeyboardInterrupt), messages.keeping("a checkpoint in mine.run"):
+    output = tmp_path if exists else tmp_path / "mine"
+    with pytest.raises(KeyboardInterrupt), messages.keeping("a checkpoint in mine.run", output):
         raise KeyboardInterrupt
     err = capfd.readouterr().err
     assert "a checkpoint in mine.run" in err
-    command = err.split("from there:")[1].replace("\\\n", "")
-    assert command.split() == ["mora-lite", "train", "'my", "table.csv'", "-t", "active", "-o", "mine", "--epochs", "3"]
+    command = " ".join(err.split("from there:")[1].replace("\\\n", "").split())
+    expected = "mora-lite train 'my table.csv' -t active -o mine --epochs 3"
+    assert command == expected + " --force" * exists
