@@ -100,7 +100,7 @@ class Display:
         self.report(stage, at.step, at.n_steps, text)
         if at.epoch_done:
             step = f"{at.step:>6}/{at.n_steps}"
-            say(f"{stage:7} step {step}  validation error {at.valid_error:.4f}  {text}")
+            say(f"{stage:7} step {step}  valid {at.valid_error:.4f} (1 = the mean)  {text}")
 
     def text_training(self, at: TextProgress, seconds: float) -> None:
         """Show a step of training on texts, of which there are `seconds`, as a line that stays."""

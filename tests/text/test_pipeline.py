@@ -363,7 +363,7 @@ def test_ctrl_c_ends_the_command_and_the_same_command_goes_on(
     assert (code, stdout) == (130, "")
     *_, note, kept, _, again, end = err.splitlines()
     assert note.startswith("note: stopped after 1 steps")
-    assert kept.startswith("stopped: the last checkpoint is kept in")
+    assert kept.startswith("stopped: the last checkpoint of training is kept in")
     assert again.split() == ["mora-lite", *map(str, command)]
     assert end == "interrupted"
     assert not (tmp_path / "pack").exists()
