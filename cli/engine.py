@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,7 +43,7 @@ def load_model(pack: str, *, engine: str, provider: str, device: str, dtype: str
 
         return mora_lite.load(pack, device=device, dtype=dtype, **options)
     for name, value in (("device", device), ("dtype", dtype)):
-        if value != "auto":
+        if value not in ("auto", os.environ.get("MORA_LITE_DEVICE") if name == "device" else ""):
             raise InputError(f"--{name} {value} is for packs on torch; an exported folder has --provider instead")
     from ..export.runtime import load
 

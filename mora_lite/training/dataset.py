@@ -13,6 +13,7 @@ import numpy as np
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs, concatenate
 from ..errors import InputError, did_you_mean
+from ..machine.progress import report
 from ..tables.table import open_table
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -65,6 +66,7 @@ class Dataset:
         """By the featurizer: uint8 `[N, 128]`; some thousand molecules at a time."""
         parts = [np.empty((0, 128), np.uint8)]
         for start in range(0, len(self), 4096):
+            report("fingerprints", start, len(self))
             block = self.at(np.arange(start, min(start + 4096, len(self))))
             parts.append(self.featurizer.fingerprints(block.graphs, block.molecules))
         return np.concatenate(parts)
@@ -135,6 +137,7 @@ def read_dataset(
     parts, rows = [], []
     unreadable: dict[int, str] = {}
     for start in range(0, len(smiles), 4096):
+        report("reading molecules", start, len(smiles))
         parsed = [featurizer.parse_smiles(text) for text in smiles[start : start + 4096]]
         good = [i for i, p in enumerate(parsed) if p.mol is not None]
         if good:
