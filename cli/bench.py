@@ -97,8 +97,11 @@ def _results(measured: Bench, model: Model, dtype: str, processor: str) -> dict[
         "tflop_per_s": round(measured.tflop_per_s, 3),
         "gb_per_s": round(measured.gb_per_s, 2),
         "stages": {
-            stage.name: {"us": round(stage.us, 2)} | ({"floor_us": round(stage.floor_us, 2)} if stage.floor_us else {})
+            stage.name: {
+                name: float(f"{us:.4g}") for name, us in (("us", stage.us), ("floor_us", stage.floor_us)) if us
+            }
             for stage in measured.stages
+            if stage.us
         },
     }
     return {name: value for name, value in results.items() if value != 0}

@@ -94,7 +94,6 @@ def generate(
     \b
     Examples:
     mora-lite generate examples/reactions.csv --pack reactions
-    mora-lite generate reactions.csv --pack ./forward
     mora-lite generate molecules.csv --pack ./retro --top 5 --beams 10
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
@@ -139,6 +138,6 @@ def generate(
             progress_bar(table) as on_progress,
         ):
             summary = answer_table(table, writer, answerer, config, on_progress)
-    rate = f"{summary.mol_per_s:,.1f} rows/s"
-    line = f"{writer.name}: {counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
+    rows, rate = counted(summary.n_rows, "row"), f"{summary.mol_per_s:,.1f} rows/s"
+    line = f"{writer.name}: {rows}, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
     print_summary([line, *summary.failures()], summary)
