@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mora_lite.hub.bases import cache_dir
+from mora_lite.hub.cache import cache_dir
 
 
 def once(command: list[str], cache: Path) -> tuple[float, float]:

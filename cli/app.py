@@ -1,4 +1,4 @@
-"""The `mora-lite` program: its commands, and what an error looks like from outside.
+"""The `mora-lite` program and its commands.
 
 Nothing heavy is imported here or at the top of a command's file, so that `mora-lite --help` stays quick.
 Exit codes: 0 done, 1 no row could be scored, 2 wrong use, input or environment, 130 interrupted.
@@ -6,26 +6,24 @@ Exit codes: 0 done, 1 no row could be scored, 2 wrong use, input or environment,
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import MoraLiteError
 from . import (
     bench,
+    cache,
     calibrate,
     evaluate,
     evaluate_text,
     export,
     generate,
     info,
+    messages,
     predict,
     prepare,
     pretrain,
@@ -36,38 +34,7 @@ from . import (
     train,
     train_text,
 )
-
-
-class Commands(TyperGroup):
-    """Turns the errors of a command into one line and an exit code. A bug keeps its traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except MoraLiteError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from None
-        except ModuleNotFoundError as error:
-            package = (error.name or "").split(".")[0]
-            if package not in _required():
-                raise
-            typer.echo(f"error: this needs {package}, which is not installed: pip install {package}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            # The reader (`head`, a pager) has read enough; Python must not complain when it flushes at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(141) from None
-
-
-def _required() -> set[str]:
-    """Packages that this one depends on. Where only exported folders are run, some of them are not installed."""
-    from importlib import metadata
-
-    return {re.split(r"[^\w-]", line)[0] for line in metadata.requires("mora-lite") or ()}
-
+from .command import Command, Commands, Quiet, Verbose, is_usage_error, say_usage_error
 
 app = typer.Typer(
     name="mora-lite",
@@ -92,36 +59,49 @@ def describe(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Score molecules with a frozen 4-bit language model that gets low-rank weights made from each molecule's graph."""
+    """Score molecules with a frozen 4-bit language model that gets low-rank weights made from each molecule's graph.
+
+    MORA_LITE_PACK, MORA_LITE_TASKS and MORA_LITE_DEVICE are defaults of the
+    options --pack, --tasks and --device.
+    """
 
 
-app.command("predict")(predict.predict)
-app.command("prepare")(prepare.prepare)
-app.command("generate")(generate.generate)
-app.command("info")(info.info)
-app.command("evaluate")(evaluate.evaluate)
-app.command("evaluate-text")(evaluate_text.evaluate_text)
-app.command("quantize")(quantize.quantize)
-app.command("pull")(pull.pull)
-app.command("push")(push.push)
-app.command("screen")(screen.screen)
-app.command("train")(train.train)
-app.command("train-text")(train_text.train_text)
-app.command("calibrate")(calibrate.calibrate)
-app.command("pretrain")(pretrain.pretrain)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
+# In the order of work.
+for panel, functions in {
+    "Score molecules": (predict.predict, screen.screen, prepare.prepare),
+    "Train on your own data": (train.train, evaluate.evaluate, calibrate.calibrate, pretrain.pretrain),
+    "Answers in text": (generate.generate, train_text.train_text, evaluate_text.evaluate_text),
+    "Models, and this machine": (
+        export.export,
+        quantize.quantize,
+        pull.pull,
+        push.push,
+        bench.bench,
+        info.info,
+        cache.cache,
+    ),
+}.items():
+    for function in functions:
+        app.command(function.__name__.replace("_", "-"), cls=Command, rich_help_panel=panel)(function)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program with `arguments` (default: those of the process); returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    messages.start(arguments)
     _stop_cleanly()
     try:
-        app(args=arguments, prog_name="mora-lite")
+        code = app(args=arguments, prog_name="mora-lite", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+    except Exception as error:
+        if not is_usage_error(error):
+            raise
+        return say_usage_error(error)
+    return code if isinstance(code, int) else 0
 
 
 def _stop_cleanly() -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .messages import print_note, say
 from .options import Device, Dtype, PackArgument, PackSmilesColumn
-from .progress import print_note
+from .progress import show_work
 
 
 def calibrate(
@@ -33,17 +34,20 @@ def calibrate(
     Example:
     mora-lite calibrate ./mine my.csv
     """
-    from ..hub.packs import check_changeable
-    from ..packs.pack import open_pack
-    from ..training.calibrate import KEEPS_DATA, calibrate_pack
-    from ..training.evaluate import parts_of, read_training_table
+    with show_work(f"reading {data}"):
+        from ..hub.packs import check_changeable
+        from ..packs.pack import open_pack
+        from ..training.calibrate import KEEPS_DATA, calibrate_pack
+        from ..training.evaluate import parts_of, read_training_table
 
-    check_changeable(pack)
-    opened = open_pack(pack)
-    table = read_training_table(data, opened, opened.tasks, "valid", smiles_column)
-    parts = parts_of(table, opened.provenance, opened.name, data)
-    keep_data = not without_data and opened.provenance["recipe"].get("keep_data", True)
-    if keep_data:
-        print_note(KEEPS_DATA)
-    calibrate_pack(opened, parts["train"], parts["valid"], keep_data=keep_data, device=device, dtype=dtype)
-    typer.echo(f"{opened.path}: calibrated on {len(parts['valid']):,} molecules", err=True)
+        check_changeable(pack)
+        opened = open_pack(pack)
+        table = read_training_table(data, opened, opened.tasks, "valid", smiles_column)
+        parts = parts_of(table, opened.provenance, opened.name, data)
+        train, valid = parts["train"], parts["valid"]
+        keep_data = not without_data and opened.provenance["recipe"].get("keep_data", True)
+        if keep_data:
+            print_note(KEEPS_DATA)
+        calibrate_pack(opened, train, valid, keep_data=keep_data, device=device, dtype=dtype)
+    say(f"{opened.path}: calibrated on {len(valid):,} molecules")
+    say(f"next: mora-lite evaluate {pack} {data} --tables")

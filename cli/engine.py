@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +52,7 @@ class ModelChoice:
                 raise InputError(f"--provider {self.provider} is for --engine onnx; with torch use --device")
             return False
         for name, value in (("device", self.device), ("dtype", self.dtype)):
-            if value != "auto":
+            if value not in ("auto", os.environ.get("MORA_LITE_DEVICE") if name == "device" else ""):
                 raise InputError(f"--{name} {value} is for packs on torch; an exported folder has --provider instead")
         return True
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from .messages import print_note, say
 from .options import (
     BatchSize,
     Confidence,
     DataSplit,
     Device,
     Dtype,
+    Force,
     Limit,
     PackArgument,
     PackSmilesColumn,
@@ -20,14 +22,13 @@ from .options import (
     Tasks,
     split_names,
 )
-from .progress import print_note
+from .progress import show_work
 
 
 def evaluate(
     pack: PackArgument,
     data: Annotated[
-        Path,
-        typer.Argument(metavar="DATA", help="Molecules with the true values, in any file that predict reads."),
+        Path, typer.Argument(metavar="DATA", help="Molecules with the true values: a file that predict reads.")
     ],
     *,
     split: SplitOption = DataSplit.TEST,
@@ -47,47 +48,91 @@ def evaluate(
     tables: Annotated[
         bool, typer.Option("--tables", help="Also by similarity to training, by domain and by scaffold; calibration.")
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Also write a row for each molecule: truth, prediction, interval, domain, split.",
+            show_default="none",
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="TASK=HEADER",
+            help="The column with a task's values; repeatable.",
+            show_default="as in the pack's training table",
+        ),
+    ] = None,
     confidence: Confidence = 0.9,
     smiles_column: PackSmilesColumn = None,
     record: Annotated[bool, typer.Option("--record", help="Write the metrics of the test set into the pack.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: metrics and tables of each task.")] = False,
+    force: Force = False,
 ) -> None:
     """Print the errors of a pack on data with known values.
 
-    Values: n, mae, rmse, r2, spearman, the share of true values inside their interval,
-    and the intervals' mean width. Classes: n, positives, roc auc, pr auc,
-    brier and ece (calibration error). For comparison: the graph encoder without
-    a language model (encoder ...) and, where it was measured, the same pack
-    trained on the unquantized base (bf16 mae, loss 4bit). For text packs see
-    evaluate-text.
+    Values: n, mae, rmse, r2, spearman, the share of true values inside
+    their interval, and the intervals' mean width. Classes: n, positives,
+    roc auc, pr auc, brier and ece (calibration error). For comparison: the
+    graph encoder without a language model (encoder ...) and, where it was
+    measured, the same pack trained on the unquantized base (bf16 mae,
+    loss 4bit). For text packs see evaluate-text.
 
     \b
     Examples:
     mora-lite evaluate admet mine.csv --split all --tasks logS --tables
+    mora-lite evaluate admet mine.csv --split all --column logS=Solubility -t logS
+    mora-lite evaluate ./mine mine.csv -o mine.evaluated.csv
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     """
-    from ..training import evaluate
     from .tables import print_evaluation
 
-    evaluation = evaluate.evaluate(
-        pack,
-        data,
-        split=split.value,
-        tasks=split_names(tasks),
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        limit=limit,
-        bf16=bf16,
-        smiles_column=smiles_column,
-        confidence=confidence,
-        tables=tables or as_json,
-        record=record,
-        on_note=print_note,
-    )
+    with show_work(f"loading {pack}"):
+        from ..training import evaluate
+
+        columns = _columns(column or [])
+        evaluation = evaluate.evaluate(
+            pack,
+            data,
+            split=split.value,
+            tasks=split_names(tasks),
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            limit=limit,
+            bf16=bf16,
+            smiles_column=smiles_column,
+            confidence=confidence,
+            tables=tables or as_json,
+            record=record,
+            columns=columns,
+            output=output,
+            force=force,
+            on_note=print_note,
+        )
     if as_json:
         import json
 
         typer.echo(json.dumps({"figures": evaluation.metrics, "tables": evaluation.tables}, indent=2))
     else:
         print_evaluation(evaluation.metrics, evaluation.tables if tables else {})
+    n = len(evaluation.molecules["row"])
+    say(f"{data}: {n:,} of {evaluation.n_rows:,} rows evaluated, split {split.value}")
+    if output is not None:
+        say(f"{output}: truth, prediction and interval of each of the {n:,} molecules")
+    else:
+        say("next: -o FILE writes truth, prediction and interval of each molecule")
+
+
+def _columns(texts: list[str]) -> dict[str, str]:
+    """`TASK=HEADER` of each."""
+    from ..errors import InputError
+
+    for text in texts:
+        if not all(text.partition("=")):
+            raise InputError(f"--column: got {text!r}, expected TASK=HEADER, such as logS=Solubility")
+    return {task.strip(): header for task, _, header in (text.partition("=") for text in texts)}

@@ -7,11 +7,20 @@ from typing import Annotated
 
 import typer
 
+from .completion import complete_text_packs
 from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase
+from .progress import show_work
 
 
 def evaluate_text(
-    pack: Annotated[str, typer.Argument(metavar="PACK", help="A text pack: reactions, a directory, or hf:owner/name.")],
+    pack: Annotated[
+        str,
+        typer.Argument(
+            metavar="PACK",
+            help="A text pack: reactions, a directory, or hf:owner/name.",
+            autocompletion=complete_text_packs,
+        ),
+    ],
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Table with the columns that train-text reads: CSV, plain or .gz.")
     ],
@@ -31,14 +40,16 @@ def evaluate_text(
     mora-lite evaluate-text ./forward reactions.csv --beams 5 --limit 200
     mora-lite evaluate-text ./forward other.csv --split all --json
     """
-    from ..text.evaluation import evaluate_text
-    from ..text.pack import open_text_pack
     from .tables import print_text_metrics
 
-    opened = open_text_pack(pack)
-    metrics = evaluate_text(
-        opened, data, split=split.value, limit=limit, beams=beams, base=base, device=device, dtype=dtype
-    )
+    with show_work(f"loading {pack}"):
+        from ..text.evaluation import evaluate_text
+        from ..text.pack import open_text_pack
+
+        opened = open_text_pack(pack)
+        metrics = evaluate_text(
+            opened, data, split=split.value, limit=limit, beams=beams, base=base, device=device, dtype=dtype
+        )
     if as_json:
         import json
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .messages import say
 from .options import PackArgument, Tasks, split_names
+from .progress import show_work
 
 
 def export(
@@ -33,7 +35,9 @@ def export(
     base: Annotated[
         str | None,
         typer.Option(
-            help="With --peft: base model, a name known to pull, or its path.", show_default="the one the pack names"
+            metavar="MODEL",
+            help="With --peft: base model, a name known to pull, or its path.",
+            show_default="the one the pack names",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
@@ -66,7 +70,7 @@ def export(
         from ..text.pack import open_text_pack
 
         export_peft(open_text_pack(pack), peft, output, base=base, force=force)
-        typer.echo(f"{output}: a LoRA adapter for PEFT", err=True)
+        say(f"{output}: a LoRA adapter for PEFT")
         return
     if base is not None:
         raise ExportError("--base is for --peft; packs of scores hold their base model")
@@ -74,20 +78,21 @@ def export(
         raise ExportError(
             f"{pack} is a text pack, which has no ONNX form; --peft SMILES exports its adapter for one row"
         )
-    from ..export.writer import OPSET, export_pack
-    from ..packs.pack import open_pack
+    with show_work("exporting"):
+        from ..export.writer import OPSET, export_pack
+        from ..packs.pack import open_pack
 
-    report = export_pack(
-        open_pack(pack),
-        output,
-        tasks=split_names(tasks),
-        full=full,
-        plain=plain,
-        fp16=fp16,
-        int8=int8,
-        opset=OPSET if opset is None else opset,
-        force=force,
-        on_note=lambda line: typer.echo(line, err=True),
-    )
+        report = export_pack(
+            open_pack(pack),
+            output,
+            tasks=split_names(tasks),
+            full=full,
+            plain=plain,
+            fp16=fp16,
+            int8=int8,
+            opset=OPSET if opset is None else opset,
+            force=force,
+            on_note=say,
+        )
     size = sum(file.stat().st_size for file in output.iterdir())
-    typer.echo(f"{output}: {size / 1e6:.1f} MB, checked in {report['seconds']:.0f} s", err=True)
+    say(f"{output}: {size / 1e6:.1f} MB, checked in {report['seconds']:.0f} s")

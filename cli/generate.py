@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ..status import counted
+from .completion import complete_text_packs, complete_text_tasks
+from .messages import print_note
 from .options import Device, Dtype, Force, SmilesColumn, TextPackBase
-from .progress import print_note, print_summary, progress_bar
+from .progress import print_summary, progress_bar, show_work
 
 
 def generate(
@@ -19,16 +22,33 @@ def generate(
         ),
     ],
     *,
-    pack: Annotated[str, typer.Option("--pack", "-p", help="A text pack: reactions, a directory, or hf:owner/name.")],
+    pack: Annotated[
+        str,
+        typer.Option(
+            "--pack",
+            "-p",
+            metavar="PACK",
+            help="A text pack: reactions, a directory, or hf:owner/name.",
+            autocompletion=complete_text_packs,
+        ),
+    ],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Where to write; - is standard output.", show_default="INPUT.answers.csv"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write; - is standard output.",
+            show_default="INPUT.answers.csv",
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             "--task",
             "-t",
+            metavar="TASK",
+            autocompletion=complete_text_tasks,
             help="describe, forward, retro, reagents or ask: what the pack must be for.",
             show_default="that of the pack",
         ),
@@ -74,7 +94,6 @@ def generate(
     \b
     Examples:
     mora-lite generate examples/reactions.csv --pack reactions
-    mora-lite generate reactions.csv --pack ./forward
     mora-lite generate molecules.csv --pack ./retro --top 5 --beams 10
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
@@ -110,15 +129,16 @@ def generate(
         target = claim_answers(table_path, output, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
-        chosen = choose_device(device)
-        answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
+        with show_work(f"loading {pack}"):
+            chosen = choose_device(device)
+            answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
         with (
             TableWriter(target, answer_columns(table.columns, config), source=table_path, force=force) as writer,
             progress_bar(table) as on_progress,
         ):
             summary = answer_table(table, writer, answerer, config, on_progress)
-    rate = f"{summary.mol_per_s:,.1f} rows/s"
-    line = f"{writer.name}: {summary.n_rows:,} rows, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
+    rows, rate = counted(summary.n_rows, "row"), f"{summary.mol_per_s:,.1f} rows/s"
+    line = f"{writer.name}: {rows}, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
     print_summary([line, *summary.failures()], summary)
 
 

@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-PackArgument = Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.")]
-PackOption = Annotated[str, typer.Option("--pack", "-p", help="Name of a pack, or its directory.")]
+from .completion import complete_devices, complete_dtypes, complete_packs, complete_tasks
+
+PackArgument = Annotated[
+    str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.", autocompletion=complete_packs)
+]
+PackOption = Annotated[
+    str,
+    typer.Option(
+        "--pack",
+        "-p",
+        metavar="PACK",
+        help="Name of a pack, or its directory.",
+        envvar="MORA_LITE_PACK",
+        show_envvar=False,
+        autocompletion=complete_packs,
+    ),
+]
 TextPackBase = Annotated[
     str | None,
     typer.Option(
         "--base",
+        metavar="MODEL",
         help="Base model: a name known to pull, its path, or owner/name.",
         show_default="the one the pack names",
     ),
 ]
 Tasks = Annotated[
     str | None,
-    typer.Option("--tasks", "-t", metavar="A,B", help="Tasks of the pack, separated by commas.", show_default="all"),
+    typer.Option(
+        "--tasks",
+        "-t",
+        metavar="A,B",
+        help="Tasks of the pack, separated by commas.",
+        show_default="all",
+        envvar="MORA_LITE_TASKS",
+        show_envvar=False,
+        autocompletion=complete_tasks,
+    ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0; auto takes CUDA when there is one.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, cpu, cuda or cuda:0; auto takes CUDA when there is one.",
+        envvar="MORA_LITE_DEVICE",
+        show_envvar=False,
+        autocompletion=complete_devices,
+    ),
 ]
 BatchSize = Annotated[
     int | None,
@@ -34,7 +67,12 @@ BatchSize = Annotated[
     ),
 ]
 Dtype = Annotated[
-    str, typer.Option(metavar="TYPE", help="auto, float32, bfloat16 or float16; float32 is the most exact and slower.")
+    str,
+    typer.Option(
+        metavar="TYPE",
+        help="auto, float32, bfloat16 or float16; float32 is the most exact and slower.",
+        autocompletion=complete_dtypes,
+    ),
 ]
 Confidence = Annotated[
     float, typer.Option(metavar="P", help="Share of true values that the intervals X_lo to X_hi should contain.")
@@ -55,23 +93,29 @@ Limit = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Use only the first N rows of the split.", show_default="all")
 ]
 PackSmilesColumn = Annotated[
-    str | None, typer.Option(help="The SMILES column.", show_default="as in the pack's training table")
+    str | None,
+    typer.Option(metavar="COLUMN", help="The SMILES column.", show_default="as in the pack's training table"),
 ]
 LibraryPaths = Annotated[
     list[str],
     typer.Argument(
         metavar="LIBRARY...",
-        help="Files of molecules: CSV, SMILES list, SDF (each plain, .gz or .zst) or Parquet; patterns like "
+        help="Files of molecules: table, SMILES list, SDF (each plain, .gz or .zst), Parquet or .xlsx; patterns like "
         "'part-*.smi'; - is standard input.",
     ),
 ]
 SmilesColumn = Annotated[
     str | None,
-    typer.Option(help="The SMILES column: its name, or its number from 1.", show_default="found by name or content"),
+    typer.Option(
+        metavar="COLUMN",
+        help="The SMILES column: its name, or its number from 1.",
+        show_default="found by name or content",
+    ),
 ]
 NameColumn = Annotated[
     str | None,
     typer.Option(
+        metavar="COLUMN",
         help="The column, or the data field of an SDF, with the molecules' names.",
         show_default="id, name or the like; the title in an SDF",
     ),
@@ -83,6 +127,11 @@ TimeLimit = Annotated[
     float, typer.Option(min=0.1, metavar="SECONDS", help="Limit for parsing one molecule; beyond it: status timeout.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+
+
+def path_as_pack(path: Path) -> str:
+    """A directory as --pack names it: with a separator, so that no pack of that name is meant."""
+    return str(path) if path.parent != Path() else f"./{path}"
 
 
 def split_names(text: str | None) -> list[str] | None:

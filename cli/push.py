@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .progress import print_note
+from .messages import print_note
+from .progress import show_work
 
 
 def push(
@@ -35,6 +36,8 @@ def push(
     mora-lite push ./mine chemist/mine --private
     mora-lite predict molecules.csv --pack hf:chemist/mine
     """
-    from ..publish import push_to_hub
+    with show_work(f"uploading {pack}"):
+        from ..publish import push_to_hub
 
-    typer.echo(push_to_hub(pack, repository, private=private, with_data=with_data, on_note=print_note))
+        address = push_to_hub(pack, repository, private=private, with_data=with_data, on_note=print_note)
+    typer.echo(address)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .progress import show_work
 
 if TYPE_CHECKING:
     from ..quant.convert import QuantReport
@@ -21,7 +21,7 @@ def quantize(
             metavar="MODEL", help="Model directory, .gguf file, owner/name on the hub, or a name known to pull."
         ),
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory to write.")],
     double: Annotated[
         bool, typer.Option("--double", help="Store the scales in 8 bits too: 4.13 bits a weight.")
     ] = False,
@@ -41,41 +41,30 @@ def quantize(
     mora-lite quantize ./Qwen3-0.6B -o qwen3-nf4 --double --json
     mora-lite quantize HuggingFaceTB/SmolLM2-360M-Instruct -o smollm2-360m-nf4
     """
-    from ..hub.bases import resolve_base
-    from ..lm.perplexity import text_perplexity
-    from ..machine.files import check_free
-    from ..quant.convert import quantize_checkpoint
-    from ..quant.formats import open_checkpoint
-    from ..quant.writer import KIND
+    with show_work("opening the model") as show:
+        from ..hub.bases import resolve_base
+        from ..lm.perplexity import text_perplexity
+        from ..machine.files import check_free
+        from ..quant.convert import quantize_checkpoint
+        from ..quant.formats import open_checkpoint
+        from ..quant.writer import KIND
 
-    check_free(out, force, *KIND)  # before the seconds that opening a large file takes
-    checkpoint = open_checkpoint(resolve_base(src))
-    if not no_perplexity:
-        checkpoint.tokenizer()  # without one there is no perplexity: better said before the work
-    with _progress() as progress:
-        report = quantize_checkpoint(checkpoint, out, double, progress, force=force)
+        check_free(out, force, *KIND)  # before the seconds that opening a large file takes
+        checkpoint = open_checkpoint(resolve_base(src))
         if not no_perplexity:
-            progress(0, 2, "perplexity before")
+            checkpoint.tokenizer()  # without one there is no perplexity: better said before the work
+        report = quantize_checkpoint(
+            checkpoint, out, double, lambda done, total, name: show.report(name, done, total), force=force
+        )
+        if not no_perplexity:
+            show.report("perplexity before")
             report.perplexity_before = text_perplexity(checkpoint)
-            progress(1, 2, "perplexity after")
+            show.report("perplexity after")
             report.perplexity_after = text_perplexity(open_checkpoint(out))
     if as_json:
         typer.echo(json.dumps(report.as_dict() | {"out": str(out)}))
     else:
         _print(report, out)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
 
 
 def _print(report: QuantReport, out: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .engine import ModelChoice, Provider
+from .messages import invocation, say, say_command
 from .options import (
     Confidence,
     Device,
@@ -25,7 +25,7 @@ from .options import (
     Workers,
     split_names,
 )
-from .progress import Measured, print_lines, print_note, print_summary, progress_bar
+from .progress import Measured, print_note, print_summary, progress_bar
 
 ENGINES = ("auto", "torch", "onnx", "ray", "local")
 
@@ -157,14 +157,9 @@ def stopping(output: Path) -> Iterator[Callable[[int], None]]:
 
     try:
         yield count
-    except (KeyboardInterrupt, SystemExit) as stop:
-        rows = f"{n_done:,} row{'s are' if n_done != 1 else ' is'}"
-        print_lines([f"interrupted: {rows} scored and kept in {output}; to go on:", f"  {command()}"])
-        code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
-        raise typer.Exit(code if isinstance(code, int) else 1) from None
-
-
-def command() -> str:
-    """What was typed, as it goes on with the run that it began."""
-    words = [word for word in sys.argv[1:] if word != "--force"]
-    return shlex.join(["mora-lite", *words, *([] if "--resume" in words else ["--resume"])])
+    except (KeyboardInterrupt, SystemExit):
+        say(f"stopped: {n_done:,} row{'s are' if n_done != 1 else ' is'} scored and kept in {output}")
+        say("this goes on from there:")
+        words = [word for word in invocation.arguments if word not in ("--force", "--resume")]
+        say_command(shlex.join(["mora-lite", *words, "--resume"]))
+        raise

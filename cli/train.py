@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Device, Force, SmilesColumn
-from .progress import print_note, show_progress
+from .messages import keeping, print_note, say
+from .options import Device, Force, SmilesColumn, path_as_pack
+from .progress import show_work
 
 
 def train(
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Molecules with targets, in any file that predict reads.")
-    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Molecules with targets: a file that predict reads.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new pack.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new pack.")],
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -28,7 +28,10 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", "-r", help="TOML file with tasks and settings; see examples/qm9.toml.")
+        Path | None,
+        typer.Option(
+            "--recipe", "-r", metavar="FILE", help="TOML file with tasks and settings; see examples/qm9.toml."
+        ),
     ] = None,
     smiles_column: SmilesColumn = None,
     split: Annotated[
@@ -41,11 +44,16 @@ def train(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Base model: a name known to pull, a path, or owner/name.", show_default="smollm2-135m"),
+        typer.Option(
+            metavar="MODEL",
+            help="Base model: a name known to pull, a path, or owner/name.",
+            show_default="smollm2-135m",
+        ),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
+            metavar="START",
             help="What the encoder starts from: pretrained, random, or a file of `mora-lite pretrain`.",
             show_default="pretrained",
         ),
@@ -98,10 +106,12 @@ def train(
     mora-lite train my.csv -t active -t IC50:nM --split scaffold -o mine
     mora-lite train qm9.csv.gz --recipe examples/qm9.toml -o qm9
     """
-    from ..training import pipeline
     from .tables import print_evaluation
 
-    with show_progress() as on_progress:
+    kept = f"the last checkpoint of training is kept in {output}.run, once an epoch is done"
+    with keeping(kept, output), show_work(f"reading {data}") as show:
+        from ..training import pipeline
+
         pack = pipeline.train(
             data,
             output,
@@ -124,6 +134,8 @@ def train(
             drop_baseline=drop_baseline,
             force=force,
             on_note=print_note,
-            on_progress=on_progress,
+            on_progress=show.training,
         )
     print_evaluation(pack.provenance["test"])
+    say(f"{output}: the pack {pack.name}, {pack.nbytes / 1e6:.1f} MB; {output / 'README.md'} has these figures")
+    say(f"next: mora-lite predict FILE --pack {shlex.quote(path_as_pack(output))}")

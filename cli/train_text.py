@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from .options import Device, Force, split_names
-from .progress import print_note
-
-if TYPE_CHECKING:
-    from ..text.loop import TextProgress
+from .completion import complete_text_tasks
+from .messages import keeping, print_note, say
+from .options import Device, Force, path_as_pack, split_names
+from .progress import show_work
 
 
 def train_text(
@@ -19,8 +19,15 @@ def train_text(
         list[Path], typer.Argument(metavar="TABLE...", help="Tables of questions and answers: CSV, plain or .gz.")
     ],
     *,
-    task: Annotated[str, typer.Option(help="What to answer: forward, retro, reagents, describe or ask.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new text pack.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help="What to answer: forward, retro, reagents, describe or ask.",
+            autocompletion=complete_text_tasks,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new text pack.")],
     minutes: Annotated[float, typer.Option(metavar="M", help="Training time.")] = 10,
     split: Annotated[
         str | None,
@@ -31,8 +38,9 @@ def train_text(
     adapter: Annotated[
         str,
         typer.Option(
+            metavar="KIND",
             help="mora; static (LoRA of equal rank), static-large (of equal size), prompt (static with "
-            "soft tokens made of the graph)."
+            "soft tokens made of the graph).",
         ),
     ] = "mora",
     target_modules: Annotated[
@@ -49,9 +57,13 @@ def train_text(
     rank: Annotated[int, typer.Option(min=1, metavar="R", help="Rank of the adapter.")] = 64,
     copies: Annotated[int, typer.Option(min=1, metavar="N", help="Orders in which a row's SMILES are written.")] = 6,
     base: Annotated[
-        str, typer.Option(help="Base model: a name known to pull, a path, or owner/name.")
+        str, typer.Option(metavar="MODEL", help="Base model: a name known to pull, a path, or owner/name.")
     ] = "smollm2-135m",
     seed: Annotated[int, typer.Option(help="Seed of weights, order and the copies of a row.")] = 0,
+    test_rows: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Test rows to answer in the end, 0 for none.", show_default="all"),
+    ] = None,
     device: Device = "auto",
     force: Force = False,
 ) -> None:
@@ -62,7 +74,8 @@ def train_text(
     for ask, smiles, question and answer.
 
     Started again with the same settings, training continues from its last
-    checkpoint, which is kept in OUTPUT.run. The base must have been pulled
+    checkpoint, which is kept in OUTPUT.run. The pack is written before the
+    test rows are answered; --test-rows limits these. The base must have been pulled
     before.
 
     \b
@@ -70,37 +83,36 @@ def train_text(
     mora-lite train-text reactions.csv.gz --task forward --minutes 25 -o forward
     mora-lite train-text captions.csv --task describe --split part -o described
     """
-    from ..text import pipeline
     from .tables import print_text_metrics
 
-    def on_progress(progress: TextProgress) -> None:
-        left = max(0, round(60 * minutes - progress.seconds))
-        typer.echo(
-            f"step {progress.step:>6,}  epoch {progress.epoch}  loss {progress.loss:.4f}  "
-            f"{progress.tokens_per_s:,.0f} tokens/s  {left // 60}:{left % 60:02} left",
-            err=True,
-        )
-
-    pack = pipeline.train_text(
-        task,
-        tables,
-        output,
-        minutes=minutes,
-        split=split,
-        adapter=adapter,
-        rank=rank,
-        target_modules=split_names(target_modules) or (),
-        layers=() if layers is None else _layers(layers),
-        copies=copies,
-        base=base,
-        seed=seed,
-        device=device,
-        force=force,
-        on_note=print_note,
-        on_progress=on_progress,
+    kept = (
+        f"the last checkpoint of training is kept in {output}.run; once {output} is written, only its test is missing"
     )
+    with keeping(kept, output), show_work("reading tables") as show:
+        from ..text import pipeline
+
+        pack = pipeline.train_text(
+            task,
+            tables,
+            output,
+            minutes=minutes,
+            split=split,
+            adapter=adapter,
+            rank=rank,
+            target_modules=split_names(target_modules) or (),
+            layers=() if layers is None else _layers(layers),
+            copies=copies,
+            base=base,
+            seed=seed,
+            device=device,
+            test_rows=test_rows,
+            force=force,
+            on_note=print_note,
+            on_progress=lambda progress: show.text_training(progress, 60 * minutes),
+        )
     if metrics := pack.manifest["provenance"]["test"]:
         print_text_metrics(f"{task}, test rows", metrics)
+    say(f"{output}: the pack; next: mora-lite generate FILE --pack {shlex.quote(path_as_pack(output))}")
 
 
 def _layers(text: str) -> tuple[int, ...]:

@@ -57,6 +57,11 @@ class OnnxModel(Predictor):
         first = self.session.get_providers()[0]
         return next((name for name, long in PROVIDERS.items() if long == first), first)
 
+    @property
+    def place(self) -> str:
+        """See `Predictor.place`."""
+        return f"folder {self.exported.path.name} with ONNX Runtime on {self.provider}"
+
     def load_training(self) -> TrainingMolecules:
         return self.exported.load_training().select(self._task_index.tolist())
 
@@ -92,14 +97,14 @@ class OnnxModel(Predictor):
 def load(
     folder: str | Path,
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     provider: str = "auto",
     confidence: float = 0.9,
     threads: int | None = None,
 ) -> OnnxModel:
     """Load an exported folder, for prediction. No network is used.
 
-    tasks: names, None for all.
+    tasks: names in any case, as a list or one text with commas; None for all.
     provider: `auto` (CUDA, DirectML, CoreML, OpenVINO, CPU: the first that is available), one of these, or `tensorrt`.
     confidence: of the intervals, between 0 and 1.
     threads: of the CPU, None for all.
@@ -108,7 +113,7 @@ def load(
     """
     check_confidence(confidence)
     exported = open_exported(folder)
-    chosen = choose_tasks(exported.tasks, list(tasks) if tasks is not None else None)
+    chosen = choose_tasks(exported.tasks, tasks)
     session = _open_session(exported.scorer_file(), provider, threads)
     return OnnxModel(exported, session, chosen, exported.load_trust(chosen, confidence))
 

@@ -70,7 +70,7 @@ def export_pack(
     if plain and not full:
         raise ExportError("--plain is a form of the whole scorer: give --full too")
     EXPORT.check_free(out, force)  # before the slow work
-    chosen = choose_tasks(pack.tasks, None if tasks is None else list(tasks))
+    chosen = choose_tasks(pack.tasks, tasks)
 
     from .encoder_onnx import build_encoder
     from .featurizer import describe_featurizer

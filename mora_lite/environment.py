@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from . import __version__
@@ -35,7 +34,10 @@ def _describe_versions() -> dict[str, str]:
 
 
 def _describe_devices() -> dict[str, Any]:
-    import torch
+    try:
+        import torch
+    except ImportError:
+        return {"cpu": {"": platform.processor() or platform.machine(), "cores": os.cpu_count()}}
 
     from .machine.device import autocast_dtype, choose_device, cpu_flags, cpu_name
 
@@ -56,33 +58,36 @@ def _describe_devices() -> dict[str, Any]:
 
 
 def _describe_packs() -> dict[str, Any]:
-    from .packs.manifest import TRAINING
-    from .packs.pack import list_packs
+    from .chem.featurizer import Featurizer
+    from .packs.installed import installed
+    from .packs.manifest import PACK, TEXT_PACK, TRAINING
 
-    return {
-        pack.name: {
-            "mb": round(pack.nbytes / 1e6, 1),
-            "base": pack.base,
-            "tasks": [task.name for task in pack.tasks],
-            "featurizer": str(pack.featurizer),
-            "training_molecules": pack.has(TRAINING),
-            "path": str(pack.path),
+    packs = {
+        manifest["name"]: {
+            "mb": _megabytes(manifest),
+            "base": manifest["base"]["name"],
+            "tasks": [task["name"] for task in manifest["tasks"]],
+            "featurizer": str(Featurizer.of(manifest)),
+            "training_molecules": f"{TRAINING}.safetensors" in manifest["files"],
+            "path": str(folder),
         }
-        for pack in list_packs()
+        for folder, manifest in installed(PACK)
     }
+    for folder, manifest in installed(TEXT_PACK):
+        described = {"mb": _megabytes(manifest), "base": manifest["base"]["name"], "answers": manifest["task"]}
+        packs[folder.name] = {**described, "path": str(folder)}
+    return packs
+
+
+def _megabytes(manifest: dict[str, Any]) -> float:
+    """Of the files that a manifest names, in units of 10^6 bytes."""
+    return round(sum(entry["bytes"] for entry in manifest["files"].values()) / 1e6, 1)
 
 
 def _describe_caches() -> dict[str, Any]:
-    from .hub.bases import cache_dir
+    from .hub.cache import list_caches
 
-    caches: dict[str, Any] = {}
-    for kind in ("bases", "packs"):
-        folder = cache_dir() / kind
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-        caches[kind] = {"present": names, "mb": _size_mb(folder), "path": str(folder)}
-    return caches
-
-
-def _size_mb(path: Path) -> float:
-    """Megabytes (10^6 bytes) of a directory's files; 0 when there is none."""
-    return round(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6, 1)
+    return {
+        cache.kind: {"present": cache.names, "mb": round(cache.n_bytes / 1e6, 1), "path": str(cache.path)}
+        for cache in list_caches()
+    }

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LISTED_NAMES = 12  # known names that an error message lists
+
 
 class MoraLiteError(ValueError):
     """A wrong input, option, file or environment: the message says what to do about it."""
@@ -49,9 +51,18 @@ def first_line(error: BaseException, max_characters: int = 160) -> str:
 
 
 def did_you_mean(got: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the names nearest to `got`, then all that are known."""
+    """A hint for an error message: the names nearest to `got`, then those that are known, unless these are many."""
     known = sorted(known)
-    plain = {name.lower(): name for name in known}
-    near = [plain[name] for name in difflib.get_close_matches(got.lower(), plain, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}known: {', '.join(known) if known else 'none'}"
+    plain = {name.strip().lower(): name for name in known}
+    near = [plain[name] for name in difflib.get_close_matches(got.strip().lower(), plain, n=3, cutoff=0.5)]
+    shown = [_quoted(name) for name in known[:LISTED_NAMES]]
+    rest = len(known) - len(shown)
+    if near:
+        hint = f"did you mean {' or '.join(map(_quoted, near))}? "
+        return hint + (f"{len(known)} are known" if rest else f"known: {', '.join(shown)}")
+    return f"known: {', '.join(shown) or 'none'}{f' and {rest} others' if rest else ''}"
+
+
+def _quoted(name: str) -> str:
+    """A name as it is, or in quotes where blanks at its ends would not be seen."""
+    return name if name == name.strip() and name else repr(name)

@@ -17,11 +17,13 @@ from .fast.graph_ops import choose_graph_ops
 from .fast.scorer import FastScorer
 from .fast.upper import supports
 from .machine.device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
+from .machine.progress import report
 from .packs.pack import Pack, open_pack
 from .quant.linear import choose_mode
+from .scoring.predictions import Predictions
 from .scoring.predictor import Predictor
 from .scoring.scorer import Engine, PlainScorer, Scorer
-from .scoring.scores import Calibrator, Predictions, Scores
+from .scoring.scores import Calibrator, Scores
 from .scoring.tasks import Task, choose_tasks
 from .scoring.training_molecules import TrainingMolecules
 
@@ -51,6 +53,11 @@ class Model(Predictor):
         self._mean = np.array([task.mean for task in tasks], dtype=np.float32)
         self._std = np.array([task.deviation for task in tasks], dtype=np.float32)
 
+    @property
+    def place(self) -> str:
+        """See `Predictor.place`."""
+        return f"pack {self.pack.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}"
+
     def fit_batch_size(self, batch_size: int | None) -> int:
         """Molecules at a time where `batch_size` is asked for, which not every engine grants."""
         return self.engine.batch_size if self.engine.fixed_size else batch_size or self.engine.batch_size
@@ -65,6 +72,7 @@ class Model(Predictor):
         order = np.arange(len(graphs)) if whole else np.argsort(graphs.n_atoms, kind="stable")
         start = 0
         while start < len(graphs):
+            report("scoring molecules", start, len(graphs))
             rows = order[start : start + size]
             batch = graphs if whole and len(rows) == len(graphs) else graphs.select(rows)
             try:
@@ -110,7 +118,7 @@ def load(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     memory_budget: int | None = None,
     confidence: float = 0.9,
 ) -> Model:
@@ -119,7 +127,7 @@ def load(
     device: `auto` (a CUDA device if there is one), `cpu`, `cuda` or `cuda:N`.
     dtype: `auto`, `float32`, `bfloat16`, `float16`. `auto` takes a fast engine (`fast/`) where it covers the pack; a
     type by name always takes the plain one.
-    tasks: names, None for all.
+    tasks: names in any case, as a list or one text with commas; None for all.
     memory_budget: bytes that the dequantised upper layers may take, by default half of what is free; above it they stay
     in 4 bits and are dequantised at each use.
     confidence: of the intervals, between 0 and 1.
@@ -130,7 +138,7 @@ def load(
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
     opened = open_pack(pack)
-    chosen = choose_tasks(opened.tasks, list(tasks) if tasks is not None else None)
+    chosen = choose_tasks(opened.tasks, tasks)
     width = torch.empty((), dtype=torch_dtype).element_size()
     budget = memory_budget if memory_budget is not None else available_bytes(torch_device) // 2
     mode = choose_mode(opened.n_resident_weights() * width, budget)

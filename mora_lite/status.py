@@ -31,6 +31,11 @@ REASONS = {
 }
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 @dataclass
 class StatusCounts:
     """Rows counted by status.
@@ -88,7 +93,7 @@ class RunSummary(StatusCounts):
     def lines(self, where: str, load_seconds: float) -> list[str]:
         """The summary for people: one line, and one more for each reason of failure."""
         return [
-            f"{where}: {self.n_rows:,} rows, {self.n_ok:,} ok, "
+            f"{where}: {counted(self.n_rows, 'row')}, {self.n_ok:,} ok, "
             f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load",
             *self.failures(),
             *self._domain(),

@@ -177,6 +177,12 @@ class GGUFCheckpoint(Checkpoint):
             "eos_token_id": self._meta.get("tokenizer.ggml.eos_token_id"),
             "pad_token_id": self._meta.get("tokenizer.ggml.padding_token_id"),
         }
+        rotated = int(self._get("rope.dimension_count", config["head_dim"]))
+        if rotated != config["head_dim"]:
+            raise CheckpointError(
+                f"{self.path}: rope.dimension_count is {rotated}, but a head has {config['head_dim']} numbers; a model "
+                "that rotates a part of them is not supported"
+            )
         scaling = self._rope_scaling(config)
         return config | ({"rope_scaling": scaling} if scaling else {})
 

@@ -16,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .checkpoint import Checkpoint, check_architecture, load_tokenizer
+from .checkpoint import EMBEDDING, Checkpoint, check_architecture, load_tokenizer
 from .nf4 import DTYPES, STATE_KEY, NF4Tensor, from_tensors
 
 STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)
 FP4_STATE = ".quant_state.bitsandbytes__fp4"
+HEAD = "lm_head.weight"
 INDEX = "model.safetensors.index.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -35,9 +36,19 @@ class HuggingFaceCheckpoint(Checkpoint):
         self._check_quantization()
         self._where = self._locate()
         self._names = sorted(name for name in self._where if not self._is_state(name))
+        if self.config.get("tie_word_embeddings") and self._has_own_head():
+            self.config["tie_word_embeddings"] = False  # as transformers reads it
 
     def names(self) -> list[str]:
         return list(self._names)
+
+    def _has_own_head(self) -> bool:
+        """Whether a head is stored that differs from the embedding, whatever the configuration says of it."""
+        if HEAD not in self._names or EMBEDDING not in self._names:
+            return False
+        if self._is_nf4(HEAD) or self._is_nf4(EMBEDDING) or self.shape(HEAD) != self.shape(EMBEDDING):
+            return True
+        return not torch.equal(self._read(HEAD), self._read(EMBEDDING))
 
     def _load(self, name: str) -> Tensor | NF4Tensor:
         if not self._is_nf4(name):

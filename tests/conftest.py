@@ -313,9 +313,13 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Runs `mora-lite` in this process; returns exit code, stdout, stderr."""
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs `mora-lite` in this process; returns exit code, stdout, stderr. A busy machine adds no line of progress."""
+    from mora_lite.cli import progress
     from mora_lite.cli.app import main
+
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 600)
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from mora_lite.cli.app import app
-from mora_lite.packs.pack import SHIPPED
+from mora_lite.packs.installed import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ directory by opening it, and its own SHA-256 list ever after. No code of a model
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from ..errors import CheckpointError, did_you_mean, first_line
 from ..machine.files import SUMS, replace_folder, sha256_of, verify_sums, write_sums
 from .access import HUB_SECONDS, OFFLINE, offline_variable
+from .cache import cache_dir
 
 PIP_SECONDS = 900
 
@@ -51,14 +51,6 @@ BASE_MODELS = {
     ),
 }
 HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "merges.txt", "vocab.txt"]
-
-
-def cache_dir() -> Path:
-    """The cache: the environment variable MORA_LITE_CACHE, else the per-user cache directory of the system."""
-    from platformdirs import user_cache_dir
-
-    directory = os.environ.get("MORA_LITE_CACHE")
-    return Path(directory).expanduser() if directory else Path(user_cache_dir("mora-lite"))
 
 
 def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | None = None) -> Path:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..architecture import DecoderConfig
 from ..errors import OutputError
-from ..hub.bases import cache_dir
+from ..hub.cache import cache_dir
 from ..machine.device import available_bytes
 from ..machine.files import sha256_of, verify_sums
 from ..quant.checkpoint import Checkpoint

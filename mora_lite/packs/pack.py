@@ -42,11 +42,11 @@ from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from ..scoring.training_molecules import TrainingMolecules
 from .card import model_card
+from .installed import find_installed, installed
 from .manifest import CARD, EXPORT, PACK, TRAINING, seal
 
 MANIFEST = PACK.manifest
 SHARED = "upper"  # folder beside packs for upper layers that several of them use
-SHIPPED = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True)
@@ -168,29 +168,9 @@ def open_pack(name_or_path: str | Path) -> Pack:
     return Pack(path, manifest)
 
 
-def pack_folders() -> list[Path]:
-    """Where packs are looked for by name: those that ship, then those in the user's cache."""
-    from ..hub.bases import cache_dir
-
-    return [SHIPPED, cache_dir() / "packs"]
-
-
-def find_installed(name: str, manifest: str) -> Path | None:
-    """The folder `name` with a file `manifest` among those of `pack_folders`; None where there is none."""
-    folders = [folder / name for folder in pack_folders() if name == Path(name).name]
-    return next((folder for folder in folders if (folder / manifest).is_file()), None)
-
-
 def list_packs() -> list[Pack]:
     """All packs that can be loaded by name; files are not checked, only the manifests read."""
-    packs: dict[str, Pack] = {}
-    for folder in pack_folders():
-        for file in sorted(folder.glob(f"*/{MANIFEST}")):
-            try:
-                packs.setdefault(file.parent.name, Pack(file.parent, PACK.read(file.parent)))
-            except PackError:
-                continue  # `info` lists what works; loading the broken one by name says what is wrong with it
-    return list(packs.values())
+    return [Pack(folder, manifest) for folder, manifest in installed(PACK)]
 
 
 def save_pack(
@@ -315,7 +295,7 @@ def _find(name_or_path: str | Path) -> Path:
             f"{name_or_path} is an exported folder, not a pack; score with it by mora-lite predict --engine onnx"
         )
     name = str(name_or_path)
-    if (installed := find_installed(name, MANIFEST)) is not None:
-        return installed
+    if (folder := find_installed(name, MANIFEST)) is not None:
+        return folder
     known = [pack.path.name for pack in list_packs()]
     raise PackError(f"unknown pack {name!r}: {did_you_mean(name, known)}; or give the path of a pack's directory")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,11 @@ class Neighbours:
 
     def __len__(self) -> int:
         return len(self.asked)
+
+    def at(self, rows: np.ndarray) -> Neighbours:
+        """Those of the molecules `rows`, int64."""
+        asked = [self.asked[i] for i in rows]
+        return replace(self, asked=asked, index=self.index[rows], similarity=self.similarity[rows])
 
     @property
     def smiles(self) -> list[list[str]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,10 +23,16 @@ from ..chem.molecules import Parsed
 from ..errors import InputError
 from ..status import OK
 from .conformal import Platt
+from .molecule_column import read_molecules
 from .neighbours import Neighbours
-from .scores import Calibrator, Predictions, Scores
+from .predictions import Predictions
+from .scores import Calibrator, Scores
 from .tasks import Task
 from .training_molecules import TrainingMolecules
+
+Molecules: TypeAlias = Any  # what `read_molecules` takes
+
+NAMED_TASKS = 6  # in the line that names a model
 
 
 class Predictor(ABC):
@@ -61,26 +67,47 @@ class Predictor(ABC):
     def load_training(self) -> TrainingMolecules:
         """The training molecules that have a value for one of `tasks`. Raises `PackError` when there are none."""
 
+    @property
+    def place(self) -> str:
+        """What is loaded and where it computes, for `repr`: `pack admet on cpu in bfloat16`."""
+        return f"on {self.device}"
+
+    def __repr__(self) -> str:
+        names = ", ".join(task.name for task in self.tasks[:NAMED_TASKS])
+        others = len(self.tasks) - NAMED_TASKS
+        named = f"{len(self.tasks)} task{'' if len(self.tasks) == 1 else 's'}: {names}"
+        return f"<{type(self).__name__} {self.place}; {named}{f' and {others} others' if others > 0 else ''}>"
+
     @cached_property
     def training(self) -> TrainingMolecules:
         """As `load_training`, read at first use: only neighbours need it."""
         return self.load_training()
 
-    def predict(self, smiles: str | Sequence[str], batch_size: int | None = None) -> Predictions:
-        """Score SMILES; a row that cannot be scored has NaN values, a status and an error, and stops nothing."""
-        rows = _as_texts(smiles)
-        return Predictions(rows, self.tasks, self.score(rows, batch_size))
+    def predict(
+        self, smiles: Molecules, batch_size: int | None = None, *, smiles_column: str | None = None
+    ) -> Predictions:
+        """Score molecules; a row that cannot be scored has NaN values, a status and an error, and stops nothing.
 
-    def neighbours(self, smiles: str | Sequence[str], n: int = 3) -> Neighbours:
+        smiles: a SMILES, an RDKit molecule, a list of them in which None and NaN are missing ones, or a pandas, Arrow
+            or Polars column or table. The index of a pandas object is that of the result's `to_pandas`.
+        batch_size: molecules at a time; None for what suits the device.
+        smiles_column: of a table; None finds it by its name, else by its content.
+
+        Raises `InputError` for anything else, or when no column of a table holds SMILES.
+        """
+        column = read_molecules(smiles, smiles_column)
+        return Predictions(column.smiles, self.tasks, self.score(column.smiles, batch_size), column.index)
+
+    def neighbours(self, smiles: Molecules, n: int = 3) -> Neighbours:
         """The `n` training molecules most similar to each molecule, with the values that were measured for them.
 
         Similarity is Tanimoto's of the pack's fingerprints, 0 to 1; equal ones come in the order of the training table.
         Only molecules with a value for one of the model's tasks count. A SMILES that cannot be read has no neighbours.
-        Raises `PackError` when the pack does not hold its training molecules.
+        smiles: as for `predict`. Raises `PackError` when the pack does not hold its training molecules.
         """
         if n < 1:
             raise InputError(f"n: got {n}, expected 1 or more")
-        rows = _as_texts(smiles)
+        rows = read_molecules(smiles).smiles
         _, ok_rows, molecules, graphs = self._read(rows)
         return self._find_neighbours(rows, self._fingerprints(graphs, molecules), ok_rows, n)
 
@@ -204,15 +231,3 @@ class Predictor(ABC):
 
     def _finish(self) -> None:  # noqa: B027 - most have nothing to wait for
         """Wait for what a device still computes, so that its time is counted with the right stage."""
-
-
-def _as_texts(smiles: str | Sequence[str]) -> list[str]:
-    return [smiles] if isinstance(smiles, str) else [_as_text(cell) for cell in smiles]
-
-
-def _as_text(cell: object) -> str:
-    """A cell of a list or column as SMILES text; missing values of any kind (None, NaN, pandas.NA) are empty."""
-    if isinstance(cell, str):
-        return cell
-    text = str(cell)
-    return "" if text in ("None", "nan", "<NA>") else text

@@ -1,14 +1,12 @@
-"""Scores of molecules: as arrays (`Scores`), as a table (`Predictions`), and their calibration (`Calibrator`).
+"""Scores of molecules as arrays (`Scores`), and their calibration (`Calibrator`).
 
 Needs NumPy only.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,13 +15,6 @@ from .conformal import Calibration, Intervals, Platt, check_confidence
 from .domain import Domain
 from .neighbours import Neighbours
 from .tasks import Task
-
-if TYPE_CHECKING:
-    import pandas
-    import pyarrow
-
-
-SHOWN_ROWS = 60  # in a notebook
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,18 @@ class Scores:
         """Scores of no molecule."""
         none = np.empty((0, n_tasks), np.float32)
         return cls(none, [], [], none, none, none, none.astype(bool)) if calibrated else cls(none, [], [])
+
+    def at(self, rows: np.ndarray) -> Scores:
+        """Those of the molecules `rows`, int64."""
+        arrays = {name: getattr(self, name) for name in ("low", "high", "nearest", "inside")}
+        return replace(
+            self,
+            values=self.values[rows],
+            status=[self.status[i] for i in rows],
+            error=[self.error[i] for i in rows],
+            neighbours=None if self.neighbours is None else self.neighbours.at(rows),
+            **{name: None if array is None else array[rows] for name, array in arrays.items()},
+        )
 
     @property
     def similarity(self) -> np.ndarray | None:
@@ -91,70 +94,6 @@ class Scores:
         outside = np.array(texts, dtype=object)[pattern] if texts else np.empty(0, object)
         outside[[status != OK for status in self.status]] = ""
         return outside
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One row for each molecule, in order: `smiles`, the columns of `Scores.columns`, `status`, `error`."""
-
-    smiles: list[str]
-    tasks: tuple[Task, ...]
-    scores: Scores
-
-    def __len__(self) -> int:
-        return len(self.smiles)
-
-    def columns(self) -> dict[str, Any]:
-        """Column name -> list or array."""
-        scores = self.scores
-        return {"smiles": self.smiles, **scores.columns(self.tasks), "status": scores.status, "error": scores.error}
-
-    def to_pandas(self) -> pandas.DataFrame:
-        import pandas
-
-        return pandas.DataFrame(self.columns())
-
-    def to_arrow(self) -> pyarrow.Table:
-        """Failed values are nulls, not NaN."""
-        import pyarrow
-
-        failed = np.array([status != OK for status in self.scores.status], dtype=bool)
-        arrays = {
-            name: pyarrow.array(column, mask=failed | (np.isnan(column) if column.dtype.kind == "f" else failed))
-            if isinstance(column, np.ndarray) and column.dtype != object
-            else pyarrow.array(column, pyarrow.string())
-            for name, column in self.columns().items()
-        }
-        return pyarrow.table(arrays)
-
-    def __repr__(self) -> str:
-        return repr(self.to_pandas())
-
-    def _repr_html_(self) -> str:
-        """The first rows for a notebook; values of tasks whose domain a molecule is outside of are faint."""
-        import pandas
-
-        columns = {name: [_as_html(cell) for cell in column[:SHOWN_ROWS]] for name, column in self.columns().items()}
-        for i, task in enumerate(self.tasks):
-            for name in {task.column, f"{task.name}_lo", f"{task.name}_hi"} & columns.keys():
-                for row in self._far_rows(i):
-                    columns[name][row] = f'<span style="opacity: 0.45">{columns[name][row]}</span>'
-        frame = pandas.DataFrame({html.escape(name): cells for name, cells in columns.items()})
-        more = f"<p>the first {SHOWN_ROWS} of {len(self):,} rows</p>" if len(self) > SHOWN_ROWS else ""
-        with pandas.option_context("display.max_colwidth", None):  # it would cut within a tag
-            return frame.to_html(escape=False) + more  # the cells are escaped already
-
-    def _far_rows(self, task: int) -> list[int]:
-        """Of the rows shown, those that are outside of the domain of the task at this position."""
-        if self.scores.inside is None:
-            return []
-        far = np.flatnonzero(~self.scores.inside[:SHOWN_ROWS, task]).tolist()
-        return [row for row in far if self.scores.status[row] == OK]
-
-
-def _as_html(cell: object) -> str:
-    """A cell's text, escaped; numbers have six significant digits as in files."""
-    return f"{cell:.6g}" if isinstance(cell, float | np.floating) else html.escape(str(cell))
 
 
 @dataclass(frozen=True)

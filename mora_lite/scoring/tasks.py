@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,12 +89,22 @@ class Task:
         return asdict(self)
 
 
-def choose_tasks(known: tuple[Task, ...], names: list[str] | tuple[str, ...] | None) -> list[int]:
-    """Positions of the tasks `names`, in that order; None means all. Raises `PackError` for an unknown name."""
+def choose_tasks(known: tuple[Task, ...], names: str | Sequence[str] | None) -> list[int]:
+    """Positions of the tasks `names`, in that order; None means all. A text is split at its commas.
+
+    A name may be in another case, where that leaves no doubt. Raises `PackError` for an unknown name.
+    """
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",") if name.strip()] or None
     if names is None:
         return list(range(len(known)))
     at = {task.name: i for i, task in enumerate(known)}
-    for name in names:
-        if name not in at:
-            raise PackError(f"unknown task {name!r}: {did_you_mean(name, at)}")
-    return [at[name] for name in dict.fromkeys(names)]
+    found = [_find_name(name, at) for name in names]
+    return [at[name] for name in dict.fromkeys(found)]
+
+
+def _find_name(name: str, known: Iterable[str]) -> str:
+    folded = [other for other in known if other.casefold() == name.casefold()]
+    if name in folded or len(folded) == 1:
+        return name if name in folded else folded[0]
+    raise PackError(f"unknown task {name!r}: {did_you_mean(name, folded or known)}")

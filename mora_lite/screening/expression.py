@@ -373,8 +373,9 @@ def _place(token: _Token) -> str:
 
 
 def _wrong(token: _Token, expected: str) -> InputError:
-    got = f"{token.text!r} at character {token.at}" if token.kind != "end" else "the end"
-    return InputError(f"expression: got {got}, expected {expected}")
+    if token.kind == "end":
+        return InputError(f"expression: got the end, expected {expected} after character {token.at - 1}")
+    return InputError(f"expression: got {token.text!r} at character {token.at}, expected {expected}")
 
 
 def _check(kind: str, expected: str, token: _Token) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .columns import choose_name_column
-from .dialect import is_delimited
+from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
 from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
 from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
@@ -291,7 +291,8 @@ def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
     if suffix in _TABLES:
         return "table"
     if suffix in _LISTS:  # some vendors give tables this suffix; their header tells
-        return "table" if is_delimited(first) and "smiles" in first.lower() else "list"
+        joined = first.split()[:1] and set(first.split()[0]) & set(",;")  # neither is part of a SMILES
+        return "table" if joined or (is_delimited(first) and "smiles" in first.lower()) else "list"
     if suffix in _RECORDS or any(mark in start for mark in (b" V2000", b" V3000", b"\nM  END", b"\n$$$$")):
         return "sdf"
     is_header = first.strip().lower().strip('"') in ("smiles", "canonical_smiles")  # of a table with one column

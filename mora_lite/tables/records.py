@@ -1,4 +1,7 @@
-"""A row of a library of molecules, whatever kind of file it is from; and lists, whose lines are rows."""
+"""A row of a library of molecules, and lists of SMILES.
+
+A line of a list is a SMILES, perhaps the extension of a CXSMILES, and a name.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +47,7 @@ def strip_text(cell: str) -> str:
 
 
 def read_list(source: Source, with_cells: bool = False) -> Iterator[RecordBlock]:
-    """On each line a SMILES, perhaps the extension of a CXSMILES, and a name.
-
-    Each line is a row, also a blank one between others, but not blank lines at either end.
-    """
+    """Each line is a row, also a blank one between others, but not blank lines at either end."""
     n_blank, begun, number = 0, False, 1
     for lines in source.line_blocks(MAX_LINE):
         first, last = 0, len(lines)

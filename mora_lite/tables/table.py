@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from .columns import SAMPLE_ROWS, choose_smiles_column
-from .dialect import sniff_dialect
+from .delimited import DelimitedText, RowBlock, sniff_dialect
 from .formats import format_cells
-from .quoting import DelimitedText, RowBlock
 from .source import Source
 from .workbook import Workbook, is_workbook
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import DeviceError, InputError, error_text
-from .quoting import RowBlock
+from .delimited import RowBlock
 from .source import STDIO, ZIP
 
 _BLOCK_ROWS = 1024

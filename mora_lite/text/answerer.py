@@ -20,6 +20,7 @@ from ..lm.beam import Answer, beam_search
 from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import generate
 from ..machine.device import is_out_of_memory, training_dtype
+from ..machine.progress import report
 from .model import TextModel
 from .pairs import FEATURIZER, format_question
 from .sequences import Prompt, token_ids
@@ -105,6 +106,7 @@ class Answerer:
         start, size = 0, batch_size
         while start < len(order):
             rows = order[start : start + size]
+            report("answering rows", start, len(order))
             ids = [[*self.before, *questions[row], *self.between] for row in rows]
             sampling = {
                 "temperature": temperature,

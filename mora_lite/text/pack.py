@@ -28,9 +28,9 @@ from ..hub.bases import resolve_base
 from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory
-from ..machine.files import file_entry, write_tensors
+from ..machine.files import file_entry, replacing, write_tensors
+from ..packs.installed import find_installed
 from ..packs.manifest import CARD, TEXT_PACK, seal
-from ..packs.pack import find_installed
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
@@ -111,6 +111,14 @@ def save_text_pack(
         (stage / MANIFEST).write_text(seal(manifest), encoding="utf-8")
         (stage / CARD).write_text(text_card(path.name, manifest), encoding="utf-8")
     return TextPack(path, manifest)
+
+
+def record_test(pack: TextPack, metrics: dict[str, Any]) -> None:
+    """Write the metrics of the test rows into the pack and its README.md."""
+    pack.manifest["provenance"]["test"] = metrics
+    for name, text in ((MANIFEST, seal(pack.manifest)), (CARD, text_card(pack.path.name, pack.manifest))):
+        with replacing(pack.path / name) as file:
+            file.write(text.encode())
 
 
 def to_int8(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from .answerer import Answerer
 from .evaluation import answer_metrics, answer_rows
 from .loop import TextProgress, TextRun, TextTrainConfig
 from .model import TextModel, equal_size_rank
-from .pack import TextPack, save_text_pack
+from .pack import TextPack, record_test, save_text_pack
 from .pairs import FEATURIZER
 from .sequences import WIDTHS, Batches, Prompt, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
 from .tasks import read_pairs, text_task
@@ -55,6 +55,7 @@ def train_text(
     device: str = "auto",
     force: bool = False,
     config: TextTrainConfig | None = None,
+    test_rows: int | None = None,
     on_note: OnNote = lambda _note: None,
     on_progress: OnProgress = lambda _progress: None,
 ) -> TextPack:
@@ -66,17 +67,18 @@ def train_text(
     adapter, rank, target_modules, layers: see `start_run`.
     copies: orders in which a training row is written.
     base: a name known to `pull`, a path, or owner/name.
+    test_rows: of the rows held out, the first so many are answered for the metrics; None for all, 0 for none.
 
     Batches are made smaller for a CPU and for few rows. Tokens and a checkpoint are kept in `output` + `.run`; started
     again with the same arguments, training continues from them, also after Ctrl-C. The metrics in the pack are of its
-    own weights, on the rows held out for the test. Raises `InputError` for tables that cannot be trained on.
+    own weights, on the rows held out for the test, and are written into it when these are answered: where the test is
+    stopped, the pack stays without them. Raises `InputError` for tables that cannot be trained on.
     """
     _check_options(split, minutes)
     config = config or TextTrainConfig(seconds=60 * minutes, seed=seed)
     output, chosen = Path(output), choose_device(device)
     TEXT_PACK.check_free(output, force)
-    path = resolve_base(base)  # before the work: it may have to be pulled first
-    source = open_nf4(path)
+    source = open_nf4(path := resolve_base(base))  # before the work: it may have to be pulled first
     folder = output.with_name(output.name + ".run")
     data = _tokenized(folder / "sequences.npz", task, tables, source, copies, config.seed, split, on_note)
     settings = fit_tokens(config, data, chosen)
@@ -84,18 +86,23 @@ def train_text(
         data, source, settings, folder, chosen, variant=adapter, rank=rank, target_modules=target_modules, layers=layers
     )
     model = _train(run, on_note, on_progress)
-    metrics = _test(Answerer(model, source.tokenizer(), prompt), data, on_note)
-    # Of a path the name alone: the rest says where on this machine it was.
-    base_name = base if base in BASE_MODELS or not Path(base).exists() else path.name
-    base_entry = {"name": base_name, "sha256": source.source_sha256}
     provenance = text_provenance(run, data) | {
         "variant": adapter,
         "copies": copies,
         "rows": _rows_by_part(data),
-        "test": metrics,
+        "test": {},
         "trained": {name: value for name, value in run_metadata(chosen).items() if name != "commit"},
     }
-    return save_text_pack(output, model, task=task, prompt=prompt, base=base_entry, provenance=provenance, force=force)
+    entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
+    pack = save_text_pack(output, model, task=task, prompt=prompt, base=entry, provenance=provenance, force=force)
+    if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
+        record_test(pack, metrics)
+    return pack
+
+
+def _base_name(base: str, path: Path) -> str:
+    """Of a path the name alone: the rest says where on this machine it was."""
+    return base if base in BASE_MODELS or not Path(base).exists() else path.name
 
 
 def _check_options(split: str | None, minutes: float) -> None:
@@ -131,13 +138,14 @@ def _train(run: TextRun, on_note: OnNote, on_progress: OnProgress) -> TextModel:
     return model
 
 
-def _test(answerer: Answerer, data: TokenizedPairs, on_note: OnNote) -> dict[str, Any]:
-    """Metrics of the answers to the test rows; none without such rows."""
-    test = np.flatnonzero(data.part == PARTS.index("test"))
+def _test(answerer: Answerer, data: TokenizedPairs, n_rows: int | None, on_note: OnNote) -> dict[str, Any]:
+    """Metrics of the answers to the first `n_rows` test rows, None for all; none without such rows."""
+    held_out = np.flatnonzero(data.part == PARTS.index("test"))
+    test = held_out[:n_rows]
     if not len(test):
         on_note("there are no test rows, so there are no metrics")
         return {}
-    on_note(f"answering {len(test):,} test rows")
+    on_note(f"answering {len(test):,} test rows" + (f" of {len(held_out):,}" if len(test) < len(held_out) else ""))
     return answer_metrics(data, test, answer_rows(answerer, data, test))
 
 

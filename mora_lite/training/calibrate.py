@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..machine.progress import report, track
 from ..model import load
 from ..packs.manifest import TRAINING
 from ..packs.pack import Pack, add_files, remove_file
@@ -36,16 +37,18 @@ def calibrate_pack(
 
     keep_data: write the training molecules and their values too; else those that were in the pack are taken out.
     """
+    report("calibrating")
     model = load(pack.path, device=device, dtype=dtype)
     training = TrainingMolecules.of(train.smiles, train.targets, train.fingerprints())
     domain = training.domain
+    report("similarity to the training molecules")
     similarity = domain.similarity(valid.fingerprints(), model.device)
     values = model.score_graphs(valid.graphs)
     trained = train.at(_some_of_each(train.targets))
     trained_values = model.score_graphs(trained.graphs)
     parts: list[Intervals | Platt] = []
     thresholds = []
-    for i, task in enumerate(pack.tasks):
+    for i, task in enumerate(track(pack.tasks, "fitting intervals", 1)):
         truth = task.on_scale(valid.targets[:, i])
         known = ~np.isnan(truth)
         thresholds.append(threshold_of(similarity[known, i]))

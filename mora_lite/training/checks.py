@@ -9,6 +9,7 @@ import numpy as np
 from rdkit import Chem
 
 from ..errors import InputError
+from ..machine.progress import track
 from .dataset import Dataset
 
 MIN_MOLECULES = 10
@@ -54,7 +55,7 @@ def first_rows(data: Dataset) -> np.ndarray:
     included.
     """
     first: dict[str, int] = {}
-    mols = (data.featurizer.parse_smiles(text).mol for text in data.smiles)
+    mols = (data.featurizer.parse_smiles(text).mol for text in track(data.smiles, "looking for duplicates"))
     positions = [first.setdefault(Chem.MolToSmiles(mol), i) for i, mol in enumerate(mols)]
     return np.array(positions, dtype=np.int64)
 
@@ -82,8 +83,8 @@ def check_data(
             f"got {n_usable} different molecules with a value in {data.n_rows} rows, expected at least "
             f"{MIN_MOLECULES}; add data"
         )
-    notes = reading_notes(data, first)
     same = _same(first)
+    notes = left_out_notes(data, first)
     for i, (name, is_class) in enumerate(zip(names, classes, strict=True)):
         values = data.targets[:, i].astype(np.float64)
         if is_class:
@@ -92,19 +93,6 @@ def check_data(
             _check_values(name, values)
             notes += _sentinels(name, values)
         notes += _conflicts(data, name, values, is_class, same)
-    return notes
-
-
-def reading_notes(data: Dataset, first: np.ndarray | None = None) -> list[str]:
-    """Notes on rows that are left out or stand for one molecule, one line each. first: of `first_rows`."""
-    notes = _unreadable(data)
-    same = _same(first_rows(data) if first is None else first)
-    if same:
-        n_rows = sum(len(at) for at in same)
-        notes.append(
-            f"duplicates: {len(same)} molecules stand in more than one row ({n_rows} rows together); the first is "
-            f"{_short(data.smiles[same[0][0]])} in rows {_row(data, same[0][0])} and {_row(data, same[0][1])}"
-        )
     return notes
 
 
@@ -118,6 +106,9 @@ def class_note(name: str, values: np.ndarray) -> list[str]:
         return []
     words = ", ".join(f"{value:g}" for value in distinct)
     advice = "write them as 0 and 1" if len(distinct) == 2 else "make a column of 0 and 1 for each"
+    if len(distinct) == 3 and {0, 1} < set(distinct.tolist()):
+        other = next(value for value in distinct if value not in (0, 1))
+        advice += f" (or leave the cells blank where {other:g} says that nothing is known)"
     return [
         f"column {name!r}: its {len(known)} values are {words} and look like classes, but are learnt as values; "
         f"if they are classes, {advice}, and if not, {name}:value leaves out this note"
@@ -177,6 +168,18 @@ def _same(first: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(first, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
     return [at for at in groups if len(at) > 1]
+
+
+def left_out_notes(data: Dataset, first: np.ndarray) -> list[str]:
+    """Notes on rows that are not molecules of their own: unreadable ones and duplicates. first: of `first_rows`."""
+    notes, same = _unreadable(data), _same(first)
+    if same:
+        n_rows = sum(len(at) for at in same)
+        notes.append(
+            f"duplicates: {len(same)} molecules stand in more than one row ({n_rows} rows together); the first is "
+            f"{_short(data.smiles[same[0][0]])} in rows {_row(data, same[0][0])} and {_row(data, same[0][1])}"
+        )
+    return notes
 
 
 def _unreadable(data: Dataset) -> list[str]:

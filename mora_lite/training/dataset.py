@@ -14,9 +14,10 @@ from rdkit import Chem
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs, concatenate
 from ..errors import InputError
+from ..machine.progress import report
 from ..tables.columns import find_column
 from ..tables.library import Library, open_library
-from .values import Column
+from ..tables.numbers import NumberColumn
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Dataset:
         """By the featurizer: uint8 `[N, 128]`; some thousand molecules at a time."""
         parts = [np.empty((0, 128), np.uint8)]
         for start in range(0, len(self), 4096):
+            report("fingerprints", start, len(self))
             block = self.at(np.arange(start, min(start + 4096, len(self))))
             parts.append(self.featurizer.fingerprints(block.graphs, block.molecules))
         return np.concatenate(parts)
@@ -118,7 +120,7 @@ def read_dataset(
     Unreadable molecules and rows with too many cells are left out.
     source: a file of any kind that `open_library` reads, or one that is opened with its cells.
     smiles_column: its name or number; None finds it.
-    target_columns: of numbers, or of words for yes and no, see `values.Column`; found in any case.
+    target_columns: of numbers, or of words for yes and no, see `NumberColumn`; found in any case.
     split_column: column whose cells become `Dataset.marks`.
 
     Raises `InputError` when the file or a column is missing, a column is there twice, a target is neither blank nor a
@@ -133,7 +135,7 @@ def read_dataset(
     notes = [*source.notes, *rows.fault_notes()]
     targets = np.empty((len(rows.texts), len(target_columns)), np.float32)
     for i, name in enumerate(target_columns):
-        column = Column(name, rows.name, rows.lines)
+        column = NumberColumn(name, rows.name, rows.lines)
         targets[:, i] = column.values(rows.cells[i])
         notes += column.notes
     data = _parse(rows, featurizer)
@@ -193,6 +195,7 @@ def _parse(rows: _Rows, featurizer: Featurizer) -> Dataset:
     smiles: list[str] = []
     unreadable: dict[int, str] = {}
     for start in range(0, len(rows.texts), 4096):
+        report("reading molecules", start, len(rows.texts))
         molecules = []
         for row in range(start, min(start + 4096, len(rows.texts))):
             text = rows.texts[row]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ from ..chem.graph import Graphs
 from ..chem.molecules import scaffold_of
 from ..errors import InputError
 from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
+from ..machine.progress import report, track
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
-from ..scoring.tasks import Task
-from .checks import first_rows, merge_duplicates, reading_notes
+from ..scoring.tasks import Task, choose_tasks
+from ..tables.formats import TableFormat
+from ..tables.library import open_library
+from ..tables.writers import claim_output
+from .checks import first_rows, left_out_notes, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .metrics import (
     Metrics,
@@ -30,11 +34,16 @@ from .metrics import (
     coverage,
     value_metrics,
 )
+from .molecule_table import molecule_columns, write_molecules
 from .splits import Split, split_rows
 
 Rows = list[dict[str, Any]]
 
 RECORDED_CONFIDENCE = 0.9  # of the intervals whose metrics packs and their model cards have
+NOT_RECORDED = (
+    f"record: only the whole test set with all tasks and confidence {RECORDED_CONFIDENCE} is recorded; "
+    "leave --record out, or the options that say otherwise"
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,14 @@ class Evaluation:
     same way on the unquantised base, with `loss_4bit` = mae / bf16_mae - 1.
 
     Tables: `by_similarity` to the nearest training molecule, `by_domain`, `by_scaffold`, and `calibration` of classes.
+
+    molecules: what `molecule_columns` says of each. n_rows: rows of the table.
     """
 
     metrics: dict[str, Metrics]
     tables: dict[str, dict[str, Rows]]
+    molecules: dict[str, Any] = field(default_factory=dict, compare=False)
+    n_rows: int = 0
 
 
 def evaluate(
@@ -68,7 +81,10 @@ def evaluate(
     confidence: float = RECORDED_CONFIDENCE,
     tables: bool = True,
     record: bool = False,
-    on_note: Callable[[str], None] = lambda note: None,
+    columns: Mapping[str, str] | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    on_note: Callable[[str], None] = lambda _note: None,
 ) -> Evaluation:
     """Score the molecules of one part of a table and compare with its values; what `mora-lite evaluate` does.
 
@@ -80,48 +96,60 @@ def evaluate(
     smiles_column: None takes the name that the pack records.
     tables: False leaves them empty, and saves computing the scaffolds of the training molecules.
     record: write metrics and tables into the pack, for the whole test set alone.
-    on_note: called with each line on rows that are left out or merged.
+    columns: task name -> the table's column with its values, where this is not the name that the pack records.
+    output: file for the columns of `Evaluation.molecules`, replaced if it exists with `force`; None writes none.
+    on_note: gets a line for each reason why rows are left out.
 
     Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
     if record:
-        if split != "test" or limit is not None or tasks is not None or confidence != RECORDED_CONFIDENCE:
-            raise InputError(
-                f"record: only the whole test set with all tasks and confidence {RECORDED_CONFIDENCE} is recorded; "
-                "leave --record out, or the options that say otherwise"
-            )
+        if split != "test" or limit is not None or tasks is not None or columns or confidence != RECORDED_CONFIDENCE:
+            raise InputError(NOT_RECORDED)
         check_changeable(str(pack))
-    if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
-        raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
+    _check_kind(pack)
+    if output is not None:
+        TableFormat.of(output, molecules=False)
+        claim_output(output, source=data, force=force)
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
-    provenance = model.pack.provenance
-    table = read_training_table(Path(data), model.pack, model.tasks, split, smiles_column, on_note)
-    parts = None if split == "all" else parts_of(table, provenance, model.pack.name, Path(data))
-    part, train = (table, None) if parts is None else (parts[split], parts["train"])
-    if limit is not None:
-        part = part.subset(part.rows[:limit])
-    metrics, by_task = _measure(model, part, train, batch_size, tables=tables or record)
+    provenance, data = model.pack.provenance, Path(data)
+    table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
+    parts = _parts_if_known(table, provenance) if split == "all" else parts_of(table, provenance, model.pack.name, data)
+    part = table if parts is None or split == "all" else parts[split]
+    part = part if limit is None else part.subset(part.rows[:limit])
+    scores = _score(model, part, batch_size)
+    train = None if parts is None or split == "all" else parts["train"]
+    metrics, by_task = _measure(model, part, train, scores, tables=tables or record)
     recorded = provenance.get("test") if split == "test" and limit is None else None
     _add_comparison(metrics, model, part, bf16, recorded, batch_size)
-    evaluation = Evaluation(metrics, by_task)
+    evaluation = Evaluation(metrics, by_task, molecule_columns(part, scores, model.tasks, parts), table.n_rows)
     if record:
         record_metrics(model.pack, evaluation)
+    if output is not None:
+        write_molecules(output, evaluation.molecules, source=data, force=force)
     return evaluation
 
 
+def _check_kind(pack: str | Path) -> None:
+    if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
+        raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
+
+
+def _score(model: Model, part: Dataset, batch_size: int | None) -> Scores:
+    bits = part.fingerprints() if model.calibrator is not None else None
+    return model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
+
+
 def _measure(
-    model: Model, part: Dataset, train: Dataset | None, batch_size: int | None, *, tables: bool
+    model: Model, part: Dataset, train: Dataset | None, scores: Scores, *, tables: bool
 ) -> tuple[dict[str, Metrics], dict[str, dict[str, Rows]]]:
     """Metrics and tables of each task, and the metrics of the encoder alone. train: None where it is not known."""
-    bits = part.fingerprints() if model.calibrator is not None else None
-    scores = model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
     baseline = None
     if model.pack.has("baseline"):
         baseline = model.calibrate(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
     metrics, by_task = {}, {}
     if tables:
-        train_scaffolds = None if train is None else set(map(scaffold_of, train.smiles))
-        part_scaffolds = list(map(scaffold_of, part.smiles))
+        train_scaffolds = None if train is None else set(map(scaffold_of, track(train.smiles, "scaffolds")))
+        part_scaffolds = list(map(scaffold_of, track(part.smiles, "scaffolds")))
     for i, task in enumerate(model.tasks):
         column = _Column(task, part.targets[:, i], scores, i)
         rows = np.arange(len(part))
@@ -223,6 +251,7 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
     cast = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
     parts = [np.empty((0, len(model.tasks)), dtype=np.float32)]
     for start in range(0, len(graphs), 2048):
+        report("scoring by the encoder alone", start, len(graphs))
         rows = np.arange(start, min(start + 2048, len(graphs)))
         batch = graphs.select(rows).batch().rounded().to(model.device)
         with torch.inference_mode(), cast:
@@ -236,27 +265,34 @@ def read_training_table(
     tasks: Sequence[Task],
     split: str,
     smiles_column: str | None = None,
-    on_note: Callable[[str], None] = lambda note: None,
+    columns: Mapping[str, str] | None = None,
+    on_note: Callable[[str], None] = lambda _note: None,
 ) -> Dataset:
     """Read `path` by the columns and the featurizer that the pack records; duplicates merged as they were then.
 
     split: with `all` the table need not have the column that the split was read from.
-    on_note: called with each line on rows that are left out or merged.
+    columns: task name, in any case -> column, for those that have another name in this table.
+    on_note: gets a line for each reason why rows are left out.
     """
     provenance = pack.provenance
+    headers = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
+    for name, header in (columns or {}).items():
+        headers[pack.tasks[choose_tasks(pack.tasks, [name])[0]].name] = header
+    split_column = provenance["split"].get("column", "")
     recorded = provenance["recipe"]["smiles"]
     # A column of the usual name is found by itself, and under other usual names in other tables too.
-    recorded = None if recorded.strip().lower() in ("", "smiles") else recorded
-    columns = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
-    data = read_dataset(
-        path,
-        smiles_column or recorded,
-        [columns[task.name] for task in tasks],
-        split_column=provenance["split"].get("column", "") if split != "all" else "",
-        featurizer=pack.featurizer,
-    )
+    smiles_column = smiles_column or (None if recorded.strip().lower() in ("", "smiles") else recorded)
+    targets = [headers[task.name] for task in tasks]
+    with open_library(str(path), smiles_column, cells=True) as library:
+        if split == "all" and split_column not in library.columns:
+            split_column = ""
+        try:
+            data = read_dataset(library, smiles_column, targets, split_column or None, pack.featurizer)
+        except InputError as error:
+            hint = "; --column TASK=HEADER maps a task to a column, --tasks chooses"
+            raise InputError(f"{error}{hint if 'has no column' in str(error) else ''}") from None
     first = first_rows(data)
-    for note in [*data.notes, *reading_notes(data, first)]:
+    for note in [*data.notes, *left_out_notes(data, first)]:
         on_note(note)
     if "merged" in provenance["data"]:
         data, n_merged = merge_duplicates(data, [task.is_class for task in tasks], first)
@@ -270,11 +306,19 @@ def read_training_table(
 
 def parts_of(data: Dataset, provenance: dict[str, Any], pack: str, path: Path) -> dict[str, Dataset]:
     """The molecules that train, validate and test. Raises `InputError` if this is not the table that was split."""
-    recorded = provenance["data"]
-    if data.fingerprint != recorded["smiles_sha256"]:
+    parts = _parts_if_known(data, provenance)
+    if parts is None:
+        recorded = provenance["data"]
         raise InputError(
             f"{path}: its SMILES are not those of {recorded['file']}, by whose row numbers pack {pack} was split "
             f"({data.n_rows} rows, expected {recorded['rows']}); for other data use evaluate --split all"
         )
-    rows = split_rows(Split(**provenance["split"]), data)
-    return {name: data.subset(rows[name]) for name in ("train", "valid", "test")}
+    return parts
+
+
+def _parts_if_known(data: Dataset, provenance: dict[str, Any]) -> dict[str, Dataset] | None:
+    """As `parts_of`; None for another table, or one that was read without the column that says its parts."""
+    split = Split(**provenance["split"])
+    if data.fingerprint != provenance["data"]["smiles_sha256"] or (split.column and not data.marks):
+        return None
+    return {name: data.subset(rows) for name, rows in split_rows(split, data).items()}

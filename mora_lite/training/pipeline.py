@@ -19,6 +19,7 @@ from ..hub.bases import BASE_MODELS, resolve_base
 from ..hub.models import is_hub_model
 from ..lm.base import CompiledBase, compile_base
 from ..machine.device import choose_device, training_dtype
+from ..machine.progress import report
 from ..packs.manifest import PACK
 from ..packs.pack import Pack, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
@@ -120,8 +121,6 @@ def _train(
     on_progress: OnProgress,
 ) -> Pack:
     """Both stages and the calibration; the pack that comes of them is in the folder `run`, where checkpoints are."""
-    if is_stream(str(table)):
-        raise InputError(f"{table}: a table is read twice, to train and to test; save it as a file first")
     if recipe.keep_data:
         on_note(KEEPS_DATA)
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
@@ -145,6 +144,7 @@ def _train(
         tasks = tuple(tasks[i] for i in answered)
         stages = stages.at_tasks(answered)
         prepared = replace(prepared, train=prepared.train.at_tasks(answered), valid=prepared.valid.at_tasks(answered))
+    report("compiling the prompts")
     base = compile_base(
         base_path, [task.prompt for task in tasks], recipe.adapter.adapted_layers, four_bit=recipe.four_bit
     )
@@ -198,6 +198,8 @@ class TrainingData:
 
 def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], None]) -> TrainingData:
     """Read, check and split `table` as `recipe` says. Raises `InputError` for data that cannot be trained on."""
+    if is_stream(str(table)):
+        raise InputError(f"{table}: a table is read twice, to train and to test; save it as a file first")
     split_column = recipe.split.column if recipe.split else ""
     with open_library(str(table), recipe.smiles or None, cells=True) as library:
         recipe = with_whole_names(recipe, library.columns)
@@ -212,10 +214,10 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
         notes += class_note(columns[i], read.targets[:, i])
     data, n_merged = merge_duplicates(read, classes, first)
     split = recipe.split_of(data)
+    rows = split_rows(split, data)  # before its notes: they have no meaning for a split that cannot be used
     notes += split_notes(split, data)
     for note in notes:
         on_note(note)
-    rows = split_rows(split, data)
     train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
     if not len(valid):
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")

@@ -163,7 +163,7 @@ def _given(split: Split, cells: Sequence[str]) -> Parts:
     if len(train) < least:
         raise InputError(
             f"split column {split.column!r}: got {_counts(parts)} rows of {len(marks)}, expected {least} training rows "
-            "or more; cells must say train, valid or test"
+            f"or more; cells must say train, valid or test, these say {_said(cells)}"
         )
     if not len(parts["valid"]):
         order = train[_permutation(split.seed, len(train))]
@@ -175,6 +175,12 @@ def _given(split: Split, cells: Sequence[str]) -> Parts:
 def _normal(cells: Iterable[str]) -> list[str]:
     """`train`, `valid`, `test`, or empty for a row in no part."""
     return [_MARKS.get(cell.strip().lower(), "") for cell in cells]
+
+
+def _said(cells: Sequence[str], n: int = 5) -> str:
+    """The different cells, the first `n` of them."""
+    said = list(dict.fromkeys(repr(cell.strip()) for cell in cells))
+    return ", ".join(said[:n]) + (f" and {len(said) - n} others" if len(said) > n else "")
 
 
 def _tenth(n_rows: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_gguf import Kind, make_model, write_gguf
 
-from mora_lite.hub.bases import cache_dir
+from mora_lite.hub.cache import cache_dir
 from mora_lite.lm import base
 from mora_lite.lm.base import NF4Source, load_decoder, open_nf4
 from mora_lite.lm.decoder import Decoder

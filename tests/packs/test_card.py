@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from mora_lite.packs.card import model_card
-from mora_lite.packs.pack import MANIFEST, SHIPPED
+from mora_lite.packs.installed import SHIPPED
+from mora_lite.packs.pack import MANIFEST
 
 MANIFEST_OF_TWO: dict[str, Any] = {
     "name": "solubility and toxicity",

@@ -16,7 +16,8 @@ from mora_lite.hub.bases import resolve_base
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.decoder import Decoder
 from mora_lite.model import Model
-from mora_lite.packs.pack import SHIPPED, list_packs, open_pack
+from mora_lite.packs.installed import SHIPPED
+from mora_lite.packs.pack import list_packs, open_pack
 from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.pack import load_text, open_text_pack
 from mora_lite.training.pretrain import load_encoder

@@ -99,6 +99,7 @@ def test_unsupported_files_are_named(tmp_path: Path) -> None:
         ("llama", {"block_count": 1}, "holds layer 1, but the configuration has 1 layers"),
         ("llama", {"embedding_length": 128}, "has the shape [64, 64], but the configuration asks for [64, 128]"),
         ("llama", {"attention.head_count": 0}, "damaged GGUF (0 heads"),
+        ("llama", {"rope.dimension_count": 8}, "rope.dimension_count is 8, but a head has 16 numbers"),
         ("qwen2", {}, "model.layers.0.self_attn.q_proj.bias is missing"),
     ],
 )

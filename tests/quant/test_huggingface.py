@@ -192,6 +192,17 @@ def test_unsupported_kinds_are_named(plain: Path, change: dict[str, object], mes
         open_checkpoint(plain)
 
 
+def test_a_stored_head_counts_where_the_configuration_says_that_it_is_the_embedding(plain: Path) -> None:
+    """As transformers does: equal tensors are tied, others are not."""
+    weights = load_file(plain / "model.safetensors")
+    config = json.loads((plain / "config.json").read_text())
+    (plain / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    embedding = weights["model.embed_tokens.weight"]
+    for head, tied in ((embedding, True), (embedding + 1, False)):
+        save_file(weights | {"lm_head.weight": head.clone()}, plain / "model.safetensors")
+        assert open_checkpoint(plain).config["tie_word_embeddings"] is tied
+
+
 def test_the_hash_follows_the_content(plain: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(plain, copy)

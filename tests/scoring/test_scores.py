@@ -1,15 +1,14 @@
-"""A row is in the domain if it is in that of every task asked for; values outside stay, and are shown faint."""
+"""A row is in the domain if it is in that of every task asked for; values outside stay."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mora_lite.scoring.scores import SHOWN_ROWS, Predictions, Scores
+from mora_lite.scoring.scores import Scores
 from mora_lite.scoring.tasks import Task
 from mora_lite.status import RunSummary
 
@@ -43,33 +42,6 @@ def test_domain_similarity_and_names_tell_the_same(nearest: list[list[float]]) -
     columns = scores(nearest).columns(TASKS)
     assert columns["in_domain"].tolist() == [text == "" for text in columns["outside"]]
     assert columns["in_domain"].tolist() == (columns["similarity"] >= 0.5).tolist()
-
-
-def faint(page: str) -> list[str]:
-    return re.findall(r'<span style="opacity: 0.45">(.*?)</span>', page)
-
-
-def test_a_notebook_shows_values_outside_of_the_domain_faint() -> None:
-    table = Predictions(
-        ["C", "N", "not <i>"], TASKS, scores([[0.9, 0.4, 0.9], [0.4, 0.9, 0.9], [0, 0, 0]], 2 * ["ok"] + ["unparsable"])
-    )
-    page = table._repr_html_()
-    assert faint(page) == ["2", "1", "0.5", "1.5"], "BBB of the first row; value and interval of logS of the second"
-    assert "<i>" not in page
-    assert "<b>" not in page
-    assert "&lt;b&gt;" in page
-
-
-def test_a_long_table_is_cut_in_a_notebook() -> None:
-    page = Predictions(["C"] * 5000, TASKS, scores([[0.9, 0.9, 0.9]] * 5000))._repr_html_()
-    assert page.count("<tr") == SHOWN_ROWS + 1
-    assert "the first 60 of 5,000 rows" in page
-
-
-def test_a_pack_without_calibration_has_nothing_faint() -> None:
-    plain = Scores(np.ones((1, 3), np.float32), ["ok"], [""])
-    assert (plain.similarity, plain.in_domain) == (None, None)
-    assert faint(Predictions(["C"], TASKS, plain)._repr_html_()) == []
 
 
 def test_the_summary_of_a_run_names_the_tasks_with_most_rows_outside() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from safetensors.torch import load_file
 
+from mora_lite.cli import progress
 from mora_lite.errors import InputError, OutputError, PackError
 from mora_lite.machine.device import training_dtype
 from mora_lite.text import loop, pipeline
@@ -150,6 +150,20 @@ def test_a_run_that_ctrl_c_stopped_ends_with_the_same_weights(make: Any, monkeyp
     assert any("going on after 3 steps" in line for line in lines)
     one, other = load_file(straight.path / ADAPTER), load_file(parts.path / ADAPTER)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_test_that_is_stopped_leaves_a_pack_without_its_figures(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "answer_rows", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make("pack", steps=2)
+    assert make("other", steps=2, test_rows=0).manifest["provenance"]["test"] == {}
+    pack = make("pack", steps=2, force=True, test_rows=1)
+    assert pack.manifest["provenance"]["test"]["rows"] == 1
+    assert open_text_pack(pack.path).manifest == pack.manifest
 
 
 def test_a_changed_table_is_another_run(make: Any, reactions: Path) -> None:
@@ -337,18 +351,21 @@ def test_ctrl_c_ends_the_command_and_the_same_command_goes_on(
     command += ["--copies", 1, "--minutes", 0.02, "-o", tmp_path / "pack"]
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", -1.0)
     with monkeypatch.context() as patch:
-        say = typer.echo
+        say = progress.say
 
-        def press(line: str, **options: Any) -> None:
-            say(line, **options)
+        def press(line: str) -> None:
+            say(line)
             if line.startswith("step"):
                 os.kill(os.getpid(), signal.SIGINT)
 
-        patch.setattr(typer, "echo", press)
+        patch.setattr(progress, "say", press)
         code, stdout, err = run(*command)
     assert (code, stdout) == (130, "")
-    assert err.splitlines()[-2].startswith("note: stopped after 1 steps")
-    assert err.splitlines()[-1] == "interrupted"
+    *_, note, kept, _, again, end = err.splitlines()
+    assert note.startswith("note: stopped after 1 steps")
+    assert kept.startswith("stopped: the last checkpoint of training is kept in")
+    assert again.split() == ["mora-lite", *map(str, command)]
+    assert end == "interrupted"
     assert not (tmp_path / "pack").exists()
     code, stdout, err = run(*command)
     assert code == 0

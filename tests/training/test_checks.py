@@ -241,6 +241,7 @@ def test_a_high_value_alone_is_no_mark(table, values: list[int]) -> None:
     [
         ([-1, 1] * 10, "its 20 values are -1, 1 and look like classes, .* write them as 0 and 1, .* y:value"),
         ([1, 2] * 10, "are 1, 2 and look"),
+        ([-1, 0, 1] * 5, "for each .or leave the cells blank where -1 says that nothing is known."),
         ([0, 1, 2, 3] * 5, "are 0, 1, 2, 3 and look like classes, .* make a column of 0 and 1 for each"),
         ([0, 1] * 10, ""),
         ([0.5, 1] * 10, ""),

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mora_lite.errors import InputError
-from mora_lite.training.values import Column
+from mora_lite.tables.numbers import NumberColumn
 
 
 def read(*cells: str) -> tuple[list[float | None], list[str]]:
     """The values, None where there is none, and the notes."""
-    column = Column("pIC50", "a.csv", range(2, len(cells) + 2))
+    column = NumberColumn("pIC50", "a.csv", range(2, len(cells) + 2))
     values = column.values(cells)
     return [None if np.isnan(value) else value for value in values.tolist()], column.notes
 

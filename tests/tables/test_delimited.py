@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mora_lite.tables import quoting
+from mora_lite.tables import delimited
+from mora_lite.tables.delimited import is_delimited, sniff_dialect
 from mora_lite.tables.library import open_library
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -132,7 +133,7 @@ def test_a_broken_line_without_enough_cells_is_a_row_with_a_fault(tmp_path: Path
 
 
 def test_a_quote_that_nobody_closes_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quoting, "MAX_RECORD", 10_000)
+    monkeypatch.setattr(delimited, "MAX_RECORD", 10_000)
     rng = random.Random(0)
     lines = ["smiles,name", 'CCO,"open', *(f"CC,{rng.random()}" for _ in range(20_000))]
     read = Read(tmp_path / "a.csv", "\n".join(lines))
@@ -144,3 +145,50 @@ def test_blank_lines_are_rows_only_between_others_also_beside_quotes(tmp_path: P
     read = Read(tmp_path / "a.csv", '\n\nsmiles,x\n"CCO",1\n\n\nCC,"2"\n\n\n')
     assert read.cells == [["CCO", "1"], ["", ""], ["", ""], ["CC", "2"]]
     assert read.lines == [4, 5, 6, 7]
+
+
+# --- the delimiter
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("smiles,y\nCCO,1\n", ","),
+        ("smiles;y\nCCO;1,5\n", ";"),
+        ("SMILES;Solubility (g/L, 20 C, pH 7, n = 3)\nCCO;1,5\nCC;2,5\n", ";"),
+        ("id\tsmiles\tname, unit\n1\tCCO\tx\n", "\t"),
+        ("id|smiles\n1|CCO\n", "|"),
+        ("id,smiles,a;b\n1,CCO,x\n2,CC,y;z\n", ","),
+        ("smiles\nCCO\n", ","),
+        ("", ","),
+        ('"smiles";"a,b,c"\nCCO;x\n', ";"),
+        ("smiles:id\nCCO:1\nCC:2\n", ":"),
+        ("smiles id\nCCO 1\nCC 2\n", " "),
+        ("smiles (canonical)\nCCO\nCC\n", ","),
+        ("smiles^name\nCCO^a\n", "^"),
+    ],
+)
+def test_the_delimiter_is_told_by_header_and_rows(text: str, delimiter: str) -> None:
+    assert sniff_dialect(text.encode(), "a.csv").delimiter == delimiter
+
+
+@pytest.mark.parametrize("line", ["sep=;", "SEP=;", '"sep=;"', "sep=;\r"])
+def test_the_line_that_spreadsheets_write_decides_and_is_no_row(line: str) -> None:
+    dialect = sniff_dialect(f"{line}\nid;smiles,x\n1;CCO\n".encode(), "a.csv")
+    assert (dialect.delimiter, dialect.n_skipped) == (";", 1)
+
+
+def test_an_unusual_delimiter_is_told() -> None:
+    assert sniff_dialect(b"smiles:id\nCCO:1\n", "a.csv").notes == ("a.csv: its cells are parted by ':'",)
+    assert sniff_dialect(b"smiles;id\nCCO;1\n", "a.csv").notes == ()
+
+
+def test_a_header_with_another_delimiter_than_its_rows_is_told() -> None:
+    assert sniff_dialect(b"smiles,y\nCCO;1\nCC;2\n", "a.csv").notes == (
+        "a.csv: the header is parted by ',', but the lines below it by ';'",
+    )
+
+
+def test_what_is_in_an_extension_parts_nothing() -> None:
+    assert not is_delimited("N[Pt]N |C:0.0,2.1| name")
+    assert is_delimited("CCO,a")

@@ -1,4 +1,4 @@
-"""The records of a delimited text, with quotes as RFC 4180 has them, or as plain text where they are out of place.
+"""Delimited text: which character parts the cells, and the records, whatever their quotes.
 
 No line is lost: where a quote is never closed, or something follows a closing quote, the line stands as it is and the
 next line is a record again. A quote that would make one cell of lines that read as rows with molecules is plain too.
@@ -7,18 +7,97 @@ next line is a record again. A quote that would make one cell of lines that read
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
 from ..errors import InputError
-from .columns import reads_as_smiles
-from .dialect import Dialect
+from .columns import is_smiles_name, reads_as_smiles
 from .source import Source
 
 MAX_LINE = 2**24  # characters
 MAX_RECORD = 2**20  # characters of a record of several lines: beyond this it is a quote that nobody closed
 _LOOKED_AT = 50  # of a record's lines, to tell whether they are rows
+_USUAL = ",\t;|"  # in order of preference
+_SAMPLE_LINES = 60
+_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_EXTENSION = re.compile(r"\|[^|]*\|")  # of a CXSMILES: what is in it parts nothing
+
+
+class Dialect(NamedTuple):
+    """delimiter: between cells. n_skipped: lines before the header. notes: lines for the user."""
+
+    delimiter: str
+    n_skipped: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def sniff_dialect(start: bytes, source: str) -> Dialect:
+    """The dialect of a table that begins with `start`, UTF-8. source: the table's name, for the notes.
+
+    A first line `sep=;`, as spreadsheets write it, decides. Else of comma, tab, semicolon and bar the one by which most
+    of the first lines have as many cells as the header; another character only where that makes a SMILES column of
+    every line.
+    """
+    lines = _first_lines(start)
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    said = _SEP_LINE.match(lines[first].strip("\r\n")) if lines else None
+    if said:
+        return Dialect(said[1], first + 1)
+    lines = lines[first : first + _SAMPLE_LINES]
+    header = lines[0] if lines else ""
+    fits = {mark: fit for mark in _USUAL if (fit := _fit(lines, mark)) is not None}
+    if fits:
+        best = max(fits, key=fits.__getitem__)
+        notes = [f"{source}: its cells are parted by {best!r}"] if best == "|" else []
+        others = [mark for mark in _USUAL if mark != best and _parts_rows(lines[1:], mark)]
+        if fits[best][0] < 0.5 and others:
+            notes.append(f"{source}: the header is parted by {best!r}, but the lines below it by {others[0]!r}")
+        return Dialect(best, 0, tuple(notes))
+    for mark in dict.fromkeys(char for char in header if not char.isalnum() and char not in '_"\r\n'):
+        share, has_smiles, _ = _fit(lines, mark) or (0.0, False, 0)
+        if has_smiles and share == 1 and len(lines) > 1:
+            return Dialect(mark, 0, (f"{source}: its cells are parted by {mark!r}",))
+    return Dialect(",")
+
+
+def is_delimited(line: str) -> bool:
+    """Whether a line has one of the usual delimiters outside the extension of a CXSMILES."""
+    bare = _EXTENSION.sub("", line)
+    return any(mark in bare for mark in _USUAL)
+
+
+def _first_lines(start: bytes) -> list[str]:
+    """Without the last, which may be cut."""
+    text = start.decode("utf-8-sig", "surrogateescape")
+    lines = io.StringIO(text, newline="").readlines()
+    return lines[:-1] if len(lines) > 1 and not text.endswith(("\n", "\r")) else lines
+
+
+def _parts_rows(lines: list[str], mark: str) -> bool:
+    """Whether every line has this mark outside an extension, and all as often."""
+    counts = {_EXTENSION.sub("", line).count(mark) for line in lines if line.strip()}
+    return len(counts) == 1 and counts != {0}
+
+
+def _fit(lines: list[str], mark: str) -> tuple[float, bool, int] | None:
+    """How well `mark` parts the lines; None when it leaves the header whole.
+
+    The share of the other lines that have as many cells as the header, whether a header cell is a name of SMILES
+    columns, and the number of cells.
+    """
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=mark) if row]
+        rows = rows[:-1] if len(rows) > 2 else rows  # the lines may end within its quotes
+    except csv.Error:
+        rows = [line.rstrip("\r\n").split(mark) for line in lines]
+    width = len(rows[0]) if rows else 0
+    if width < 2:
+        return None
+    fitting = sum(len(row) == width for row in rows[1:])
+    return (fitting / len(rows[1:]) if rows[1:] else 1.0), any(map(is_smiles_name, rows[0])), width
 
 
 class RowBlock(NamedTuple):
@@ -50,7 +129,8 @@ class DelimitedText:
 
     def __iter__(self) -> Iterator[RowBlock]:
         """Blocks of records, without the blank lines before the first and after the last."""
-        number, held, n_wanted = 1, [], 0
+        held: list[str] = []  # lines of a record that is still open
+        number, n_wanted = 1, 0
         for lines in chain(self._source.line_blocks(MAX_LINE), [None]):
             held = held + lines if lines else held
             if lines and max(map(len, lines)) >= MAX_LINE:

@@ -49,7 +49,7 @@ _KINDS: tuple[tuple[re.Pattern[str], str, str], ...] = (
 
 
 @dataclass
-class Column:
+class NumberColumn:
     """The cells of a column of targets, as they are read.
 
     name: of the column. where: of the cells, file and line for an error. notes: lines for the user.
@@ -101,7 +101,7 @@ class Column:
         texts = [cells[i].strip() for i in odd]
         if not all(map(_DECIMAL_COMMA.fullmatch, texts)) or all(map(_THOUSANDS.fullmatch, texts)):
             return False
-        return not any("." in cells[i] for i in np.flatnonzero(~np.isnan(values)))
+        return not any("." in cells[i] for i in np.flatnonzero(~np.isnan(values)).tolist())
 
     def _count(self, at: Sequence[int], cells: Sequence[str], what: str) -> str:
         place = f"row {at[0] + 1:,} (line {self.lines[at[0]]:,})"

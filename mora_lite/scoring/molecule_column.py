@@ -1,0 +1,103 @@
+"""What Python hands over as molecules, as one column of SMILES: a text, a list, a column or table of any library."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError, did_you_mean
+from ..tables.columns import SAMPLE_ROWS, choose_smiles_column
+
+EXPECTED = "a SMILES, an RDKit molecule, a list of them, or a column or table (pandas, Arrow, Polars)"
+
+
+@dataclass(frozen=True)
+class MoleculeColumn:
+    """smiles: a text for each molecule, empty where one is missing. index: of the pandas object; None for others."""
+
+    smiles: list[str]
+    index: Any = None
+
+
+def read_molecules(molecules: Any, smiles_column: str | None = None) -> MoleculeColumn:
+    """Read a SMILES, an RDKit molecule, an iterable of them, a pandas, Arrow or Polars column, or such a table.
+
+    Missing values of any kind (None, NaN, pandas.NA, nulls) are rows of their own. An RDKit molecule becomes its
+    canonical SMILES.
+    smiles_column: of a table; None finds it by its name, else by its content.
+
+    Raises `InputError` for anything else, and when no column of a table fits, or several do.
+    """
+    if isinstance(molecules, MoleculeColumn):
+        return molecules
+    if molecules is None or isinstance(molecules, str) or _is_molecule(molecules):
+        return MoleculeColumn([_as_text(molecules)])
+    pandas = sys.modules.get("pandas")  # where nobody has imported it, nothing is of it
+    if pandas is not None and isinstance(molecules, pandas.DataFrame):
+        columns = [molecules.iloc[:, i] for i in range(molecules.shape[1])]
+        at = _find_column([str(name) for name in molecules.columns], columns, smiles_column)
+        return MoleculeColumn(_texts(columns[at]), molecules.index)
+    if pandas is not None and isinstance(molecules, pandas.Series):
+        return MoleculeColumn(_texts(molecules), molecules.index)
+    if hasattr(molecules, "__arrow_c_stream__") or hasattr(molecules, "__arrow_c_array__"):
+        return MoleculeColumn(_arrow_texts(molecules, smiles_column))
+    unfit = isinstance(molecules, (bytes, Mapping)) or getattr(molecules, "ndim", 1) != 1
+    if unfit or not isinstance(molecules, Iterable):
+        raise InputError(f"molecules: got {_kind(molecules)}, expected {EXPECTED}")
+    return MoleculeColumn(_texts(molecules))
+
+
+def _arrow_texts(given: Any, smiles_column: str | None) -> list[str]:
+    """Of an object with one of the Arrow C interfaces: an array, a stream of arrays, or either of a table."""
+    import pyarrow
+
+    if hasattr(given, "__arrow_c_stream__"):
+        column = pyarrow.chunked_array(given)
+    else:
+        column = pyarrow.chunked_array([pyarrow.array(given)])
+    if not pyarrow.types.is_struct(column.type):
+        return _texts(column.to_pylist())
+    names = [column.type.field(i).name for i in range(column.type.num_fields)]
+    columns = pyarrow.Table.from_batches(
+        [pyarrow.RecordBatch.from_struct_array(chunk) for chunk in column.chunks], pyarrow.schema(list(column.type))
+    ).columns
+    heads = [part.slice(0, SAMPLE_ROWS).to_pylist() for part in columns]
+    return _texts(columns[_find_column(names, heads, smiles_column)].to_pylist())
+
+
+def _find_column(names: list[str], columns: list[Any], requested: str | None) -> int:
+    """The number, from 0, of the column with the SMILES. columns: cells of each, of which the first are looked at."""
+    if requested is not None:
+        if requested not in names:
+            raise InputError(f"no column {requested!r}: {did_you_mean(requested, names)}")
+        return names.index(requested)
+    heads = [_texts(column[:SAMPLE_ROWS]) for column in columns]
+    try:
+        return choose_smiles_column(names, list(zip(*heads, strict=True)), None, "the table").smiles_index
+    except InputError as error:
+        raise InputError(str(error).replace("--smiles-column", "smiles_column=")) from None
+
+
+def _texts(cells: Iterable[Any]) -> list[str]:
+    return [cell if isinstance(cell, str) else _as_text(cell) for cell in cells]
+
+
+def _as_text(cell: object) -> str:
+    """A cell as SMILES text; missing values are empty."""
+    if _is_molecule(cell):
+        from rdkit import Chem
+
+        return Chem.MolToSmiles(cell)
+    text = "" if cell is None else str(cell)
+    return "" if text in ("nan", "<NA>", "NaT") and not isinstance(cell, str) else text
+
+
+def _is_molecule(cell: object) -> bool:
+    return type(cell).__module__.startswith("rdkit.") and hasattr(cell, "GetNumAtoms")
+
+
+def _kind(given: object) -> str:
+    dimensions = getattr(given, "ndim", 1)
+    return f"{type(given).__name__}{f' of {dimensions} dimensions' if dimensions != 1 else ''}"

@@ -1,0 +1,36 @@
+"""What all commands have in common: one style of help, and defaults from the environment."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import typer
+
+from mora_lite.cli.app import app
+
+GROUP = typer.main.get_command(app)
+
+
+def test_commands_stand_in_the_order_of_work() -> None:
+    names = GROUP.list_commands(None)
+    assert names[:5] == ["predict", "screen", "prepare", "train", "evaluate"]
+    assert names[-2:] == ["info", "cache"]
+
+
+@pytest.mark.parametrize("name", GROUP.list_commands(None))
+def test_values_have_names_in_capitals_and_flags_none(run, monkeypatch, name) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert "--quiet" in out
+    assert not re.search(r"<\w+>", out), "no type of Python"
+
+
+def test_pack_tasks_and_device_have_defaults_in_the_environment(monkeypatch) -> None:
+    for name, value in (("PACK", "./mine"), ("TASKS", "logS,BBB"), ("DEVICE", "cpu")):
+        monkeypatch.setenv(f"MORA_LITE_{name}", value)
+    context = GROUP.get_command(None, "screen").make_context("screen", ["library.smi", "-o", "run"])
+    assert (context.params["pack"], context.params["tasks"], context.params["device"]) == ("./mine", "logS,BBB", "cpu")
+    context = GROUP.get_command(None, "screen").make_context("screen", ["library.smi", "-o", "run", "-t", "logD"])
+    assert context.params["tasks"] == "logD"
