@@ -137,6 +137,15 @@ def claim_output(path: str | Path, *, source: str | Path | None = None, force: b
     return target
 
 
+def claim_table(
+    path: str | Path, *, source: str | Path | None = None, force: bool = False, molecules: bool = False
+) -> None:
+    """Raise `OutputError` before the work where a `TableWriter` would: `claim_output`, and the format by the ending."""
+    TableFormat.of(path, molecules=molecules)
+    if str(path) != STDIO:
+        claim_output(path, source=source, force=force)
+
+
 class _Sink(Protocol):
     """What writes one format. Made with an open stream, the format, the columns and what they hold."""
 
