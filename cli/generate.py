@@ -144,12 +144,9 @@ def generate(
 
 def claim_answers(table_path: str, output: str | None, force: bool) -> str:
     """The file of the answers. Raises `OutputError` before the work where it cannot be written."""
-    from ..tables.formats import TableFormat, default_output
-    from ..tables.source import STDIO
-    from ..tables.writers import claim_output
+    from ..tables.formats import default_output
+    from ..tables.writers import claim_table
 
     target = output or default_output(table_path, "answers")
-    TableFormat.of(target, molecules=False)
-    if target != STDIO:
-        claim_output(target, source=table_path, force=force)
+    claim_table(target, source=table_path, force=force)
     return target

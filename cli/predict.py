@@ -185,9 +185,9 @@ def jobs_of(
 ) -> list[tuple[list[str], str]]:
     """Files to read, none for SMILES, and the file to write for each run. Raises `OutputError` before any work."""
     from ..errors import InputError
-    from ..tables.formats import TableFormat, default_output
+    from ..tables.formats import default_output
     from ..tables.library import expand_paths
-    from ..tables.writers import claim_output
+    from ..tables.writers import claim_table
 
     files = [] if smiles else expand_paths(inputs)
     for path in files:
@@ -196,9 +196,8 @@ def jobs_of(
     jobs = [(files, output)] if output is not None else [([path], default_output(path)) for path in files]
     targets = [target for _, target in jobs]
     for paths, target in jobs:
-        TableFormat.of(target)
-        for source in [None, *paths] if target != STDIO else ():
-            claim_output(target, source=source, force=force)
+        for source in [None, *paths]:
+            claim_table(target, source=source, force=force, molecules=True)
         if targets.count(target) > 1:
             raise InputError(f"several files want to be {target}: name one with -o, or predict them one by one")
     return jobs

@@ -19,9 +19,8 @@ from ..machine.progress import report, track
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
-from ..tables.formats import TableFormat
 from ..tables.library import open_library
-from ..tables.writers import claim_output
+from ..tables.writers import claim_table
 from .checks import first_rows, left_out_notes, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .metrics import (
@@ -108,8 +107,7 @@ def evaluate(
         check_changeable(str(pack))
     _check_kind(pack)
     if output is not None:
-        TableFormat.of(output, molecules=False)
-        claim_output(output, source=data, force=force)
+        claim_table(output, source=data, force=force)
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     provenance, data = model.pack.provenance, Path(data)
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
