@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz_screen.py --rows 10000 --workers 1 --seed 0
 
-The rows are those of `tests/fuzz_rows.py`. Prints a table and, as the last line, JSON; the exit code is 1 when a row
-is missing, crashed or took longer than the limit.
+The rows are those of `tests/support/fuzz_rows.py`. Prints a table and, as the last line, JSON; the exit code is 1 when
+a row is missing, crashed or took longer than the limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mora_lite.chem.molecules import Parsed, parse_molecule
+from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.molecules import Parsed
 from mora_lite.machine.workers import WorkerPool
 from mora_lite.status import CRASHED, TIMEOUT
 from mora_lite.tables.library import Window
@@ -31,15 +32,16 @@ def make_timed() -> Any:
     """Work that returns the statuses of a window, and the seconds that each text took, of those that were tried."""
 
     def work(job: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> tuple[list[str], list[float]]:
-        seconds = []
+        seconds: list[float] = []
 
-        def parse(text: str) -> Parsed:
-            started = time.perf_counter()
-            parsed = parse_molecule(text)
-            seconds.append(time.perf_counter() - started)
-            return parsed
+        class Timed(Featurizer):
+            def parse_molecule(self, text: str) -> Parsed:
+                started = time.perf_counter()
+                parsed = super().parse_molecule(text)
+                seconds.append(time.perf_counter() - started)
+                return parsed
 
-        status = prepare(job, parse, marked, at).column("status")
+        status = prepare(job, Timed(), marked, at).column("status")
         for i in sorted(marked):
             seconds.insert(i, float("nan"))
         return status, seconds

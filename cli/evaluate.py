@@ -28,7 +28,7 @@ from .progress import show_work
 def evaluate(
     pack: PackArgument,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Table with SMILES and the true values: CSV, plain or .gz.")
+        Path, typer.Argument(metavar="DATA", help="Molecules with the true values: a file that predict reads.")
     ],
     *,
     split: SplitOption = DataSplit.TEST,

@@ -100,7 +100,7 @@ LibraryPaths = Annotated[
     list[str],
     typer.Argument(
         metavar="LIBRARY...",
-        help="Files of molecules: CSV, SMILES list, SDF (each plain, .gz or .zst) or Parquet; patterns like "
+        help="Files of molecules: table, SMILES list, SDF (each plain, .gz or .zst), Parquet or .xlsx; patterns like "
         "'part-*.smi'; - is standard input.",
     ),
 ]

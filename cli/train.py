@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from .messages import keeping, print_note, say
-from .options import Device, Force, path_as_pack
+from .options import Device, Force, SmilesColumn, path_as_pack
 from .progress import show_work
 
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Table with SMILES and targets: CSV, plain or .gz.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Molecules with targets: a file that predict reads.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new pack.")],
     target: Annotated[
@@ -33,9 +33,7 @@ def train(
             "--recipe", "-r", metavar="FILE", help="TOML file with tasks and settings; see examples/qm9.toml."
         ),
     ] = None,
-    smiles_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The SMILES column.", show_default="smiles")
-    ] = None,
+    smiles_column: SmilesColumn = None,
     split: Annotated[
         str | None,
         typer.Option(

@@ -16,7 +16,7 @@ from ..errors import PackError
 from . import circular, morgan
 from .codes import graph_codes
 from .graph import Graphs
-from .molecules import STANDARDIZE, Parsed, parse_molblock, parse_smiles
+from .molecules import STANDARDIZE, Parsed, is_mol_block, parse_molblock, parse_smiles
 
 VERSIONS = (1, 2)
 
@@ -83,8 +83,8 @@ class Featurizer:
         return parse_smiles(text, version=self.version, standardize=self.standardize)
 
     def parse_molecule(self, text: str) -> Parsed:
-        """Read a SMILES, or, when there is a line end in `text`, a mol block."""
-        if "\n" in text:
+        """Read a SMILES or a mol block."""
+        if is_mol_block(text):
             return parse_molblock(text, version=self.version, standardize=self.standardize)
         return self.parse_smiles(text)
 

@@ -21,6 +21,9 @@ MAX_CHARACTERS = 20_000  # longer text is not looked at
 STANDARDIZE = ("parent", "none")
 _CHARGE_OR_DOT = frozenset("+-.")
 _NUMBERED = re.compile(r"\[\d|:\d+\]")  # an isotope or an atom map
+_EXTENSION = re.compile(r"\|[^|]*\|")  # of a CXSMILES, after the blank
+_LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e]")
+_BLOCK_MARKS = ("V2000", "V3000", "M  END")
 _LONG_TEXT = 1_000  # from here on atoms are counted before the costly part of parsing (rings, aromaticity)
 
 
@@ -50,7 +53,9 @@ class _Reading(NamedTuple):
 def parse_smiles(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, standardize: str = "none") -> Parsed:
     """Read one SMILES. Salts and mixtures (dots) and wildcard atoms (`*`) are molecules like any other.
 
-    Blanks round the text are ignored, and so is a name after the SMILES, as in `.smi` files (`CCO ethanol`).
+    Blanks round the text are ignored, and so is a name after the SMILES, as in `.smi` files (`CCO ethanol`); an
+    extension between the two is read (`CCO |...| ethanol`). A SMILES that is broken by a blank or a line end is
+    unparsable: its first piece would be another molecule.
     Atoms are the nodes of RDKit's graph, so hydrogens count only where RDKit keeps them as atoms.
     version: of the graph codes that the molecule is read for (`featurizer.Featurizer`). 1 is as RDKit does by default;
         2 forgets isotopes and atom maps first, and keeps the marks of configuration as they are written.
@@ -64,18 +69,57 @@ def _parse_smiles(text: str, how: _Reading) -> Parsed:
     failure = _check_text(text)
     if failure is not None:
         return failure
+    text, extension, name = split_smiles(text)
+    if name and (problem := _name_problem(text, extension, name)):
+        return Parsed(None, UNPARSABLE, problem)
+    bare, text = text, f"{text} {extension}" if extension else text
     with rdBase.BlockLogs():
         if len(text) > _LONG_TEXT:
             n_atoms = _count_heavy_atoms(text)
             if n_atoms > how.max_atoms:
                 return _too_large(n_atoms, how.max_atoms)
         mol = Chem.MolFromSmiles(text) if how.version == 1 else _read_smiles(text)
+        if mol is None and extension and Chem.MolFromSmiles(bare) is not None:
+            return Parsed(None, UNPARSABLE, f"the SMILES is valid, but the extension after it is not: {extension[:60]}")
         if mol is None:
-            return Parsed(None, UNPARSABLE, _explain(text))
+            return Parsed(None, UNPARSABLE, _explain(bare))
         # No charge and no second fragment can be there without one of these characters.
         if how.standardize == "parent" and not _CHARGE_OR_DOT.isdisjoint(text):
             mol = parent_of(mol)
     return _check_size(mol, how.max_atoms)
+
+
+def split_smiles(text: str) -> tuple[str, str, str]:
+    """A SMILES, the extension `|...|` of a CXSMILES, and the name after it; those that are missing are empty."""
+    words = text.split(None, 1)
+    if len(words) < 2:
+        return text.strip(), "", ""
+    smiles, rest = words[0], words[1].strip()
+    extension = _EXTENSION.match(rest)
+    return (smiles, extension[0], rest[extension.end() :].strip()) if extension else (smiles, "", rest)
+
+
+def is_mol_block(text: str) -> bool:
+    """Whether a text is an MDL mol block, perhaps a damaged one; records of an SDF end with a line end."""
+    return "\n" in text and (text.endswith("\n") or any(mark in text for mark in _BLOCK_MARKS))
+
+
+def _name_problem(smiles: str, extension: str, name: str) -> str:
+    """Why what follows a SMILES may be more of it, and no name; empty when it is a name."""
+    if extension:
+        return ""
+    with rdBase.BlockLogs():
+        pieces = [_is_piece(smiles, word) for word in name.split()[:4]]
+    if not all(pieces):
+        return ""
+    return f"a blank at character {len(smiles) + 1}, and what follows it reads as more of the SMILES"
+
+
+def _is_piece(smiles: str, word: str) -> bool:
+    """Whether a word after a SMILES is one itself, or goes on with it."""
+    if not word.isascii() or len(smiles) + len(word) > _LONG_TEXT or Chem.MolFromSmiles(smiles, sanitize=False) is None:
+        return False
+    return any(Chem.MolFromSmiles(text, sanitize=False) is not None for text in (word, smiles + word))
 
 
 def _read_smiles(text: str) -> Chem.Mol | None:
@@ -167,6 +211,9 @@ def _check_text(text: str) -> Parsed | None:
         return Parsed(None, TOO_LARGE, f"{len(text):,} characters, more than {MAX_CHARACTERS:,}")
     if "\0" in text:
         return Parsed(None, UNPARSABLE, f"NUL byte at character {text.index(chr(0)) + 1}")
+    line_end = _LINE_END.search(text)
+    if line_end is not None:
+        return Parsed(None, UNPARSABLE, f"a line end at character {line_end.start() + 1}, within the SMILES")
     if not text.isascii():
         index, char = next((i, c) for i, c in enumerate(text) if not c.isascii())
         code = ord(char)

@@ -6,6 +6,7 @@ column that the user names, else the first with a typical name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,6 +55,12 @@ _NAMES_OF_NAMES = {
 }
 
 
+# A SMILES by its letters, right or wrong, with something in it that words do not have; and words, as headers have them.
+_ATOMS = r"(?:Br?|Cl?|N|O|P|S|F|I|b|c|n|o|p|s|\*|\[[^\[\]\s]+\])"
+_SMILES_SHAPE = re.compile(rf"(?=.*[()\[\]=#@]|.{{4}}.*\d|.*\d.{{3}})(?:{_ATOMS}|[-=#$:/\\.()]|%?\d)+")
+_WORDS = re.compile(r"[^\W\d][\w .()/%-]*")
+
+
 @dataclass
 class ColumnChoice:
     """The columns of a table, and which of them holds the SMILES.
@@ -79,26 +86,32 @@ def choose_smiles_column(
     """
     if requested is not None:
         chosen, by_name = _find_requested(header, requested, "--smiles-column", source)
-        is_molecule = not by_name and _n_atoms(header[chosen]) > 0  # where a header would stand
-        if is_molecule and (not rows or _reads_as_smiles(_column(rows, chosen))):
+        is_molecule = not by_name and _is_molecule(header[chosen])  # where a header would stand
+        if is_molecule and (not rows or reads_as_smiles(_column(rows, chosen))):
             return _without_header(len(header), chosen, source)
         return _with_header(header, chosen)
     index = _find_by_name(header, rows, source)
     if index is not None:
         return _with_header(header, index)
-    by_content = [i for i in range(len(header)) if _reads_as_smiles(_column(rows, i))]
+    by_content = [i for i in range(len(header)) if reads_as_smiles(_column(rows, i))]
     if not rows:
         # One record only: a header, or a single molecule without one.
-        by_content = [i for i, cell in enumerate(header) if _reads_as_smiles([cell])]
+        by_content = [i for i, cell in enumerate(header) if reads_as_smiles([cell])]
     if len(by_content) > 1:
         names = ", ".join(repr(header[i]) for i in by_content)
         raise InputError(f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column")
     if not by_content:
         raise InputError(f"{source}: no SMILES column among {_list_names(header)}; name it with --smiles-column")
     index = by_content[0]
-    if _n_atoms(header[index]) > 0:
+    if _is_molecule(header[index]):
         return _without_header(len(header), index, source)
-    return _with_header(header, index)
+    choice = _with_header(header, index)
+    if not _WORDS.fullmatch(header[index].strip()):
+        choice.notes.append(
+            f"{source}: the first line is taken as the header, and its column {index + 1}, {header[index]!r}, as the "
+            "SMILES column by what is below it"
+        )
+    return choice
 
 
 def choose_name_column(columns: Sequence[str], requested: str | None, smiles_index: int, source: str) -> int | None:
@@ -113,6 +126,27 @@ def choose_name_column(columns: Sequence[str], requested: str | None, smiles_ind
         return next(likely, None)
     index, _ = _find_requested(columns, requested, "--name-column", source)
     return index
+
+
+def find_column(columns: Sequence[str], name: str, source: str) -> int:
+    """The column called `name`, from 0: exactly, or else ignoring case and surrounding blanks.
+
+    Raises `InputError` when there is none, or when several have that name.
+    """
+    exact = [i for i, column in enumerate(columns) if column == name]
+    matches = exact or [i for i, column in enumerate(columns) if column.strip().lower() == name.strip().lower()]
+    if not matches:
+        hint = did_you_mean(name, {column for column in columns if column.strip()})
+        raise InputError(f"{source} has no column {name!r}: {hint}")
+    if len(matches) > 1:
+        numbers = " and ".join(str(i + 1) for i in matches)
+        raise InputError(f"{source}: columns {numbers} are all called {name!r}; give each a name of its own")
+    return matches[0]
+
+
+def is_smiles_name(name: str) -> bool:
+    """Whether a column of this name holds SMILES."""
+    return _plain(name) in _NAMES
 
 
 def _find_requested(columns: Sequence[str], requested: str, option: str, source: str) -> tuple[int, bool]:
@@ -146,7 +180,7 @@ def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: 
         raise InputError(f"{source}: several SMILES columns: {names}; choose one with --smiles-column")
     if some:
         return some[0]
-    vague = [i for i, name in enumerate(plain) if name in _VAGUE_NAMES and _reads_as_smiles(_column(rows, i))]
+    vague = [i for i, name in enumerate(plain) if name in _VAGUE_NAMES and reads_as_smiles(_column(rows, i))]
     return vague[0] if len(vague) == 1 else None
 
 
@@ -167,7 +201,8 @@ def _column(rows: Sequence[Sequence[str]], index: int) -> list[str]:
     return [row[index] for row in rows if index < len(row)]
 
 
-def _reads_as_smiles(cells: Sequence[str]) -> bool:
+def reads_as_smiles(cells: Sequence[str]) -> bool:
+    """Whether these cells of a column look like SMILES: most are, and half of them have three atoms or more."""
     distinct = {cell.strip() for cell in cells} - {""}
     sizes = [_n_atoms(cell) for cell in distinct]
     readable = sum(size > 0 for size in sizes)
@@ -178,11 +213,17 @@ def _reads_as_smiles(cells: Sequence[str]) -> bool:
     )
 
 
+def _is_molecule(cell: str) -> bool:
+    """Whether a cell that may be a header is a SMILES, or would be one without a mistake in it."""
+    return _n_atoms(cell) > 0 or bool(_SMILES_SHAPE.fullmatch(cell.strip()))
+
+
 def _n_atoms(cell: str) -> int:
-    """Atoms of a cell that is one SMILES and nothing else; 0 for any other cell. "C is carbon" is prose."""
+    """Atoms of a cell that is one SMILES and perhaps its extension; 0 for any other. "C is carbon" is prose."""
     from ..chem.molecules import parse_smiles
 
-    if len(cell.split()) != 1:
+    words = cell.split()
+    if len(words) != 1 and not (len(words) > 1 and words[1].startswith("|")):
         return 0
     mol = parse_smiles(cell).mol
     return 0 if mol is None else mol.GetNumAtoms()

@@ -2,72 +2,116 @@
 
 | kind | files | a row |
 |---|---|---|
-| table | .csv, .tsv, or a first line with commas, semicolons or tabs | a record; see `table` |
-| list | .smi, .ism, .smiles, .cxsmiles, or a first line without them | a line: SMILES, blank, name |
+| table | .csv, .tsv, or a first line with commas, semicolons, tabs or bars | a record; see `table` |
+| workbook | .xlsx, .xlsm | a row of the first sheet |
+| list | .smi, .ism, .smiles, .cxsmiles, or a first line without them | a line; see `records` |
 | SDF | .sdf, .sd, .mol, or what looks like a mol block | a record, ended by `$$$$` |
 | Parquet | what begins like one | a row |
 
-All but Parquet may be plain, gzip or zstd. Only the current window is in memory: files are opened one at a time, and
-lines and records have a largest size. A damaged row is a row; a damaged file is an `InputError`.
+All but workbooks and Parquet may be plain, gzip or zstd. Only the current window is in memory: files are opened one at
+a time, and lines and records have a largest size. A damaged row is a row; a damaged file is an `InputError`.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .columns import choose_name_column
+from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
-from .records import Record, missing_field, read_list, read_sdf, strip_text
+from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
+from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
 from .source import STDIO, Source
-from .table import read_table
+from .table import Table, read_table
+from .workbook import Workbook, is_workbook
 
 _TABLES = (".csv", ".tsv")
 _LISTS = (".smi", ".ism", ".smiles", ".cxsmiles")
 _RECORDS = (".sdf", ".sd", ".mol")
 _PACKED = (".gz", ".zst")
-READ_ROWS = 1024  # of a table that are Python objects at a time
 
 
 class Window(NamedTuple):
-    """Consecutive rows; `first_row` is the number of the first, from 1, over all files."""
+    """Consecutive rows; `first_row` is the number of the first, from 1, over all files.
+
+    cells: of each row, one text for each of the library's columns; empty where they were not asked for.
+    lines: of the file, from 1, at which each row began; empty without cells.
+    """
 
     first_row: int
     records: list[Record]
+    cells: Sequence[Sequence[str]] = ()
+    lines: Sequence[int] = ()
 
 
 class Library:
     """An open library. Made by `open_library`.
 
-    files: their names. notes: lines for the user. bytes_total: size of all files on disk; None when one is a pipe.
+    files: their names. bytes_total: size of all files on disk; None when one is a pipe.
+    notes: lines for the user; more of them come as rows are read.
+    columns: with cells, those of all files: of the first in order, then what further ones have besides.
+    smiles_index: which of the columns holds the SMILES, from 0; empty cells in it are the rows of an SDF.
+    types: the Arrow type of each column of a Parquet file, None for others. delimiter: of the first file, empty if it
+    is no table. bom: whether the first file begins with a byte-order mark.
     """
 
-    def __init__(self, files: Sequence[str], smiles_column: str | None, name_column: str | None):
+    def __init__(self, files: Sequence[str], smiles_column: str | None, name_column: str | None, cells: bool):
         self.files = list(files)
         self.notes: list[str] = []
-        self._columns = (smiles_column, name_column)
+        self.columns: list[str] = []
+        self.types: list[Any] = []
+        self.smiles_index, self.delimiter, self.bom = -1, "", False
+        self._options = (smiles_column, name_column, cells)
         self._done = 0  # bytes of the files before the current one
         self._current: _File | None = None
         self._pipes: list[_File | None] = []  # stay open: what was read from them already does not come again
+        self._places: list[list[int]] = []  # of each file's columns among the library's
         sizes: list[int | None] = []
         try:
             for path in self.files:
-                file = _open(path, *self._columns)
+                file = _open(path, *self._options)
                 is_pipe = file.source.bytes_total is None
                 self._pipes.append(file if is_pipe else None)
                 if not is_pipe:
                     file.source.close()
-                self.notes += file.notes
+                self.notes += file.notes()
                 sizes.append(file.source.bytes_total)
+                if cells:
+                    self._add_columns(file)
         except BaseException:
             self.close()
             raise
         self.bytes_total = None if None in sizes else sum(size or 0 for size in sizes)
+
+    def _add_columns(self, file: _File) -> None:
+        """Find the file's columns among the library's, or add them; its SMILES go into the first file's column."""
+        if not self._places:
+            self.columns, self.types = list(file.columns), list(file.types or [None] * len(file.columns))
+            self.smiles_index, self.delimiter, self.bom = file.smiles_index, file.delimiter, file.source.bom
+            self._places.append(list(range(len(self.columns))))
+            return
+        places = []
+        seen: Counter[str] = Counter()
+        for i, name in enumerate(file.columns):
+            same = [k for k, column in enumerate(self.columns) if column == name and k != self.smiles_index]
+            if i == file.smiles_index:
+                places.append(self.smiles_index)
+                continue
+            if seen[name] < len(same):
+                places.append(same[seen[name]])
+            else:
+                places.append(len(self.columns))
+                self.columns.append(name)
+                self.types.append(file.types[i] if file.types else None)
+            seen[name] += 1
+        self._places.append(places)
 
     @property
     def bytes_read(self) -> int:
@@ -80,20 +124,52 @@ class Library:
         Raises `InputError` when a file is damaged; the message says where.
         """
         self._done, first_row = 0, 1
-        rows = chain.from_iterable(map(self._rows, range(len(self.files))))
-        while records := list(islice(rows, n_rows)):
-            yield Window(first_row, records)
-            first_row += len(records)
+        records: list[Record] = []
+        cells: list[Sequence[str]] = []
+        lines: list[int] = []
+        with_cells = self._options[2]
+        for index in range(len(self.files)):
+            for block in self._blocks(index):
+                records += block.records
+                if with_cells:
+                    cells += block.cells
+                    lines += block.lines
+                start = 0
+                while len(records) - start >= n_rows:
+                    end = start + n_rows
+                    yield Window(first_row, records[start:end], cells[start:end], lines[start:end])
+                    first_row += n_rows
+                    start = end
+                if start:
+                    records, cells, lines = records[start:], cells[start:], lines[start:]
+        if records:
+            yield Window(first_row, records, cells, lines)
 
-    def _rows(self, index: int) -> Iterator[Record]:
-        file = self._pipes[index] or _open(self.files[index], *self._columns)
+    def _blocks(self, index: int) -> Iterator[RecordBlock]:
+        file = self._pipes[index] or _open(self.files[index], *self._options)
+        n_notes = len(file.notes())
         self._current = file
         try:
-            yield from file.rows
+            for block in file.blocks:
+                yield self._placed(block, index) if self._options[2] else block
+            self.notes += file.notes()[n_notes:]
         finally:
             self._current = None
             self._done += file.source.bytes_total or 0
             file.source.close()
+
+    def _placed(self, block: RecordBlock, index: int) -> RecordBlock:
+        """The block with its cells under the library's columns."""
+        places, width = self._places[index], len(self.columns)
+        if places == list(range(width)):
+            return block
+        cells = []
+        for row in block.cells:
+            texts = [""] * width
+            for place, text in zip(places, row, strict=True):
+                texts[place] = text
+            cells.append(texts)
+        return block._replace(cells=cells)
 
     def close(self) -> None:
         for file in [*self._pipes, self._current]:
@@ -108,7 +184,11 @@ class Library:
 
 
 def open_library(
-    paths: str | Path | Sequence[str | Path], smiles_column: str | None = None, name_column: str | None = None
+    paths: str | Path | Sequence[str | Path],
+    smiles_column: str | None = None,
+    name_column: str | None = None,
+    *,
+    cells: bool = False,
 ) -> Library:
     """Open files of molecules. Each is looked into now, so that a typo in the last is reported before the work.
 
@@ -116,8 +196,9 @@ def open_library(
     smiles_column: of tables and Parquet files, a name or a number from 1; by default found as by `open_table`.
     name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
         of the SDF record.
+    cells: read every column, not only SMILES and names.
     """
-    return Library(expand_paths(paths), smiles_column, name_column)
+    return Library(expand_paths(paths), smiles_column, name_column, cells)
 
 
 def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
@@ -139,47 +220,79 @@ def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 class _File(NamedTuple):
-    """An open file and its rows. source: has `bytes_total`, `bytes_read` and `close`."""
+    """An open file and its rows. source: has `bytes_total`, `bytes_read`, `bom` and `close`."""
 
     source: Any
-    rows: Iterator[Record]
-    notes: list[str]
+    blocks: Iterator[RecordBlock]
+    notes: Callable[[], list[str]]
+    columns: Sequence[str]
+    smiles_index: int = 0
+    types: Sequence[Any] = ()
+    delimiter: str = ""
 
 
-def _open(path: str, smiles_column: str | None, name_column: str | None) -> _File:
+def _open(path: str, smiles_column: str | None, name_column: str | None, cells: bool) -> _File:
     if is_parquet(path):
         parquet = ParquetSource(path, smiles_column, name_column)
-        return _File(parquet, parquet.records(), [])
+        file = _File(parquet, parquet.blocks(cells), lambda: parquet.notes, parquet.columns)
+        return file._replace(smiles_index=parquet.smiles_index, types=parquet.types)
+    if is_workbook(path):
+        return _open_table(read_table(Workbook(path), smiles_column), name_column)
     source = Source(path)
     try:
         kind = _kind_of(path, source.start, smiles_column)
         if kind == "list":
-            return _File(source, read_list(source), [])
+            return _File(source, read_list(source, cells), lambda: [], LIST_COLUMNS)
         if kind == "sdf":
-            return _File(source, read_sdf(source, name_column), missing_field(source, name_column))
-        table = read_table(source, smiles_column)
-        smiles = table.smiles_index
-        name = choose_name_column(table.columns, name_column, smiles, source.name)
-        rows = (
-            Record("" if name is None else row.cells[name].strip(), strip_text(row.cells[smiles]), row.fault)
-            for row in chain.from_iterable(table.chunks(READ_ROWS))
-        )
-        return _File(source, rows, table.notes)
+            fields = _fields_of(path, source) if cells else None
+            reader = SdfReader(source, name_column, fields)
+            return _File(source, iter(reader), lambda: reader.notes, sdf_columns(fields or []))
+        return _open_table(read_table(source, smiles_column), name_column)
     except BaseException:
         source.close()
         raise
+
+
+def _open_table(table: Table, name_column: str | None) -> _File:
+    try:
+        name = choose_name_column(table.columns, name_column, table.smiles_index, table.name)
+    except BaseException:
+        table.close()
+        raise
+    blocks = _table_blocks(table, name)
+    return _File(table.source, blocks, lambda: table.notes, table.columns, table.smiles_index, (), table.delimiter)
+
+
+def _table_blocks(table: Table, name: int | None) -> Iterator[RecordBlock]:
+    smiles = table.smiles_index
+    for block in table.blocks():
+        texts = [strip_text(row[smiles]) for row in block.cells]
+        names = repeat("") if name is None else [row[name].strip() for row in block.cells]
+        faults = [block.faults.get(i, "") for i in range(len(texts))] if block.faults else repeat("")
+        yield RecordBlock(list(map(Record, names, texts, faults)), block.cells, block.lines)
+
+
+def _fields_of(path: str, source: Source) -> list[str]:
+    """The data fields of an SDF: of the whole file, or, of a pipe, those of its beginning."""
+    if source.bytes_total is None:
+        return sdf_fields_ahead(source)
+    again = Source(path)
+    try:
+        return sdf_fields(again)
+    finally:
+        again.close()
 
 
 def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
     """`table`, `list` or `sdf`: by the name, else by how the text begins."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() not in _PACKED]
     suffix = suffixes[-1] if suffixes else ""
-    first = next((line for line in start.splitlines() if line.strip()), b"")
-    delimited = any(mark in first for mark in (b",", b";", b"\t"))
+    first = next((line for line in start.splitlines() if line.strip()), b"").decode("utf-8", "surrogateescape")
     if suffix in _TABLES:
         return "table"
     if suffix in _LISTS:  # some vendors give tables this suffix; their header tells
-        return "table" if delimited and b"smiles" in first.lower() else "list"
+        joined = first.split()[:1] and set(first.split()[0]) & set(",;")  # neither is part of a SMILES
+        return "table" if joined or (is_delimited(first) and "smiles" in first.lower()) else "list"
     if suffix in _RECORDS or any(mark in start for mark in (b" V2000", b" V3000", b"\nM  END", b"\n$$$$")):
         return "sdf"
-    return "table" if delimited or smiles_column is not None else "list"
+    return "table" if is_delimited(first) or smiles_column is not None else "list"

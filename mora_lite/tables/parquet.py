@@ -1,7 +1,8 @@
-"""Molecules in the rows of a Parquet file: only the needed columns are read, a piece at a time."""
+"""Molecules in the rows of a Parquet file, read a piece at a time; only the needed columns, or all as text."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError, error_text
 from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column
-from .records import Record, strip_text
+from .records import Record, RecordBlock, strip_text
 from .source import STDIO
 
 PREPARED_KEY = b"mora_lite.prepared"  # in the metadata of the Parquet files that `prepared` writes
@@ -32,7 +33,12 @@ def is_parquet(path: str) -> bool:
 
 
 class ParquetSource:
-    """An open Parquet file, used like a `Source`; how much of it was read is known by rows only."""
+    """An open Parquet file, used like a `Source`; how much of it was read is known by rows only.
+
+    columns, types: of the file, in order. smiles_index: which of them holds the SMILES, from 0. notes: for the user.
+    """
+
+    bom = False
 
     def __init__(self, path: str, smiles_column: str | None, name_column: str | None):
         """Raises `InputError` when it is no Parquet file, or when no column or several can be the SMILES column."""
@@ -44,9 +50,12 @@ class ParquetSource:
             self.bytes_total = os.path.getsize(path)
             self.file = pq.ParquetFile(path, buffer_size=READ_BYTES)
         self._schema = self.file.schema_arrow
-        self._names: list[str] = self._schema.names
+        self.columns: list[str] = self._schema.names
+        self.types: list[Any] = self._schema.types
+        self.notes: list[str] = []
         try:
             self._smiles, self._label = self._choose(smiles_column, name_column)
+            self.smiles_index = self.columns.index(self._smiles)
         except BaseException:
             self.close()
             raise
@@ -55,15 +64,18 @@ class ParquetSource:
     def bytes_read(self) -> int:
         return self.bytes_total * self.rows_read // max(self.file.metadata.num_rows, 1)
 
-    def records(self) -> Iterator[Record]:
-        columns = [self._smiles, *([self._label] if self._label is not None else [])]
+    def blocks(self, with_cells: bool = False) -> Iterator[RecordBlock]:
+        """The rows in order; with the text of every column if `with_cells`."""
+        columns = None if with_cells else [self._smiles, *([self._label] if self._label is not None else [])]
         with parquet_errors(self.name, lambda: self.rows_read):
             for batch in self.file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
                 texts = map(strip_text, _texts(batch.column(self._smiles)))
                 labels = repeat("") if self._label is None else map(str.strip, _texts(batch.column(self._label)))
-                for text, label in zip(texts, labels, strict=False):
-                    yield Record(label, text, "")
+                records = list(map(Record, labels, texts, repeat("", len(batch))))
+                cells = list(zip(*map(_texts, batch.columns), strict=True)) if with_cells else ()
+                first = self.rows_read + 1
                 self.rows_read += len(batch)
+                yield RecordBlock(records, cells, range(first, first + len(records)))
 
     def close(self) -> None:
         self.file.close()
@@ -72,12 +84,12 @@ class ParquetSource:
         """The columns of SMILES and of names."""
         if PREPARED_KEY in (self._schema.metadata or {}):
             raise InputError(f"{self.name} is prepared already: it cannot be read together with files that are not")
-        choice = choose_smiles_column(self._names, self._head(), smiles_column, self.name)
-        smiles = self._names[choice.smiles_index]
-        label_index = choose_name_column(self._names, name_column, choice.smiles_index, self.name)
-        label = None if label_index is None else self._names[label_index]
+        choice = choose_smiles_column(self.columns, self._head(), smiles_column, self.name)
+        smiles = self.columns[choice.smiles_index]
+        label_index = choose_name_column(self.columns, name_column, choice.smiles_index, self.name)
+        label = None if label_index is None else self.columns[label_index]
         for column in (smiles, label):
-            if column is not None and self._names.count(column) > 1:
+            if column is not None and self.columns.count(column) > 1:
                 raise InputError(f"{self.name}: several columns are called {column!r}: give each a name of its own")
         if not self._is_text(smiles):
             raise InputError(f"{self.name}: column {smiles!r} holds {self._schema.field(smiles).type}, not SMILES")
@@ -87,24 +99,28 @@ class ParquetSource:
 
     def _head(self) -> list[list[str]]:
         """The first rows, to recognise the SMILES column; cells of columns without text are empty."""
-        texts = [name for name in self._names if self._is_text(name)]
+        texts = [name for name in self.columns if self._is_text(name)]
         with parquet_errors(self.name):
             batches = self.file.iter_batches(SAMPLE_ROWS, columns=texts, use_threads=False)
             batch = next(batches, None) if texts else None
         if batch is None:
             return []
-        cells = [_texts(batch.column(name)) if name in texts else [""] * len(batch) for name in self._names]
+        cells = [_texts(batch.column(name)) if name in texts else [""] * len(batch) for name in self.columns]
         return [list(row) for row in zip(*cells, strict=True)]
 
     def _is_text(self, name: str) -> bool:
         import pyarrow.types as kinds
 
-        if self._names.count(name) != 1:
+        if self.columns.count(name) != 1:
             return False
         kind = self._schema.field(name).type
         kind = kind.value_type if kinds.is_dictionary(kind) else kind
         tests = (kinds.is_string, kinds.is_large_string, kinds.is_binary, kinds.is_large_binary)
-        return any(test(kind) for test in tests)
+        return any(test(kind) for test in tests) or _is_view(kind)
+
+
+def _is_view(kind: Any) -> bool:
+    return str(kind) in ("string_view", "binary_view")  # older versions of pyarrow have no test for it
 
 
 @contextmanager
@@ -119,11 +135,16 @@ def parquet_errors(path: str, row: Callable[[], int] = lambda: 0) -> Iterator[No
 
 
 def _texts(column: Any) -> list[str]:
-    """A column as text: null is empty, bytes that are not UTF-8 are surrogates."""
+    """A column as text: null is empty, bytes that are not UTF-8 are surrogates, what is nested is JSON."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if column.type.num_fields:
+        return ["" if cell is None else json.dumps(cell, default=str) for cell in column.to_pylist()]
+    if _is_view(column.type):
+        cells = column.to_pylist()
+        return ["" if c is None else c if isinstance(c, str) else c.decode("utf-8", "surrogateescape") for c in cells]
     if not (pa.types.is_large_binary(column.type) or pa.types.is_binary(column.type)):
         column = column.cast(pa.large_string()).cast(pa.large_binary())
     return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in column.to_pylist()]

@@ -28,7 +28,7 @@ from rdkit import Chem
 from ..chem import circular
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, Graphs
-from ..chem.molecules import Parsed
+from ..chem.molecules import Parsed, split_smiles
 from ..errors import error_text
 from ..machine.workers import BETWEEN
 from ..status import MALFORMED, OK, REASONS, UNPARSABLE
@@ -64,8 +64,8 @@ class Prepared:
 
     first_row: number of the first, from 1.
     texts: the columns name, smiles, status and error, in Arrow because most rows pass through unread. `smiles` is as
-        given, without what follows it; for a mol block RDKit's canonical SMILES; for a row that failed the beginning
-        of its text.
+        given, with an extension but without a name after it; for a mol block RDKit's canonical SMILES; for a row that
+        failed the beginning of its text.
     graphs: of the rows that are ok, in order.
     bits: uint8 `[N, 128]`, their fingerprints.
     """
@@ -146,7 +146,8 @@ def _read(record: Record, featurizer: Featurizer) -> tuple[Parsed, str]:
     if parsed.status != OK:
         return _failed(record.text, parsed.status, parsed.reason)
     if "\n" not in record.text:
-        return parsed, record.text.split(None, 1)[0]
+        smiles, extension, _ = split_smiles(record.text)
+        return parsed, f"{smiles} {extension}" if extension else smiles
     try:
         return parsed, Chem.MolToSmiles(parsed.drawn)
     except Exception as error:  # see `prepare`

@@ -129,12 +129,16 @@ def prepare_library(
     with open_library(paths, smiles_column, name_column) as library:
         for note in library.notes:
             on_note(note)
+        n_notes = len(library.notes)
         with (
             PreparedWriter(output, library.files, featurizer=featurizer, force=force) as writer,
             WorkerPool[Window, bytes](workers or default_workers(), WindowPreparer, (featurizer,), time_limit) as pool,
         ):
             windows = (from_arrow(from_ipc(data)) for data in pool.results(library.windows(WINDOW_ROWS)))
-            return write_prepared(windows, writer, lambda n_rows: on_progress(n_rows, library))
+            summary = write_prepared(windows, writer, lambda n_rows: on_progress(n_rows, library))
+        for note in library.notes[n_notes:]:  # what only shows when all is read
+            on_note(note)
+        return summary
 
 
 def write_prepared(

@@ -1,16 +1,18 @@
-"""A file's bytes, unpacked, as text: plain, gzip or zstd, recognised by the first bytes.
+"""A file's bytes, unpacked, as text: plain, gzip or zstd, recognised by the first bytes; UTF-8 or UTF-16.
 
 Bytes that are not UTF-8 are carried as surrogates, as Python's `surrogateescape` does; line ends are left as they are.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
 import stat
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,19 @@ STDIO = "-"
 UNREADABLE = (OSError, EOFError, zlib.error)  # what reading raises when the disk or the packing is at fault
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+ZIP = b"PK\x03\x04"
+_AS_CSV = "save it as CSV in UTF-8"
 _NOT_TEXT = {
-    b"PK\x03\x04": "a zip archive or an Excel file",
-    b"\xd0\xcf\x11\xe0": "an Excel file",
-    b"PAR1": "a Parquet file",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zX": "an xz file",
-    _GZIP: "packed twice",
-    _ZSTD: "packed twice",
+    ZIP: f"a zip archive or an Excel file: {_AS_CSV}, or name the .xlsx file itself",
+    b"\xd0\xcf\x11\xe0": f"an old Excel file (.xls): save it as .xlsx, or {_AS_CSV}",
+    b"PAR1": "a Parquet file: name the file itself, which is read from its end",
+    b"BZh": f"a bzip2 file: {_AS_CSV}",
+    b"\xfd7zX": f"an xz file: {_AS_CSV}",
+    _GZIP: f"packed twice: {_AS_CSV}",
+    _ZSTD: f"packed twice: {_AS_CSV}",
 }
+_BLOCK = 2**15  # characters that are read at a time
 
 
 class Source:
@@ -39,7 +43,8 @@ class Source:
 
     name: for messages.
     text: the unpacked text, a stream without translation of line ends.
-    start: its first bytes, some thousand, including a byte-order mark.
+    start: its first bytes, some thousand, in UTF-8, including a byte-order mark.
+    bom: whether it begins with a byte-order mark.
     bytes_total: size of the file on disk; None for a pipe.
     """
 
@@ -67,8 +72,14 @@ class Source:
             raise InputError(f"cannot unpack {self.name}: {error_text(error)}") from None
         for magic, what in _NOT_TEXT.items():
             if self.start.startswith(magic):
-                raise InputError(f"{self.name} is {what}: save it as CSV in UTF-8")
-        self.text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
+                raise InputError(f"{self.name} is {what}")
+        self._ahead = ""  # text that was looked at before its turn
+        self.bom = self.start.startswith((codecs.BOM_UTF8, *_UTF16))
+        if self.start.startswith(_UTF16):  # its half surrogates have no UTF-8 and become U+FFFD
+            self.text = io.TextIOWrapper(unpacked, encoding="utf-16", errors="replace", newline="")
+            self.start = codecs.getincrementaldecoder("utf-16")("replace").decode(self.start).encode()
+        else:
+            self.text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
     @property
     def bytes_read(self) -> int:
@@ -80,6 +91,41 @@ class Source:
         if isinstance(error, OSError) and error.errno is not None:
             return InputError(f"cannot read {self.name}: {error_text(error)}")
         return InputError(f"{self.name} is damaged after line {line}: {error_text(error)}")
+
+    def look_ahead(self, n_characters: int) -> str:
+        """The next characters, fewer only at the end; `line_blocks` begins with them all the same."""
+        try:
+            self._ahead += self.text.read(n_characters - len(self._ahead))
+        except UNREADABLE as error:
+            raise self.broken(error, 0) from None
+        return self._ahead
+
+    def line_blocks(self, max_characters: int) -> Iterator[list[str]]:
+        """Lines with their ends as they are, some thousand at a time; of a longer line only its first characters.
+
+        A line ends with LF, CR or both. Raises `InputError` when the file is damaged.
+        """
+        whole_ends = io.IncrementalNewlineDecoder(None, translate=False)  # never parts CR LF
+        rest, is_cut, n_lines = "", False, 0
+        while True:
+            try:
+                piece, self._ahead = self._ahead or self.text.read(_BLOCK), ""
+            except UNREADABLE as error:
+                raise self.broken(error, n_lines) from None
+            text = rest + whole_ends.decode(piece, final=not piece)
+            lines = io.StringIO(text, newline="").readlines()
+            rest = lines.pop() if piece and lines and not lines[-1].endswith(("\n", "\r")) else ""
+            if is_cut and lines:  # the end of a line whose beginning was given already
+                del lines[0]
+                is_cut = False
+            if len(rest) > max_characters:
+                lines += [] if is_cut else [rest]
+                rest, is_cut = "", True
+            if lines:
+                n_lines += len(lines)
+                yield [line[:max_characters] for line in lines] if max(map(len, lines)) > max_characters else lines
+            if not piece:
+                return
 
     def close(self) -> None:
         if self._raw is not getattr(sys.stdin, "buffer", None):

@@ -1,8 +1,8 @@
 """Tables of molecules: read in a stream, written in a stream, nothing lost.
 
-Reading keeps the text of every cell as it is, in constant memory. Comma, tab or semicolon, plain, gzip or
-zstd, with or without a byte-order mark, any line ends. Bytes that are not UTF-8 are carried as surrogates and
-written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
+Reading keeps the text of every cell as it is, in constant memory: comma, tab, semicolon or bar, plain, gzip or zstd,
+UTF-8 or UTF-16, any line ends, and the first sheet of an Excel workbook. Bytes that are not UTF-8 are carried as
+surrogates and written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
 blank line between others (all cells empty; blank lines at the end of the file are not rows) and one with
 too many cells (`Row.fault` says so and lists them).
 
@@ -17,16 +17,16 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import replacing
-from .columns import SAMPLE_ROWS, ColumnChoice, choose_smiles_column
-from .source import STDIO, UNREADABLE, Source
-
-MAX_CELL = 2**24  # characters; beyond this it is a quote that nobody closed
+from .columns import SAMPLE_ROWS, choose_smiles_column
+from .delimited import DelimitedText, RowBlock, sniff_dialect
+from .source import STDIO, Source
+from .workbook import Workbook, is_workbook
 
 
 class Row(NamedTuple):
@@ -37,42 +37,74 @@ class Row(NamedTuple):
 
 
 class Table:
-    """An open table. Made by `open_table`; its rows can be read once, with `chunks`.
+    """An open table. Made by `open_table`; its rows can be read once, with `blocks` or `chunks`.
 
-    columns: names. smiles_index: which of them holds the SMILES, from 0. notes: lines for the user.
+    columns: names. smiles_index: which of them holds the SMILES, from 0.
+    notes: lines for the user; complete when all rows are read. source: has `bytes_total`, `bytes_read` and `close`.
     """
 
-    def __init__(self, name: str, records: Iterator[list[str]], choice: ColumnChoice, source: Source):
-        self.name = name
-        self.columns = choice.columns
-        self.smiles_index = choice.smiles_index
-        self.notes = choice.notes
-        self._records = records
-        self._source = source
+    def __init__(self, source: Source | Workbook, smiles_column: str | None):
+        """Raises `InputError` when there is no row, or no column or several can be the SMILES column."""
+        self.name, self.source = source.name, source
+        self.delimiter = ""
+        self._records: DelimitedText | Workbook
+        if isinstance(source, Workbook):
+            self._records = source
+        else:
+            dialect = sniff_dialect(source.start, source.name)
+            self.delimiter = dialect.delimiter
+            self._records = DelimitedText(source, dialect)
+        blocks, head = iter(self._records), []
+        for block in blocks:
+            head.append(block)
+            if sum(len(block.cells) for block in head) > SAMPLE_ROWS:
+                break
+        if not head:
+            raise InputError(f"{source.name} is empty: a header with a SMILES column is needed")
+        rows = [cells for block in head for cells in block.cells][: SAMPLE_ROWS + 1]
+        choice = choose_smiles_column(rows[0], rows[1:], smiles_column, source.name)
+        self.columns, self.smiles_index = choice.columns, choice.smiles_index
+        self._own_notes = choice.notes
+        if choice.has_header:
+            first = head[0]
+            faults = {i - 1: fault for i, fault in first.faults.items() if i}
+            head[0] = RowBlock(first.cells[1:], first.lines[1:], faults)
+        self._blocks = chain(head, blocks)
+
+    @property
+    def notes(self) -> list[str]:
+        return [*self._own_notes, *self._records.notes]
 
     @property
     def bytes_total(self) -> int | None:
         """Size of the file on disk; None for a pipe."""
-        return self._source.bytes_total
+        return self.source.bytes_total
 
     @property
     def bytes_read(self) -> int:
         """How much of the file on disk was read, for a progress bar."""
-        return self._source.bytes_read
+        return self.source.bytes_read
+
+    def blocks(self) -> Iterator[RowBlock]:
+        """Rows in the file's order, each with as many cells as there are columns, some hundreds at a time."""
+        width = len(self.columns)
+        for block in self._blocks:
+            cells = block.cells
+            if set(map(len, cells)) - {width}:
+                rows = [_fit(row, width) for row in cells]
+                faults = {i: row.fault for i, row in enumerate(rows) if row.fault} | block.faults
+                yield RowBlock([row.cells for row in rows], block.lines, faults)
+            elif cells:
+                yield block
 
     def chunks(self, n_rows: int) -> Iterator[list[Row]]:
-        """Lists of `n_rows` rows in the file's order; the last may be shorter. Raises `InputError` on bad quoting."""
-        width, chunk = len(self.columns), []
-        for cells in self._records:
-            chunk.append(_fit(cells, width))
-            if len(chunk) == n_rows:
-                yield chunk
-                chunk = []
-        if chunk:
+        """Lists of `n_rows` rows in the file's order; the last may be shorter."""
+        rows = (Row(cells, block.faults.get(i, "")) for block in self.blocks() for i, cells in enumerate(block.cells))
+        while chunk := list(islice(rows, n_rows)):
             yield chunk
 
     def close(self) -> None:
-        self._source.close()
+        self.source.close()
 
     def __enter__(self) -> Table:
         return self
@@ -82,59 +114,22 @@ class Table:
 
 
 def open_table(path: str | Path, smiles_column: str | None = None) -> Table:
-    """Open a CSV file (`-` is standard input) and find its SMILES column: by name, else by content.
+    """Open a CSV file (`-` is standard input) or a workbook and find its SMILES column: by name, else by content.
 
     smiles_column: a column's name, or its number counted from 1.
 
     Raises `InputError` when the file is missing, empty, not a table, or no column or several can be the SMILES column.
     """
-    return read_table(Source(path), smiles_column)
+    return read_table(Workbook(str(path)) if is_workbook(str(path)) else Source(path), smiles_column)
 
 
-def read_table(source: Source, smiles_column: str | None = None) -> Table:
+def read_table(source: Source | Workbook, smiles_column: str | None = None) -> Table:
     """`open_table` for a file that is open already."""
     try:
-        records = _records(source)
-        head: list[list[str]] = []
-        for cells in records:
-            head.append(cells)
-            if len(head) > SAMPLE_ROWS:
-                break
-        if not head:
-            raise InputError(f"{source.name} is empty: a header with a SMILES column is needed")
-        choice = choose_smiles_column(head[0], head[1:], smiles_column, source.name)
+        return Table(source, smiles_column)
     except BaseException:
         source.close()
         raise
-    return Table(source.name, chain(head[1 if choice.has_header else 0 :], records), choice, source)
-
-
-def _records(source: Source) -> Iterator[list[str]]:
-    """The records of the file, without the blank lines before the first and after the last."""
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-    # strict: a stray or unclosed quote is an error with its line, where it would otherwise swallow rows silently.
-    reader = csv.reader(source.text, delimiter=_sniff_delimiter(source.start), strict=True)
-    blank, seen = 0, False
-    try:
-        for cells in reader:
-            if not cells:
-                blank += 1
-                continue
-            if seen:
-                yield from ([] for _ in range(blank))
-            blank, seen = 0, True
-            yield cells
-    except csv.Error as error:
-        raise InputError(f"{source.name}, line {reader.line_num}: {error}; is a quote out of place?") from None
-    except UNREADABLE as error:
-        raise source.broken(error, reader.line_num) from None
-
-
-def _sniff_delimiter(start: bytes) -> str:
-    """Comma, tab or semicolon: whichever the first line has most of, outside quotes."""
-    first = next((line for line in start.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()), b"")
-    bare = b"".join(first.split(b'"')[::2])
-    return max(",\t;", key=lambda mark: bare.count(mark.encode()))
 
 
 def _fit(cells: list[str], width: int) -> Row:
@@ -147,6 +142,8 @@ def _fit(cells: list[str], width: int) -> Row:
         return Row(cells[:width], "")
     # Nobody knows which of the delimiters is one too many, so nobody knows the SMILES.
     fault = f"{len(cells)} cells for {width} columns; the cells beyond: {format_cells(extra)}"
+    if all(cell.isdecimal() for cell in extra):
+        fault += "; is a decimal comma among them?"
     return Row(cells[:width], fault)
 
 

@@ -16,6 +16,10 @@ MIN_MOLECULES = 10
 MIN_OF_CLASS = 5
 MIN_SPAN = 10.0  # of the 95th percentile over the 5th: values of one decade are as well learnt as they are
 MIN_SKEWNESS = 0.5  # 0 for a median in the middle between these percentiles, 1 for one at the lower of them
+MAX_CLASSES = 5  # different whole numbers that look like classes
+FAR = 10.0  # deviations of the rest from which a repeated value looks like a mark for a missing one
+FAR_NINES = 3.0  # the same for -99, 999, -9999.0 and the like
+MIN_DECADES = 3.0  # of values above 0 that a logarithm is suggested for
 CONFLICT = 0.1  # deviations of the column between values of one molecule that count as different
 
 
@@ -87,8 +91,57 @@ def check_data(
             notes += _check_class(data, name, values)
         else:
             _check_values(name, values)
+            notes += _sentinels(name, values)
         notes += _conflicts(data, name, values, is_class, same)
     return notes
+
+
+def class_note(name: str, values: np.ndarray) -> list[str]:
+    """A note if the values of a column, float `[N]` with NaN, look like classes that are not 0 and 1."""
+    known = values[~np.isnan(values)].astype(np.float64)
+    if not len(known) or looks_like_class(known) or (known != np.round(known)).any():
+        return []
+    distinct = np.unique(known)
+    if not 2 <= len(distinct) <= MAX_CLASSES or len(known) < 4 * len(distinct) or np.abs(distinct).max() > 100:
+        return []
+    words = ", ".join(f"{value:g}" for value in distinct)
+    advice = "write them as 0 and 1" if len(distinct) == 2 else "make a column of 0 and 1 for each"
+    if len(distinct) == 3 and {0, 1} < set(distinct.tolist()):
+        other = next(value for value in distinct if value not in (0, 1))
+        advice += f" (or leave the cells blank where {other:g} says that nothing is known)"
+    return [
+        f"column {name!r}: its {len(known)} values are {words} and look like classes, but are learnt as values; "
+        f"if they are classes, {advice}, and if not, {name}:value leaves out this note"
+    ]
+
+
+def _sentinels(name: str, values: np.ndarray) -> list[str]:
+    """A note on a lowest or highest value that is far from the rest and stands several times, or is made of nines."""
+    known = values[~np.isnan(values)]
+    for value in (known.min(), known.max()):
+        n, rest = int((known == value).sum()), known[known != value]
+        nines = set(f"{abs(value):g}") == {"9"} and abs(value) > (9 if n > 1 else 99)
+        if len(np.unique(rest)) < MAX_CLASSES or (n < 2 and not nines):
+            continue
+        far = abs(value - float(rest.mean())) / float(rest.std())
+        if far >= (FAR_NINES if nines else FAR):
+            cells = "1 cell has" if n == 1 else f"{n} cells have"
+            return [
+                f"column {name!r}: {cells} the value {value:g}, {far:.0f} deviations from the rest, which is learnt as "
+                "it is; where it stands for a missing value, leave the cell blank"
+            ]
+    return []
+
+
+def decades(values: np.ndarray) -> float:
+    """Powers of ten that most values, float `[N]` without NaN, span (2 % at either end do not count).
+
+    0 where some are not above 0.
+    """
+    if not len(values) or values.min() <= 0:
+        return 0.0
+    low, high = np.percentile(values, (2, 98))
+    return float(np.log10(high / low))
 
 
 def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray | None = None) -> tuple[Dataset, int]:
@@ -143,8 +196,8 @@ def _check_class(data: Dataset, name: str, values: np.ndarray) -> list[str]:
     other = np.flatnonzero(~np.isnan(values) & ~np.isin(values, (0, 1)))
     if len(other):
         raise InputError(
-            f"row {_row(data, other[0])}, column {name!r}: got {values[other[0]]:g}, expected the class 0 or 1, or a "
-            "blank; train it as a value if that is what it is"
+            f"{_line(data, other[0])}row {_row(data, other[0])}, column {name!r}: got {values[other[0]]:g}, expected "
+            "the class 0 or 1, or a blank; train it as a value if that is what it is"
         )
     n_known, n_ones = int((~np.isnan(values)).sum()), int(np.nansum(values))
     n_rare = min(n_ones, n_known - n_ones)
@@ -189,6 +242,11 @@ def _conflicts(data: Dataset, name: str, values: np.ndarray, is_class: bool, sam
 def _row(data: Dataset, position: int) -> int:
     """Row of the table, counted from 1."""
     return int(data.rows[position]) + 1
+
+
+def _line(data: Dataset, position: int) -> str:
+    """`line 7: `, where the line of the file is known."""
+    return f"line {data.lines[data.rows[position]]}: " if len(data.lines) else ""
 
 
 def _short(smiles: str) -> str:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rdkit import Chem
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs, concatenate
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..machine.progress import report
-from ..tables.table import open_table
-
-LARGEST = float(np.finfo(np.float32).max)
-CLASS_WORDS = {
-    **dict.fromkeys(("true", "t", "yes", "y", "active", "positive", "pos"), 1.0),
-    **dict.fromkeys(("false", "f", "no", "n", "inactive", "negative", "neg"), 0.0),
-}
+from ..tables.columns import find_column
+from ..tables.library import Library, open_library
+from ..tables.numbers import NumberColumn
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,11 @@ class Dataset:
     rows: int64 `[N]`, row of each molecule in the table, counted from 0. n_rows: rows of the table.
     fingerprint: SHA-256 of the SMILES column, to recognise the same table again.
     marks: cells of the split column, one for every row of the table; empty if none was asked for.
-    unreadable: row of the table, counted from 0 -> its SMILES, for the molecules left out.
+    unreadable: row of the table, counted from 0 -> its SMILES, for the molecules left out; rows with too many cells are
+    not among them.
     featurizer: that made the graphs.
+    notes: on the reading of the table, a line each. lines: int64, the line of the file at which each of its rows began,
+    from 1; empty where it is not known.
     """
 
     smiles: list[str]
@@ -44,6 +44,8 @@ class Dataset:
     marks: list[str] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
     featurizer: Featurizer = field(default_factory=Featurizer)
+    notes: list[str] = field(default_factory=list)
+    lines: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,84 +109,115 @@ class Dataset:
 
 
 def read_dataset(
-    path: str | Path,
-    smiles_column: str,
+    source: str | Path | Library,
+    smiles_column: str | None,
     target_columns: Sequence[str],
     split_column: str | None = None,
     featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
 ) -> Dataset:
-    """Read a table as `mora-lite predict` does. Blank cells are missing values; unreadable molecules are left out.
+    """Read a file of molecules as `mora-lite predict` does. Blank cells are missing values.
 
-    A column of words such as yes and no (`CLASS_WORDS`, any case; with 0, 1 and blanks among them) is read as 1 and 0.
+    Unreadable molecules and rows with too many cells are left out.
+    source: a file of any kind that `open_library` reads, or one that is opened with its cells.
+    smiles_column: its name or number; None finds it.
+    target_columns: of numbers, or of words for yes and no, see `NumberColumn`; found in any case.
     split_column: column whose cells become `Dataset.marks`.
 
-    Raises `InputError` when the file or a column is missing, or a target is neither blank nor a number nor such a word.
+    Raises `InputError` when the file or a column is missing, a column is there twice, a target is neither blank nor a
+    number nor such a word, or most rows have too many cells.
     """
+    if not isinstance(source, Library):
+        with open_library(str(source), smiles_column, cells=True) as library:
+            return read_dataset(library, smiles_column, target_columns, split_column, featurizer)
+    rows = _Rows(source, [*target_columns, *([split_column] if split_column else [])])
+    if not rows.texts:
+        raise InputError(f"{rows.name} has no rows: a header and at least one molecule are needed")
+    notes = [*source.notes, *rows.fault_notes()]
+    targets = np.empty((len(rows.texts), len(target_columns)), np.float32)
+    for i, name in enumerate(target_columns):
+        column = NumberColumn(name, rows.name, rows.lines)
+        targets[:, i] = column.values(rows.cells[i])
+        notes += column.notes
+    data = _parse(rows, featurizer)
+    if not len(data):
+        words = f"{smiles_column or source.columns[source.smiles_index]!r}"
+        raise InputError(f"no molecule of {rows.name} could be read: is {words} the SMILES column?")
+    marks = rows.cells[-1] if split_column else []
+    return replace(data, targets=targets[data.rows], marks=marks, notes=notes)
+
+
+class _Rows:
+    """The rows of an open file.
+
+    texts: SMILES or mol blocks. keys: the cells of the SMILES column as they are in the file.
+    cells: of each column that was asked for. lines: of the file, from 1. faults: row, from 0 -> what is wrong; such a
+    row has empty cells.
+    """
+
+    def __init__(self, library: Library, columns: Sequence[str]):
+        self.name = library.files[0] if len(library.files) == 1 else "the table"
+        at = [find_column(library.columns, name, self.name) for name in columns]
+        self.texts: list[str] = []
+        self.keys: list[str] = []
+        self.cells: list[list[str]] = [[] for _ in at]
+        self.lines: list[int] = []
+        self.faults: dict[int, str] = {}
+        for window in library.windows(4096):
+            start = len(self.texts)
+            self.faults |= {start + i: record.fault for i, record in enumerate(window.records) if record.fault}
+            self.texts += ["" if record.fault else record.text for record in window.records]
+            self.keys += [
+                "" if record.fault else cells[library.smiles_index] or record.text
+                for record, cells in zip(window.records, window.cells, strict=True)
+            ]
+            for values, i in zip(self.cells, at, strict=True):
+                values += [
+                    "" if record.fault else cells[i] for record, cells in zip(window.records, window.cells, strict=True)
+                ]
+            self.lines += window.lines
+
+    def fault_notes(self) -> list[str]:
+        """A note on rows with faults. Raises `InputError` where they are the most."""
+        if not self.faults:
+            return []
+        row, fault = next(iter(self.faults.items()))
+        told = f"the first is row {row + 1} (line {self.lines[row]}), {fault}"
+        n, of = len(self.faults), len(self.texts)
+        if n > of / 2:
+            raise InputError(f"{self.name}: {n} of {of} rows are malformed; {told}")
+        return [f"malformed: {n} of {of} rows are left out; {told}"]
+
+
+def _parse(rows: _Rows, featurizer: Featurizer) -> Dataset:
+    """The molecules of the rows, without targets."""
+    parts = [featurizer.graphs([])]
+    at: list[int] = []
     smiles: list[str] = []
-    values: list[list[float]] = []
-    marks: list[str] = []
-    words: dict[str, tuple[int, str]] = {}  # column -> the first row that says it in a word, from 1, and the word
-    n_targets = len(target_columns)
-    for number, row in _rows(path, smiles_column, [*target_columns, *([split_column] if split_column else [])]):
-        smiles.append(row[0])
-        cells = zip(row[1 : n_targets + 1], target_columns, strict=True)
-        values.append([_number(cell, name, number, words) for cell, name in cells])
-        marks += row[n_targets + 1 :]
-    if not smiles:
-        raise InputError(f"{path} has no rows: a header and at least one molecule are needed")
-    targets = np.array(values, dtype=np.float32).reshape(len(values), n_targets)
-    _check_words(targets, target_columns, words)
-    parts, rows = [], []
     unreadable: dict[int, str] = {}
-    for start in range(0, len(smiles), 4096):
-        report("reading molecules", start, len(smiles))
-        parsed = [featurizer.parse_smiles(text) for text in smiles[start : start + 4096]]
-        good = [i for i, p in enumerate(parsed) if p.mol is not None]
-        if good:
-            parts.append(featurizer.graphs([parsed[i].mol for i in good]))
-            rows += [start + i for i in good]
-        unreadable |= {start + i: smiles[start + i] for i, p in enumerate(parsed) if p.mol is None}
-    if not rows:
-        raise InputError(f"no molecule of {path} could be read: is {smiles_column!r} the SMILES column?")
-    fingerprint = hashlib.sha256("\n".join(smiles).encode(errors="surrogateescape")).hexdigest()
-    readable = [smiles[i] for i in rows]
-    graphs, at = concatenate(parts), np.array(rows)
-    return Dataset(readable, graphs, targets[rows], at, len(smiles), fingerprint, marks, unreadable, featurizer)
-
-
-def _rows(path: str | Path, smiles_column: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Row number from 1, then the cells of the SMILES and of the columns; a record with too many cells has none."""
-    with open_table(path, smiles_column) as table:
-        for name in columns:
-            if name not in table.columns:
-                raise InputError(f"{path} has no column {name!r}: {did_you_mean(name, table.columns)}")
-        at = [table.smiles_index, *(table.columns.index(name) for name in columns)]
-        rows = (row for chunk in table.chunks(4096) for row in chunk)
-        for number, row in enumerate(rows, start=1):
-            yield number, [""] * len(at) if row.fault else [row.cells[i] for i in at]
-
-
-def _number(cell: str, column: str, row: int, words: dict[str, tuple[int, str]]) -> float:
-    """The cell's value; a class word is noted in `words`, as only the whole column shows whether it is allowed."""
-    if not cell.strip():
-        return float("nan")
-    try:
-        value = float(cell)
-    except ValueError:
-        value = CLASS_WORDS.get(cell.strip().lower(), float("inf"))
-        words.setdefault(column, (row, cell))
-    if abs(value) > LARGEST:  # NaN passes: it is how many programs write a missing value
-        raise InputError(f"row {row}, column {column!r}: got {cell!r}, expected a number or a blank")
-    return value
-
-
-def _check_words(targets: np.ndarray, columns: Sequence[str], words: dict[str, tuple[int, str]]) -> None:
-    """Raises `InputError` if a column has class words and numbers other than 0 and 1."""
-    for column, (row, cell) in words.items():
-        values = targets[:, columns.index(column)]
-        other = np.flatnonzero(~np.isnan(values) & (values != 0) & (values != 1))
-        if len(other):
-            raise InputError(
-                f"row {row}, column {column!r}: got {cell!r}, expected a number or a blank, as in row {other[0] + 1} "
-                f"({values[other[0]]:g}); words for yes and no stand only beside 0, 1 and blanks"
-            )
+    for start in range(0, len(rows.texts), 4096):
+        report("reading molecules", start, len(rows.texts))
+        molecules = []
+        for row in range(start, min(start + 4096, len(rows.texts))):
+            text = rows.texts[row]
+            parsed = featurizer.parse_molecule(text)
+            if parsed.mol is not None:
+                at.append(row)
+                molecules.append(parsed.mol)
+                # A mol block is kept as SMILES: everything that reads the data again reads those.
+                smiles.append(rows.keys[row] if parsed.drawn is None else Chem.MolToSmiles(parsed.drawn))
+            elif row not in rows.faults:
+                unreadable[row] = rows.keys[row]
+        parts.append(featurizer.graphs(molecules))
+    fingerprint = hashlib.sha256("\n".join(rows.keys).encode(errors="surrogateescape")).hexdigest()
+    none = np.empty((len(at), 0), np.float32)
+    return Dataset(
+        smiles,
+        concatenate(parts),
+        none,
+        np.array(at, dtype=np.int64),
+        len(rows.texts),
+        fingerprint,
+        unreadable=unreadable,
+        featurizer=featurizer,
+        lines=np.array(rows.lines, dtype=np.int64),
+    )

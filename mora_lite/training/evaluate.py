@@ -19,7 +19,8 @@ from ..machine.progress import report, track
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
-from ..tables.table import claim_output, open_table
+from ..tables.library import open_library
+from ..tables.table import claim_output
 from .checks import first_rows, left_out_notes, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .metrics import (
@@ -276,27 +277,28 @@ def read_training_table(
     for name, header in (columns or {}).items():
         headers[pack.tasks[choose_tasks(pack.tasks, [name])[0]].name] = header
     split_column = provenance["split"].get("column", "")
-    if split == "all" and split_column:
-        with open_table(path, smiles_column) as table:
-            split_column = split_column if split_column in table.columns else ""
-    try:
-        data = read_dataset(
-            path,
-            smiles_column or provenance["recipe"]["smiles"],
-            [headers[task.name] for task in tasks],
-            split_column=split_column,
-            featurizer=pack.featurizer,
-        )
-    except InputError as error:
-        hint = (
-            "; --column TASK=HEADER maps a task to a column, --tasks chooses" if "has no column" in str(error) else ""
-        )
-        raise InputError(f"{error}{hint}") from None
+    recorded = provenance["recipe"]["smiles"]
+    # A column of the usual name is found by itself, and under other usual names in other tables too.
+    smiles_column = smiles_column or (None if recorded.strip().lower() in ("", "smiles") else recorded)
+    targets = [headers[task.name] for task in tasks]
+    with open_library(str(path), smiles_column, cells=True) as library:
+        if split == "all" and split_column not in library.columns:
+            split_column = ""
+        try:
+            data = read_dataset(library, smiles_column, targets, split_column or None, pack.featurizer)
+        except InputError as error:
+            hint = "; --column TASK=HEADER maps a task to a column, --tasks chooses"
+            raise InputError(f"{error}{hint if 'has no column' in str(error) else ''}") from None
     first = first_rows(data)
-    for note in left_out_notes(data, first):
+    for note in [*data.notes, *left_out_notes(data, first)]:
         on_note(note)
     if "merged" in provenance["data"]:
-        data, _ = merge_duplicates(data, [task.is_class for task in tasks], first)
+        data, n_merged = merge_duplicates(data, [task.is_class for task in tasks], first)
+        if n_merged:
+            on_note(f"each molecule counts once, with the median of its values: {n_merged} rows are merged")
+    n_without = int(np.isnan(data.targets).all(axis=1).sum())
+    if n_without:
+        on_note(f"{n_without} of {len(data)} molecules have no value of the tasks")
     return data
 
 

@@ -24,15 +24,26 @@ from ..packs.manifest import PACK
 from ..packs.pack import Pack, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
+from ..tables.library import open_library
+from ..tables.source import is_stream
 from .calibrate import KEEPS_DATA, calibrate_pack
-from .checks import check_data, first_rows, looks_like_class, merge_duplicates, suits_log
+from .checks import (
+    MIN_DECADES,
+    check_data,
+    class_note,
+    decades,
+    first_rows,
+    looks_like_class,
+    merge_duplicates,
+    suits_log,
+)
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
 from .loop import weights_digest
 from .losses import TargetStats
 from .pretrain import SHIPPED, load_encoder
 from .provenance import run_metadata
-from .recipe import Recipe, choose_recipe
+from .recipe import Recipe, choose_recipe, with_whole_names
 from .splits import Split, split_notes, split_rows
 from .stages import OnProgress, Stages, fit_encoder
 
@@ -187,13 +198,20 @@ class TrainingData:
 
 def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], None]) -> TrainingData:
     """Read, check and split `table` as `recipe` says. Raises `InputError` for data that cannot be trained on."""
-    columns = [task.column for task in recipe.tasks]
+    if is_stream(str(table)):
+        raise InputError(f"{table}: a table is read twice, to train and to test; save it as a file first")
     split_column = recipe.split.column if recipe.split else ""
-    read = read_dataset(table, recipe.smiles, columns, split_column=split_column or None, featurizer=recipe.featurizer)
+    with open_library(str(table), recipe.smiles or None, cells=True) as library:
+        recipe = with_whole_names(recipe, library.columns)
+        columns = [task.column for task in recipe.tasks]
+        read = read_dataset(library, recipe.smiles or None, columns, split_column or None, recipe.featurizer)
+    open_kinds = [not task.kind and not task.unit for task in recipe.tasks]
     recipe = infer_task_kinds(recipe, read)
     classes = [task.kind == "class" for task in recipe.tasks]
     first = first_rows(read)
-    notes = check_data(read, columns, classes, first)
+    notes = read.notes + check_data(read, columns, classes, first)
+    for i in np.flatnonzero(open_kinds):
+        notes += class_note(columns[i], read.targets[:, i])
     data, n_merged = merge_duplicates(read, classes, first)
     split = recipe.split_of(data)
     rows = split_rows(split, data)  # before its notes: they have no meaning for a split that cannot be used
@@ -233,7 +251,10 @@ def infer_task_kinds(recipe: Recipe, data: Dataset) -> Recipe:
         inferred = "class" if looks_like_class(values) and not task.unit else "value"
         if task.kind == "class" and not looks_like_class(values) and not np.isnan(values).all():
             odd = values[~np.isnan(values) & (values != 0) & (values != 1)][0]
-            raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 and 1 only, as it is a class")
+            raise InputError(
+                f"column {task.column!r}: got {odd:g}, expected 0 and 1 only, as it is a class; write two classes as 0 "
+                "and 1, and of more than two make a column of 0 and 1 for each"
+            )
         tasks.append(task.with_kind(task.kind or inferred))
     return replace(recipe, tasks=tuple(tasks))
 
@@ -262,6 +283,11 @@ def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recip
                     f"column {task.column!r}: its values are above 0 and skewed ({np.nanmin(values):g} to "
                     f"{np.nanmax(values):g}, median {np.nanmedian(values):g}), so it is learnt as their logarithms; "
                     'predictions are in its unit; scale = "linear" in a recipe learns it as it is'
+                )
+            elif task.kind == "value" and low > 0 and (span := decades(values[~np.isnan(values)])) >= MIN_DECADES:
+                notes.append(
+                    f"column {task.column!r}: its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are "
+                    'learnt as they are; their logarithms may be learnt better: scale = "log" in a recipe'
                 )
         tasks.append(replace(task, scale=scale))
     return replace(recipe, tasks=tuple(tasks)), notes

@@ -31,7 +31,7 @@ from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate
 from ..chem.morgan import fingerprints
 from ..errors import InputError, PackError
 from ..machine.files import write_tensors
-from ..tables.table import open_table
+from ..tables.library import open_library
 from .dataset import Dataset
 from .loop import TrainConfig, TrainProgress, fit
 from .losses import TargetStats
@@ -100,14 +100,18 @@ def read_library(
 
 def _chunks(tables: Sequence[Path]) -> Iterator[list[str]]:
     for path in tables:
-        with open_table(path) as table:
-            for rows in table.chunks(CHUNK):
-                yield [row.cells[table.smiles_index] for row in rows if not row.fault]
+        with open_library(path) as library:
+            for window in library.windows(CHUNK):
+                yield [record.text for record in window.records if not record.fault]
 
 
 def _describe_all(smiles: list[str]) -> Part:
     """In a worker process: only arrays and texts go back, no molecules."""
-    parsed = [(text, mol) for text in smiles if (mol := FEATURIZER.parse_smiles(text).mol) is not None]
+    parsed = [
+        (text if read.drawn is None else Chem.MolToSmiles(read.drawn), read.mol)
+        for text in smiles
+        if (read := FEATURIZER.parse_molecule(text)).mol is not None
+    ]
     if not parsed:
         nothing = np.empty((0, 0))
         return [], FEATURIZER.graphs([]), nothing, nothing

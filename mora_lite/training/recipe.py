@@ -2,7 +2,7 @@
 
 name = "qm9"
 base = "smollm2-135m"
-smiles = "smiles"
+smiles = "smiles"      # the SMILES column; found as `mora-lite predict` does when left out
 seed = 0
 standardize = "parent" # molecules are taken as their largest organic fragment, neutralised; "none": as drawn
 keep_data = true       # SMILES and values of the training molecules in the pack
@@ -32,6 +32,7 @@ own_epochs = 0     # passes of each of several members over this task's molecule
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -119,6 +120,7 @@ class TaskRecipe:
 class Recipe:
     """See the module's text.
 
+    smiles: the SMILES column, its name or number; empty to find it.
     standardize: see `chem.featurizer.Featurizer`.
     start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
@@ -133,7 +135,7 @@ class Recipe:
     name: str
     tasks: tuple[TaskRecipe, ...]
     base: str = "smollm2-135m"
-    smiles: str = "smiles"
+    smiles: str = ""
     seed: int = 0
     standardize: str = "parent"
     start: str = "pretrained"
@@ -246,7 +248,23 @@ def choose_recipe(
 
 def _parse_target(text: str) -> TaskRecipe:
     column, _, rest = text.rpartition(":") if ":" in text else (text, "", "")
-    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest)
+    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest.strip())
+
+
+def with_whole_names(recipe: Recipe, columns: Iterable[str]) -> Recipe:
+    """The recipe with the column called `A: B` in place of column `A` with the unit or kind `B`, where there is one."""
+    whole = {_joined(column): column for column in columns if ":" in column}
+    tasks = []
+    for task in recipe.tasks:
+        column = whole.get(_joined(f"{task.column}:{task.unit or task.kind}"))
+        # Of a target, which is its own name: a recipe says column and unit each by itself.
+        is_target = column is not None and task.name == task.column and not task.prompt
+        tasks.append(TaskRecipe(str(column).strip(), column=str(column)) if is_target else task)
+    return replace(recipe, tasks=tuple(tasks))
+
+
+def _joined(name: str) -> str:
+    return re.sub(r"\s*:\s*", ":", name.strip()).lower()
 
 
 def _choose_split(recipe: Recipe, kind: str | None, seed: int | None) -> Split | None:

@@ -7,6 +7,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rdkit import Chem
 
 from mora_lite.chem.molecules import MAX_ATOMS, MAX_CHARACTERS, parse_molblock, parse_smiles
 
@@ -163,3 +164,37 @@ def test_what_rdkit_raises_is_a_reason(text: str) -> None:
     assert (parsed.mol, parsed.status) == (None, "unparsable")
     assert parsed.reason
     assert "\n" not in parsed.reason
+
+
+# --- what follows a SMILES
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("CC(=O)N\nC1CC1", "a line end at character 8, within the SMILES"),
+        ("c1ccccc1\r\nO", "a line end at character 9, within the SMILES"),
+        ("CC(=O)O c1ccccc1", "a blank at character 8, and what follows it reads as more of the SMILES"),
+        ("c1ccccc1 C(=O)O", "a blank at character 9, and what follows it reads as more of the SMILES"),
+        ("CCO |w:1,x|", "the SMILES is valid, but the extension after it is not: |w:1,x|"),
+    ],
+)
+def test_a_smiles_that_is_broken_or_badly_extended_is_unparsable(text: str, reason: str) -> None:
+    assert parse_smiles(text)[1:3] == ("unparsable", reason)
+
+
+@pytest.mark.parametrize("text", ["CCO ethanol", "CCO\tE-12", "CCO |$;;OH$| name", "CCO C is carbon", " CCO "])
+def test_a_name_or_an_extension_after_a_smiles_is_none_of_it(text: str) -> None:
+    assert Chem.MolToSmiles(parse_smiles(text, version=2).mol, isomericSmiles=False) == "CCO"
+
+
+def test_bonds_of_an_extension_are_read() -> None:
+    assert parse_smiles("N[Pt+2](N)([Cl-])[Cl-] |C:0.0,2.1,3.2,4.3| cis", version=2).status == "ok"
+
+
+@given(cut=st.integers(1, 20), end=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_a_wrapped_smiles_is_never_its_first_piece(cut: int, end: str) -> None:
+    smiles = "CC(C)Cc1ccc(cc1)C(C)C(=O)O"
+    assert parse_smiles(smiles[:cut] + end + smiles[cut:]).reason == (
+        f"a line end at character {cut + 1}, within the SMILES"
+    )

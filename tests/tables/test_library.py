@@ -16,7 +16,7 @@ from rdkit import Chem
 
 from mora_lite.errors import InputError
 from mora_lite.machine.files import digest_file
-from mora_lite.tables import records as records_module
+from mora_lite.tables import records, sdf
 from mora_lite.tables.library import open_library
 from mora_lite.tables.records import Record
 
@@ -62,6 +62,7 @@ def mol_block(smiles: str, title: str = "") -> str:
         ("a.smi", "CCO a\nCC\tb\n"),
         ("a.smi", "smiles name\r\nCCO a\r\nCC b"),
         ("a.smiles", "smiles\tidnumber\nCCO\ta\nCC\tb\n"),  # a table under the name of a list
+        ("a.smi", "id,smiles\na,CCO\nb,CC\n"),
         ("a.txt", "CCO a\nCC b\n"),
         ("a.txt", "smiles,id\nCCO,a\nCC,b\n"),
         ("a", "\ufeffCCO a\nCC b\n"),
@@ -94,7 +95,7 @@ def test_a_damaged_record_is_a_row_and_the_next_one_is_whole(tmp_path: Path) -> 
 
 
 def test_an_absurd_record_is_a_fault_and_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records_module, "MAX_RECORD", 600)
+    monkeypatch.setattr(sdf, "MAX_RECORD", 600)
     block = mol_block("CCO", "x")
     rows = read(write(tmp_path / "a.sdf", f"big\n{'y' * 70}\n" + "z\n" * 500 + f"$$$$\n{block}$$$$\n"))
     assert rows[0] == Record("big", "", "a mol block of 1,075 characters, more than 600")
@@ -102,7 +103,7 @@ def test_an_absurd_record_is_a_fault_and_is_not_kept(tmp_path: Path, monkeypatch
 
 
 def test_a_line_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records_module, "MAX_LINE", 10)
+    monkeypatch.setattr(records, "MAX_LINE", 10)
     rows = read(write(tmp_path / "a.smi", "C" * 35 + " name\nCC b\n" + "N" * 10 + "\nO"))
     assert pairs(rows) == [("", "C" * 10), ("b", "CC"), ("", "N" * 10), ("", "O")]
 

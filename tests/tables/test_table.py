@@ -314,10 +314,7 @@ def test_of_two_columns_with_one_name_the_first_is_read_and_told(tmp_path):
         ("", None, "is empty"),
         ("\n\n \n", None, "no SMILES column"),
         ("\n\n\n", None, "is empty"),
-        ('smiles,b\n"CCO,1\nCC,2\n', None, "is a quote out of place?"),
-        ('smiles,b\n"CCO"x,1\n', None, "line 2"),
         (b"PK\x03\x04rest", None, "a zip archive or an Excel file: save it as CSV"),
-        ("smiles\nCCO\n".encode("utf-16"), None, "UTF-16"),
         (b"PAR1....", None, "a Parquet file"),
     ],
 )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mora_lite.errors import InputError
-from mora_lite.training.checks import check_data, first_rows, looks_like_class, merge_duplicates, suits_log
+from mora_lite.training.checks import (
+    check_data,
+    class_note,
+    decades,
+    first_rows,
+    looks_like_class,
+    merge_duplicates,
+    suits_log,
+)
 from mora_lite.training.dataset import Dataset, read_dataset
 
 CHAINS = ["C" * n for n in range(1, 21)]
@@ -209,3 +218,45 @@ def test_data_without_duplicates_stays_as_it_is(table) -> None:
     assert merged.smiles == data.smiles
     assert np.array_equal(merged.targets, data.targets)
     assert merge_duplicates(merged, [False, True], first_rows(merged))[1] == 0
+
+
+# --- values that may mean something else
+
+
+@pytest.mark.parametrize(("mark", "n"), [(-999, 3), (9999, 1), (-99, 2), (1000, 2)])
+def test_a_far_value_that_may_stand_for_a_missing_one_is_told(table, mark: int, n: int) -> None:
+    values = [*range(20 - n), *[mark] * n]
+    note = one(check(table(chains(values)), False))
+    assert note.startswith(f"column 'y1': {'1 cell has' if n == 1 else f'{n} cells have'} the value {mark}, ")
+    assert note.endswith("where it stands for a missing value, leave the cell blank")
+
+
+@pytest.mark.parametrize("values", [[*range(19), 40], [*range(18), 25, 25], [*range(18), 99, 98], HALVES])
+def test_a_high_value_alone_is_no_mark(table, values: list[int]) -> None:
+    assert check(table(chains(values)), False) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([-1, 1] * 10, "its 20 values are -1, 1 and look like classes, .* write them as 0 and 1, .* y:value"),
+        ([1, 2] * 10, "are 1, 2 and look"),
+        ([-1, 0, 1] * 5, "for each .or leave the cells blank where -1 says that nothing is known."),
+        ([0, 1, 2, 3] * 5, "are 0, 1, 2, 3 and look like classes, .* make a column of 0 and 1 for each"),
+        ([0, 1] * 10, ""),
+        ([0.5, 1] * 10, ""),
+        ([*range(20)], ""),
+        ([100, 300] * 10, ""),
+        ([1, 2], ""),
+    ],
+)
+def test_values_that_look_like_classes_are_told(values: list[float], words: str) -> None:
+    notes = class_note("y", np.array(values, np.float32))
+    assert bool(notes) == bool(words)
+    assert not words or re.search(words, one(notes))
+
+
+def test_powers_of_ten() -> None:
+    assert decades(np.array([1e-3, 10] * 20)) == pytest.approx(4)
+    assert decades(np.array([1e-9, *[1, 10] * 50])) == pytest.approx(1)
+    assert decades(np.array([0, 10.0])) == decades(np.array([])) == 0

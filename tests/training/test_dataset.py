@@ -6,7 +6,11 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from rdkit import Chem
 
 from mora_lite.errors import InputError
 from mora_lite.training.dataset import Dataset, read_dataset
@@ -142,3 +146,54 @@ def test_a_subset_is_by_rows_of_the_table(tmp_path: Path) -> None:
     assert part.targets[:, 0].tolist() == [2, 4]
     assert part.graphs.n_atoms.tolist() == [2, 4]
     assert (part.n_rows, part.fingerprint) == (data.n_rows, data.fingerprint)
+
+
+# --- any file, and columns as people name them
+
+
+def test_every_kind_of_file_gives_the_same_data(tmp_path: Path) -> None:
+    rows = [("CCO", "1.5"), ("c1ccccc1", ""), ("CC(=O)O", "-2")]
+    paths = [write(tmp_path, "".join(f"{s};{y}\n" for s, y in [("SMILES", "y"), *rows]), "a.csv")]
+    pq.write_table(pa.table({"mol": [s for s, _ in rows], "y": [1.5, None, -2.0]}), tmp_path / "a.parquet")
+    book = openpyxl.Workbook()
+    for row in [("y", "Structure"), (1.5, "CCO"), (None, "c1ccccc1"), (-2, "CC(=O)O")]:
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    blocks = [f"{Chem.MolToMolBlock(Chem.MolFromSmiles(s))}> <y>\n{y}\n\n$$$$\n" for s, y in rows]
+    paths += [tmp_path / "a.parquet", tmp_path / "a.xlsx", write(tmp_path, "".join(blocks), "a.sdf")]
+    for path in paths:
+        data = read_dataset(path, None, ["y"])
+        assert [Chem.CanonSmiles(smiles) for smiles in data.smiles] == ["CCO", "c1ccccc1", "CC(=O)O"]
+        np.testing.assert_array_equal(data.targets[:, 0], np.array([1.5, np.nan, -2], np.float32))
+        assert data.notes == []
+
+
+def test_columns_are_found_whatever_their_blanks_and_case(tmp_path: Path) -> None:
+    path = write(tmp_path, "smiles, LogS ,part\nC,1,train\n")
+    data = read_dataset(path, None, ["logs"], "Part")
+    assert (data.targets[0, 0], data.marks) == (1, ["train"])
+
+
+@pytest.mark.parametrize("column", ["y", "part"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, column: str) -> None:
+    path = write(tmp_path, f"smiles,y,part,{column}\nC,1,train,2\n")
+    number = {"y": 2, "part": 3}[column]
+    with pytest.raises(InputError, match=f"columns {number} and 4 are all called '{column}'"):
+        read_dataset(path, None, ["y"], "part")
+
+
+def test_malformed_rows_are_counted_and_refused_when_they_are_the_most(tmp_path: Path) -> None:
+    data = read(tmp_path, "smiles,y\nC,1\n\nN,2\nO,0,5\nCC,3\n")
+    assert data.notes == [
+        "malformed: 1 of 5 rows are left out; the first is row 4 (line 5), 3 cells for 2 columns; the cells beyond: 5; "
+        "is a decimal comma among them?"
+    ]
+    assert data.rows.tolist() == [0, 2, 4]
+    assert data.unreadable == {1: ""}
+    with pytest.raises(InputError, match=r"2 of 3 rows are malformed; the first is row 1 \(line 2\), 3 cells"):
+        read(tmp_path, "smiles,y\nC,1,5\nN,2,5\nO,0\n")
+
+
+def test_an_error_names_the_line_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data.csv, line 5: row 2, column 'y': got 'x'"):
+        read(tmp_path, '\nsmiles,note,y\nC,"a\nb",1\nN,,x\n')

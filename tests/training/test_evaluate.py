@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import mora_lite
@@ -108,14 +110,41 @@ def test_the_table_may_have_another_file_name_and_more_columns(pack_path, table_
     assert evaluate(pack_path, renamed, **EXACT) == evaluate(pack_path, table_path, **EXACT)
 
 
+def test_rows_that_are_left_out_are_told(pack_path, table_path, tmp_path: Path) -> None:
+    lines = table_path.read_text().splitlines()
+    lossy = tmp_path / "lossy.csv"
+    lossy.write_text("\n".join([*lines, lines[1], re.sub(",[^,]*", ",C1CC", lines[2], count=1), "C" + "," * 30 + "1"]))
+    notes: list[str] = []
+    got = evaluate(pack_path, lossy, split="all", on_note=notes.append, **EXACT).metrics
+    assert [note.split(":")[0] for note in notes[:3]] == ["malformed", "unreadable", "duplicates"]
+    assert "1 of 63 rows are left out; the first is row 63 (line 64)" in notes[0]
+    assert "1 of 63 rows are left out; the first is row 62, 'C1CC' (unclosed ring)" in notes[1]
+    assert got["size"]["n"] == 61, "this pack merged no duplicates when it was trained"
+
+
+def test_a_table_of_another_kind_is_evaluated_too(pack_path, table_path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table_path)
+    frame.rename(columns={"smiles": "Canonical SMILES"}).to_parquet(tmp_path / "a.parquet")
+    assert evaluate(pack_path, tmp_path / "a.parquet", **EXACT) == evaluate(pack_path, table_path, **EXACT)
+
+
 def test_a_missing_column_is_told(pack_path, table_path, tmp_path: Path) -> None:
-    text = table_path.read_text()
-    for column, words in (("polarity", "no column 'polarity'"), ("smiles", "no column 'smiles'")):
-        path = tmp_path / "without.csv"
-        path.write_text(text.replace(column, "X", 1))
-        with pytest.raises(InputError, match=words):
-            evaluate(pack_path, path, **EXACT)
-    assert evaluate(pack_path, path, smiles_column="X", **EXACT).metrics["size"]["n"] == 10
+    path = tmp_path / "without.csv"
+    path.write_text(table_path.read_text().replace("polarity", "X", 1))
+    with pytest.raises(InputError, match="no column 'polarity'"):
+        evaluate(pack_path, path, **EXACT)
+    with pytest.raises(InputError, match="no column 'structure' for --smiles-column"):
+        evaluate(pack_path, path, smiles_column="structure", **EXACT)
+    pd.read_csv(table_path).drop(columns="smiles").to_csv(path)
+    with pytest.raises(InputError, match="no SMILES column among"):
+        evaluate(pack_path, path, **EXACT)
+
+
+def test_a_smiles_column_of_another_name_is_found(pack_path, table_path, tmp_path: Path) -> None:
+    path = tmp_path / "renamed.csv"
+    path.write_text(table_path.read_text().replace("smiles", "X", 1))
+    for column in (None, "X"):
+        assert evaluate(pack_path, path, smiles_column=column, **EXACT).metrics["size"]["n"] == 10
 
 
 # --- with calibration and domain

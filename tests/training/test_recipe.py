@@ -12,7 +12,16 @@ import pytest
 from mora_lite.errors import InputError, MoraLiteError
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig
-from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA, Recipe, TaskRecipe, read_recipe
+from mora_lite.training.recipe import (
+    DEFAULT_SIZES,
+    ENCODER,
+    MORA,
+    Recipe,
+    TaskRecipe,
+    choose_recipe,
+    read_recipe,
+    with_whole_names,
+)
 from mora_lite.training.splits import Split
 
 QM9 = Path(__file__).resolve().parents[2] / "examples" / "qm9.toml"
@@ -204,7 +213,7 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
     def trained_by(*arguments: object) -> tuple[int, str, Recipe | None]:
         recipes: list[Recipe] = []
 
-        pack = SimpleNamespace(path=Path("out"), provenance={"test": {}})
+        pack = SimpleNamespace(path=Path("out"), provenance={"test": {}}, name="out", nbytes=0)
 
         def train(recipe, *_args):
             recipes.append(recipe)
@@ -220,7 +229,9 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
 
 
 def test_without_options_the_recipe_is_followed(trained_by) -> None:
-    assert trained_by("--recipe", QM9) == (0, "", read_recipe(QM9))
+    code, err, recipe = trained_by("--recipe", QM9)
+    assert (code, recipe) == (0, read_recipe(QM9))
+    assert [line.split(":")[0] for line in err.splitlines()] == ["out", "next"], "the path and the next command alone"
 
 
 def test_options_win_over_the_recipe(trained_by) -> None:
@@ -297,3 +308,20 @@ def test_a_recipe_or_targets_but_not_both(trained_by) -> None:
     code, err, _ = trained_by("--recipe", QM9, "--target", "logS")
     assert code == 2
     assert "leave --target out" in err
+
+
+def test_a_column_whose_name_has_a_colon_is_found_whole() -> None:
+    recipe = choose_recipe(None, ["Sol (mg/mL): pH 7", "a:b:nM", "c:class", "d:class"], "x")
+    columns = ["smiles", "Sol (mg/mL): pH 7", "Sol (mg/mL)", "a:b", "c : Class", "d"]
+    tasks = with_whole_names(recipe, columns).tasks
+    assert [(task.name, task.column, task.unit, task.kind) for task in tasks] == [
+        ("Sol (mg/mL): pH 7", "Sol (mg/mL): pH 7", "", ""),
+        ("a:b", "a:b", "nM", ""),
+        ("c : Class", "c : Class", "", ""),
+        ("d", "d", "", "class"),
+    ]
+
+
+def test_a_recipe_that_names_column_and_unit_is_followed(read) -> None:
+    recipe = read('[[task]]\nname = "a"\nunit = "b"\nprompt = "Question: a?"\n')
+    assert with_whole_names(recipe, ["a", "a:b"]) == recipe

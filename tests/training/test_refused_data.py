@@ -102,3 +102,8 @@ def test_what_is_no_class_is_refused(recipe: Recipe, tmp_path: Path, kind: str, 
     wanted = replace(recipe, tasks=(TaskRecipe("size", kind=kind),))
     with pytest.raises(InputError, match=words):
         train(table(tmp_path, values), tmp_path / "out", recipe=wanted, device="cpu")
+
+
+def test_a_table_that_can_be_read_only_once_is_refused_before_the_work(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="-: a table is read twice, to train and to test; save it as a file first"):
+        train("-", tmp_path / "out", recipe=recipe, device="cpu")

@@ -91,6 +91,16 @@ def test_a_recipe_can_choose_the_scale(recipe: Recipe, decades: Path, dataset, t
         choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value", scale="log"),)), data, zero)
 
 
+def test_values_over_decades_that_are_learnt_as_they_are_are_told(dataset) -> None:
+    values = np.full((len(dataset), 1), 1e-3, np.float32)
+    values[: len(dataset) // 2] = 100 + np.arange(len(dataset) // 2)[:, None]
+    data = replace(dataset, targets=values)
+    chosen, notes = choose_scales(Recipe("r", (TaskRecipe("k", kind="value"),)), data, data)
+    assert chosen.tasks[0].scale == "linear"
+    assert "its values span 5 powers of ten (0.001 to 129) and are learnt as they are" in notes[0]
+    assert choose_scales(Recipe("r", (TaskRecipe("k", kind="value", scale="linear"),)), data, data)[1] == []
+
+
 def test_percentages_are_learnt_as_log_odds(folder: Path, molecules: list[str], tmp_path: Path) -> None:
     table = tmp_path / "bound.csv"
     rows = [(smiles, 2.5 * i) for i, smiles in enumerate(molecules[:41])]

@@ -1,0 +1,145 @@
+"""SDF: a mol block, data fields and `$$$$` for each molecule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from .records import Record, RecordBlock
+from .source import Source
+
+MAX_RECORD = 2**20  # characters of a mol block, and of data; one with MAX_ATOMS atoms and all hydrogens has a tenth
+MAX_LINE = 2**16
+_BLOCK_RECORDS = 256
+_HEADER = re.compile(r">[^<]*<([^>]*)>")  # of a data field: `>  <logS>  (12)`
+_HEADERS = re.compile(r"^>[^<\r\n]*<([^>\r\n]*)>", re.MULTILINE)
+_AHEAD = 2**20  # characters of a pipe that are searched for fields
+
+
+def sdf_fields(source: Source) -> list[str]:
+    """The names of all data fields of a file, in order of first appearance. Reads the source to its end."""
+    names: dict[str, None] = {}
+    for lines in source.line_blocks(MAX_LINE):
+        names.update(dict.fromkeys(_HEADERS.findall("".join(lines))))
+    return list(names)
+
+
+def sdf_fields_ahead(source: Source) -> list[str]:
+    """The same of the beginning of a pipe, which is not lost by that."""
+    return list(dict.fromkeys(_HEADERS.findall(source.look_ahead(_AHEAD))))
+
+
+def sdf_columns(fields: list[str]) -> list[str]:
+    """Columns of an SDF: the SMILES, the title, the data fields; the first two with names that no field has."""
+    smiles = next(name for name in ("smiles", "SMILES of the structure", "") if name not in fields)
+    title = next(name for name in ("name", "title", "title line", "") if name not in fields)
+    return [smiles, title, *fields]
+
+
+class SdfReader:
+    """Reads the records of an SDF; what follows the last `$$$$` is a record unless it is blank.
+
+    field: the data field with the names; None for the title. fields: those that become cells; None for no cells.
+    notes: lines for the user, complete when all is read.
+    """
+
+    def __init__(self, source: Source, field: str | None, fields: list[str] | None):
+        self.notes = _missing_field(source, field)
+        self._source, self._field, self._fields = source, field, fields
+        self._unknown: dict[str, int] = {}  # fields that were not found beforehand
+
+    def __iter__(self) -> Iterator[RecordBlock]:
+        records: list[Record] = []
+        cells: list[list[str]] = []
+        lines: list[int] = []
+        number, start = 0, 1
+        builder = _RecordBuilder(self._field, self._fields is not None)
+        for line in chain.from_iterable(self._source.line_blocks(MAX_LINE)):
+            number += 1
+            if not line.startswith("$$$$"):
+                builder.add(line.rstrip("\r\n"))
+                continue
+            self._finish(builder, start, records, cells, lines)
+            builder.clear()
+            start = number + 1
+            if len(records) == _BLOCK_RECORDS:
+                yield RecordBlock(records, cells, lines)
+                records, cells, lines = [], [], []
+        if not builder.blank:
+            self._finish(builder, start, records, cells, lines)
+        if records:
+            yield RecordBlock(records, cells, lines)
+        if self._unknown:
+            self.notes.append(
+                f"{self._source.name}: data fields that first come late are left out: {', '.join(self._unknown)}; "
+                "name a file in place of a pipe"
+            )
+
+    def _finish(
+        self, builder: _RecordBuilder, start: int, records: list[Record], cells: list[list[str]], lines: list[int]
+    ) -> None:
+        record = builder.build()
+        records.append(record)
+        lines.append(start)
+        if self._fields is not None:
+            values = builder.values
+            cells.append(["", builder.title, *("\n".join(values.get(name, ())) for name in self._fields)])
+            self._unknown.update((name, start) for name in values.keys() - set(self._fields))
+
+
+class _RecordBuilder:
+    """Collects one record of an SDF, line by line.
+
+    values: data field -> its lines; all fields if `keeps_all`, else that of the name alone.
+    """
+
+    def __init__(self, field: str | None, keeps_all: bool):
+        self._field, self._keeps_all = field, keeps_all
+        self.clear()
+
+    def clear(self) -> None:
+        self.blank = True
+        self.values: dict[str, list[str]] = {}
+        self._value: list[str] | None = None  # of the data field that is being read
+        self._block: list[str] = []
+        self._ended = False
+        self._size = self._data_size = 0
+
+    @property
+    def title(self) -> str:
+        return self._block[0].strip() if self._block else ""
+
+    def add(self, line: str) -> None:
+        if self.blank and line.strip():
+            self.blank = False
+        if line.startswith(">") and (header := _HEADER.match(line)):
+            name = header[1]
+            self._value = self.values.setdefault(name, []) if self._keeps_all or name == self._field else None
+        elif self._value is not None:
+            if not line.strip():
+                self._value = None
+            elif self._data_size <= MAX_RECORD:
+                self._value.append(line)
+                self._data_size += len(line)
+        if self._ended:
+            return
+        self._size += len(line) + 1
+        if self._size <= MAX_RECORD:
+            self._block.append(line)
+        self._ended = line.startswith("M  END")
+
+    def build(self) -> Record:
+        name = self.title if self._field is None else "".join(self.values.get(self._field, ())[:1]).strip()
+        if self._size > MAX_RECORD:
+            return Record(name, "", f"a mol block of {self._size:,} characters, more than {MAX_RECORD:,}")
+        # The final line end distinguishes even a damaged block of one line from a SMILES.
+        return Record(name, "\n".join([*self._block, ""]) or "\n", "")
+
+
+def _missing_field(source: Source, field: str | None) -> list[str]:
+    """A note if the first record lacks the field: otherwise a typo would show only at the end, as empty names."""
+    first, end, _ = source.start.partition(b"\n$$$$")
+    if field is None or not end or f"<{field}>".encode("utf-8", "surrogateescape") in first:
+        return []
+    return [f"{source.name}: the first record has no data field {field!r}; names are empty where it is missing"]

@@ -1,0 +1,124 @@
+"""Excel workbooks (.xlsx): the rows of the first sheet, every cell as text."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import DeviceError, InputError, error_text
+from .delimited import RowBlock
+from .source import STDIO, ZIP
+
+_BLOCK_ROWS = 1024
+MAX_BYTES = 2**31  # unpacked, of one sheet: beyond it the archive is damaged or made to harm
+
+
+def is_workbook(path: str) -> bool:
+    """By its name or its first bytes; standard input never is, for a workbook is read from the end."""
+    if path == STDIO or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == ZIP and (path.lower().endswith((".xlsx", ".xlsm")) or _has_sheets(path))
+    except OSError:
+        return False  # the error is reported when the file is opened
+
+
+def _has_sheets(path: str) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "xl/workbook.xml" in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+class Workbook:
+    """An open workbook, used like a `Source`; iterating reads the rows of its first sheet, once.
+
+    notes: lines for the user. bytes_total: size of the file on disk.
+    """
+
+    bom = False
+
+    def __init__(self, path: str):
+        """Raises `DeviceError` when openpyxl is not installed, `InputError` when the file is damaged."""
+        try:
+            import openpyxl
+        except ImportError:
+            raise DeviceError(
+                f"{path} is an Excel file, which needs openpyxl: pip install 'mora-lite[xlsx]', or save it as CSV"
+            ) from None
+        self.name = path
+        self.bytes_total = os.path.getsize(path)
+        self._rows_read = 0
+        try:
+            with zipfile.ZipFile(path) as archive:
+                largest = max((entry.file_size for entry in archive.infolist()), default=0)
+            if largest > MAX_BYTES:
+                raise InputError(f"{path}: a part of it unpacks to {largest:,} bytes; save it as CSV")
+            self._book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # openpyxl has no base class for what a damaged file makes it raise
+            raise InputError(f"{path} cannot be read as an Excel file: {error_text(error)}") from None
+        self._sheet = self._book.worksheets[0] if self._book.worksheets else None
+        self.notes = []
+        others = [sheet.title for sheet in self._book.worksheets[1:]]
+        if self._sheet is not None and others:
+            self.notes.append(f"{path}: sheet {self._sheet.title!r} is read, not {', '.join(map(repr, others[:5]))}")
+
+    @property
+    def bytes_read(self) -> int:
+        n_rows = (self._sheet.max_row or 0) if self._sheet is not None else 0
+        return self.bytes_total * min(self._rows_read, n_rows) // n_rows if n_rows else self.bytes_total
+
+    def __iter__(self) -> Iterator[RowBlock]:
+        """Blocks of rows, without the blank ones before the first and after the last."""
+        cells: list[list[str]] = []
+        lines: list[int] = []
+        blank: list[int] = []
+        begun = False
+        for number, row in enumerate(self._values(), start=1):
+            self._rows_read = number
+            texts = [_text(value) for value in row]
+            while texts and not texts[-1]:
+                del texts[-1]
+            if not texts:
+                blank += [number] if begun else []
+                continue
+            begun = True
+            cells += [[] for _ in blank] + [texts]
+            lines += [*blank, number]
+            blank = []
+            if len(cells) >= _BLOCK_ROWS:
+                yield RowBlock(cells, lines, {})
+                cells, lines = [], []
+        if cells:
+            yield RowBlock(cells, lines, {})
+
+    def _values(self) -> Iterator[tuple[Any, ...]]:
+        if self._sheet is None:
+            return
+        try:
+            yield from self._sheet.iter_rows(values_only=True)
+        except Exception as error:  # see above
+            raise InputError(f"{self.name} is damaged after row {self._rows_read:,}: {error_text(error)}") from None
+
+    def close(self) -> None:
+        self._book.close()
+
+
+def _text(value: Any) -> str:
+    """A cell as a spreadsheet shows it, in full precision."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    return str(value)

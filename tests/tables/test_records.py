@@ -1,0 +1,231 @@
+"""Every kind of file gives all its cells, in order, and the line of the file at which each row began."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rdkit import Chem
+
+from mora_lite.errors import DeviceError, InputError
+from mora_lite.tables.library import Library, open_library
+
+
+def read(*paths: object, **columns: str | None) -> tuple[Library, list[list[str]], list[int]]:
+    with open_library([str(path) for path in paths], **columns, cells=True) as library:
+        windows = list(library.windows(2))
+        cells = [list(row) for window in windows for row in window.cells]
+        return library, cells, [line for window in windows for line in window.lines]
+
+
+def block(smiles: str, title: str) -> str:
+    mol = Chem.MolFromSmiles(smiles)
+    mol.SetProp("_Name", title)
+    return Chem.MolToMolBlock(mol)
+
+
+def workbook(path: Path, *sheets: list[list[object]]) -> Path:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for i, rows in enumerate(sheets):
+        sheet = book.create_sheet(f"sheet {i + 1}")
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+# --- lists
+
+
+def test_a_list_has_smiles_with_extensions_and_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.cxsmiles"
+    path.write_text("\nC[C@H](F)Cl |&1:1| one name\nCCO\n\n*C |$R1;$|\nCN |not closed\n")
+    library, cells, lines = read(path)
+    assert (library.columns, library.smiles_index) == (["smiles", "name"], 0)
+    assert cells == [
+        ["C[C@H](F)Cl |&1:1|", "one name"],
+        ["CCO", ""],
+        ["", ""],
+        ["*C |$R1;$|", ""],
+        ["CN", "|not closed"],
+    ]
+    assert lines == [2, 3, 4, 5, 6]
+
+
+# --- SDF
+
+
+SDF = (
+    f"{block('CCO', 'a')}>  <logS>  (1)\n-0.5\n\n>  <note>\ntwo\nlines\n\n$$$$\n"
+    f"{block('CC', 'b')}> <logS>\n\n> <CAS>\n> <note>\n>10 mg\n\n$$$$\n"
+    f"{block('C', '')}$$$$\n"
+)
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.sdf.gz"])
+def test_data_fields_of_an_sdf_are_columns_and_may_have_no_value(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(SDF.encode()) if name.endswith("gz") else SDF.encode())
+    library, cells, lines = read(path)
+    assert library.columns == ["smiles", "name", "logS", "note", "CAS"]
+    assert cells == [
+        ["", "a", "-0.5", "two\nlines", ""],
+        ["", "b", "", ">10 mg", ""],
+        ["", "", "", "", ""],
+    ]
+    n = SDF[: SDF.index("$$$$")].count("\n") + 1
+    assert lines[:2] == [1, n + 1]
+
+
+def test_the_name_from_a_field_without_a_value_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.sdf").write_text(SDF)
+    for field, names in (("CAS", ["", "", ""]), ("logS", ["-0.5", "", ""]), ("note", ["two", ">10 mg", ""])):
+        with open_library(tmp_path / "a.sdf", name_column=field) as library:
+            assert [record.name for window in library.windows(9) for record in window.records] == names
+
+
+def test_fields_named_smiles_and_name_keep_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a.sdf").write_text(f"{block('C', 't')}> <smiles>\nC\n\n> <name>\nx\n\n$$$$\n")
+    library, cells, _ = read(tmp_path / "a.sdf")
+    assert library.columns == ["SMILES of the structure", "title", "smiles", "name"]
+    assert cells == [["", "t", "C", "x"]]
+
+
+def test_fields_of_a_pipe_are_those_of_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stdin:
+        buffer = io.BytesIO(SDF.encode())
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    library, cells, _ = read("-")
+    assert library.columns == ["smiles", "name", "logS", "note", "CAS"]
+    assert [row[1] for row in cells] == ["a", "b", ""]
+
+
+# --- Parquet
+
+
+def test_parquet_gives_all_columns_as_text_and_their_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "x": [1.5, None],
+            "smiles": ["CCO", "CC"],
+            "n": pa.array([7, 8], pa.int16()),
+            "yes": [True, None],
+            "list": [[1, 2], None],
+            "day": [datetime.date(2024, 5, 1), None],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    library, cells, lines = read(tmp_path / "a.parquet")
+    assert (library.columns, library.smiles_index, lines) == (table.column_names, 1, [1, 2])
+    assert cells == [["1.5", "CCO", "7", "true", "[1, 2]", "2024-05-01"], ["", "CC", "8", "", "", ""]]
+    assert library.types == table.schema.types
+
+
+def test_views_of_text_are_read_as_text(tmp_path: Path) -> None:
+    columns = {"smiles": ["CCO", None], "id": ["a", "b"]}
+    table = {name: pa.array(cells, pa.string_view()) for name, cells in columns.items()}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    library, cells, _ = read(tmp_path / "a.parquet")
+    assert library.smiles_index == 0
+    assert cells == [["CCO", "a"], ["", "b"]]
+
+
+# --- workbooks
+
+
+def test_a_workbook_gives_the_rows_of_its_first_sheet(tmp_path: Path) -> None:
+    rows = [
+        ["ID", "SMILES", "logS", "when", "ok"],
+        [1, "CCO", -0.77, datetime.datetime(2024, 5, 1), True],
+        [],
+        [2.0, "c1ccccc1", None, "#N/A"],
+    ]
+    library, cells, lines = read(workbook(tmp_path / "a.xlsx", rows, [["other"]], []))
+    assert library.columns == ["ID", "SMILES", "logS", "when", "ok"]
+    assert cells == [
+        ["1", "CCO", "-0.77", "2024-05-01", "TRUE"],
+        ["", "", "", "", ""],
+        ["2", "c1ccccc1", "", "#N/A", ""],
+    ]
+    assert lines == [2, 3, 4]
+    assert library.notes == [f"{tmp_path / 'a.xlsx'}: sheet 'sheet 1' is read, not 'sheet 2', 'sheet 3'"]
+
+
+def test_a_damaged_or_empty_workbook_is_told(tmp_path: Path) -> None:
+    good = workbook(tmp_path / "a.xlsx", [["smiles"], ["CCO"]]).read_bytes()
+    (tmp_path / "b.xlsx").write_bytes(good[: len(good) // 2])
+    with pytest.raises(InputError, match=r"b\.xlsx cannot be read as an Excel file"):
+        open_library(tmp_path / "b.xlsx")
+    with pytest.raises(InputError, match="is empty"):
+        open_library(workbook(tmp_path / "c.xlsx", []))
+
+
+def test_without_openpyxl_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = workbook(tmp_path / "a.xlsx", [["smiles"], ["CCO"]])
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(DeviceError, match=r"pip install 'mora-lite\[xlsx\]'"):
+        open_library(path)
+
+
+# --- many files
+
+
+def test_columns_of_several_files_are_joined_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,smiles,y,y\n1,CCO,2,3\n")
+    (tmp_path / "b.tsv").write_text("y\tSMILES\tz\n4\tCC\t5\n")
+    (tmp_path / "c.smi").write_text("C methane\n")
+    library, cells, _ = read(tmp_path / "a.csv", tmp_path / "b.tsv", tmp_path / "c.smi")
+    assert (library.columns, library.smiles_index) == (["id", "smiles", "y", "y", "z", "name"], 1)
+    assert cells == [["1", "CCO", "2", "3", "", ""], ["", "CC", "4", "", "5", ""], ["", "C", "", "", "", "methane"]]
+
+
+def test_byte_order_mark_and_delimiter_are_known(tmp_path: Path) -> None:
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "a.csv").write_bytes(mark + b"smiles;y\nCCO;1\n")
+        library, cells, _ = read(tmp_path / "a.csv")
+        assert (library.bom, library.delimiter, cells) == (bool(mark), ";", [["CCO", "1"]])
+
+
+def test_notes_that_only_show_at_the_end_come_then(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("smiles,y\n" + "CC,1\n" * 60_000 + 'CCO,"a" b\n')
+    with open_library(tmp_path / "a.csv") as library:
+        assert library.notes == []
+        assert sum(len(window.records) for window in library.windows(1000)) == 60_001
+        assert library.notes == [
+            f"{tmp_path / 'a.csv'}: 1 line with a quote out of place read as plain text; the first is line 60,002"
+        ]
+
+
+# --- headers
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "n_rows"),
+    [
+        ("C1CCN,a\nCCO,b\nCCCO,c\n", ["smiles", "column_2"], 3),
+        ("7,CC(=O)O[Zz],a\n8,CCO,b\n9,CCCO,c\n", ["column_1", "smiles", "column_3"], 3),
+        ("CC[N+](C,a\nCCO,b\nCCCO,c\n", ["smiles", "column_2"], 3),
+        ("cpd,id\nCCO,b\nCCCO,c\n", ["cpd", "id"], 2),
+    ],
+)
+def test_an_unreadable_first_molecule_is_no_header(tmp_path: Path, text: str, columns: list[str], n_rows: int) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    library, cells, _ = read(tmp_path / "a.csv")
+    assert library.columns == columns
+    assert len(cells) == n_rows
+    assert len(library.notes) == (n_rows == 3)
+
+
+def test_a_header_that_is_no_word_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("?,id\nCCO,b\nCCCO,c\n")
+    library, _, _ = read(tmp_path / "a.csv")
+    assert "the first line is taken as the header, and its column 1, '?'" in library.notes[0]
