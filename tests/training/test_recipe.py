@@ -213,7 +213,7 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
     def trained_by(*arguments: object) -> tuple[int, str, Recipe | None]:
         recipes: list[Recipe] = []
 
-        pack = SimpleNamespace(path=Path("out"), provenance={"test": {}})
+        pack = SimpleNamespace(path=Path("out"), provenance={"test": {}}, name="out", nbytes=0)
 
         def train(recipe, *_args):
             recipes.append(recipe)
@@ -229,7 +229,9 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
 
 
 def test_without_options_the_recipe_is_followed(trained_by) -> None:
-    assert trained_by("--recipe", QM9) == (0, "", read_recipe(QM9))
+    code, err, recipe = trained_by("--recipe", QM9)
+    assert (code, recipe) == (0, read_recipe(QM9))
+    assert [line.split(":")[0] for line in err.splitlines()] == ["out", "next"], "the path and the next command alone"
 
 
 def test_options_win_over_the_recipe(trained_by) -> None:
