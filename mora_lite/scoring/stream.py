@@ -152,7 +152,9 @@ def predict_library(
     workers: these other processes. time_limit: seconds for parsing one molecule there.
     on_note: called with each line for the user. on_progress: with the number of rows done, and the library.
     """
-    answers = replace(answers, form=TableFormat.of(target).like(library.delimiter, library.bom))
+    # Tabs in a file that is called .csv are for an input that is so too.
+    same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
+    answers = replace(answers, form=TableFormat.of(target).like(library.delimiter if same else "", library.bom))
     windows, started = library.windows(CHUNK_ROWS), time.perf_counter()
     head = _read_head(windows)
     with ExitStack() as stack:
