@@ -132,6 +132,13 @@ def test_a_table_keeps_its_delimiter_and_byte_order_mark(predict: Any, tmp_path:
     assert predict(tmp_path / "a.csv", "--short")[0] == 0
     data = (tmp_path / "a.predictions.csv").read_bytes()
     assert data.startswith(b"\xef\xbb\xbfname;smiles;note;size;")
+    for name in ("b.tsv", "c.csv"):
+        (tmp_path / name).write_text("smiles\tname\nC\tx\n")
+        assert predict(tmp_path / name, "--short")[0] == 0
+    assert (tmp_path / "b.predictions.tsv").read_text().startswith("smiles\tname\tsize")
+    assert (tmp_path / "c.predictions.csv").read_text().startswith("smiles\tname\tsize")
+    assert predict(tmp_path / "b.tsv", "--short", "-o", tmp_path / "d.csv")[0] == 0
+    assert (tmp_path / "d.csv").read_text().startswith("smiles,name,size")
 
 
 def test_a_parquet_file_keeps_its_types(predict: Any, tmp_path: Path) -> None:
