@@ -97,6 +97,11 @@ def choose_smiles_column(
     if not rows:
         # One record only: a header, or a single molecule without one.
         by_content = [i for i, cell in enumerate(header) if reads_as_smiles([cell])]
+    if not by_content:
+        # Of a short list without a header, one bad molecule is a large share; then the first line speaks too.
+        by_content = [
+            i for i, cell in enumerate(header) if reads_as_smiles([cell]) and reads_as_smiles(_column(rows, i), 0.5)
+        ]
     if len(by_content) > 1:
         names = ", ".join(repr(header[i]) for i in by_content)
         raise InputError(f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column")
@@ -201,14 +206,14 @@ def _column(rows: Sequence[Sequence[str]], index: int) -> list[str]:
     return [row[index] for row in rows if index < len(row)]
 
 
-def reads_as_smiles(cells: Sequence[str]) -> bool:
-    """Whether these cells of a column look like SMILES: most are, and half of them have three atoms or more."""
+def reads_as_smiles(cells: Sequence[str], share: float = _MIN_SHARE) -> bool:
+    """Whether these cells of a column look like SMILES: such a share is, and half have three atoms or more."""
     distinct = {cell.strip() for cell in cells} - {""}
     sizes = [_n_atoms(cell) for cell in distinct]
     readable = sum(size > 0 for size in sizes)
     return (
         readable > 0
-        and readable >= _MIN_SHARE * len(sizes)
+        and readable >= share * len(sizes)
         and sum(size >= _MIN_ATOMS for size in sizes) >= 0.5 * len(sizes)
     )
 

@@ -38,6 +38,18 @@ _NOT_TEXT = {
 _BLOCK = 2**15  # characters that are read at a time
 
 
+def _utf16(start: bytes) -> str | None:
+    """The encoding of a text in UTF-16, with its mark or, where every second byte is zero, without; else None."""
+    if start.startswith(_UTF16):
+        return "utf-16"
+    start = start[: len(start) // 2 * 2]
+    halves = {"utf-16-le": (start[1::2], start[::2]), "utf-16-be": (start[::2], start[1::2])}
+    for encoding, (high, low) in halves.items():
+        if len(high) >= 6 and not any(high) and all(low):
+            return encoding
+    return None
+
+
 class Source:
     """An open file; `-` is standard input.
 
@@ -75,9 +87,9 @@ class Source:
                 raise InputError(f"{self.name} is {what}")
         self._ahead = ""  # text that was looked at before its turn
         self.bom = self.start.startswith((codecs.BOM_UTF8, *_UTF16))
-        if self.start.startswith(_UTF16):  # its half surrogates have no UTF-8 and become U+FFFD
-            self.text = io.TextIOWrapper(unpacked, encoding="utf-16", errors="replace", newline="")
-            self.start = codecs.getincrementaldecoder("utf-16")("replace").decode(self.start).encode()
+        if utf16 := _utf16(self.start):  # its half surrogates have no UTF-8 and become U+FFFD
+            self.text = io.TextIOWrapper(unpacked, encoding=utf16, errors="replace", newline="")
+            self.start = codecs.getincrementaldecoder(utf16)("replace").decode(self.start).encode()
         else:
             self.text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
 

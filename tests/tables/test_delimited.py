@@ -48,7 +48,7 @@ text = st.text(st.characters(codec="latin-1", exclude_characters="\r\0"), max_si
     delimiter=st.sampled_from(",;\t|"),
     quoting_style=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
     line_end=st.sampled_from(["\n", "\r\n"]),
-    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"]),
 )
 @QUICK
 def test_a_table_of_any_dialect_comes_back_cell_by_cell(

@@ -49,6 +49,7 @@ def test_the_smiles_column_is_found_by_name_then_by_content(tmp_path, text, inde
         ("CCO\n", ["smiles"], ["CCO"]),
         ("ethanol,CCO\nbenzene,c1ccccc1\n", ["column_1", "smiles"], ["CCO", "c1ccccc1"]),
         ("CCO\tethanol\nCCN\tethylamine\n", ["smiles", "column_2"], ["CCO", "CCN"]),
+        ("CCO,ethanol\nCCN,ethylamine\nC1CC,broken\n", ["smiles", "column_2"], ["CCO", "CCN", "C1CC"]),
     ],
 )
 def test_a_table_without_a_header_gets_one_and_loses_no_row(tmp_path, text, columns, smiles):
