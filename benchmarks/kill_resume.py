@@ -103,7 +103,7 @@ def kill_and_resume(command: list[str], place: Path, n_kills: int, chance: rando
         found = results(path)
         now = {name for name, data in found.items() if wanted.get(name) != data}
         if code == 0:
-            now |= wanted.keys() - found.keys() | {file.name for file in path.glob(".*.part")}
+            now |= wanted.keys() - found.keys() | {file.name for file in path.glob(".part-*")}
             n_ended += 1
             n_same += not now
             print(f"run {n_ended} ended: {f'DIFFERENT: {sorted(now)}' if now else 'same bytes'}", flush=True)

@@ -87,8 +87,8 @@ def time_processes(command: list[str], repeats: int) -> dict[str, Any]:
 
 def time_library(table_path: Path, work: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Load once, then predict the table `repeats` times in this process; shares are of all repeats."""
-    from mora_lite.scoring.stream import output_columns, predict_table
-    from mora_lite.tables.table import TableWriter, open_table
+    from mora_lite.scoring import stream
+    from mora_lite.tables.library import open_library
 
     started = time.perf_counter()
     import mora_lite
@@ -98,10 +98,10 @@ def time_library(table_path: Path, work: Path, args: argparse.Namespace) -> dict
     runs = []
     for i in range(args.repeats):
         started = time.perf_counter()
-        with open_table(table_path) as table:
-            columns = output_columns(table.columns, model)
-            with TableWriter(work / f"library-{i}.csv", columns) as writer:
-                summary = predict_table(table, writer, model)
+        with open_library(table_path, cells=True) as library:
+            stream.SMALL_ROWS = sys.maxsize  # all in this process
+            answers, target = stream.AnswerColumns(), str(work / f"library-{i}.csv")
+            summary = stream.predict_library(library, target, answers, lambda: model, NotImplemented)
         runs.append(time.perf_counter() - started)
     stages = {name: seconds / sum(runs) for name, seconds in model.seconds.items()}
     stages["read and write"] = 1 - sum(stages.values())

@@ -100,7 +100,8 @@ def generate(
     """
     from ..errors import InputError
     from ..machine.device import choose_device, choose_dtype
-    from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
+    from ..tables.table import open_table
+    from ..tables.writers import TableWriter
     from ..text.pack import load_text_pack, open_text_pack
     from ..text.stream import GenerationConfig, answer_columns, answer_table, question_of_table
     from ..text.tasks import text_task
@@ -125,9 +126,7 @@ def generate(
             seed or 0,
             table_question,
         )
-        target = output or default_output(table_path, "answers")
-        if target != STDIO:
-            claim_output(target, source=table_path, force=force)
+        target = claim_answers(table_path, output, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         with show_work(f"loading {pack}"):
@@ -141,3 +140,13 @@ def generate(
     rows, rate = counted(summary.n_rows, "row"), f"{summary.mol_per_s:,.1f} rows/s"
     line = f"{writer.name}: {rows}, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
     print_summary([line, *summary.failures()], summary)
+
+
+def claim_answers(table_path: str, output: str | None, force: bool) -> str:
+    """The file of the answers. Raises `OutputError` before the work where it cannot be written."""
+    from ..tables.formats import default_output
+    from ..tables.writers import claim_table
+
+    target = output or default_output(table_path, "answers")
+    claim_table(target, source=table_path, force=force)
+    return target

@@ -1,23 +1,48 @@
-"""`mora-lite predict`: a table of molecules in, the same table with predictions out."""
+"""`mora-lite predict`: molecules in, the same molecules with predictions out."""
 
 from __future__ import annotations
 
-import time
-from typing import Annotated
+import functools
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .engine import Engine, Provider, load_model
-from .options import BatchSize, Confidence, Device, Dtype, Force, SmilesColumn, Tasks, split_names
-from .progress import print_note, print_summary, progress_bar
+from .engine import Engine, ModelChoice, Provider
+from .options import (
+    BatchSize,
+    Confidence,
+    Device,
+    Dtype,
+    Force,
+    NameColumn,
+    SmilesColumn,
+    Tasks,
+    TimeLimit,
+    Workers,
+    split_names,
+)
+from .progress import print_lines, print_note, progress_bar
+from .tables import print_rows
+
+if TYPE_CHECKING:
+    from ..scoring.stream import AnswerColumns
+    from ..scoring.tasks import Task
+
+
+STDIO = "-"
 
 
 def predict(
-    table_path: Annotated[
-        str,
+    inputs: Annotated[
+        list[str],
         typer.Argument(
-            metavar="INPUT",
-            help="Table of molecules: CSV (comma, tab or semicolon), plain or .gz; - is standard input.",
+            metavar="INPUT...",
+            help="Files of molecules (CSV, TSV, SMI, CXSMILES, SDF, Parquet, XLSX; plain, .gz or .zst), or SMILES; "
+            "- is standard input.",
         ),
     ],
     *,
@@ -26,16 +51,20 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="Where to write; .gz packs, .tsv writes tabs, - is standard output.",
-            show_default="INPUT.predictions.csv",
+            help="Where to write, by its ending: .csv, .tsv, .parquet, .xlsx or .sdf, text also .gz; - is standard "
+            "output.",
+            show_default="INPUT.predictions.csv and so on; of SMILES a table on standard output",
         ),
     ] = None,
     pack: Annotated[
         str, typer.Option("--pack", "-p", help="Name of a pack, its directory, hf:owner/name, or an exported folder.")
     ] = "admet",
     tasks: Tasks = None,
+    short: Annotated[bool, typer.Option("--short", help="Leave out intervals and domain.")] = False,
     smiles_column: SmilesColumn = None,
+    name_column: NameColumn = None,
     device: Device = "auto",
+    workers: Workers = None,
     batch_size: BatchSize = None,
     dtype: Dtype = "auto",
     engine: Engine = "auto",
@@ -51,9 +80,10 @@ def predict(
             show_default="none",
         ),
     ] = 0,
+    time_limit: TimeLimit = 30.0,
     force: Force = False,
 ) -> None:
-    """Score every molecule of a table.
+    """Score every molecule of a file, or of the SMILES given.
 
     Writes one row for each row of INPUT, in order, with all its columns, then
     a column for each task: a value with its unit and interval (X_lo, X_hi),
@@ -61,46 +91,160 @@ def predict(
     molecule, in_domain, and outside: the tasks whose training molecules it is
     far from; with --neighbours the nearest training molecules, their similarity
     and what was measured for them; then status (ok, empty, unparsable,
-    too_large, malformed, not_finite) and error. A bad molecule is a row with a
-    status, never the end of the run.
+    too_large, malformed, not_finite, timeout, crashed) and error. A bad
+    molecule is a row with a status, never the end of the run.
+
+    Several files give a file each, or one with all rows where -o names it.
 
     \b
     Examples:
+    mora-lite predict CCO 'c1ccccc1O' --tasks logS,logD
     mora-lite predict molecules.csv
-    mora-lite predict library.csv.gz --tasks homo,lumo -o out.csv.gz
+    mora-lite predict library.sdf.gz --tasks homo,lumo -o out.xlsx
     cat molecules.csv | mora-lite predict - | head
     mora-lite predict molecules.csv --tasks logS --neighbours 3
     mora-lite predict molecules.csv --engine onnx --pack admet-onnx
     """
-    from ..scoring.stream import output_columns, predict_table
-    from ..tables.table import STDIO, TableWriter, claim_output, default_output, open_table
+    from ..scoring.stream import AnswerColumns, TypedSmiles, predict_library
+    from ..tables.library import open_library
 
-    with open_table(table_path, smiles_column) as table:
-        target = output or default_output(table_path)
-        if target != STDIO:
-            # Before the slow load: a name that is taken is reported at once.
-            claim_output(target, source=table_path, force=force)
-        for note in table.notes:
-            print_note(note)
-        started = time.perf_counter()
-        model = load_model(
-            pack,
-            engine=engine,
-            provider=provider,
-            device=device,
-            dtype=dtype,
-            tasks=split_names(tasks),
-            confidence=confidence,
-        )
-        load_seconds = time.perf_counter() - started
-        for note in model.featurizer.notes:
-            print_note(note)
-        columns = output_columns(table.columns, model, neighbours)
+    choice = ModelChoice(pack, engine, provider, device, dtype, split_names(tasks), confidence)
+    answers = AnswerColumns(n_neighbours=neighbours, short=short, batch_size=batch_size)
+    smiles = typed_smiles(inputs)
+    if smiles and output is None:
+        print_answers(smiles, choice, answers)
+        return
+    load, failed = functools.cache(choice.load), False
+    for paths, target in jobs_of(inputs, smiles, output, force):
         with (
-            TableWriter(target, columns, source=table_path, force=force) as writer,
-            progress_bar(table) as on_progress,
+            open_library(paths, smiles_column, name_column, cells=True) if paths else TypedSmiles(smiles) as library,
+            progress_bar() as on_progress,
         ):
-            summary = predict_table(
-                table, writer, model, batch_size=batch_size, n_neighbours=neighbours, on_progress=on_progress
+            n_notes = len(library.notes)
+            for note in library.notes:
+                print_note(note)
+            summary = predict_library(
+                library,
+                target,
+                answers,
+                load,
+                choice.source,
+                workers=workers,
+                time_limit=time_limit,
+                force=force,
+                on_note=print_note,
+                on_progress=on_progress,
             )
-    print_summary(summary.lines(writer.name, load_seconds), summary)
+        for note in library.notes[n_notes:]:
+            print_note(note)
+        print_lines(summary.lines("standard output" if target == STDIO else target, summary.load_seconds))
+        failed = failed or bool(summary.n_rows and not summary.n_ok)
+    if failed:
+        raise typer.Exit(1)
+
+
+def typed_smiles(inputs: Sequence[str]) -> list[str]:
+    """`inputs` if they are SMILES, nothing if they are files. Raises `InputError` for a mixture, or for neither.
+
+    What exists, or ends like a file, is a file.
+    """
+    from ..errors import InputError
+
+    smiles = [text for text in inputs if not _is_file(text)]
+    if smiles and len(smiles) < len(inputs):
+        file = next(text for text in inputs if text not in smiles)
+        raise InputError(f"{file!r} is a file and {smiles[0]!r} is taken as a SMILES: give files or SMILES, not both")
+    return smiles
+
+
+def _is_file(text: str) -> bool:
+    if text == STDIO or os.path.isfile(text) or _FILE_ENDING.search(text):
+        return True
+    from ..chem.molecules import parse_smiles
+    from ..errors import InputError
+    from ..status import OK
+
+    if parse_smiles(text).status == OK:
+        return False
+    if os.path.exists(text) or glob.glob(text):
+        return True
+    if _ANY_ENDING.search(text):
+        raise InputError(f"{text!r} is neither a file that exists nor a SMILES: check the name")
+    return False
+
+
+_FILE_ENDING = re.compile(
+    r"\.(csv|tsv|tab|txt|dat|smi|smiles|ism|can|cxsmiles|sdf?|mol2?|parquet|xlsx?|xlsm|ods|json|gz|zst|bz2|xz|zip)$",
+    re.IGNORECASE,
+)
+_ANY_ENDING = re.compile(r"\.[A-Za-z]\w{1,6}$")
+
+
+def jobs_of(
+    inputs: Sequence[str], smiles: Sequence[str], output: str | None, force: bool
+) -> list[tuple[list[str], str]]:
+    """Files to read, none for SMILES, and the file to write for each run. Raises `OutputError` before any work."""
+    from ..errors import InputError
+    from ..tables.formats import default_output
+    from ..tables.library import expand_paths
+    from ..tables.writers import claim_table
+
+    files = [] if smiles else expand_paths(inputs)
+    for path in files:
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a directory: name a file in it")
+    jobs = [(files, output)] if output is not None else [([path], default_output(path)) for path in files]
+    targets = [target for _, target in jobs]
+    for paths, target in jobs:
+        for source in [None, *paths]:
+            claim_table(target, source=source, force=force, molecules=True)
+        if targets.count(target) > 1:
+            raise InputError(f"several files want to be {target}: name one with -o, or predict them one by one")
+    return jobs
+
+
+def print_answers(smiles: Sequence[str], choice: ModelChoice, answers: AnswerColumns) -> None:
+    """On stdout: a row for each task, a column for each molecule; in blocks that fit the terminal."""
+    from rich.console import Console
+
+    from ..status import OK
+
+    model = choice.load()
+    for note in model.featurizer.notes:
+        print_note(note)
+    scores = model.score(smiles, answers.batch_size, answers.n_neighbours)
+    columns, console = answers.columns(scores, model.tasks), Console(highlight=False)
+    ok = [i for i, status in enumerate(scores.status) if status == OK]
+    n_beside = max(1, (console.width - _TASK_WIDTH) // (_CELL_WIDTH + 1))
+    inside = None if answers.short else scores.inside
+    for start in range(0, len(ok), n_beside):
+        block = {i: f"{i + 1}: {smiles[i]}" for i in ok[start : start + n_beside]}
+        heads = {i: text if len(text) <= _CELL_WIDTH else f"{text[: _CELL_WIDTH - 1]}…" for i, text in block.items()}
+        rows: list[dict[str, str]] = []
+        for k, task in enumerate(model.tasks):
+            marks = {i: "*" if inside is not None and not inside[i, k] else " " for i in block}
+            cells = {heads[i]: _answer(columns, task, i) + marks[i] for i in block}
+            rows.append({"task": task.column, **cells})
+        for name in columns:
+            if name == "similarity" or name.startswith("neighbour_"):
+                rows.append({"task": name, **{heads[i]: _show(columns[name][i]) for i in block}})
+        print_rows(f"pack {choice.pack}", rows, console)
+    if inside is not None and not inside[ok].all():
+        print_note("* is far from the molecules that the task was trained on")
+    print_lines([f"{smiles[i]}: {scores.status[i]}, {scores.error[i]}" for i in range(len(smiles)) if i not in ok])
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _answer(columns: Mapping[str, Any], task: Task, i: int) -> str:
+    """A value with its interval, if it has one."""
+    low, high = (columns.get(f"{task.name}_{end}") for end in ("lo", "hi"))
+    interval = "" if low is None or high is None else f" [{low[i]:.3g}, {high[i]:.3g}]"
+    return _show(columns[task.column][i]) + interval
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+_TASK_WIDTH, _CELL_WIDTH = 30, 24  # characters of a terminal

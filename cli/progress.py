@@ -17,15 +17,28 @@ if TYPE_CHECKING:
     from ..text.loop import TextProgress
     from ..training.loop import TrainProgress
 
-__all__ = ["Display", "OnProgress", "print_note", "print_summary", "progress_bar", "show_work"]
+__all__ = [
+    "Display",
+    "Measured",
+    "OnProgress",
+    "print_lines",
+    "print_note",
+    "print_summary",
+    "progress_bar",
+    "show_work",
+]
 
 FIRST_SECONDS, NEXT_SECONDS = 1.5, 15.0  # until a line says what is done, where there is no bar
 
 
-def print_summary(lines: Sequence[str], counts: StatusCounts) -> None:
-    """Print the lines; end with exit code 1 if there were rows and none is ok."""
+def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
         say(line)
+
+
+def print_summary(lines: Sequence[str], counts: StatusCounts) -> None:
+    """Print the lines; end with exit code 1 if there were rows and none is ok."""
+    print_lines(lines)
     if counts.n_rows and not counts.n_ok:
         raise typer.Exit(1)
 

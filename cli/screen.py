@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .engine import ModelChoice, Provider
+from .messages import invocation, say, say_command
 from .options import (
     Confidence,
     Device,
@@ -20,7 +25,9 @@ from .options import (
     Workers,
     split_names,
 )
-from .progress import print_note, print_summary, progress_bar
+from .progress import Measured, print_note, print_summary, progress_bar
+
+ENGINES = ("auto", "torch", "onnx", "ray", "local")
 
 
 def screen(
@@ -44,6 +51,11 @@ def screen(
         typer.Option(metavar="CONDITION", help="What rows of top.csv must meet: 'logS > -4 and bbb > 0.5'."),
     ] = None,
     ascending: Annotated[bool, typer.Option("--ascending", help="Sort the lowest first.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="Keep only the best row of each molecule.")] = False,
+    diverse: Annotated[
+        bool,
+        typer.Option("--diverse", help="Keep only hits that are not alike: a similarity of 0.5 or less."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR, if there is one.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in DIR.")] = False,
     device: Device = "auto",
@@ -58,8 +70,12 @@ def screen(
     time_limit: TimeLimit = 30.0,
     engine: Annotated[
         str,
-        typer.Option(metavar="local|ray", help="Processes of this machine, or a Ray cluster for prepared libraries."),
-    ] = "local",
+        typer.Option(
+            metavar="auto|torch|onnx|ray",
+            help="torch for a pack, onnx for an exported folder; ray: a pack on a Ray cluster, for prepared libraries.",
+        ),
+    ] = "auto",
+    provider: Provider = "auto",
     ray_address: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Address of the cluster: auto or HOST:PORT.", show_default="a local one"),
@@ -82,7 +98,14 @@ def screen(
     """
     from ..screening.campaign import screen_library
 
-    with progress_bar() as on_progress:
+    on_ray = engine == "ray"
+    choice = ModelChoice(pack, engine_of_pack(engine), provider, device, dtype, split_names(tasks), confidence)
+    with stopping(output) as count, progress_bar() as show:
+
+        def on_progress(n_rows: int, library: Measured) -> None:
+            count(n_rows)
+            show(n_rows, library)
+
         summary = screen_library(
             paths,
             output,
@@ -93,6 +116,8 @@ def screen(
             by=by,
             where=where,
             ascending=ascending,
+            unique=unique,
+            diverse=diverse,
             resume=resume,
             force=force,
             device=device,
@@ -103,9 +128,38 @@ def screen(
             name_column=name_column,
             shard=shard,
             time_limit=time_limit,
-            engine=engine,
+            engine="ray" if on_ray else "local",
             ray_address=ray_address,
+            source=None if on_ray else choice.source,
             on_note=print_note,
             on_progress=on_progress,
         )
     print_summary(summary.lines(str(output)), summary.counts)
+
+
+def engine_of_pack(engine: str) -> str:
+    """What computes in the processes of this machine. Raises `InputError` for an unknown engine."""
+    from ..errors import InputError
+
+    if engine not in ENGINES:
+        raise InputError(f"--engine: got {engine!r}, expected {', '.join(ENGINES)}")
+    return engine if engine in ("torch", "onnx") else "auto"
+
+
+@contextmanager
+def stopping(output: Path) -> Iterator[Callable[[int], None]]:
+    """When the block is interrupted, say what is kept and how to go on. Yields a function that takes the rows done."""
+    n_done = 0
+
+    def count(n_rows: int) -> None:
+        nonlocal n_done
+        n_done = n_rows
+
+    try:
+        yield count
+    except (KeyboardInterrupt, SystemExit):
+        say(f"stopped: {n_done:,} row{'s are' if n_done != 1 else ' is'} scored and kept in {output}")
+        say("this goes on from there:")
+        words = [word for word in invocation.arguments if word not in ("--force", "--resume")]
+        say_command(shlex.join(["mora-lite", *words, "--resume"]))
+        raise

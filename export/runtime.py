@@ -5,24 +5,31 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import __version__
 from ..chem.graph import Graphs
 from ..errors import DeviceError, PackError, first_line
 from ..machine.workers import usable_cores
-from ..packs.manifest import EXPORT
+from ..packs.manifest import EXPORT, manifest_sha256
 from ..scoring.conformal import check_confidence
 from ..scoring.predictor import Predictor
 from ..scoring.scores import Calibrator
 from ..scoring.tasks import choose_tasks
 from ..scoring.training_molecules import TrainingMolecules
 from .featurizer import model_inputs
-from .folder import Exported, open_exported
+from .folder import TRAINING_FILE, Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
+
+if TYPE_CHECKING:
+    from ..scoring.engine import ModelSource
 
 # Molecules. On a CPU what a batch writes and reads again should stay in the processor's cache: of 16 to 1,024
 # molecules 32 and 64 were the fastest with the pack admet, and 256 took a quarter longer.
@@ -109,6 +116,68 @@ def load(
     chosen = choose_tasks(exported.tasks, tasks)
     session = _open_session(exported.scorer_file(), provider, threads)
     return OnnxModel(exported, session, chosen, exported.load_trust(chosen, confidence))
+
+
+def onnx_source(
+    folder: str | Path, *, tasks: Sequence[str] | None = None, provider: str = "auto", confidence: float = 0.9
+) -> ModelSource:
+    """An exported folder for several processes; nothing is loaded. Arguments and errors as for `load`.
+
+    On the CPU worker processes score, with one thread each; any other provider scores in this process.
+    """
+    from ..scoring.engine import ModelSource  # it needs pyarrow, which a small table does without
+
+    check_confidence(confidence)
+    exported = open_exported(folder)
+    chosen = choose_tasks(exported.tasks, list(tasks) if tasks is not None else None)
+    names = tuple(exported.tasks[i] for i in chosen)
+    exported.scorer_file()
+    providers = choose_providers(provider)
+    runs_on = next(name for name, long in PROVIDERS.items() if long == providers[0])
+    settings = {
+        "mora_lite": __version__,
+        "onnxruntime": import_onnxruntime().__version__,
+        "rdkit": metadata.version("rdkit"),
+        "pack": exported.name,
+        "pack_sha256": manifest_sha256(exported.manifest),
+        "tasks": [task.name for task in names],
+        "confidence": confidence,
+        "device": runs_on,
+        "dtype": "float32",
+    }
+    load_here = LoadFolder(str(exported.path.resolve()), tuple(task.name for task in names), provider, confidence)
+    is_calibrated = exported.load_trust(chosen, confidence) is not None
+
+    def load_training() -> TrainingMolecules:
+        return exported.load_training().select(list(chosen))
+
+    return ModelSource(
+        load_here,
+        str(folder),
+        exported.name,
+        names,
+        exported.featurizer,
+        is_calibrated,
+        (runs_on,),
+        f"ONNX Runtime on {platform.machine()}, {runs_on}",
+        load_training,
+        TRAINING_FILE in exported.manifest["files"],
+        settings,
+    )
+
+
+@dataclass(frozen=True)
+class LoadFolder:
+    """Loads an exported folder in the process that calls it; `provider` decides where it runs."""
+
+    folder: str
+    tasks: tuple[str, ...]
+    provider: str
+    confidence: float
+
+    def __call__(self, *, device: str, threads: int | None = None) -> OnnxModel:
+        provider = "cpu" if device == "cpu" else self.provider
+        return load(self.folder, tasks=self.tasks, provider=provider, confidence=self.confidence, threads=threads)
 
 
 def _open_session(file: Path, asked: str, threads: int | None) -> Any:

@@ -78,10 +78,12 @@ class StatusCounts:
 class RunSummary(StatusCounts):
     """The counts of a run that took `seconds`, loading not included.
 
+    load_seconds: that loading took, where it was measured.
     outside: task -> number of scored rows that are outside of its domain.
     """
 
     seconds: float = 0.0
+    load_seconds: float = 0.0
     outside: Counter[str] = field(default_factory=Counter)
 
     @property

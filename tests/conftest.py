@@ -333,13 +333,14 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> A
 @pytest.fixture
 def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Screening with 4 rows in a window and 3 windows in a shard, in this process instead of spawned ones."""
+    from mora_lite.scoring import engine
     from mora_lite.screening import campaign, shards
     from mora_lite.tables import prepared_files
 
     monkeypatch.setattr(campaign, "WINDOW_ROWS", 4)
     for module in (campaign, shards):
         monkeypatch.setattr(module, "SHARD_WINDOWS", 3)
-    for module in (campaign, prepared_files):
+    for module in (engine, prepared_files):
         monkeypatch.setattr(module, "WorkerPool", PoolHere)
 
 

@@ -116,12 +116,31 @@ class Predictor(ABC):
 
         n_neighbours: how many of `neighbours` to add; 0 for none.
         """
-        parsed, ok_rows, molecules, graphs = self._read(smiles)
+        parsed, _, molecules, graphs = self._read(smiles)
         status, error = [p.status for p in parsed], [p.reason for p in parsed]
-        values = self.score_graphs(graphs, batch_size)
-        needs_bits = self.calibrator is not None or n_neighbours
-        bits = self._fingerprints(graphs, molecules) if needs_bits else None
-        scores = self._scatter(self.calibrate(values, bits, status, error), ok_rows)
+        bits = self._fingerprints(graphs, molecules) if self.calibrator is not None or n_neighbours else None
+        return self.score_read(
+            graphs, bits, smiles=smiles, status=status, error=error, batch_size=batch_size, n_neighbours=n_neighbours
+        )
+
+    def score_read(
+        self,
+        graphs: Graphs,
+        bits: np.ndarray | None,
+        *,
+        smiles: Sequence[str],
+        status: list[str],
+        error: list[str],
+        batch_size: int | None = None,
+        n_neighbours: int = 0,
+    ) -> Scores:
+        """`score` of rows that were read before.
+
+        graphs, bits: of the rows whose status is ok, as for `score_graphs` and `calibrate`. The rest is of all rows.
+        """
+        ok_rows = [i for i, word in enumerate(status) if word == OK]
+        scores = self.calibrate(self.score_graphs(graphs, batch_size), bits, status, error)
+        scores = self._scatter(scores, ok_rows)
         if bits is None or not n_neighbours:
             return scores
         return replace(scores, neighbours=self._find_neighbours(smiles, bits, ok_rows, n_neighbours))
@@ -129,7 +148,7 @@ class Predictor(ABC):
     def _read(self, smiles: Sequence[str]) -> tuple[list[Parsed], list[int], list[Any], Graphs]:
         """What was read of each SMILES; the rows that are ok, their molecules, and the graphs of these."""
         with self._timed("parse"):
-            parsed = [self.featurizer.parse_smiles(text) for text in smiles]
+            parsed = [self.featurizer.parse_molecule(text) for text in smiles]
             ok_rows = [i for i, p in enumerate(parsed) if p.status == OK]
             molecules = [parsed[i].mol for i in ok_rows]
         with self._timed("graphs"):

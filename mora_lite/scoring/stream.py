@@ -1,83 +1,253 @@
-"""A table of molecules in, the same table with predictions out: the stream from reader to model to writer.
+"""Files of molecules in, the same rows with predictions out: the stream from reader to model to writer.
 
 The output has every column of the input, unchanged and in order, then those of `Scores.columns`, then `status` and
 `error`. Where the input has a column of such a name already, the new one is called `<name> (mora-lite)`, then
 `<name> (mora-lite 2)`.
+
+A small table is scored in this process, for starting others would take longer. A larger one is scored as a screening
+is (`engine`).
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..status import MALFORMED, NOT_FINITE, OK, REASONS, RunSummary
-from ..tables.table import Row, Table, TableWriter, add_columns
+from ..tables.formats import TableFormat, add_columns, rounded
+from ..tables.library import Library, Window
+from ..tables.records import Record
+from ..tables.writers import TableWriter
+from .neighbours import Neighbours
 from .predictor import Predictor
 from .scores import Scores
+from .tasks import Task
 
-CHUNK_ROWS = 4096  # read, scored and written at a time; the model splits them into batches
+if TYPE_CHECKING:
+    from ..tables.prepared import Prepared
+    from .engine import ModelSource
+
+CHUNK_ROWS = 1024  # read, scored and written at a time; the model splits them into batches
+SMALL_ROWS = 4096  # up to so many are scored in this process
 
 
-def output_columns(columns: Sequence[str], model: Predictor, n_neighbours: int = 0) -> list[str]:
-    """Header of the output: the input's `columns` as they are, then those of the predictions."""
-    return add_columns(columns, [*model.score([], None, n_neighbours).columns(model.tasks), "status", "error"])
+@dataclass(frozen=True)
+class Answers:
+    """The results of a window of `B` rows.
 
-
-def predict_table(
-    table: Table,
-    writer: TableWriter,
-    model: Predictor,
-    *,
-    batch_size: int | None = None,
-    n_neighbours: int = 0,
-    chunk_rows: int = CHUNK_ROWS,
-    on_progress: Callable[[int], None] = lambda n_rows: None,
-) -> RunSummary:
-    """Score every row of `table` into `writer`, one record for each row, in order, in constant memory.
-
-    writer: opened with `output_columns`, for as many neighbours.
-    n_neighbours: training molecules to name beside each molecule.
-    chunk_rows: rows that are read, scored and written at a time.
-    on_progress: called after each chunk with the number of rows done.
+    status, error: `B` texts. smiles: `B` texts, as in `Prepared`. added: by `TableFormat.encode`.
+    outside: task -> number of scored rows that are outside of its domain.
     """
-    summary = RunSummary()
-    started = time.perf_counter()
-    for rows in table.chunks(chunk_rows):
-        smiles = ["" if row.fault else row.cells[table.smiles_index] for row in rows]
-        scores = model.score(smiles, batch_size, n_neighbours)
-        writer.write(_records(rows, scores, model, summary))
-        on_progress(summary.n_rows)
-    summary.seconds = time.perf_counter() - started
+
+    status: list[str]
+    error: list[str]
+    smiles: list[str]
+    added: list[Any]
+    outside: dict[str, int]
+
+
+@dataclass(frozen=True)
+class AnswerColumns:
+    """What is written beside the columns of the input, and how. Called in the process that scores.
+
+    form: of the output. n_neighbours: training molecules to name beside each molecule.
+    short: whether intervals and domain are left out. batch_size: molecules at a time, None for what suits the device.
+    names: of the columns in the output, where they differ from those of the scores.
+    """
+
+    form: TableFormat = field(default_factory=lambda: TableFormat("csv"))
+    n_neighbours: int = 0
+    short: bool = False
+    batch_size: int | None = None
+    names: tuple[str, ...] = ()
+
+    def columns(self, scores: Scores, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+        if self.short:
+            scores = replace(scores, low=None, high=None, nearest=None, inside=None)
+        return scores.columns(tasks)
+
+    def kinds_of(self, model: Predictor) -> dict[str, Any]:
+        """The columns of values: name -> NumPy's type."""
+        columns = self.columns(model.score([], None, self.n_neighbours), model.tasks)
+        return {name: column.dtype for name, column in columns.items()}
+
+    def kinds(self, source: ModelSource) -> dict[str, Any]:
+        """The same, before a model is loaded."""
+        scores = Scores.empty(len(source.tasks), source.calibrated)
+        if self.n_neighbours:
+            training, n = source.load_training(), self.n_neighbours
+            none = np.empty((0, n), np.int64), np.empty((0, n), np.float32)
+            scores = replace(scores, neighbours=Neighbours([], source.tasks, *none, training))
+        return {name: column.dtype for name, column in self.columns(scores, source.tasks).items()}
+
+    def answer(self, model: Predictor, window: Window) -> Answers:
+        """Score texts in this process."""
+        texts = ["" if record.fault else record.text for record in window.records]
+        scores = model.score(texts, self.batch_size, self.n_neighbours)
+        smiles = [_shown_smiles(text, model) for text in texts]
+        return self._finish(model, scores, smiles, [record.fault for record in window.records])
+
+    def __call__(self, model: Predictor, prepared: Prepared) -> Answers:
+        """Score prepared rows."""
+        texts = {name: prepared.column(name) for name in ("status", "error", "smiles")}
+        scores = model.score_read(
+            prepared.graphs, prepared.bits, **texts, batch_size=self.batch_size, n_neighbours=self.n_neighbours
+        )
+        return self._finish(model, scores, texts["smiles"])
+
+    def _finish(self, model: Predictor, scores: Scores, smiles: list[str], faults: Sequence[str] = ()) -> Answers:
+        status, error = list(scores.status), list(scores.error)
+        finite = np.isfinite(scores.values).all(axis=1)
+        assert len(smiles) == len(finite) == len(status) == len(error)
+        for i in np.flatnonzero(~finite).tolist():
+            if status[i] == OK:
+                status[i], error[i] = NOT_FINITE, REASONS[NOT_FINITE]
+        for i, fault in enumerate(faults):
+            if fault:
+                status[i], error[i] = MALFORMED, fault
+        ok = np.array([word == OK for word in status], dtype=bool)
+        outside: dict[str, int] = {}
+        if scores.inside is not None:  # a pack without calibration knows nothing of it
+            counts = (~scores.inside & ok[:, None]).sum(axis=0).tolist()
+            outside = {task.name: n for task, n in zip(model.tasks, counts, strict=True) if n}
+        columns = self.columns(scores, model.tasks)
+        names = self.names or (*columns, "status", "error")
+        values = [rounded(column) if column.dtype.kind == "f" else column for column in columns.values()]
+        return Answers(status, error, smiles, self.form.encode(names, values, ok, [status, error]), outside)
+
+
+def _shown_smiles(text: str, model: Predictor) -> str:
+    """The text itself; of a mol block RDKit's SMILES, as `prepare` has it."""
+    if "\n" not in text:
+        return text
+    from rdkit import Chem
+
+    drawn = model.featurizer.parse_molecule(text).drawn
+    return "" if drawn is None else str(Chem.MolToSmiles(drawn))
+
+
+def predict_library(
+    library: Library | TypedSmiles,
+    target: str,
+    answers: AnswerColumns,
+    load: Callable[[], Predictor],
+    describe: Callable[[], ModelSource],
+    *,
+    workers: int | None = None,
+    time_limit: float = 30.0,
+    force: bool = False,
+    on_note: Callable[[str], None] = lambda note: None,
+    on_progress: Callable[[int, Any], None] = lambda n_rows, library: None,
+) -> RunSummary:
+    """Score every row of `library`, opened with its cells, into the file `target`, in order, in constant memory.
+
+    load: gives the model for this process. describe: the same model for others, asked when there are many rows.
+    workers: these other processes. time_limit: seconds for parsing one molecule there.
+    on_note: called with each line for the user. on_progress: with the number of rows done, and the library.
+    """
+    # Tabs in a file that is called .csv are for an input that is so too.
+    same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
+    answers = replace(answers, form=TableFormat.of(target).like(library.delimiter if same else "", library.bom))
+    windows, started = library.windows(CHUNK_ROWS), time.perf_counter()
+    head = _read_head(windows)
+    with ExitStack() as stack:
+        if sum(len(window.records) for window in head) <= SMALL_ROWS:
+            model = load()
+            featurizer, kinds = model.featurizer, answers.kinds_of(model)
+            answers = replace(answers, names=_added_names(library, kinds))
+            answer = _here(model, answers)
+        else:
+            from .engine import scoring
+
+            source = describe()
+            featurizer, kinds = source.featurizer, answers.kinds(source)
+            answers = replace(answers, names=_added_names(library, kinds))
+            answer = stack.enter_context(scoring(source, answers, workers=workers, time_limit=time_limit))
+        summary = RunSummary(load_seconds=time.perf_counter() - started)
+        for note in featurizer.notes:
+            on_note(note)
+        columns, types = [*library.columns, *answers.names], [*library.types, *kinds.values(), None, None]
+        writer = TableWriter(target, columns, kinds=types, form=answers.form, force=force, molecules=True)
+        stack.enter_context(writer)
+        started = time.perf_counter()
+        for window, found in _answered(chain(head, windows), answer):
+            _write(writer, library, window, found)
+            summary.count(found.status, found.error)
+            summary.outside.update(found.outside)
+            on_progress(summary.n_rows, library)
+        summary.seconds = time.perf_counter() - started
     return summary
 
 
-def _records(rows: Sequence[Row], scores: Scores, model: Predictor, summary: RunSummary) -> Iterator[list[str]]:
-    columns = [_texts(column) for column in scores.columns(model.tasks).values()]
-    blank = [""] * len(columns)
-    finite = np.isfinite(scores.values).all(axis=1)
-    first_row = summary.n_rows + 1
-    assert len(rows) == len(finite) == len(scores.status) == len(scores.error)
-    for i, row in enumerate(rows):
-        status, error = scores.status[i], scores.error[i]
-        if row.fault:
-            status, error = MALFORMED, row.fault
-        elif status == OK and not finite[i]:
-            status, error = NOT_FINITE, REASONS[NOT_FINITE]
-        summary.counts[status] += 1
-        if status != OK:
-            summary.first.setdefault(status, (first_row + i, error))
-        elif scores.inside is not None:  # a pack without calibration knows nothing of it
-            summary.outside.update(model.tasks[task].name for task in np.flatnonzero(~scores.inside[i]).tolist())
-        texts = [column[i] for column in columns] if status == OK else blank
-        yield [*row.cells, *texts, status, error]
+class TypedSmiles:
+    """SMILES that were typed, used like an open `Library`."""
+
+    def __init__(self, smiles: Sequence[str]):
+        self.smiles = list(smiles)
+        self.columns, self.types, self.smiles_index = ["smiles"], [None], 0
+        self.files: list[str] = []
+        self.notes: list[str] = []
+        self.bom, self.delimiter = False, ""
+        self.bytes_total = self.bytes_read = 0
+
+    def windows(self, n_rows: int) -> Iterator[Window]:
+        for start in range(0, len(self.smiles), n_rows):
+            rows = self.smiles[start : start + n_rows]
+            yield Window(start + 1, [Record("", text, "") for text in rows], [[text] for text in rows])
+
+    def __enter__(self) -> TypedSmiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open; here because `Library` has it."""
 
 
-def _texts(column: np.ndarray) -> list[str]:
-    if column.dtype == object:
-        return list(column)
-    if column.dtype == bool:
-        return ["true" if value else "false" for value in column]
-    return ["" if math.isnan(value) else f"{value:.6g}" for value in column.tolist()]  # nothing was measured
+Answer = Callable[[Iterator[Window]], Iterable[Answers]]
+
+
+def _read_head(windows: Iterator[Window]) -> list[Window]:
+    """The first windows, until there are more than `SMALL_ROWS` rows."""
+    head: list[Window] = []
+    n_rows = 0
+    for window in windows:
+        head.append(window)
+        n_rows += len(window.records)
+        if n_rows > SMALL_ROWS:
+            break
+    return head
+
+
+def _here(model: Predictor, answers: AnswerColumns) -> Answer:
+    return lambda windows: (answers.answer(model, window) for window in windows)
+
+
+def _added_names(library: Library | TypedSmiles, kinds: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(add_columns(library.columns, [*kinds, "status", "error"])[len(library.columns) :])
+
+
+def _answered(windows: Iterable[Window], answer: Answer) -> Iterator[tuple[Window, Answers]]:
+    """Each window with its results. Its cells stay in this process."""
+    sent: deque[Window] = deque()
+
+    def jobs() -> Iterator[Window]:
+        for window in windows:
+            sent.append(window)
+            yield Window(window.first_row, window.records)
+
+    for found in answer(jobs()):
+        yield sent.popleft(), found
+
+
+def _write(writer: TableWriter, library: Library | TypedSmiles, window: Window, found: Answers) -> None:
+    cells, at = [list(row) for row in window.cells], library.smiles_index
+    for i, record in enumerate(window.records):
+        if not cells[i][at] and "\n" in record.text and found.status[i] == OK:  # of an SDF
+            cells[i][at] = found.smiles[i]
+    writer.write(cells, found.added, [(record.name, record.text) for record in window.records])

@@ -11,44 +11,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import torch
-from pyarrow import csv
 
-from .. import __version__
 from ..chem.drawing import drawing_problem
 from ..errors import InputError
-from ..machine.device import choose_devices, choose_dtype, processor_name
 from ..machine.files import replacing
-from ..machine.prefetch import read_ahead
-from ..machine.workers import WorkerPool, default_workers
-from ..packs.pack import Pack, open_pack
-from ..scoring.conformal import check_confidence
-from ..scoring.tasks import Task, choose_tasks
-from ..status import StatusCounts
-from ..tables.library import Library, Window
-from ..tables.prepared import WindowPreparer
+from ..scoring.engine import CPU, ModelSource, scoring
+from ..scoring.tasks import Task
+from ..status import SHOWN_TASKS, StatusCounts
+from ..tables.library import Library, open_library
 from ..tables.prepared_files import AnyLibrary, PreparedLibrary, open_any_library
 from ..tables.source import describe_file, file_state, is_stream
-from .expression import CONDITION, NUMBER, Expression, parse_expression
-from .ranking import rank
+from .expression import CONDITION, NUMBER, parse_expression
+from .hits import Ranking, add_library_columns, find_hits
 from .ray_engine import ShardWork, check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
 from .shards import (
+    CPU_WINDOW_ROWS,
     SHARD_WINDOWS,
     WINDOW_ROWS,
-    Scored,
     ScreenProgress,
-    WindowJob,
-    make_scorer,
+    ShardRows,
+    csv_text,
     read_shards,
     result_schema,
-    score_on,
     score_shards,
     unfinished_windows,
 )
@@ -68,6 +58,8 @@ def screen_library(
     by: str | None = None,
     where: str | None = None,
     ascending: bool = False,
+    unique: bool = False,
+    diverse: bool = False,
     resume: bool = False,
     force: bool = False,
     device: str = "auto",
@@ -80,6 +72,7 @@ def screen_library(
     time_limit: float = 30.0,
     engine: str = "local",
     ray_address: str | None = None,
+    source: Callable[[], ModelSource] | None = None,
     on_note: Callable[[str], None] = lambda note: None,
     on_progress: Callable[[int, AnyLibrary], None] = lambda n_rows, library: None,
 ) -> ScreenSummary:
@@ -89,32 +82,43 @@ def screen_library(
     pack, tasks, dtype, confidence: as for `mora_lite.load`. device: likewise, or several like `cuda:0,cuda:1`.
     top, by, where, ascending: the `top` rows that meet the condition `where`, those with the highest (lowest) `by`
         first, an expression, by default the first task.
+    unique: of rows with the same molecule only the best. diverse: only hits that are not alike.
     resume, force: continue the run in `output`, or replace it.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
+    source: gives a model in place of `pack`, with its tasks, device, dtype and confidence.
     on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
     """
     _check_engine(engine, ray_address)
-    part = parse_part(shard)
-    with open_any_library(paths, smiles_column, name_column) as library:
-        for note in library.notes:
-            on_note(note)
-        for_ray = check_ray(library) if engine == "ray" else None
-        columns = smiles_column, name_column
-        campaign = Campaign.plan(library, pack, tasks, shard_format, device, dtype, confidence, columns)
-        for note in campaign.pack.featurizer.notes:
-            on_note(note)
-        ranking = campaign.ranking(top, by, where, ascending)  # read before the work, which a typo must not cost
-        options: dict[str, Any] = {"workers": workers, "part": part}
+    part, columns = parse_part(shard), (smiles_column, name_column)
+    with open_any_library(paths, *columns) as library:
+        n_notes = _tell(library.notes, on_note)
+        on_ray = check_ray(library) if engine == "ray" else None
+        options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
+        campaign = Campaign.plan(library, *options)
+        ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
+        options = {"workers": workers, "part": part}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
+        score: Callable[[RunDirectory], ScreenProgress] = (
+            partial(campaign.score, library=library, time_limit=time_limit, **options)
+            if on_ray is None
+            else partial(_score_on_ray, campaign, library=on_ray, address=ray_address, **options)
+        )
+        summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
+        _tell(library.notes[n_notes:], on_note)
+        return summary
 
-        def score(run: RunDirectory) -> ScreenProgress:
-            if for_ray is None:
-                return campaign.score(run, library, time_limit=time_limit, **options)
-            work, n_devices = campaign.shard_work(run, for_ray), len(campaign.devices)
-            return score_on_ray(work, run, for_ray, n_devices=n_devices, address=ray_address, **options)
 
-        return campaign.run(Path(output), ranking, score, part, resume, force, on_note)
+def _tell(notes: Sequence[str], on_note: Callable[[str], None]) -> int:
+    """Hand on the notes; returns how many there are."""
+    for note in notes:
+        on_note(note)
+    return len(notes)
+
+
+def _score_on_ray(campaign: Campaign, run: RunDirectory, library: PreparedLibrary, **options: Any) -> ScreenProgress:
+    n_devices = len(campaign.source.devices)
+    return score_on_ray(campaign.shard_work(run, library), run, library, n_devices=n_devices, **options)
 
 
 def _check_engine(engine: str, ray_address: str | None) -> None:
@@ -125,14 +129,21 @@ def _check_engine(engine: str, ray_address: str | None) -> None:
 
 
 class ScreenSummary(NamedTuple):
-    """What became of the rows. counts: of all finished shards. progress: of this session. is_part: of a shared run."""
+    """What became of the rows.
+
+    counts: of all finished shards. progress: of this session. is_part: of a shared run.
+    n_hits: rows of top.csv. condition: what they had to meet. next_command: that looks closer at them.
+    """
 
     counts: StatusCounts
     progress: ScreenProgress
     is_part: bool
+    n_hits: int = 0
+    condition: str = ""
+    next_command: str = ""
 
     def lines(self, where: str) -> list[str]:
-        """The summary for people: one line, and one more for each reason of failure."""
+        """The summary for people: one line, one more for each reason of failure, and what was written."""
         counts, progress = self.counts, self.progress
         rate = progress.rows / progress.seconds if progress.seconds else 0.0
         skipped = f", {progress.skipped:,} rows kept from before" if progress.skipped else ""
@@ -140,23 +151,18 @@ class ScreenSummary(NamedTuple):
             f"{where}: {counts.n_rows:,} rows, {counts.n_ok:,} ok{skipped}; {progress.rows:,} in "
             f"{progress.seconds:.1f} s ({rate:,.0f} molecules/s)",
             *counts.failures(),
-            *(["when all parts are in one directory, --resume without --shard makes top.csv"] if self.is_part else []),
+            *self._written(Path(where)),
         ]
 
-
-class Ranking(NamedTuple):
-    """What top.csv holds: the first `n` rows in the order of `by`, of those that meet `where`."""
-
-    n: int
-    by: Expression
-    where: Expression | None
-    ascending: bool
-
-    @property
-    def title(self) -> str:
-        order = "lowest" if self.ascending else "highest"
-        condition = f", where {self.where.text}" if self.where else ""
-        return f"{order} {self.by.text}{condition}"
+    def _written(self, path: Path) -> list[str]:
+        if self.is_part:
+            return ["when all parts are in one directory, --resume without --shard makes top.csv"]
+        hits = f"{self.n_hits:,} hit{'s' if self.n_hits != 1 else ''} in {path / 'top.csv'}"
+        if not self.n_hits:
+            reason = f" meets {self.condition}" if self.condition else " could be ranked"
+            hits = f"no hits: no row{reason}; {path / 'top.csv'} has a header only"
+        lines = [f"{hits}, report {path / 'report.html'}"]
+        return [*lines, f"next: {self.next_command}"] if self.n_hits and self.next_command else lines
 
 
 @dataclass(frozen=True)
@@ -164,16 +170,13 @@ class Campaign:
     """What is to be scored, and by what. Made by `Campaign.plan`.
 
     settings: all that the shards' bytes depend on, in plain types, for the manifest.
-    devices: those that score, all of one kind.
+    columns: the SMILES and the name column that the user named.
     file_states: input file -> its `file_state` when its SHA-256 was taken.
     """
 
-    pack: Pack
-    tasks: tuple[Task, ...]
-    devices: tuple[torch.device, ...]
-    dtype: str
-    confidence: float
+    source: ModelSource
     settings: dict[str, Any]
+    columns: tuple[str | None, str | None]
     file_states: dict[str, tuple[int, int] | None]
 
     @classmethod
@@ -187,52 +190,56 @@ class Campaign:
         dtype: str = "auto",
         confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
+        source: ModelSource | None = None,
     ) -> Campaign:
         """Look up pack, tasks and devices, and read the input files' SHA-256.
 
-        columns: the SMILES and the name column that the user named.
+        columns: as the field. source: another model in place of the pack.
         """
         if shard_format not in FORMATS:
             raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
-        check_confidence(confidence)
-        opened, devices = open_pack(pack), choose_devices(device)
-        if isinstance(library, PreparedLibrary) and library.featurizer != opened.featurizer:
+        if source is None:
+            source = _source_of(pack, tasks=tasks, device=device, dtype=dtype, confidence=confidence)
+        if isinstance(library, PreparedLibrary) and library.featurizer != source.featurizer:
             raise InputError(
-                f"the library was prepared for packs with {library.featurizer}, {opened.name} has {opened.featurizer}; "
+                f"the library was prepared for packs with {library.featurizer}, {source.name} has {source.featurizer}; "
                 f"prepare it for this one: mora-lite prepare --pack {pack}"
             )
-        chosen = tuple(opened.tasks[i] for i in choose_tasks(opened.tasks, tasks))
-        dtype_name = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
         file_states = {path: file_state(path) for path in library.files}
-        settings = {
-            "mora_lite": __version__,
-            "torch": torch.__version__,
-            "rdkit": metadata.version("rdkit"),
-            "pack": opened.name,
-            "pack_sha256": opened.manifest["sha256"],
-            "tasks": [task.name for task in chosen],
-            "confidence": confidence,
+        window_rows = min(WINDOW_ROWS, CPU_WINDOW_ROWS) if source.devices == (CPU,) else WINDOW_ROWS
+        settings = source.settings | {
             "format": shard_format,
-            "device": devices[0].type,
-            "dtype": dtype_name if dtype == "auto" else f"{dtype_name} as asked",
             "inputs": [describe_file(path) for path in library.files],
             "smiles_column": columns[0],
             "name_column": columns[1],
-            "window_rows": WINDOW_ROWS,
-            "shard_windows": SHARD_WINDOWS,
+            "window_rows": window_rows,
+            "shard_windows": SHARD_WINDOWS * (WINDOW_ROWS // window_rows),
         }
-        return cls(opened, chosen, devices, dtype, confidence, settings, file_states)
+        return cls(source, settings, columns, file_states)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self.source.tasks
 
     @property
     def schema(self) -> pa.Schema:
-        return result_schema(self.tasks, self.pack.has("calibration") and self.pack.has("domain"))
+        """Of the shards."""
+        return result_schema(self.tasks, self.source.calibrated)
 
-    def ranking(self, n: int, by: str | None, where: str | None, ascending: bool) -> Ranking:
+    def ranking(
+        self,
+        n: int,
+        by: str | None,
+        where: str | None,
+        ascending: bool,
+        unique: bool = False,
+        diverse: bool = False,
+    ) -> Ranking:
         """Read the expressions. Raises `InputError` for what is wrong in them."""
         read = partial(parse_expression, tasks=self.tasks, columns=self.schema.names)
         formula = read(by if by is not None else f"`{self.tasks[0].name}`").must_be(NUMBER, "--by")
         condition = None if where is None else read(where).must_be(CONDITION, "--where")
-        return Ranking(n, formula, condition, ascending)
+        return Ranking(n, formula, condition, ascending, unique, diverse)
 
     def score(
         self,
@@ -248,31 +255,16 @@ class Campaign:
 
         time_limit: seconds for parsing one molecule. Raises `InputError` when an input file has changed by the end.
         """
-        n = workers or default_workers()
-        names, shard_format = [task.name for task in self.tasks], run.settings["format"]
+        n_rows, is_prepared = run.settings["window_rows"], isinstance(library, PreparedLibrary)
         windows: Iterator[Any] = (
-            library.windows(WINDOW_ROWS)
-            if isinstance(library, Library)
-            else unfinished_windows(library, run, part, WINDOW_ROWS)
+            unfinished_windows(library, run, part, n_rows)
+            if isinstance(library, PreparedLibrary)
+            else library.windows(n_rows)
         )
         digest = any(map(is_stream, library.files))
-        options: dict[str, Any] = {"part": part, "digest": digest, "on_progress": on_progress}
-        if self.devices[0].type == "cpu":
-            arguments = (str(self.pack.path.resolve()), names, self.dtype, self.confidence, shard_format)
-            with WorkerPool[WindowJob, Scored](n, make_scorer, arguments, time_limit) as pool:
-                progress = score_shards(run, windows, pool.results, self.schema, **options)
-        else:
-            from ..model import load
-
-            load_here = partial(load, self.pack.path, dtype=self.dtype, tasks=names, confidence=self.confidence)
-            models = [load_here(device=str(device)) for device in self.devices]
-            with WorkerPool[Window, bytes](n, WindowPreparer, (self.pack.featurizer,), time_limit) as preparers:
-
-                def score(jobs: Iterator[Any]) -> Iterator[Scored]:
-                    ready = preparers.results(jobs) if isinstance(library, Library) else read_ahead(jobs)
-                    return score_on(models, ready, shard_format)
-
-                progress = score_shards(run, windows, score, self.schema, **options)
+        finish = ShardRows(run.settings["format"])
+        with scoring(self.source, finish, workers=workers, time_limit=time_limit, prepared=is_prepared) as score:
+            progress = score_shards(run, windows, score, self.schema, part=part, digest=digest, on_progress=on_progress)
         for path, state in self.file_states.items():
             if file_state(path) != state:
                 raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
@@ -280,15 +272,20 @@ class Campaign:
 
     def shard_work(self, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
         """What an actor on a Ray cluster must know."""
+        from .models import LoadPack
+
+        load = self.source.load
+        if not isinstance(load, LoadPack):
+            raise InputError("--engine ray: got an exported folder, expected a pack: screen the folder without Ray")
         return ShardWork(
             replace(run, path=run.path.resolve(), manifest=run.manifest.resolve(), shards={}, listed=set()),
             tuple(os.path.abspath(path) for path in library.files),
             library.n_rows,
-            self.pack.path.resolve(),
-            tuple(task.name for task in self.tasks),
-            self.devices[0].type,
-            self.dtype,
-            self.confidence,
+            Path(load.pack),
+            load.tasks,
+            self.source.devices[0].split(":")[0],
+            load.dtype,
+            load.confidence,
             self.schema,
         )
 
@@ -310,23 +307,40 @@ class Campaign:
         resume: bool,
         force: bool,
         on_note: Callable[[str], None],
+        library: AnyLibrary,
     ) -> ScreenSummary:
         """Score into the directory `path` by `score`, then write top.csv and the report, unless this is only a part."""
         name = f"{part[0] + 1}-of-{part[1]}" if part[1] > 1 else ""
+        for note in self.source.featurizer.notes:
+            on_note(note)
         with lock(path, name, alone=force):
             run = open_run(path, self.settings, part=name, resume=resume, force=force)
             for note in run.notes:
                 on_note(note)
-            progress = score(run)
-            summary = ScreenSummary(self.counts(run), progress, bool(name))
+            progress, n_hits = score(run), 0
             if not name:
-                self.finish(run, progress, ranking)
+                n_hits = self.finish(run, progress, ranking, library)
                 if drawing_problem():
                     on_note(drawing_problem())
-        return summary
+        condition = ranking.where.text if ranking.where else ""
+        next_command = self._closer_look(path / "top.csv") if self.source.has_training else ""
+        return ScreenSummary(self.counts(run), progress, bool(name), n_hits, condition, next_command)
 
-    def finish(self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking) -> None:
-        """Write top.csv and report.html from the shards."""
+    def _closer_look(self, top: Path) -> str:
+        """The command that names known molecules beside the hits."""
+        few = len(self.tasks) <= SHOWN_TASKS
+        tasks = ["--tasks", ",".join(task.name for task in self.tasks)] if few else []
+        return shlex.join(
+            ["mora-lite", "predict", str(top), "--pack", self.source.address, *tasks, "--neighbours", "3"]
+        )
+
+    def finish(
+        self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking, library: AnyLibrary | None = None
+    ) -> int:
+        """Write top.csv and report.html from the shards; returns the number of hits.
+
+        library: whose columns top.csv has besides, where it can be read again.
+        """
         summary = LibrarySummary(self.tasks)
 
         def shards() -> Iterator[pa.Table]:
@@ -335,19 +349,25 @@ class Campaign:
                 summary.add(shard)
                 yield shard
 
-        hits = rank(shards(), ranking.by, max(ranking.n, 1), ranking.where, ranking.ascending).slice(0, ranking.n)
+        hits = find_hits(shards(), ranking, self.source.featurizer)
+        whole = hits
+        if isinstance(library, Library) and not any(map(is_stream, library.files)):
+            whole = add_library_columns(hits, partial(open_library, library.files, *self.columns, cells=True))
         with replacing(run.path / "top.csv", RESUME_HINT) as file:
-            csv.write_csv(hits, file, csv.WriteOptions(quoting_style="needed"))
-        write_report(run.path / "report.html", self._metadata(run, progress), self.tasks, summary, hits, ranking.title)
+            file.write(csv_text(whole))
+        title = ranking.title
+        write_report(run.path / "report.html", self._metadata(run, progress), self.tasks, summary, hits, title)
+        return hits.num_rows
 
     def _metadata(self, run: RunDirectory, progress: ScreenProgress) -> dict[str, str]:
         """What the report says of the run: label -> text."""
         settings = run.settings
-        versions = (f"{name.replace('_', '-')} {settings[name]}" for name in ("mora_lite", "torch", "rdkit"))
+        programs = [name for name in ("mora_lite", "torch", "onnxruntime", "rdkit") if name in settings]
+        versions = (f"{name.replace('_', '-')} {settings[name]}" for name in programs)
         metadata = {
-            "Pack": f"{self.pack.name} ({len(self.tasks)} tasks, {settings['dtype']})",
+            "Pack": f"{self.source.name} ({len(self.tasks)} tasks, {settings['dtype']})",
             "Library": _join_names([entry["file"] for entry in settings["inputs"]]),
-            "Machine": ", ".join([*sorted({processor_name(device) for device in self.devices}), platform.system()]),
+            "Machine": f"{self.source.machine}, {platform.system()}",
             "Versions": ", ".join(versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Command": shlex.join(["mora-lite", *sys.argv[1:]]),
@@ -357,6 +377,12 @@ class Campaign:
                 f"{progress.rows / progress.seconds:,.0f} molecules/s, {progress.rows:,} in this session"
             )
         return metadata
+
+
+def _source_of(pack: str, **options: Any) -> ModelSource:
+    from .models import torch_source  # an exported folder needs no torch
+
+    return torch_source(pack, **options)
 
 
 def _join_names(files: Sequence[str]) -> str:

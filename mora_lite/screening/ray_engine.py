@@ -27,9 +27,10 @@ from .. import __version__, errors
 from ..errors import DeviceError, InputError, MoraLiteError, OutputError
 from ..tables.prepared import to_ipc
 from ..tables.prepared_files import PreparedLibrary
+from .journal import Journal
 from .ray_cluster import Tries, connected, import_ray
 from .run_directory import RunDirectory
-from .shards import ScreenProgress, WindowScorer, make_scorer, write_shard
+from .shards import ScreenProgress, WindowScorer, write_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,6 +83,7 @@ def score_on_ray(
                     "machines of the cluster share"
                 )
             run.add(number, entry)
+            run.journal(number).unlink(missing_ok=True)
             progress.rows += entry["rows"]
             progress.seconds = time.perf_counter() - started
             library.rows_read = progress.skipped + progress.rows
@@ -152,11 +154,13 @@ class ShardScorer:
             self._opened = _open_scorer(self._work), _open_library(self._work)
         scorer, library = self._opened
         settings = self._work.run.settings
-        windows = library.batches(settings["window_rows"], number * self._work.shard_rows)
-        results = (
-            scorer(to_ipc(window), {}, lambda item: None) for window in islice(windows, settings["shard_windows"])
-        )
-        return write_shard(self._work.run.file(number), results, self._work.schema, settings["format"])
+        first_row, n_rows = number * self._work.shard_rows, settings["window_rows"]
+        journal = Journal(self._work.run.journal(number)).read()
+        windows = library.batches(n_rows, first_row + len(journal.kept) * n_rows)
+        todo = islice(windows, settings["shard_windows"] - len(journal.kept))
+        results = (scorer(to_ipc(window), {}, lambda item: None) for window in todo)
+        file = self._work.run.file(number)
+        return write_shard(file, results, self._work.schema, settings["format"], journal=journal)
 
 
 def _open_scorer(work: ShardWork) -> WindowScorer:
@@ -164,8 +168,8 @@ def _open_scorer(work: ShardWork) -> WindowScorer:
     import torch
 
     from ..machine.device import choose_device, choose_dtype
-    from ..model import load
     from ..packs.pack import open_pack
+    from .models import LoadPack
 
     settings = work.run.settings
     pack = str(work.pack) if work.pack.is_dir() else settings["pack"]  # a shipped one lies elsewhere on each machine
@@ -182,11 +186,9 @@ def _open_scorer(work: ShardWork) -> WindowScorer:
                 f"machine {platform.node()} of the cluster has {name.replace('_', ' ')} {value}, and the run was begun "
                 f"with {settings[name]}: make the machines alike, or leave this one out"
             )
-    tasks, shard_format = list(work.tasks), settings["format"]
-    if work.device == "cpu":
-        return make_scorer(pack, tasks, work.dtype, work.confidence, shard_format)
-    model = load(pack, device=work.device, dtype=work.dtype, tasks=tasks, confidence=work.confidence)
-    return WindowScorer(model, shard_format)
+    load = LoadPack(pack, work.dtype, work.tasks, work.confidence)
+    model = load(device=work.device, threads=1 if work.device == "cpu" else None)
+    return WindowScorer(model, settings["format"])
 
 
 def _open_library(work: ShardWork) -> PreparedLibrary:

@@ -21,6 +21,7 @@ from ..machine.files import replacing
 from ..scoring.tasks import Task
 from ..status import OK, REASONS
 from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
+from .hits import REPEAT, SCORE
 from .run_directory import RESUME_HINT
 from .summary import LibrarySummary
 
@@ -163,13 +164,14 @@ def _failures(summary: LibrarySummary) -> str:
 def _hits(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], n_all: int) -> str:
     if not rows:
         return '<p class="note">No molecule fits.</p>'
-    calibrated = "similarity" in rows[0]
+    calibrated, scored = "similarity" in rows[0], _has_own_score(rows, tasks)
     heads = [_head("Rank", "rank", "number"), '<th scope="col" class="structure">Structure</th>']
     heads += [_head("Name", "name", "text"), _head("SMILES", "", "text")]
+    heads += [_head("Score", "", "number", "of the ranking")] if scored else []
     heads += [_head(task.name, "", "number", "probability" if task.is_class else task.unit) for task in tasks]
     if calibrated:
         heads += [_head("Similarity", "", "number", "to training"), _head("Domain", "", "number", "tasks")]
-    lines = "".join(_hit(row, tasks, calibrated) for row in rows)
+    lines = "".join(_hit(row, tasks, calibrated, scored) for row in rows)
     cut = f", the best of {n_all:,}; <code>top.csv</code> has all" if n_all > len(rows) else ""
     return (
         '<div class="tools"><label hidden>Search <input type="search" placeholder="name or SMILES" autocomplete="off">'
@@ -189,15 +191,26 @@ def _head(name: str, css: str, kind: str, unit: str = "") -> str:
     )
 
 
-def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool) -> str:
+def _has_own_score(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> bool:
+    """Whether the hits were ranked by something that no other column shows."""
+    columns = [task.column for task in tasks]
+    shown = [[f"{row[column]:.6g}" for row in rows if row.get(column) is not None] for column in columns]
+    scores = [f"{row[SCORE]:.6g}" for row in rows if row.get(SCORE) is not None]
+    return bool(scores) and scores not in shown
+
+
+def _hit(row: Mapping[str, Any], tasks: Sequence[Task], calibrated: bool, scored: bool) -> str:
     name, smiles = (as_html("" if row[key] is None else row[key]) for key in ("name", "smiles"))
     drawing = draw(str(row["smiles"])) or f'<code class="undrawn">{smiles}</code>'
     outside = f" {row.get('outside') or ''} "
+    repeat = f", same as rank {row[REPEAT]}" if row.get(REPEAT) else ""
     cells = [
         f'<td class="rank num" data-v="{row["rank"]}">{row["rank"]}</td><td class="structure">{drawing}</td>',
-        f'<td class="name"><bdi title="{name}">{name}</bdi><small>row {row["row"]:,}</small></td>',
+        f'<td class="name"><bdi title="{name}">{name}</bdi><small>row {row["row"]:,}{repeat}</small></td>',
         f'<td class="smiles"><button type="button" title="{smiles}"><code>{smiles}</code></button></td>',
     ]
+    if scored:
+        cells.append(f'<td class="num" data-v="{row[SCORE]:.7g}">{row[SCORE]:.4g}</td>')
     cells += [_value(row, task, f" {task.name} " in outside) for task in tasks]
     if calibrated:
         n_inside = sum(f" {task.name} " not in outside for task in tasks)

@@ -2,6 +2,7 @@
 
     manifest.json           settings, inputs with their SHA-256, finished shards with theirs
     part-00000.parquet      rows 1 .. 65,536, and so on; or .csv
+    .part-00007.journal     what is finished of a shard that is not; see `journal`
     top.csv  report.html    made from the shards at the end
 
 A shard gets its name only when it is complete on disk, and its entry in the manifest after that; so at any moment the
@@ -26,7 +27,10 @@ FORMAT = 1
 FORMATS = ("parquet", "csv")
 RESUME_HINT = "what is finished is kept: --resume goes on"
 _MANIFEST = re.compile(r"manifest(-\d+-of-\d+)?\.json")
-_OURS = re.compile(rf"{_MANIFEST.pattern}|part-\d{{5,}}\.(parquet|csv)|top\.csv|report\.html(\.part)?|\..+\.part")
+_SHARD = r"part-\d{5,}"
+_OURS = re.compile(
+    rf"{_MANIFEST.pattern}|{_SHARD}\.(parquet|csv)|\.{_SHARD}\.journal|top\.csv|report\.html(\.part)?|\..+\.part"
+)
 _EARLY = re.compile(r"\.lock.*|\.manifest.*\.part")  # left by a run that ended before its first manifest
 _SHOWN_CHARACTERS = 200  # of a setting
 
@@ -54,6 +58,10 @@ class RunDirectory:
     def file(self, number: int) -> Path:
         """The path of a shard, finished or not."""
         return self.path / f"part-{number:05d}.{self.settings['format']}"
+
+    def journal(self, number: int) -> Path:
+        """The file with what is finished of a shard that is not."""
+        return self.path / f".part-{number:05d}.journal"
 
     def add(self, number: int, entry: Mapping[str, Any]) -> None:
         """Enter a finished shard into the manifest."""
@@ -111,6 +119,8 @@ def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bo
         if not part:
             for leftover in path.glob(".*.part"):  # of killed runs: under the lock nobody else is writing
                 leftover.unlink()
+        for number in run.shards:
+            run.journal(number).unlink(missing_ok=True)
         run._write()
     except OSError as error:
         raise OutputError(f"cannot write in {path}: {error_text(error)}") from None

@@ -7,17 +7,14 @@ What a shard holds depends on its rows and the settings alone, not on workers, r
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,35 +23,24 @@ from pyarrow import csv, parquet
 
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import digest_file, replacing
+from ..scoring.engine import WindowJob, WindowWork
+from ..scoring.predictor import Predictor
 from ..scoring.scores import Scores
 from ..status import NOT_FINITE, OK, REASONS
+from ..tables.formats import column_texts, csv_lines, rounded
 from ..tables.library import Window
-from ..tables.prepared import Prepared, from_arrow, from_ipc, from_texts, prepare, to_ipc
+from ..tables.prepared import Prepared, from_ipc, from_texts, to_ipc
+from .journal import Journal, Scored
 from .run_directory import RESUME_HINT, RunDirectory
 
 if TYPE_CHECKING:
-    from ..model import Model
     from ..scoring.tasks import Task
     from ..tables.prepared_files import PreparedLibrary
 
-WindowJob = Window | bytes  # texts, or rows of a prepared library by `to_ipc`
-
 WINDOW_ROWS = 2048  # small enough that the last windows of a short library keep all workers busy
+CPU_WINDOW_ROWS = 512  # a processor core takes seconds for as many, which are lost when a run is stopped
 SHARD_WINDOWS = 32
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The results of a window, as another process can append them to a shard.
-
-    counts: status -> number of rows. first: status -> number of the first row with it, and that row's error.
-    data: an Arrow stream, or lines of CSV without the header.
-    """
-
-    n_rows: int
-    counts: dict[str, int]
-    first: dict[str, tuple[int, str]]
-    data: bytes
+COMMIT_SECONDS = 5.0  # the longest that finished windows of a shard wait until they are kept
 
 
 def result_schema(tasks: Sequence[Task], calibrated: bool) -> pa.Schema:
@@ -66,12 +52,13 @@ def result_schema(tasks: Sequence[Task], calibrated: bool) -> pa.Schema:
     return pa.schema([*fields, ("status", pa.string()), ("error", pa.string())])
 
 
-def score_window(model: Model, prepared: Prepared) -> pa.RecordBatch:
+def score_window(model: Predictor, prepared: Prepared) -> pa.RecordBatch:
     """One row of results for each row of the window; values are null where status is not ok."""
     bits = prepared.bits if model.calibrator is not None else None
     scores = model.calibrate(model.score_graphs(prepared.graphs), bits)
     schema = result_schema(model.tasks, bits is not None)
     values = scores.columns(model.tasks)
+    values = {name: rounded(column) if column.dtype.kind == "f" else column for name, column in values.items()}
     columns = {name: pa.array(column, schema.field(name).type) for name, column in values.items()}
     status, error = prepared.texts.column("status"), prepared.texts.column("error")
     finite, ok = np.isfinite(scores.values).all(axis=1), prepared.ok_rows
@@ -101,60 +88,45 @@ def encode_rows(batch: pa.RecordBatch, shard_format: str) -> Scored:
             i = pc.index(status, word).as_py()
             reason = batch.column("error")[i].cast(pa.binary()).as_py()
             first[word] = batch.column("row")[i].as_py(), reason.decode("utf-8", "replace")
-    if shard_format == "csv":
-        sink = io.BytesIO()
-        csv.write_csv(batch, sink, csv.WriteOptions(include_header=False, quoting_style="needed"))
-        data = sink.getvalue()
-    else:
-        data = to_ipc(batch)
+    data = csv_text(batch, header=False) if shard_format == "csv" else to_ipc(batch)
     return Scored(len(batch), counts, first, data)
 
 
-class WindowScorer:
+def csv_text(rows: pa.RecordBatch | pa.Table, header: bool = True) -> bytes:
+    """Rows as CSV, as `predict` writes it: null is blank, a number has six digits, quotes only where they must be."""
+    lines = csv_lines([rows.schema.names]) if header else []
+    lines += csv_lines(zip(*map(_cell_texts, rows.columns), strict=True))
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def _cell_texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_floating(column.type) or pa.types.is_boolean(column.type):
+        ok = column.is_valid().to_numpy(zero_copy_only=False)
+        filled = column.fill_null(0 if pa.types.is_floating(column.type) else False)
+        return column_texts(filled.to_numpy(zero_copy_only=False), ok)
+    if pa.types.is_string(column.type):
+        column = column.cast(pa.binary())
+        return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in column.to_pylist()]
+    return ["" if cell is None else str(cell) for cell in column.to_pylist()]
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """What is made of a window, for a shard of the format `parquet` or `csv`. Called in the process that scores."""
+
+    shard_format: str
+
+    def __call__(self, model: Predictor, prepared: Prepared) -> Scored:
+        return encode_rows(score_window(model, prepared), self.shard_format)
+
+
+class WindowScorer(WindowWork):
     """The work of a process that scores: a window in, its encoded results out."""
 
-    def __init__(self, model: Model, shard_format: str):
-        self.model, self.shard_format = model, shard_format
-
-    def __call__(self, job: WindowJob, marked: Mapping[int, str], at: Callable[[int], None]) -> Scored:
-        if isinstance(job, bytes):
-            prepared = from_arrow(from_ipc(job))
-        else:
-            prepared = prepare(job, self.model.featurizer, marked, at)
-        return encode_rows(score_window(self.model, prepared), self.shard_format)
-
-
-def make_scorer(pack: str, tasks: list[str] | None, dtype: str, confidence: float, shard_format: str) -> WindowScorer:
-    """Load a worker process's model, on one thread, so that workers do not wait for each other."""
-    import torch
-
-    from ..model import load
-
-    torch.set_num_threads(1)
-    return WindowScorer(load(pack, device="cpu", dtype=dtype, tasks=tasks, confidence=confidence), shard_format)
-
-
-def score_on(models: Sequence[Model], windows: Iterable[bytes], shard_format: str) -> Iterator[Scored]:
-    """Score prepared windows in this process, each by whichever model is free; results come in order."""
-    free: SimpleQueue[Model] = SimpleQueue()
-    for model in models:
-        free.put(model)
-
-    def score(job: bytes) -> Scored:
-        model = free.get()
-        try:
-            return WindowScorer(model, shard_format)(job, {}, lambda item: None)
-        finally:
-            free.put(model)
-
-    waiting: deque[Future[Scored]] = deque()
-    with ThreadPoolExecutor(len(models)) as threads:
-        for window in windows:
-            waiting.append(threads.submit(score, window))
-            if len(waiting) > 2 * len(models):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    def __init__(self, model: Predictor, shard_format: str):
+        super().__init__(model, ShardRows(shard_format))
 
 
 @dataclass
@@ -200,10 +172,21 @@ def score_shards(
         progress.seconds = time.perf_counter() - started
         on_progress(progress)
 
-    # `groupby` asks for a result's key after the result itself, so its job is in `sent` by then.
-    for number, results in groupby(score(iter(jobs)), lambda result: jobs.sent.popleft()):
-        entry = write_shard(run.file(number), results, schema, run.settings["format"], count)
+    def results() -> Iterator[tuple[int, Scored]]:
+        for scored in score(iter(jobs)):
+            sent = jobs.sent.popleft()
+            yield sent.shard, replace(scored, rows_sha256=sent.rows_sha256) if digest else scored
+
+    def finish(number: int, of_shard: Iterable[Scored]) -> None:
+        journal = jobs.journals.pop(number)
+        entry = write_shard(run.file(number), of_shard, schema, run.settings["format"], count, journal)
         run.add(number, entry | ({"rows_sha256": jobs.digests[number]} if digest else {}))
+        journal.remove()
+
+    for number, group in groupby(results(), lambda pair: pair[0]):
+        finish(number, (scored for _, scored in group))
+    for number in sorted(jobs.journals):  # of which all windows were kept
+        finish(number, ())
     if part[1] == 1:
         run.set_rows(progress.rows + progress.skipped)
     progress.seconds = time.perf_counter() - started
@@ -214,56 +197,85 @@ def unfinished_windows(
     library: PreparedLibrary, run: RunDirectory, part: tuple[int, int], n_rows: int
 ) -> Iterator[pa.RecordBatch | range]:
     """The windows of a prepared library for `score_shards`; of those that it skips, only the numbers of their rows."""
-    shard_rows = SHARD_WINDOWS * n_rows
+    n_windows = run.settings.get("shard_windows", SHARD_WINDOWS)
+    shard_rows = n_windows * n_rows
     for number, first_row in enumerate(range(0, library.n_rows, shard_rows)):
         if number in run.shards or number % part[1] != part[0]:
             last_row = min(first_row + shard_rows, library.n_rows)
             for row in range(first_row, last_row, n_rows):
                 yield range(row, min(row + n_rows, last_row))
         else:
-            yield from islice(library.batches(n_rows, first_row), SHARD_WINDOWS)
+            yield from islice(library.batches(n_rows, first_row), n_windows)
+
+
+class _Sent(NamedTuple):
+    """A window that has no result yet."""
+
+    shard: int
+    rows_sha256: str
 
 
 class _Jobs:
     """Iterates over the windows that remain to be scored.
 
-    sent: the shard of each window that has no result yet. digests: shard -> SHA-256 of its rows, once it was read.
+    sent: those that have no result yet. digests: shard -> SHA-256 of its rows, once it was read.
+    journals: of the shards that are being made.
     """
 
     def __init__(
         self, run: RunDirectory, windows: Iterable[Any], part: tuple[int, int], digest: bool, progress: ScreenProgress
     ):
         self.run, self.windows, self.part, self.digest, self.progress = run, windows, part, digest, progress
-        self.sent: deque[int] = deque()
+        self.sent: deque[_Sent] = deque()
         self.digests: dict[int, str] = {}
+        self.journals: dict[int, Journal] = {}
 
     def __iter__(self) -> Iterator[Any]:
-        finished = set(self.run.shards)
-        for number, shard in groupby(enumerate(self.windows), lambda window: window[0] // SHARD_WINDOWS):
+        finished, n_windows = set(self.run.shards), self.run.settings.get("shard_windows", SHARD_WINDOWS)
+        for number, shard in groupby(enumerate(self.windows), lambda window: window[0] // n_windows):
+            done = number in finished or number % self.part[1] != self.part[0]
+            kept = [] if done else self._open_journal(number)
             sha256 = hashlib.sha256()
-            for _, window in shard:
-                if self.digest:
-                    for record in window.records:
-                        sha256.update(repr(tuple(record)).encode())
-                    self.digests[number] = sha256.hexdigest()
-                if number in finished or number % self.part[1] != self.part[0]:
-                    self.progress.skipped += len(window.records) if isinstance(window, Window) else len(window)
-                else:
-                    self.sent.append(number)
+            for i, (_, window) in enumerate(shard):
+                rows_sha256 = _digest_rows(window, sha256) if self.digest else ""
+                self.digests[number] = sha256.hexdigest()
+                if not done and i >= len(kept):
+                    self.sent.append(_Sent(number, rows_sha256))
                     yield window if isinstance(window, Window) else to_ipc(window)
+                    continue
+                self.progress.skipped += len(window.records) if isinstance(window, Window) else len(window)
+                if not done and kept[i].rows_sha256 != rows_sha256:
+                    self._refuse(number)
             if self.digest and number in finished:
                 self._compare(number)
         if self.digest:
             for number in sorted(finished - self.digests.keys()):
                 self._compare(number)
 
+    def _open_journal(self, number: int) -> list[Scored]:
+        self.journals[number] = Journal(self.run.journal(number)).read()
+        return self.journals[number].kept
+
     def _compare(self, number: int) -> None:
         """Compare the rows of a finished shard with those it was made of; the input may also have ended before them."""
         if self.run.shards[number].get("rows_sha256") != self.digests.get(number):
-            raise InputError(
-                f"the rows of {self.run.file(number).name} are not those that it was made of: give the same input, or "
-                "--force to start again"
-            )
+            self._refuse(number)
+
+    def _refuse(self, number: int) -> None:
+        raise InputError(
+            f"the rows of {self.run.file(number).name} are not those that it was made of: give the same input, or "
+            "--force to start again"
+        )
+
+
+def _digest_rows(window: Window, whole: Any) -> str:
+    """SHA-256 of a window's rows, which are also added to that of the shard."""
+    here = hashlib.sha256()
+    for record in window.records:
+        text = repr(tuple(record)).encode()
+        here.update(text)
+        whole.update(text)
+    return here.hexdigest()
 
 
 def write_shard(
@@ -272,19 +284,24 @@ def write_shard(
     schema: pa.Schema,
     shard_format: str,
     on_rows: Callable[[int], None] = lambda n: None,
+    journal: Journal | None = None,
 ) -> dict[str, Any]:
     """Write the windows' results one after the other; returns the shard's entry for the manifest.
 
     on_rows: called with the number of rows of each window.
+    journal: its windows come first. It gets all others every few seconds, and at least when writing is stopped.
     """
     counts: Counter[str] = Counter()
     first: dict[str, tuple[int, str]] = {}
-    with replacing(file, RESUME_HINT) as stream, _open_writer(stream, schema, shard_format) as write:
-        for scored in results:
+    with (
+        replacing(file, RESUME_HINT) as stream,
+        _open_writer(stream, schema, shard_format) as write,
+        closing(_kept_and_new(results, journal, on_rows)) as windows,
+    ):
+        for scored in windows:
             write(scored.data)
             counts.update(scored.counts)
             first = {**scored.first, **first}
-            on_rows(scored.n_rows)
     return {
         "rows": counts.total(),
         "counts": dict(sorted(counts.items())),
@@ -295,11 +312,37 @@ def write_shard(
     }
 
 
+def _kept_and_new(
+    results: Iterable[Scored], journal: Journal | None, on_rows: Callable[[int], None]
+) -> Generator[Scored, None, None]:
+    """The windows of the journal, then those of `results`, which go into it."""
+    waiting: list[Scored] = []
+    committed = time.monotonic()
+    if journal is not None:
+        yield from journal.kept
+    try:
+        for scored in results:
+            waiting.append(scored)
+            if journal is not None and time.monotonic() - committed > COMMIT_SECONDS:
+                journal.append(waiting)
+                waiting, committed = [], time.monotonic()
+            yield scored
+            on_rows(scored.n_rows)
+    except BaseException:
+        if journal is not None:
+            with suppress(OutputError):  # the disk is full, perhaps, and the first error is the one to report
+                journal.append(waiting)
+        raise
+    finally:
+        if journal is not None:
+            journal.close()
+
+
 @contextmanager
 def _open_writer(stream: IO[bytes], schema: pa.Schema, shard_format: str) -> Iterator[Callable[[bytes], Any]]:
     """A function that appends `Scored.data` to a shard."""
     if shard_format == "csv":
-        csv.write_csv(schema.empty_table(), stream, csv.WriteOptions(quoting_style="needed"))
+        stream.write(csv_text(schema.empty_table()))
         yield stream.write
         return
     with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:

@@ -295,4 +295,5 @@ def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
         return "table" if joined or (is_delimited(first) and "smiles" in first.lower()) else "list"
     if suffix in _RECORDS or any(mark in start for mark in (b" V2000", b" V3000", b"\nM  END", b"\n$$$$")):
         return "sdf"
-    return "table" if is_delimited(first) or smiles_column is not None else "list"
+    is_header = first.strip().lower().strip('"') in ("smiles", "canonical_smiles")  # of a table with one column
+    return "table" if is_delimited(first) or is_header or smiles_column is not None else "list"

@@ -30,7 +30,8 @@ from ..status import RunSummary
 from .library import Library, Window, expand_paths, open_library
 from .parquet import PREPARED_KEY, READ_BYTES, is_parquet, parquet_errors
 from .prepared import SCHEMA, Prepared, WindowPreparer, from_arrow, from_ipc, to_arrow
-from .table import STDIO, claim_output
+from .source import STDIO
+from .writers import claim_output
 
 FORMAT = 1
 WINDOW_ROWS = 8192  # of one row group

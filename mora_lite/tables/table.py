@@ -1,31 +1,24 @@
-"""Tables of molecules: read in a stream, written in a stream, nothing lost.
+"""Tables of molecules, read in a stream, nothing lost.
 
 Reading keeps the text of every cell as it is, in constant memory: comma, tab, semicolon or bar, plain, gzip or zstd,
 UTF-8 or UTF-16, any line ends, and the first sheet of an Excel workbook. Bytes that are not UTF-8 are carried as
 surrogates and written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
 blank line between others (all cells empty; blank lines at the end of the file are not rows) and one with
 too many cells (`Row.fault` says so and lists them).
-
-Writing goes to a file beside the target, which takes the target's name only when complete.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..errors import InputError, OutputError, error_text
-from ..machine.files import replacing
+from ..errors import InputError
 from .columns import SAMPLE_ROWS, choose_smiles_column
 from .delimited import DelimitedText, RowBlock, sniff_dialect
-from .source import STDIO, Source
+from .formats import format_cells
+from .source import Source
 from .workbook import Workbook, is_workbook
 
 
@@ -145,137 +138,3 @@ def _fit(cells: list[str], width: int) -> Row:
     if all(cell.isdecimal() for cell in extra):
         fault += "; is a decimal comma among them?"
     return Row(cells[:width], fault)
-
-
-def format_cells(cells: Sequence[str]) -> str:
-    """`cells` as one CSV record without the line end."""
-    lines = _Lines(",")
-    lines.writer.writerow(cells)
-    return "".join(lines.take())[:-1]
-
-
-class _Lines:
-    """What `csv.writer` writes to: one call for each record.
-
-    The writer is told that lines end in CR LF, for then it quotes cells with either of the two; the line end
-    written is LF.
-    """
-
-    def __init__(self, delimiter: str):
-        self.writer = csv.writer(self, delimiter=delimiter, lineterminator="\r\n")
-        self._lines: list[str] = []
-
-    def write(self, line: str) -> None:
-        self._lines.append(line[:-2] + "\n")
-
-    def take(self) -> list[str]:
-        lines, self._lines = self._lines, []
-        return lines
-
-
-def default_output(path: str | Path, kind: str = "predictions") -> str:
-    """Where results go: `x.csv` -> `x.predictions.csv`, `x.csv.gz` -> `x.predictions.csv.gz`."""
-    if str(path) == STDIO:
-        return STDIO
-    path = Path(path)
-    packed = ".gz" if path.suffix.lower() == ".gz" else ""
-    stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
-    return str(stem.with_name(f"{stem.stem}.{kind}.csv{packed}"))
-
-
-def claim_output(path: str | Path, *, source: str | Path | None = None, force: bool = False) -> Path:
-    """The file that `path` leads to, if it can be written. Raises `OutputError` when it exists (without
-    `force`), is the table being read, or its directory is missing or read-only. Creates nothing.
-    """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise OutputError(f"{path} is a directory: name a file in it")
-    if target.exists():
-        if source is not None and Path(source).exists() and os.path.samefile(target, source):
-            raise OutputError(f"{path} is the table being read: choose another output")
-        if target.is_file() and not force:
-            raise OutputError(f"{path} exists: use --force to replace it, or -o for another name")
-    if not target.parent.is_dir():
-        raise OutputError(f"no such directory: {target.parent}")
-    if target.exists() and not target.is_file():
-        return target
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write in {target.parent}: permission denied")
-    return target
-
-
-class TableWriter:
-    """Writes a table record by record; use it in a `with` block.
-
-    path: `.gz` is packed, `.tsv` has tabs, `-` is standard output. The file appears, complete, when the block
-    ends well; otherwise nothing of it stays. Raises `OutputError` as `claim_output` does, and when the disk
-    is full.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        columns: Sequence[str],
-        *,
-        source: str | Path | None = None,
-        force: bool = False,
-    ):
-        self._to_stdout = str(path) == STDIO
-        self.name = "standard output" if self._to_stdout else str(path)
-        suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-        self._lines = _Lines("\t" if suffixes[-2:] in ([".tsv"], [".tsv", ".gz"]) or suffixes[-1:] == [".tsv"] else ",")
-        with ExitStack() as files:
-            try:
-                self._sink = self._open(files, path, source, force, packed=suffixes[-1:] == [".gz"])
-            except OSError as error:
-                raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
-            self.write([columns])
-            self._files = files.pop_all()
-
-    def _open(self, files: ExitStack, path: str | Path, source: str | Path | None, force: bool, packed: bool) -> Any:
-        if self._to_stdout:
-            sys.stdout.flush()
-            return sys.stdout.buffer
-        target = claim_output(path, source=source, force=force)
-        if target.exists() and not target.is_file():  # a device or a named pipe: nothing to rename
-            raw: Any = files.enter_context(target.open("wb"))
-        else:
-            raw = files.enter_context(replacing(target))
-        # No name and no time inside: the same table makes the same bytes.
-        return files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0)) if packed else raw
-
-    def write(self, records: Iterable[Sequence[str]]) -> None:
-        self._lines.writer.writerows(records)
-        data = "".join(self._lines.take()).encode("utf-8", "surrogateescape")
-        try:
-            self._sink.write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"cannot write {self.name}: {error_text(error)}") from None
-
-    def __enter__(self) -> TableWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
-        try:
-            if kind is None and self._to_stdout:
-                self._sink.flush()
-            self._files.__exit__(kind, *error)
-        except BrokenPipeError:
-            raise
-        except OSError as problem:
-            if kind is None:  # else the disk is full again, and the first error is the one to report
-                raise OutputError(f"cannot write {self.name}: {error_text(problem)}") from None
-
-
-def add_columns(columns: Sequence[str], names: Iterable[str]) -> list[str]:
-    """`columns` as they are, then `names`, changed where they are taken."""
-    out = list(columns)
-    for name in names:
-        free, n = name, 1
-        while free in out:
-            free = f"{name} (mora-lite)" if n == 1 else f"{name} (mora-lite {n})"
-            n += 1
-        out.append(free)
-    return out

@@ -19,7 +19,9 @@ from ..chem.molecules import parse_smiles
 from ..chem.smiles import canonical
 from ..errors import InputError
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, RunSummary
-from ..tables.table import Row, Table, TableWriter, add_columns
+from ..tables.formats import add_columns
+from ..tables.table import Row, Table
+from ..tables.writers import TableWriter
 from .answerer import Answerer
 from .pairs import format_question
 from .tasks import ASK
@@ -103,8 +105,10 @@ def answer_table(
     for rows in table.chunks(CHUNK_BATCHES * config.batch_size):
         answered = list(_answer_rows(rows, table.smiles_index, answerer, config))
         writer.write(
-            [*row.cells, *texts, *[""] * (config.top - len(texts)), status, error]
-            for row, (texts, status, error) in zip(rows, answered, strict=True)
+            [
+                [*row.cells, *texts, *[""] * (config.top - len(texts)), status, error]
+                for row, (texts, status, error) in zip(rows, answered, strict=True)
+            ]
         )
         summary.count([status for _, status, _ in answered], [error for _, _, error in answered])
         on_progress(summary.n_rows)

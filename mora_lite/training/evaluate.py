@@ -20,7 +20,7 @@ from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
 from ..tables.library import open_library
-from ..tables.table import claim_output
+from ..tables.writers import claim_table
 from .checks import first_rows, left_out_notes, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .metrics import (
@@ -107,7 +107,7 @@ def evaluate(
         check_changeable(str(pack))
     _check_kind(pack)
     if output is not None:
-        claim_output(output, source=data, force=force)
+        claim_table(output, source=data, force=force)
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     provenance, data = model.pack.provenance, Path(data)
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,11 @@ import numpy as np
 
 from ..scoring.scores import Scores
 from ..scoring.tasks import Task
-from ..tables.table import TableWriter
+from ..tables.formats import TableFormat, rounded
+from ..tables.writers import TableWriter
 from .dataset import Dataset
+
+N_TEXTS = 3  # the first columns: row, smiles, split
 
 
 def molecule_columns(
@@ -40,14 +42,11 @@ def write_molecules(path: str | Path, columns: dict[str, Any], *, source: Path, 
 
     Raises `OutputError` when the file exists, without `force`, or cannot be written.
     """
-    with TableWriter(path, list(columns), source=source, force=force) as writer:
-        cells = ([_cell_text(cell) for cell in column] for column in columns.values())
-        writer.write(list(row) for row in zip(*cells, strict=True))
-
-
-def _cell_text(cell: object) -> str:
-    if isinstance(cell, bool | np.bool_):
-        return "true" if cell else "false"
-    if isinstance(cell, float | np.floating):
-        return "" if math.isnan(cell) else f"{cell:.6g}"
-    return str(cell)
+    names, form = list(columns), TableFormat.of(path, molecules=False)
+    texts = [list(map(str, columns[name])) for name in names[:N_TEXTS]]
+    values = [np.asarray(columns[name]) for name in names[N_TEXTS:]]
+    values = [rounded(column) if column.dtype.kind == "f" else column for column in values]
+    kinds = [np.dtype(np.int64), None, None, *(column.dtype for column in values)]
+    ok = np.ones(len(texts[0]), dtype=bool)
+    with TableWriter(path, names, kinds=kinds, form=form, source=source, force=force) as writer:
+        writer.write(list(zip(*texts, strict=True)), form.encode(names[N_TEXTS:], values, ok, []))

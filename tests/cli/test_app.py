@@ -286,7 +286,7 @@ def test_a_stopped_process_leaves_nothing_behind(tmp_path, number, code):
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX")
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
-    path = table(tmp_path, "smiles\n" + "CCO\n" * 100_000)
+    path = table(tmp_path, "smiles\n" + "CCO\n" * 4000)
     process = start("-c", SLOW.replace("SLEEP", "False"), "predict", str(path), "-o", "-")
     assert process.stdout.readline() == b"smiles,x,status,error\n"
     process.stdout.close()

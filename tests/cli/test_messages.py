@@ -39,7 +39,7 @@ def test_a_pipe_gets_one_line_unless_it_says_how_wide_it_is(run, monkeypatch, co
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["predict"], "error: Missing argument 'INPUT'"),
+        (["predict"], "error: Missing argument 'INPUT...'"),
         (["predikt"], "error: No such command 'predikt'. Did you mean 'predict'?; see mora-lite --help"),
         (["info", "--jsn"], "error: No such option: --jsn"),
         (["train", "x.csv"], "see mora-lite train --help"),

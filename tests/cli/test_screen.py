@@ -56,7 +56,9 @@ def results(path: Path) -> dict[str, bytes]:
 # --- in spawned processes, with windows of the true size
 
 
-def test_a_library_becomes_shards_a_ranked_list_and_a_report(screen: Any, library: Path, tmp_path: Path) -> None:
+def test_a_library_becomes_shards_a_ranked_list_and_a_report(
+    screen: Any, library: Path, tmp_path: Path, calibrated_pack_path: Path
+) -> None:
     code, _, err = screen(library, "--top", 4, "--by", "size - polarity", "--where", "row < 100 and size > -1000")
     assert code == 2  # `row` is no score
     assert not (tmp_path / "run").exists()
@@ -68,6 +70,9 @@ def test_a_library_becomes_shards_a_ranked_list_and_a_report(screen: Any, librar
     assert failures == [
         "  2 unparsable; the first is row 2: unclosed ring",
         "  1 empty; the first is row 4: no SMILES in this row",
+        f"4 hits in {tmp_path / 'run' / 'top.csv'}, report {tmp_path / 'run' / 'report.html'}",
+        f"next: mora-lite predict {tmp_path / 'run' / 'top.csv'} --pack {calibrated_pack_path} "
+        "--tasks size,polarity,mass --neighbours 3",
     ]
     rows = parquet.read_table(tmp_path / "run" / "part-00000.parquet").to_pandas()
     assert rows["name"].tolist() == ["a", "b", "c", "", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"]
@@ -87,12 +92,12 @@ def test_a_row_that_takes_too_long_is_a_row(library: Path, calibrated_pack_path:
     """Spawned processes import this module under a name of its own, where the parser is slow for one molecule."""
     (tmp_path / "slow.py").write_text(
         "import sys, time\nfrom mora_lite.chem.featurizer import Featurizer\n"
-        "from mora_lite.screening import campaign, shards\n"
-        "parse = Featurizer.parse_molecule\n"
+        "from mora_lite.scoring import engine\n"
+        "make_work, parse = engine.make_work, Featurizer.parse_molecule\n"
         "def parse_slowly(self, text):\n    time.sleep(3600 if text == 'CCN' else 0)\n    return parse(self, text)\n"
         "def make(*arguments):\n    Featurizer.parse_molecule = parse_slowly\n"
-        "    return shards.make_scorer(*arguments)\n"
-        "def main():\n    from mora_lite.cli.app import main\n    campaign.make_scorer = make\n"
+        "    return make_work(*arguments)\n"
+        "def main():\n    from mora_lite.cli.app import main\n    engine.make_work = make\n"
         "    sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", "import slow; slow.main()", "screen", library, "-o", tmp_path / "run"]

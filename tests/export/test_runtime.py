@@ -401,3 +401,28 @@ def test_a_missing_module_of_ours_is_a_bug_and_keeps_its_traceback(monkeypatch: 
     monkeypatch.setitem(sys.modules, "mora_lite.environment", None)
     with pytest.raises(ModuleNotFoundError):
         run("info")
+
+
+def test_an_exported_folder_is_screened_without_torch_as_with_it(
+    exported_path: Path, calibrated_pack_path: Path, tmp_path: Path, run
+) -> None:
+    """In spawned processes."""
+    code = BLOCKED.replace(repr(FORBIDDEN), repr(("torch", "transformers", "onnx")))
+    assert code != BLOCKED
+    command = ["screen", EXAMPLE, "--pack", exported_path, "-o", tmp_path / "onnx", "--format", "csv", "--workers", "1"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, check=False)
+    assert done.stdout == "0 []\n", done.stderr
+    options = ["--format", "csv", "--dtype", "float32", "--device", "cpu", "--workers", 1]
+    assert run("screen", EXAMPLE, "--pack", calibrated_pack_path, "-o", tmp_path / "torch", *options)[0] == 0
+    onnx, torch = (rows_of(tmp_path / name / "part-00000.csv") for name in ("onnx", "torch"))
+    assert [list(row) for row in onnx] == [list(row) for row in torch]
+    for ours, theirs in zip(onnx, torch, strict=True):
+        for column, text in theirs.items():
+            try:
+                assert float(ours[column]) == pytest.approx(float(text), rel=1e-3, abs=1e-3), column
+            except ValueError:
+                assert ours[column] == text
+    code, _, err = run("screen", EXAMPLE, "--pack", calibrated_pack_path, "-o", tmp_path / "no", "--engine", "onnx")
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = run("screen", EXAMPLE, "--pack", exported_path, "-o", tmp_path / "no", "--engine", "torch")
+    assert (code, err.count("\n")) == (2, 1)

@@ -163,7 +163,10 @@ def test_what_an_interrupted_ray_began_the_local_engine_finishes(
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["mora_lite.cli.screen"], "progress_bar", interrupting)
         assert screen(path, files, calibrated_pack_path, "--engine", "ray", "--workers", "1") == 130
-    assert capfd.readouterr() == ("", "interrupted\n")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("stopped: 16 rows are scored and kept in ")
+    assert err.endswith("interrupted\n")
     assert len(json.loads((path / "manifest.json").read_text())["shards"]) == 1
     assert screen(path, files, calibrated_pack_path, "--resume", "--workers", "1") == 0
     assert "16 rows kept from before; 84 in" in capfd.readouterr().err

@@ -14,19 +14,21 @@ import pytest
 from mora_lite import load
 from mora_lite.errors import InputError, OutputError
 from mora_lite.model import Model
+from mora_lite.scoring.engine import score_on
 from mora_lite.screening import shards
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.screening.shards import (
     Scored,
+    ShardRows,
     WindowScorer,
     encode_rows,
     read_shards,
     result_schema,
-    score_on,
     score_shards,
     score_window,
 )
 from mora_lite.status import NOT_FINITE, REASONS
+from mora_lite.tables.formats import rounded
 from mora_lite.tables.library import Window
 from mora_lite.tables.prepared import Prepared, WindowPreparer, from_ipc, prepare, to_arrow, to_ipc
 from mora_lite.tables.records import Record
@@ -84,7 +86,8 @@ def test_a_row_holds_what_the_model_finds(calibrated: Model, window: Window) -> 
     assert batch.schema.names == ["row", "name", "smiles", *columns, "status", "error"]
     for name, column in columns.items():
         assert batch.column(name).is_null().to_pylist() == (~ok).tolist()
-        assert batch.column(name).filter(pa.array(ok)).to_pylist() == column[ok].tolist(), name
+        shown = rounded(column[ok]) if column.dtype.kind == "f" else column[ok]
+        assert batch.column(name).filter(pa.array(ok)).to_pylist() == shown.tolist(), name
 
 
 def test_a_pack_without_calibration_has_values_only(model: Model) -> None:
@@ -238,7 +241,7 @@ def test_scoring_here_is_scoring_in_the_workers(calibrated: Model, window: Windo
     jobs = list(windows_of(window, 9))
     there = [WindowScorer(calibrated, "csv")(job, {}, lambda item: None) for job in jobs]
     ready = (WindowPreparer(calibrated.featurizer)(job, {}, lambda item: None) for job in jobs)
-    assert list(score_on([calibrated, calibrated], ready, "csv")) == there
+    assert list(score_on([calibrated, calibrated], ready, ShardRows("csv"))) == there
 
 
 def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +251,7 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
     job = WindowPreparer(calibrated.featurizer)(Window(1, [Record("", "C", "")]), {}, lambda item: None)
     monkeypatch.setattr(calibrated, "score_graphs", fail)
     with pytest.raises(RuntimeError, match="the device is gone"):
-        list(score_on([calibrated], [job] * 5, "csv"))
+        list(score_on([calibrated], [job] * 5, ShardRows("csv")))
 
 
 def test_prepared_rows_are_scored_like_their_texts(calibrated: Model, window: Window) -> None:

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
-from mora_lite.tables.table import TableWriter, open_table
+from mora_lite.tables.table import open_table
+from mora_lite.tables.writers import TableWriter
 from mora_lite.text.answerer import Answerer, Text
 from mora_lite.text.stream import GenerationConfig, answer_columns, answer_table, row_seed
 
