@@ -390,11 +390,16 @@ def test_nothing_on_the_way_imports_torch(exported_path: Path, tmp_path: Path) -
     assert len(rows_of(out)) == 20
 
 
-@pytest.mark.parametrize("command", [["predict", EXAMPLE, "-o", "-"], ["info"], ["export", "-o", "x"]])
+@pytest.mark.parametrize("command", [["predict", EXAMPLE, "-o", "-"], ["export", "-o", "x"]])
 def test_commands_that_need_torch_say_so_in_one_line(command: list[object]) -> None:
     found, err = run_blocked(*command)
     assert found.endswith("2 []\n")
     assert err == "error: this needs torch, which is not installed: pip install torch\n"
+
+
+def test_info_needs_no_torch() -> None:
+    found, err = run_blocked("info")
+    assert found.endswith("\n0 []\n"), err
 
 
 def test_a_missing_module_of_ours_is_a_bug_and_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, run) -> None:
