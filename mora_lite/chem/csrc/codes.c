@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { ORDER_ROUNDS = 6, RADIUS = 2, MAX_LEVEL = 32, SLOTS = 4096 };
+enum { ORDER_ROUNDS = 6, RADIUS = 2, MAX_LEVEL = 32, MAX_SLOTS = 2048 };
 enum { ELEMENT, CHARGE, DEGREE, HYDROGENS, HYBRIDISATION, IS_AROMATIC, CHIRALITY, RADICALS, RING_SIZE, RING_COUNT };
 
 static uint8_t least(int a, int b) { return (uint8_t)(a < b ? a : b); }
@@ -46,39 +46,45 @@ uint64_t atom_key(const Molecule *m, int atom) {
     return key;
 }
 
-/* Atoms by their hashes, those that are alike as they were written: places in `order`. */
+/* Atoms by their hashes, those that are alike as they were written: buckets by the first bits, then insertion. */
 static void sort_by_hash(int n, const uint64_t *hashes, uint16_t *order) {
-    for (int i = 0; i < n; i++) order[i] = (uint16_t)i;
-    static const int GAPS[] = {57, 23, 10, 4, 1};
-    for (int g = 0; g < 5; g++)
-        for (int i = GAPS[g]; i < n; i++) {
-            uint16_t atom = order[i];
-            int j = i;
-            for (; j >= GAPS[g]; j -= GAPS[g]) {
-                uint16_t other = order[j - GAPS[g]];
-                if (hashes[other] < hashes[atom] || (hashes[other] == hashes[atom] && other < atom)) break;
-                order[j] = other;
-            }
-            order[j] = atom;
-        }
+    enum { BITS = 6 };
+    uint16_t start[(1 << BITS) + 1] = {0};
+    for (int i = 0; i < n; i++) start[(hashes[i] >> (64 - BITS)) + 1]++;
+    for (int b = 0; b < 1 << BITS; b++) start[b + 1] = (uint16_t)(start[b + 1] + start[b]);
+    for (int i = 0; i < n; i++) order[start[hashes[i] >> (64 - BITS)]++] = (uint16_t)i;
+    for (int i = 1; i < n; i++) {
+        uint16_t atom = order[i];
+        uint64_t hash = hashes[atom];
+        int j = i;
+        for (; j > 0 && hashes[order[j - 1]] > hash; j--) order[j] = order[j - 1];
+        order[j] = atom;
+    }
 }
 
+/* Bonds by the places of their atoms: in order of the first by counting, then of the second by insertion. */
 static void order_bonds(Molecule *m, const uint16_t *place) {
-    uint32_t keys[MAX_BONDS];
+    uint16_t start[MAX_ATOMS + 1], filled[MAX_ATOMS], ends[MAX_BONDS][2];
     uint8_t codes[MAX_BONDS];
+    memset(start, 0, sizeof(start[0]) * (size_t)(m->n_atoms + 1));
     memcpy(codes, m->bond_codes, (size_t)m->n_bonds);
     for (int i = 0; i < m->n_bonds; i++) {
-        uint32_t a = place[m->bonds[i].ends[0]], b = place[m->bonds[i].ends[1]];
-        uint32_t key = a < b ? a << 20 | b << 10 : b << 20 | a << 10; /* no pair of atoms has two bonds */
-        key |= (uint32_t)i;
-        int j = i;
-        for (; j > 0 && keys[j - 1] > key; j--) keys[j] = keys[j - 1];
-        keys[j] = key;
+        uint16_t a = place[m->bonds[i].ends[0]], b = place[m->bonds[i].ends[1]];
+        ends[i][0] = a < b ? a : b, ends[i][1] = a < b ? b : a;
+        start[ends[i][0] + 1]++;
+    }
+    for (int a = 0; a < m->n_atoms; a++) {
+        start[a + 1] = (uint16_t)(start[a + 1] + start[a]);
+        filled[a] = start[a];
     }
     for (int i = 0; i < m->n_bonds; i++) {
-        m->bond_codes[i] = codes[keys[i] & 1023];
-        m->bond_ends[i][0] = (uint16_t)(keys[i] >> 20);
-        m->bond_ends[i][1] = (uint16_t)(keys[i] >> 10 & 1023);
+        int j = filled[ends[i][0]]++; /* no pair of atoms has two bonds, so the order of i does not matter */
+        for (; j > start[ends[i][0]] && m->bond_ends[j - 1][1] > ends[i][1]; j--) {
+            memcpy(m->bond_ends[j], m->bond_ends[j - 1], sizeof m->bond_ends[j]);
+            m->bond_codes[j] = m->bond_codes[j - 1];
+        }
+        memcpy(m->bond_ends[j], ends[i], sizeof m->bond_ends[j]);
+        m->bond_codes[j] = codes[i];
     }
 }
 
@@ -109,42 +115,51 @@ static void set_bit(uint8_t *bits, uint64_t part, unsigned level) {
 }
 
 /* Count a part of the molecule; the bit of a level is set when the count reaches it: 1, 2, 4 .. 32. */
-static void count_part(Slot *slots, uint8_t *bits, uint64_t part) {
-    unsigned at = (unsigned)part & (SLOTS - 1);
-    while (slots[at].times && slots[at].part != part) at = (at + 1) & (SLOTS - 1);
+static void count_part(Slot *slots, unsigned n_slots, uint8_t *bits, uint64_t part) {
+    unsigned at = (unsigned)part & (n_slots - 1);
+    while (slots[at].times && slots[at].part != part) at = (at + 1) & (n_slots - 1);
     slots[at].part = part;
     int times = ++slots[at].times;
-    for (unsigned level = 0; level < 6; level++)
-        if (times == 1 << level) set_bit(bits, part, level);
+    if (times > MAX_LEVEL || times & (times - 1)) return;
+    unsigned level = 0;
+    while (times >> level > 1) level++;
+    set_bit(bits, part, level);
 }
 
 static void count_elements(const Molecule *m, uint8_t *bits) {
     int times[N_ELEMENTS] = {0};
-    for (int i = 0; i < m->n_atoms; i++) {
-        times[m->atom_codes[i][ELEMENT]]++;
-        times[1] += m->atom_codes[i][HYDROGENS];
+    for (int i = 0; i <= m->n_atoms; i++) { /* the last round is for hydrogen */
+        int element = i < m->n_atoms ? m->atom_codes[i][ELEMENT] : 1;
+        int before = times[element], more = 0;
+        if (i < m->n_atoms)
+            more = 1;
+        else
+            for (int k = 0; k < m->n_atoms; k++) more += m->atom_codes[k][HYDROGENS];
+        times[element] += more;
+        for (unsigned level = 0; level < 6; level++)
+            if (before < 1 << level && times[element] >= 1 << level) set_bit(bits, mix((uint64_t)element), level);
     }
-    for (int z = 0; z < N_ELEMENTS; z++)
-        for (unsigned level = 0; level < 6 && times[z] >= 1 << level; level++) set_bit(bits, mix((uint64_t)z), level);
 }
 
 /* Before `own_order`, as it reads the bonds in the order of the text. */
 void make_fingerprint(Molecule *m) {
     uint64_t hashes[2][MAX_ATOMS], keys[MAX_BONDS];
-    Slot slots[SLOTS]; /* more than three times MAX_ATOMS */
+    Slot slots[MAX_SLOTS];
+    unsigned n_slots = 64;
+    while (n_slots < 5 * (unsigned)m->n_atoms) n_slots *= 2; /* three parts an atom; MAX_SLOTS is 5 * MAX_ATOMS */
     static const int FIELDS[] = {ELEMENT, CHARGE, DEGREE, HYDROGENS, IS_AROMATIC};
-    memset(slots, 0, sizeof slots);
+    memset(slots, 0, sizeof(slots[0]) * n_slots);
     memset(m->fingerprint, 0, FINGERPRINT_BYTES);
     for (int i = 0; i < m->n_bonds; i++) keys[i] = mix(m->bond_codes[i] / 16 + BOND_KEY);
     for (int i = 0; i < m->n_atoms; i++) {
         uint64_t key = 0;
         for (int c = 0; c < 5; c++) key = key * BASE + m->atom_codes[i][FIELDS[c]];
         hashes[0][i] = mix(key * BASE + (m->atom_codes[i][RING_SIZE] > 0));
-        count_part(slots, m->fingerprint, hashes[0][i]);
+        count_part(slots, n_slots, m->fingerprint, hashes[0][i]);
     }
     for (int round = 0; round < RADIUS; round++) {
         refine(m, keys, hashes[round & 1], hashes[~round & 1]);
-        for (int i = 0; i < m->n_atoms; i++) count_part(slots, m->fingerprint, hashes[~round & 1][i]);
+        for (int i = 0; i < m->n_atoms; i++) count_part(slots, n_slots, m->fingerprint, hashes[~round & 1][i]);
     }
     count_elements(m, m->fingerprint);
 }

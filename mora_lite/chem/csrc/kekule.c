@@ -28,13 +28,13 @@ static bool takes_double_bond(const Molecule *m, int number) {
 
 static bool may_be_double(const Molecule *m, const int *partner, int k) {
     const Bond *bond = &m->bonds[m->near_bond[k]];
-    return bond->aromatic && bond->in_ring && bond->type != TRIPLE && partner[m->near_atom[k]] != -2;
+    return bond->aromatic && bond->in_ring && bond->type != TRIPLE && partner[m->near_atom[k]] >= SINGLE_YET;
 }
 
 static int n_free(const Molecule *m, const int *partner, int atom, int *one) {
     int n = 0;
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++)
-        if (may_be_double(m, partner, k) && partner[m->near_atom[k]] == -1) n++, *one = m->near_atom[k];
+        if (may_be_double(m, partner, k) && partner[m->near_atom[k]] == SINGLE_YET) n++, *one = m->near_atom[k];
     return n;
 }
 
@@ -43,16 +43,16 @@ static void pair_greedily(const Molecule *m, int *partner) {
     uint16_t stack[4 * MAX_BONDS];
     int n = 0, one = 0;
     for (int i = 0; i < m->n_atoms; i++)
-        if (partner[i] == -1) stack[n++] = (uint16_t)i;
+        if (partner[i] == SINGLE_YET) stack[n++] = (uint16_t)i;
     for (int next = 0; next < m->n_atoms;) {
         while (n) {
             int atom = stack[--n];
-            if (partner[atom] != -1 || n_free(m, partner, atom, &one) != 1) continue;
+            if (partner[atom] != SINGLE_YET || n_free(m, partner, atom, &one) != 1) continue;
             partner[atom] = one, partner[one] = atom;
             for (int k = m->first[one]; k < m->first[one + 1] && n < 3 * MAX_BONDS; k++)
                 stack[n++] = m->near_atom[k];
         }
-        if (partner[next] == -1 && n_free(m, partner, next, &one)) {
+        if (partner[next] == SINGLE_YET && n_free(m, partner, next, &one)) {
             partner[next] = one, partner[one] = next;
             for (int e = 0; e < 2; e++) {
                 int atom = e ? one : next;
@@ -107,21 +107,22 @@ static bool in_two_blocks(const Molecule *m, int atom) {
     return false;
 }
 
-/* partner: of each atom that gets a double bond; -2 of those that take none. */
+/* partner: of each atom that gets a double bond the other one; of others NO_DOUBLE_BOND or NOT_AROMATIC. */
 bool kekulize(Molecule *m, bool *was_aromatic, int *partner) {
     bool any = false;
     for (int i = 0; i < m->n_bonds; i++) was_aromatic[i] = m->bonds[i].aromatic;
     for (int i = 0; i < m->n_atoms; i++) {
-        partner[i] = -2;
+        partner[i] = NOT_AROMATIC;
         if (!m->atoms[i].aromatic) continue;
         any = true;
+        partner[i] = NO_DOUBLE_BOND;
         if (!m->ring_count[i] || in_two_blocks(m, i)) return false;
-        if (takes_double_bond(m, i)) partner[i] = -1;
+        if (takes_double_bond(m, i)) partner[i] = SINGLE_YET;
     }
     if (!any) return true;
     pair_greedily(m, partner);
     for (int i = 0; i < m->n_atoms; i++)
-        if (partner[i] == -1 && !augment(m, partner, i)) return false;
+        if (partner[i] == SINGLE_YET && !augment(m, partner, i)) return false;
     for (int i = 0; i < m->n_bonds; i++) {
         Bond *bond = &m->bonds[i];
         if (!bond->aromatic) continue;

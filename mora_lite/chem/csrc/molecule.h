@@ -37,6 +37,10 @@ typedef struct {
     double mass;
 } Element;
 
+#ifdef __GNUC__
+#pragma GCC visibility push(hidden) /* calls between these files then cost less */
+#endif
+
 extern const Element ELEMENTS[N_ELEMENTS];
 
 typedef struct {
@@ -99,6 +103,7 @@ typedef struct {
 } Molecule;
 
 enum { STANDARDIZE_NONE = 0, STANDARDIZE_PARENT = 1 };
+enum { SINGLE_YET = -1, NO_DOUBLE_BOND = -2, NOT_AROMATIC = -3 }; /* in place of a partner */
 
 void elements_init(void);
 int element_of(char first, char second);
@@ -127,12 +132,16 @@ void own_order(Molecule *m);
 void make_fingerprint(Molecule *m);
 
 /* valence.c */
-int default_valence(int element);
-int bond_valence2(const Bond *bond); /* twice its contribution */
-int effective_element(const Atom *atom);
 bool explicit_valence(const Molecule *m, int atom, bool strict, int *valence);
 bool implicit_valence(const Molecule *m, int atom, bool strict, int *valence);
 bool update_valences(Molecule *m, int atom, bool strict);
+
+static inline int default_valence(int element) { return ELEMENTS[element].valences[0]; }
+
+/* Twice what a bond adds to the valence of its atoms. */
+static inline int bond_valence2(const Bond *bond) {
+    return bond->type == AROMATIC ? 3 : 2 * bond->type + 2;
+}
 
 static inline int degree(const Molecule *m, int atom) { return m->first[atom + 1] - m->first[atom]; }
 
@@ -143,6 +152,10 @@ static inline int hydrogens(const Atom *atom) {
 static inline int total_valence(const Atom *atom) {
     return atom->explicit_valence + (atom->no_implicit ? 0 : atom->implicit_valence);
 }
+
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 
 /* refinement.py */
 #define BOND_KEY UINT64_C(0x9E3779B97F4A7C15)

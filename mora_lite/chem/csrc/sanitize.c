@@ -27,16 +27,14 @@ static int radicals(const Molecule *m, int number) {
     return early >= 0 ? min(n, early) : n;
 }
 
-/* Give back the hydrogens that an atom would lose because it has become aromatic. */
-static void adjust_hydrogens(Molecule *m, int number) {
+/* The valences of an atom that is or was aromatic; it gets back the hydrogens that it would lose by becoming so. */
+static bool adjust_hydrogens(Molecule *m, int number) {
     Atom *atom = &m->atoms[number];
     int before = atom->no_implicit ? 0 : atom->implicit_valence;
-    explicit_valence(m, number, false, &atom->explicit_valence);
-    implicit_valence(m, number, false, &atom->implicit_valence);
-    if (atom->implicit_valence < before) {
-        atom->explicit_h = (uint8_t)(atom->explicit_h + before - atom->implicit_valence);
-        explicit_valence(m, number, false, &atom->explicit_valence);
-    }
+    if (!update_valences(m, number, true)) return false;
+    if (atom->implicit_valence >= before) return true;
+    atom->explicit_h = (uint8_t)(atom->explicit_h + before - atom->implicit_valence);
+    return update_valences(m, number, true);
 }
 
 bool sanitize(Molecule *m) {
@@ -50,10 +48,9 @@ bool sanitize(Molecule *m) {
         if (m->atoms[i].no_implicit) m->atoms[i].radicals = (uint8_t)radicals(m, i);
     if (!perceive_aromaticity(m) || !check_ambiguous(m, was_aromatic, partner)) return false;
     conjugate(m);
-    for (int i = 0; i < m->n_atoms; i++)
+    for (int i = 0; i < m->n_atoms; i++) {
         if (m->atoms[i].hybridisation != 4) m->atoms[i].centre = -1;
-    for (int i = 0; i < m->n_atoms; i++) adjust_hydrogens(m, i);
-    for (int i = 0; i < m->n_atoms; i++)
-        if (!update_valences(m, i, true)) return false;
+        if ((m->atoms[i].aromatic || partner[i] != NOT_AROMATIC) && !adjust_hydrogens(m, i)) return false;
+    }
     return true;
 }

@@ -7,7 +7,7 @@ enum { MAX_CLOSURES = 128, MAX_DEPTH = 200 };
 enum token { START, ATOM, BOND, OPEN, CLOSE, DIGIT, DOT };
 
 typedef struct {
-    int atom; /* -1: not open */
+    int16_t atom; /* -1: not open */
     uint8_t symbol;
     int8_t slot; /* place in the atom's centre, or -1 */
 } OpenClosure;
@@ -24,7 +24,7 @@ typedef struct {
     int previous;      /* atom that the next one is bound to, or -1 */
     uint8_t symbol;    /* of the bond to come, 0: none */
     enum token last, before_bond;
-    int depth, n_closures;
+    int depth, n_closures, n_open;
     int stack[MAX_DEPTH];
     OpenClosure open[100];
     Closure closures[MAX_CLOSURES];
@@ -205,6 +205,7 @@ static bool close_ring(Parser *p, OpenClosure *open, int number) {
     if (m->atoms[b].centre >= 0) m->centres[m->atoms[b].centre].n_closures++;
     if (add_neighbour(m, b, a) < -1) return false;
     open->atom = -1;
+    p->n_open--;
     return true;
 }
 
@@ -226,7 +227,8 @@ static bool closure_digit(Parser *p) {
         int slot = add_neighbour(m, p->previous, p->previous); /* filled when the ring is closed */
         if (slot < -1) return false;
         if (slot >= 0) m->centres[m->atoms[p->previous].centre].n_closures++;
-        *open = (OpenClosure){p->previous, p->symbol, (int8_t)slot};
+        p->n_open++;
+        *open = (OpenClosure){(int16_t)p->previous, p->symbol, (int8_t)slot};
     }
     p->symbol = 0;
     p->last = DIGIT;
@@ -302,16 +304,13 @@ static bool has_double_bonds(const Molecule *m) { /* two bonds between one pair 
 bool parse_smiles(Molecule *m, const uint8_t *text, int length) {
     Parser p;
     p.m = m, p.text = text, p.length = length, p.at = 0, p.previous = -1, p.symbol = 0;
-    p.last = START, p.before_bond = START, p.depth = 0, p.n_closures = 0;
-    for (int i = 0; i < 100; i++) p.open[i].atom = -1;
+    p.last = START, p.before_bond = START, p.depth = 0, p.n_closures = 0, p.n_open = 0;
+    memset(p.open, 0xFF, sizeof p.open); /* all -1 */
     m->n_atoms = m->n_bonds = m->n_centres = 0;
     m->directions = false;
     while (p.at < length)
         if (!token(&p)) return false;
-    if (!after_atom(&p) || p.depth) return false;
-    for (int i = 0; i < 100; i++)
-        if (p.open[i].atom >= 0) return false;
-    if (!add_closures(&p)) return false;
+    if (!after_atom(&p) || p.depth || p.n_open || !add_closures(&p)) return false;
     index_bonds(m);
     if (p.n_closures && has_double_bonds(m)) return false;
     invert_marks(m);

@@ -1,17 +1,10 @@
 /* RDKit's valence model: of each atom the valence of its bonds and the hydrogens that are implied. */
 #include "molecule.h"
 
-int default_valence(int element) { return ELEMENTS[element].valences[0]; }
-
-int bond_valence2(const Bond *bond) {
-    static const int TWICE[] = {2, 4, 6, 3};
-    return TWICE[bond->type];
-}
-
 static int last_valence(int element) { return ELEMENTS[element].valences[ELEMENTS[element].n_valences - 1]; }
 
 /* That whose valences an ion has: the element with as many electrons. */
-int effective_element(const Atom *atom) {
+static int effective_element(const Atom *atom) {
     if (ELEMENTS[atom->element].n_valences == 1 && default_valence(atom->element) == -1) return atom->element;
     int element = atom->element - atom->charge;
     return element < 0 ? 0 : element >= N_ELEMENTS ? N_ELEMENTS - 1 : element;
