@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 from plain_stereo import certificate, plain_stereo
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem.EnumerateStereoisomers import EnumerateStereoisomers, StereoEnumerationOptions
 
 from mora_lite.chem.codes import graph_codes
