@@ -86,9 +86,12 @@ def read_column(text: bytes, offsets: np.ndarray, standardize: str) -> Reading:
     return Reading(np.frombuffer(certain, np.bool_), graphs, bits)
 
 
-def first_difference(texts: Sequence[str]) -> str | None:
-    """The first of the texts to which the extension has an answer that is not RDKit's; None if there is none."""
-    for standardize in STANDARDIZE:
+def first_difference(texts: Sequence[str], ways: Sequence[str] = STANDARDIZE) -> str | None:
+    """The first of the texts to which the extension has an answer that is not RDKit's; None if there is none.
+
+    ways: of standardising, all of them in turn.
+    """
+    for standardize in ways:
         reading = read(texts, standardize)
         for row in np.flatnonzero(reading.certain).tolist():
             mol = parse_smiles(texts[row], version=VERSION, standardize=standardize).mol

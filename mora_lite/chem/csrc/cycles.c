@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { MAX_LOCAL = 128, MAX_EDGES = 192, WORDS = MAX_EDGES / 64, MAX_FAMILIES = 600, MAX_MEMBERS = 64 };
+enum { MAX_LOCAL = 128, MAX_EDGES = 192, WORDS = MAX_EDGES / 64, MAX_FAMILIES = 600, MAX_MEMBERS = 256 };
 
 typedef struct { uint64_t word[WORDS]; } Bits;
 

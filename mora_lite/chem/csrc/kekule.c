@@ -170,7 +170,8 @@ static bool differs(const Molecule *m, const bool *candidate, const int *partner
     return false;
 }
 
-bool check_ambiguous(const Molecule *m, const bool *was_aromatic, const int *partner) {
+/* Where a bond's order depends on the Kekule form, take RDKit's. */
+bool settle_forms(Molecule *m, const bool *was_aromatic, const int *partner) {
     bool candidate[MAX_BONDS], any = false;
     for (int i = 0; i < m->n_bonds; i++) {
         const Bond *bond = &m->bonds[i];
@@ -178,7 +179,12 @@ bool check_ambiguous(const Molecule *m, const bool *was_aromatic, const int *par
                        partner[bond->ends[1]] >= 0;
         any |= candidate[i] && !bond->aromatic;
     }
-    for (int i = 0; any && i < m->n_bonds; i++)
-        if (candidate[i] && !m->bonds[i].aromatic && differs(m, candidate, partner, i)) return false;
+    int settled = -1; /* the component of the last bond that differs */
+    for (int i = 0; any && i < m->n_bonds; i++) {
+        if (!candidate[i] || m->bonds[i].aromatic || m->block[i] == settled) continue;
+        if (!differs(m, candidate, partner, i)) continue;
+        if (!settle_form(m, was_aromatic, partner, m->block[i])) return false;
+        settled = m->block[i];
+    }
     return true;
 }

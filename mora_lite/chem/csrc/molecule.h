@@ -17,8 +17,8 @@ enum {
     MAX_TEXT = 1000,    /* characters */
     MAX_ATOMS = 400,    /* as in molecules.py; here hydrogens written as atoms count too */
     MAX_BONDS = 512,
-    MAX_RINGS = 128,
-    MAX_RING_MEMBERS = 2048, /* atoms of all rings together */
+    MAX_RINGS = 512,
+    MAX_RING_MEMBERS = 16384, /* atoms of all rings together */
     MAX_CENTRES = 128,
     N_CODES = 10,            /* columns of Graphs.atoms */
     FINGERPRINT_BYTES = 128,
@@ -118,7 +118,8 @@ bool find_rings(Molecule *m);                                    /* rings.c */
 bool relevant_cycles(Molecule *m, const uint16_t *edges, int n_edges); /* cycles.c */
 bool add_ring(Molecule *m, const uint16_t *bonds, int n);
 bool kekulize(Molecule *m, bool *was_aromatic, int *partner);    /* kekule.c */
-bool check_ambiguous(const Molecule *m, const bool *was_aromatic, const int *partner);
+bool settle_forms(Molecule *m, const bool *was_aromatic, const int *partner);
+bool settle_form(Molecule *m, const bool *was_aromatic, const int *partner, int block); /* kekule_form.c */
 bool perceive_aromaticity(Molecule *m);                          /* aromaticity.c */
 int electrons(const Molecule *m, int atom);
 void conjugate(Molecule *m);                                     /* conjugation.c */

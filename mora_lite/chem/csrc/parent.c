@@ -114,6 +114,14 @@ static bool is_late(int element) {
     }
 }
 
+/* Elements to the left of carbon, whose negative charge goes with a hydride. */
+static bool is_early(int element) {
+    switch (element) {
+    case 3: case 4: case 5: case 11: case 12: case 13: case 19: case 20: return true;
+    default: return false;
+    }
+}
+
 static int n_near_charged(const Molecule *m, int atom, int least, int most) {
     int n = 0;
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
@@ -237,8 +245,11 @@ static bool uncharge(Molecule *m) {
     for (int i = 0; i < m->n_atoms; i++) {
         if (!chosen[i]) continue;
         const Atom *atom = &m->atoms[i];
-        if (atom->radicals || (atom->element != 6 && !is_late(atom->element))) return false;
-        if (allows(atom, total_valence(atom) + 1) && !remove_charge(m, i, -1, 1)) return false;
+        bool early = is_early(atom->element);
+        if (atom->radicals || (atom->element != 6 && !early && !is_late(atom->element))) return false;
+        if (early && !hydrogens(atom)) continue;
+        int change = early ? -1 : 1;
+        if (allows(atom, total_valence(atom) + change) && !remove_charge(m, i, -1, change)) return false;
     }
     for (int i = 0; i < m->n_atoms; i++) net += m->atoms[i].charge;
     for (int i = 0; i < m->n_atoms && net > 0; i++)

@@ -46,7 +46,7 @@ bool sanitize(Molecule *m) {
     if (!kekulize(m, was_aromatic, partner)) return false;
     for (int i = 0; i < m->n_atoms; i++)
         if (m->atoms[i].no_implicit) m->atoms[i].radicals = (uint8_t)radicals(m, i);
-    if (!perceive_aromaticity(m) || !check_ambiguous(m, was_aromatic, partner)) return false;
+    if (!perceive_aromaticity(m) || !settle_forms(m, was_aromatic, partner)) return false;
     conjugate(m);
     for (int i = 0; i < m->n_atoms; i++) {
         if (m->atoms[i].hybridisation != 4) m->atoms[i].centre = -1;
