@@ -59,7 +59,6 @@ RULES = [
     ("one closure and three neighbours invert a mark", "smiles.c", "if (single) centre->odd", "if (0) centre->odd"),
     ("a closure's direction is of the atom it is at", "smiles.c", "open->symbol ? a : b", "a"),
     ("a hydrogen atom adds to its neighbour", "hydrogens.c", "heavy->explicit_h++;", ";"),
-    ("[nH] loses its mark", "kekule.c", "atom->explicit_h == 1) {", "atom->explicit_h == 9) {"),
     (
         "a radical may take a double bond",
         "kekule.c",
@@ -108,12 +107,7 @@ RULES = [
     ("the third equal ring", "rings.c", "lengths[a] == lengths[b] ? 3 : 2", "2"),
     ("relevant cycles by length", "cycles.c", "relevant[end] = reduce(b, &bits) >= 0;", "relevant[end] = true;"),
     ("organic fragments first", "parent.c", "if (a->organic != b->organic)", "if (0)"),
-    (
-        "the heavier of equal fragments",
-        "parent.c",
-        "return a->mass > b->mass ? 1 : -1;",
-        "return a->mass < b->mass ? 1 : -1;",
-    ),
+    ("the heavier of equal fragments", "parent.c", "(a->weight > b->weight)", "(a->weight < b->weight)"),
     ("acids are neutralised", "parent.c", "bool acid = is_acid(m, i);", "bool acid = false;"),
     ("nitrates keep one charge", "parent.c", "balanced[near] < m->atoms[near].charge", "0"),
     ("cations that nothing neutralises", "parent.c", "n_fixed += atom->charge;", ";"),

@@ -70,6 +70,18 @@ def test_hard_molecules_agree_in_every_spelling() -> None:
 
 
 @compiled
+def test_mixtures_agree() -> None:
+    """The parent among fragments of like size; the bonds of what is left are perceived anew."""
+    dice = random.Random(4)
+    pieces = [text for text in [*PROBES, *HARD] if "." not in text and Chem.MolFromSmiles(text)]
+    by_size: dict[int, list[str]] = {}
+    for text in pieces:
+        by_size.setdefault(Chem.AddHs(Chem.MolFromSmiles(text)).GetNumAtoms(), []).append(text)
+    pairs = [dice.sample(same, 2) for same in by_size.values() for _ in range(8) if len(same) > 1]
+    check([".".join(pair) for pair in [*pairs, *(dice.sample(pieces, 3) for _ in range(300))]])
+
+
+@compiled
 def test_mutated_texts_agree(molecules: list[str]) -> None:
     dice = random.Random(3)
     check([mutated([*molecules, *PROBES, *HARD], dice) for _ in range(1500)])

@@ -34,6 +34,11 @@ OC(=O)CC(O)(CC(=O)[O-])C(=O)[O-].[Na+].[Na+] C[n+]1ccccc1.[I-] [O-]P(=O)([O-])OC
 CN=[N+]=[N-] [N-]=[N+]=[N-].[Na+] [C-]#N.[K+] CCO.CCO CCO.OCC CC(C)=O.CCC=O C1CC1.C=CC [CH3-] C[CH+]C C[C+](C)C
 C[CH-]C [CH2+]C=C [NH-]C=O [OH-].[K+] [H+].[Cl-] OO.[Na+] O.O.O [NH2+]=C(N)N C[S-].C[S-].[Zn+2] [O-]B(O)O
 F[B-](F)(F)F.[Na+] F[P-](F)(F)(F)(F)F.C[N+](C)(C)C [SiH3-] [PH2-] C[PH3+] [AsH4+] [Br+]
+C=Cc1ncsc1CBr.Oc1cc(C(F)(F)F)nc(S)n1 CC(C)Br.O=[N+]([O-])c1c[nH]cn1 CCO.CCS COC(=P(=O)O)C [Cu+].[Cu+].[SH-2]
+F[S-](F)(F)(F)F Cc1cc[n+]ccn1 Cc1ncc1 Cc1ccc1C COc1ccn1 Cc1cc2nncn2c2nnnn12  Clc1cccc2nn3ccnc3n12 Oc1cc[S+]c1
+C1=[se]OC(=C1)C=O Cc1nn2ccccc2ccccn1 [O]=[Sn]=[O] CN1CCC[I@H]1C C([Co@H]([C@H](O)C)O)O [P@@](=[C@@])(O)CC
+O=C(O)C12C3CCCC1C2CC3 OCC12C=CC(C1)c1ccccc12 N#C[S-].[NH4+] C.O=S(=O)(O)O C[C@@H]1CCC[N@H+]1C O=C1/C=C/C2CSCC2O1
+CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC Oc1nc2ccc3nc(O)c4ccc1c2c34 Cc1nc2cccc3nc(N)nc(n1)-n-2-3
 """
 HARD = _HARD.split()
 

@@ -34,7 +34,6 @@ typedef struct {
     uint8_t outer;
     uint8_t n_valences;
     int8_t valences[4];
-    double mass;
 } Element;
 
 #ifdef __GNUC__

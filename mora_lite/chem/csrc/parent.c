@@ -1,13 +1,12 @@
 /* The parent: RDKit's LargestFragmentChooser and Uncharger, then its sanitising once more (standardize.py). */
 #include "molecule.h"
 
-#include <math.h>
 #include <string.h>
 
 typedef struct {
     bool organic;
     int n_atoms; /* hydrogens count */
-    double mass;
+    long weight; /* ten times RDKit's: 100 for each unit of charge in a nucleus, 1 a hydrogen, -0.1 a charge */
 } Fragment;
 
 static int label_fragments(const Molecule *m, uint16_t *label) {
@@ -37,8 +36,7 @@ static int label_fragments(const Molecule *m, uint16_t *label) {
 static int compare(const Fragment *a, const Fragment *b) {
     if (a->organic != b->organic) return a->organic ? 1 : -1;
     if (a->n_atoms != b->n_atoms) return a->n_atoms > b->n_atoms ? 1 : -1;
-    if (fabs(a->mass - b->mass) < 1e-4) return 0;
-    return a->mass > b->mass ? 1 : -1;
+    return (a->weight > b->weight) - (a->weight < b->weight);
 }
 
 static bool same_atom(const Molecule *m, int i, int j) {
@@ -95,7 +93,7 @@ static bool take_largest(Molecule *m) {
         int n_hydrogens = hydrogens(&m->atoms[i]);
         fragment->organic |= m->atoms[i].element == 6;
         fragment->n_atoms += 1 + n_hydrogens;
-        fragment->mass += ELEMENTS[m->atoms[i].element].mass + n_hydrogens * ELEMENTS[1].mass;
+        fragment->weight += 1000L * m->atoms[i].element + 10L * n_hydrogens - m->atoms[i].charge;
     }
     for (int i = 1; i < n; i++)
         if (compare(&fragments[i], &fragments[best]) > 0) best = i;
@@ -103,7 +101,7 @@ static bool take_largest(Molecule *m) {
         if (i != best && !compare(&fragments[i], &fragments[best]) && !are_same(m, label, i, best)) return false;
     for (int i = 0; i < m->n_atoms; i++) keep[i] = label[i] == best;
     keep_atoms(m, keep);
-    return find_rings(m);
+    return find_rings(m) && sanitize(m);
 }
 
 /* Elements to the right of carbon, whose charge goes with a hydrogen. */
