@@ -102,8 +102,8 @@ class Featurizer:
         if not self.is_native:
             return self.graphs([self.parse_smiles(text).mol for text in smiles])
         reading = native.read(smiles, self.standardize)
-        left = np.flatnonzero(~reading.certain)
-        if not len(left):
+        left = np.flatnonzero(~reading.certain).tolist()
+        if not left:
             return reading.graphs
         others = self.graphs([self.parse_smiles(smiles[row]).mol for row in left])
         place = np.arange(len(smiles))
