@@ -93,18 +93,25 @@ def first_difference(texts: Sequence[str], ways: Sequence[str] = STANDARDIZE) ->
     """
     for standardize in ways:
         reading = read(texts, standardize)
-        for row in np.flatnonzero(reading.certain).tolist():
-            mol = parse_smiles(texts[row], version=VERSION, standardize=standardize).mol
-            if mol is None or not _are_equal(reading, row, graph_codes([mol], VERSION)):
+        rows = np.flatnonzero(reading.certain).tolist()
+        molecules = [parse_smiles(texts[row], version=VERSION, standardize=standardize).mol for row in rows]
+        if None in molecules:
+            return texts[rows[molecules.index(None)]]
+        expected = graph_codes(molecules, VERSION)
+        bits = circular.fingerprints(expected)
+        if _are_equal(reading, rows, expected, bits):
+            continue
+        for number, row in enumerate(rows):
+            if not _are_equal(reading, [row], expected.select([number]), bits[[number]]):
                 return texts[row]
     return None
 
 
-def _are_equal(reading: Reading, row: int, expected: Graphs) -> bool:
-    graph = reading.graphs.select([row])
+def _are_equal(reading: Reading, rows: Sequence[int], expected: Graphs, bits: np.ndarray) -> bool:
+    graphs = reading.graphs.select(rows)
     names = ("atoms", "bonds", "bond_endpoints", "atom_ptr", "bond_ptr")
-    return all(np.array_equal(getattr(graph, name), getattr(expected, name)) for name in names) and np.array_equal(
-        reading.fingerprints[[row]], circular.fingerprints(expected)
+    return all(np.array_equal(getattr(graphs, name), getattr(expected, name)) for name in names) and np.array_equal(
+        reading.fingerprints[list(rows)], bits
     )
 
 

@@ -161,8 +161,7 @@ def test_an_rdkit_with_other_rules_turns_it_off(monkeypatch: pytest.MonkeyPatch)
 
     def other_rules(molecules: list[Chem.Mol], version: int) -> object:
         graphs = codes(molecules, version)
-        if len(graphs.atoms) == 10:
-            graphs.atoms[0, 9] += 1
+        graphs.atoms[graphs.atoms[:, 9] == 3, 9] = 2  # as if rings were counted in another way
         return graphs
 
     monkeypatch.setattr(native, "graph_codes", other_rules)
