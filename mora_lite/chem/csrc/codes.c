@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { ORDER_ROUNDS = 6, RADIUS = 2, MAX_LEVEL = 32, MAX_SLOTS = 2048 };
+enum { ORDER_ROUNDS = 6, RADIUS = 2, MAX_LEVEL = 32, MAX_SLOTS = 4096 };
 enum { ELEMENT, CHARGE, DEGREE, HYDROGENS, HYBRIDISATION, IS_AROMATIC, CHIRALITY, RADICALS, RING_SIZE, RING_COUNT };
 
 static uint8_t least(int a, int b) { return (uint8_t)(a < b ? a : b); }
@@ -146,7 +146,7 @@ void make_fingerprint(Molecule *m) {
     uint64_t hashes[2][MAX_ATOMS], keys[MAX_BONDS];
     Slot slots[MAX_SLOTS];
     unsigned n_slots = 64;
-    while (n_slots < 5 * (unsigned)m->n_atoms) n_slots *= 2; /* three parts an atom; MAX_SLOTS is 5 * MAX_ATOMS */
+    while (n_slots < 10 * (unsigned)m->n_atoms) n_slots *= 2; /* three parts an atom, 400 atoms at most */
     static const int FIELDS[] = {ELEMENT, CHARGE, DEGREE, HYDROGENS, IS_AROMATIC};
     memset(slots, 0, sizeof(slots[0]) * n_slots);
     memset(m->fingerprint, 0, FINGERPRINT_BYTES);

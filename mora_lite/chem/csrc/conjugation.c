@@ -11,15 +11,14 @@ static bool may_conjugate(const Molecule *m, int number) {
     return electrons(m, number) > 0;
 }
 
-static void mark_around(Molecule *m, int number, const bool *candidate) {
-    const Atom *atom = &m->atoms[number];
-    int n_near = degree(m, number) + hydrogens(atom);
-    if (!candidate[number] || n_near < 2 || n_near > 3) return;
+/* n_near: neighbours of each atom, hydrogens among them. */
+static void mark_around(Molecule *m, int number, const bool *candidate, const int *n_near) {
+    if (!candidate[number] || n_near[number] < 2 || n_near[number] > 3) return;
     for (int i = m->first[number]; i < m->first[number + 1]; i++) {
         if (bond_valence2(&m->bonds[m->near_bond[i]]) < 3 || !candidate[m->near_atom[i]]) continue;
         for (int j = m->first[number]; j < m->first[number + 1]; j++) {
             int near = m->near_atom[j];
-            if (i == j || !candidate[near] || degree(m, near) + hydrogens(&m->atoms[near]) > 3) continue;
+            if (i == j || !candidate[near] || n_near[near] > 3) continue;
             m->bonds[m->near_bond[i]].conjugated = true;
             m->bonds[m->near_bond[j]].conjugated = true;
         }
@@ -50,8 +49,12 @@ static uint8_t hybridisation(const Molecule *m, int number) {
 
 void conjugate(Molecule *m) {
     bool candidate[MAX_ATOMS];
+    int n_near[MAX_ATOMS];
     for (int i = 0; i < m->n_bonds; i++) m->bonds[i].conjugated = m->bonds[i].aromatic;
-    for (int i = 0; i < m->n_atoms; i++) candidate[i] = may_conjugate(m, i);
-    for (int i = 0; i < m->n_atoms; i++) mark_around(m, i, candidate);
+    for (int i = 0; i < m->n_atoms; i++) {
+        candidate[i] = may_conjugate(m, i);
+        n_near[i] = degree(m, i) + hydrogens(&m->atoms[i]);
+    }
+    for (int i = 0; i < m->n_atoms; i++) mark_around(m, i, candidate, n_near);
     for (int i = 0; i < m->n_atoms; i++) m->atoms[i].hybridisation = hybridisation(m, i);
 }
