@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { MAX_FUSED_RING = 24, MAX_CANDIDATES = 20, MOST_TOGETHER = 6, LARGE_RING = 9 };
+enum { MAX_FUSED_RING = 24, MAX_CANDIDATES = 16, MOST_TOGETHER = 6, LARGE_RING = 9 };
 enum { NONE = -1 }; /* an atom that cannot be part of an aromatic ring; others give 0, 1 or 2 electrons */
 
 typedef struct {
@@ -144,7 +144,7 @@ static int mark(Molecule *m, Perception *p, uint32_t set) {
 }
 
 static bool is_connected(const Perception *p, uint32_t set) {
-    uint32_t reached = set & -set, before = 0;
+    uint32_t reached = set & (~set + 1), before = 0; /* its lowest ring */
     while (reached != before) {
         before = reached;
         for (int i = 0; i < p->n; i++)
@@ -174,7 +174,7 @@ static void try_system(Molecule *m, Perception *p) {
                 int sum = count_electrons(m, p, set);
                 if (sum == 2 || (sum >= 6 && sum % 4 == 2)) n_done += mark(m, p, set);
             }
-            uint32_t lowest = set & -set, carried = set + lowest; /* the next set of as many */
+            uint32_t lowest = set & (~set + 1), carried = set + lowest; /* the next set of as many */
             set = carried | ((set ^ carried) / lowest >> 2);
         }
     }

@@ -9,10 +9,9 @@ bool add_ring(Molecule *m, const uint16_t *bonds, int n) {
     /* Bonds in any order: each atom is in two of them, and is taken where it is first met. */
     uint16_t *atoms = m->ring_atoms + start;
     int n_atoms = 0;
-    static const int ENDS[2] = {0, 1};
     bool seen[MAX_ATOMS];
     for (int i = 0; i < n; i++)
-        for (int e = 0; e < 2; e++) seen[m->bonds[bonds[i]].ends[ENDS[e]]] = false;
+        for (int e = 0; e < 2; e++) seen[m->bonds[bonds[i]].ends[e]] = false;
     for (int i = 0; i < n; i++) {
         m->ring_bonds[start + i] = bonds[i];
         for (int e = 0; e < 2; e++) {

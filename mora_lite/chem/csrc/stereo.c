@@ -247,7 +247,7 @@ static bool add_like_atoms(const Work *w, const Stereo *element, bool *chosen) {
 }
 
 /* The class of open elements to be tried next: its members, and in `atoms` whom to mark. Returns how many; -1: unsure. */
-static int choose_marking(const Work *w, const uint8_t *codes, bool *members, int *atoms) {
+static int choose_marking(Work *w, const uint8_t *codes, bool *members, int *atoms) {
     uint64_t tried = 0;
     bool any = false;
     for (;;) {
@@ -260,6 +260,8 @@ static int choose_marking(const Work *w, const uint8_t *codes, bool *members, in
             value = here, found = true;
         }
         if (!found) return 0;
+        w->budget -= 16 * w->n;
+        if (w->budget < 0) return -1;
         bool chosen[MAX_ATOMS] = {false};
         for (int i = 0; i < w->n; i++) {
             members[i] = !codes[i] && !w->elements[i].alone && class_of(w, &w->elements[i]) == value;
