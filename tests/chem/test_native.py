@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_texts import HARD, TOKENS, mutated, respelled
+from native_texts import HARD, TOKENS, bracketed, mutated, respelled
 from rdkit import Chem, rdBase
 
 from mora_lite.chem import native
@@ -67,6 +67,18 @@ def test_molecules_of_the_tests_agree_in_every_spelling(molecules: list[str]) ->
 @compiled
 def test_hard_molecules_agree_in_every_spelling() -> None:
     check([spelling for text in HARD for spelling in respelled(text, random.Random(2), 5)])
+
+
+@compiled
+def test_atoms_in_brackets_agree() -> None:
+    dice = random.Random(5)
+    check([bracketed(dice) for _ in range(4000)])
+
+
+@compiled
+@pytest.mark.parametrize("text", ["[00C]", "[012CH4]", "[CH3:01]", "C%00CC%00", "C1CC%01", "C%01CC%01"])
+def test_numbers_with_zeros_in_front_are_left_to_rdkit_which_refuses_them(text: str) -> None:
+    assert not native.read([text], "none").certain[0]
 
 
 @compiled

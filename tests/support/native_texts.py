@@ -50,6 +50,26 @@ S(=O)(=O) P(=O) C1CC1 [N+](=O)[O-] /C=C/ C(F)(F)F %(12) -> |
 TOKENS = _TOKENS.split()
 
 
+_SYMBOLS = "C C C N O S P B F Cl Br I H Se Si Na Fe Zn As Te c n o s p b se as te si Cn Uu R D A X Xe U *"
+_PIECES = (
+    ("", "", "", "0", "00", "2", "13", "012", "999", "1000"),
+    _SYMBOLS.split(),
+    ("", "", "", "", "@", "@@", "@@@", "@TH1", "@AL1", "@SP1"),
+    ("", "", "", "H", "H0", "H1", "H2", "H3", "H4", "H5", "H9", "H01", "H10", "HH", "h"),
+    ("", "", "", "+", "-", "++", "--", "+++", "+0", "-0", "+1", "+2", "-2", "+02", "-10", "+-", "+4", "-4", "++2"),
+    ("", "", "", "", ":0", ":1", ":01", ":000", ":999", ":1000", ":12345", ":", ":a", ":-1"),
+)
+_PLACES = (
+    "{} C{} {}C C{}C {}(F)(Cl)Br C{}(F)N C{}1CC1 {}1CC1C N{}(=O)O c1c{}ccc1 C{}=C C=C{} C#{} {}.[Na+] C{}1CCC1C O={}=O"
+)
+
+
+def bracketed(dice: random.Random) -> str:
+    """A small molecule with an atom in brackets, whose parts may be wrong in any way."""
+    atom = "".join(dice.choice(pieces) for pieces in _PIECES)
+    return dice.choice(_PLACES.split()).format(f"[{atom}]")
+
+
 def respelled(text: str, dice: random.Random, n: int) -> list[str]:
     """Other spellings of a molecule: atoms in another order, Kekule forms, hydrogens and all bonds written."""
     with rdBase.BlockLogs():

@@ -48,8 +48,9 @@ bool merge_hydrogens(Molecule *m) {
     bool keep[MAX_ATOMS];
     for (int i = 0; i < m->n_atoms; i++) {
         keep[i] = m->atoms[i].element != 1 || (m->atoms[i].charge == 1 && !degree(m, i)); /* a proton stays */
+        if (m->atoms[i].element == 1 && m->atoms[i].centre >= 0) return false;
         if (keep[i]) continue;
-        if (!is_plain(m, i) || m->atoms[i].centre >= 0) return false;
+        if (!is_plain(m, i)) return false;
         Atom *heavy = &m->atoms[m->near_atom[m->first[i]]];
         if (heavy->explicit_h >= 8) return false;
         heavy->explicit_h++;

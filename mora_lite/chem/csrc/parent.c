@@ -247,7 +247,8 @@ static bool uncharge(Molecule *m) {
         if (atom->radicals || (atom->element != 6 && !early && !is_late(atom->element))) return false;
         if (early && !hydrogens(atom)) continue;
         int change = early ? -1 : 1;
-        if (allows(atom, total_valence(atom) + change) && !remove_charge(m, i, -1, change)) return false;
+        /* Where it has a hydrogen too many then, RDKit refuses the molecule, and the charged one is the parent. */
+        if (!allows(atom, total_valence(atom) + change) || !remove_charge(m, i, -1, change)) return false;
     }
     for (int i = 0; i < m->n_atoms; i++) net += m->atoms[i].charge;
     for (int i = 0; i < m->n_atoms && net > 0; i++)

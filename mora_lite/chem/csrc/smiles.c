@@ -123,6 +123,14 @@ static bool plain_atom(Parser *p) {
     return add_atom(p, element, false, false, 0, 0, 0);
 }
 
+/* Pass over a number of up to three digits, as RDKit reads them: without zeros in front. */
+static bool skip_number(Parser *p) {
+    int start = p->at;
+    while (is_digit(peek(p, 0))) p->at++;
+    int n = p->at - start;
+    return n <= 3 && (n < 2 || p->text[start] != '0');
+}
+
 /* The symbol of an atom in brackets: its element, or 0. */
 static int bracket_symbol(Parser *p, bool *aromatic) {
     int c = peek(p, 0), next = peek(p, 1);
@@ -159,8 +167,7 @@ static bool bracket_charge(Parser *p, int *charge) {
 
 static bool bracket_atom(Parser *p) {
     p->at++;
-    for (int n = 0; is_digit(peek(p, 0)); n++, p->at++) /* isotopes are forgotten */
-        if (n == 3) return false;
+    if (!skip_number(p)) return false; /* isotopes are forgotten */
     bool aromatic;
     int element = bracket_symbol(p, &aromatic);
     if (!element) return false;
@@ -179,10 +186,7 @@ static bool bracket_atom(Parser *p) {
     if (!bracket_charge(p, &charge)) return false;
     if (peek(p, 0) == ':') { /* so are atom maps */
         p->at++;
-        int n = 0;
-        for (; is_digit(peek(p, 0)); n++, p->at++)
-            if (n == 3) return false;
-        if (!n) return false;
+        if (!is_digit(peek(p, 0)) || !skip_number(p)) return false;
     }
     if (peek(p, 0) != ']') return false;
     p->at++;
@@ -214,7 +218,7 @@ static bool closure_digit(Parser *p) {
     if (before != ATOM && before != DIGIT) return false;
     int number = peek(p, 0) - '0';
     if (peek(p, 0) == '%') {
-        if (!is_digit(peek(p, 1)) || !is_digit(peek(p, 2))) return false;
+        if (!is_digit(peek(p, 1)) || peek(p, 1) == '0' || !is_digit(peek(p, 2))) return false;
         number = (peek(p, 1) - '0') * 10 + peek(p, 2) - '0';
         p->at += 2;
     }
