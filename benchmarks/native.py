@@ -78,6 +78,12 @@ RULES = [
     ("fused rings share exactly one bond", "aromaticity.c", "n_shared(m, a, b) == 1", "n_shared(m, a, b) >= 1"),
     ("atoms of three rings do not count", "aromaticity.c", "p->times[atom] == 1 || p->times[atom] == 2", "1"),
     (
+        "atoms without a bond of one ring alone",
+        "aromaticity.c",
+        "p->bond_times[m->ring_bonds[k]]++;",
+        "p->bond_times[m->ring_bonds[k]]++, m->atoms[m->ring_atoms[k]].aromatic = true;",
+    ),
+    (
         "valence of an aromatic atom has a limit",
         "aromaticity.c",
         "> default_valence(effective)) return false;",

@@ -120,14 +120,12 @@ static int count_electrons(const Molecule *m, Perception *p, uint32_t set) {
     return sum;
 }
 
-/* Returns how many bonds are new. */
+/* Bonds of one ring of the set are aromatic, and so are their atoms. Returns how many bonds are new. */
 static int mark(Molecule *m, Perception *p, uint32_t set) {
     int fresh = 0;
     for (int i = 0; i < p->n; i++)
-        for (int k = m->ring_first[p->rings[i]]; set >> i & 1 && k < m->ring_first[p->rings[i] + 1]; k++) {
-            m->atoms[m->ring_atoms[k]].aromatic = true;
+        for (int k = m->ring_first[p->rings[i]]; set >> i & 1 && k < m->ring_first[p->rings[i] + 1]; k++)
             p->bond_times[m->ring_bonds[k]]++;
-        }
     for (int i = 0; i < p->n; i++)
         for (int k = m->ring_first[p->rings[i]]; set >> i & 1 && k < m->ring_first[p->rings[i] + 1]; k++) {
             int number = m->ring_bonds[k];
@@ -136,6 +134,7 @@ static int mark(Molecule *m, Perception *p, uint32_t set) {
                 fresh += !p->done[number];
                 p->done[number] = true;
                 bond->aromatic = true;
+                m->atoms[bond->ends[0]].aromatic = m->atoms[bond->ends[1]].aromatic = true;
                 if (bond->type != TRIPLE) bond->type = AROMATIC;
             }
             p->bond_times[number] = 0;

@@ -15,6 +15,23 @@ static bool is_plain(const Molecule *m, int atom) {
     return m->atoms[m->near_atom[k]].element > 1 && bond->type == SINGLE && !bond->direction;
 }
 
+/* Whether RDKit counts a hydrogen of this atom in the same way when it is no atom any longer. */
+static bool keeps_hydrogens(Molecule *m, int number) {
+    const Atom *atom = &m->atoms[number];
+    if (atom->no_implicit) return true;
+    if (atom->aromatic) {
+        int n_aromatic = 0;
+        for (int k = m->first[number]; k < m->first[number + 1]; k++) n_aromatic += m->bonds[m->near_bond[k]].aromatic;
+        if (atom->element == 7 || atom->element == 15) return true;
+        return atom->element == 6 && degree(m, number) == 3 && n_aromatic == 2;
+    }
+    const Element *element = &ELEMENTS[atom->element];
+    update_valences(m, number, false);
+    for (int i = 0; i < element->n_valences; i++)
+        if (element->valences[i] == total_valence(atom)) return true;
+    return false;
+}
+
 /* Leave out atoms and their bonds. A centre's neighbours that go become hydrogens; one that goes itself is lost. */
 void keep_atoms(Molecule *m, const bool *keep) {
     int new_number[MAX_ATOMS], n_atoms = 0, n_bonds = 0;
@@ -50,7 +67,10 @@ bool merge_hydrogens(Molecule *m) {
         keep[i] = m->atoms[i].element != 1 || (m->atoms[i].charge == 1 && !degree(m, i)); /* a proton stays */
         if (m->atoms[i].element == 1 && m->atoms[i].centre >= 0) return false;
         if (keep[i]) continue;
-        if (!is_plain(m, i)) return false;
+        if (!is_plain(m, i) || !keeps_hydrogens(m, m->near_atom[m->first[i]])) return false;
+    }
+    for (int i = 0; i < m->n_atoms; i++) {
+        if (keep[i]) continue;
         Atom *heavy = &m->atoms[m->near_atom[m->first[i]]];
         if (heavy->explicit_h >= 8) return false;
         heavy->explicit_h++;
