@@ -41,7 +41,8 @@ O=C(O)C12C3CCCC1C2CC3 OCC12C=CC(C1)c1ccccc12 N#C[S-].[NH4+] C.O=S(=O)(O)O C[C@@H
 CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC Oc1nc2ccc3nc(O)c4ccc1c2c34 Cc1nc2cccc3nc(N)nc(n1)-n-2-3
 Oc1nCnc2ccccc12[H] [H]N(=O)(C)C [H]Cl(=O)(=O)=O [H]P(C)(C)C [H]S(C)(C)C [H]n1cccc1 [H]c1ccccc1
 c12oc(c([H])c1sc1[H])c2=C([H])C([H])=C=C=1 c1cc2ccoc3ccc4cc(c1)c2c34
-Cc1nc2cccc3c(N)c(n1)-n-23 c1cc2c3coc2cc1c1ccccc1cc3 c1nc2cccc3nc(N)[te]nc(n1)-n-2-3 N-C1=N-NC2=N-C(-C)=N-C3-N-2-C(=N-1)-C=C-C=3
+Cc1nc2cccc3c(N)c(n1)-n-23 c1cc2c3coc2cc1c1ccccc1cc3 c1nc2cccc3nc(N)[te]nc(n1)-n-2-3
+N-C1=N-NC2=N-C(-C)=N-C3-N-2-C(=N-1)-C=C-C=3
 """
 HARD = _HARD.split()
 
