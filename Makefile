@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHOWN := logS logS_lo logS_hi logD Caco2 hERG_blocker CYP3A4_inhibitor in_domain
 INSTALL := $(PIP) install --quiet --constraint .constraints.txt
 
-.PHONY: demo test lint types tests docs interop gpu-test base clean
+.PHONY: demo test lint types tests docs interop gpu-test base fuzz clean
 
 # Predict the example and print the table that README.md shows.
 demo: $(VENV)/.installed
@@ -45,6 +45,17 @@ gpu-test:
 # The real base model, for the tests that compare with it. Without it they are skipped.
 base: $(VENV)/.installed-dev
 	$(BIN)/mora-lite pull smollm2-135m
+
+# Mutated SMILES through the native reader under sanitizers, for FUZZ_SECONDS of CPU time. A find stops it with the text.
+FUZZ_SECONDS ?= 60
+CSRC := mora_lite/chem/csrc
+fuzz: $(VENV)/.installed-dev
+	mkdir -p build
+	PYTHONPATH=tests/support $(BIN)/python -c "from native_texts import HARD; from mora_lite.chem.probes import PROBES; \
+	  print(*PROBES, *HARD, sep='\n')" > build/fuzz.smi
+	$(CC) -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I$(CSRC) \
+	  $(filter-out $(CSRC)/module.c,$(wildcard $(CSRC)/*.c)) tests/chem/fuzz_native.c -o build/fuzz_native -lm
+	build/fuzz_native build/fuzz.smi $(FUZZ_SECONDS) $$(date +%s)
 
 # The documents as a site, with the API page made from the docstrings; needs no network.
 docs: $(VENV)/.installed-dev

@@ -85,7 +85,12 @@ def spellings(smiles: str, n: int) -> list[str]:
             Chem.Kekulize(mol, clearAromaticFlags=True)
         for atom in mol.GetAtoms() if i % 5 == 3 else ():
             atom.SetAtomMapNum(rng.randrange(1, 999))
-        text = Chem.MolToSmiles(mol, canonical=False, doRandom=True, allHsExplicit=i % 5 == 4, kekuleSmiles=i % 5 == 2)
+        options = {"canonical": False, "doRandom": True, "allHsExplicit": i % 5 == 4, "kekuleSmiles": i % 5 == 2}
+        text = Chem.MolToSmiles(mol, **options)
+        for _ in range(20):  # with hydrogens as atoms RDKit's writer turns 3 % of the double bonds in large rings
+            if i % 5 != 1 or Chem.CanonSmiles(text) == Chem.CanonSmiles(smiles):
+                break
+            text = Chem.MolToSmiles(mol, **options)
         texts.append(text.replace("[H]", "[2H]") if i % 2 else text)
     return texts
 

@@ -1,0 +1,3 @@
+def read_smiles(
+    text: bytes, offsets: bytes, standardize: int, /
+) -> tuple[bytearray, bytearray, bytearray, bytearray, bytearray, bytearray, bytearray]: ...

@@ -1,0 +1,269 @@
+/* The parent: RDKit's LargestFragmentChooser and Uncharger, then its sanitising once more (standardize.py). */
+#include "molecule.h"
+
+#include <string.h>
+
+typedef struct {
+    bool organic;
+    int n_atoms; /* hydrogens count */
+    long weight; /* ten times RDKit's: 100 for each unit of charge in a nucleus, 1 a hydrogen, -0.1 a charge */
+} Fragment;
+
+static int label_fragments(const Molecule *m, uint16_t *label) {
+    uint16_t stack[MAX_ATOMS];
+    bool seen[MAX_ATOMS] = {false};
+    int n_fragments = 0;
+    for (int root = 0; root < m->n_atoms; root++) {
+        if (seen[root]) continue;
+        int n = 0;
+        stack[n++] = (uint16_t)root;
+        seen[root] = true;
+        while (n) {
+            int atom = stack[--n];
+            label[atom] = (uint16_t)n_fragments;
+            for (int k = m->first[atom]; k < m->first[atom + 1]; k++)
+                if (!seen[m->near_atom[k]]) {
+                    seen[m->near_atom[k]] = true;
+                    stack[n++] = m->near_atom[k];
+                }
+        }
+        n_fragments++;
+    }
+    return n_fragments;
+}
+
+/* 1: a is the parent rather than b; -1: b is; 0: RDKit would compare their SMILES. */
+static int compare(const Fragment *a, const Fragment *b) {
+    if (a->organic != b->organic) return a->organic ? 1 : -1;
+    if (a->n_atoms != b->n_atoms) return a->n_atoms > b->n_atoms ? 1 : -1;
+    return (a->weight > b->weight) - (a->weight < b->weight);
+}
+
+static bool same_atom(const Molecule *m, int i, int j) {
+    const Atom *a = &m->atoms[i], *b = &m->atoms[j];
+    return a->element == b->element && a->charge == b->charge && a->explicit_h == b->explicit_h &&
+           a->no_implicit == b->no_implicit && a->aromatic == b->aromatic && degree(m, i) == degree(m, j) &&
+           a->radicals == b->radicals && (a->centre < 0) == (b->centre < 0);
+}
+
+/* Whether two atoms have the same mark. twin: the number that each atom of the first fragment has in the second. */
+static bool same_centre(const Molecule *m, int atom, const int16_t *twin) {
+    if (m->atoms[atom].centre < 0) return true;
+    const Centre *a = &m->centres[m->atoms[atom].centre], *b = &m->centres[m->atoms[twin[atom]].centre];
+    bool same = a->n == b->n && a->odd == b->odd;
+    for (int i = 0; same && i < a->n; i++)
+        same = b->around[i] == (a->around[i] == HYDROGEN ? HYDROGEN : twin[a->around[i]]);
+    return same;
+}
+
+static bool same_bonds(const Molecule *m, int atom, const int16_t *twin) {
+    for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
+        int other = m->first[twin[atom]] + k - m->first[atom];
+        const Bond *a = &m->bonds[m->near_bond[k]], *b = &m->bonds[m->near_bond[other]];
+        if (m->near_atom[other] != twin[m->near_atom[k]] || a->type != b->type || a->stereo != b->stereo) return false;
+        for (int e = 0; a->stereo && e < 2; e++)
+            if (b->ends[e] != twin[a->ends[e]] || b->leading[e] != twin[a->leading[e]]) return false;
+    }
+    return true;
+}
+
+/* Whether two fragments are written alike, atom by atom. */
+static bool are_same(const Molecule *m, const uint16_t *label, int first, int second) {
+    int16_t twin[MAX_ATOMS];
+    int next = 0;
+    for (int i = 0; i < m->n_atoms; i++) {
+        if (label[i] != first) continue;
+        while (next < m->n_atoms && label[next] != second) next++;
+        if (next == m->n_atoms || !same_atom(m, i, next)) return false;
+        twin[i] = (int16_t)next++;
+    }
+    for (int i = 0; i < m->n_atoms; i++)
+        if (label[i] == first && !(same_bonds(m, i, twin) && same_centre(m, i, twin))) return false;
+    return true;
+}
+
+static bool take_largest(Molecule *m) {
+    uint16_t label[MAX_ATOMS];
+    Fragment fragments[MAX_ATOMS];
+    bool keep[MAX_ATOMS];
+    int n = label_fragments(m, label), best = 0;
+    memset(fragments, 0, sizeof(fragments[0]) * (size_t)n);
+    for (int i = 0; i < m->n_atoms; i++) {
+        Fragment *fragment = &fragments[label[i]];
+        int n_hydrogens = hydrogens(&m->atoms[i]);
+        fragment->organic |= m->atoms[i].element == 6;
+        fragment->n_atoms += 1 + n_hydrogens;
+        fragment->weight += 1000L * m->atoms[i].element + 10L * n_hydrogens - m->atoms[i].charge;
+    }
+    for (int i = 1; i < n; i++)
+        if (compare(&fragments[i], &fragments[best]) > 0) best = i;
+    for (int i = 0; i < n; i++)
+        if (i != best && !compare(&fragments[i], &fragments[best]) && !are_same(m, label, i, best)) return false;
+    for (int i = 0; i < m->n_atoms; i++) keep[i] = label[i] == best;
+    keep_atoms(m, keep);
+    return find_rings(m) && sanitize(m);
+}
+
+/* Elements to the right of carbon, whose charge goes with a hydrogen. */
+static bool is_late(int element) {
+    switch (element) {
+    case 7: case 8: case 9: case 15: case 16: case 17: case 34: case 35: case 53: return true;
+    default: return false;
+    }
+}
+
+/* Elements to the left of carbon, whose negative charge goes with a hydride. */
+static bool is_early(int element) {
+    switch (element) {
+    case 3: case 4: case 5: case 11: case 12: case 13: case 19: case 20: return true;
+    default: return false;
+    }
+}
+
+static int n_near_charged(const Molecule *m, int atom, int least, int most) {
+    int n = 0;
+    for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
+        int charge = m->atoms[m->near_atom[k]].charge;
+        n += charge >= least && charge <= most;
+    }
+    return n;
+}
+
+static bool is_chalcogen(const Atom *atom) { return !atom->aromatic && (atom->element == 8 || atom->element == 16); }
+
+/* What makes `near` an acid whose anion is `atom`. */
+static bool is_acid_at(const Molecule *m, int atom, int near) {
+    const Atom *middle = &m->atoms[near];
+    bool oxo = false, other = false, other_oxygen = false;
+    if (middle->aromatic) return false;
+    for (int k = m->first[near]; k < m->first[near + 1]; k++) {
+        const Atom *end = &m->atoms[m->near_atom[k]];
+        int type = m->bonds[m->near_bond[k]].type;
+        if (!is_chalcogen(end)) continue;
+        oxo |= type == DOUBLE;
+        if (m->near_atom[k] == atom || type != SINGLE || end->charge != -1) continue;
+        other = true;
+        other_oxygen |= end->element == 8;
+    }
+    switch (middle->element) {
+    case 6: case 16: return !middle->charge && oxo;
+    case 7: case 15: return middle->charge == 1 && oxo && other;
+    case 17: case 35: case 53:
+        return middle->charge >= 1 && middle->charge <= 3 && other_oxygen && m->atoms[atom].element == 8;
+    default: return false;
+    }
+}
+
+/* An aromatic ring of four nitrogens and a carbon. */
+static bool is_tetrazolate(const Molecule *m, int atom) {
+    if (m->atoms[atom].element != 7 || !m->atoms[atom].aromatic) return false;
+    for (int r = 0; r < m->n_rings; r++) {
+        int n_nitrogens = 0, n_carbons = 0;
+        bool here = false;
+        if (m->ring_first[r + 1] - m->ring_first[r] != 5) continue;
+        for (int k = m->ring_first[r]; k < m->ring_first[r + 1]; k++) {
+            const Atom *member = &m->atoms[m->ring_atoms[k]];
+            here |= m->ring_atoms[k] == atom;
+            n_nitrogens += member->aromatic && member->element == 7;
+            n_carbons += member->aromatic && member->element == 6;
+        }
+        if (here && n_nitrogens == 4 && n_carbons == 1) return true;
+    }
+    return false;
+}
+
+static bool is_acid(const Molecule *m, int atom) {
+    if (m->atoms[atom].charge != -1) return false;
+    if (is_tetrazolate(m, atom)) return true;
+    if (!is_chalcogen(&m->atoms[atom])) return false;
+    for (int k = m->first[atom]; k < m->first[atom + 1]; k++)
+        if (m->bonds[m->near_bond[k]].type == SINGLE && is_acid_at(m, atom, m->near_atom[k])) return true;
+    return false;
+}
+
+static bool allows(const Atom *atom, int valence) {
+    const Element *element = &ELEMENTS[atom->element];
+    for (int i = 0; i < element->n_valences; i++)
+        if (element->valences[i] == valence) return true;
+    return false;
+}
+
+static bool remove_charge(Molecule *m, int number, int charge, int n_hydrogens) {
+    Atom *atom = &m->atoms[number];
+    int n = hydrogens(atom) + n_hydrogens;
+    if (n < 0 || n > 8) return false;
+    atom->explicit_h = (uint8_t)n;
+    atom->no_implicit = true;
+    atom->charge = (int8_t)(atom->charge - charge);
+    return update_valences(m, number, false);
+}
+
+/* Anions that may be neutralised. False if RDKit would choose some of them by canonical ranks. */
+static bool choose_anions(const Molecule *m, int n_fixed, bool *chosen) {
+    int n = 0, n_anions = 0, balanced[MAX_ATOMS] = {0};
+    for (int i = 0; i < m->n_atoms; i++) {
+        bool acid = is_acid(m, i);
+        chosen[i] = acid || (m->atoms[i].charge == -1 && !n_near_charged(m, i, 1, 4));
+        if (!chosen[i]) continue;
+        n_anions++;
+        if (!acid) {
+            n++;
+            continue;
+        }
+        for (int k = m->first[i]; k < m->first[i + 1]; k++) {
+            int near = m->near_atom[k];
+            if (m->atoms[near].charge <= 0) continue;
+            if (balanced[near] < m->atoms[near].charge) {
+                if (n_fixed) return false; /* in the order of ranks */
+                balanced[near]++;
+                chosen[i] = false;
+            }
+            break;
+        }
+        n += chosen[i];
+    }
+    if (!n_anions || !n_fixed || !n) return true;
+    if (n != n_fixed) return false;
+    memset(chosen, 0, sizeof(chosen[0]) * (size_t)m->n_atoms);
+    return true;
+}
+
+static bool uncharge(Molecule *m) {
+    bool cation[MAX_ATOMS], chosen[MAX_ATOMS];
+    int n_fixed = 0, net = 0;
+    for (int i = 0; i < m->n_atoms; i++) {
+        const Atom *atom = &m->atoms[i];
+        int n_anions = n_near_charged(m, i, -1, -1);
+        bool positive = atom->charge >= 1 && atom->charge <= 4;
+        cation[i] = positive && hydrogens(atom) && n_anions != 1;
+        if (positive && !hydrogens(atom) && !n_anions) n_fixed += atom->charge;
+        if (cation[i] && (atom->radicals || (atom->element != 6 && !is_late(atom->element)))) return false;
+    }
+    if (!choose_anions(m, n_fixed, chosen)) return false;
+    for (int i = 0; i < m->n_atoms; i++) {
+        if (!chosen[i]) continue;
+        const Atom *atom = &m->atoms[i];
+        bool early = is_early(atom->element);
+        if (atom->radicals || (atom->element != 6 && !early && !is_late(atom->element))) return false;
+        if (early && !hydrogens(atom)) continue;
+        int change = early ? -1 : 1;
+        /* Where it has a hydrogen too many then, RDKit refuses the molecule, and the charged one is the parent. */
+        if (!allows(atom, total_valence(atom) + change) || !remove_charge(m, i, -1, change)) return false;
+    }
+    for (int i = 0; i < m->n_atoms; i++) net += m->atoms[i].charge;
+    for (int i = 0; i < m->n_atoms && net > 0; i++)
+        while (cation[i] && m->atoms[i].charge > 0 && net > 0) {
+            bool carbon = m->atoms[i].element == 6;
+            if (!carbon && !hydrogens(&m->atoms[i])) break;
+            if (!remove_charge(m, i, 1, carbon ? 1 : -1)) return false;
+            net--;
+        }
+    return true;
+}
+
+bool take_parent(Molecule *m) {
+    if (m->n_fragments > 1 && !take_largest(m)) return false;
+    for (int i = 0; i < m->n_atoms; i++)
+        if (m->atoms[i].charge) return uncharge(m) && sanitize(m);
+    return true;
+}
