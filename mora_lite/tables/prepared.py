@@ -27,8 +27,10 @@ from rdkit import Chem
 
 from ..chem import circular
 from ..chem.featurizer import Featurizer
-from ..chem.graph import ATOM_FIELDS, Graphs
+from ..chem.graph import ATOM_FIELDS, Graphs, concatenate
 from ..chem.molecules import Parsed, split_smiles
+from ..chem.native import Reading
+from ..chem.native import read as read_natively
 from ..errors import error_text
 from ..machine.workers import BETWEEN
 from ..status import MALFORMED, OK, REASONS, UNPARSABLE
@@ -37,6 +39,7 @@ from .records import Record
 
 SHOWN_CHARACTERS = 200  # of a text that failed
 TEXTS = ("name", "smiles", "status", "error")
+_CERTAIN = Parsed(None, OK, "")  # of a row whose graph the native reader has made
 _N_BYTES = circular.N_BITS // 8  # as many as morgan's
 _ATOM = pa.binary(len(ATOM_FIELDS))
 _ENDS = pa.binary(4)
@@ -97,33 +100,46 @@ def prepare(
 ) -> Prepared:
     """Parse and featurise a window's rows; whatever is wrong with a molecule becomes its status.
 
+    The native reader takes what it is certain of, RDKit the others.
+
     marked: row, counted from 0, -> status, for rows that must not be tried; with `BETWEEN` in it rows are featurised
         one by one. From the `WorkerPool`, as is `at`.
     at: called with each row before it is parsed, and with -1 after the last.
     """
+    records = window.records
+    native = None
+    if featurizer.is_native and not marked:
+        native = read_natively([r.text if not r.fault else "" for r in records], featurizer.standardize)
+    certain = native.certain.tolist() if native else [False] * len(records)
     read = []
-    for i, record in enumerate(window.records):
+    for i, record in enumerate(records):
+        if certain[i]:
+            read.append((_CERTAIN, record.text.strip()))
+            continue
         at(i)
         read.append(_failed(record.text, marked[i], REASONS[marked[i]]) if i in marked else _read(record, featurizer))
     at(-1)
-    ok_rows = [i for i, (parsed, _) in enumerate(read) if parsed.status == OK]
+    by_rdkit = [i for i, (parsed, _) in enumerate(read) if parsed.mol is not None]
     if BETWEEN in marked:
-        for i in ok_rows:  # one of them ends the process: which?
+        for i in by_rdkit:  # one of them ends the process: which?
             at(i)
             with suppress(Exception):
                 _featurize(featurizer, [read[i][0].mol])
         at(-1)
     try:
-        graphs, bits = _featurize(featurizer, [read[i][0].mol for i in ok_rows])
+        graphs, bits = _featurize(featurizer, [read[i][0].mol for i in by_rdkit])
     except Exception:  # of one molecule, by RDKit, which has no base class for what it raises
-        for i in ok_rows:
+        for i in by_rdkit:
             try:
                 _featurize(featurizer, [read[i][0].mol])
             except Exception as error:
-                read[i] = _failed(window.records[i].text, UNPARSABLE, error_text(error))
-        graphs, bits = _featurize(featurizer, [parsed.mol for parsed, _ in read if parsed.status == OK])
+                read[i] = _failed(records[i].text, UNPARSABLE, error_text(error))
+        by_rdkit = [i for i in by_rdkit if read[i][0].mol is not None]
+        graphs, bits = _featurize(featurizer, [read[i][0].mol for i in by_rdkit])
+    if native:
+        graphs, bits = _in_order(native, graphs, bits, by_rdkit)
     texts = (
-        [record.name for record in window.records],
+        [record.name for record in records],
         [smiles for _, smiles in read],
         [parsed.status for parsed, _ in read],
         [parsed.reason for parsed, _ in read],
@@ -131,6 +147,14 @@ def prepare(
     return Prepared(
         window.first_row, pa.RecordBatch.from_arrays([from_texts(t) for t in texts], names=TEXTS), graphs, bits
     )
+
+
+def _in_order(native: Reading, graphs: Graphs, bits: np.ndarray, by_rdkit: list[int]) -> tuple[Graphs, np.ndarray]:
+    """Graphs and fingerprints of all rows that are ok, in order: those that are certain, and those by RDKit."""
+    certain = np.flatnonzero(native.certain)
+    order = np.argsort(np.concatenate([certain, by_rdkit]))
+    together = concatenate([native.graphs.select(certain), graphs]).select(order)
+    return together, np.concatenate([native.fingerprints[certain], bits])[order]
 
 
 def _featurize(featurizer: Featurizer, molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:

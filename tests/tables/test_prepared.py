@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
+from mora_lite.chem import native
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import ATOM_FIELDS, Graphs, concatenate
 from mora_lite.errors import InputError, OutputError
@@ -98,6 +99,27 @@ def test_rows_that_are_featurised_one_by_one_are_the_same() -> None:
     assert seen == [0, 1, 2, -1, 0, 2, -1]
 
 
+@pytest.mark.skipif(not Featurizer().is_native, reason="the native reader is not used here")
+@given(window=windows, standardize=st.sampled_from(["none", "parent"]))
+@settings(deadline=None)
+def test_rows_are_the_same_whether_the_native_reader_or_rdkit_reads_them(window: Window, standardize: str) -> None:
+    featurizer = Featurizer(standardize=standardize)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "is_used", lambda: False)
+        by_rdkit = prepare(window, featurizer)
+    assert_same(prepare(window, featurizer), by_rdkit)
+
+
+def test_the_native_reader_leaves_rdkit_only_what_it_is_not_certain_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Featurizer().is_native:
+        pytest.skip("the native reader is not used here")
+    seen: list[str] = []
+    parse = Featurizer.parse_molecule
+    monkeypatch.setattr(Featurizer, "parse_molecule", lambda self, text: seen.append(text) or parse(self, text))
+    prepare(window_of("CCO", "C1CC", "c1ccccc1O", "CCN ethylamine"))
+    assert seen == ["C1CC", "CCN ethylamine"]
+
+
 def test_a_text_that_failed_is_shown_in_one_short_line() -> None:
     rows = prepare(window_of("a\r\nb" + "x" * 500))
     assert rows.column("smiles") == ["a  b" + "x" * 196]
@@ -111,6 +133,7 @@ def test_a_molecule_that_rdkit_fails_on_later_does_not_disturb_the_others(monkey
             raise RuntimeError("no helium\nat all")
         return whole(self, molecules)
 
+    monkeypatch.setattr(native, "is_used", lambda: False)
     monkeypatch.setattr(Featurizer, "graphs", all_but_helium)
     rows = prepare(window_of("CCO", "[He]", "CC"))
     assert rows.column("status") == ["ok", "unparsable", "ok"]
