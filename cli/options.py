@@ -19,7 +19,7 @@ PackOption = Annotated[
         "--pack",
         "-p",
         metavar="PACK",
-        help="Name of a pack, or its directory.",
+        help="Name of a pack, its directory, hf:owner/name, or an exported folder.",
         envvar="MORA_LITE_PACK",
         show_envvar=False,
         autocompletion=complete_packs,

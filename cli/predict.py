@@ -19,6 +19,7 @@ from .options import (
     Dtype,
     Force,
     NameColumn,
+    PackOption,
     SmilesColumn,
     Tasks,
     TimeLimit,
@@ -56,9 +57,7 @@ def predict(
             show_default="INPUT.predictions.csv and so on; of SMILES a table on standard output",
         ),
     ] = None,
-    pack: Annotated[
-        str, typer.Option("--pack", "-p", help="Name of a pack, its directory, hf:owner/name, or an exported folder.")
-    ] = "admet",
+    pack: PackOption = "admet",
     tasks: Tasks = None,
     short: Annotated[bool, typer.Option("--short", help="Leave out intervals and domain.")] = False,
     smiles_column: SmilesColumn = None,

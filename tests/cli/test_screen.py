@@ -95,7 +95,7 @@ def test_a_row_that_takes_too_long_is_a_row(library: Path, calibrated_pack_path:
         "from mora_lite.scoring import engine\n"
         "make_work, parse = engine.make_work, Featurizer.parse_molecule\n"
         "def parse_slowly(self, text):\n    time.sleep(3600 if text == 'CCN' else 0)\n    return parse(self, text)\n"
-        "def make(*arguments):\n    Featurizer.parse_molecule = parse_slowly\n"
+        "def make(*arguments):\n    Featurizer.parse_molecule, Featurizer.is_native = parse_slowly, False\n"
         "    return make_work(*arguments)\n"
         "def main():\n    from mora_lite.cli.app import main\n    engine.make_work = make\n"
         "    sys.exit(main(sys.argv[1:]))\n"

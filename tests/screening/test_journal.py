@@ -53,7 +53,7 @@ def test_a_journal_is_good_up_to_where_it_is_damaged(tmp_path: Path, data: st.Da
     path.write_bytes(damaged)
     journal = Journal(path).read()
     assert journal.kept == WINDOWS[: len(journal.kept)]
-    assert len(journal.kept) < len(WINDOWS)
+    assert len(journal.kept) < len(WINDOWS) or damaged.startswith(whole)
     journal.append(WINDOWS[len(journal.kept) :])  # what cannot be read is cut off, so this can be
     journal.close()
     assert Journal(path).read().kept == WINDOWS
