@@ -30,6 +30,9 @@ def _describe_versions() -> dict[str, str]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
+    from .chem import native
+
+    versions["SMILES"] = native.note() or "read by the native reader, what it is not certain of by RDKit"
     return versions
 
 
