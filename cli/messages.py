@@ -95,6 +95,13 @@ def wrap(line: str, width: int) -> str:
     return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
+def say_stopped(what: str, command: str) -> None:
+    """Say what is kept of work that was stopped, and the command that goes on with it."""
+    say(f"stopped: {what}")
+    say("this goes on from there:")
+    say_command(command)
+
+
 @contextmanager
 def keeping(what: str, output: Path) -> Iterator[None]:
     """Where the block is stopped, say what is kept of its work, and the command that goes on.
@@ -104,8 +111,6 @@ def keeping(what: str, output: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        say(f"stopped: {what}")
-        say("this goes on from there:")
         force = " --force" if output.exists() and "--force" not in invocation.arguments else ""
-        say_command(invocation.command_line() + force)
+        say_stopped(what, invocation.command_line() + force)
         raise

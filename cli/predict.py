@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..tables.source import STDIO
 from .engine import Engine, ModelChoice, Provider
 from .options import (
     BatchSize,
@@ -32,9 +33,6 @@ from .tables import print_rows
 if TYPE_CHECKING:
     from ..scoring.stream import AnswerColumns
     from ..scoring.tasks import Task
-
-
-STDIO = "-"
 
 
 def predict(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .engine import ModelChoice, Provider
-from .messages import invocation, say, say_command
+from .messages import invocation, say_stopped
 from .options import (
     Confidence,
     Device,
@@ -158,8 +158,7 @@ def stopping(output: Path) -> Iterator[Callable[[int], None]]:
     try:
         yield count
     except (KeyboardInterrupt, SystemExit):
-        say(f"stopped: {n_done:,} row{'s are' if n_done != 1 else ' is'} scored and kept in {output}")
-        say("this goes on from there:")
         words = [word for word in invocation.arguments if word not in ("--force", "--resume")]
-        say_command(shlex.join(["mora-lite", *words, "--resume"]))
+        kept = f"{n_done:,} row{'s are' if n_done != 1 else ' is'} scored and kept in {output}"
+        say_stopped(kept, shlex.join(["mora-lite", *words, "--resume"]))
         raise

@@ -15,7 +15,7 @@ from rdkit import Chem
 from ..errors import PackError
 from . import circular, morgan, native
 from .codes import graph_codes
-from .graph import Graphs, concatenate
+from .graph import Graphs
 from .molecules import STANDARDIZE, Parsed, is_mol_block, parse_molblock, parse_smiles
 
 VERSIONS = (1, 2)
@@ -93,22 +93,20 @@ class Featurizer:
         """Whether `read_natively` works: the C extension is compiled, agrees with this RDKit and knows this version."""
         return self.version == native.VERSION and native.is_used()
 
-    def read_natively(self, text: bytes, offsets: np.ndarray) -> native.Reading:
-        """Read a column of SMILES without RDKit: `native.read_column`. Rows that are not certain are for RDKit."""
-        return native.read_column(text, offsets, self.standardize)
+    def read_natively(self, texts: Sequence[str]) -> native.Reading:
+        """Read SMILES without RDKit. Rows that are not certain are for RDKit."""
+        return native.read(texts, self.standardize)
 
     def read_smiles(self, smiles: Sequence[str]) -> Graphs:
         """Codes of SMILES that are known to be readable."""
         if not self.is_native:
             return self.graphs([self.parse_smiles(text).mol for text in smiles])
-        reading = native.read(smiles, self.standardize)
+        reading = self.read_natively(smiles)
         left = np.flatnonzero(~reading.certain).tolist()
         if not left:
             return reading.graphs
         others = self.graphs([self.parse_smiles(smiles[row]).mol for row in left])
-        place = np.arange(len(smiles))
-        place[left] = len(smiles) + np.arange(len(left))
-        return concatenate([reading.graphs, others]).select(place)
+        return reading.merged(left, others, reading.fingerprints[left])[0]
 
     def graphs(self, molecules: Sequence[Chem.Mol]) -> Graphs:
         """Codes of molecules that this featurizer has read; none may be without atoms."""

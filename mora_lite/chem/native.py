@@ -18,7 +18,7 @@ from rdkit import rdBase
 
 from . import circular
 from .codes import graph_codes
-from .graph import ATOM_FIELDS, Graphs
+from .graph import ATOM_FIELDS, Graphs, concatenate
 from .molecules import STANDARDIZE, parse_smiles
 from .probes import PROBES
 
@@ -37,6 +37,13 @@ class Reading:
     certain: np.ndarray
     graphs: Graphs
     fingerprints: np.ndarray
+
+    def merged(self, rows: Sequence[int], graphs: Graphs, fingerprints: np.ndarray) -> tuple[Graphs, np.ndarray]:
+        """Graphs and fingerprints of the certain rows and of `rows`, which RDKit has read, in the order of rows."""
+        certain = np.flatnonzero(self.certain)
+        order = np.argsort(np.concatenate([certain, rows]))
+        together = concatenate([self.graphs.select(certain), graphs]).select(order)
+        return together, np.concatenate([self.fingerprints[certain], fingerprints])[order]
 
 
 def is_used() -> bool:

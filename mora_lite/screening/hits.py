@@ -14,6 +14,7 @@ from ..chem.featurizer import Featurizer
 from ..chem.smiles import canonical
 from ..tables.formats import rounded
 from ..tables.library import Library
+from ..tables.parquet import from_texts, to_texts
 from .expression import Expression
 from .ranking import rank
 
@@ -71,12 +72,7 @@ def molecule_key(smiles: str) -> str:
 
 
 def _smiles_of(table: pa.Table) -> list[str]:
-    return _texts(table["smiles"])
-
-
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    cells = column.cast(pa.binary()).to_pylist()
-    return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells]
+    return to_texts(table["smiles"])
 
 
 def _repeats(smiles: Sequence[str]) -> list[int | None]:
@@ -123,13 +119,12 @@ def add_library_columns(hits: pa.Table, open_cells: Callable[[], Library]) -> pa
                     cells[window.first_row + i] = window.cells[i]
             if len(cells) == len(wanted):
                 break
-    at, names = hits.schema.names.index(REPEAT) + 1, _texts(hits["name"])
+    at, names = hits.schema.names.index(REPEAT) + 1, to_texts(hits["name"])
     for column in reversed(columns):
         texts = [cells[row][column] if row in cells else "" for row in rows]
         if [text.strip() for text in texts] == names:
             continue
         name = library.columns[column]
         name = f"{name} (library)" if name in hits.schema.names else name
-        data = pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary())
-        hits = hits.add_column(at, name, data.view(pa.string()))
+        hits = hits.add_column(at, name, from_texts(texts))
     return hits

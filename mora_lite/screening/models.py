@@ -39,7 +39,7 @@ def torch_source(
 
     check_confidence(confidence)
     opened, devices = open_pack(pack), choose_devices(device)
-    chosen = choose_tasks(opened.tasks, list(tasks) if tasks is not None else None)
+    chosen = choose_tasks(opened.tasks, tasks)
     dtype_name = str(choose_dtype(dtype, devices[0])).removeprefix("torch.")
     names = tuple(opened.tasks[i] for i in chosen)
     settings = {

@@ -29,7 +29,8 @@ from ..scoring.scores import Scores
 from ..status import NOT_FINITE, OK, REASONS
 from ..tables.formats import column_texts, csv_lines, rounded
 from ..tables.library import Window
-from ..tables.prepared import Prepared, from_ipc, from_texts, to_ipc
+from ..tables.parquet import from_texts, to_texts
+from ..tables.prepared import Prepared, from_ipc, to_ipc
 from .journal import Journal, Scored
 from .run_directory import RESUME_HINT, RunDirectory
 
@@ -107,8 +108,7 @@ def _cell_texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
         filled = column.fill_null(0 if pa.types.is_floating(column.type) else False)
         return column_texts(filled.to_numpy(zero_copy_only=False), ok)
     if pa.types.is_string(column.type):
-        column = column.cast(pa.binary())
-        return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in column.to_pylist()]
+        return to_texts(column)
     return ["" if cell is None else str(cell) for cell in column.to_pylist()]
 
 

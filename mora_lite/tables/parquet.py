@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
@@ -69,10 +69,10 @@ class ParquetSource:
         columns = None if with_cells else [self._smiles, *([self._label] if self._label is not None else [])]
         with parquet_errors(self.name, lambda: self.rows_read):
             for batch in self.file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
-                texts = map(strip_text, _texts(batch.column(self._smiles)))
-                labels = repeat("") if self._label is None else map(str.strip, _texts(batch.column(self._label)))
+                texts = map(strip_text, to_texts(batch.column(self._smiles)))
+                labels = repeat("") if self._label is None else map(str.strip, to_texts(batch.column(self._label)))
                 records = list(map(Record, labels, texts, repeat("", len(batch))))
-                cells = list(zip(*map(_texts, batch.columns), strict=True)) if with_cells else ()
+                cells = list(zip(*map(to_texts, batch.columns), strict=True)) if with_cells else ()
                 first = self.rows_read + 1
                 self.rows_read += len(batch)
                 yield RecordBlock(records, cells, range(first, first + len(records)))
@@ -105,7 +105,7 @@ class ParquetSource:
             batch = next(batches, None) if texts else None
         if batch is None:
             return []
-        cells = [_texts(batch.column(name)) if name in texts else [""] * len(batch) for name in self.columns]
+        cells = [to_texts(batch.column(name)) if name in texts else [""] * len(batch) for name in self.columns]
         return [list(row) for row in zip(*cells, strict=True)]
 
     def _is_text(self, name: str) -> bool:
@@ -134,7 +134,7 @@ def parquet_errors(path: str, row: Callable[[], int] = lambda: 0) -> Iterator[No
         raise InputError(f"{path} cannot be read as Parquet after {row():,} rows: {error_text(error)}") from None
 
 
-def _texts(column: Any) -> list[str]:
+def to_texts(column: Any) -> list[str]:
     """A column as text: null is empty, bytes that are not UTF-8 are surrogates, what is nested is JSON."""
     import pyarrow as pa
 
@@ -148,3 +148,11 @@ def _texts(column: Any) -> list[str]:
     if not (pa.types.is_large_binary(column.type) or pa.types.is_binary(column.type)):
         column = column.cast(pa.large_string()).cast(pa.large_binary())
     return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in column.to_pylist()]
+
+
+def from_texts(texts: Sequence[str]) -> Any:
+    """The inverse for a column of text: bytes that are not UTF-8 are kept."""
+    import pyarrow as pa
+
+    # A view, because a cast would refuse those bytes.
+    return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())

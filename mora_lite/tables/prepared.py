@@ -27,14 +27,14 @@ from rdkit import Chem
 
 from ..chem import circular
 from ..chem.featurizer import Featurizer
-from ..chem.graph import ATOM_FIELDS, Graphs, concatenate
+from ..chem.graph import ATOM_FIELDS, Graphs
 from ..chem.molecules import Parsed, split_smiles
 from ..chem.native import Reading
-from ..chem.native import read as read_natively
 from ..errors import error_text
 from ..machine.workers import BETWEEN
 from ..status import MALFORMED, OK, REASONS, UNPARSABLE
 from .library import Window
+from .parquet import from_texts, to_texts
 from .records import Record
 
 SHOWN_CHARACTERS = 200  # of a text that failed
@@ -83,8 +83,7 @@ class Prepared:
 
     def column(self, name: str) -> list[str]:
         """One of `texts` as a list."""
-        cells = self.texts.column(name).cast(pa.binary()).to_pylist()
-        return [data.decode("utf-8", "surrogateescape") for data in cells]
+        return to_texts(self.texts.column(name))
 
     @property
     def ok_rows(self) -> np.ndarray:
@@ -107,9 +106,9 @@ def prepare(
     at: called with each row before it is parsed, and with -1 after the last.
     """
     records = window.records
-    native = None
+    native: Reading | None = None
     if featurizer.is_native and not marked:
-        native = read_natively([r.text if not r.fault else "" for r in records], featurizer.standardize)
+        native = featurizer.read_natively([r.text if not r.fault else "" for r in records])
     certain = native.certain.tolist() if native else [False] * len(records)
     read = []
     for i, record in enumerate(records):
@@ -137,7 +136,7 @@ def prepare(
         by_rdkit = [i for i in by_rdkit if read[i][0].mol is not None]
         graphs, bits = _featurize(featurizer, [read[i][0].mol for i in by_rdkit])
     if native:
-        graphs, bits = _in_order(native, graphs, bits, by_rdkit)
+        graphs, bits = native.merged(by_rdkit, graphs, bits)
     texts = (
         [record.name for record in records],
         [smiles for _, smiles in read],
@@ -147,14 +146,6 @@ def prepare(
     return Prepared(
         window.first_row, pa.RecordBatch.from_arrays([from_texts(t) for t in texts], names=TEXTS), graphs, bits
     )
-
-
-def _in_order(native: Reading, graphs: Graphs, bits: np.ndarray, by_rdkit: list[int]) -> tuple[Graphs, np.ndarray]:
-    """Graphs and fingerprints of all rows that are ok, in order: those that are certain, and those by RDKit."""
-    certain = np.flatnonzero(native.certain)
-    order = np.argsort(np.concatenate([certain, by_rdkit]))
-    together = concatenate([native.graphs.select(certain), graphs]).select(order)
-    return together, np.concatenate([native.fingerprints[certain], bits])[order]
 
 
 def _featurize(featurizer: Featurizer, molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:
@@ -269,9 +260,3 @@ def _to_bytes(column: pa.Array) -> np.ndarray:
     width = column.type.byte_width
     data = np.frombuffer(column.buffers()[1] or b"", np.uint8)
     return data[column.offset * width : (column.offset + len(column)) * width].reshape(-1, width)
-
-
-def from_texts(texts: list[str]) -> pa.Array:
-    """A column of text that keeps bytes that are not UTF-8."""
-    # A view, because a cast would refuse those bytes.
-    return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())

@@ -233,9 +233,11 @@ class _ParquetSink:
     def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: object) -> None:
         import pyarrow as pa
 
-        columns: list[Any] = [_text_array(column) for column in zip(*cells, strict=True)]
+        from .parquet import from_texts
+
+        columns: list[Any] = [from_texts(column) for column in zip(*cells, strict=True)]
         for value in added or ():
-            columns.append(_value_array(*value) if isinstance(value, tuple) else _text_array(value))
+            columns.append(_value_array(*value) if isinstance(value, tuple) else from_texts(value))
         if not cells:
             return
         fields = self._schema.types
@@ -269,14 +271,6 @@ def _arrow_type(kind: Any) -> Any:
         return pa.string() if kind.kind == "O" else pa.from_numpy_dtype(kind)
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_date32)
     return kind if any(test(kind) for test in tests) else pa.string()
-
-
-def _text_array(texts: Sequence[str]) -> Any:
-    """Text that keeps bytes that are not UTF-8."""
-    import pyarrow as pa
-
-    # A view, because a cast would refuse those bytes.
-    return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())
 
 
 def _value_array(column: np.ndarray, ok: np.ndarray) -> Any:
