@@ -22,7 +22,7 @@ from mora_lite.chem.molecules import Parsed
 from mora_lite.machine.workers import WorkerPool
 from mora_lite.status import CRASHED, TIMEOUT
 from mora_lite.tables.library import Window
-from mora_lite.tables.prepared import prepare
+from mora_lite.tables.parsed import parse_by_rdkit
 
 TESTS = Path(__file__).resolve().parents[1] / "tests" / "support"
 WINDOW_ROWS = 256
@@ -41,7 +41,7 @@ def make_timed() -> Any:
                 seconds.append(time.perf_counter() - started)
                 return parsed
 
-        status = prepare(job, Timed(), marked, at).column("status")
+        status = parse_by_rdkit(job, Timed(), marked, at).status
         for i in sorted(marked):
             seconds.insert(i, float("nan"))
         return status, seconds

@@ -1,11 +1,11 @@
 """What one would write without this program: transformers, bitsandbytes NF4, and a branch of low rank for each row.
 
-    python benchmarks/llm_pipeline.py --library library.parquet --batches 32 256 1024 4096
+    python benchmarks/llm_pipeline.py --library library.smi --batches 32 256 1024 4096
 
 A Llama of the shape of SmolLM2-135M (random weights: they do not change the speed) in bitsandbytes' 4 bits reads a
 prompt of 64 tokens for every molecule; each row's own low-rank weights (rank 64, ready made) are added beside every
 feed-forward block at all positions; the answer is the last token's logit. That is one property. Beside it the pack
-`admet` scores the graphs of a prepared library, if one is given. Prints molecules per second and peak memory of each
+`admet` reads and scores a library, if one is given. Prints molecules per second and peak memory of each
 batch size, and, as the last line, JSON. Needs a GPU to be meaningful; `--device cpu --layers 2` tries it out.
 """
 
@@ -33,7 +33,7 @@ SHAPE = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
-ROWS = 4096  # of a prepared library at a time
+ROWS = 4096  # of a library at a time
 
 
 def load_pipeline(layers: int, device: torch.device) -> Any:
@@ -99,30 +99,35 @@ def molecules_per_second(model: Any, branches: Branches, batch: int, tokens: int
 
 
 def screened_per_second(library: Path, tasks: int, device: torch.device) -> dict[str, Any]:
-    """Reading a prepared library and `Model.score_graphs` of it; the best of three passes, for the first warms up.
+    """Reading and parsing a library, and `Model.score_graphs` of it; the best of three passes, for the first warms up.
 
-    Beside the whole: `Model.score_graphs` alone, of graphs that were read before.
+    Beside the whole: `Model.score_graphs` alone, of graphs that were parsed before.
     """
     from mora_lite import load
+    from mora_lite.machine.prefetch import map_ahead, read_ahead
+    from mora_lite.machine.workers import default_workers
     from mora_lite.packs.pack import open_pack
-    from mora_lite.tables.prepared_files import PreparedLibrary
+    from mora_lite.tables.library import open_library
+    from mora_lite.tables.parsed import parse_window
 
     names = [task.name for task in open_pack("admet").tasks][:tasks]
     model = load("admet", device=str(device), tasks=names)
     whole, alone = [], []
-    with PreparedLibrary([library]) as prepared:
-        for _ in range(3):
-            started = time.perf_counter()
-            for window in prepared.windows(ROWS):
-                model.score_graphs(window.graphs)
-            whole.append(prepared.n_rows / (time.perf_counter() - started))
-        graphs = [window.graphs for window in prepared.windows(ROWS)]
-        for _ in range(3):
-            started = time.perf_counter()
-            for part in graphs:
-                model.score_graphs(part)
-            alone.append(prepared.n_rows / (time.perf_counter() - started))
-    found = {"tasks": tasks, "rows": prepared.n_rows, "mol_per_s": max(whole), "scoring_alone": max(alone)}
+    for _ in range(3):
+        n_rows, started = 0, time.perf_counter()
+        with open_library(library) as opened:
+            for parsed in map_ahead(parse_window, read_ahead(opened.windows(ROWS)), default_workers()):
+                model.score_graphs(parsed.graphs)
+                n_rows += len(parsed)
+        whole.append(n_rows / (time.perf_counter() - started))
+    with open_library(library) as opened:
+        graphs = [parse_window(window).graphs for window in opened.windows(ROWS)]
+    for _ in range(3):
+        started = time.perf_counter()
+        for part in graphs:
+            model.score_graphs(part)
+        alone.append(n_rows / (time.perf_counter() - started))
+    found = {"tasks": tasks, "rows": n_rows, "mol_per_s": max(whole), "scoring_alone": max(alone)}
     return found | {"molecule_tasks_per_s": max(whole) * tasks}
 
 
@@ -134,7 +139,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 256, 1024, 2048])
     parser.add_argument("--seconds", type=float, default=5.0, help="for each batch size")
-    parser.add_argument("--library", type=Path, help="a prepared library to screen beside it")
+    parser.add_argument("--library", type=Path, help="a library to screen beside it")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 3, 12])
     options = parser.parse_args()
     device = torch.device(options.device)

@@ -2,7 +2,7 @@
 
     python benchmarks/screen_memory.py LIBRARY.smi --rows 200000 2000000 --workers 2 --tasks logS
 
-The libraries are the lines of LIBRARY repeated; with `--prepared` a prepared file of it, given as often as it takes.
+The libraries are the lines of LIBRARY repeated.
 Resident memory of the parent and of all its workers is sampled while the command runs; pages that processes share are
 counted in each. Prints a table and, as the last line, JSON.
 """
@@ -31,18 +31,6 @@ def repeat_rows(source: Path, target: Path, n_rows: int) -> None:
         lines = [line.rstrip(b"\r\n") + b"\n" for line in file if line.strip()]
     with target.open("wb") as file:
         file.writelines(islice(chain.from_iterable(repeat(lines)), n_rows))
-
-
-def prepare_copies(source: Path, place: Path, n_rows: int) -> list[Path]:
-    """A prepared library of `source` and as many names for it as make up `n_rows` or a little more."""
-    first = place / "0000.parquet"
-    subprocess.run([sys.executable, "-m", "mora_lite.cli", "prepare", source, "-o", first], check=True)
-    with source.open("rb") as file:
-        lines = sum(1 for line in file if line.strip())
-    copies = [place / f"{i:04d}.parquet" for i in range(1, -(-n_rows // lines))]
-    for copy in copies:
-        copy.hardlink_to(first)
-    return [first, *copies]
 
 
 def resident(process: psutil.Process) -> int:
@@ -83,19 +71,15 @@ def main() -> None:
     parser.add_argument("--pack", default="admet")
     parser.add_argument("--tasks", default="logS")
     parser.add_argument("--top", type=int, default=100)
-    parser.add_argument("--prepared", action="store_true")
     given = parser.parse_args()
     found = []
     print(f"{'rows':>12}  {'parent':>8}  {'worker':>8}  {'all':>8} MiB  {'seconds':>8}", flush=True)
     for n_rows in given.rows:
         with tempfile.TemporaryDirectory(prefix="screen-memory-") as place:
-            if given.prepared:
-                files = prepare_copies(given.library, Path(place), n_rows)
-            else:
-                files = [Path(place) / "library.smi"]
-                repeat_rows(given.library, files[0], n_rows)
+            library = Path(place) / "library.smi"
+            repeat_rows(given.library, library, n_rows)
             options = ["--workers", given.workers, "--pack", given.pack, "--tasks", given.tasks, "--top", given.top]
-            command = [sys.executable, "-m", "mora_lite.cli", "screen", *files, "-o", f"{place}/run", *options]
+            command = [sys.executable, "-m", "mora_lite.cli", "screen", library, "-o", f"{place}/run", *options]
             row = measure([str(word) for word in command])
         found.append({"rows": n_rows, **row})
         print(

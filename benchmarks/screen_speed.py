@@ -5,7 +5,8 @@
 
 Each program is a process of its own, from start to files on disk, once with few rows and once with all. The rate after
 the start is that of the rows in between: (rows - few) / (seconds of all - seconds of few). The peers need environments
-of their own; what is not given is left out. Prints a table and, as the last line, JSON.
+of their own; what is not given is left out. `--before` is the program `mora-lite` of another commit, for a comparison
+in one run. `--device cuda` screens on the GPUs. Prints a table and, as the last line, JSON.
 """
 
 from __future__ import annotations
@@ -38,17 +39,15 @@ def seconds(command: list[str], log: Path) -> float:
 def sides(options: argparse.Namespace, work: Path, n: int) -> dict[str, list[str]]:
     """Name -> command for the first `n` molecules."""
     ours = [sys.executable, "-m", "mora_lite.cli"]
-    smi, table, ready, out = (work / f"{n}.smi", work / f"{n}.csv", work / f"{n}.parquet", str(work / "out"))
+    smi, table, out = work / f"{n}.smi", work / f"{n}.csv", str(work / "out")
     tasks = options.tasks.split(",")
     many, one = ["--tasks", options.tasks], ["--tasks", options.one]
-    common = ["-o", out, "--force", "--top", "10"]
-    commands = {
-        f"screen, {len(tasks)} tasks": [*ours, "screen", str(smi), *common, *many],
-        "screen, 1 task": [*ours, "screen", str(smi), *common, *one],
-        "prepare": [*ours, "prepare", str(smi), "-o", str(ready), "--force"],
-        f"screen prepared, {len(tasks)} tasks": [*ours, "screen", str(ready), *common, *many],
-        "screen prepared, 1 task": [*ours, "screen", str(ready), *common, *one],
-    }
+    screen = ["screen", str(smi), "-o", out, "--force", "--top", "10", "--device", options.device]
+    commands = {}
+    for name, program in {"screen": ours, "screen before": [options.before]}.items():
+        if program != [None]:
+            commands[f"{name}, {len(tasks)} tasks"] = [*program, *screen, *many]
+            commands[f"{name}, 1 task"] = [*program, *screen, *one]
     if options.chemprop:
         command = [options.chemprop, "predict", "-i", str(table), "--model-paths", options.chemprop_model]
         commands["chemprop, 1 task"] = [*command, "--preds-path", str(work / "c.csv"), "--accelerator", "cpu"]
@@ -65,6 +64,8 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=2_000)
     parser.add_argument("--tasks", required=True, help="tasks of admet, separated by commas")
     parser.add_argument("--one", required=True, help="one task of admet")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--before")
     parser.add_argument("--chemprop")
     parser.add_argument("--chemprop-model")
     parser.add_argument("--admet-ai")

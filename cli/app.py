@@ -25,7 +25,6 @@ from . import (
     info,
     messages,
     predict,
-    prepare,
     pretrain,
     pull,
     push,
@@ -71,7 +70,7 @@ def describe(
 
 # In the order of work.
 for panel, functions in {
-    "Score molecules": (predict.predict, screen.screen, prepare.prepare),
+    "Score molecules": (predict.predict, screen.screen),
     "Train on your own data": (train.train, evaluate.evaluate, calibrate.calibrate, pretrain.pretrain),
     "Answers in text": (generate.generate, train_text.train_text, evaluate_text.evaluate_text),
     "Models, and this machine": (

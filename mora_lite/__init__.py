@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .model import Model, Predictions, from_pretrained, load
     from .publish import push_to_hub
     from .screening.campaign import screen_library as screen
-    from .tables.prepared_files import prepare_library as prepare
     from .text.evaluation import evaluate_text
     from .text.pack import load_text
     from .text.pipeline import train_text
@@ -33,7 +32,6 @@ _PUBLIC = {
     "from_pretrained": ("model", "from_pretrained"),
     "load": ("model", "load"),
     "load_text": ("text.pack", "load_text"),
-    "prepare": ("tables.prepared_files", "prepare_library"),
     "push_to_hub": ("publish", "push_to_hub"),
     "screen": ("screening.campaign", "screen_library"),
     "train": ("training.pipeline", "train"),
@@ -42,7 +40,7 @@ _PUBLIC = {
 # The same names in full, for type checkers, which run no code.
 __all__ = [
     "Model", "Predictions", "__version__", "evaluate", "evaluate_text", "from_pretrained", "load", "load_text",
-    "prepare", "push_to_hub", "screen", "train", "train_text",
+    "push_to_hub", "screen", "train", "train_text",
 ]  # fmt: skip
 
 

@@ -19,7 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from .chem.graph import Graphs
 from .fast.captured import CapturedScorer
 from .model import Model
-from .status import OK
+from .tables.library import Window
+from .tables.parsed import parse_window
+from .tables.records import Record
 
 MOVING = ("copies", "sorting")  # of graphs to a GPU, and of their bonds there
 LEARNT = ("encoder", "hypernetwork", "decoder")  # stages with weights
@@ -48,14 +50,14 @@ class Bench:
     """What `measure` returns, for `n` molecules.
 
     stages: in the order of the work.
-    mol_per_s: of all stages together. prepared_mol_per_s: from the encoder on, as for a prepared library.
+    mol_per_s: of all stages together. parsed_mol_per_s: of all after parsing.
     tflop_per_s, gb_per_s: the rates that the floors are computed from; the second is 0 on a CPU.
     """
 
     stages: list[Stage]
     n: int
     mol_per_s: float
-    prepared_mol_per_s: float
+    parsed_mol_per_s: float
     tflop_per_s: float
     gb_per_s: float
 
@@ -77,8 +79,7 @@ class Bench:
 
 def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) -> Bench:
     """Score `smiles` once to warm up and once more to measure."""
-    parsed = map(model.featurizer.parse_smiles, smiles)
-    graphs = model.featurizer.graphs([molecule.mol for molecule in parsed if molecule.status == OK])
+    graphs = parse_window(Window(1, [Record("", text, "") for text in smiles]), model.featurizer).graphs
     model.score(smiles, batch_size)
     model.seconds.clear()
     started = time.perf_counter()
@@ -97,11 +98,11 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
     on_gpu = model.device.type == "cuda"
     rate, bandwidth = product_rate(model), copy_rate(model) if on_gpu else 0.0
     stages = []
-    for name in ("parse", "graphs", "fingerprints", *moving, *LEARNT, "similarity"):
+    for name in ("parse", *moving, *LEARNT, "similarity"):
         reading = weights.get(name, 0) / min(size, n) / bandwidth if on_gpu else 0.0
         floor = max(flops.get(name, 0) / rate, reading) * 1e6
         stages.append(Stage(name, seconds.get(name, 0.0) / n * 1e6, flops.get(name, 0) / 1e9, floor))
-    ready = sum(stage.us for stage in stages[3:])
+    ready = sum(stage.us for stage in stages[1:])
     return Bench(stages, n, n / whole, 1e6 / ready, rate / 1e12, bandwidth / 1e9)
 
 

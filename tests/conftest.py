@@ -335,13 +335,11 @@ def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Screening with 4 rows in a window and 3 windows in a shard, in this process instead of spawned ones."""
     from mora_lite.scoring import engine
     from mora_lite.screening import campaign, shards
-    from mora_lite.tables import prepared_files
 
     monkeypatch.setattr(campaign, "WINDOW_ROWS", 4)
     for module in (campaign, shards):
         monkeypatch.setattr(module, "SHARD_WINDOWS", 3)
-    for module in (engine, prepared_files):
-        monkeypatch.setattr(module, "WorkerPool", PoolHere)
+    monkeypatch.setattr(engine, "WorkerPool", PoolHere)
 
 
 class PoolHere:
@@ -369,7 +367,7 @@ class PoolHere:
         pass
 
     def results(self, jobs: Any) -> Any:
-        return (self.work(job, {}, lambda item: None) for job in jobs)
+        return (None if job is None else self.work(job, {}, lambda item: None) for job in jobs)
 
 
 @pytest.fixture(scope="session")

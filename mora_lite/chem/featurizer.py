@@ -1,6 +1,6 @@
 """From text to graph codes and fingerprints: one molecule, one graph, however it was spelled.
 
-Packs and prepared libraries record the `Featurizer` that they were made with.
+Packs record the `Featurizer` that they were made with.
 """
 
 from __future__ import annotations

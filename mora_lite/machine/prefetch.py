@@ -1,20 +1,25 @@
-"""An iterator that is read in another thread, a few items ahead."""
+"""Iterators that are read, or mapped, by other threads, a few items ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 _POLL_SECONDS = 0.1
 
 
 def read_ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
     """The items in order; at most `n` wait to be taken. What reading them raises is raised here.
 
-    When this iterator is closed before its end, reading stops after the item that it is at.
+    When this iterator is closed before its end, reading stops after the item that it is at. A generator that is read is
+    closed at the end in any case.
     """
     queue: Queue[tuple[bool, Any]] = Queue(n)  # whether there is an item; it, or what ended the reading
     stopped = Event()
@@ -29,10 +34,11 @@ def read_ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]
     def read() -> None:
         error: BaseException | None = None
         try:
-            for item in items:
-                put((True, item))
-                if stopped.is_set():
-                    return
+            with _closing(items):
+                for item in items:
+                    put((True, item))
+                    if stopped.is_set():
+                        return
         except BaseException as raised:
             error = raised
         put((False, error))
@@ -55,3 +61,25 @@ def read_ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]
             except Empty:
                 break
         thread.join()
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], n_threads: int
+) -> Generator[Result, None, None]:
+    """`map` by so many threads, in order; at most two results for each wait to be taken. A generator is closed."""
+    waiting: deque[Future[Result]] = deque()
+    with _closing(items), ThreadPoolExecutor(n_threads) as threads:
+        try:
+            for item in items:
+                waiting.append(threads.submit(function, item))
+                if len(waiting) > 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _closing(items: Any) -> Any:
+    return closing(items) if hasattr(items, "close") else nullcontext()

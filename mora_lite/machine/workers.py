@@ -84,24 +84,32 @@ class WorkerPool(Generic[JobT, ResultT]):
         for worker in self._workers:
             worker.process.join()
 
-    def results(self, jobs: Iterator[JobT]) -> Iterator[ResultT]:
-        """The result of each job, in order. At most two jobs for each worker are on their way or wait to be taken."""
+    def results(self, jobs: Iterator[Any]) -> Iterator[Any]:
+        """The result of each job, in order. At most two jobs for each worker are on their way or wait to be taken.
+
+        A job that is None needs no worker, and has the result None.
+        """
         max_sent = 2 * self._n
-        done: dict[int, ResultT] = {}
+        done: dict[int, ResultT | None] = {}
         waiting: deque[tuple[int, JobT]] = deque()
         sent = taken = 0
         ended = False
         while True:
             while not ended and sent - taken < max_sent:
                 try:
-                    waiting.append((sent, next(jobs)))
-                    sent += 1
+                    job = next(jobs)
                 except StopIteration:
                     ended = True
-                self._hand_out(waiting)
+                    break
+                if job is None:
+                    done[sent] = None
+                else:
+                    waiting.append((sent, job))
+                    self._hand_out(waiting)
+                sent += 1
             if ended and taken == sent:
                 return
-            self._collect(done)
+            self._collect(done, wait=taken not in done)
             self._hand_out(waiting)
             while taken in done:
                 yield done.pop(taken)
@@ -125,10 +133,12 @@ class WorkerPool(Generic[JobT, ResultT]):
             with suppress(OSError):  # it has died, which `_collect` handles
                 worker.pipe.send((worker.job, worker.marked))
 
-    def _collect(self, done: dict[int, Any]) -> None:
-        """Wait a little for results, deaths and items that take too long."""
+    def _collect(self, done: dict[int, Any], wait: bool) -> None:
+        """Wait a little, if at all, for results, deaths and items that take too long."""
         busy = [worker for worker in self._workers if worker.number >= 0]
-        ready = connection.wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=_POLL_SECONDS)
+        ready = connection.wait(
+            [w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=_POLL_SECONDS * wait
+        )
         now = time.monotonic()
         passed, self._looked = min(now - self._looked, _MAX_POLL), now
         for worker in busy:

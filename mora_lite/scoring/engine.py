@@ -1,33 +1,57 @@
-"""Where molecules are scored: by worker processes that parse and score, or on devices that workers prepare rows for.
+"""Where molecules are scored: by worker processes that parse and score, or on devices that threads parse rows for.
 
-Windows of rows go in, results come out, in order and in constant memory; `finish` says what a result is. A molecule
-that hangs or kills its process becomes a row with a status (`machine.workers`).
+Windows of rows go in, results come out, in order and in constant memory; `Output` says what a result is. A molecule
+that hangs RDKit or kills its process becomes a row with a status (`machine.workers`).
 """
 
 from __future__ import annotations
 
+import gc
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..chem.featurizer import Featurizer
-from ..machine.prefetch import read_ahead
+from ..machine.prefetch import map_ahead, read_ahead
 from ..machine.workers import WorkerPool, default_workers
 from ..tables.library import Window
-from ..tables.prepared import Prepared, WindowPreparer, from_arrow, from_ipc, prepare
+from ..tables.parsed import CertainRows, ParsedWindow, RdkitParser, parse_window, read_certain
 from .predictor import Predictor
+from .scores import Scores
 from .tasks import Task
 
 if TYPE_CHECKING:
     from .training_molecules import TrainingMolecules
 
-WindowJob = Window | bytes  # texts, or rows of a prepared library by `to_ipc`
-Finish = Callable[[Predictor, Prepared], Any]
 CPU = "cpu"
+_COLLECT_AFTER = 100_000  # new objects; by default it is 700, and rows are many small ones
+
+
+class Output(ABC):
+    """What is made of the scores of a window; picklable.
+
+    batch_size: molecules at a time, None for what suits the device. n_neighbours: training molecules to name beside
+    each molecule.
+    """
+
+    batch_size: int | None = None
+    n_neighbours: int = 0
+
+    @abstractmethod
+    def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Any:
+        """The result. Called in the process that scores, perhaps by several threads at once."""
+
+    def of(self, model: Predictor, parsed: ParsedWindow) -> Any:
+        """Score a window, and make the result."""
+        return self(model.tasks, parsed, self.scores(model, parsed))
+
+    def scores(self, model: Predictor, parsed: ParsedWindow) -> Scores:
+        return model.score_parsed(parsed, self.batch_size, self.n_neighbours)
 
 
 @dataclass(frozen=True)
@@ -55,67 +79,95 @@ class ModelSource:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-class WindowWork:
-    """The work of a process that scores: a window in, what `finish` makes of it out."""
+class WindowScorer:
+    """The work of a process that scores: a window in, what `output` makes of it out."""
 
-    def __init__(self, model: Predictor, finish: Finish):
-        self.model, self.finish = model, finish
+    def __init__(self, model: Predictor, output: Output):
+        self.model, self.output = model, output
 
-    def __call__(self, job: WindowJob, marked: Mapping[int, str], at: Callable[[int], None]) -> Any:
-        if isinstance(job, bytes):
-            prepared = from_arrow(from_ipc(job))
-        else:
-            prepared = prepare(job, self.model.featurizer, marked, at)
-        return self.finish(self.model, prepared)
+    def __call__(self, window: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> Any:
+        return self.output.of(self.model, parse_window(window, self.model.featurizer, marked, at))
 
 
-def make_work(load: Callable[..., Predictor], finish: Finish) -> WindowWork:
+def make_scorer(load: Callable[..., Predictor], output: Output) -> WindowScorer:
     """Load a worker process's model, on one thread, so that workers do not wait for each other."""
-    return WindowWork(load(device=CPU, threads=1), finish)
+    return WindowScorer(load(device=CPU, threads=1), output)
 
 
 @contextmanager
 def scoring(
-    source: ModelSource,
-    finish: Finish,
-    *,
-    workers: int | None = None,
-    time_limit: float = 30.0,
-    prepared: bool = False,
-) -> Iterator[Callable[[Iterator[Any]], Iterator[Any]]]:
-    """A function from jobs to results, in the same order, while the block runs.
+    source: ModelSource, output: Output, *, workers: int | None = None, time_limit: float = 30.0
+) -> Iterator[Callable[[Iterator[Window]], Iterator[Any]]]:
+    """A function from windows to results, in the same order, while the block runs.
 
-    finish: picklable. workers: processes, by default one for each core. time_limit: seconds for parsing one molecule.
-    prepared: whether jobs are rows of a prepared library.
+    workers: processes, by default one for each core; in front of a device as many threads, which leave some rows to
+    processes. time_limit: seconds for parsing one molecule.
     """
     n = workers or default_workers()
     if source.devices == (CPU,):
-        with WorkerPool[Any, Any](n, make_work, (source.load, finish), time_limit) as pool:
+        with WorkerPool[Window, Any](n, make_scorer, (source.load, output), time_limit) as pool:
             yield pool.results
         return
     models = [source.load(device=device) for device in source.devices]
-    with WorkerPool[Window, bytes](n, WindowPreparer, (source.featurizer,), time_limit) as preparers:
-        yield lambda jobs: score_on(models, read_ahead(jobs) if prepared else preparers.results(jobs), finish)
+    with (
+        _fewer_collections(),
+        WorkerPool[Window, ParsedWindow](n, RdkitParser, (source.featurizer,), time_limit) as pool,
+        ExitStack() as stack,
+    ):
+
+        def results(windows: Iterator[Window]) -> Iterator[Any]:
+            # The writer is the caller's thread. Before it the others end, and then the processes.
+            parsed = parse_ahead(windows, source.featurizer, pool, n)
+            found = read_ahead(score_on(models, parsed, output))
+            stack.callback(found.close)
+            return found
+
+        yield results
 
 
-def score_on(models: Sequence[Predictor], windows: Iterable[bytes], finish: Finish) -> Generator[Any, None, None]:
-    """Score prepared windows in this process, each by whichever model is free; results come in order."""
+@contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Let Python look for garbage in cycles less often, which takes as long as reading the rows."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def parse_ahead(
+    windows: Iterator[Window], featurizer: Featurizer, pool: WorkerPool[Window, ParsedWindow], n: int
+) -> Iterator[ParsedWindow]:
+    """Parse windows natively in `n` threads, what is left in the pool's processes; all of it there if it must be."""
+    if not featurizer.is_native:
+        yield from pool.results(windows)
+        return
+    begun: deque[CertainRows] = deque()
+
+    def rests() -> Generator[Window | None, None, None]:
+        for certain in map_ahead(partial(read_certain, featurizer=featurizer), read_ahead(windows), n):
+            begun.append(certain)
+            yield certain.rest
+
+    with closing(rests()) as jobs:
+        for rest in pool.results(jobs):
+            yield begun.popleft().with_rest(rest)
+
+
+def score_on(models: Sequence[Predictor], windows: Iterator[ParsedWindow], output: Output) -> Iterator[Any]:
+    """Score parsed windows in this process, each by whichever model is free; results come in order."""
     free: SimpleQueue[Predictor] = SimpleQueue()
     for model in models:
         free.put(model)
+    tasks = models[0].tasks
 
-    def score(job: bytes) -> Any:
+    def score(parsed: ParsedWindow) -> Any:
         model = free.get()
         try:
-            return WindowWork(model, finish)(job, {}, lambda item: None)
+            scores = output.scores(model, parsed)
         finally:
             free.put(model)
+        return output(tasks, parsed, scores)  # while the model has the next window
 
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(len(models)) as threads:
-        for window in windows:
-            waiting.append(threads.submit(score, window))
-            if len(waiting) > 2 * len(models):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    return map_ahead(score, windows, 2 * len(models))

@@ -19,9 +19,11 @@ import numpy as np
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
-from ..chem.molecules import Parsed
 from ..errors import InputError
-from ..status import OK
+from ..status import NOT_FINITE, OK, REASONS
+from ..tables.library import Window
+from ..tables.parsed import ParsedWindow, parse_window
+from ..tables.records import Record
 from .conformal import Platt
 from .molecule_column import read_molecules
 from .neighbours import Neighbours
@@ -108,73 +110,43 @@ class Predictor(ABC):
         if n < 1:
             raise InputError(f"n: got {n}, expected 1 or more")
         rows = read_molecules(smiles).smiles
-        _, ok_rows, molecules, graphs = self._read(rows)
-        return self._find_neighbours(rows, self._fingerprints(graphs, molecules), ok_rows, n)
+        parsed = self._parse(rows)
+        return self._find_neighbours(parsed, n)
 
     def score(self, smiles: Sequence[str], batch_size: int | None = None, n_neighbours: int = 0) -> Scores:
         """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`.
 
         n_neighbours: how many of `neighbours` to add; 0 for none.
         """
-        parsed, _, molecules, graphs = self._read(smiles)
-        status, error = [p.status for p in parsed], [p.reason for p in parsed]
-        bits = self._fingerprints(graphs, molecules) if self.calibrator is not None or n_neighbours else None
-        return self.score_read(
-            graphs, bits, smiles=smiles, status=status, error=error, batch_size=batch_size, n_neighbours=n_neighbours
-        )
+        return self.score_parsed(self._parse(smiles), batch_size, n_neighbours)
 
-    def score_read(
-        self,
-        graphs: Graphs,
-        bits: np.ndarray | None,
-        *,
-        smiles: Sequence[str],
-        status: list[str],
-        error: list[str],
-        batch_size: int | None = None,
-        n_neighbours: int = 0,
-    ) -> Scores:
-        """`score` of rows that were read before.
-
-        graphs, bits: of the rows whose status is ok, as for `score_graphs` and `calibrate`. The rest is of all rows.
-        """
-        ok_rows = [i for i, word in enumerate(status) if word == OK]
-        scores = self.calibrate(self.score_graphs(graphs, batch_size), bits, status, error)
-        scores = self._scatter(scores, ok_rows)
-        if bits is None or not n_neighbours:
+    def score_parsed(self, parsed: ParsedWindow, batch_size: int | None = None, n_neighbours: int = 0) -> Scores:
+        """`score` of rows that were parsed before."""
+        scores = self.calibrate(self.score_graphs(parsed.graphs, batch_size), parsed.bits)
+        status, error, ok_rows = list(parsed.status), list(parsed.error), parsed.ok_rows
+        finite = np.isfinite(scores.values).all(axis=1)
+        if not finite.all():
+            for row in ok_rows[~finite].tolist():
+                status[row], error[row] = NOT_FINITE, REASONS[NOT_FINITE]
+            scores, ok_rows = scores.at(np.flatnonzero(finite)), ok_rows[finite]
+        scores = self._scatter(scores, ok_rows, status, error)
+        if not n_neighbours:
             return scores
-        return replace(scores, neighbours=self._find_neighbours(smiles, bits, ok_rows, n_neighbours))
+        return replace(scores, neighbours=self._find_neighbours(parsed, n_neighbours))
 
-    def _read(self, smiles: Sequence[str]) -> tuple[list[Parsed], list[int], list[Any], Graphs]:
-        """What was read of each SMILES; the rows that are ok, their molecules, and the graphs of these."""
+    def _parse(self, smiles: Sequence[str]) -> ParsedWindow:
         with self._timed("parse"):
-            parsed = [self.featurizer.parse_molecule(text) for text in smiles]
-            ok_rows = [i for i, p in enumerate(parsed) if p.status == OK]
-            molecules = [parsed[i].mol for i in ok_rows]
-        with self._timed("graphs"):
-            return parsed, ok_rows, molecules, self.featurizer.graphs(molecules)
+            return parse_window(Window(1, [Record("", text, "") for text in smiles]), self.featurizer)
 
-    def _fingerprints(self, graphs: Graphs, molecules: Sequence[Any]) -> np.ndarray:
-        with self._timed("fingerprints"):
-            return self.featurizer.fingerprints(graphs, lambda: molecules)
-
-    def calibrate(
-        self,
-        values: np.ndarray,
-        bits: np.ndarray | None,
-        status: list[str] | None = None,
-        error: list[str] | None = None,
-    ) -> Scores:
+    def calibrate(self, values: np.ndarray, bits: np.ndarray | None) -> Scores:
         """Apply the pack's calibration: probabilities, intervals, domain; all values in the tasks' units.
 
         An interval is made on the task's scale: that of a logarithm is as wide above as below, that of its value not.
 
         values: float32 `[N, P]`, as `score_graphs` returns them.
         bits: uint8 `[N, 128]`, fingerprints of the same molecules; None leaves intervals and domain out.
-        status, error: of all rows, of which these are the `N` that are ok; None where there are no others.
         """
-        status = [OK] * len(values) if status is None else status
-        error = [""] * len(values) if error is None else error
+        status, error = [OK] * len(values), [""] * len(values)
         if self.calibrator is None or bits is None:
             return Scores(self._answers(values), status, error)
         with self._timed("similarity"):
@@ -183,13 +155,13 @@ class Predictor(ABC):
         inside = nearest >= self.calibrator.thresholds
         return Scores(self._answers(values), status, error, low, high, nearest, inside)
 
-    def _find_neighbours(self, smiles: Sequence[str], bits: np.ndarray, ok_rows: list[int], n: int) -> Neighbours:
-        """Neighbours of all `smiles`. bits: uint8 `[N, 128]`, fingerprints of those at `ok_rows`; others have none."""
-        index, similarity = np.full((len(smiles), n), -1, np.int64), np.full((len(smiles), n), np.nan, np.float32)
-        training = self.training
+    def _find_neighbours(self, parsed: ParsedWindow, n: int) -> Neighbours:
+        """Neighbours of all rows; those that are not ok have none."""
+        index, similarity = np.full((len(parsed), n), -1, np.int64), np.full((len(parsed), n), np.nan, np.float32)
+        training, ok_rows = self.training, parsed.ok_rows
         with self._timed("neighbours"):
-            index[ok_rows], similarity[ok_rows] = training.nearest(bits, n)
-        return Neighbours(smiles, self.tasks, index, similarity, training)
+            index[ok_rows], similarity[ok_rows] = training.nearest(parsed.bits, n)
+        return Neighbours(parsed.smiles, self.tasks, index, similarity, training)
 
     def _in_units(self, values: np.ndarray) -> np.ndarray:
         """Values float32 `[B, P]` on the tasks' scales -> a copy in their units."""
@@ -206,9 +178,11 @@ class Predictor(ABC):
             values[:, i] = platt.probability(values[:, i])
         return values
 
-    def _scatter(self, scores: Scores, ok_rows: list[int]) -> Scores:
-        """The same scores with their arrays `[N, P]` as rows `ok_rows` of `[B, P]`; NaN or False elsewhere."""
-        shape = len(scores.status), len(self.tasks)
+    def _scatter(self, scores: Scores, ok_rows: np.ndarray, status: list[str], error: list[str]) -> Scores:
+        """Scores of `N` molecules as rows `ok_rows` of `B`; others have NaN or False, and all `status` and `error`."""
+        shape = len(status), len(self.tasks)
+        if len(ok_rows) == len(status):
+            return scores
 
         def scatter(part: np.ndarray | None) -> np.ndarray | None:
             if part is None:
@@ -220,7 +194,7 @@ class Predictor(ABC):
         values = scatter(scores.values)
         assert values is not None
         low, high, nearest, inside = map(scatter, (scores.low, scores.high, scores.nearest, scores.inside))
-        return Scores(values, scores.status, scores.error, low, high, nearest, inside)
+        return Scores(values, status, error, low, high, nearest, inside)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -15,24 +15,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..status import MALFORMED, NOT_FINITE, OK, REASONS, RunSummary
+from ..status import OK, RunSummary
 from ..tables.formats import TableFormat, add_columns, rounded
 from ..tables.library import Library, Window
+from ..tables.parsed import ParsedWindow, parse_window
 from ..tables.records import Record
 from ..tables.writers import TableWriter
+from .engine import ModelSource, Output, scoring
 from .neighbours import Neighbours
 from .predictor import Predictor
 from .scores import Scores
 from .tasks import Task
-
-if TYPE_CHECKING:
-    from ..tables.prepared import Prepared
-    from .engine import ModelSource
 
 CHUNK_ROWS = 1024  # read, scored and written at a time; the model splits them into batches
 SMALL_ROWS = 4096  # up to so many are scored in this process
@@ -54,8 +53,8 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class AnswerColumns:
-    """What is written beside the columns of the input, and how. Called in the process that scores.
+class AnswerColumns(Output):
+    """What is written beside the columns of the input, and how.
 
     form: of the output. n_neighbours: training molecules to name beside each molecule.
     short: whether intervals and domain are left out. batch_size: molecules at a time, None for what suits the device.
@@ -87,50 +86,17 @@ class AnswerColumns:
             scores = replace(scores, neighbours=Neighbours([], source.tasks, *none, training))
         return {name: column.dtype for name, column in self.columns(scores, source.tasks).items()}
 
-    def answer(self, model: Predictor, window: Window) -> Answers:
-        """Score texts in this process."""
-        texts = ["" if record.fault else record.text for record in window.records]
-        scores = model.score(texts, self.batch_size, self.n_neighbours)
-        smiles = [_shown_smiles(text, model) for text in texts]
-        return self._finish(model, scores, smiles, [record.fault for record in window.records])
-
-    def __call__(self, model: Predictor, prepared: Prepared) -> Answers:
-        """Score prepared rows."""
-        texts = {name: prepared.column(name) for name in ("status", "error", "smiles")}
-        scores = model.score_read(
-            prepared.graphs, prepared.bits, **texts, batch_size=self.batch_size, n_neighbours=self.n_neighbours
-        )
-        return self._finish(model, scores, texts["smiles"])
-
-    def _finish(self, model: Predictor, scores: Scores, smiles: list[str], faults: Sequence[str] = ()) -> Answers:
-        status, error = list(scores.status), list(scores.error)
-        finite = np.isfinite(scores.values).all(axis=1)
-        assert len(smiles) == len(finite) == len(status) == len(error)
-        for i in np.flatnonzero(~finite).tolist():
-            if status[i] == OK:
-                status[i], error[i] = NOT_FINITE, REASONS[NOT_FINITE]
-        for i, fault in enumerate(faults):
-            if fault:
-                status[i], error[i] = MALFORMED, fault
-        ok = np.array([word == OK for word in status], dtype=bool)
+    def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Answers:
+        ok = np.array([word == OK for word in scores.status], dtype=bool)
         outside: dict[str, int] = {}
         if scores.inside is not None:  # a pack without calibration knows nothing of it
             counts = (~scores.inside & ok[:, None]).sum(axis=0).tolist()
-            outside = {task.name: n for task, n in zip(model.tasks, counts, strict=True) if n}
-        columns = self.columns(scores, model.tasks)
+            outside = {task.name: n for task, n in zip(tasks, counts, strict=True) if n}
+        columns = self.columns(scores, tasks)
         names = self.names or (*columns, "status", "error")
         values = [rounded(column) if column.dtype.kind == "f" else column for column in columns.values()]
-        return Answers(status, error, smiles, self.form.encode(names, values, ok, [status, error]), outside)
-
-
-def _shown_smiles(text: str, model: Predictor) -> str:
-    """The text itself; of a mol block RDKit's SMILES, as `prepare` has it."""
-    if "\n" not in text:
-        return text
-    from rdkit import Chem
-
-    drawn = model.featurizer.parse_molecule(text).drawn
-    return "" if drawn is None else str(Chem.MolToSmiles(drawn))
+        added = self.form.encode(names, values, ok, [scores.status, scores.error])
+        return Answers(scores.status, scores.error, parsed.smiles, added, outside)
 
 
 def predict_library(
@@ -162,10 +128,8 @@ def predict_library(
             model = load()
             featurizer, kinds = model.featurizer, answers.kinds_of(model)
             answers = replace(answers, names=_added_names(library, kinds))
-            answer = _here(model, answers)
+            answer: Answer = partial(_answer_here, model, answers)
         else:
-            from .engine import scoring
-
             source = describe()
             featurizer, kinds = source.featurizer, answers.kinds(source)
             answers = replace(answers, names=_added_names(library, kinds))
@@ -224,8 +188,8 @@ def _read_head(windows: Iterator[Window]) -> list[Window]:
     return head
 
 
-def _here(model: Predictor, answers: AnswerColumns) -> Answer:
-    return lambda windows: (answers.answer(model, window) for window in windows)
+def _answer_here(model: Predictor, answers: AnswerColumns, windows: Iterator[Window]) -> Iterator[Answers]:
+    return (answers.of(model, parse_window(window, model.featurizer)) for window in windows)
 
 
 def _added_names(library: Library | TypedSmiles, kinds: Mapping[str, Any]) -> tuple[str, ...]:

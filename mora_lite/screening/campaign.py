@@ -23,7 +23,6 @@ from ..scoring.engine import CPU, ModelSource, scoring
 from ..scoring.tasks import Task
 from ..status import SHOWN_TASKS, StatusCounts
 from ..tables.library import Library, open_library
-from ..tables.prepared_files import AnyLibrary, PreparedLibrary, open_any_library
 from ..tables.source import describe_file, file_state, is_stream
 from .expression import CONDITION, NUMBER, parse_expression
 from .hits import Ranking, add_library_columns, find_hits
@@ -40,7 +39,6 @@ from .shards import (
     read_shards,
     result_schema,
     score_shards,
-    unfinished_windows,
 )
 from .summary import LibrarySummary
 
@@ -74,11 +72,11 @@ def screen_library(
     ray_address: str | None = None,
     source: Callable[[], ModelSource] | None = None,
     on_note: Callable[[str], None] = lambda note: None,
-    on_progress: Callable[[int, AnyLibrary], None] = lambda n_rows, library: None,
+    on_progress: Callable[[int, Library], None] = lambda n_rows, library: None,
 ) -> ScreenSummary:
     """Score a library of any size into the directory `output`: shards, top.csv and report.html, in constant memory.
 
-    paths, smiles_column, name_column: of the library, as for `open_library`; or prepared libraries.
+    paths, smiles_column, name_column: of the library, as for `open_library`.
     pack, tasks, dtype, confidence: as for `mora_lite.load`. device: likewise, or several like `cuda:0,cuda:1`.
     top, by, where, ascending: the `top` rows that meet the condition `where`, those with the highest (lowest) `by`
         first, an expression, by default the first task.
@@ -91,7 +89,7 @@ def screen_library(
     """
     _check_engine(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
-    with open_any_library(paths, *columns) as library:
+    with open_library(paths, *columns) as library:
         n_notes = _tell(library.notes, on_note)
         on_ray = check_ray(library) if engine == "ray" else None
         options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
@@ -116,7 +114,7 @@ def _tell(notes: Sequence[str], on_note: Callable[[str], None]) -> int:
     return len(notes)
 
 
-def _score_on_ray(campaign: Campaign, run: RunDirectory, library: PreparedLibrary, **options: Any) -> ScreenProgress:
+def _score_on_ray(campaign: Campaign, run: RunDirectory, library: Library, **options: Any) -> ScreenProgress:
     n_devices = len(campaign.source.devices)
     return score_on_ray(campaign.shard_work(run, library), run, library, n_devices=n_devices, **options)
 
@@ -182,7 +180,7 @@ class Campaign:
     @classmethod
     def plan(
         cls,
-        library: AnyLibrary,
+        library: Library,
         pack: str = "admet",
         tasks: list[str] | None = None,
         shard_format: str = "parquet",
@@ -200,11 +198,6 @@ class Campaign:
             raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
         if source is None:
             source = _source_of(pack, tasks=tasks, device=device, dtype=dtype, confidence=confidence)
-        if isinstance(library, PreparedLibrary) and library.featurizer != source.featurizer:
-            raise InputError(
-                f"the library was prepared for packs with {library.featurizer}, {source.name} has {source.featurizer}; "
-                f"prepare it for this one: mora-lite prepare --pack {pack}"
-            )
         file_states = {path: file_state(path) for path in library.files}
         window_rows = min(WINDOW_ROWS, CPU_WINDOW_ROWS) if source.devices == (CPU,) else WINDOW_ROWS
         settings = source.settings | {
@@ -244,7 +237,7 @@ class Campaign:
     def score(
         self,
         run: RunDirectory,
-        library: AnyLibrary,
+        library: Library,
         *,
         workers: int | None = None,
         part: tuple[int, int] = (0, 1),
@@ -255,22 +248,17 @@ class Campaign:
 
         time_limit: seconds for parsing one molecule. Raises `InputError` when an input file has changed by the end.
         """
-        n_rows, is_prepared = run.settings["window_rows"], isinstance(library, PreparedLibrary)
-        windows: Iterator[Any] = (
-            unfinished_windows(library, run, part, n_rows)
-            if isinstance(library, PreparedLibrary)
-            else library.windows(n_rows)
-        )
+        windows = library.windows(run.settings["window_rows"])
         digest = any(map(is_stream, library.files))
-        finish = ShardRows(run.settings["format"])
-        with scoring(self.source, finish, workers=workers, time_limit=time_limit, prepared=is_prepared) as score:
+        output = ShardRows(run.settings["format"])
+        with scoring(self.source, output, workers=workers, time_limit=time_limit) as score:
             progress = score_shards(run, windows, score, self.schema, part=part, digest=digest, on_progress=on_progress)
         for path, state in self.file_states.items():
             if file_state(path) != state:
                 raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
         return progress
 
-    def shard_work(self, run: RunDirectory, library: PreparedLibrary) -> ShardWork:
+    def shard_work(self, run: RunDirectory, library: Library) -> ShardWork:
         """What an actor on a Ray cluster must know."""
         from .models import LoadPack
 
@@ -307,7 +295,7 @@ class Campaign:
         resume: bool,
         force: bool,
         on_note: Callable[[str], None],
-        library: AnyLibrary,
+        library: Library,
     ) -> ScreenSummary:
         """Score into the directory `path` by `score`, then write top.csv and the report, unless this is only a part."""
         name = f"{part[0] + 1}-of-{part[1]}" if part[1] > 1 else ""
@@ -335,7 +323,7 @@ class Campaign:
         )
 
     def finish(
-        self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking, library: AnyLibrary | None = None
+        self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking, library: Library | None = None
     ) -> int:
         """Write top.csv and report.html from the shards; returns the number of hits.
 
@@ -351,7 +339,7 @@ class Campaign:
 
         hits = find_hits(shards(), ranking, self.source.featurizer)
         whole = hits
-        if isinstance(library, Library) and not any(map(is_stream, library.files)):
+        if library is not None and not any(map(is_stream, library.files)):
             whole = add_library_columns(hits, partial(open_library, library.files, *self.columns, cells=True))
         with replacing(run.path / "top.csv", RESUME_HINT) as file:
             file.write(csv_text(whole))

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__, errors
 from ..errors import DeviceError, InputError, MoraLiteError, OutputError
-from ..tables.prepared import to_ipc
-from ..tables.prepared_files import PreparedLibrary
+from ..scoring.engine import WindowScorer
+from ..tables.library import Library as PreparedLibrary
 from .journal import Journal
 from .ray_cluster import Tries, connected, import_ray
 from .run_directory import RunDirectory
-from .shards import ScreenProgress, WindowScorer, write_shard
+from .shards import ScreenProgress, to_ipc, write_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,12 +7,13 @@ What a shard holds depends on its rows and the settings alone, not on workers, r
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -23,20 +24,18 @@ from pyarrow import csv, parquet
 
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import digest_file, replacing
-from ..scoring.engine import WindowJob, WindowWork
-from ..scoring.predictor import Predictor
+from ..scoring.engine import Output
 from ..scoring.scores import Scores
-from ..status import NOT_FINITE, OK, REASONS
+from ..status import OK
 from ..tables.formats import column_texts, csv_lines, rounded
 from ..tables.library import Window
 from ..tables.parquet import from_texts, to_texts
-from ..tables.prepared import Prepared, from_ipc, to_ipc
+from ..tables.parsed import ParsedWindow
 from .journal import Journal, Scored
 from .run_directory import RESUME_HINT, RunDirectory
 
 if TYPE_CHECKING:
     from ..scoring.tasks import Task
-    from ..tables.prepared_files import PreparedLibrary
 
 WINDOW_ROWS = 2048  # small enough that the last windows of a short library keep all workers busy
 CPU_WINDOW_ROWS = 512  # a processor core takes seconds for as many, which are lost when a run is stopped
@@ -53,29 +52,17 @@ def result_schema(tasks: Sequence[Task], calibrated: bool) -> pa.Schema:
     return pa.schema([*fields, ("status", pa.string()), ("error", pa.string())])
 
 
-def score_window(model: Predictor, prepared: Prepared) -> pa.RecordBatch:
+def result_rows(tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> pa.RecordBatch:
     """One row of results for each row of the window; values are null where status is not ok."""
-    bits = prepared.bits if model.calibrator is not None else None
-    scores = model.calibrate(model.score_graphs(prepared.graphs), bits)
-    schema = result_schema(model.tasks, bits is not None)
-    values = scores.columns(model.tasks)
-    values = {name: rounded(column) if column.dtype.kind == "f" else column for name, column in values.items()}
-    columns = {name: pa.array(column, schema.field(name).type) for name, column in values.items()}
-    status, error = prepared.texts.column("status"), prepared.texts.column("error")
-    finite, ok = np.isfinite(scores.values).all(axis=1), prepared.ok_rows
-    if not finite.all():
-        words, reasons = prepared.column("status"), prepared.column("error")
-        for i in ok[~finite].tolist():
-            words[i], reasons[i] = NOT_FINITE, REASONS[NOT_FINITE]
-        status, error = from_texts(words), from_texts(reasons)
-    if len(ok) < len(prepared) or not finite.all():
-        source = np.full(len(prepared), -1)
-        source[ok[finite]] = np.flatnonzero(finite)
-        take = pa.array(source, mask=source < 0)
-        columns = {name: column.take(take) for name, column in columns.items()}
-    rows = np.arange(prepared.first_row, prepared.first_row + len(prepared), dtype=np.int64)
-    names, smiles = prepared.texts.column("name"), prepared.texts.column("smiles")
-    arrays = [pa.array(rows), names, smiles, *(columns[name] for name in schema.names[3:-2]), status, error]
+    schema = result_schema(tasks, scores.inside is not None)
+    failed = np.array([word != OK for word in scores.status], bool)
+    mask = failed if failed.any() else None
+    rows = np.arange(parsed.first_row, parsed.first_row + len(parsed), dtype=np.int64)
+    arrays = [pa.array(rows), from_texts(parsed.names), from_texts(parsed.smiles)]
+    for name, column in scores.columns(tasks).items():
+        shown = rounded(column) if column.dtype.kind == "f" else column
+        arrays.append(pa.array(shown, schema.field(name).type, mask=mask))
+    arrays += [from_texts(scores.status), from_texts(scores.error)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -91,6 +78,20 @@ def encode_rows(batch: pa.RecordBatch, shard_format: str) -> Scored:
             first[word] = batch.column("row")[i].as_py(), reason.decode("utf-8", "replace")
     data = csv_text(batch, header=False) if shard_format == "csv" else to_ipc(batch)
     return Scored(len(batch), counts, first, data)
+
+
+def to_ipc(batch: pa.RecordBatch) -> bytes:
+    """A batch as an Arrow stream, for another process."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def from_ipc(data: bytes) -> pa.RecordBatch:
+    """The inverse of `to_ipc`."""
+    with pa.ipc.open_stream(data) as stream:
+        return stream.read_next_batch()
 
 
 def csv_text(rows: pa.RecordBatch | pa.Table, header: bool = True) -> bytes:
@@ -113,20 +114,13 @@ def _cell_texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
 
 
 @dataclass(frozen=True)
-class ShardRows:
-    """What is made of a window, for a shard of the format `parquet` or `csv`. Called in the process that scores."""
+class ShardRows(Output):
+    """What is made of a window, for a shard of the format `parquet` or `csv`."""
 
     shard_format: str
 
-    def __call__(self, model: Predictor, prepared: Prepared) -> Scored:
-        return encode_rows(score_window(model, prepared), self.shard_format)
-
-
-class WindowScorer(WindowWork):
-    """The work of a process that scores: a window in, its encoded results out."""
-
-    def __init__(self, model: Predictor, shard_format: str):
-        super().__init__(model, ShardRows(shard_format))
+    def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Scored:
+        return encode_rows(result_rows(tasks, parsed, scores), self.shard_format)
 
 
 @dataclass
@@ -144,8 +138,8 @@ class ScreenProgress:
 
 def score_shards(
     run: RunDirectory,
-    windows: Iterable[Window | pa.RecordBatch | range],
-    score: Callable[[Iterator[WindowJob]], Iterator[Scored]],
+    windows: Iterable[Window],
+    score: Callable[[Iterator[Window]], Iterator[Scored]],
     schema: pa.Schema,
     *,
     part: tuple[int, int] = (0, 1),
@@ -154,11 +148,10 @@ def score_shards(
 ) -> ScreenProgress:
     """Score the windows whose shards are not finished, and write those shards.
 
-    windows: of a `Library` or `unfinished_windows`, all of `WINDOW_ROWS` rows but the last.
-    score: jobs -> results, in the same order.
+    windows: of a `Library`, all of `WINDOW_ROWS` rows but the last.
+    score: windows -> results, in the same order.
     part: which shards are this run's: `number % part[1] == part[0]`.
-    digest: store and compare a SHA-256 of each shard's rows, for input that cannot be read beforehand; only a
-        `Library` has such.
+    digest: store and compare a SHA-256 of each shard's rows, for input that cannot be read beforehand.
 
     Raises `InputError` when the rows of a finished shard have changed.
     """
@@ -193,21 +186,6 @@ def score_shards(
     return progress
 
 
-def unfinished_windows(
-    library: PreparedLibrary, run: RunDirectory, part: tuple[int, int], n_rows: int
-) -> Iterator[pa.RecordBatch | range]:
-    """The windows of a prepared library for `score_shards`; of those that it skips, only the numbers of their rows."""
-    n_windows = run.settings.get("shard_windows", SHARD_WINDOWS)
-    shard_rows = n_windows * n_rows
-    for number, first_row in enumerate(range(0, library.n_rows, shard_rows)):
-        if number in run.shards or number % part[1] != part[0]:
-            last_row = min(first_row + shard_rows, library.n_rows)
-            for row in range(first_row, last_row, n_rows):
-                yield range(row, min(row + n_rows, last_row))
-        else:
-            yield from islice(library.batches(n_rows, first_row), n_windows)
-
-
 class _Sent(NamedTuple):
     """A window that has no result yet."""
 
@@ -223,7 +201,12 @@ class _Jobs:
     """
 
     def __init__(
-        self, run: RunDirectory, windows: Iterable[Any], part: tuple[int, int], digest: bool, progress: ScreenProgress
+        self,
+        run: RunDirectory,
+        windows: Iterable[Window],
+        part: tuple[int, int],
+        digest: bool,
+        progress: ScreenProgress,
     ):
         self.run, self.windows, self.part, self.digest, self.progress = run, windows, part, digest, progress
         self.sent: deque[_Sent] = deque()
@@ -241,9 +224,9 @@ class _Jobs:
                 self.digests[number] = sha256.hexdigest()
                 if not done and i >= len(kept):
                     self.sent.append(_Sent(number, rows_sha256))
-                    yield window if isinstance(window, Window) else to_ipc(window)
+                    yield window
                     continue
-                self.progress.skipped += len(window.records) if isinstance(window, Window) else len(window)
+                self.progress.skipped += len(window.records)
                 if not done and kept[i].rows_sha256 != rows_sha256:
                     self._refuse(number)
             if self.digest and number in finished:

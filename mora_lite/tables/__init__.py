@@ -1,1 +1,1 @@
-"""Files of molecules in and out: tables, lists, SDF, Parquet, prepared libraries."""
+"""Files of molecules in and out: tables, lists, SDF, Parquet, and their rows parsed for scoring."""

@@ -14,7 +14,6 @@ from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column
 from .records import Record, RecordBlock, strip_text
 from .source import STDIO
 
-PREPARED_KEY = b"mora_lite.prepared"  # in the metadata of the Parquet files that `prepared` writes
 READ_ROWS = 4096  # that are Python objects at a time
 READ_BYTES = 2**20  # of a column; without a size pyarrow reads the column of a whole row group
 
@@ -82,8 +81,6 @@ class ParquetSource:
 
     def _choose(self, smiles_column: str | None, name_column: str | None) -> tuple[str, str | None]:
         """The columns of SMILES and of names."""
-        if PREPARED_KEY in (self._schema.metadata or {}):
-            raise InputError(f"{self.name} is prepared already: it cannot be read together with files that are not")
         choice = choose_smiles_column(self.columns, self._head(), smiles_column, self.name)
         smiles = self.columns[choice.smiles_index]
         label_index = choose_name_column(self.columns, name_column, choice.smiles_index, self.name)
@@ -154,5 +151,7 @@ def from_texts(texts: Sequence[str]) -> Any:
     """The inverse for a column of text: bytes that are not UTF-8 are kept."""
     import pyarrow as pa
 
-    # A view, because a cast would refuse those bytes.
-    return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:  # a view, because a cast would refuse those bytes
+        return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())

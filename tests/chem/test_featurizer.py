@@ -1,4 +1,4 @@
-"""One way from text to numbers, which packs and prepared libraries record."""
+"""One way from text to numbers, which packs record."""
 
 from __future__ import annotations
 

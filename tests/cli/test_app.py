@@ -35,7 +35,6 @@ HEAVY = (
 )
 COMMANDS = (
     "predict",
-    "prepare",
     "info",
     "evaluate",
     "evaluate-text",

@@ -93,11 +93,11 @@ def test_a_row_that_takes_too_long_is_a_row(library: Path, calibrated_pack_path:
     (tmp_path / "slow.py").write_text(
         "import sys, time\nfrom mora_lite.chem.featurizer import Featurizer\n"
         "from mora_lite.scoring import engine\n"
-        "make_work, parse = engine.make_work, Featurizer.parse_molecule\n"
+        "make_scorer, parse = engine.make_scorer, Featurizer.parse_molecule\n"
         "def parse_slowly(self, text):\n    time.sleep(3600 if text == 'CCN' else 0)\n    return parse(self, text)\n"
         "def make(*arguments):\n    Featurizer.parse_molecule, Featurizer.is_native = parse_slowly, False\n"
-        "    return make_work(*arguments)\n"
-        "def main():\n    from mora_lite.cli.app import main\n    engine.make_work = make\n"
+        "    return make_scorer(*arguments)\n"
+        "def main():\n    from mora_lite.cli.app import main\n    engine.make_scorer = make\n"
         "    sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", "import slow; slow.main()", "screen", library, "-o", tmp_path / "run"]
@@ -156,14 +156,6 @@ def test_parts_are_merged_by_resume(screen: Any, library: Path, tmp_path: Path) 
     assert screen(library, "--resume")[0] == 0
     assert results(tmp_path / "run") == results(tmp_path / "whole")
     assert screen(library, "--shard", "3/2")[0] == 2
-
-
-@pytest.mark.usefixtures("small_screens")
-def test_a_prepared_library_is_screened_too(screen: Any, run: Any, library: Path, tmp_path: Path) -> None:
-    assert run("prepare", library, "-o", tmp_path / "prepared.parquet")[0] == 0
-    assert screen(tmp_path / "prepared.parquet", output=tmp_path / "prepared")[0] == 0
-    assert screen(library)[0] == 0
-    assert results(tmp_path / "prepared") == results(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("small_screens")

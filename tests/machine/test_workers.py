@@ -67,6 +67,13 @@ def test_no_jobs_need_no_process_and_few_jobs_few(works: Any) -> None:
         assert len(workers._workers) == 1
 
 
+def test_a_job_that_is_none_needs_no_worker_and_keeps_its_place(works: Any) -> None:
+    with WorkerPool[list[str], list[str]](2, works.make) as workers:
+        assert list(workers.results(iter([None] * 20))) == [None] * 20
+        assert workers._workers == []
+        assert list(workers.results(iter([None, ["a"], None, None, ["b"]]))) == [None, ["A"], None, None, ["B"]]
+
+
 def test_items_that_kill_or_stop_a_worker_are_marked_and_the_others_done(works: Any) -> None:
     jobs = [["a", "die", "b", "hang", "c", "exit"], ["d"], ["die"]]
     expected = [["A", CRASHED, "B", TIMEOUT, "C", CRASHED], ["D"], [CRASHED]]

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -17,44 +17,28 @@ from hypothesis import strategies as st
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.scoring import stream
+from mora_lite.scoring.predictor import Predictor
 from mora_lite.scoring.stream import AnswerColumns, predict_library
+from mora_lite.scoring.tasks import Task
 from mora_lite.tables.formats import add_columns
 from mora_lite.tables.library import open_library
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
 
 
-@dataclass
-class FakeTask:
-    column: str
+class FakeModel(Predictor):
+    """Counts atoms."""
 
-    @property
-    def name(self):
-        return self.column
+    def __init__(self, *names):
+        first, second = names or ("atoms", "mass")
+        tasks = Task(first, "", "", 0.0, 1.0), Task(second, "" if names else "Da", "", 0.0, 1.0)
+        super().__init__(tasks, Featurizer(), None)
 
+    def score_graphs(self, graphs, batch_size=None):
+        return np.stack([graphs.n_atoms, graphs.n_atoms * 12.345678], axis=1).astype(np.float32)
 
-@dataclass
-class FakeScores:
-    values: np.ndarray
-    status: list[str]
-    error: list[str]
-    inside: np.ndarray | None = None
-
-    def columns(self, tasks):
-        return {task.column: self.values[:, i] for i, task in enumerate(tasks)}
-
-
-class FakeModel:
-    """Counts atoms: what a model must offer to `predict_library`, and nothing else."""
-
-    tasks = (FakeTask("atoms"), FakeTask("mass [Da]"))
-    featurizer = Featurizer()
-
-    def score(self, smiles, batch_size=None, n_neighbours=0):
-        parsed = [parse_smiles(text) for text in smiles]
-        sizes = [p.mol.GetNumAtoms() if p.mol else np.nan for p in parsed]
-        values = np.array([[n, n * 12.345678] for n in sizes], dtype=np.float32).reshape(-1, 2)
-        return FakeScores(values, [p.status for p in parsed], [p.reason for p in parsed])
+    def load_training(self):
+        raise AssertionError("nobody asks for neighbours")
 
 
 def write(path, text, newline="\n"):
@@ -84,18 +68,15 @@ def unused():
 
 def test_the_summary_counts_by_task_whatever_its_name(tmp_path):
     """A name may have a blank, at which the column `outside` divides names."""
-    model = FakeModel()
-    model.tasks = (FakeTask("number of atoms"), FakeTask("mass"))
-    score = model.score
 
-    def far(smiles, *_):
-        scores = score(smiles)
-        scores.inside = np.array([[False, True], [False, False]])[: len(smiles)]
-        return scores
+    class Far(FakeModel):
+        def score_parsed(self, parsed, *options):
+            scores, near = super().score_parsed(parsed, *options), np.ones((len(parsed), 2), np.float32)
+            inside = np.array([[False, True], [False, False]])[: len(parsed)]
+            return replace(scores, low=near, high=near, nearest=near, inside=inside)
 
-    model.score = far
     source = write(tmp_path / "in.csv", "smiles\nC\nCC\n")
-    _, _, summary = predict(source, tmp_path / "out.csv", model=model)
+    _, _, summary = predict(source, tmp_path / "out.csv", model=Far("number of atoms", "mass"))
     assert summary.outside == {"number of atoms": 2, "mass": 1}
 
 
@@ -212,9 +193,10 @@ def test_predictions_of_predictions_have_names_of_their_own():
 
 def test_flags_are_words_and_an_unlimited_interval_is_inf(tmp_path):
     class Sure(FakeModel):
-        def score(self, smiles, batch_size=None, n_neighbours=0):
-            scores = super().score(smiles)
-            scores.columns = lambda _: {"x_lo": np.full(len(smiles), -np.inf), "near": np.arange(len(smiles)) == 1}
+        def score_parsed(self, parsed, *options):
+            scores, n = super().score_parsed(parsed, *options), len(parsed)
+            columns = {"x_lo": np.full(n, -np.inf), "near": np.arange(n) == 1}
+            object.__setattr__(scores, "columns", lambda _: columns)
             return scores
 
     source = write(tmp_path / "a.csv", "smiles\nCCO\nCC\nxx\n")
@@ -236,10 +218,8 @@ def test_a_header_alone_gives_a_header_alone(tmp_path):
 
 def test_a_value_that_is_no_number_is_not_printed_as_one(tmp_path):
     class Broken(FakeModel):
-        def score(self, smiles, batch_size=None, n_neighbours=0):
-            scores = super().score(smiles)
-            scores.values[:1, 1] = np.inf
-            return scores
+        def score_graphs(self, graphs, batch_size=None):
+            return super().score_graphs(graphs) * np.array([[1, np.inf], [1, 1]], np.float32)[: len(graphs)]
 
     source = write(tmp_path / "a.csv", "smiles\nCCO\nCC\n")
     _, _, summary = predict(source, tmp_path / "o.csv", model=Broken())
@@ -248,10 +228,8 @@ def test_a_value_that_is_no_number_is_not_printed_as_one(tmp_path):
 
 def test_a_value_has_six_digits(tmp_path):
     class Small(FakeModel):
-        def score(self, smiles, batch_size=None, n_neighbours=0):
-            scores = super().score(smiles)
-            scores.values[:] = np.array([-0.2458731, 1234567.0], dtype=np.float32)
-            return scores
+        def score_graphs(self, graphs, batch_size=None):
+            return np.tile(np.array([[-0.2458731, 1234567.0]], np.float32), (len(graphs), 1))
 
     source = write(tmp_path / "a.csv", "smiles\nCCO\n")
     predict(source, tmp_path / "o.csv", model=Small())

@@ -27,8 +27,6 @@ from mora_lite.screening.models import torch_source
 from mora_lite.screening.run_directory import RunDirectory, open_run, parse_part
 from mora_lite.screening.shards import ScreenProgress
 from mora_lite.tables.library import open_library
-from mora_lite.tables.prepared import prepare
-from mora_lite.tables.prepared_files import PreparedWriter, open_any_library, write_prepared
 
 pytestmark = pytest.mark.usefixtures("small_screens")
 BAD = ["C1CC broken", "", "C" * 450, "xx \udcff"]
@@ -70,7 +68,7 @@ def score(
             if stop_after < 0:
                 raise Stop
 
-    with open_any_library([str(file) for file in inputs]) as library:
+    with open_library([str(file) for file in inputs]) as library:
         campaign = Campaign.plan(library, pack=str(pack), device="cpu", dtype="float32", **options)
         ranking = campaign.ranking(top, by, None, False)
         run = open_run(path, campaign.settings, part=part, resume=resume, force=False)
@@ -169,18 +167,6 @@ def test_a_row_that_was_made_again_is_the_same(tmp_path: Path, pack_path: Path, 
 # --- libraries
 
 
-def test_a_prepared_library_gives_the_same_shards(tmp_path: Path, calibrated_pack_path: Path, library: Path) -> None:
-    prepared = tmp_path / "prepared.parquet"
-    with open_library([library]) as opened, PreparedWriter(prepared) as writer:
-        write_prepared(map(prepare, opened.windows(7)), writer)
-    for form in ("parquet", "csv"):
-        for name, file in (("raw", library), ("prepared", prepared)):
-            score(tmp_path / f"{name} {form}", file, pack=calibrated_pack_path, shard_format=form)
-        assert results(tmp_path / f"raw {form}") == results(tmp_path / f"prepared {form}")
-    with pytest.raises(InputError, match="screen the two kinds apart"):
-        open_any_library([str(library), str(prepared)])
-
-
 def test_rows_are_numbered_through_all_files(tmp_path: Path, pack_path: Path, library: Path) -> None:
     table = write_list(tmp_path / "b.csv", ["id,smiles", "b1,CCO", "b2,CCN"])
     run, _ = score(tmp_path / "run", library, table, library, pack=pack_path)
@@ -207,7 +193,7 @@ def test_a_library_that_changes_while_it_is_read_is_told(tmp_path: Path, pack_pa
         with library.open("a") as file:
             file.write("CCO late\n")
 
-    with open_any_library([str(library)]) as opened:
+    with open_library([str(library)]) as opened:
         campaign = Campaign.plan(opened, pack=str(pack_path), device="cpu", dtype="float32")
         run = open_run(tmp_path / "run", campaign.settings, part="", resume=False, force=False)
         with pytest.raises(InputError, match=r"library\.smi changed while it was read"):
@@ -318,7 +304,7 @@ def test_devices_are_of_one_kind() -> None:
 
 
 def test_another_device_scores_the_same(tmp_path: Path, pack_path: Path, library: Path) -> None:
-    """A device that is not the CPU gets rows that workers prepared; here it is the CPU under another name."""
+    """A device that is not the CPU gets rows that threads and processes parsed; here it is the CPU."""
 
     score(tmp_path / "cpu", library, pack=pack_path)
     source = torch_source(str(pack_path), device="cpu", dtype="float32")

@@ -8,7 +8,7 @@ from fuzz_rows import fuzz_rows
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.machine.workers import WorkerPool
 from mora_lite.tables.library import Window
-from mora_lite.tables.prepared import WindowPreparer, from_arrow, from_ipc, prepare
+from mora_lite.tables.parsed import ParsedWindow, RdkitParser, parse_window
 
 KNOWN = {"ok", "empty", "unparsable", "too_large"}
 PATIENCE = 120.0  # seconds for one row; a busy machine is no fault
@@ -22,14 +22,14 @@ def windows() -> list[Window]:
 
 
 def test_any_rows_come_out_as_rows_of_a_known_status(windows: list[Window]) -> None:
-    with WorkerPool[Window, bytes](1, WindowPreparer, (Featurizer(),), PATIENCE) as workers:
-        results = [from_arrow(from_ipc(data)) for data in workers.results(iter(windows))]
+    with WorkerPool[Window, ParsedWindow](1, RdkitParser, (Featurizer(),), PATIENCE) as workers:
+        results = list(workers.results(iter(windows)))
     for window, rows in zip(windows, results, strict=True):
         assert rows.first_row == window.first_row
-        assert rows.column("name") == [record.name for record in window.records]
-        assert set(rows.column("status")) <= KNOWN
-        assert len(rows.graphs) == len(rows.bits) == rows.column("status").count("ok")
-        assert not any("\n" in text for text in rows.column("smiles") + rows.column("error"))
-    assert {status for rows in results for status in rows.column("status")} >= {"ok", "unparsable", "too_large"}
-    again = prepare(windows[0])
-    assert (again.column("status"), again.column("error")) == (results[0].column("status"), results[0].column("error"))
+        assert rows.names == [record.name for record in window.records]
+        assert set(rows.status) <= KNOWN
+        assert len(rows.graphs) == len(rows.bits) == rows.status.count("ok")
+        assert not any("\n" in text for text in rows.smiles + rows.error)
+    assert {status for rows in results for status in rows.status} >= {"ok", "unparsable", "too_large"}
+    again = parse_window(windows[0])
+    assert (again.status, again.error) == (results[0].status, results[0].error)

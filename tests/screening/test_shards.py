@@ -1,4 +1,4 @@
-"""Shards hold what `Model.score` finds, a row for a row, in both forms, from both kinds of library."""
+"""Shards hold what `Model.score` finds, a row for a row, in both forms."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import pytest
 from mora_lite import load
 from mora_lite.errors import InputError, OutputError
 from mora_lite.model import Model
-from mora_lite.scoring.engine import score_on
+from mora_lite.scoring.engine import WindowScorer, score_on
 from mora_lite.screening import shards
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.screening.shards import (
     Scored,
     ShardRows,
-    WindowScorer,
     encode_rows,
+    from_ipc,
     read_shards,
+    result_rows,
     result_schema,
     score_shards,
-    score_window,
 )
 from mora_lite.status import NOT_FINITE, REASONS
 from mora_lite.tables.formats import rounded
 from mora_lite.tables.library import Window
-from mora_lite.tables.prepared import Prepared, WindowPreparer, from_ipc, prepare, to_arrow, to_ipc
+from mora_lite.tables.parsed import ParsedWindow, parse_window
 from mora_lite.tables.records import Record
 
 NAMES = ["001", "", "NA", 'a"b', "x,y", "two\nlines", "caf\udce9", "null", "\t", "1e5", "é", " b "]
@@ -54,8 +54,12 @@ def windows_of(window: Window, n_rows: int) -> Iterator[Window]:
 
 
 def scoring(model: Model, form: str) -> Callable[[Iterator[Any]], Iterator[Scored]]:
-    work = WindowScorer(model, form)
+    work = WindowScorer(model, ShardRows(form))
     return lambda jobs: (work(job, {}, lambda item: None) for job in jobs)
+
+
+def rows_of(model: Model, parsed: ParsedWindow) -> pa.RecordBatch:
+    return result_rows(model.tasks, parsed, model.score_parsed(parsed))
 
 
 def begin(path: Path, form: str = "parquet", resume: bool = False) -> RunDirectory:
@@ -75,7 +79,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_holds_what_the_model_finds(calibrated: Model, window: Window) -> None:
-    batch = score_window(calibrated, prepare(window))
+    batch = rows_of(calibrated, parse_window(window))
     wanted = calibrated.score(["" if record.fault else record.text for record in window.records])
     ok = np.array([status == "ok" for status in wanted.status])
     assert batch.column("row").to_pylist() == list(range(11, 11 + len(ok)))
@@ -91,17 +95,17 @@ def test_a_row_holds_what_the_model_finds(calibrated: Model, window: Window) -> 
 
 
 def test_a_pack_without_calibration_has_values_only(model: Model) -> None:
-    batch = score_window(model, prepare(Window(1, [Record("a", "CCO", ""), Record("b", "xx", "")])))
+    batch = rows_of(model, parse_window(Window(1, [Record("a", "CCO", ""), Record("b", "xx", "")])))
     assert batch.schema.names == ["row", "name", "smiles", *(task.column for task in model.tasks), "status", "error"]
     assert batch.schema == schema_of(model)
 
 
 def test_a_value_that_is_no_number_is_a_status(calibrated: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = prepare(Window(1, [Record("", text, "") for text in ("CCO", "xx", "CC", "CCC")]))
+    rows = parse_window(Window(1, [Record("", text, "") for text in ("CCO", "xx", "CC", "CCC")]))
     values = calibrated.score_graphs(rows.graphs)
     values[1, 0], values[2, 2] = np.nan, np.inf
-    monkeypatch.setattr(calibrated, "score_graphs", lambda graphs: values)
-    batch = score_window(calibrated, rows)
+    monkeypatch.setattr(calibrated, "score_graphs", lambda *_: values)
+    batch = rows_of(calibrated, rows)
     assert batch.column("status").to_pylist() == ["ok", "unparsable", "not_finite", "not_finite"]
     assert batch.column("error").to_pylist()[2:] == [REASONS[NOT_FINITE]] * 2
     for name in batch.schema.names[3:-2]:
@@ -109,7 +113,7 @@ def test_a_value_that_is_no_number_is_a_status(calibrated: Model, monkeypatch: p
 
 
 def test_rows_without_any_molecule_are_rows(calibrated: Model) -> None:
-    batch = score_window(calibrated, prepare(Window(1, [Record("", "", ""), Record("", "xx", "")])))
+    batch = rows_of(calibrated, parse_window(Window(1, [Record("", "", ""), Record("", "xx", "")])))
     assert batch.schema == schema_of(calibrated)
     assert batch.column("in_domain").to_pylist() == [None, None]
     scored = encode_rows(batch, "csv")
@@ -120,7 +124,7 @@ def test_rows_without_any_molecule_are_rows(calibrated: Model) -> None:
 def test_marked_rows_are_left_out(calibrated: Model) -> None:
     seen: list[int] = []
     job = Window(5, [Record("", "CCO", ""), Record("", "CC", ""), Record("", "C", "")])
-    scored = WindowScorer(calibrated, "parquet")(job, {0: "timeout", 2: "crashed"}, seen.append)
+    scored = WindowScorer(calibrated, ShardRows("parquet"))(job, {0: "timeout", 2: "crashed"}, seen.append)
     assert from_ipc(scored.data).column("status").to_pylist() == ["timeout", "ok", "crashed"]
     assert scored.first["timeout"] == (5, "parsing took longer than the time limit")
     assert scored.first["crashed"] == (7, "parsing ended the process that did it")
@@ -150,7 +154,7 @@ def test_csv_and_parquet_shards_agree(calibrated: Model, window: Window, tmp_pat
 
 def test_infinite_intervals_and_long_names_come_back_from_csv(calibrated: Model, tmp_path: Path) -> None:
     records = [Record("n" * 3_000_000 + "\n,", "CCO", ""), *[Record("a\nb" * 1000, "CC", "")] * 500]
-    batch = score_window(calibrated, prepare(Window(1, records)))
+    batch = rows_of(calibrated, parse_window(Window(1, records)))
     i = batch.schema.get_field_index("size_lo")
     batch = batch.set_column(i, batch.schema.field(i), pa.array([float("-inf")] * len(batch), pa.float32()))
     run = begin(tmp_path, "csv")
@@ -239,8 +243,8 @@ def test_other_rows_than_before_are_noticed(model: Model, tmp_path: Path, n_firs
 
 def test_scoring_here_is_scoring_in_the_workers(calibrated: Model, window: Window) -> None:
     jobs = list(windows_of(window, 9))
-    there = [WindowScorer(calibrated, "csv")(job, {}, lambda item: None) for job in jobs]
-    ready = (WindowPreparer(calibrated.featurizer)(job, {}, lambda item: None) for job in jobs)
+    there = [WindowScorer(calibrated, ShardRows("csv"))(job, {}, lambda item: None) for job in jobs]
+    ready = (parse_window(job) for job in jobs)
     assert list(score_on([calibrated, calibrated], ready, ShardRows("csv"))) == there
 
 
@@ -248,14 +252,7 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
     def fail(*_: object) -> None:
         raise RuntimeError("the device is gone")
 
-    job = WindowPreparer(calibrated.featurizer)(Window(1, [Record("", "C", "")]), {}, lambda item: None)
+    parsed = parse_window(Window(1, [Record("", "C", "")]))
     monkeypatch.setattr(calibrated, "score_graphs", fail)
     with pytest.raises(RuntimeError, match="the device is gone"):
-        list(score_on([calibrated], [job] * 5, ShardRows("csv")))
-
-
-def test_prepared_rows_are_scored_like_their_texts(calibrated: Model, window: Window) -> None:
-    raw = WindowScorer(calibrated, "parquet")
-    prepared: Prepared = prepare(window, calibrated.featurizer)
-    job = to_ipc(to_arrow(prepared))
-    assert raw(job, {}, lambda item: None) == raw(window, {}, lambda item: None)
+        list(score_on([calibrated], iter([parsed] * 5), ShardRows("csv")))
