@@ -11,17 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from atom_counter import AtomCounter
 
 import mora_lite
-from mora_lite.chem.featurizer import Featurizer
-from mora_lite.chem.molecules import parse_smiles
 from mora_lite.cli import app, info, tables
 from mora_lite.cli.options import split_names
 from mora_lite.errors import DeviceError, PackError
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "molecules.csv"
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 HEAVY = (
     "torch",
     "rdkit",
@@ -46,33 +45,6 @@ COMMANDS = (
 )
 
 
-class FakeTask:
-    def __init__(self, name, unit):
-        self.name, self.unit = name, unit
-        self.column = f"{name} [{unit}]" if unit else name
-
-
-class FakeScores:
-    inside = None
-
-    def __init__(self, values, status, error):
-        self.values, self.status, self.error = values, status, error
-
-    def columns(self, tasks):
-        return {task.column: self.values[:, i] for i, task in enumerate(tasks)}
-
-
-class FakeModel:
-    tasks = (FakeTask("homo", "Ha"), FakeTask("toxic", ""))
-    featurizer = Featurizer()
-
-    def score(self, smiles, batch_size=None, n_neighbours=0):
-        parsed = [parse_smiles(text) for text in smiles]
-        sizes = [p.mol.GetNumAtoms() if p.mol else np.nan for p in parsed]
-        values = np.array([[-n / 8, n] for n in sizes], dtype=np.float32).reshape(-1, 2)
-        return FakeScores(values, [p.status for p in parsed], [p.reason for p in parsed])
-
-
 @pytest.fixture
 def fake_load(monkeypatch):
     """`mora_lite.load` without a pack; the list holds the arguments of every call."""
@@ -84,7 +56,7 @@ def fake_load(monkeypatch):
             raise PackError("no pack 'qm8': did you mean qm9?\nknown: qm9")
         if options["device"] == "cuda":
             raise DeviceError("device: got 'cuda', but there is no CUDA device here")
-        return FakeModel()
+        return AtomCounter(("homo", "toxic"), ("Ha", ""), (-1 / 8, 1))
 
     monkeypatch.setitem(mora_lite.__dict__, "load", load)  # setattr would import torch first
     return calls
@@ -239,31 +211,27 @@ def test_a_bug_keeps_its_traceback(tmp_path, run, monkeypatch):
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path, run, fake_load, monkeypatch):
-    def score(self, smiles, batch_size=None, n_neighbours=0):
+    def score(self, graphs, batch_size=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FakeModel, "score", score)
+    monkeypatch.setattr(AtomCounter, "score_graphs", score)
     code, _, err = run("predict", table(tmp_path))
     assert (code, err) == (130, "interrupted\n")
     assert os.listdir(tmp_path) == ["a.csv"]
 
 
 # A model that is slow enough to be stopped, in a process of its own.
-SLOW = """
+SLOW = f"""
 import sys, time
-import numpy as np
+sys.path.append({str(SUPPORT)!r})
 import mora_lite
-from types import SimpleNamespace as Thing
-class Model:
-    tasks, featurizer = (Thing(column="x"),), Thing(notes=[])
-    def score(self, smiles, batch_size=None, n_neighbours=0):
-        n = len(smiles)
-        if n and SLEEP:  # of no molecules only the columns are wanted
+from atom_counter import AtomCounter
+class Model(AtomCounter):
+    def score_graphs(self, graphs, batch_size=None):
+        if len(graphs) and SLEEP:  # of no molecules only the columns are wanted
             print("scoring", file=sys.stderr, flush=True)
             time.sleep(30)
-        values = np.zeros((n, 1), np.float32)
-        columns = {"x": values[:, 0]}
-        return Thing(values=values, status=["ok"] * n, error=[""] * n, inside=None, columns=lambda _: columns)
+        return super().score_graphs(graphs)
 mora_lite.load = lambda *_, **__: Model()
 from mora_lite.cli.app import main
 sys.exit(main(sys.argv[1:]))
@@ -287,7 +255,7 @@ def test_a_stopped_process_leaves_nothing_behind(tmp_path, number, code):
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     path = table(tmp_path, "smiles\n" + "CCO\n" * 4000)
     process = start("-c", SLOW.replace("SLEEP", "False"), "predict", str(path), "-o", "-")
-    assert process.stdout.readline() == b"smiles,x,status,error\n"
+    assert process.stdout.readline() == b"smiles,atoms,mass [Da],status,error\n"
     process.stdout.close()
     err = process.stderr.read()
     process.wait(timeout=20)

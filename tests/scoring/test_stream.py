@@ -11,34 +11,21 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from atom_counter import AtomCounter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.scoring import stream
-from mora_lite.scoring.predictor import Predictor
 from mora_lite.scoring.stream import AnswerColumns, predict_library
-from mora_lite.scoring.tasks import Task
 from mora_lite.tables.formats import add_columns
 from mora_lite.tables.library import open_library
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
 
 
-class FakeModel(Predictor):
-    """Counts atoms."""
-
-    def __init__(self, *names):
-        first, second = names or ("atoms", "mass")
-        tasks = Task(first, "", "", 0.0, 1.0), Task(second, "" if names else "Da", "", 0.0, 1.0)
-        super().__init__(tasks, Featurizer(), None)
-
-    def score_graphs(self, graphs, batch_size=None):
-        return np.stack([graphs.n_atoms, graphs.n_atoms * 12.345678], axis=1).astype(np.float32)
-
-    def load_training(self):
-        raise AssertionError("nobody asks for neighbours")
+def counter(*names):
+    return AtomCounter(names or ("atoms", "mass"), ("", "" if names else "Da"), (1, 12.345678))
 
 
 def write(path, text, newline="\n"):
@@ -54,7 +41,7 @@ def predict(source, target, smiles_column=None, chunk_rows=1024, model=None, **o
         open_library(source, smiles_column, cells=True) as library,
     ):
         summary = predict_library(
-            library, str(target), AnswerColumns(**options), lambda: model or FakeModel(), unused, force=True
+            library, str(target), AnswerColumns(**options), lambda: model or counter(), unused, force=True
         )
     unpack = gzip.open if str(target).endswith(".gz") else open
     with unpack(target, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -69,14 +56,14 @@ def unused():
 def test_the_summary_counts_by_task_whatever_its_name(tmp_path):
     """A name may have a blank, at which the column `outside` divides names."""
 
-    class Far(FakeModel):
+    class Far(AtomCounter):
         def score_parsed(self, parsed, *options):
             scores, near = super().score_parsed(parsed, *options), np.ones((len(parsed), 2), np.float32)
             inside = np.array([[False, True], [False, False]])[: len(parsed)]
             return replace(scores, low=near, high=near, nearest=near, inside=inside)
 
     source = write(tmp_path / "in.csv", "smiles\nC\nCC\n")
-    _, _, summary = predict(source, tmp_path / "out.csv", model=Far("number of atoms", "mass"))
+    _, _, summary = predict(source, tmp_path / "out.csv", model=Far(("number of atoms", "mass"), ("", "")))
     assert summary.outside == {"number of atoms": 2, "mass": 1}
 
 
@@ -192,7 +179,7 @@ def test_predictions_of_predictions_have_names_of_their_own():
 
 
 def test_flags_are_words_and_an_unlimited_interval_is_inf(tmp_path):
-    class Sure(FakeModel):
+    class Sure(AtomCounter):
         def score_parsed(self, parsed, *options):
             scores, n = super().score_parsed(parsed, *options), len(parsed)
             columns = {"x_lo": np.full(n, -np.inf), "near": np.arange(n) == 1}
@@ -217,7 +204,7 @@ def test_a_header_alone_gives_a_header_alone(tmp_path):
 
 
 def test_a_value_that_is_no_number_is_not_printed_as_one(tmp_path):
-    class Broken(FakeModel):
+    class Broken(AtomCounter):
         def score_graphs(self, graphs, batch_size=None):
             return super().score_graphs(graphs) * np.array([[1, np.inf], [1, 1]], np.float32)[: len(graphs)]
 
@@ -227,7 +214,7 @@ def test_a_value_that_is_no_number_is_not_printed_as_one(tmp_path):
 
 
 def test_a_value_has_six_digits(tmp_path):
-    class Small(FakeModel):
+    class Small(AtomCounter):
         def score_graphs(self, graphs, batch_size=None):
             return np.tile(np.array([[-0.2458731, 1234567.0]], np.float32), (len(graphs), 1))
 
