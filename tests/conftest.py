@@ -334,11 +334,11 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> A
 def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Screening with 4 rows in a window and 3 windows in a shard, in this process instead of spawned ones."""
     from mora_lite.scoring import engine
-    from mora_lite.screening import campaign, shards
+    from mora_lite.screening import campaign
 
-    monkeypatch.setattr(campaign, "WINDOW_ROWS", 4)
-    for module in (campaign, shards):
-        monkeypatch.setattr(module, "SHARD_WINDOWS", 3)
+    for name in ("CPU_WINDOW_ROWS", "WINDOW_ROWS"):
+        monkeypatch.setattr(engine, name, 4)
+    monkeypatch.setattr(campaign, "SHARD_ROWS", 12)
     monkeypatch.setattr(engine, "WorkerPool", PoolHere)
 
 

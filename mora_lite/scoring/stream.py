@@ -23,7 +23,7 @@ import numpy as np
 
 from ..status import OK, RunSummary
 from ..tables.formats import TableFormat, add_columns, rounded
-from ..tables.library import Library, Window
+from ..tables.library import Library, Window, regroup
 from ..tables.parsed import ParsedWindow, parse_window
 from ..tables.records import Record
 from ..tables.writers import TableWriter
@@ -33,7 +33,7 @@ from .predictor import Predictor
 from .scores import Scores
 from .tasks import Task
 
-CHUNK_ROWS = 1024  # read, scored and written at a time; the model splits them into batches
+CHUNK_ROWS = 1024  # of a small table, scored and written at a time
 SMALL_ROWS = 4096  # up to so many are scored in this process
 
 
@@ -121,10 +121,10 @@ def predict_library(
     # Tabs in a file that is called .csv are for an input that is so too.
     same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
     answers = replace(answers, form=TableFormat.of(target).like(library.delimiter if same else "", library.bom))
-    windows, started = library.windows(CHUNK_ROWS), time.perf_counter()
-    head = _read_head(windows)
+    windows, started, n_rows = library.windows(SMALL_ROWS + 1), time.perf_counter(), CHUNK_ROWS
+    head = next(windows, None) or Window(1, [])
     with ExitStack() as stack:
-        if sum(len(window.records) for window in head) <= SMALL_ROWS:
+        if len(head.records) <= SMALL_ROWS:
             model = load()
             featurizer, kinds = model.featurizer, answers.kinds_of(model)
             answers = replace(answers, names=_added_names(library, kinds))
@@ -133,6 +133,7 @@ def predict_library(
             source = describe()
             featurizer, kinds = source.featurizer, answers.kinds(source)
             answers = replace(answers, names=_added_names(library, kinds))
+            n_rows = source.window_rows
             answer = stack.enter_context(scoring(source, answers, workers=workers, time_limit=time_limit))
         summary = RunSummary(load_seconds=time.perf_counter() - started)
         for note in featurizer.notes:
@@ -141,7 +142,7 @@ def predict_library(
         writer = TableWriter(target, columns, kinds=types, form=answers.form, force=force, molecules=True)
         stack.enter_context(writer)
         started = time.perf_counter()
-        for window, found in _answered(chain(head, windows), answer):
+        for window, found in _answered(regroup(chain([head], windows), n_rows), answer):
             _write(writer, library, window, found)
             summary.count(found.status, found.error)
             summary.outside.update(found.outside)
@@ -174,18 +175,6 @@ class TypedSmiles:
 
 
 Answer = Callable[[Iterator[Window]], Iterable[Answers]]
-
-
-def _read_head(windows: Iterator[Window]) -> list[Window]:
-    """The first windows, until there are more than `SMALL_ROWS` rows."""
-    head: list[Window] = []
-    n_rows = 0
-    for window in windows:
-        head.append(window)
-        n_rows += len(window.records)
-        if n_rows > SMALL_ROWS:
-            break
-    return head
 
 
 def _answer_here(model: Predictor, answers: AnswerColumns, windows: Iterator[Window]) -> Iterator[Answers]:

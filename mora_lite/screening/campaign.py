@@ -19,7 +19,7 @@ import pyarrow as pa
 from ..chem.drawing import drawing_problem
 from ..errors import InputError
 from ..machine.files import replacing
-from ..scoring.engine import CPU, ModelSource, scoring
+from ..scoring.engine import ModelSource, scoring
 from ..scoring.tasks import Task
 from ..status import SHOWN_TASKS, StatusCounts
 from ..tables.library import Library, open_library
@@ -30,9 +30,7 @@ from .ray_engine import ShardWork, check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
 from .shards import (
-    CPU_WINDOW_ROWS,
-    SHARD_WINDOWS,
-    WINDOW_ROWS,
+    SHARD_ROWS,
     ScreenProgress,
     ShardRows,
     csv_text,
@@ -199,14 +197,13 @@ class Campaign:
         if source is None:
             source = _source_of(pack, tasks=tasks, device=device, dtype=dtype, confidence=confidence)
         file_states = {path: file_state(path) for path in library.files}
-        window_rows = min(WINDOW_ROWS, CPU_WINDOW_ROWS) if source.devices == (CPU,) else WINDOW_ROWS
         settings = source.settings | {
             "format": shard_format,
             "inputs": [describe_file(path) for path in library.files],
             "smiles_column": columns[0],
             "name_column": columns[1],
-            "window_rows": window_rows,
-            "shard_windows": SHARD_WINDOWS * (WINDOW_ROWS // window_rows),
+            "window_rows": source.window_rows,
+            "shard_windows": SHARD_ROWS // source.window_rows,
         }
         return cls(source, settings, columns, file_states)
 

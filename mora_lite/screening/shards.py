@@ -37,9 +37,7 @@ from .run_directory import RESUME_HINT, RunDirectory
 if TYPE_CHECKING:
     from ..scoring.tasks import Task
 
-WINDOW_ROWS = 2048  # small enough that the last windows of a short library keep all workers busy
-CPU_WINDOW_ROWS = 512  # a processor core takes seconds for as many, which are lost when a run is stopped
-SHARD_WINDOWS = 32
+SHARD_ROWS = 65536
 COMMIT_SECONDS = 5.0  # the longest that finished windows of a shard wait until they are kept
 
 
@@ -148,7 +146,7 @@ def score_shards(
 ) -> ScreenProgress:
     """Score the windows whose shards are not finished, and write those shards.
 
-    windows: of a `Library`, all of `WINDOW_ROWS` rows but the last.
+    windows: of a `Library`, all of the same number of rows but the last.
     score: windows -> results, in the same order.
     part: which shards are this run's: `number % part[1] == part[0]`.
     digest: store and compare a SHA-256 of each shard's rows, for input that cannot be read beforehand.
@@ -214,7 +212,7 @@ class _Jobs:
         self.journals: dict[int, Journal] = {}
 
     def __iter__(self) -> Iterator[Any]:
-        finished, n_windows = set(self.run.shards), self.run.settings.get("shard_windows", SHARD_WINDOWS)
+        finished, n_windows = set(self.run.shards), self.run.settings["shard_windows"]
         for number, shard in groupby(enumerate(self.windows), lambda window: window[0] // n_windows):
             done = number in finished or number % self.part[1] != self.part[0]
             kept = [] if done else self._open_journal(number)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,27 +123,8 @@ class Library:
 
         Raises `InputError` when a file is damaged; the message says where.
         """
-        self._done, first_row = 0, 1
-        records: list[Record] = []
-        cells: list[Sequence[str]] = []
-        lines: list[int] = []
-        with_cells = self._options[2]
-        for index in range(len(self.files)):
-            for block in self._blocks(index):
-                records += block.records
-                if with_cells:
-                    cells += block.cells
-                    lines += block.lines
-                start = 0
-                while len(records) - start >= n_rows:
-                    end = start + n_rows
-                    yield Window(first_row, records[start:end], cells[start:end], lines[start:end])
-                    first_row += n_rows
-                    start = end
-                if start:
-                    records, cells, lines = records[start:], cells[start:], lines[start:]
-        if records:
-            yield Window(first_row, records, cells, lines)
+        self._done = 0
+        return regroup(chain.from_iterable(map(self._blocks, range(len(self.files)))), n_rows)
 
     def _blocks(self, index: int) -> Iterator[RecordBlock]:
         file = self._pipes[index] or _open(self.files[index], *self._options)
@@ -151,7 +132,7 @@ class Library:
         self._current = file
         try:
             for block in file.blocks:
-                yield self._placed(block, index) if self._options[2] else block
+                yield self._placed(block, index) if self._options[2] else block._replace(cells=(), lines=())
             self.notes += file.notes()[n_notes:]
         finally:
             self._current = None
@@ -217,6 +198,28 @@ def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
     if files.count(STDIO) > 1:
         raise InputError("standard input (-) is named twice, but can be read only once")
     return files
+
+
+def regroup(blocks: Iterable[RecordBlock | Window], n_rows: int) -> Iterator[Window]:
+    """The rows of the blocks, which follow each other from row 1 on, `n_rows` at a time."""
+    first_row = 1
+    records: list[Record] = []
+    cells: list[Sequence[str]] = []
+    lines: list[int] = []
+    for block in blocks:
+        records += block.records
+        cells += block.cells
+        lines += block.lines
+        start = 0
+        while len(records) - start >= n_rows:
+            end = start + n_rows
+            yield Window(first_row, records[start:end], cells[start:end], lines[start:end])
+            first_row += n_rows
+            start = end
+        if start:
+            records, cells, lines = records[start:], cells[start:], lines[start:]
+    if records:
+        yield Window(first_row, records, cells, lines)
 
 
 class _File(NamedTuple):

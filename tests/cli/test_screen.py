@@ -18,6 +18,7 @@ import pytest
 import torch
 from pyarrow import csv, parquet
 
+from mora_lite.scoring import engine
 from mora_lite.screening import campaign
 from mora_lite.screening.run_directory import lock
 
@@ -241,13 +242,14 @@ def test_a_run_that_is_killed_ends_in_the_same_bytes(
     """
     library = tmp_path / "library.smi"
     library.write_text("".join(f"{molecules[i % 60]} m{i}\n" for i in range(2000)))
-    monkeypatch.setattr(campaign, "WINDOW_ROWS", 50)
+    monkeypatch.setattr(engine, "CPU_WINDOW_ROWS", 50)
+    monkeypatch.setattr(campaign, "SHARD_ROWS", 150)
     assert screen(library, output=tmp_path / "whole")[0] == 0
     wanted = results(tmp_path / "whole")
     assert len(wanted) == 15  # 14 shards of 3 windows, and top.csv
     driver = (
-        "import sys\nfrom mora_lite.screening import campaign, shards\n"
-        "campaign.WINDOW_ROWS, campaign.SHARD_WINDOWS, shards.SHARD_WINDOWS = 50, 3, 3\n"
+        "import sys\nfrom mora_lite.scoring import engine\nfrom mora_lite.screening import campaign\n"
+        "engine.CPU_WINDOW_ROWS, campaign.SHARD_ROWS = 50, 150\n"
         "from mora_lite.cli.app import main\nsys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", driver, "screen", library, "-o", tmp_path / "killed", "--resume"]

@@ -15,7 +15,6 @@ from mora_lite import load
 from mora_lite.errors import InputError, OutputError
 from mora_lite.model import Model
 from mora_lite.scoring.engine import WindowScorer, score_on
-from mora_lite.screening import shards
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.screening.shards import (
     Scored,
@@ -33,6 +32,7 @@ from mora_lite.tables.library import Window
 from mora_lite.tables.parsed import ParsedWindow, parse_window
 from mora_lite.tables.records import Record
 
+SHARD_WINDOWS = 3
 NAMES = ["001", "", "NA", 'a"b', "x,y", "two\nlines", "caf\udce9", "null", "\t", "1e5", "é", " b "]
 
 
@@ -63,16 +63,11 @@ def rows_of(model: Model, parsed: ParsedWindow) -> pa.RecordBatch:
 
 
 def begin(path: Path, form: str = "parquet", resume: bool = False) -> RunDirectory:
-    return open_run(path, {"format": form}, resume=resume, force=False)
+    return open_run(path, {"format": form, "shard_windows": SHARD_WINDOWS}, resume=resume, force=False)
 
 
 def schema_of(model: Model) -> pa.Schema:
     return result_schema(model.tasks, model.calibrator is not None)
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_WINDOWS", 3)
 
 
 # --- rows
@@ -134,7 +129,6 @@ def test_marked_rows_are_left_out(calibrated: Model) -> None:
 # --- shards
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_csv_and_parquet_shards_agree(calibrated: Model, window: Window, tmp_path: Path) -> None:
     tables = []
     for form in ("parquet", "csv"):
@@ -166,7 +160,6 @@ def test_infinite_intervals_and_long_names_come_back_from_csv(calibrated: Model,
     assert table["name"].to_pylist() == [record.name for record in records]
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_shards_of_one_part_only(calibrated: Model, window: Window, tmp_path: Path) -> None:
     run = begin(tmp_path)
     progress = score_shards(
@@ -208,7 +201,6 @@ def test_shards_do_not_depend_on_the_window_a_row_is_in(calibrated: Model, windo
 # --- input that can be read only once
 
 
-@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("n_first", [6, 7, 12], ids=["at a border", "within a shard", "at a border again"])
 @pytest.mark.parametrize("change", ["same", "early", "late", "fewer", "more", "name"])
 def test_other_rows_than_before_are_noticed(model: Model, tmp_path: Path, n_first: int, change: str) -> None:
