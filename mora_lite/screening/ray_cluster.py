@@ -37,6 +37,7 @@ def import_ray() -> Any:
         raise DeviceError(f'--engine ray needs Ray ({error}): pip install "mora-lite[ray]"') from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    context.target_max_block_size = 1  # byte: a row of a dataset, which is a shard, goes out as soon as it is there
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
 

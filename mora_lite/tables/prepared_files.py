@@ -161,7 +161,7 @@ class PreparedLibrary:
 
     files: their names. n_rows, bytes_total: of all files together. notes: lines for the user.
     featurizer: how its molecules were read; of all files the same.
-    rows_read: for `bytes_read`; set by the caller where other processes read the rows.
+    rows_read: for `bytes_read`.
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path]):
@@ -194,6 +194,10 @@ class PreparedLibrary:
     def bytes_read(self) -> int:
         """How much of all files was read, estimated from the rows."""
         return self.bytes_total * self.rows_read // max(self.n_rows, 1)
+
+    def read_elsewhere(self, n_bytes: int) -> None:
+        """As of `Library`."""
+        self.rows_read = -(-n_bytes * self.n_rows // max(self.bytes_total, 1))
 
     def windows(self, n_rows: int) -> Iterator[Prepared]:
         """The rows of all files in order, numbered through, `n_rows` at a time; only the last may be fewer."""
