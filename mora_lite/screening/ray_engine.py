@@ -51,7 +51,7 @@ def check_ray(library: AnyLibrary) -> None:
     import_ray()
     for path in filter(is_stream, library.files):
         name = "standard input" if path == STDIO else path
-        raise InputError(f"--engine ray: got {name}, which can be read only once, expected files: save it as one")
+        raise InputError(f"--engine ray: got {name}, which can be read only once, expected files")
 
 
 def score_on_ray(
@@ -83,7 +83,7 @@ def score_on_ray(
     progress, started = ScreenProgress(), time.perf_counter()
     work, reading = divide(source, schema, columns, run, library, part, time_limit)
     end: dict[str, Any] = {}
-    n_kept = 0
+    n_kept = n_bytes = 0
     for number, about in _answers(work, reading, library.bytes_total, len(source.devices), workers, address):
         if number == END:
             end = about  # an error in it waits until the shards before are there
@@ -93,7 +93,8 @@ def score_on_ray(
         progress.rows += about["entry"]["rows"] - about["kept"]
         progress.skipped = max(progress.skipped, about["skipped"] + n_kept)
         progress.seconds = time.perf_counter() - started
-        library.read_elsewhere(about["bytes_read"])
+        n_bytes = max(n_bytes, about["bytes_read"])
+        library.read_elsewhere(n_bytes)
         on_progress(progress)
     _raise_error(end)
     library.notes += end["notes"]

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
+from itertools import count, islice
 from typing import Any
 
 import pyarrow as pa
@@ -62,15 +61,18 @@ class Reading:
 
     def _shards(self, library: AnyLibrary) -> Iterator[pa.Table]:
         n_notes, rows, skipped = len(library.notes), 0, 0
-        numbered = enumerate(_batches(library, self.window_rows))
-        for number, shard in groupby(numbered, lambda window: window[0] // self.shard_windows):
-            windows = (window for _, window in shard)
+        batches = iter(_batches(library, self.window_rows))
+        for number in count():
+            windows = islice(batches, self.shard_windows)
             if number in self.finished or number % self.part[1] != self.part[0]:
                 n_rows = sum(map(_n_rows, windows))
                 skipped += n_rows
             else:
                 packed, n_rows = _packed(windows)
-                yield _block(number, packed, skipped=skipped, bytes_read=library.bytes_read)
+                if n_rows:
+                    yield _block(number, packed, skipped=skipped, bytes_read=library.bytes_read)
+            if not n_rows:
+                break
             rows += n_rows
         yield _block(END, skipped=skipped, rows=rows, notes=library.notes[n_notes:])
 
@@ -99,7 +101,7 @@ def datasource(reading: Reading) -> Any:
 
         def get_read_tasks(self, parallelism: int, *_: Any, **options: Any) -> list[Any]:
             unknown: Any = BlockMetadata(None, None, None, None)
-            return [ReadTask(partial(Reading.blocks, reading), unknown)]
+            return [ReadTask(reading.blocks, unknown)]
 
     return MoleculeLibrary()
 
@@ -121,8 +123,8 @@ def _packed(windows: Iterable[Window | pa.RecordBatch]) -> tuple[pa.Buffer, int]
             stream = pa.ipc.new_stream(sink, batch.schema, options=_COMPRESSED)
         stream.write_batch(batch)
         n_rows += len(batch)
-    assert stream is not None
-    stream.close()
+    if stream is not None:
+        stream.close()
     return sink.getvalue(), n_rows
 
 
