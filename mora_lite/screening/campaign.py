@@ -99,11 +99,9 @@ def screen_library(
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
-        score: Callable[[RunDirectory], ScreenProgress] = (
-            partial(campaign.score_on_ray, address=ray_address, **options)
-            if engine == "ray"
-            else partial(campaign.score, **options)
-        )
+        score = partial(campaign.score, **options)
+        if engine == "ray":
+            score = partial(campaign.score_on_ray, address=ray_address, **options)
         summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
         _tell(library.notes[n_notes:], on_note)
         return summary

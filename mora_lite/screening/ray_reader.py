@@ -93,7 +93,7 @@ def datasource(reading: Reading) -> Any:
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
-    class MoleculeLibrary(Datasource):  # type: ignore[misc]
+    class MoleculeLibrary(Datasource):
         supports_distributed_reads = False  # the files are on the driver's machine, and no other need see them
 
         def estimate_inmemory_data_size(self) -> int | None:

@@ -363,6 +363,15 @@ def test_a_shard_that_kills_its_actors_is_given_up(monkeypatch, work):
     assert [tries.begin(3), tries.begin(3), tries.begin(1)] == [1, 2, 1]
 
 
+def test_actors_share_the_cores_beside_their_gpus():
+    """A machine that is gone does not count, one without GPUs only where all score on CPUs."""
+    machines = [({"CPU": 16.0, "GPU": 2.0}, True), ({"CPU": 8.0}, True), ({"CPU": 64.0, "GPU": 8.0}, False)]
+    nodes = [{"Resources": resources, "Alive": alive} for resources, alive in machines]
+    assert ray_engine._resources(SimpleNamespace(nodes=lambda: nodes), gpu=True) == (2, 8)
+    assert ray_engine._resources(SimpleNamespace(nodes=lambda: nodes), gpu=False) == (24, 1)
+    assert ray_engine._resources(SimpleNamespace(nodes=lambda: nodes[1:]), gpu=True) == (0, 1)
+
+
 def test_a_file_that_only_the_actor_sees_is_told(monkeypatch, files, calibrated_pack_path, tmp_path):
     plan, run, library = planned(tmp_path / "run", files, calibrated_pack_path)
     parts: list[tuple[int, int]] = []
