@@ -72,7 +72,7 @@ def screen(
         str,
         typer.Option(
             metavar="auto|torch|onnx|ray",
-            help="torch for a pack, onnx for an exported folder; ray: a pack on a Ray cluster, for prepared libraries.",
+            help="torch for a pack, onnx for an exported folder; ray: a pack on a Ray cluster.",
         ),
     ] = "auto",
     provider: Provider = "auto",
@@ -94,7 +94,7 @@ def screen(
     mora-lite screen library.smi.gz -o run --tasks logS,BBB --by BBB --where 'logS > -4'
     mora-lite screen lib.parquet -o run --resume
     mora-lite screen 'zinc/*.sdf.zst' -o run --shard 2/8
-    mora-lite screen 'prepared/*.parquet' -o run --engine ray --ray-address auto
+    mora-lite screen 'zinc/*.smi.gz' -o run --engine ray --ray-address auto
     """
     from ..screening.campaign import screen_library
 

@@ -37,6 +37,10 @@ JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 
+class WorkerDied(DeviceError):
+    """A worker process was killed, or died between items, which is not the fault of one of them."""
+
+
 @dataclass(eq=False)
 class _Worker:
     """One process, which gets its job when it is ready. item: shared int64, the number of the item it is at, or -1."""
@@ -62,7 +66,7 @@ class WorkerPool(Generic[JobT, ResultT]):
     marked: status of each item to leave out, by number.
     at: to be called with the number of each item before it is taken, and with -1 after the last.
 
-    Use it in a `with` block. Raises `DeviceError` when a worker dies between items a second time, which no other worker
+    Use it in a `with` block. Raises `WorkerDied` when a worker dies between items a second time, which no other worker
     would survive either.
     """
 
@@ -181,7 +185,7 @@ class WorkerPool(Generic[JobT, ResultT]):
             worker.marked[BETWEEN] = status
         elif item < 0:
             how = "killed: out of memory?" if code == _KILLED else f"exit code {code}"
-            raise DeviceError(
+            raise WorkerDied(
                 f"a worker process died ({how}); what is finished is kept: use --resume with fewer --workers"
             )
         elif status == CRASHED and code != _ENDED_BY_ALARM and worker.suspect != item:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..tables.library import Library, open_library
 from ..tables.source import describe_file, file_state, is_stream
 from .expression import CONDITION, NUMBER, parse_expression
 from .hits import Ranking, add_library_columns, find_hits
-from .ray_engine import ShardWork, check_ray, score_on_ray
+from .ray_engine import check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
 from .shards import (
@@ -89,17 +88,16 @@ def screen_library(
     part, columns = parse_part(shard), (smiles_column, name_column)
     with open_library(paths, *columns) as library:
         n_notes = _tell(library.notes, on_note)
-        on_ray = check_ray(library) if engine == "ray" else None
+        if engine == "ray":
+            check_ray(library)
         options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
         campaign = Campaign.plan(library, *options)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
-        options = {"workers": workers, "part": part}
+        options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
-        score: Callable[[RunDirectory], ScreenProgress] = (
-            partial(campaign.score, library=library, time_limit=time_limit, **options)
-            if on_ray is None
-            else partial(_score_on_ray, campaign, library=on_ray, address=ray_address, **options)
-        )
+        score = partial(campaign.score, **options)
+        if engine == "ray":
+            score = partial(campaign.score_on_ray, address=ray_address, **options)
         summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
         _tell(library.notes[n_notes:], on_note)
         return summary
@@ -110,11 +108,6 @@ def _tell(notes: Sequence[str], on_note: Callable[[str], None]) -> int:
     for note in notes:
         on_note(note)
     return len(notes)
-
-
-def _score_on_ray(campaign: Campaign, run: RunDirectory, library: Library, **options: Any) -> ScreenProgress:
-    n_devices = len(campaign.source.devices)
-    return score_on_ray(campaign.shard_work(run, library), run, library, n_devices=n_devices, **options)
 
 
 def _check_engine(engine: str, ray_address: str | None) -> None:
@@ -250,29 +243,19 @@ class Campaign:
         output = ShardRows(run.settings["format"])
         with scoring(self.source, output, workers=workers, time_limit=time_limit) as score:
             progress = score_shards(run, windows, score, self.schema, part=part, digest=digest, on_progress=on_progress)
+        self._check_inputs()
+        return progress
+
+    def _check_inputs(self) -> None:
         for path, state in self.file_states.items():
             if file_state(path) != state:
                 raise InputError(f"{path} changed while it was read, so the results are of no one state: use --force")
+
+    def score_on_ray(self, run: RunDirectory, library: Library, **options: Any) -> ScreenProgress:
+        """Score the unfinished shards on a Ray cluster. options: as for `ray_engine.score_on_ray`."""
+        progress = score_on_ray(self.source, self.schema, self.columns, run, library, **options)
+        self._check_inputs()
         return progress
-
-    def shard_work(self, run: RunDirectory, library: Library) -> ShardWork:
-        """What an actor on a Ray cluster must know."""
-        from .models import LoadPack
-
-        load = self.source.load
-        if not isinstance(load, LoadPack):
-            raise InputError("--engine ray: got an exported folder, expected a pack: screen the folder without Ray")
-        return ShardWork(
-            replace(run, path=run.path.resolve(), manifest=run.manifest.resolve(), shards={}, listed=set()),
-            tuple(os.path.abspath(path) for path in library.files),
-            library.n_rows,
-            Path(load.pack),
-            load.tasks,
-            self.source.devices[0].split(":")[0],
-            load.dtype,
-            load.confidence,
-            self.schema,
-        )
 
     def counts(self, run: RunDirectory) -> StatusCounts:
         """Rows by status, of all finished shards."""

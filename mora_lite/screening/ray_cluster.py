@@ -15,7 +15,9 @@ from typing import Any
 
 from ..errors import DeviceError, error_text
 
-STORE_BYTES = 100 << 20  # of a local Ray's object store: only shard numbers and manifest entries go through it
+# Of a local Ray's object store, and more of it for each actor. The rows of a shard take 1 MB there as SMILES and 10 as
+# mol blocks; what has no place goes to the disk.
+STORE_BYTES, ACTOR_BYTES = 100 << 20, 16 << 20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 starves the actors where the machine has other work
@@ -37,6 +39,7 @@ def import_ray() -> Any:
         raise DeviceError(f'--engine ray needs Ray ({error}): pip install "mora-lite[ray]"') from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    context.target_max_block_size = 1  # byte: a row of a dataset, which is a shard, goes out as soon as it is there
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
 
@@ -70,7 +73,8 @@ def connected(address: str | None, n_cpus: int, n_gpus: int = 0) -> Iterator[Any
             "command on a machine of the cluster with --ray-address auto"
         )
     _check_port(where)
-    local = {"num_cpus": n_cpus, "num_gpus": n_gpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    store = STORE_BYTES + n_cpus * ACTOR_BYTES
+    local = {"num_cpus": n_cpus, "num_gpus": n_gpus, "include_dashboard": False, "object_store_memory": store}
     options: dict[str, Any] = local if where == "local" else {}
     on_kill = signal.getsignal(signal.SIGTERM)
     try:

@@ -1,10 +1,11 @@
 """Screening on a Ray cluster: the shards of a run are shared out over actors by Ray Data.
 
-Only the processes differ from the local engine's. An actor loads the model once, takes the number of a shard, reads its
-rows from the prepared library, scores them with the same `WindowScorer` and writes the file with the same
-`write_shard`; what comes back to the driver is the shard's entry for the manifest. So bytes, manifest and --resume are
-those of the local engine, and either engine can finish a run that the other began. The rows never pass through Ray:
-each actor sees library and run directory by the same paths as the driver, on a shared file system.
+Only the way of the rows differs from the local engine's. `ray_reader` reads the library in one process and sends a
+shard at a time to an actor, which is a local engine of its own: it parses and scores in worker processes that survive
+bad molecules (`scoring.engine`) and writes the file with the same `write_shard`; what comes back to the driver is the
+shard's entry for the manifest. So bytes, manifest and --resume are those of the local engine, and either engine can
+finish a run that the other began. The run's directory must be on a file system that all machines share, the library
+need not.
 
 Ray Data has checkpoints of its own (`CheckpointConfig`, beta in 2.60). They are not used: they list the ids of all rows
 that a write finished, load that list at the start and delete it at the end, and know neither the settings nor the bytes
@@ -14,51 +15,55 @@ of the files. The manifest has one entry for 65,536 rows, a SHA-256 for each fil
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__, errors
+import pyarrow as pa
+
+from .. import errors
 from ..errors import DeviceError, InputError, MoraLiteError, OutputError
-from ..scoring.engine import WindowScorer
-from ..tables.library import Library as PreparedLibrary
+from ..machine.workers import WorkerDied, default_workers, usable_cores
+from ..scoring.engine import CPU, ModelSource, scoring
+from ..tables.library import Library
+from ..tables.source import STDIO, is_stream
 from .journal import Journal
 from .ray_cluster import Tries, connected, import_ray
+from .ray_reader import END, Reading, datasource, windows_of
 from .run_directory import RunDirectory
-from .shards import ScreenProgress, to_ipc, write_shard
+from .shards import ScreenProgress, ShardRows, write_shard
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from ..tables.library import Library
+    from ..model import Model
+    from .models import LoadPack
 
 MAX_TRIES = 4  # of one shard. Ray Data replaces dead actors without end, also where it is the shard that kills them
 
 
-def check_ray(library: Library | PreparedLibrary) -> PreparedLibrary:
-    """Before the work: is Ray here, and can every actor read its own rows? Raises `DeviceError` or `InputError`."""
+def check_ray(library: Library) -> None:
+    """Before the work: is Ray here, and can another process read the library? Raises `DeviceError` or `InputError`."""
     import_ray()
-    if not isinstance(library, PreparedLibrary):
-        raise InputError(
-            f"--engine ray: {library.files[0]} is not prepared, and of texts no shard can be read by itself: "
-            "run `mora-lite prepare` first and screen what it wrote"
-        )
-    return library
+    for path in filter(is_stream, library.files):
+        name = "standard input" if path == STDIO else path
+        raise InputError(f"--engine ray: got {name}, which can be read only once, expected files")
 
 
 def score_on_ray(
-    work: ShardWork,
+    source: ModelSource,
+    schema: pa.Schema,
+    columns: tuple[str | None, str | None],
     run: RunDirectory,
-    library: PreparedLibrary,
+    library: Library,
     *,
-    n_devices: int = 1,
     workers: int | None = None,
     part: tuple[int, int] = (0, 1),
+    time_limit: float = 30.0,
     address: str | None = None,
     on_progress: Callable[[ScreenProgress], None] = lambda progress: None,
 ) -> ScreenProgress:
@@ -66,173 +71,223 @@ def score_on_ray(
 
     Shards are entered into the manifest as they come, in any order.
 
-    n_devices: GPUs of this machine, for a local cluster.
+    source: a pack's. schema: of the shards. columns: the SMILES and the name column that the user named.
+    library: is told how much of it was read, and gets the notes of its reader.
     workers: actors, by default one for each GPU, or for each CPU where there are no GPUs.
+    time_limit: seconds for parsing one molecule.
 
-    Raises what went wrong in an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray gives up.
+    Raises what went wrong in the reader or an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray gives up.
     """
+    if run.rows is not None and run.rows == sum(entry["rows"] for entry in run.shards.values()):
+        return ScreenProgress(skipped=run.rows)
     progress, started = ScreenProgress(), time.perf_counter()
-    todo = [number for number in range(part[0], work.n_shards, part[1]) if number not in run.shards]
-    progress.skipped = library.n_rows - sum(map(work.n_rows, todo))
-    if todo:
-        for number, entry in _finished_shards(work, todo, n_devices, workers, address):
-            file = run.file(number)
-            if not (file.exists() and file.stat().st_size == entry["bytes"]):
-                raise OutputError(
-                    f"an actor wrote {file}, and it is not here: the run's directory must be on a file system that all "
-                    "machines of the cluster share"
-                )
-            run.add(number, entry)
-            run.journal(number).unlink(missing_ok=True)
-            progress.rows += entry["rows"]
-            progress.seconds = time.perf_counter() - started
-            library.rows_read = progress.skipped + progress.rows
-            on_progress(progress)
+    work, reading = divide(source, schema, columns, run, library, part, time_limit)
+    end: dict[str, Any] = {}
+    n_kept = n_bytes = 0
+    for number, about in _answers(work, reading, library.bytes_total, len(source.devices), workers, address):
+        if number == END:
+            end = about  # an error in it waits until the shards before are there
+            continue
+        _enter(run, number, about)
+        n_kept += about["kept"]
+        progress.rows += about["entry"]["rows"] - about["kept"]
+        progress.skipped = max(progress.skipped, about["skipped"] + n_kept)
+        progress.seconds = time.perf_counter() - started
+        n_bytes = max(n_bytes, about["bytes_read"])
+        library.read_elsewhere(n_bytes)
+        on_progress(progress)
+    _raise_error(end)
+    library.notes += end["notes"]
+    progress.skipped = end["skipped"] + n_kept
     if part[1] == 1:
-        run.set_rows(library.n_rows)
+        run.set_rows(end["rows"])
     progress.seconds = time.perf_counter() - started
     return progress
+
+
+def divide(
+    source: ModelSource,
+    schema: pa.Schema,
+    columns: tuple[str | None, str | None],
+    run: RunDirectory,
+    library: Library,
+    part: tuple[int, int] = (0, 1),
+    time_limit: float = 30.0,
+) -> tuple[ShardWork, Reading]:
+    """What the actors and what the reader must know. Arguments as for `score_on_ray`."""
+    from .models import LoadPack
+
+    load, settings = source.load, run.settings
+    if not isinstance(load, LoadPack):
+        raise InputError("--engine ray: got an exported folder, expected a pack: screen the folder without Ray")
+    work = ShardWork(
+        replace(run, path=run.path.resolve(), manifest=run.manifest.resolve(), shards={}, listed=set()),
+        replace(source, load=LoadAlike(load, settings), devices=(source.devices[0].split(":")[0],)),
+        schema,
+        time_limit,
+    )
+    files = tuple(map(os.path.abspath, library.files))
+    return work, Reading(
+        files, columns, settings["window_rows"], settings["shard_windows"], frozenset(run.shards), part
+    )
+
+
+def _enter(run: RunDirectory, number: int, about: dict[str, Any]) -> None:
+    """Enter a shard that an actor has made. Raises what went wrong there."""
+    _raise_error(about)
+    file = run.file(number)
+    if not (file.exists() and file.stat().st_size == about["entry"]["bytes"]):
+        raise OutputError(
+            f"an actor wrote {file}, and it is not here: the run's directory must be on a file system that all "
+            "machines of the cluster share"
+        )
+    run.add(number, about["entry"])
+    run.journal(number).unlink(missing_ok=True)
+
+
+def _raise_error(about: dict[str, Any]) -> None:
+    if "error" in about:
+        raise getattr(errors, about["kind"])(about["error"])
+
+
+@dataclass(frozen=True)
+class LoadAlike:
+    """Loads a pack on a machine that must be like the driver's, or the shards would not be of one kind.
+
+    settings: of the run.
+    """
+
+    load: LoadPack
+    settings: dict[str, Any]
+
+    def __call__(self, *, device: str, threads: int | None = None) -> Model:
+        from .models import torch_source
+
+        pack = (
+            self.load.pack if Path(self.load.pack).is_dir() else self.settings["pack"]
+        )  # a shipped one lies elsewhere
+        load = replace(self.load, pack=pack)
+        here = torch_source(
+            pack, tasks=load.tasks, device=device, dtype=load.dtype, confidence=load.confidence
+        ).settings
+        for name, value in here.items():
+            if value != self.settings[name]:
+                raise DeviceError(
+                    f"machine {platform.node()} of the cluster has {name.replace('_', ' ')} {value}, and the run was "
+                    f"begun with {self.settings[name]}: make the machines alike, or leave this one out"
+                )
+        return load(device=device, threads=threads)
 
 
 @dataclass(frozen=True)
 class ShardWork:
     """What an actor must know to make any shard; sent to it once.
 
-    run: without its shards, its paths absolute. files: of the library, absolute. tasks: their names.
+    run: without its shards, its paths absolute. source: with one device.
+    workers: processes of one actor. time_limit: seconds for parsing one molecule.
     """
 
     run: RunDirectory
-    files: tuple[str, ...]
-    library_rows: int
-    pack: Path
-    tasks: tuple[str, ...]
-    device: str
-    dtype: str
-    confidence: float
+    source: ModelSource
     schema: pa.Schema
+    time_limit: float = 30.0
+    workers: int = 1
 
     @property
     def shard_rows(self) -> int:
         """Rows of every shard but the last."""
-        return self.run.settings["window_rows"] * self.run.settings["shard_windows"]
-
-    @property
-    def n_shards(self) -> int:
-        return -(-self.library_rows // self.shard_rows)
-
-    def n_rows(self, number: int) -> int:
-        return min(self.shard_rows, self.library_rows - number * self.shard_rows)
+        return int(self.run.settings["window_rows"] * self.run.settings["shard_windows"])
 
 
 class ShardScorer:
-    """The work of an actor: the number of a shard in, its entry out. Ray Data makes one for each actor and calls it."""
+    """The work of an actor: a shard's rows in, its entry out. Ray Data makes one for each actor and calls it."""
 
     def __init__(self, work: ShardWork, tries: Any):
         """tries: handle of the actor `Tries`."""
         self._work, self._tries = work, tries
-        self._opened: tuple[WindowScorer, PreparedLibrary] | None = None
+        self._open = ExitStack()
+        self._scoring: Callable[[Iterator[Any]], Iterator[Any]] | None = None
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Returns the one number in `batch["shard"]` with its `entry` as JSON, or the `kind` and text of an `error`.
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Take a block of `Reading.blocks`; returns its number and `about`, to which `entry` and `kept` are added.
 
-        A `MoraLiteError` is a result: as an exception Ray would wrap it, or retry it if it came from `__init__`.
+        kept: rows that the shard's journal had. A `MoraLiteError` is a result, as there: as an exception Ray would wrap
+        it.
         """
-        number = int(batch["shard"][0])
-        try:
-            entry, kind, error = json.dumps(self._score(number)), "", ""
-        except MoraLiteError as caught:
-            entry, kind, error = "", type(caught).__name__, str(caught)
-        return {"shard": [number], "entry": [entry], "kind": [kind], "error": [error]}
+        number, about = block["shard"][0].as_py(), json.loads(block["about"][0].as_py())
+        if number != END:
+            try:
+                about |= self._score(number, block["rows"][0])
+            except MoraLiteError as error:
+                about = {"kind": type(error).__name__, "error": str(error)}
+        return pa.table({"shard": [number], "about": [json.dumps(about)]})
 
-    def _score(self, number: int) -> dict[str, Any]:
-        if import_ray().get(self._tries.begin.remote(number)) > MAX_TRIES:
-            raise DeviceError(
-                f"{MAX_TRIES} actors died at {self._work.run.file(number).name} (out of memory?); what is finished is "
-                "kept: use --resume with fewer --workers"
-            )
-        if self._opened is None:
-            self._opened = _open_scorer(self._work), _open_library(self._work)
-        scorer, library = self._opened
-        settings = self._work.run.settings
-        first_row, n_rows = number * self._work.shard_rows, settings["window_rows"]
-        journal = Journal(self._work.run.journal(number)).read()
-        windows = library.batches(n_rows, first_row + len(journal.kept) * n_rows)
-        todo = islice(windows, settings["shard_windows"] - len(journal.kept))
-        results = (scorer(to_ipc(window), {}, lambda item: None) for window in todo)
-        file = self._work.run.file(number)
-        return write_shard(file, results, self._work.schema, settings["format"], journal=journal)
-
-
-def _open_scorer(work: ShardWork) -> WindowScorer:
-    """Load the model, on a machine that must be like the driver's, or the shards would not be of one kind."""
-    import torch
-
-    from ..machine.device import choose_device, choose_dtype
-    from ..packs.pack import open_pack
-    from .models import LoadPack
-
-    settings = work.run.settings
-    pack = str(work.pack) if work.pack.is_dir() else settings["pack"]  # a shipped one lies elsewhere on each machine
-    here = {
-        "mora_lite": __version__,
-        "torch": torch.__version__,
-        "rdkit": metadata.version("rdkit"),
-        "pack_sha256": open_pack(pack).manifest["sha256"],
-        "dtype": str(choose_dtype(work.dtype, choose_device(work.device))).removeprefix("torch."),
-    }
-    for name, value in here.items():
-        if value != settings[name].removesuffix(" as asked"):
-            raise DeviceError(
-                f"machine {platform.node()} of the cluster has {name.replace('_', ' ')} {value}, and the run was begun "
-                f"with {settings[name]}: make the machines alike, or leave this one out"
-            )
-    load = LoadPack(pack, work.dtype, work.tasks, work.confidence)
-    model = load(device=work.device, threads=1 if work.device == "cpu" else None)
-    return WindowScorer(model, settings["format"])
-
-
-def _open_library(work: ShardWork) -> PreparedLibrary:
-    library = PreparedLibrary(work.files)
-    if library.n_rows != work.library_rows:
-        raise InputError(
-            f"machine {platform.node()} of the cluster sees {library.n_rows:,} rows in {work.files[0]} and the others, "
-            f"and the driver {work.library_rows:,}: the library must be on a file system that all machines share"
+    def _score(self, number: int, rows: pa.Scalar) -> dict[str, Any]:
+        while import_ray().get(self._tries.begin.remote(number)) <= MAX_TRIES:
+            try:
+                return self._write(number, rows)
+            except WorkerDied:  # as after the death of an actor, which has only this process more
+                self._open.close()
+                self._scoring = None
+        raise DeviceError(
+            f"{MAX_TRIES} actors died at {self._work.run.file(number).name} (out of memory?); what is finished is "
+            "kept: use --resume with fewer --workers"
         )
-    return library
+
+    def _write(self, number: int, rows: pa.Scalar) -> dict[str, Any]:
+        work, settings = self._work, self._work.run.settings
+        if self._scoring is None:
+            output = ShardRows(settings["format"])
+            engine = scoring(work.source, output, workers=work.workers, time_limit=work.time_limit)
+            self._scoring = self._open.enter_context(engine)
+        journal = Journal(work.run.journal(number)).read()
+        n_kept = sum(scored.n_rows for scored in journal.kept)
+        windows = islice(windows_of(rows, number * work.shard_rows + 1), len(journal.kept), None)
+        file = work.run.file(number)
+        entry = write_shard(file, self._scoring(windows), work.schema, settings["format"], journal=journal)
+        return {"entry": entry, "kept": n_kept}
 
 
-def _finished_shards(
-    work: ShardWork, todo: list[int], n_devices: int, workers: int | None, address: str | None
+def _answers(
+    work: ShardWork, reading: Reading, n_bytes: int | None, n_devices: int, workers: int | None, address: str | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each shard and its entry, as they are finished."""
-    from ..machine.workers import default_workers
-
-    gpu = work.device == "cuda"
-    n_local = n_devices if gpu else workers or default_workers()
-    with connected(address, n_local, n_local if gpu else 0) as ray:
-        available = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+    """What `ShardScorer` returns for each shard, as they are finished, and what `Reading.blocks` says at the end."""
+    gpu = work.source.devices != (CPU,)
+    local = max(n_devices, usable_cores()) if gpu else workers or default_workers()
+    with connected(address, local, n_devices if gpu else 0) as ray:
+        available, cores = _resources(ray, gpu)
         if not available:
-            raise DeviceError(f"the Ray cluster has no {'GPU' if gpu else 'CPU'} for --device {work.device}")
-        n = min(workers or available, available, len(todo))
+            raise DeviceError(f"the Ray cluster has no {'GPU' if gpu else 'CPU'} for --device {work.source.devices[0]}")
+        shards = (n_bytes or 0) // work.shard_rows + 1  # or fewer: hardly a row takes less than a byte, packed or not
+        n = min(workers or available, available, shards)
         tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
-        # One block and one task for a shard: more in a task would come back all at its end.
-        shards = ray.data.from_items([{"shard": number} for number in todo], override_num_blocks=len(todo))
-        done = shards.map_batches(
+        # The reader waits most of the time, and has no core of its own, for there may be but one.
+        read = ray.data.read_datasource(datasource(reading), num_cpus=0, override_num_blocks=1)
+        done = read.map_batches(
             ShardScorer,
-            fn_constructor_args=(work, tries),
+            fn_constructor_args=(replace(work, workers=cores), tries),
             batch_size=1,
+            batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=n, max_tasks_in_flight_per_actor=1),
-            num_cpus=1,
+            num_cpus=cores,
             num_gpus=1 if gpu else None,
         )
         try:
             # Without prefetching: a shard that is finished must not wait for the next one before it is entered.
             for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
-                if batch["kind"][0]:
-                    raise getattr(errors, batch["kind"][0])(batch["error"][0])
-                yield int(batch["shard"][0]), json.loads(batch["entry"][0])
+                yield int(batch["shard"][0]), json.loads(batch["about"][0])
         except ray.exceptions.RayTaskError:
             raise  # a bug in an actor: its traceback says more
         except ray.exceptions.RayError as error:
             words = " ".join(str(error).split())[:300]
             raise DeviceError(f"Ray gave up ({words}); what is finished is kept: --resume goes on") from None
+
+
+def _resources(ray: Any, gpu: bool) -> tuple[int, int]:
+    """How many actors the cluster has room for, and the cores of each: one, or its share of those beside the GPUs."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not gpu:
+        return int(sum(node.get("CPU", 0) for node in nodes)), 1
+    nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
+    cores = min((int(node.get("CPU", 1) // node["GPU"]) for node in nodes), default=1)
+    return int(sum(node["GPU"] for node in nodes)), max(cores, 1)

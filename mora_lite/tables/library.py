@@ -118,6 +118,10 @@ class Library:
         """How much of all files was read, for a progress bar."""
         return self._done + (self._current.source.bytes_read if self._current is not None else 0)
 
+    def read_elsewhere(self, n_bytes: int) -> None:
+        """Note how much of the files another process has read, for `bytes_read`."""
+        self._done = n_bytes
+
     def windows(self, n_rows: int) -> Iterator[Window]:
         """The rows of all files in order, `n_rows` at a time; only the last window may be shorter.
 

@@ -1,8 +1,11 @@
-"""A run on a real local Ray cluster of two actors is, byte for byte, the run of the local engine."""
+"""A run on a real local Ray cluster of several processes is, byte for byte, the run of the local engine."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,47 +15,58 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import fragile_reading
+import openpyxl
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fragile_reading import CRASHES, HANGS, FragileLoad, WaitingReading
+from rdkit import Chem
 
 from mora_lite.errors import DeviceError, InputError, OutputError
+from mora_lite.machine.workers import WorkerDied
+from mora_lite.model import load
+from mora_lite.scoring import engine
 from mora_lite.screening import campaign, ray_cluster, ray_engine, shards
-from mora_lite.screening.campaign import Campaign
+from mora_lite.screening.campaign import Campaign, screen_library
+from mora_lite.screening.journal import Journal, Scored
+from mora_lite.screening.models import torch_source
 from mora_lite.screening.ray_cluster import connected
-from mora_lite.screening.ray_engine import ShardScorer, ShardWork, score_on_ray
+from mora_lite.screening.ray_engine import ShardScorer, ShardWork, divide
+from mora_lite.screening.ray_reader import END, Reading
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.tables.library import open_library
-from mora_lite.tables.prepared import SCHEMA, prepare
-from mora_lite.tables.prepared_files import PreparedLibrary, PreparedWriter, write_prepared
 
-N_SHARDS = 7
+N_ROWS, N_SHARDS = 100, 7
 
 
 @pytest.fixture(scope="module")
 def files(molecules: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """100 rows in two prepared files, whose row groups and ends fall into the middle of windows and shards."""
-    folder = tmp_path_factory.mktemp("prepared")
-    texts = [*molecules, "not a molecule", *molecules][:100]
-    for name, rows in (("a", texts[:59]), ("b", texts[59:])):
-        (folder / f"{name}.smi").write_text("".join(f"{smiles} {i}\n" for i, smiles in enumerate(rows)))
-        with (
-            open_library([folder / f"{name}.smi"]) as library,
-            PreparedWriter(folder / f"{name}.parquet", library.files) as writer,
-        ):
-            write_prepared(map(prepare, library.windows(7)), writer)
-    return [str(folder / "a.parquet"), str(folder / "b.parquet")]
+    """100 rows in a table, a list, an SDF, a Parquet file and a workbook, whose ends fall into the middle of shards."""
+    folder = tmp_path_factory.mktemp("library")
+    texts = iter([*molecules[:22], "not a molecule", *molecules, *molecules])
+    table = [f"{smiles},mol {i}" for i, smiles in zip(range(22), texts, strict=False)]
+    lines = ["smiles,name", *table, "CCO,one,too many", "CCN,caf\xe9"]
+    (folder / "a.csv").write_bytes("\n".join(lines).encode("latin-1"))
+    (folder / "b.smi.gz").write_bytes(gzip.compress("".join(f"{next(texts)} {i}\n" for i in range(20)).encode()))
+    blocks = [Chem.MolToMolBlock(Chem.MolFromSmiles(smiles)) for smiles in ("CCO", "c1ccccc1", "C[C@H](N)O")]
+    (folder / "c.sdf").write_text("$$$$\n".join([*blocks, "broken\n\n\n  9  9\nM  END\n", *blocks]) + "$$$$\n")
+    column = [next(texts) for _ in range(29)]
+    pq.write_table(pa.table({"smiles": column, "id": list(map(str, range(29)))}), folder / "d.parquet")
+    book = openpyxl.Workbook()
+    for row in [["SMILES", "name"], *([next(texts), f"cell {i}"] for i in range(20))]:
+        book.worksheets[0].append(row)
+    book.save(folder / "e.xlsx")
+    return [str(folder / name) for name in ("a.csv", "b.smi.gz", "c.sdf", "d.parquet", "e.xlsx")]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_shards() -> Iterator[None]:
-    """16 rows, in the driver only: actors must learn it from the run."""
+    """16 rows, in the driver only: reader and actors must learn it from the run."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (campaign, shards):
-            patch.setattr(module, "WINDOW_ROWS", 8)
-            patch.setattr(module, "SHARD_WINDOWS", 2)
+        patch.setattr(engine, "CPU_WINDOW_ROWS", 8)
+        patch.setattr(campaign, "SHARD_ROWS", 16)
         yield
 
 
@@ -60,8 +74,10 @@ def small_shards() -> Iterator[None]:
 def ray() -> Iterator[Any]:
     if find_spec("ray") is None:
         pytest.skip("the extra `ray` is not installed")
-    with connected(None, 2) as ray:
-        yield ray
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(fragile_reading.__file__).parent))  # of Ray's processes
+        with connected(None, 2) as ray:
+            yield ray
 
 
 @pytest.fixture(scope="module")
@@ -78,75 +94,111 @@ def screen(path: Path, files: list[str], pack: Path, *arguments: str) -> int:
     return main(["screen", *files, "-o", str(path), "--pack", str(pack), "--device", "cpu", *arguments])
 
 
-def planned(path: Path, files: list[str], pack: Path, *, resume: bool = False) -> tuple[ShardWork, RunDirectory, Any]:
-    library = PreparedLibrary(files)
+def planned(path: Path, files: list[str], pack: Path) -> tuple[Campaign, RunDirectory, Any]:
+    library = open_library(files)
     plan = Campaign.plan(library, pack=str(pack), device="cpu")
-    run = open_run(path, plan.settings, resume=resume, force=False)
-    return plan.shard_work(run, library), run, library
+    return plan, open_run(path, plan.settings, resume=False, force=False), library
 
 
 def assert_same_run(path: Path, wanted: Path) -> None:
     names = sorted(p.name for p in path.iterdir() if not p.name.startswith(".lock"))
     assert names == sorted(p.name for p in wanted.iterdir() if not p.name.startswith(".lock"))
-    assert sum(name.startswith("part-") for name in names) == N_SHARDS
-    for name in (*(name for name in names if name.startswith("part-")), "top.csv", "manifest.json"):
+    assert any(name.startswith("part-") for name in names)
+    for name in names:
+        if name == "report.html":  # has the time and the command
+            continue
         assert (path / name).read_bytes() == (wanted / name).read_bytes(), name
 
 
-def test_a_run_goes_on_after_an_error_and_a_killed_actor_and_ends_in_the_bytes_of_the_local_engine(
-    ray, files, calibrated_pack_path, local_run, tmp_path, capfd
+def test_killed_processes_do_not_end_a_run_and_its_bytes_are_those_of_the_local_engine(
+    ray, files, calibrated_pack_path, local_run, tmp_path, capfd, monkeypatch
 ):
-    """The error: a byte of the library is wrong for a while. It comes out of the actor as it would of this process."""
-    path, second = tmp_path / "run", Path(files[1])
-    work, run, library = planned(path, files, calibrated_pack_path)
-    content = second.read_bytes()
-    column = pq.ParquetFile(second).metadata.row_group(1).column(len(SCHEMA) - 1)  # the fingerprints
-    at = column.data_page_offset + column.total_compressed_size - 1
-    try:
-        second.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
-        with pytest.raises(InputError, match=f"^{second} cannot be read as Parquet after [0-9]+ rows: "):
-            score_on_ray(work, run, library, workers=1)
-    finally:
-        second.write_bytes(content)
-    out, err = capfd.readouterr()
-    assert not out + err  # not a word of Ray
+    """First the reader is killed, which waits until then, then an actor, then a process in which an actor scores.
 
-    work, run, library = planned(path, files, calibrated_pack_path, resume=True)
-    before = len(run.shards)
-    assert before < N_SHARDS - 2
+    The local engine has begun the run.
+    """
+    run_path = begun_like(local_run, tmp_path / "run")
+    (begun := tmp_path / "begun").mkdir()
+    waiting = {"go": str(tmp_path / "go"), "begun": str(begun)}
+
+    def slowly(*arguments: Any) -> tuple[ShardWork, Reading]:
+        work, reading = divide(*arguments)
+        return work, WaitingReading(**vars(reading), **waiting)
+
     killed: list[int] = []
     seen: list[tuple[int, int]] = []
 
-    def kill(progress: Any) -> None:
-        seen.append((progress.rows, library.bytes_read))
-        if not killed:
-            killed.append(kill_actor())
+    def kill(n_rows: int, library: Any) -> None:
+        seen.append((n_rows, library.bytes_read))
+        actors = processes("ShardScorer")
+        if len(seen) == 1:
+            killed.append(kill_one([psutil.Process(int(file.name)) for file in begun.iterdir()]))
+            Path(waiting["go"]).touch()
+        elif len(seen) == 3:
+            killed.append(kill_one(actors))
+        elif len(seen) == 5:
+            killed.append(kill_one([child for actor in actors for child in actor.children()]))
 
-    progress = score_on_ray(work, run, library, on_progress=kill)
-    assert killed
-    assert len(seen) == N_SHARDS - before
-    assert progress.skipped == 16 * before
-    assert progress.skipped + progress.rows == 100
-    assert seen[-1] == (progress.rows, library.bytes_total)
+    monkeypatch.setattr(ray_engine, "divide", slowly)
+    options: Any = {"pack": str(calibrated_pack_path), "device": "cpu", "workers": 2, "resume": True}
+    summary = screen_library(files, run_path, engine="ray", on_progress=kill, **options)
+    assert len(killed) == 3
+    assert len(list(begun.iterdir())) == 2
+    assert len(seen) == N_SHARDS - 1
+    assert (summary.progress.rows, summary.progress.skipped) == (N_ROWS - 16, 16)
+    assert seen[-1] == (N_ROWS, sum(Path(file).stat().st_size for file in files))
     out, err = capfd.readouterr()
-    assert not out + err
+    assert not out + err  # not a word of Ray
+    assert_same_run(run_path, local_run)
 
     # Nothing is left to do: no actor is started, and the command only ranks.
-    assert screen(path, files, calibrated_pack_path, "--resume", "--engine", "ray") == 0
+    assert screen(run_path, files, calibrated_pack_path, "--resume", "--engine", "ray") == 0
     out, err = capfd.readouterr()
     assert not out
-    assert err.startswith(f"{path}: 100 rows, 99 ok, 100 rows kept from before; 0 in ")
-    assert_same_run(path, local_run)
+    assert err.startswith(f"{run_path}: 100 rows, 97 ok, 100 rows kept from before; 0 in ")
+    assert_same_run(run_path, local_run)
 
 
-def kill_actor() -> int:
-    """kill -9 to one of the processes of this driver's Ray that score."""
+def begun_like(run: Path, path: Path) -> Path:
+    """The same run when it had but one shard."""
+    path.mkdir()
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest |= {"rows": None, "shards": {"0": manifest["shards"]["0"]}}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    shutil.copy(run / "part-00000.parquet", path)
+    return path
+
+
+def processes(name: str) -> list[psutil.Process]:
+    """Those of this driver's Ray that have `name` in their command."""
+    found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "ShardScorer" in " ".join(process.cmdline()):
-                process.kill()
-                return process.pid
-    raise AssertionError("no actor")
+            found += [process] if name in " ".join(process.cmdline()) else []
+    return found
+
+
+def kill_one(found: list[psutil.Process]) -> int:
+    """kill -9."""
+    found[0].kill()
+    return found[0].pid
+
+
+def test_a_molecule_that_hangs_or_crashes_rdkit_is_a_row(ray, calibrated_pack_path, tmp_path):
+    """As in the processes of the local engine, with the same words."""
+    file, texts = tmp_path / "a.smi", ["C", HANGS, "CC", CRASHES, "CCC"]
+    file.write_text("\n".join(texts))
+    source = torch_source(str(calibrated_pack_path), device="cpu")
+    fragile = replace(source, load=FragileLoad(**vars(source.load)))
+    summary = screen_library(file, tmp_path / "run", engine="ray", source=lambda: fragile, time_limit=1.5)
+    assert summary.counts.counts == {"ok": 3, "timeout": 1, "crashed": 1}
+
+    scorer = engine.WindowScorer(load(calibrated_pack_path, device="cpu"), shards.ShardRows("parquet"))
+    with open_library(file) as library:
+        scored = scorer(next(library.windows(8)), {1: "timeout", 3: "crashed"}, lambda item: None)
+    schema = shards.result_schema(source.tasks, source.calibrated)
+    shards.write_shard(tmp_path / "wanted.parquet", [scored], schema, "parquet")
+    assert (tmp_path / "run" / "part-00000.parquet").read_bytes() == (tmp_path / "wanted.parquet").read_bytes()
 
 
 def test_what_an_interrupted_ray_began_the_local_engine_finishes(
@@ -180,7 +232,12 @@ class Tries:
     """In the place of the actor's handle, and of `ray.get`, which here gets what it is given."""
 
     def __init__(self, n: int = 1):
-        self.begin = SimpleNamespace(remote=lambda number: n)
+        self.begin = SimpleNamespace(remote=self._begin)
+        self.n = n - 1
+
+    def _begin(self, number: int) -> int:
+        self.n += 1
+        return self.n
 
 
 @pytest.fixture
@@ -188,48 +245,133 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "import_ray", lambda: SimpleNamespace(get=lambda value: value))
 
 
-def answer(work: ShardWork, number: int = 0, tries: int = 1) -> tuple[str, str]:
-    """What the driver gets for a shard: the kind of error and its text."""
-    result = ShardScorer(work, Tries(tries))({"shard": np.array([number])})
-    return result["kind"][0], result["error"][0]
+@pytest.fixture
+def all_here(monkeypatch: pytest.MonkeyPatch, no_cluster: None) -> None:
+    """Reader and one actor in this process; with `small_screens` also what it scores in."""
+
+    def answers(work: ShardWork, reading: Reading, *_: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+        scorer = ShardScorer(work, SimpleNamespace(begin=SimpleNamespace(remote=lambda number: 1)))
+        for block in reading.blocks():
+            answer = scorer(block)
+            yield answer["shard"][0].as_py(), json.loads(answer["about"][0].as_py())
+
+    monkeypatch.setattr(ray_engine, "_answers", answers)
 
 
-def test_a_machine_that_is_not_like_the_driver_is_told(no_cluster, files, calibrated_pack_path, tmp_path):
-    work, _, _ = planned(tmp_path / "run", files, calibrated_pack_path)
-    assert work.n_shards == N_SHARDS
-    assert [work.n_rows(number) for number in range(N_SHARDS)] == [16] * 6 + [4]
+@pytest.fixture
+def work(files: list[str], calibrated_pack_path: Path, tmp_path: Path) -> tuple[ShardWork, Reading]:
+    plan, run, library = planned(tmp_path / "run", files, calibrated_pack_path)
+    return divide(plan.source, plan.schema, plan.columns, run, library)
+
+
+def answer(work: tuple[ShardWork, Reading], number: int = 0, tries: int = 1) -> dict[str, Any]:
+    """What the driver is told of a shard; `END` is the last of all."""
+    result = ShardScorer(work[0], Tries(tries))(list(work[1].blocks())[number])
+    return json.loads(result["about"][0].as_py())
+
+
+@pytest.mark.usefixtures("all_here", "small_screens")
+def test_a_damaged_file_is_told_after_what_comes_before_it(files, calibrated_pack_path, tmp_path, capfd):
+    pack, second = calibrated_pack_path, Path(files[1])
+    assert screen(tmp_path / "local", files, pack) == 0
+    plan, run, library = planned(tmp_path / "run", files, pack)
+    content = second.read_bytes()
+    try:
+        second.write_bytes(content[: len(content) // 2])
+        with pytest.raises(InputError, match=f"^{second} is damaged after line [0-9]+: "):
+            plan.score_on_ray(run, library)
+    finally:
+        second.write_bytes(content)
+    assert list(run.shards) == [0, 1]
+    capfd.readouterr()
+    assert screen(tmp_path / "run", files, pack, "--resume", "--engine", "ray") == 0
+    assert "24 rows kept from before; 76 in" in capfd.readouterr().err
+    assert_same_run(tmp_path / "run", tmp_path / "local")
+
+
+@pytest.mark.usefixtures("all_here", "small_screens")
+def test_parts_of_a_run_are_those_of_the_local_engine(files, calibrated_pack_path, tmp_path, capfd):
+    pack = calibrated_pack_path
+    for name, arguments in (("local", []), ("run", ["--engine", "ray"])):
+        assert screen(tmp_path / name, files, pack, "--shard", "1/2", *arguments) == 0
+        assert ": 52 rows, 51 ok, 48 rows kept from before; 52 in" in capfd.readouterr().err
+    assert_same_run(tmp_path / "run", tmp_path / "local")
+    assert screen(tmp_path / "run", files, pack, "--shard", "2/2", "--engine", "ray") == 0
+    assert screen(tmp_path / "run", files, pack, "--resume", "--engine", "ray") == 0
+    assert "100 rows kept from before; 0 in" in capfd.readouterr().err
+
+
+def test_a_machine_that_is_not_like_the_driver_is_told(work):
+    load = work[0].source.load
+    assert load(device="cpu").tasks == work[0].source.tasks
     for name in ("mora_lite", "torch", "rdkit", "pack_sha256", "dtype"):
-        other = replace(work, run=replace(work.run, settings=work.run.settings | {name: "0.0"}))
-        kind, text = answer(other)
-        assert kind == "DeviceError"
-        assert f"{name.replace('_', ' ')} " in text
-        assert "0.0: make the machines alike" in text
-    kind, text = answer(replace(work, files=work.files[:1]))
-    assert kind == "InputError"
-    assert "sees 59 rows" in text
-    assert "the driver 100: the library must be on a file system that all machines share" in text
-    elsewhere = replace(work.run, path=tmp_path / "nowhere")
-    assert answer(replace(work, run=elsewhere))[0] == "OutputError"
+        other = replace(load, settings=load.settings | {name: "0.0"})
+        with pytest.raises(DeviceError, match=rf"{name.replace('_', ' ')} .* 0\.0: make the machines alike"):
+            other(device="cpu")
 
 
-def test_a_shard_that_kills_its_actors_is_given_up(no_cluster, files, calibrated_pack_path, tmp_path):
-    work, _, _ = planned(tmp_path / "run", files, calibrated_pack_path)
-    kind, text = answer(work, 3, tries=ray_engine.MAX_TRIES + 1)
-    assert kind == "DeviceError"
-    assert text.startswith("4 actors died at part-00003.parquet (out of memory?)")
+@pytest.mark.usefixtures("no_cluster", "small_screens")
+def test_what_a_journal_holds_is_not_scored_again(work):
+    """It holds a window without rows, which shows that no other is scored in its place."""
+    whole = answer(work, 1)
+    assert (whole["kept"], whole["entry"]["rows"]) == (0, 12)
+    empty = shards.encode_rows(pa.RecordBatch.from_pylist([], work[0].schema), "parquet")
+    journal = Journal(work[0].run.journal(1))
+    journal.append([replace(empty, n_rows=4)])
+    journal.close()
+    rest = answer(work, 1)
+    assert (rest["kept"], rest["entry"]["rows"]) == (4, 8)
+    assert answer(work, END)["rows"] == N_ROWS
+
+
+@pytest.mark.usefixtures("no_cluster", "small_screens")
+def test_a_run_directory_that_an_actor_does_not_see_is_told(work, tmp_path):
+    elsewhere = replace(work[0], run=replace(work[0].run, path=tmp_path / "nowhere"))
+    assert answer((elsewhere, work[1]))["kind"] == "OutputError"
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_a_shard_that_kills_its_actors_is_given_up(monkeypatch, work):
+    begun: list[int] = []
+
+    @contextmanager
+    def dying(*_: Any, **__: Any) -> Iterator[Any]:
+        def score(jobs: Iterator[Any]) -> Iterator[Scored]:
+            begun.append(len(begun))
+            raise WorkerDied("a worker process died")
+            yield
+
+        yield score
+
+    monkeypatch.setattr(ray_engine, "scoring", dying)
+    told = answer(work, 3, tries=3)
+    assert told["kind"] == "DeviceError"
+    assert told["error"].startswith("4 actors died at part-00003.parquet (out of memory?)")
+    assert len(begun) == 2
     tries = ray_cluster.Tries()
     assert [tries.begin(3), tries.begin(3), tries.begin(1)] == [1, 2, 1]
 
 
+def test_actors_share_the_cores_beside_their_gpus():
+    """A machine that is gone does not count, one without GPUs only where all score on CPUs."""
+    machines = [({"CPU": 16.0, "GPU": 2.0}, True), ({"CPU": 8.0}, True), ({"CPU": 64.0, "GPU": 8.0}, False)]
+    nodes = [{"Resources": resources, "Alive": alive} for resources, alive in machines]
+    assert ray_engine._resources(SimpleNamespace(nodes=lambda: nodes), gpu=True) == (2, 8)
+    assert ray_engine._resources(SimpleNamespace(nodes=lambda: nodes), gpu=False) == (24, 1)
+    assert ray_engine._resources(SimpleNamespace(nodes=lambda: nodes[1:]), gpu=True) == (0, 1)
+
+
 def test_a_file_that_only_the_actor_sees_is_told(monkeypatch, files, calibrated_pack_path, tmp_path):
-    work, run, library = planned(tmp_path / "run", files, calibrated_pack_path)
-    todo: list[int] = []
-    answers = [(1, {"rows": 16, "bytes": 5})]
-    monkeypatch.setattr(ray_engine, "_finished_shards", lambda work, numbers, *_: todo.extend(numbers) or iter(answers))
+    plan, run, library = planned(tmp_path / "run", files, calibrated_pack_path)
+    parts: list[tuple[int, int]] = []
+    about = {"entry": {"rows": 16, "bytes": 5}, "kept": 0, "skipped": 16, "bytes_read": 5}
+    monkeypatch.setattr(
+        ray_engine, "_answers", lambda work, reading, *_: parts.append(reading.part) or iter([(1, about)])
+    )
     with pytest.raises(OutputError, match=r"part-00001.parquet, and it is not here: .* all machines .* share"):
-        score_on_ray(work, run, library, part=(1, 3))
+        plan.score_on_ray(run, library, part=(1, 3))
     assert not run.shards
-    assert todo == [1, 4]
+    assert parts == [(1, 3)]
 
 
 def test_without_ray_the_extra_is_named(run, monkeypatch, files, pack_path, tmp_path):
@@ -248,12 +390,12 @@ def test_wrong_options_are_one_line(run, arguments, files, tmp_path):
     assert len(err.splitlines()) == 1
 
 
-def test_texts_are_refused(monkeypatch, run, table_path, pack_path, tmp_path):
+def test_what_can_be_read_only_once_is_refused(monkeypatch, run, pack_path, tmp_path):
     monkeypatch.setattr(ray_engine, "import_ray", lambda: None)
-    code, _, err = run("screen", table_path, "-o", tmp_path / "run", "--pack", pack_path, "--engine", "ray")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"CCO\n")))
+    code, _, err = run("screen", "-", "-o", tmp_path / "run", "--pack", pack_path, "--engine", "ray")
     assert code == 2
-    assert f"{table_path} is not prepared" in err
-    assert "`mora-lite prepare` first" in err
+    assert err == "error: --engine ray: got standard input, which can be read only once, expected files\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -263,24 +405,3 @@ def test_an_address_that_does_not_answer_is_told_at_once(monkeypatch, address):
     monkeypatch.setattr(ray_cluster, "import_ray", lambda: idle)
     with pytest.raises(DeviceError, match=f"{address}.*--ray-address auto"), connected(address, 1):
         pass
-
-
-def test_a_library_is_read_from_any_row(files):
-    library = PreparedLibrary(files)
-    rows = pa.Table.from_batches(library.batches(100)).to_pylist()
-    for start in (0, 1, 6, 7, 58, 59, 60, 99, 100, 500):
-        got = pa.Table.from_batches(library.batches(9, start), SCHEMA)
-        assert got.to_pylist() == rows[start:], start
-        assert library.rows_read == max(start, 100)
-
-
-def test_what_need_not_be_scored_is_not_read(monkeypatch, files, pack_path, tmp_path):
-    _, run, library = planned(tmp_path / "run", files, pack_path)
-    run.shards[1] = {}
-    read: list[int] = []
-    batches = PreparedLibrary.batches
-    monkeypatch.setattr(PreparedLibrary, "batches", lambda self, n, row: read.append(row) or batches(self, n, row))
-    windows = list(shards.unfinished_windows(library, run, (1, 2), 8))
-    assert read == [48, 80]
-    assert [len(window) for window in windows] == [8] * 12 + [4]
-    assert [window.column("row")[0].as_py() for window in windows if not isinstance(window, range)] == [49, 57, 81, 89]
