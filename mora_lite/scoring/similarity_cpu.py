@@ -79,7 +79,7 @@ class BagReference:
             top = np.empty((len(chunk.counts), counted.shape[1]), counted.dtype)
             for start, stop, first, last in chunk.spans:
                 if last - first == 1:
-                    np.max(counted[start:stop], 0, out=top[first])
+                    np.maximum.reduce(counted[start:stop], 0, out=top[first])
                 else:
                     top[first:last] = counted[start:stop]
             tanimoto = np.empty((len(top), digits * lanes), np.float32)
@@ -90,7 +90,7 @@ class BagReference:
             union -= tanimoto
             tanimoto /= np.maximum(union, 1, out=union)  # two fingerprints without bits have no union: 0 / 1 is 0
             for pattern, start, stop in chunk.segments:
-                np.maximum(nearest[pattern], np.max(tanimoto[start:stop], 0), out=nearest[pattern])
+                np.maximum(nearest[pattern], np.maximum.reduce(tanimoto[start:stop]), out=nearest[pattern])
         return nearest[:, : len(packed)]
 
     def _sum_rows(self, rows: slice, tables: list[torch.Tensor], out: torch.Tensor) -> None:
