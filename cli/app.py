@@ -6,8 +6,6 @@ Exit codes: 0 done, 1 no row could be scored, 2 wrong use, input or environment,
 
 from __future__ import annotations
 
-import atexit
-import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..machine.garbage import collect_rarely
 from . import (
     bench,
     cache,
@@ -37,8 +36,6 @@ from . import (
     train_text,
 )
 from .command import Command, Commands, Quiet, Verbose, is_usage_error, say_usage_error
-
-GARBAGE = 100_000  # objects made since the last search for garbage; Python's own number is 700
 
 app = typer.Typer(
     name="mora-lite",
@@ -97,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     messages.start(arguments)
     _stop_cleanly()
-    _collect_rarely()
+    collect_rarely()
     try:
         code = app(args=arguments, prog_name="mora-lite", standalone_mode=False)
     except SystemExit as end:
@@ -107,16 +104,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return say_usage_error(error)
     return code if isinstance(code, int) else 0
-
-
-def _collect_rarely() -> None:
-    """Search for garbage in cycles less often, and not at the end of the process.
-
-    Imports and weights are a million objects that stay: going through them takes a seventh of the time of importing
-    torch, and once more a third of it before the process ends.
-    """
-    gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
-    atexit.register(gc.freeze)
 
 
 def _stop_cleanly() -> None:

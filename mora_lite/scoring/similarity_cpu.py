@@ -3,7 +3,7 @@
 How many bits a training molecule shares with each of the molecules asked about is the sum of those rows of a table
 `[bits, molecules]` that its set bits name. Some 8 % of the bits are set, so that takes a small part of the time of a
 matrix product. A float32 number of the table holds a bit of three molecules, as digits to base 256: it counts to 2^24
-without an error, and the three counts with it.
+without an error, and the three counts with it. Of molecules with more bits it holds two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .domain import bit_counts, run_bounds
 
 REFERENCE_ROWS = 2048  # training molecules whose counts are reduced together; they stay in the processor's cache
 LANES = 64  # numbers in a row of a table: with these the 1,024 rows stay in the cache
-DIGITS, BASE = 3, 256  # molecules in a number, and how far each is counted
+BASES = {3: 256, 2: 4096}  # molecules in a number, and how far each is counted, less one
 SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
 
 
@@ -47,7 +47,7 @@ class BagReference:
     """
 
     def __init__(self, position: np.ndarray, counts: np.ndarray, sizes: np.ndarray):
-        self.bits = torch.from_numpy(position.astype(np.int32))
+        self.bits = torch.from_numpy(position.astype(np.int32, copy=False))
         self.starts = torch.from_numpy(row_pointer(counts).astype(np.int32))
         self.n_patterns = len(sizes)
         pattern = np.repeat(np.arange(len(sizes)), sizes)
@@ -58,13 +58,14 @@ class BagReference:
         """Similarity to the nearest molecule of each pattern: float32 `[M, B]`. packed: uint8 `[B, 128]`."""
         nearest, counts = np.zeros((self.n_patterns, len(packed)), np.float32), bit_counts(packed)
         # No count is larger than the number of bits of the molecule asked about.
-        for rows, digits in ((counts < BASE, DIGITS), (counts >= BASE, 1)):
+        small = counts < BASES[3]
+        for rows, digits in ((small, 3), (~small, 2)):
             if rows.any():
                 nearest[:, rows] = self._nearest(packed[rows], counts[rows], digits)
         return nearest
 
     def _nearest(self, packed: np.ndarray, query_counts: np.ndarray, digits: int) -> np.ndarray:
-        """As for a call. digits: molecules in a number; each has fewer than `BASE` bits where it is not 1."""
+        """As for a call. digits: molecules in a number; each has fewer bits than their base."""
         lanes = -(-len(packed) // digits)
         tables = _tables(packed, lanes, digits)
         of_query = np.zeros(digits * lanes, np.float32)
@@ -73,9 +74,7 @@ class BagReference:
         nearest = np.zeros((self.n_patterns, digits * lanes), np.float32)
         for chunk in self.chunks:
             self._sum_rows(chunk.rows, tables, sums)
-            counted = sums[: chunk.rows.stop - chunk.rows.start].to(torch.int32).numpy()
-            if digits > 1:
-                counted = counted.view(np.uint8)  # digits to base 256 are bytes, and bytes compare faster
+            counted = _digits(sums[: chunk.rows.stop - chunk.rows.start], digits)
             top = np.empty((len(chunk.counts), counted.shape[1]), counted.dtype)
             for start, stop, first, last in chunk.spans:
                 if last - first == 1:
@@ -84,7 +83,9 @@ class BagReference:
                     top[first:last] = counted[start:stop]
             tanimoto = np.empty((len(top), digits * lanes), np.float32)
             for digit in range(digits):
-                part = top.view("<i4") >> 8 * digit & BASE - 1 if digits > 1 else top
+                part = (
+                    top.view("<i4") >> 8 * digit & 255 if digits == 3 else top[:, digit * lanes : (digit + 1) * lanes]
+                )
                 tanimoto[:, digit * lanes : (digit + 1) * lanes] = part
             union = chunk.counts[:, None] + of_query
             union -= tanimoto
@@ -111,8 +112,21 @@ def _tables(packed: np.ndarray, lanes: int, digits: int) -> list[torch.Tensor]:
     bits[: len(packed)] = np.unpackbits(packed, axis=1)
     value = torch.zeros(lanes, N_BITS)
     for digit, part in enumerate(torch.from_numpy(bits).split(lanes)):
-        value.add_(part, alpha=BASE**digit)
+        value.add_(part, alpha=BASES[digits] ** digit)
     return [part.T.contiguous() for part in value.split(LANES)]
+
+
+def _digits(sums: torch.Tensor, digits: int) -> np.ndarray:
+    """The counts in sums float32 `[rows, lanes]`, as they are reduced: small types compare faster.
+
+    Three digits stay where they are, as bytes: uint8 `[rows, 4 * lanes]`; two stand beside each other: uint16 `[rows,
+    2 * lanes]`.
+    """
+    whole = sums.to(torch.int32).numpy()
+    if digits == 3:
+        return whole.view(np.uint8)
+    base = BASES[digits]
+    return np.concatenate([whole % base, whole // base], 1, dtype=np.uint16, casting="unsafe")
 
 
 def _plan_chunk(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _Chunk:
