@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import DeviceError, MoraLiteError, error_text
 from ..status import CRASHED, TIMEOUT
-from .garbage import collect_rarely
+from .process import collect_rarely
 
 WORKER_BYTES = 700 << 20  # of one process with its model; measured, docs/screen.md
 BETWEEN = -1  # in place of an item's number
