@@ -6,8 +6,6 @@ to 2,048, and so it does the number of bits that one of the two has; the divisio
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,13 +19,6 @@ RESULT_BYTES = 256 << 20  # that the similarities of so many molecules may take
 GROUPS = (1, 2, 4, 8, 16)  # training molecules with equally many bits that are reduced before they are divided
 DIVIDED = 8  # what dividing costs, as a multiple of what one more training molecule costs
 PIECE = 32  # numbers that one thread of the GPU compares: of longer rows there are too few threads
-
-
-class _Level(NamedTuple):
-    """One step from many maxima to fewer: those at `index` (None: all), reduced in runs of `lengths`, both int64."""
-
-    index: Tensor | None
-    lengths: Tensor
 
 
 class ProductReference:
@@ -48,8 +39,8 @@ class ProductReference:
         self.reference = _unpack(reference) if self.is_unpacked else reference
         groups = np.bincount(pattern[first], minlength=len(sizes))
         self.levels = [
-            _Level(*(None if part is None else torch.from_numpy(part).to(device) for part in level))
-            for level in _levels(groups, patterns)
+            (None if index is None else torch.from_numpy(index).to(device), torch.from_numpy(lengths).to(device))
+            for index, lengths in _levels(groups, patterns)
         ]
 
     def __call__(self, packed: np.ndarray) -> np.ndarray:
@@ -104,7 +95,10 @@ def _group(counts: np.ndarray, pattern: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _levels(groups: np.ndarray, patterns: np.ndarray) -> list[tuple[np.ndarray | None, np.ndarray]]:
-    """The steps from groups to patterns, and from these to tasks. groups: int64 `[M]`, how many each pattern has."""
+    """The steps from groups to patterns, and from these to tasks. groups: int64 `[M]`, how many each pattern has.
+
+    Each step takes the maxima of the step before at `index`, or all if it is None, and reduces runs of `lengths`; int64.
+    """
     lengths, pieces = _split(groups)
     ends = np.cumsum(pieces)
     tasks = [np.flatnonzero(has) for has in patterns.T]
