@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..machine.process import collect_rarely, end_quickly
 from . import (
     bench,
     cache,
@@ -88,8 +89,11 @@ for panel, functions in {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program with `arguments` (default: those of the process); returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    """Run the program with `arguments`, or, as the whole of a process, with its own; returns the exit code."""
+    if arguments is None:
+        collect_rarely()
+        return end_quickly()(main(sys.argv[1:]))
+    arguments = list(arguments)
     messages.start(arguments)
     _stop_cleanly()
     try:

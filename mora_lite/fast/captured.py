@@ -2,7 +2,8 @@
 
 A molecule costs the device a microsecond or two, so that Python, which starts some three hundred kernels for a batch,
 and numpy, which sorts its bonds, would take most of the time. Here a batch is one copy of bytes, padded to one of a few
-sizes; all else, the sorting too, is in the graph.
+sizes; all else, the sorting too, is in the graph. The first batch of a size runs kernel by kernel, with the same
+numbers: capturing is for runs of more than a few molecules.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..scoring.scorer import BATCH_SIZE, Timer, untimed
 from .batch import BatchSize, SortedBatch, pack_batch, rounded_size, unpack_batch
 from .scorer import FastScorer
 
-MAX_GRAPHS = 24  # that are kept; each holds its inputs and answers, the rest of the memory is shared
+MAX_GRAPHS = 24  # sizes that are known; the graph of each holds its answers, the rest of the memory is shared
 
 
 class CapturedBatch(NamedTuple):
@@ -38,7 +39,7 @@ class CapturedScorer:
 
     def __init__(self, fast: FastScorer, device: torch.device):
         self.fast, self.device = fast, device
-        self._captured: OrderedDict[BatchSize, CapturedBatch] = OrderedDict()
+        self._captured: OrderedDict[BatchSize, CapturedBatch | None] = OrderedDict()  # None: met once
         self._pool: Any = None
         self._buffers: tuple[Tensor, Tensor] | None = None  # bytes of a batch, in pinned memory and on the device
 
@@ -50,10 +51,7 @@ class CapturedScorer:
                 pinned, data = self._buffers_for(size.nbytes)
                 pack_batch(graphs, size, pinned.numpy())
                 data[: size.nbytes].copy_(pinned[: size.nbytes], non_blocking=True)
-                captured = self._captured.get(size) or self._capture(size, data)
-                self._captured.move_to_end(size)
-                captured.graph.replay()
-                return captured.scores[: len(graphs)].cpu().numpy()
+                return self._score(size, data)[: len(graphs)].cpu().numpy()
         except RuntimeError:
             self._clear_graphs()
             self._buffers = None
@@ -82,15 +80,25 @@ class CapturedScorer:
         self._captured.clear()
         self._pool = None  # memory that no graph uses any more cannot be shared again
 
-    def _capture(self, size: BatchSize, data: Tensor) -> CapturedBatch:
+    def _score(self, size: BatchSize, data: Tensor) -> Tensor:
+        """Scores of the batch in the buffer `data`, and of its padding: float32 `[B, P]`."""
+        is_new, captured = size not in self._captured, self._captured.pop(size, None)
         while len(self._captured) >= MAX_GRAPHS:
             self._captured.popitem(last=False)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
         batch = data[: size.nbytes]
-        graph, scores = capture(lambda: self.fast.run(unpack_batch(batch, size)), self.device, pool=self._pool)
-        captured = self._captured[size] = CapturedBatch(graph, scores)
-        return captured
+
+        def run() -> Tensor:
+            return self.fast.run(unpack_batch(batch, size))
+
+        if captured is None and not is_new:
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            captured = CapturedBatch(*capture(run, self.device, pool=self._pool))
+        self._captured[size] = captured
+        if captured is None:
+            return run()
+        captured.graph.replay()
+        return captured.scores
 
     def stage_seconds(self, graphs: Graphs, repeats: int = 20) -> dict[str, float]:
         """What each stage of a batch takes on the device, by its name; each is captured by itself."""

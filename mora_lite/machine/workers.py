@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import DeviceError, MoraLiteError, error_text
 from ..status import CRASHED, TIMEOUT
+from .process import collect_rarely
 
 WORKER_BYTES = 700 << 20  # of one process with its model; measured, docs/screen.md
 BETWEEN = -1  # in place of an item's number
@@ -231,6 +232,7 @@ def _interrupts_later() -> Iterator[None]:
 def _run(pipe: Any, item_now: Any, make: Callable[..., Any], arguments: tuple[Any, ...], limit: float) -> None:
     """Work until the pipe closes. item_now: shared int64, the number of the item that is being taken."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    collect_rarely()
     has_alarm = hasattr(signal, "setitimer")
 
     def at(item: int) -> None:

@@ -1,16 +1,14 @@
 """How near a molecule is to what a pack was trained on: Tanimoto similarity of circular fingerprints.
 
-With torch on a GPU, the intersections of a block of fingerprints with all training molecules are a product of 0/1
-matrices; on a CPU they are sums of the rows of set bits, which takes a third of the time. With NumPy alone, they are
-sums of columns, one column for each set bit: sums of bytes are several times faster than NumPy's product of 1,024
-floats. Training molecules are sorted by the tasks they have values for (their pattern) and then by their number of
-bits. Among molecules with equally many bits the similarity grows with the intersection, so each such run is reduced to
-its largest intersection first, and only what remains is divided.
+Training molecules are sorted by the tasks they have values for (their pattern) and then by their number of bits. Among
+molecules with equally many bits the similarity grows with the intersection, so each such run is reduced to its largest
+intersection first, and only what remains is divided. With torch, `similarity_cpu` and `similarity_gpu` count the
+intersections. With NumPy alone they are sums of columns, one column for each set bit: sums of bytes are several times
+faster than NumPy's product of 1,024 floats.
 """
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,13 +24,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-REFERENCE_ROWS = 2048  # training molecules of one matrix product
-QUERY_ROWS = 1024  # molecules compared in one matrix product; 1024 x 2048 intersections stay in the cache
-BAG_COLUMNS = 128  # molecules compared in one sum of rows on a CPU: as wide, a table of all bits stays in the cache
-CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
-SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided row by row
-COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed together without torch
+    from .similarity_cpu import BagReference
+    from .similarity_gpu import ProductReference
 
+QUERY_ROWS = 1536  # molecules compared at a time on a CPU
+CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
+COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed together without torch
+PACKED_ROWS = 8192  # fingerprints that are packed together, when their positions were read
+
+_DAMAGED = "the fingerprints of the training molecules are damaged; fetch or train the pack again"
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 
 
@@ -46,21 +46,6 @@ def threshold_of(similarity: np.ndarray, share: float = 0.05) -> float:
     """
     assert not np.isnan(similarity).any()
     return float(np.float32(np.quantile(similarity.astype(np.float64), share))) if len(similarity) else 0.0
-
-
-class _Chunk(NamedTuple):
-    """Rows of the reference that are multiplied together, and how their intersections are reduced to groups.
-
-    spans: (first row, last row + 1, first group, last group + 1), rows counted from the start of the chunk; a span is
-        a run that becomes one group, or short runs of which each row is a group.
-    counts: float32, one for each group: set bits of its fingerprints.
-    segments: (pattern, first group, last group + 1).
-    """
-
-    rows: slice
-    spans: list[tuple[int, int, int, int]]
-    counts: np.ndarray
-    segments: list[tuple[int, int, int]]
 
 
 class _ColumnChunk(NamedTuple):
@@ -107,7 +92,7 @@ class Domain:
         assert packed.shape == (len(known), N_BITS // 8)
         used = known.any(1)
         packed, known = packed[used], known[used]
-        counts = _bit_counts(packed).astype(">u2")[:, None].view(np.uint8)  # big end first: sorts as bytes
+        counts = bit_counts(packed).astype(">u2")[:, None].view(np.uint8)  # big end first: sorts as bytes
         key = np.ascontiguousarray(np.concatenate([np.packbits(known, axis=1), counts, packed], axis=1))
         keys = key.view(np.dtype((np.void, key.shape[1]))).ravel()
         _, first, row = np.unique(keys, return_index=True, return_inverse=True)
@@ -127,13 +112,12 @@ class Domain:
         """
         assert packed.dtype == np.uint8
         assert packed.shape[1:] == (N_BITS // 8,)
-        fits = 0 < len(self.packed) * N_BITS * 2 <= CACHED_BYTES
-        if device is not None and device.type == "cuda" and fits:
-            return self._similarity_at_once(packed, device)
+        if device is not None and device.type != "cpu":
+            return self._on_gpu(device)(packed)
         nearest = np.zeros((len(packed), self.patterns.shape[1]), np.float32)
+        nearest_of = self._nearest_by_columns if device is None else self._on_cpu()
         for start in range(0, len(packed), QUERY_ROWS):
-            block = packed[start : start + QUERY_ROWS]
-            by_pattern = self._nearest_by_columns(block) if device is None else self._nearest_by_product(block, device)
+            by_pattern = nearest_of(packed[start : start + QUERY_ROWS])
             for task in range(nearest.shape[1]):
                 patterns = np.flatnonzero(self.patterns[:, task])
                 if len(patterns):
@@ -148,7 +132,7 @@ class Domain:
         similarity = np.empty((len(packed), len(self.packed)), np.float32)
         set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
         if "counts" not in self._cache:
-            self._cache["counts"] = _bit_counts(self.packed).astype(np.float32)
+            self._cache["counts"] = bit_counts(self.packed).astype(np.float32)
         for start in range(0, len(self.packed), COLUMN_ROWS):
             rows = slice(start, start + COLUMN_ROWS)
             columns, counts = self._columns(rows), self._cache["counts"][rows]
@@ -185,7 +169,7 @@ class Domain:
         gaps[stops - 1] = gap % 255
         return {
             "deflated": torch.from_numpy(np.frombuffer(zlib.compress(gaps.tobytes(), 9), np.uint8).copy()),
-            "counts": torch.from_numpy(_bit_counts(self.packed).astype(np.uint16)),
+            "counts": torch.from_numpy(bit_counts(self.packed).astype(np.uint16)),
             "patterns": torch.from_numpy(self.patterns.astype(np.uint8)),
             "sizes": torch.from_numpy(self.sizes.astype(np.int32)),
         }
@@ -195,66 +179,40 @@ class Domain:
         """The inverse of `tensors`, from tensors or NumPy arrays."""
         counts = np.asarray(tensors["counts"]).astype(np.int64)
         gaps = np.asarray(tensors["gaps"]) if "gaps" in tensors else _inflate(tensors["deflated"], counts)
-        run = np.cumsum(gaps, dtype=np.int64)[gaps < 255]  # positions, of all rows one after the other
-        before = np.concatenate([[0], run])[np.cumsum(counts) - counts]  # where each row begins
-        bits = np.zeros((len(counts), N_BITS), np.uint8)
-        bits[np.repeat(np.arange(len(counts)), counts), run - np.repeat(before, counts)] = 1
+        small = np.int32 if len(counts) * N_BITS < 1 << 31 else np.int64
+        run = np.cumsum(gaps, dtype=small)  # positions, of all rows one after the other
+        if (gaps == 255).any():
+            run = run[gaps < 255]
+        before = np.concatenate([np.zeros(1, small), run])[np.cumsum(counts) - counts]  # where each row begins
+        position = run - np.repeat(before, counts)
+        if len(position) and not 0 <= position.min() <= position.max() < N_BITS:
+            raise PackError(_DAMAGED)
         patterns = np.asarray(tensors["patterns"]).astype(np.bool_)
         sizes = np.asarray(tensors["sizes"]).astype(np.int64)
-        return cls(np.packbits(bits, axis=1), patterns, sizes)
+        domain = cls(_pack(position, counts), patterns, sizes)
+        domain._cache["positions"] = position
+        return domain
 
-    def _nearest_by_product(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
-        """Similarity to the nearest molecule of each pattern: float32 `[M, B]`."""
-        import torch
+    def _on_cpu(self) -> BagReference:
+        if "bags" not in self._cache:
+            from .similarity_cpu import BagReference
 
-        query = _unpack(packed, device).T
-        query_counts = torch.from_numpy(_bit_counts(packed).astype(np.float32)).to(device)
-        product = torch.empty(min(REFERENCE_ROWS, len(self.packed)), len(packed), dtype=query.dtype, device=device)
-        nearest = torch.zeros(len(self.patterns), len(packed), device=device)
-        tables = [columns.contiguous() for columns in query.split(BAG_COLUMNS, 1)] if device.type == "cpu" else []
-        for chunk in self._chunks():
-            inter = product[: len(self.packed[chunk.rows])]
-            if tables:
-                self._sum_rows(chunk.rows, tables, inter)
-            else:
-                torch.mm(_unpack(self.packed[chunk.rows], device), query, out=inter)
-            top = torch.empty(len(chunk.counts), len(packed), dtype=inter.dtype, device=device)
-            for start, stop, first, last in chunk.spans:
-                if last - first == 1:
-                    torch.amax(inter[start:stop], 0, out=top[first])
-                else:
-                    top[first:last] = inter[start:stop]
-            tanimoto = top.float()
-            union = torch.from_numpy(chunk.counts).to(device).unsqueeze(1) + query_counts - tanimoto
-            tanimoto /= union.clamp_(min=1)  # two fingerprints without bits have no union: 0 / 1 is 0
-            for pattern, start, stop in chunk.segments:
-                torch.maximum(nearest[pattern], tanimoto[start:stop].amax(0), out=nearest[pattern])
-        return nearest.cpu().numpy()
+            position = self._cache.pop("positions", None)
+            if position is None:
+                position = np.flatnonzero(np.unpackbits(self.packed)) % N_BITS
+            self._cache["bags"] = BagReference(position, bit_counts(self.packed), self.sizes)
+        return self._cache["bags"]
 
-    def _similarity_at_once(self, packed: np.ndarray, device: torch.device) -> np.ndarray:
-        """`similarity` in a few large steps, for a device on which launching a kernel costs more than its work."""
-        import torch
+    def _on_gpu(self, device: torch.device) -> ProductReference:
+        if device not in self._cache:
+            from .similarity_gpu import ProductReference
 
-        if ("whole", device) not in self._cache:
-            counts = torch.from_numpy(_bit_counts(self.packed).astype(np.float32)).unsqueeze(1)
-            reference = _unpack(self.packed, device)
-            rest = (counts, torch.from_numpy(self.sizes), torch.from_numpy(self.patterns.T.copy()).unsqueeze(-1))
-            self._cache["whole", device] = reference, *(part.to(device) for part in rest)
-        reference, counts, sizes, has_task = self._cache["whole", device]
-        shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
-        blocks = [torch.zeros(0, len(has_task), device=device)]
-        with torch.inference_mode():
-            for start in range(0, len(packed), QUERY_ROWS):
-                rows = torch.from_numpy(packed[start : start + QUERY_ROWS].copy()).to(device)
-                query = (rows.unsqueeze(-1) >> shifts).bitwise_and_(1).flatten(1).to(reference.dtype)
-                inter = (reference @ query.T).float()
-                union = counts + query.sum(1, dtype=torch.float32) - inter
-                by_pattern = torch.segment_reduce(inter / union.clamp_(min=1), "max", lengths=sizes, axis=0)
-                blocks.append(torch.where(has_task, by_pattern, 0.0).amax(1).T)
-            return torch.cat(blocks).cpu().numpy()
+            self._cache.pop("positions", None)
+            self._cache[device] = ProductReference(self.packed, self.patterns, self.sizes, device)
+        return self._cache[device]
 
     def _nearest_by_columns(self, packed: np.ndarray) -> np.ndarray:
-        """As `_nearest_by_product`, without torch."""
+        """Similarity to the nearest molecule of each pattern: float32 `[M, B]`."""
         nearest = np.zeros((len(packed), len(self.patterns)), np.float32)
         set_bits = [np.flatnonzero(row) for row in np.unpackbits(packed, axis=1)]
         for chunk in self._column_chunks():
@@ -268,7 +226,7 @@ class Domain:
 
     def _column_chunks(self) -> list[_ColumnChunk]:
         if "column chunks" not in self._cache:
-            counts, pattern = _bit_counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
+            counts, pattern = bit_counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
             starts = range(0, len(counts), COLUMN_ROWS)
             self._cache["column chunks"] = [
                 _plan_column_chunk(slice(i, i + COLUMN_ROWS), counts, pattern) for i in starts
@@ -283,73 +241,17 @@ class Domain:
             self._cache["columns", rows.start] = _as_columns(self.packed[rows])
         return self._cache["columns", rows.start]
 
-    def _sum_rows(self, rows: slice, tables: Sequence[Tensor], out: Tensor) -> None:
-        """The product of these rows of the reference with the queries, by sums of the rows of their set bits.
-
-        tables: the queries side by side, each float16 `[1024, columns]`. out: float16 `[rows, queries]`.
-        """
-        import torch
-
-        if "set bits" not in self._cache:
-            position, starts = (
-                np.flatnonzero(np.unpackbits(self.packed)) % N_BITS,
-                row_pointer(_bit_counts(self.packed)),
-            )
-            self._cache["set bits"] = tuple(torch.from_numpy(part.astype(np.int32)) for part in (position, starts))
-        position, starts = self._cache["set bits"]
-        bounds = starts[rows.start : rows.stop + 1]
-        bits, bounds = position[bounds[0] : bounds[-1]], bounds - bounds[0]
-        first = 0
-        for table in tables:
-            last = first + table.shape[1]
-            out[:, first:last] = torch.nn.functional.embedding_bag(
-                bits, table, bounds, mode="sum", include_last_offset=True
-            )
-            first = last
-
-    def _chunks(self) -> list[_Chunk]:
-        if "chunks" not in self._cache:
-            counts, pattern = _bit_counts(self.packed), np.repeat(np.arange(len(self.sizes)), self.sizes)
-            starts = range(0, len(counts), REFERENCE_ROWS)
-            self._cache["chunks"] = [_plan_chunk(slice(i, i + REFERENCE_ROWS), counts, pattern) for i in starts]
-        return self._cache["chunks"]
-
-
-def _plan_chunk(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _Chunk:
-    """Plan the chunk `rows`; counts, pattern: int64 `[N]`, set bits and pattern of all rows of the reference."""
-    counts, pattern = counts[rows], pattern[rows]
-    runs = _run_bounds((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))
-    spans: list[tuple[int, int, int, int]] = []
-    group_rows: list[int] = []  # one row of each group
-    for start, stop in itertools.pairwise(runs):
-        group = len(group_rows)
-        group_rows.extend([start] if stop - start >= SHORT_RUN else range(start, stop))
-        # Neighbouring short runs are copied together.
-        if spans and stop - start < SHORT_RUN and _has_group_per_row(spans[-1]):
-            first_row, _, group, _ = spans.pop()
-            spans.append((first_row, stop, group, len(group_rows)))
-        else:
-            spans.append((start, stop, group, len(group_rows)))
-    of_group = pattern[group_rows]
-    bounds = _run_bounds(of_group[1:] != of_group[:-1])
-    segments = [(int(of_group[a]), a, b) for a, b in itertools.pairwise(bounds)]
-    return _Chunk(rows, spans, counts[group_rows].astype(np.float32), segments)
-
 
 def _plan_column_chunk(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> _ColumnChunk:
-    """As `_plan_chunk`, for sums of columns."""
+    """Plan the chunk `rows`; counts, pattern: int64 `[N]`, set bits and pattern of all rows of the reference."""
     counts, pattern = counts[rows], pattern[rows]
-    runs = np.array(_run_bounds((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))[:-1])
+    runs = np.array(run_bounds((counts[1:] != counts[:-1]) | (pattern[1:] != pattern[:-1]))[:-1])
     of_run = pattern[runs]
-    segments = np.array(_run_bounds(of_run[1:] != of_run[:-1])[:-1])
+    segments = np.array(run_bounds(of_run[1:] != of_run[:-1])[:-1])
     return _ColumnChunk(rows, runs, counts[runs].astype(np.float32), segments, of_run[segments])
 
 
-def _has_group_per_row(span: tuple[int, int, int, int]) -> bool:
-    return span[1] - span[0] == span[3] - span[2]
-
-
-def _run_bounds(changes: np.ndarray) -> list[int]:
+def run_bounds(changes: np.ndarray) -> list[int]:
     """Starts of runs and the end of the last. changes: bool, whether each row but the first differs from the last."""
     return [0, *(np.flatnonzero(changes) + 1).tolist(), len(changes) + 1]
 
@@ -363,11 +265,25 @@ def _inflate(deflated: Any, counts: np.ndarray) -> np.ndarray:
     except zlib.error:
         gaps = np.empty(0, np.uint8)
     if not stream.eof or np.count_nonzero(gaps < 255) != counts.sum():
-        raise PackError("the fingerprints of the training molecules are damaged; fetch or train the pack again")
+        raise PackError(_DAMAGED)
     return gaps
 
 
-def _bit_counts(packed: np.ndarray) -> np.ndarray:
+def _pack(position: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Fingerprints uint8 `[N, 128]` from the positions of their set bits, row by row. counts: set bits of each row."""
+    packed, starts = np.empty((len(counts), N_BITS // 8), np.uint8), row_pointer(counts)
+    bits = np.empty((min(PACKED_ROWS, len(counts)), N_BITS), np.uint8)
+    for start in range(0, len(counts), PACKED_ROWS):
+        rows = slice(start, start + PACKED_ROWS)
+        part = bits[: len(counts[rows])]
+        part[:] = 0
+        first = np.repeat(np.arange(len(part)) * N_BITS, counts[rows])
+        part.reshape(-1)[first + position[starts[start] : starts[start + len(part)]]] = 1
+        packed[rows] = np.packbits(part, axis=1)
+    return packed
+
+
+def bit_counts(packed: np.ndarray) -> np.ndarray:
     """Number of set bits of each fingerprint: int64 `[N]`."""
     return _BITS_OF_BYTE[packed].sum(1, dtype=np.int64)
 
@@ -378,14 +294,6 @@ def _sum_columns(columns: np.ndarray, bits: np.ndarray) -> np.ndarray:
     for bit in bits.tolist():
         np.add(sums, columns[bit], out=sums)
     return sums
-
-
-def _unpack(packed: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 `[N, 128]` -> a 0/1 matrix, float16 `[N, 1024]`; float16 holds every integer up to 2,048, more than there
-    are bits."""
-    import torch
-
-    return torch.from_numpy(np.unpackbits(packed, axis=1)).to(device).to(torch.float16)
 
 
 def _as_columns(packed: np.ndarray) -> np.ndarray:

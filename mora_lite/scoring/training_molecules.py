@@ -9,10 +9,12 @@ from __future__ import annotations
 import lzma
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..chem.graph import row_pointer
 from ..errors import InputError
 from .domain import Domain
 
@@ -23,6 +25,7 @@ LARGEST = 1 << 30  # bytes that a stream may have when it is unpacked; ten milli
 READER_MEMORY = 128 << 20  # bytes that the reader of a stream may take; the writer's preset 9 asks for 65 MiB
 COMPARED = 1 << 22  # pairs of molecules that are compared at a time: 16 MiB of similarities
 LEAST_QUERIES = 16  # at a time, however many molecules there are: a large domain is unpacked for each block
+BLOCK = 64  # similarities of which only the largest is looked at first
 PARTS = ("smiles", "values", "rows")
 
 
@@ -72,10 +75,24 @@ class TrainingMolecules:
         for start in range(0, len(packed), block):
             by_row = self.domain.all_similarities(packed[start : start + block])
             for i, of_rows in enumerate(by_row, start):
-                of_molecules = of_rows[self.rows]
-                top = _top(of_molecules, n)
-                index[i, : len(top)], similarity[i, : len(top)] = top, of_molecules[top]
+                found = self._at(_near(of_rows, n))
+                values = of_rows[self.rows[found]]
+                top = _top(values, n)
+                index[i, : len(top)], similarity[i, : len(top)] = found[top], values[top]
         return index, similarity
+
+    @cached_property
+    def _by_row(self) -> tuple[np.ndarray, np.ndarray]:
+        """The molecules in the order of their rows, and where those of each row begin; int64."""
+        counts = np.bincount(self.rows, minlength=len(self.domain.packed))
+        return np.argsort(self.rows, kind="stable"), row_pointer(counts)
+
+    def _at(self, rows: np.ndarray) -> np.ndarray:
+        """The molecules of these rows of the domain, in the table's order; int64."""
+        molecules, starts = self._by_row
+        counts = starts[rows + 1] - starts[rows]
+        place = np.arange(counts.sum()) + np.repeat(starts[rows] - (np.cumsum(counts) - counts), counts)
+        return np.sort(molecules[place])
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a safetensors file.
@@ -114,6 +131,17 @@ class TrainingMolecules:
         if len(rows) != len(smiles) or not ((rows >= 0) & (rows < len(domain.packed))).all():
             raise ValueError("training molecules and domain do not fit each other")
         return cls(smiles, values.astype(np.float32), rows, domain)
+
+
+def _near(similarity: np.ndarray, n: int) -> np.ndarray:
+    """Positions of all that may be among the `n` largest, in ascending order; int64.
+
+    The n-th largest of the maxima of blocks is at most the n-th largest of all.
+    """
+    maxima = np.maximum.reduceat(similarity, np.arange(0, len(similarity), BLOCK)) if len(similarity) else similarity
+    if n >= len(maxima):
+        return np.arange(len(similarity))
+    return np.flatnonzero(similarity >= np.partition(maxima, len(maxima) - n)[len(maxima) - n])
 
 
 def _top(similarity: np.ndarray, n: int) -> np.ndarray:

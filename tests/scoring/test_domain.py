@@ -7,6 +7,8 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
@@ -16,6 +18,7 @@ from safetensors.torch import load, save
 from mora_lite.chem.morgan import fingerprints
 from mora_lite.errors import PackError
 from mora_lite.scoring import domain as domain_module
+from mora_lite.scoring import similarity_cpu, similarity_gpu
 from mora_lite.scoring.domain import Domain, threshold_of
 
 CPU = torch.device("cpu")
@@ -62,7 +65,7 @@ def plain_similarity(query: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Tanimoto similarity of all pairs, float32 `[B, N]`."""
     a, b = (np.unpackbits(packed, axis=1).astype(np.float32) for packed in (query, reference))
     inter = a @ b.T
-    return inter / (a.sum(1)[:, None] + b.sum(1) - inter)
+    return inter / np.maximum(a.sum(1)[:, None] + b.sum(1) - inter, 1)
 
 
 def test_equals_rdkit(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
@@ -131,7 +134,7 @@ def test_equal_rows_are_stored_once() -> None:
     assert {row.tobytes() for row in domain.packed[1:]} == {three[0].tobytes(), three[1].tobytes()}
 
 
-@pytest.mark.parametrize(("reference", "query", "columns", "short"), [(7, 512, 64, 8), (4096, 3, 2, 1), (1, 1, 128, 2)])
+@pytest.mark.parametrize(("reference", "query", "lanes", "short"), [(7, 512, 64, 8), (4096, 7, 2, 1), (1, 1, 128, 2)])
 def test_cutting_the_work_up_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     domain: Domain,
@@ -139,13 +142,13 @@ def test_cutting_the_work_up_changes_nothing(
     expected: np.ndarray,
     reference: int,
     query: int,
-    columns: int,
+    lanes: int,
     short: int,
 ) -> None:
-    monkeypatch.setattr(domain_module, "REFERENCE_ROWS", reference)
+    monkeypatch.setattr(similarity_cpu, "REFERENCE_ROWS", reference)
     monkeypatch.setattr(domain_module, "QUERY_ROWS", query)
-    monkeypatch.setattr(domain_module, "BAG_COLUMNS", columns)
-    monkeypatch.setattr(domain_module, "SHORT_RUN", short)
+    monkeypatch.setattr(similarity_cpu, "LANES", lanes)
+    monkeypatch.setattr(similarity_cpu, "SHORT_RUN", short)
     np.testing.assert_array_equal(domain.similarity(packed, CPU), expected)
 
 
@@ -153,7 +156,7 @@ def test_long_runs_of_equally_many_bits() -> None:
     reference, query = random_fingerprints(1500, 0.03), random_fingerprints(9, 0.03, seed=1)
     known = np.random.default_rng(2).random((1500, 2)) < 0.6
     domain = Domain.of(reference, known)
-    assert sum(len(chunk.counts) for chunk in domain._chunks()) < 300
+    assert sum(len(chunk.counts) for chunk in domain._on_cpu().chunks) < 300
     expected = np.where(known[None], plain_similarity(query, reference)[:, :, None], 0).max(1)
     np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
 
@@ -175,9 +178,62 @@ def test_intersections_of_any_size_are_exact(density: float) -> None:
     np.testing.assert_array_equal(domain.similarity(query, CPU), expected)
 
 
-def test_in_large_steps_as_on_gpus(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_array_equal(domain._similarity_at_once(packed, CPU), expected)
-    assert domain._similarity_at_once(packed[:0], CPU).shape == (0, expected.shape[1])
+def as_on_gpu(domain: Domain, packed: np.ndarray) -> np.ndarray:
+    """What a GPU computes, on a CPU."""
+    reference = similarity_gpu.ProductReference(domain.packed, domain.patterns, domain.sizes, CPU)
+    return reference(packed)
+
+
+@pytest.mark.parametrize(("rows", "results", "cached", "piece"), [(16, 1, 1 << 28, 32), (32, 1 << 28, 0, 2)])
+def test_as_on_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+    domain: Domain,
+    packed: np.ndarray,
+    expected: np.ndarray,
+    rows: int,
+    results: int,
+    cached: int,
+    piece: int,
+) -> None:
+    np.testing.assert_array_equal(as_on_gpu(domain, packed), expected)
+    monkeypatch.setattr(similarity_gpu, "REFERENCE_ROWS", rows)
+    monkeypatch.setattr(similarity_gpu, "RESULT_BYTES", results)
+    monkeypatch.setattr(similarity_gpu, "CACHED_BYTES", cached)
+    monkeypatch.setattr(similarity_gpu, "PIECE", piece)
+    np.testing.assert_array_equal(as_on_gpu(domain, packed), expected)
+    assert as_on_gpu(domain, packed[:0]).shape == (0, expected.shape[1])
+
+
+def test_as_on_gpus_molecules_with_equally_many_bits_are_divided_once() -> None:
+    random = np.random.default_rng(0)
+    reference = np.packbits(random.permuted(np.tile(np.arange(1024) < 30, (100, 1)), axis=1), axis=1)
+    domain = Domain.of(reference, np.ones((100, 1), bool))
+    product = similarity_gpu.ProductReference(domain.packed, domain.patterns, domain.sizes, CPU)
+    assert (product.group, len(product.counts)) == (16, 7)
+    query = random_fingerprints(5, 0.05)
+    np.testing.assert_array_equal(product(query), plain_similarity(query, reference).max(1, keepdims=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_all_ways_give_the_numbers_of_the_plain_one(data: st.DataObject) -> None:
+    """Few bits and many, runs and none, tasks without molecules: by torch on a CPU and a GPU, and by NumPy."""
+    seed, n_tasks = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 5))
+    reference, query = (
+        np.concatenate([random_fingerprints(n, density, seed + n) for n, density in parts])
+        for parts in (
+            data.draw(
+                st.lists(st.tuples(st.integers(0, 60), st.sampled_from([0, 0.005, 0.05, 0.25, 0.26, 1])), min_size=1)
+            )
+            for _ in range(2)
+        )
+    )
+    known = np.random.default_rng(seed).random((len(reference), n_tasks)) < data.draw(st.sampled_from([0.1, 0.7, 1]))
+    pairs = plain_similarity(query, reference)
+    expected = np.where(known[None], pairs[:, :, None], 0).max(1, initial=0)
+    domain = Domain.of(reference, known)
+    for got in (domain.similarity(query, CPU), domain.similarity(query), as_on_gpu(domain, query)):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.gpu
@@ -228,6 +284,12 @@ def test_damaged_fingerprints_are_refused(domain: Domain, content: bytes) -> Non
     stored = {**domain.tensors(), "deflated": np.frombuffer(content, np.uint8)}
     with pytest.raises(PackError, match="the fingerprints of the training molecules are damaged"):
         Domain.from_tensors(stored)
+
+
+def test_bits_past_the_last_are_refused(domain: Domain) -> None:
+    gaps = np.full(int(domain.tensors()["counts"].sum()), 254, np.uint8)
+    with pytest.raises(PackError, match="the fingerprints of the training molecules are damaged"):
+        Domain.from_tensors({**domain.tensors(), "gaps": gaps})
 
 
 def test_storing_nothing() -> None:
