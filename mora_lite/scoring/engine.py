@@ -6,7 +6,6 @@ that hangs RDKit or kills its process becomes a row with a status (`machine.work
 
 from __future__ import annotations
 
-import gc
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 CPU = "cpu"
 CPU_WINDOW_ROWS = 512  # a processor core takes seconds for as many, which are lost when a run is stopped
 WINDOW_ROWS = 8192  # a GPU takes 20 milliseconds for as many, and Python has its work once for each window
-_COLLECT_AFTER = 100_000  # new objects; by default it is 700, and rows are many small ones
 
 
 class Output(ABC):
@@ -117,7 +115,6 @@ def scoring(
         return
     models = [source.load(device=device) for device in source.devices]
     with (
-        _fewer_collections(),
         WorkerPool[Window, ParsedWindow](n, RdkitParser, (source.featurizer,), time_limit) as pool,
         ExitStack() as stack,
     ):
@@ -130,17 +127,6 @@ def scoring(
             return found
 
         yield results
-
-
-@contextmanager
-def _fewer_collections() -> Iterator[None]:
-    """Let Python look for garbage in cycles less often, which takes as long as reading the rows."""
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECT_AFTER, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def parse_ahead(
