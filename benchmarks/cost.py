@@ -212,18 +212,23 @@ def main() -> None:
     graphs: Graphs = Featurizer().read_smiles(few[20])
 
     found: dict[str, tuple[str, Times]] = {}
+
+    def keep(name: str, unit: str, times: Times) -> None:
+        found[name] = unit, times
+        print(table(name, unit, times), end="\n\n", flush=True)
+
     target = mora_lite.load("admet", device=args.device, tasks=SOME_TASKS)
-    found["atoms"] = ("us", measure({size: stages_of(target, few[size]) for size in ATOMS}, n, repeats))
+    keep("atoms", "us", measure({size: stages_of(target, few[size]) for size in ATOMS}, n, repeats))
     names = [task.name for task in mora_lite.load("admet", device="cpu").tasks]
     models = {size: mora_lite.load("admet", device=args.device, tasks=names[:size]) for size in TASKS}
     work = {size: stages_of(model, few[20]) for size, model in models.items()}
-    found["tasks"] = ("us", measure(work, n, repeats))
+    keep("tasks", "us", measure(work, n, repeats))
     qm9 = mora_lite.load("qm9", device=args.device)
     longer = {size: with_tokens(qm9, size) for size in TOKENS}
     runs = {size: {"model": lambda model=model: model.score_graphs(graphs)} for size, model in longer.items()}
-    found["tokens of a prompt"] = ("us", measure(runs, n, repeats))
+    keep("tokens of a prompt", "us", measure(runs, n, repeats))
     if args.rows:
-        found["rows"] = ("s", screen_seconds(args.rows, random, args.device, max(1, repeats // 2)))
+        keep("rows", "s", screen_seconds(args.rows, random, args.device, max(1, repeats // 2)))
 
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
@@ -238,8 +243,6 @@ def main() -> None:
         "command": " ".join(["python", *sys.argv]),
         "seed": args.seed,
     }
-    for name, (unit, times) in found.items():
-        print(table(name, unit, times), end="\n\n")
     print(json.dumps(setting | {name: times for name, (_, times) in found.items()}))
     if args.chart:
         units = {"us": "microseconds a molecule", "s": "seconds, whole process"}

@@ -2,9 +2,9 @@
 
 Training molecules are sorted by the tasks they have values for (their pattern) and then by their number of bits. Among
 molecules with equally many bits the similarity grows with the intersection, so each such run is reduced to its largest
-intersection first, and only what remains is divided. With torch, `similarity_cpu` and `similarity_gpu` count the
-intersections. With NumPy alone they are sums of columns, one column for each set bit: sums of bytes are several times
-faster than NumPy's product of 1,024 floats.
+intersection first, and only what remains is divided. With torch `similarity` counts the intersections. With NumPy alone
+they are sums of columns, one column for each set bit: sums of bytes are several times faster than NumPy's product of
+1,024 floats.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..chem.circular import N_BITS
-from ..chem.graph import row_pointer
 from ..errors import PackError
+from .bits import bit_counts, pack_positions, run_bounds
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .similarity_cpu import BagReference
-    from .similarity_gpu import ProductReference
+    from .similarity import BagReference, ProductReference
 
 QUERY_ROWS = 1536  # molecules compared at a time on a CPU
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
 COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed together without torch
-PACKED_ROWS = 8192  # fingerprints that are packed together, when their positions were read
 
 _DAMAGED = "the fingerprints of the training molecules are damaged; fetch or train the pack again"
-_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 
 
 def threshold_of(similarity: np.ndarray, share: float = 0.05) -> float:
@@ -189,13 +186,13 @@ class Domain:
             raise PackError(_DAMAGED)
         patterns = np.asarray(tensors["patterns"]).astype(np.bool_)
         sizes = np.asarray(tensors["sizes"]).astype(np.int64)
-        domain = cls(_pack(position, counts), patterns, sizes)
+        domain = cls(pack_positions(position, counts), patterns, sizes)
         domain._cache["positions"] = position
         return domain
 
     def _on_cpu(self) -> BagReference:
         if "bags" not in self._cache:
-            from .similarity_cpu import BagReference
+            from .similarity import BagReference
 
             position = self._cache.pop("positions", None)
             if position is None:
@@ -205,7 +202,7 @@ class Domain:
 
     def _on_gpu(self, device: torch.device) -> ProductReference:
         if device not in self._cache:
-            from .similarity_gpu import ProductReference
+            from .similarity import ProductReference
 
             self._cache.pop("positions", None)
             self._cache[device] = ProductReference(self.packed, self.patterns, self.sizes, device)
@@ -251,11 +248,6 @@ def _plan_column_chunk(rows: slice, counts: np.ndarray, pattern: np.ndarray) -> 
     return _ColumnChunk(rows, runs, counts[runs].astype(np.float32), segments, of_run[segments])
 
 
-def run_bounds(changes: np.ndarray) -> list[int]:
-    """Starts of runs and the end of the last. changes: bool, whether each row but the first differs from the last."""
-    return [0, *(np.flatnonzero(changes) + 1).tolist(), len(changes) + 1]
-
-
 def _inflate(deflated: Any, counts: np.ndarray) -> np.ndarray:
     """The gaps, uint8. counts: set bits of each row. Raises `PackError` for what is not theirs, however long it is."""
     most = int(counts.sum()) + len(counts) * (N_BITS // 255)
@@ -267,25 +259,6 @@ def _inflate(deflated: Any, counts: np.ndarray) -> np.ndarray:
     if not stream.eof or np.count_nonzero(gaps < 255) != counts.sum():
         raise PackError(_DAMAGED)
     return gaps
-
-
-def _pack(position: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Fingerprints uint8 `[N, 128]` from the positions of their set bits, row by row. counts: set bits of each row."""
-    packed, starts = np.empty((len(counts), N_BITS // 8), np.uint8), row_pointer(counts)
-    bits = np.empty((min(PACKED_ROWS, len(counts)), N_BITS), np.uint8)
-    for start in range(0, len(counts), PACKED_ROWS):
-        rows = slice(start, start + PACKED_ROWS)
-        part = bits[: len(counts[rows])]
-        part[:] = 0
-        first = np.repeat(np.arange(len(part)) * N_BITS, counts[rows])
-        part.reshape(-1)[first + position[starts[start] : starts[start + len(part)]]] = 1
-        packed[rows] = np.packbits(part, axis=1)
-    return packed
-
-
-def bit_counts(packed: np.ndarray) -> np.ndarray:
-    """Number of set bits of each fingerprint: int64 `[N]`."""
-    return _BITS_OF_BYTE[packed].sum(1, dtype=np.int64)
 
 
 def _sum_columns(columns: np.ndarray, bits: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from mora_lite.chem.morgan import fingerprints
 from mora_lite.errors import PackError
 from mora_lite.scoring import domain as domain_module
-from mora_lite.scoring import similarity_cpu, similarity_gpu
+from mora_lite.scoring import similarity
 from mora_lite.scoring.domain import Domain, threshold_of
 
 CPU = torch.device("cpu")
@@ -145,10 +145,10 @@ def test_cutting_the_work_up_changes_nothing(
     lanes: int,
     short: int,
 ) -> None:
-    monkeypatch.setattr(similarity_cpu, "REFERENCE_ROWS", reference)
+    monkeypatch.setattr(similarity, "CHUNK_ROWS", reference)
     monkeypatch.setattr(domain_module, "QUERY_ROWS", query)
-    monkeypatch.setattr(similarity_cpu, "LANES", lanes)
-    monkeypatch.setattr(similarity_cpu, "SHORT_RUN", short)
+    monkeypatch.setattr(similarity, "LANES", lanes)
+    monkeypatch.setattr(similarity, "SHORT_RUN", short)
     np.testing.assert_array_equal(domain.similarity(packed, CPU), expected)
 
 
@@ -180,7 +180,7 @@ def test_intersections_of_any_size_are_exact(density: float) -> None:
 
 def as_on_gpu(domain: Domain, packed: np.ndarray) -> np.ndarray:
     """What a GPU computes, on a CPU."""
-    reference = similarity_gpu.ProductReference(domain.packed, domain.patterns, domain.sizes, CPU)
+    reference = similarity.ProductReference(domain.packed, domain.patterns, domain.sizes, CPU)
     return reference(packed)
 
 
@@ -196,10 +196,10 @@ def test_as_on_gpus(
     piece: int,
 ) -> None:
     np.testing.assert_array_equal(as_on_gpu(domain, packed), expected)
-    monkeypatch.setattr(similarity_gpu, "REFERENCE_ROWS", rows)
-    monkeypatch.setattr(similarity_gpu, "RESULT_BYTES", results)
-    monkeypatch.setattr(similarity_gpu, "CACHED_BYTES", cached)
-    monkeypatch.setattr(similarity_gpu, "PIECE", piece)
+    monkeypatch.setattr(similarity, "PRODUCT_ROWS", rows)
+    monkeypatch.setattr(similarity, "RESULT_BYTES", results)
+    monkeypatch.setattr(similarity, "CACHED_BYTES", cached)
+    monkeypatch.setattr(similarity, "PIECE", piece)
     np.testing.assert_array_equal(as_on_gpu(domain, packed), expected)
     assert as_on_gpu(domain, packed[:0]).shape == (0, expected.shape[1])
 
@@ -208,7 +208,7 @@ def test_as_on_gpus_molecules_with_equally_many_bits_are_divided_once() -> None:
     random = np.random.default_rng(0)
     reference = np.packbits(random.permuted(np.tile(np.arange(1024) < 30, (100, 1)), axis=1), axis=1)
     domain = Domain.of(reference, np.ones((100, 1), bool))
-    product = similarity_gpu.ProductReference(domain.packed, domain.patterns, domain.sizes, CPU)
+    product = similarity.ProductReference(domain.packed, domain.patterns, domain.sizes, CPU)
     assert (product.group, len(product.counts)) == (16, 7)
     query = random_fingerprints(5, 0.05)
     np.testing.assert_array_equal(product(query), plain_similarity(query, reference).max(1, keepdims=True))
