@@ -229,8 +229,9 @@ def compare(name: str, texts: list[str], processes: int, folder: Path | None) ->
     different, left = (got != 0) & (got != expected), (got == 0) & (expected != 0)
     print(
         f"{name}: {len(texts):,} texts twice, {((got != 0) & ~different).sum():,} equal, "
-        f"{different.sum():,} different, {left.sum():,} left to RDKit ({left.sum() / max((expected != 0).sum(), 1):.4%} of the readable; "
-        f"{left[:, 0].sum():,} when parents are taken), {((got == 0) & (expected == 0)).sum():,} that RDKit refuses",
+        f"{different.sum():,} different, {left.sum():,} left to RDKit "
+        f"({left.sum() / max((expected != 0).sum(), 1):.4%} of the readable; {left[:, 0].sum():,} when parents are "
+        f"taken), {((got == 0) & (expected == 0)).sum():,} that RDKit refuses",
         flush=True,
     )
     for row, way in np.argwhere(different)[:20].tolist():

@@ -63,6 +63,7 @@ void keep_atoms(Molecule *m, const bool *keep) {
 bool merge_hydrogens(Molecule *m) {
     if (!has_hydrogen_atoms(m)) return true;
     bool keep[MAX_ATOMS];
+    sum_bonds(m);
     for (int i = 0; i < m->n_atoms; i++) {
         keep[i] = m->atoms[i].element != 1 || (m->atoms[i].charge == 1 && !degree(m, i)); /* a proton stays */
         if (m->atoms[i].element == 1 && m->atoms[i].centre >= 0) return false;

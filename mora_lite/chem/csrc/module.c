@@ -111,5 +111,6 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", NULL, 0, M
 
 PyMODINIT_FUNC PyInit__native(void) {
     elements_init();
+    refinement_init();
     return PyModule_Create(&MODULE);
 }

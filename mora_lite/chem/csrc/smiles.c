@@ -92,7 +92,7 @@ static bool add_atom(Parser *p, int element, bool aromatic, bool bracket, int n_
         memset(centre, 0, sizeof *centre);
         centre->atom = (uint16_t)number;
         centre->odd = mark == '@';
-        atom->centre = m->n_centres++;
+        atom->centre = (int16_t)m->n_centres++;
     }
     if (p->previous >= 0) {
         Bond bond = {.ends = {(uint16_t)p->previous, (uint16_t)number}};

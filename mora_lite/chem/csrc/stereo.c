@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { FIRST_COUNT = 4, MAX_MARKINGS = 16, MAX_ELEMENTS = 192, SMALLEST_RING = 8, CHIRALITY = 6, NOBODY = -1 };
+enum { FIRST_COUNT = 4, MAX_MARKINGS = 16, MAX_ELEMENTS = 192, SMALLEST_RING = 8, NOBODY = -1 };
 enum { BUDGET = 4000000 }; /* neighbours looked at, of one molecule */
 
 #define CODE_KEY (BASE * BASE * BASE)
@@ -24,12 +24,10 @@ typedef struct {
     uint64_t atom_keys[MAX_ATOMS];
     uint64_t hashes[2][MAX_ATOMS];
     int now; /* which of the two */
-    uint64_t bond_keys[MAX_BONDS];
+    uint64_t bonds[MAX_BONDS];
+    uint64_t keys[2 * MAX_BONDS];
     int n_classes;
 } Work;
-
-void refine(const Molecule *m, const uint64_t *keys, const uint64_t *hashes, uint64_t *refined);
-uint64_t atom_key(const Molecule *m, int atom);
 
 /* The first bond at an atom that has a direction, or -1. */
 static int directed_bond(const Molecule *m, int atom) {
@@ -129,7 +127,7 @@ static bool collect(Molecule *m, Work *w) {
         if (m->bonds[i].type != DOUBLE || w->n == MAX_ELEMENTS) return false;
         w->n += add_double_bond(m, i, &w->elements[w->n]);
     }
-    for (int i = 0; i < m->n_atoms; i++) w->atom_keys[i] = atom_key(m, i);
+    for (int i = 0; i < m->n_atoms; i++) w->atom_keys[i] = atom_key(m->atom_codes[i]);
     return true;
 }
 
@@ -137,24 +135,24 @@ static bool collect(Molecule *m, Work *w) {
 static void start(Work *w, const uint8_t *codes) {
     const Molecule *m = w->m;
     memcpy(w->hashes[0], w->atom_keys, sizeof(uint64_t) * (size_t)m->n_atoms);
-    for (int i = 0; i < m->n_bonds; i++) w->bond_keys[i] = m->bond_codes[i];
+    for (int i = 0; i < m->n_bonds; i++) w->bonds[i] = m->bond_codes[i];
     for (int i = 0; i < w->n; i++) {
         const Stereo *element = &w->elements[i];
         if (element->is_bond)
-            w->bond_keys[element->owner] += codes[i];
+            w->bonds[element->owner] += codes[i];
         else
             w->hashes[0][element->owner] += codes[i] * CODE_KEY;
     }
     if (w->marked != NOBODY) w->hashes[0][w->marked] += MARK;
     for (int i = 0; i < m->n_atoms; i++) w->hashes[0][i] = mix(w->hashes[0][i]);
-    for (int i = 0; i < m->n_bonds; i++) w->bond_keys[i] = mix(w->bond_keys[i] + BOND_KEY);
+    bond_keys(m, w->bonds, w->keys);
     w->now = 0;
     w->n_classes = 0;
 }
 
 static bool step(Work *w) {
     w->budget -= w->m->n_atoms + 2 * w->m->n_bonds;
-    refine(w->m, w->bond_keys, w->hashes[w->now], w->hashes[1 - w->now]);
+    refine(w->m, w->keys, w->hashes[w->now], w->hashes[1 - w->now]);
     w->now = 1 - w->now;
     return w->budget > 0;
 }
