@@ -14,16 +14,18 @@ static uint8_t role_of(const Molecule *m, int number) {
     return (uint8_t)(CANDIDATE | (n_near <= 3 ? NEIGHBOUR : 0) | (n_near == 2 || n_near == 3 ? MIDDLE : 0));
 }
 
-/* Of the bond from a middle atom to `near`: whether it is a double bond (or more) to a candidate, and in the upper half
+/* Of the bond from a middle atom to `near`, without branches: whether it is a double bond (or more) to a candidate, and in the upper half
    whether it leads to a neighbour. Sums of these say what the other bonds of the atom are. */
 static uint32_t part_of(const Bond *bond, uint8_t near) {
-    return (uint32_t)(bond->type != SINGLE && near & CANDIDATE) | (uint32_t)!!(near & NEIGHBOUR) << 16;
+    return ((uint32_t)(bond->type != SINGLE) & near) | (uint32_t)(near & NEIGHBOUR) << 15;
 }
 
 /* A double bond and any other one beside it conjugate. */
 static bool conjugates(uint32_t all, uint32_t this_one, uint8_t middle) {
     uint32_t others = all - this_one;
-    return middle & MIDDLE && ((this_one & 0xFFFF && others >> 16) || (this_one >> 16 && others & 0xFFFF));
+    bool any_double = others & 0xFFFF, any_near = others >> 16;
+    bool is_middle = middle & MIDDLE;
+    return is_middle & ((this_one & any_near) | (this_one >> 16 & any_double));
 }
 
 static void find_conjugated_bonds(Molecule *m) {

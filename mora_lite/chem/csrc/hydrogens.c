@@ -34,7 +34,7 @@ static bool keeps_hydrogens(Molecule *m, int number) {
 
 /* Leave out atoms and their bonds. A centre's neighbours that go become hydrogens; one that goes itself is lost. */
 void keep_atoms(Molecule *m, const bool *keep) {
-    int new_number[MAX_ATOMS], n_atoms = 0, n_bonds = 0;
+    int new_number[MAX_ATOMS], n_atoms = 0, n_bonds = 0, n_chain_bonds = 0;
     for (int i = 0; i < m->n_atoms; i++) new_number[i] = keep[i] ? n_atoms++ : HYDROGEN;
     for (int i = 0; i < m->n_atoms; i++)
         if (keep[i]) m->atoms[new_number[i]] = m->atoms[i];
@@ -47,6 +47,7 @@ void keep_atoms(Molecule *m, const bool *keep) {
             if (bond.stereo) bond.leading[e] = (uint16_t)new_number[bond.leading[e]];
         }
         m->bonds[n_bonds++] = bond;
+        n_chain_bonds += i < m->n_chain_bonds;
     }
     for (int i = 0; i < m->n_centres; i++) {
         Centre *centre = &m->centres[i];
@@ -57,6 +58,7 @@ void keep_atoms(Molecule *m, const bool *keep) {
     }
     m->n_atoms = n_atoms;
     m->n_bonds = n_bonds;
+    m->n_chain_bonds = n_chain_bonds;
     index_bonds(m);
 }
 

@@ -78,6 +78,7 @@ typedef struct {
 
 typedef struct {
     int n_atoms, n_bonds, n_centres, n_fragments;
+    int n_chain_bonds; /* bonds before the ring closures, each to a later atom */
     Atom atoms[MAX_ATOMS];
     Bond bonds[MAX_BONDS];
     Centre centres[MAX_CENTRES];

@@ -16,19 +16,18 @@ INLINED void mixed(uint64_t *x, int n) {
 /* The bonds of each atom stand beside one another, so the sum over them is the difference of two sums over all that
    come before: unsigned numbers wrap. No loop inside has a length that depends on the atom, and the compiler can mix
    several numbers at once. */
-INLINED void round_of(const Molecule *m, const uint64_t *keys, const uint64_t *hashes, uint64_t *refined) {
-    uint64_t received[2 * MAX_BONDS + 1], sum = 0;
+INLINED void round_of(const Molecule *m, const uint64_t *restrict keys, const uint64_t *restrict hashes,
+                      uint64_t *restrict refined) {
+    uint64_t received[2 * MAX_BONDS], before[2 * MAX_BONDS + 1], sum = 0;
+    const uint16_t *restrict near = m->near_atom, *restrict first = m->first;
     int n = 2 * m->n_bonds;
-    for (int k = 0; k < n; k++) received[k] = hashes[m->near_atom[k]] + keys[k];
-    mixed(received, n);
+    for (int k = 0; k < n; k++) received[k] = mix(hashes[near[k]] + keys[k]);
     for (int k = 0; k < n; k++) {
-        uint64_t here = received[k];
-        received[k] = sum;
-        sum += here;
+        before[k] = sum;
+        sum += received[k];
     }
-    received[n] = sum;
-    for (int i = 0; i < m->n_atoms; i++) refined[i] = hashes[i] * 3 + received[m->first[i + 1]] - received[m->first[i]];
-    mixed(refined, m->n_atoms);
+    before[n] = sum;
+    for (int i = 0; i < m->n_atoms; i++) refined[i] = mix(hashes[i] * 3 + before[first[i + 1]] - before[first[i]]);
 }
 
 /* Of each number its place among them in ascending order, equal ones as they stand. Pairs are compared without a branch,

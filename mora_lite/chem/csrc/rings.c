@@ -74,13 +74,28 @@ static bool two_rings(Molecule *m, const uint16_t *edges, int n_edges) {
     return true;
 }
 
-/* A spanning forest, by breadth-first search. The ends of a bond that is not in it are joined by one path of it. */
+enum { NO_PARENT = 0xFFFF };
+
+/* A spanning forest. The ends of a bond that is not in it are joined by one path of it. */
 typedef struct {
-    uint16_t rank[MAX_ATOMS];   /* place in the order of the search: a parent has a smaller one */
-    uint16_t parent[MAX_ATOMS]; /* of atoms that are no roots */
+    uint16_t rank[MAX_ATOMS];   /* a parent has a smaller one */
+    uint16_t parent[MAX_ATOMS];
     uint16_t bond[MAX_ATOMS];   /* that leads to the parent */
     bool in_forest[MAX_BONDS];
 } Forest;
+
+/* The bonds of the text but for ring closures are one, if no closure joins parts with a dot between them. */
+static void take_written_forest(Molecule *m, Forest *f) {
+    memset(f->in_forest, 0, (size_t)m->n_bonds);
+    memset(f->in_forest, 1, (size_t)m->n_chain_bonds);
+    for (int i = 0; i < m->n_atoms; i++) f->rank[i] = (uint16_t)i, f->parent[i] = NO_PARENT;
+    for (int i = 0; i < m->n_chain_bonds; i++) {
+        int atom = m->bonds[i].ends[1];
+        f->parent[atom] = m->bonds[i].ends[0];
+        f->bond[atom] = (uint16_t)i;
+    }
+    m->n_fragments = m->n_atoms - m->n_chain_bonds;
+}
 
 static void grow_forest(Molecule *m, Forest *f) {
     uint16_t queue[MAX_ATOMS + 1];
@@ -93,6 +108,7 @@ static void grow_forest(Molecule *m, Forest *f) {
         if (seen[root]) continue;
         m->n_fragments++;
         seen[root] = true;
+        f->parent[root] = NO_PARENT;
         queue[tail++] = (uint16_t)root;
         while (head < tail) {
             int atom = queue[head];
@@ -118,7 +134,7 @@ static int root_of(uint16_t *same_as, int label) {
 }
 
 /* Bonds have one label if they are in one biconnected component: rings that a bond outside the forest closes, which
-   share a bond, are in one. Bonds in no ring have label 0. Returns how many labels there are. */
+   share a bond, are in one. Bonds in no ring have label 0. Returns how many labels there are, or -1 if it is no spanning forest. */
 static int label_bonds(const Molecule *m, const Forest *f, uint16_t *label, uint16_t *same_as) {
     int n = 1;
     memset(label, 0, sizeof(label[0]) * (size_t)m->n_bonds);
@@ -128,6 +144,7 @@ static int label_bonds(const Molecule *m, const Forest *f, uint16_t *label, uint
         label[i] = same_as[n] = (uint16_t)n;
         while (u != v) {
             int *later = f->rank[u] > f->rank[v] ? &u : &v, bond = f->bond[*later];
+            if (f->parent[*later] == NO_PARENT) return -1;
             *later = f->parent[*later];
             if (!label[bond]) {
                 label[bond] = (uint16_t)n;
@@ -149,8 +166,12 @@ bool find_rings(Molecule *m) {
     m->ring_first[0] = 0;
     memset(m->ring_size, 0, sizeof(m->ring_size[0]) * (size_t)m->n_atoms);
     memset(m->ring_count, 0, sizeof(m->ring_count[0]) * (size_t)m->n_atoms);
-    grow_forest(m, &forest);
+    take_written_forest(m, &forest);
     int n_labels = label_bonds(m, &forest, label, same_as);
+    if (n_labels < 0) {
+        grow_forest(m, &forest);
+        n_labels = label_bonds(m, &forest, label, same_as);
+    }
     memset(start, 0, sizeof(start[0]) * (size_t)(n_labels + 1));
     memset(n_closed, 0, sizeof(n_closed[0]) * (size_t)n_labels);
     for (int i = 0; i < m->n_bonds; i++) {
