@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { RADIUS = 2, N_LEVELS = 6, MAX_MARKS = (RADIUS + 2) * MAX_ATOMS + N_LEVELS };
+enum { RADIUS = 2, N_LEVELS = 6, MAX_MARKS = (RADIUS + 2) * MAX_ATOMS + 8 };
 
 /* One mark for each level that a part's count reaches, which are 1, 2, 4 .. 32: the part and the number of the level. */
 typedef struct {

@@ -61,9 +61,9 @@ typedef struct {
     bool aromatic;
     bool conjugated;
     bool in_ring;
-    int8_t direction;  /* of `/` (1) and `\` (-1) seen from the atom `from` */
+    int8_t direction; /* of `/` (1) and `\` (-1) seen from the atom `from` */
+    uint8_t stereo;   /* 0, 1 trans, 2 cis, of `leading` */
     uint16_t from;
-    uint8_t stereo; /* 0, 1 trans, 2 cis, of `leading` */
     uint16_t leading[2];
 } Bond;
 

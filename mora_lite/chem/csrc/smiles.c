@@ -65,21 +65,30 @@ static bool set_type(const Molecule *m, Bond *bond, uint8_t symbol, int from) {
     return true;
 }
 
-/* A new atom, bound to the previous one. */
-static bool add_atom(Parser *p, Atom new_atom) {
+/* A new atom, its fields still to be set; null if there are too many. */
+static Atom *new_atom(Molecule *m) {
+    if (m->n_atoms == MAX_ATOMS) return NULL;
+    Atom *atom = &m->atoms[m->n_atoms++];
+    memset(atom, 0, sizeof *atom);
+    atom->centre = -1;
+    return atom;
+}
+
+/* Bind the last atom to the one before. */
+static bool bind_atom(Parser *p) {
     Molecule *m = p->m;
-    if (m->n_atoms == MAX_ATOMS) return false;
-    int number = m->n_atoms++;
-    m->atoms[number] = new_atom;
+    int number = m->n_atoms - 1;
+    const Atom *atom = &m->atoms[number];
     if (p->previous >= 0) {
         if (m->n_bonds == MAX_BONDS) return false;
         Bond *bond = &m->bonds[m->n_bonds++];
-        *bond = (Bond){.ends = {(uint16_t)p->previous, (uint16_t)number}};
+        memset(bond, 0, sizeof *bond);
+        bond->ends[0] = (uint16_t)p->previous, bond->ends[1] = (uint16_t)number;
         if (!set_type(m, bond, p->symbol, p->previous)) return false;
         m->directions |= bond->direction != 0;
         if (add_neighbour(m, p->previous, number) < -1 || add_neighbour(m, number, p->previous) < -1) return false;
     }
-    for (int i = 0; new_atom.centre >= 0 && i < new_atom.explicit_h; i++)
+    for (int i = 0; atom->centre >= 0 && i < atom->explicit_h; i++)
         if (add_neighbour(m, number, HYDROGEN) < -1) return false;
     p->previous = number;
     p->symbol = 0;
@@ -96,10 +105,13 @@ static const uint8_t PLAIN[256] = {
 /* An atom without brackets. */
 static bool plain_atom(Parser *p) {
     int c = p->text[p->at++], next = peek(p, 0);
-    Atom atom = {.element = PLAIN[c], .aromatic = c >= 'a', .centre = -1};
-    if (c == 'C' && next == 'l') atom.element = 17, p->at++;
-    if (c == 'B' && next == 'r') atom.element = 35, p->at++;
-    return add_atom(p, atom);
+    Atom *atom = new_atom(p->m);
+    if (!atom) return false;
+    atom->element = PLAIN[c];
+    atom->aromatic = c >= 'a';
+    if (c == 'C' && next == 'l') atom->element = 17, p->at++;
+    if (c == 'B' && next == 'r') atom->element = 35, p->at++;
+    return bind_atom(p);
 }
 
 /* Pass over a number of up to three digits, as RDKit reads them: without zeros in front. */
@@ -151,7 +163,7 @@ static bool bracket_mark(Parser *p, Atom *atom) {
     if (m->n_centres == MAX_CENTRES) return false;
     bool once = peek(p, 1) != '@';
     p->at += once ? 1 : 2;
-    m->centres[m->n_centres] = (Centre){.atom = (uint16_t)m->n_atoms, .odd = once};
+    m->centres[m->n_centres] = (Centre){.atom = (uint16_t)(m->n_atoms - 1), .odd = once};
     atom->centre = (int16_t)m->n_centres++;
     return true;
 }
@@ -159,23 +171,25 @@ static bool bracket_mark(Parser *p, Atom *atom) {
 static bool bracket_atom(Parser *p) {
     p->at++;
     if (!skip_number(p)) return false; /* isotopes are forgotten */
-    Atom atom = {.no_implicit = true, .centre = -1};
-    atom.element = (uint8_t)bracket_symbol(p, &atom.aromatic);
-    if (!atom.element || !bracket_mark(p, &atom)) return false;
+    Atom *atom = new_atom(p->m);
+    if (!atom) return false;
+    atom->no_implicit = true;
+    atom->element = (uint8_t)bracket_symbol(p, &atom->aromatic);
+    if (!atom->element || !bracket_mark(p, atom)) return false;
     if (peek(p, 0) == 'H') {
         p->at++;
-        atom.explicit_h = 1;
-        if (is_digit(peek(p, 0))) atom.explicit_h = (uint8_t)(peek(p, 0) - '0'), p->at++;
-        if (atom.explicit_h > 4 || atom.element == 1) return false;
+        atom->explicit_h = 1;
+        if (is_digit(peek(p, 0))) atom->explicit_h = (uint8_t)(peek(p, 0) - '0'), p->at++;
+        if (atom->explicit_h > 4 || atom->element == 1) return false;
     }
-    if (!bracket_charge(p, &atom.charge)) return false;
+    if (!bracket_charge(p, &atom->charge)) return false;
     if (peek(p, 0) == ':') { /* so are atom maps */
         p->at++;
         if (!is_digit(peek(p, 0)) || !skip_number(p)) return false;
     }
     if (peek(p, 0) != ']') return false;
     p->at++;
-    return add_atom(p, atom);
+    return bind_atom(p);
 }
 
 static bool close_ring(Parser *p, OpenClosure *open, int number) {
@@ -317,11 +331,13 @@ void index_bonds(Molecule *m) {
     memset(m->first, 0, sizeof(m->first[0]) * (size_t)(m->n_atoms + 1));
     for (int i = 0; i < m->n_bonds; i++) m->first[m->bonds[i].ends[0]]++, m->first[m->bonds[i].ends[1]]++;
     int sum = 0;
-    for (int i = 0; i <= m->n_atoms; i++) {
-        int count = i < m->n_atoms ? m->first[i] : 0;
+    for (int i = 0; i < m->n_atoms; i++) {
+        int count = m->first[i];
         m->first[i] = (uint16_t)sum;
         sum += count;
     }
+    for (int i = m->n_atoms; i <= m->n_atoms + 8 && i <= MAX_ATOMS; i++) m->first[i] = (uint16_t)sum; /* refinement.c */
+    for (int k = sum; k < sum + 8 && k < 2 * MAX_BONDS; k++) m->near_atom[k] = 0;
     uint16_t next[MAX_ATOMS];
     memcpy(next, m->first, sizeof(next[0]) * (size_t)m->n_atoms);
     for (int i = 0; i < m->n_bonds; i++)
