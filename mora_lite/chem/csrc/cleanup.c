@@ -61,7 +61,7 @@ static void clean_halogen(Molecule *m, int atom) {
 }
 
 /* Metals, and all that may pass for one. */
-static bool may_be_metal(int element) {
+bool may_be_metal(int element) {
     switch (element) {
     case 1: case 6: case 7: case 8: case 9: case 15: case 16: case 17: case 34: case 35: case 53: return false;
     default: return true;

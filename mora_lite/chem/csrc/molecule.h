@@ -119,6 +119,7 @@ bool parse_smiles(Molecule *m, const uint8_t *text, int length); /* smiles.c */
 bool merge_hydrogens(Molecule *m);                               /* hydrogens.c */
 void keep_atoms(Molecule *m, const bool *keep);
 bool clean_up(Molecule *m);                                      /* cleanup.c */
+bool may_be_metal(int element);
 bool find_rings(Molecule *m);                                    /* rings.c */
 bool relevant_cycles(Molecule *m, const uint16_t *edges, int n_edges); /* cycles.c */
 bool add_ring(Molecule *m, const uint16_t *bonds, int n);
