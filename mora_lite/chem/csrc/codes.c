@@ -72,6 +72,15 @@ void own_order(Molecule *m) {
 
 static bool is_space(uint8_t c) { return c == ' ' || (c >= 9 && c <= 13) || (c >= 28 && c <= 31); }
 
+static bool is_blank(uint8_t c) { return c == ' ' || c == '\t'; }
+
+/* What RDKit does to a dummy atom in a ring is not known here. */
+static bool has_ring_dummy(const Molecule *m) {
+    bool any = false;
+    for (int i = 0; i < m->n_atoms; i++) any |= !m->atoms[i].element & (m->ring_count[i] > 0);
+    return any;
+}
+
 static bool has_charge_or_dot(const uint8_t *text, int length) {
     for (int i = 0; i < length; i++)
         if (text[i] == '+' || text[i] == '-' || text[i] == '.') return true;
@@ -82,8 +91,13 @@ bool read_molecule(Molecule *m, const uint8_t *text, int length, int standardize
     while (length && is_space(text[length - 1])) length--;
     while (length && is_space(*text)) text++, length--;
     if (!length || length > MAX_TEXT) return false;
-    if (!parse_smiles(m, text, length) || !merge_hydrogens(m) || !m->n_atoms) return false;
-    if (!find_rings(m) || !sanitize(m)) return false;
+    int end = 0, next;
+    while (end < length && !is_blank(text[end])) end++;
+    for (next = end; next < length && is_blank(text[next]);) next++;
+    if (!parse_smiles(m, text, end)) return false;
+    if (next < length && !only_groups(text + next, length - next, m->n_atoms)) return false;
+    length = end;
+    if (!merge_hydrogens(m) || !m->n_atoms || !find_rings(m) || has_ring_dummy(m) || !sanitize(m)) return false;
     find_double_bond_marks(m);
     if (standardize == STANDARDIZE_PARENT && has_charge_or_dot(text, length) && !take_parent(m)) return false;
     make_codes(m);

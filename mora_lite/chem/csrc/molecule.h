@@ -116,6 +116,7 @@ int element_of(char first, char second);
 bool read_molecule(Molecule *m, const uint8_t *text, int length, int standardize);
 
 bool parse_smiles(Molecule *m, const uint8_t *text, int length); /* smiles.c */
+bool only_groups(const uint8_t *text, int length, int n_atoms);  /* extension.c */
 bool merge_hydrogens(Molecule *m);                               /* hydrogens.c */
 void keep_atoms(Molecule *m, const bool *keep);
 bool clean_up(Molecule *m);                                      /* cleanup.c */

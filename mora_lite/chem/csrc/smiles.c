@@ -122,7 +122,7 @@ static bool skip_number(Parser *p) {
     return n <= 3 && (n < 2 || p->text[start] != '0');
 }
 
-/* The symbol of an atom in brackets: its element, or 0. */
+/* The symbol of an atom in brackets: its element, -1 for none. */
 static int bracket_symbol(Parser *p, bool *aromatic) {
     int c = peek(p, 0), next = peek(p, 1);
     *aromatic = c >= 'a' && c <= 'z';
@@ -132,11 +132,16 @@ static int bracket_symbol(Parser *p, bool *aromatic) {
         if (c == 't' && next == 'e') return 52;
         if (c == 'a' && next == 's') return 33;
         p->at -= 1;
-        return strchr("bcnops", c) && next != 'i' ? element_of((char)(c - 32), 0) : 0;
+        return PLAIN[c] && next != 'i' ? PLAIN[c] : -1;
+    }
+    if (c == '*') {
+        p->at++;
+        return 0;
     }
     int element = next >= 'a' && next <= 'z' ? element_of((char)c, (char)next) : 0;
     p->at += element ? 2 : 1;
-    return element ? element : element_of((char)c, 0);
+    if (!element) element = element_of((char)c, 0);
+    return element ? element : -1;
 }
 
 /* Charge of an atom in brackets: `+`, `++` or `+2`. False for what is not certain. */
@@ -174,15 +179,17 @@ static bool bracket_atom(Parser *p) {
     Atom *atom = new_atom(p->m);
     if (!atom) return false;
     atom->no_implicit = true;
-    atom->element = (uint8_t)bracket_symbol(p, &atom->aromatic);
-    if (!atom->element || !bracket_mark(p, atom)) return false;
+    int element = bracket_symbol(p, &atom->aromatic);
+    if (element < 0) return false;
+    atom->element = (uint8_t)element;
+    if (!bracket_mark(p, atom)) return false;
     if (peek(p, 0) == 'H') {
         p->at++;
         atom->explicit_h = 1;
         if (is_digit(peek(p, 0))) atom->explicit_h = (uint8_t)(peek(p, 0) - '0'), p->at++;
-        if (atom->explicit_h > 4 || atom->element == 1) return false;
+        if (atom->explicit_h > 4 || element <= 1) return false;
     }
-    if (!bracket_charge(p, &atom->charge)) return false;
+    if (!bracket_charge(p, &atom->charge) || (!element && atom->charge)) return false;
     if (peek(p, 0) == ':') { /* so are atom maps */
         p->at++;
         if (!is_digit(peek(p, 0)) || !skip_number(p)) return false;
@@ -242,7 +249,7 @@ static bool after_atom(const Parser *p) { return p->last == ATOM || p->last == D
 
 static bool token(Parser *p) {
     int c = p->text[p->at];
-    if (PLAIN[c]) return plain_atom(p);
+    if (PLAIN[c] || c == '*') return plain_atom(p);
     if (c == '[') return bracket_atom(p);
     if (is_digit(c) || c == '%') return closure_digit(p);
     switch (c) {
