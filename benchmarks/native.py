@@ -190,8 +190,8 @@ def rdkit_answers(texts: list[str]) -> np.ndarray:
             molecules = [parse_smiles(texts[i], version=2, standardize=standardize).mol for i in rows]
             read = [(i, mol) for i, mol in zip(rows, molecules, strict=True) if mol is not None]
             if read:
-                graphs = graph_codes([mol for _, mol in read], 2)
-                out[[i for i, _ in read], way] = digests(graphs, circular.fingerprints(graphs))
+                graphs = graph_codes([mol for _, mol in read], 2, plain=True)
+                out[[i for i, _ in read], way] = digests(graphs, circular.fingerprints(graphs, plain=True))
     return out
 
 

@@ -171,8 +171,8 @@ def test_a_featurizer_reads_what_is_not_certain_by_rdkit() -> None:
 def test_an_rdkit_with_other_rules_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = native.graph_codes
 
-    def other_rules(molecules: list[Chem.Mol], version: int) -> object:
-        graphs = codes(molecules, version)
+    def other_rules(molecules: list[Chem.Mol], version: int, *, plain: bool) -> object:
+        graphs = codes(molecules, version, plain=plain)
         graphs.atoms[graphs.atoms[:, 9] == 3, 9] = 2  # as if rings were counted in another way
         return graphs
 

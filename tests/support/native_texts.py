@@ -44,7 +44,16 @@ c12oc(c([H])c1sc1[H])c2=C([H])C([H])=C=C=1 c1cc2ccoc3ccc4cc(c1)c2c34
 Cc1nc2cccc3c(N)c(n1)-n-23 c1cc2c3coc2cc1c1ccccc1cc3 c1nc2cccc3nc(N)[te]nc(n1)-n-2-3
 N-C1=N-NC2=N-C(-C)=N-C3-N-2-C(=N-1)-C=C-C=3
 """
-HARD = _HARD.split()
+# Ions of metals, charges that stay because a cation needs them, parents that RDKit refuses, hydrides, dummy atoms.
+_IONS = r"""
+[I-][Ru](N)(N)N N#C[Au-]C#N [TlH2+] [PbH2+2] [SnH2+2] [BH2+] C[GaH+] [FeH+] [Fe-]C [Cu-](C)C [AlH4-] [GaH4-] [ZnH3-]
+[SbH6+3] F[P-](F)(F)(F)(F)F F[As-](F)(F)(F)(F)F C[PH3-] [Cl-]C [Cl-][Ru] C[O-2] [NH4-] CC(=O)[O-].C[N+](C)(C)CC[N+](C)(C)C
+C[N+](C)(C)CC(C(=O)[O-])[N+](C)(C)C C[N+](C)(C)CC([N-]C)C(=O)[O-] C[N+](C)(C)CC([N-]C)[S-] C[N+](C)(C)CC([N-]C)C(=O)[O-]
+C[N+](C)(C)C([N-]C)CC(C(=O)[O-])C(=O)[O-] C[N+](C)(C)C[BH2-]C[S-] C[N+](C)(C)C[B-](C)(C)C[S-] C[N+](C)(C)C[Fe-](C)C[S-]
+[H-].[Na+] [H][H].[Pd] [H] [H-] CC.[H-].[H-].[H-].[H-].[Al+3].[Li+] [H][H][H] [H]1[H]C1 [H][H-] C[H]C
+*C *c1ccccc1 C*C [1*]C(=O)N [*:1]CC *=C *#C C1CC*1 c1cc*cc1 [*H] [*+] *[C@H](C)O */C=C/C C*.CC *.* [H]* [*-]C C1=CC=CC1=*
+"""
+HARD = [*_HARD.split(), *_IONS.split()]
 
 _TOKENS = r"""
 C C C N O c c c n o s S P F I B b p * 1 1 2 2 3 ( ) ( ) = # - . / \ : $ ~ @ [ ] + H %12 Cl Br [nH] [C@H] [C@@H] [C@]

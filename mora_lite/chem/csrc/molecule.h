@@ -20,6 +20,7 @@ enum {
     MAX_RINGS = 512,
     MAX_RING_MEMBERS = 16384, /* atoms of all rings together */
     MAX_CENTRES = 128,
+    MAX_ELEMENTS = 192, /* that may have a configuration */
     N_CODES = 10,            /* columns of Graphs.atoms */
     FINGERPRINT_BYTES = 128,
     SINGLE = 0,
@@ -75,6 +76,13 @@ typedef struct {
     bool odd;
     int16_t around[4];
 } Centre;
+
+/* What may have a configuration: `stereo.Elements`. */
+typedef struct {
+    int owner; /* an atom, or a bond */
+    bool is_bond, odd, alone;
+    int16_t groups[2][4];
+} StereoElement;
 
 typedef struct {
     int n_atoms, n_bonds, n_centres, n_fragments;
@@ -132,7 +140,9 @@ void conjugate(Molecule *m);                                     /* conjugation.
 bool sanitize(Molecule *m);                                      /* sanitize.c */
 bool take_parent(Molecule *m);                                   /* parent.c */
 void index_bonds(Molecule *m);
-bool stereo_codes(Molecule *m); /* stereo.c: puts codes into atom_codes and bond_codes */
+/* stereo.c: put codes into atom_codes and bond_codes, for the marks of the text or for given elements */
+bool stereo_codes(Molecule *m);
+bool tell_elements(Molecule *m, const StereoElement *elements, int n);
 void find_double_bond_marks(Molecule *m);
 void make_codes(Molecule *m);     /* codes.c */
 void own_order(Molecule *m);

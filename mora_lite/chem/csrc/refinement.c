@@ -10,6 +10,10 @@ several kinds of processors. Some go on to the next multiple of `LANES`, for whi
 #define INLINED static inline
 #endif
 
+#ifdef _MSC_VER
+#define restrict __restrict
+#endif
+
 enum { LANES = 8 }; /* a divisor of MAX_ATOMS and MAX_BONDS */
 
 static int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
