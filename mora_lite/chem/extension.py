@@ -15,6 +15,8 @@ import numpy as np
 from .graph import ATOM_FIELDS, Graphs
 from .stereo import Elements
 
+N_BYTES = 128  # of a fingerprint
+
 
 @functools.cache
 def load() -> Any:
@@ -62,7 +64,7 @@ def fingerprints(graphs: Graphs) -> np.ndarray | None:
     if not is_compiled():
         return None
     done, bits = load().fingerprint_graphs(*_bytes(graphs))
-    return np.frombuffer(bits, np.uint8).reshape(len(graphs), -1) if np.frombuffer(done, np.bool_).all() else None
+    return np.frombuffer(bits, np.uint8).reshape(-1, N_BYTES) if np.frombuffer(done, np.bool_).all() else None
 
 
 def _bytes(graphs: Graphs) -> tuple[bytes, ...]:

@@ -95,7 +95,7 @@ def read_column(text: bytes, offsets: np.ndarray, standardize: str) -> Reading:
 def first_difference(texts: Sequence[str], ways: Sequence[str] = STANDARDIZE) -> str | None:
     """The first of the texts to which the extension has an answer that is not RDKit's; None if there is none.
 
-    RDKit's graphs get their stereo codes and fingerprints in plain Python here, since the compiled part is what is tried.
+    RDKit's graphs get their stereo codes and fingerprints in plain Python here: the compiled part is what is tried.
     ways: of standardising, all of them in turn.
     """
     for standardize in ways:
