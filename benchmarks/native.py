@@ -20,6 +20,7 @@ import collections
 import concurrent.futures
 import csv
 import gzip
+import hashlib
 import random
 import re
 import shutil
@@ -28,11 +29,17 @@ import sys
 import sysconfig
 import tempfile
 import time
+import timeit
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rdkit import rdBase
 
-from mora_lite.chem import native
+from mora_lite.chem import circular, native
+from mora_lite.chem.codes import graph_codes
+from mora_lite.chem.graph import Graphs
 from mora_lite.chem.molecules import parse_smiles
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -53,8 +60,8 @@ RULES = [
     (
         "a bond to aromatic atoms is aromatic",
         "smiles.c",
-        "bond->type = both ? AROMATIC : SINGLE; break;\n    case '/'",
-        "bond->type = SINGLE; break;\n    case '/'",
+        "bond->type = both ? AROMATIC : SINGLE;\n    bond->aromatic = both;",
+        "bond->type = SINGLE;",
     ),
     ("one closure and three neighbours invert a mark", "smiles.c", "if (single) centre->odd", "if (0) centre->odd"),
     ("a closure's direction is of the atom it is at", "smiles.c", "open->symbol ? a : b", "a"),
@@ -89,18 +96,23 @@ RULES = [
         "> default_valence(effective)) return false;",
         "> 99) return false;",
     ),
-    ("at most one multiple bond", "aromaticity.c", "return multiple <= 1;", "return true;"),
+    ("at most one multiple bond", "aromaticity.c", "|| n_multiple(m, number) <= 1", "|| true"),
     ("no radicals but carbon's", "aromaticity.c", "if (atom->radicals &&", "if (0 &&"),
     ("large fused rings", "aromaticity.c", "MAX_FUSED_RING = 24", "MAX_FUSED_RING = 8"),
     (
         "hypervalent atoms do not conjugate",
         "conjugation.c",
-        "total_valence(atom) > lowest) return false;",
-        "0) return false;",
+        "total_valence(atom) > lowest) return 0;",
+        "0) return 0;",
     ),
     ("nor do heavy ones", "conjugation.c", "if (atom->element > 10 &&", "if (0 &&"),
-    ("nor do both partners of a double bond", "conjugation.c", "< 3 || !candidate[m->near_atom[i]]", "< 3"),
-    ("conjugated N and O are SP2", "conjugation.c", "if (n == 4 && n_near <= 3)", "if (0)"),
+    (
+        "nor do both partners of a double bond",
+        "conjugation.c",
+        "(bond->type != SINGLE) & near)",
+        "(bond->type != SINGLE))",
+    ),
+    ("conjugated N and O are SP2", "conjugation.c", "if (n == 4 && n_near <= 3 && conjugated)", "if (0)"),
     ("a mark makes SP3", "conjugation.c", "if (atom->centre >= 0 && n_near == 4) return 4;", ";"),
     ("marks at other than SP3 are none", "sanitize.c", "m->atoms[i].centre = -1;", ";"),
     (
@@ -114,21 +126,36 @@ RULES = [
     ("relevant cycles by length", "cycles.c", "relevant[end] = reduce(b, &bits) >= 0;", "relevant[end] = true;"),
     ("organic fragments first", "parent.c", "if (a->organic != b->organic)", "if (0)"),
     ("the heavier of equal fragments", "parent.c", "(a->weight > b->weight)", "(a->weight < b->weight)"),
-    ("acids are neutralised", "parent.c", "bool acid = is_acid(m, i);", "bool acid = false;"),
+    ("acids are neutralised", "parent.c", "is_acid_anion[i] = is_acid(m, i);", "is_acid_anion[i] = false;"),
     ("nitrates keep one charge", "parent.c", "balanced[near] < m->atoms[near].charge", "0"),
     ("cations that nothing neutralises", "parent.c", "n_fixed += atom->charge;", ";"),
+    ("acids come last", "parent.c", "(surplus && !is_acid_anion[i])", "surplus"),
+    ("few anions lose all charges", "parent.c", "surplus < 0 ||", "0 ||"),
+    ("hydrides at elements left of carbon", "parent.c", "is_early(m->atoms[i].element) ? -1 : 1", "1"),
+    (
+        "protons of metals",
+        "parent.c",
+        "m->atoms[i].element == 6 || is_early(m->atoms[i].element)",
+        "m->atoms[i].element == 6",
+    ),
+    ("parents that RDKit refuses", "parent.c", "if (!refused) return sanitize(m);", "return sanitize(m);"),
+    ("hydrogens that stay atoms", "hydrogens.c", "|| is_kept(m, i);", "|| 0;"),
+    ("dummy atoms in rings are not known", "codes.c", "return any;", "return false;"),
     ("N turns inside out", "stereo.c", "return codes[8] == 1 || codes[9] >= 3;", "return true;"),
     ("a hydrogen counts where it is written", "stereo.c", "odd ^= (centre->n - 1 - i) & 1;", ";"),
     ("double bonds of small rings", "stereo.c", "smallest_ring(m, number) < SMALLEST_RING", "0"),
     ("elements that hold one another", "stereo.c", "if (!mark_and_resolve(&work, codes)) return false;", ";"),
     ("one that is resolved alone is none", "stereo.c", "if (n_new < 2 ||", "if ("),
     ("rounds of the order of atoms", "codes.c", "ORDER_ROUNDS = 6", "ORDER_ROUNDS = 4"),
-    ("levels of counts", "codes.c", "MAX_LEVEL = 32", "MAX_LEVEL = 16"),
+    ("levels of counts", "circular.c", "times == 32", "0"),
 ]
 
 
 def read(table: str, n: int) -> list[str]:
     path, _, column = table.rpartition(":")
+    if path.endswith(".smi"):
+        texts = Path(path).read_text(encoding="utf-8").splitlines()
+        return random.Random(0).sample(texts, n) if 0 < n < len(texts) else texts
     with (gzip.open if path.endswith(".gz") else open)(path, "rt", newline="", encoding="utf-8") as file:
         texts = list(dict.fromkeys(row[column] for row in csv.DictReader(file) if row[column]))
     return random.Random(0).sample(texts, n) if 0 < n < len(texts) else texts
@@ -148,78 +175,169 @@ def why(text: str) -> str:
     return found[0] if found else "too long" if len(text) > 300 else "other"
 
 
-def compare_block(texts: list[str]) -> tuple[collections.Counter[str], list[str], collections.Counter[str]]:
-    counts, kinds = collections.Counter[str](), collections.Counter[str]()
-    different: list[str] = []
+def digests(graphs: Graphs, fingerprints: np.ndarray) -> np.ndarray:
+    """A number for all that is known of each molecule, uint64 `[B]`."""
+    parts = [
+        (np.ascontiguousarray(rows).data, pointer.tolist())
+        for rows, pointer in (
+            (graphs.atoms, graphs.atom_ptr),
+            (graphs.bonds, graphs.bond_ptr),
+            (graphs.bond_endpoints, graphs.bond_ptr),
+            (fingerprints, np.arange(len(graphs) + 1)),
+        )
+    ]
+    out = np.empty(len(graphs), np.uint64)
+    for i in range(len(graphs)):
+        digest = hashlib.blake2b(digest_size=8)
+        for rows, pointer in parts:
+            digest.update(rows[pointer[i] : pointer[i + 1]])
+        out[i] = int.from_bytes(digest.digest(), "little") or 1
+    return out
+
+
+def rdkit_answers(texts: list[str]) -> np.ndarray:
+    """RDKit's answers to texts with and without taking parents, uint64 `[N, 2]`; 0 where it refuses."""
+    out = np.zeros((len(texts), 2), np.uint64)
     with rdBase.BlockLogs():
-        for standardize in ("parent", "none"):
-            reading = native.read(texts, standardize)
-            wrong = [] if native.first_difference(texts, (standardize,)) is None else texts
-            wrong = [text for text in wrong if native.first_difference([text], (standardize,)) is not None]
-            different += wrong
-            counts["different"] += len(wrong)
-            counts["equal"] += int(reading.certain.sum()) - len(wrong)
-            for text, certain in zip(texts, reading.certain, strict=True):
-                if not certain and parse_smiles(text, version=2, standardize=standardize).mol is not None:
-                    counts["uncertain"] += 1
-                    kinds[why(text)] += 1
-                elif not certain:
-                    counts["for neither"] += 1
-    return counts, different, kinds
+        for way, standardize in enumerate(native.STANDARDIZE):
+            # Without these characters the two ways are one (`parse_smiles`).
+            rows = [i for i, text in enumerate(texts) if not way or not set("+-.").isdisjoint(text)]
+            out[:, way] = out[:, 0]
+            out[rows, way] = 0
+            molecules = [parse_smiles(texts[i], version=2, standardize=standardize).mol for i in rows]
+            read = [(i, mol) for i, mol in zip(rows, molecules, strict=True) if mol is not None]
+            if read:
+                graphs = graph_codes([mol for _, mol in read], 2, plain=True)
+                out[[i for i, _ in read], way] = digests(graphs, circular.fingerprints(graphs, plain=True))
+    return out
 
 
-def compare(name: str, texts: list[str], processes: int) -> int:
-    total, kinds = collections.Counter[str](), collections.Counter[str]()
-    different: list[str] = []
-    blocks = [texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK)]
-    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
-        for counts, others, what in pool.map(compare_block, blocks):
-            total.update(counts)
-            kinds.update(what)
-            different += others
-    readable = max(total["equal"] + total["different"] + total["uncertain"], 1)
+def native_answers(texts: list[str]) -> np.ndarray:
+    """The native reader's answers, as `rdkit_answers`; 0 where it is not certain."""
+    out = np.zeros((len(texts), 2), np.uint64)
+    for way, standardize in enumerate(native.STANDARDIZE):
+        reading = native.read(texts, standardize)
+        out[:, way] = np.where(reading.certain, digests(reading.graphs, reading.fingerprints), 0)
+    return out
+
+
+def kept_answers(texts: list[str], processes: int, folder: Path | None) -> np.ndarray:
+    """`rdkit_answers`; those in the folder are not asked for again, and new ones are added to it block by block."""
+    name = hashlib.sha256("\n".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    path = (folder or Path(tempfile.mkdtemp())) / f"{name}.{rdBase.rdkitVersion}.answers"
+    size = path.stat().st_size if path.exists() else 0
+    n_known = size // (BLOCK * 16) * BLOCK if size < len(texts) * 16 else len(texts)
+    blocks = [texts[start : start + BLOCK] for start in range(n_known, len(texts), BLOCK)]
+    with concurrent.futures.ProcessPoolExecutor(processes) as pool, path.open("ab") as file:
+        file.truncate(n_known * 16)
+        start = time.monotonic()
+        for number, answers in enumerate(pool.map(rdkit_answers, blocks), 1):
+            file.write(answers.tobytes())
+            file.flush()
+            if number % 200 == 0:
+                rate = number * BLOCK / (time.monotonic() - start)
+                print(f"  RDKit: {n_known + number * BLOCK:,} of {len(texts):,}, {rate:,.0f} a second", flush=True)
+    return np.fromfile(path, np.uint64).reshape(-1, 2)
+
+
+def compare(name: str, texts: list[str], processes: int, folder: Path | None) -> int:
+    expected = kept_answers(texts, processes, folder)
+    answers = [native_answers(texts[start : start + BLOCK]) for start in range(0, len(texts), BLOCK)]
+    got = np.concatenate([*answers, np.zeros((0, 2), np.uint64)])
+    different, left = (got != 0) & (got != expected), (got == 0) & (expected != 0)
     print(
-        f"{name}: {len(texts):,} texts twice, {total['equal']:,} equal, {total['different']:,} different, "
-        f"{total['uncertain']:,} left to RDKit ({total['uncertain'] / readable:.4%} of the readable), "
-        f"{total['for neither']:,} that RDKit refuses",
+        f"{name}: {len(texts):,} texts twice, {((got != 0) & ~different).sum():,} equal, "
+        f"{different.sum():,} different, {left.sum():,} left to RDKit "
+        f"({left.sum() / max((expected != 0).sum(), 1):.4%} of the readable; {left[:, 0].sum():,} when parents are "
+        f"taken), {((got == 0) & (expected == 0)).sum():,} that RDKit refuses",
         flush=True,
     )
-    for text in different[:20]:
-        print(f"  different: {text}")
+    for row, way in np.argwhere(different)[:20].tolist():
+        print(f"  different, {native.STANDARDIZE[way]}: {texts[row]}")
+    kinds = collections.Counter(why(texts[row]) for row in np.flatnonzero(left[:, 0]))
     for kind, count in kinds.most_common():
         print(f"  left to RDKit: {count:,} {kind}")
-    return total["different"]
+    return int(different.sum())
+
+
+def made(name: str, folder: Path | None, make: Callable[[], list[str]]) -> list[str]:
+    """Texts that are made anew, or those that were made before, so that RDKit's kept answers are to the same texts."""
+    path = folder / f"{name}.smi" if folder else None
+    if path is None or not path.exists():
+        texts = make()
+        if path is None:
+            return texts
+        path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
     everything: list[str] = []
     wrong = 0
+    processes, folder, n = arguments.processes, arguments.answers, arguments.spellings
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def respell(texts: list[str]) -> list[str]:
+        dice = random.Random(1)
+        return [s for text in texts for s in respelled(text, dice, n)[1:]]
+
     for table in arguments.tables:
         texts = read(table, arguments.molecules)
         everything += texts
-        wrong += compare(table, texts, arguments.processes)
-        if arguments.spellings:
-            dice = random.Random(1)
-            spellings = [s for text in texts for s in respelled(text, dice, arguments.spellings)[1:]]
-            wrong += compare(f"{table}, respelled", spellings, arguments.processes)
+        wrong += compare(table, texts, processes, folder)
+        if n:
+            file = re.sub(r"\W+", "-", f"{Path(table).name}-{len(texts)}-{n}")
+            wrong += compare(f"{table}, respelled", made(file, folder, partial(respell, texts)), processes, folder)
     if arguments.mutations:
-        dice, texts = random.Random(2), [*everything, *HARD]
-        wrong += compare("mutated", [mutated(texts, dice) for _ in range(arguments.mutations)], arguments.processes)
+        dice, sources = random.Random(2), [*everything, *HARD]
+        texts = made(
+            f"mutated-{arguments.mutations}",
+            folder,
+            lambda: [mutated(sources, dice) for _ in range(arguments.mutations)],
+        )
+        wrong += compare("mutated", texts, processes, folder)
     return int(wrong > 0)
+
+
+def timed(batch: tuple[bytes, np.ndarray]) -> float:
+    """Seconds of processor time that reading a batch takes its thread."""
+    start = time.thread_time()
+    native.read_column(*batch, "parent")
+    return time.thread_time() - start
+
+
+def columns(texts: list[str], n: int) -> list[tuple[bytes, np.ndarray]]:
+    """The texts as string columns of `n` rows: bytes and offsets."""
+    data = [text.encode() for text in texts]
+    batches = [data[start : start + n] for start in range(0, len(data), n)]
+    return [(b"".join(batch), np.cumsum([0, *map(len, batch)])) for batch in batches]
+
+
+def read_lists(lists: list[list[str]]) -> None:
+    for texts in lists:
+        native.read(texts, "parent")
 
 
 def run_speed(arguments: argparse.Namespace) -> int:
     for table in arguments.tables:
         texts = read(table, arguments.molecules or 100_000)
-        batches = [texts[start : start + 4096] for start in range(0, len(texts), 4096)]
+        batches = columns(texts, 4096)
+        lists = [texts[start : start + 4096] for start in range(0, len(texts), 4096)]
+        best = min(timeit.repeat(partial(read_lists, lists), number=1, repeat=9))
+        print(f"{table}: lists of texts, {len(texts) / best:,.0f} molecules/s", flush=True)
         for threads in range(1, arguments.threads + 1):
-            best = 0.0
+            wall, cpu = np.inf, np.inf
             with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-                for _ in range(5):
+                for _ in range(9):
                     start = time.perf_counter()
-                    list(pool.map(lambda batch: native.read(batch, "parent"), batches))
-                    best = max(best, len(texts) / (time.perf_counter() - start))
-            print(f"{table}: {threads} threads, {best:,.0f} molecules/s, {1e6 / best:.2f} us a molecule", flush=True)
+                    seconds = sum(pool.map(timed, batches))
+                    wall, cpu = min(wall, time.perf_counter() - start), min(cpu, seconds)
+            print(
+                f"{table}: columns, {threads} threads, {len(texts) / wall:,.0f} molecules/s, "
+                f"{1e6 * cpu / len(texts):.2f} us of processor time each",
+                flush=True,
+            )
     return 0
 
 
@@ -286,6 +404,7 @@ def main() -> int:
             command.add_argument("--spellings", type=int, default=0)
             command.add_argument("--mutations", type=int, default=0)
             command.add_argument("--processes", type=int, default=1)
+            command.add_argument("--answers", type=Path)
         else:
             command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

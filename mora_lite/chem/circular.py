@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import extension
 from .graph import ATOM_FIELDS, Graphs
 from .refinement import Adjacency, atom_keys, bond_keys, mix
 
@@ -22,8 +23,14 @@ _COLUMN = {name: i for i, name in enumerate(ATOM_FIELDS)}
 _FIELDS = [_COLUMN[name] for name in ("element", "charge", "degree", "hydrogens", "aromatic")]
 
 
-def fingerprints(graphs: Graphs) -> np.ndarray:
-    """Bits `mix(part + level) % 1024`, one for each level that a part reaches, by `np.packbits`: uint8 `[B, 128]`."""
+def fingerprints(graphs: Graphs, *, plain: bool = False) -> np.ndarray:
+    """Bits `mix(part + level) % 1024`, one for each level that a part reaches, by `np.packbits`: uint8 `[B, 128]`.
+
+    plain: without the compiled part (`extension`), which gives the same.
+    """
+    bits_of_all = None if plain else extension.fingerprints(graphs)
+    if bits_of_all is not None:
+        return bits_of_all
     parts, counts, molecule = count(graphs)
     bits = np.zeros((len(graphs), N_BITS), np.uint8)
     for level, least in enumerate(LEVELS):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rdkit import Chem
 
+from . import extension
 from .graph import ATOM_FIELDS, Graphs, row_pointer
 from .refinement import Adjacency, atom_keys, bond_keys, mix
 from .stereo import Elements, Molecules, stereo_codes
@@ -63,11 +64,12 @@ _SMALLEST_RING = 8  # whose double bonds may be cis or trans
 ORDER_ROUNDS = 6  # atoms that differ are told apart by then, or differ so far away that rounding alone shows it
 
 
-def graph_codes(molecules: Sequence[Chem.Mol], version: int) -> Graphs:
+def graph_codes(molecules: Sequence[Chem.Mol], version: int, *, plain: bool = False) -> Graphs:
     """Codes of molecules that were read for this version of them. A molecule must have at least one atom.
 
     In version 1 atoms and bonds keep RDKit's order. In version 2 the molecule gives them an order of their own: sums
     over them are added up in one order then, and rounded in one way, however the molecule was spelled.
+    plain: without the compiled part (`extension`), which gives the same.
     """
     n_atoms = [molecule.GetNumAtoms() for molecule in molecules]
     n_bonds = [molecule.GetNumBonds() for molecule in molecules]
@@ -89,10 +91,9 @@ def graph_codes(molecules: Sequence[Chem.Mol], version: int) -> Graphs:
     graphs = Graphs(codes, bond_codes, bonds[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
     if version == 1:
         return graphs
-    ends = graphs.ends
-    adjacency = Adjacency(ends, len(graphs.atoms))
-    _recode_stereo(graphs, molecules, ends, adjacency)
-    return _in_own_order(graphs, ends, adjacency)
+    elements = _take_elements(graphs, molecules)
+    finished = None if plain else extension.finish(graphs, elements)
+    return _finish(graphs, elements) if finished is None else finished
 
 
 def _read(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray, bond_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,6 +139,19 @@ def _ring_properties(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tup
     return np.where(count == 0, 0, size), count
 
 
+def _finish(graphs: Graphs, elements: Elements) -> Graphs:
+    """`extension.finish` in plain Python."""
+    ends = graphs.ends
+    if len(elements):
+        molecules = Molecules(
+            atom_keys(graphs.atoms), graphs.bonds.astype(np.int64), ends, graphs.atom_ptr, graphs.bond_ptr, elements
+        )
+        codes = stereo_codes(molecules)
+        graphs.atoms[elements.owner[~elements.is_bond], _CHIRALITY] = codes[~elements.is_bond]
+        graphs.bonds[elements.owner[elements.is_bond]] += codes[elements.is_bond]
+    return _in_own_order(graphs, ends, Adjacency(ends, len(graphs.atoms)))
+
+
 def _in_own_order(graphs: Graphs, ends: np.ndarray, adjacency: Adjacency) -> Graphs:
     """The same graphs, atoms in the order of their hashes after `ORDER_ROUNDS` rounds, bonds in that of their atoms."""
     with np.errstate(over="ignore"):
@@ -154,22 +168,20 @@ def _in_own_order(graphs: Graphs, ends: np.ndarray, adjacency: Adjacency) -> Gra
     return Graphs(graphs.atoms[atoms], graphs.bonds[order], endpoints, graphs.atom_ptr, graphs.bond_ptr)
 
 
-def _recode_stereo(graphs: Graphs, molecules: Sequence[Chem.Mol], ends: np.ndarray, adjacency: Adjacency) -> None:
-    """Put the codes of `stereo` in place of those of RDKit's tags."""
+def _take_elements(graphs: Graphs, molecules: Sequence[Chem.Mol]) -> Elements:
+    """What RDKit's tags mark; the tags are taken out of the codes."""
     marked_atoms = np.flatnonzero(graphs.atoms[:, _CHIRALITY])
     marked_bonds = np.flatnonzero(graphs.bonds % 4)
-    if not len(marked_atoms) and not len(marked_bonds):
-        return
+    adjacency = Adjacency(graphs.ends, len(graphs.atoms)) if len(marked_atoms) or len(marked_bonds) else None
+    if adjacency is None:
+        nothing = np.zeros(0, np.int64)
+        return Elements(nothing, nothing, nothing.astype(bool), np.zeros((0, 2, 4), np.int64), nothing.astype(bool))
     elements = _join(
         _centres(graphs, adjacency, marked_atoms), _double_bonds(graphs, adjacency, molecules, marked_bonds)
     )
     graphs.atoms[:, _CHIRALITY] = 0
     graphs.bonds[:] -= graphs.bonds % 4
-    keys = atom_keys(graphs.atoms)
-    bonds = graphs.bonds.astype(np.int64)
-    codes = stereo_codes(Molecules(keys, bonds, ends, graphs.atom_ptr, graphs.bond_ptr, elements))
-    graphs.atoms[elements.owner[~elements.is_bond], _CHIRALITY] = codes[~elements.is_bond]
-    graphs.bonds[elements.owner[elements.is_bond]] += codes[elements.is_bond]
+    return elements
 
 
 def _centres(graphs: Graphs, adjacency: Adjacency, marked: np.ndarray) -> Elements:

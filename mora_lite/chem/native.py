@@ -8,7 +8,6 @@ not certain of, wrong texts among it, is for RDKit (`molecules`). docs/native.md
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from rdkit import rdBase
 
-from . import circular
+from . import circular, extension
 from .codes import graph_codes
 from .graph import ATOM_FIELDS, Graphs, concatenate
 from .molecules import STANDARDIZE, parse_smiles
@@ -96,6 +95,7 @@ def read_column(text: bytes, offsets: np.ndarray, standardize: str) -> Reading:
 def first_difference(texts: Sequence[str], ways: Sequence[str] = STANDARDIZE) -> str | None:
     """The first of the texts to which the extension has an answer that is not RDKit's; None if there is none.
 
+    RDKit's graphs get their stereo codes and fingerprints in plain Python here: the compiled part is what is tried.
     ways: of standardising, all of them in turn.
     """
     for standardize in ways:
@@ -104,8 +104,8 @@ def first_difference(texts: Sequence[str], ways: Sequence[str] = STANDARDIZE) ->
         molecules = [parse_smiles(texts[row], version=VERSION, standardize=standardize).mol for row in rows]
         if None in molecules:
             return texts[rows[molecules.index(None)]]
-        expected = graph_codes(molecules, VERSION)
-        bits = circular.fingerprints(expected)
+        expected = graph_codes(molecules, VERSION, plain=True)
+        bits = circular.fingerprints(expected, plain=True)
         if _are_equal(reading, rows, expected, bits):
             continue
         for number, row in enumerate(rows):
@@ -122,6 +122,5 @@ def _are_equal(reading: Reading, rows: Sequence[int], expected: Graphs, bits: np
     )
 
 
-@functools.cache
 def _extension() -> Any:
-    return importlib.import_module("._native", __package__)
+    return extension.load()

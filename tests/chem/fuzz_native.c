@@ -42,6 +42,7 @@ static bool read_and_check(const uint8_t *text, size_t length, int standardize) 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc, (void)argv;
     elements_init();
+    refinement_init();
     return 0;
 }
 
@@ -110,6 +111,7 @@ static size_t mutate(uint8_t *text) {
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
     elements_init();
+    refinement_init();
     load(argv[1]);
     double seconds = atof(argv[2]);
     state = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;

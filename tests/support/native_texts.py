@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from rdkit import Chem, rdBase
 
@@ -42,9 +43,21 @@ CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC Oc1nc2ccc3nc(O)c4ccc1c2c34 Cc1nc2cccc3nc(N)n
 Oc1nCnc2ccccc12[H] [H]N(=O)(C)C [H]Cl(=O)(=O)=O [H]P(C)(C)C [H]S(C)(C)C [H]n1cccc1 [H]c1ccccc1
 c12oc(c([H])c1sc1[H])c2=C([H])C([H])=C=C=1 c1cc2ccoc3ccc4cc(c1)c2c34
 Cc1nc2cccc3c(N)c(n1)-n-23 c1cc2c3coc2cc1c1ccccc1cc3 c1nc2cccc3nc(N)[te]nc(n1)-n-2-3
-N-C1=N-NC2=N-C(-C)=N-C3-N-2-C(=N-1)-C=C-C=3
+N-C1=N-NC2=N-C(-C)=N-C3-N-2-C(=N-1)-C=C-C=3 Oc1cccc2nc3ccc3nc12 COc1ccccc1C=Cc1ccnc2ccc12 Brc1c(C(Br)Br)ccc2cccc[te]12
+OCc1ccc2[n+](c1)CCc1c-2[nH]c2[n+]cccc12
 """
-HARD = _HARD.split()
+# Ions of metals, charges that stay because a cation needs them, parents that RDKit refuses, hydrides, dummy atoms.
+_IONS = r"""
+[I-][Ru](N)(N)N N#C[Au-]C#N [TlH2+] [PbH2+2] [SnH2+2] [BH2+] C[GaH+] [FeH+] [Fe-]C [Cu-](C)C [AlH4-] [GaH4-] [ZnH3-]
+[SbH6+3] F[P-](F)(F)(F)(F)F F[As-](F)(F)(F)(F)F C[PH3-] [Cl-]C [Cl-][Ru] C[O-2] [NH4-]
+CC(=O)[O-].C[N+](C)(C)CC[N+](C)(C)C
+C[N+](C)(C)CC(C(=O)[O-])[N+](C)(C)C C[N+](C)(C)CC([N-]C)C(=O)[O-] C[N+](C)(C)CC([N-]C)[S-] C[N+](C)(C)CC([N-]C)C(=O)[O-]
+C[N+](C)(C)C([N-]C)CC(C(=O)[O-])C(=O)[O-] C[N+](C)(C)C[BH2-]C[S-] C[N+](C)(C)C[B-](C)(C)C[S-] C[N+](C)(C)C[Fe-](C)C[S-]
+[H-].[Na+] [H][H].[Pd] [H] [H-] CC.[H-].[H-].[H-].[H-].[Al+3].[Li+] [H][H][H] [H]1[H]C1 [H][H-] C[H]C
+*C *c1ccccc1 C*C [1*]C(=O)N [*:1]CC *=C *#C C1CC*1 c1cc*cc1 [*H] [*+] *[C@H](C)O */C=C/C C*.CC *.* [H]* [*-]C
+C1=CC=CC1=*
+"""
+HARD = [*_HARD.split(), *_IONS.split()]
 
 _TOKENS = r"""
 C C C N O c c c n o s S P F I B b p * 1 1 2 2 3 ( ) ( ) = # - . / \ : $ ~ @ [ ] + H %12 Cl Br [nH] [C@H] [C@@H] [C@]
@@ -72,6 +85,38 @@ def bracketed(dice: random.Random) -> str:
     """A small molecule with an atom in brackets, whose parts may be wrong in any way."""
     atom = "".join(dice.choice(pieces) for pieces in _PIECES)
     return dice.choice(_PLACES.split()).format(f"[{atom}]")
+
+
+# Each `{}` is a place for the next piece; digits are ring closures.
+_RINGS = r"""
+c1ccc({})cc1 c1cc({})c({})cc1 c1ccc2c(c1)cc({})[nH]2 C1CCN({})CC1 C1CN({})CCN1{} c1cnc({})nc1 c1csc({})n1 C1CC1{}
+c1cc({})cc(=O)[nH]1 C1CCC({})CC1 c1ccc2nc({})ccc2c1 C1COC({})O1 c1nc({})nn1{} C[C@H]1CC[C@@H]({})CC1 C1CC(=O)N({})C1
+c1oc({})cc1 C1=CC({})CC1 c1ccc2c(c1)C(=O)N({})C2=O C1CC2CC1CC2{} c1c({})c2ccccc2o1 c1cc[n+]({})cc1 S1C=CN({})C1
+C1C2CC3CC1CC({})(C2)C3 c1ncn2ccc({})cc12
+"""
+_LINKS = r"""
+C{} CC{} O{} N{} C(=O)N{} NC(=O){} S(=O)(=O)N{} OC(=O){} [C@H](C){} [C@@H](O){} /C=C/{} C#C{} C(C){} S{} [N+](C)(C)C{}
+N(C){} OP(=O)(O){} C(F)(F){} [S@](=O){} C(=N){} B(O)O{} [Si](C)(C){}
+"""
+_ENDS = r"""
+F Cl Br I C CC C#N C(F)(F)F C(=O)O C(=O)[O-] [N+](=O)[O-] N [NH3+] O OC S(=O)(=O)[O-] C(C)(C)C N(C)C C=O S SC NC(=N)N
+P(=O)(O)O N=[N+]=[N-] C(=O)OC CO
+"""
+_SALTS = [".Cl", ".[Na+]", ".[Cl-]", ".O", ".CC(=O)O", ".[K+]", ".OC(=O)C(F)(F)F", ".[Br-]"]
+
+
+def assembled(dice: random.Random) -> str:
+    """A molecule like a drug: rings, what links them, what ends them, and now and then a salt."""
+    rings, links, ends = _RINGS.split(), _LINKS.split(), _ENDS.split()
+    text = "{}"
+    for first in range(10, 10 + 3 * dice.randrange(1, 4), 3):  # each ring has closures of its own
+        ring = re.sub(r"\d", lambda digit, first=first: f"%{first + int(digit[0])}", dice.choice(rings))
+        text = text.replace("{}", ring, 1)
+        if dice.random() < 0.7:
+            text = text.replace("{}", dice.choice(links), 1)
+    while "{}" in text:
+        text = text.replace("{}", dice.choice(ends), 1)
+    return text + (dice.choice(_SALTS) if dice.random() < 0.1 else "")
 
 
 def respelled(text: str, dice: random.Random, n: int) -> list[str]:

@@ -1,19 +1,13 @@
 /* RDKit's clean-up of hypervalent nitrogen, phosphorus and halogens; bonds to metals that it would make dative. */
 #include "molecule.h"
 
-static int valence_of(const Molecule *m, int atom) {
-    int valence;
-    explicit_valence(m, atom, false, &valence);
-    return valence;
-}
-
 /* Turn the first bond of `type` to a neutral neighbour of `element` into one of one order less, with charges. */
 static void split_charges(Molecule *m, int atom, int element, int type) {
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
         Atom *near = &m->atoms[m->near_atom[k]];
-        Bond *bond = &m->bonds[m->near_bond[k]];
+        const Bond *bond = &m->bonds[m->near_bond[k]];
         if (near->element == element && !near->charge && bond->type == type) {
-            bond->type = (uint8_t)(type - 1);
+            set_order(m, m->near_bond[k], type - 1);
             m->atoms[atom].charge = 1;
             near->charge = -1;
             return;
@@ -24,7 +18,7 @@ static void split_charges(Molecule *m, int atom, int element, int type) {
 static void clean_nitrogens(Molecule *m) {
     bool chosen[MAX_ATOMS], any = false;
     for (int i = 0; i < m->n_atoms; i++) {
-        chosen[i] = m->atoms[i].element == 7 && !m->atoms[i].charge && valence_of(m, i) == 5;
+        chosen[i] = m->atoms[i].element == 7 && !m->atoms[i].charge && explicit_valence(m, i) == 5;
         if (chosen[i]) {
             any = true;
             split_charges(m, i, 8, DOUBLE);
@@ -35,7 +29,7 @@ static void clean_nitrogens(Molecule *m) {
 }
 
 static void clean_phosphorus(Molecule *m, int atom) {
-    if (m->atoms[atom].charge || degree(m, atom) != 3 || valence_of(m, atom) != 5) return;
+    if (m->atoms[atom].charge || degree(m, atom) != 3 || explicit_valence(m, atom) != 5) return;
     int oxygen = -1;
     bool other = false;
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
@@ -48,18 +42,18 @@ static void clean_phosphorus(Molecule *m, int atom) {
     }
     if (oxygen < 0 || !other) return;
     m->atoms[m->near_atom[oxygen]].charge = -1;
-    m->bonds[m->near_bond[oxygen]].type = SINGLE;
+    set_order(m, m->near_bond[oxygen], SINGLE);
     m->atoms[atom].charge = 1;
 }
 
 static void clean_halogen(Molecule *m, int atom) {
-    int valence = valence_of(m, atom), charge = 0;
+    int valence = explicit_valence(m, atom), charge = 0;
     if (m->atoms[atom].charge || (valence != 3 && valence != 5 && valence != 7)) return;
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++)
         if (m->atoms[m->near_atom[k]].element != 8) return;
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++)
         if (m->bonds[m->near_bond[k]].type == DOUBLE) {
-            m->bonds[m->near_bond[k]].type = SINGLE;
+            set_order(m, m->near_bond[k], SINGLE);
             m->atoms[m->near_atom[k]].charge = -1;
             charge++;
         }
@@ -67,7 +61,7 @@ static void clean_halogen(Molecule *m, int atom) {
 }
 
 /* Metals, and all that may pass for one. */
-static bool may_be_metal(int element) {
+bool may_be_metal(int element) {
     switch (element) {
     case 1: case 6: case 7: case 8: case 9: case 15: case 16: case 17: case 34: case 35: case 53: return false;
     default: return true;
@@ -84,7 +78,7 @@ static bool has_dative_bonds(const Molecule *m) {
             if (m->bonds[m->near_bond[k]].type != SINGLE) continue;
             int element = atom->element - atom->charge;
             if (element <= 0 || element >= N_ELEMENTS) return true;
-            int valence = valence_of(m, near);
+            int valence = explicit_valence(m, near);
             int most = ELEMENTS[element].valences[ELEMENTS[element].n_valences - 1];
             bool crowded = atom->aromatic && degree(m, near) + atom->explicit_h >= 4;
             if (most > 0 && (valence > most || (valence == most && crowded))) return true;

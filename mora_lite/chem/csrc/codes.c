@@ -1,10 +1,9 @@
-/* From a molecule to its codes, in an order of its own, and to its fingerprint: codes.py, refinement.py, circular.py. */
+/* From a molecule to its codes, in an order of its own: codes.py. */
 #include "molecule.h"
 
 #include <string.h>
 
-enum { ORDER_ROUNDS = 6, RADIUS = 2, MAX_LEVEL = 32, MAX_SLOTS = 4096 };
-enum { ELEMENT, CHARGE, DEGREE, HYDROGENS, HYBRIDISATION, IS_AROMATIC, CHIRALITY, RADICALS, RING_SIZE, RING_COUNT };
+enum { ORDER_ROUNDS = 6 };
 
 static uint8_t least(int a, int b) { return (uint8_t)(a < b ? a : b); }
 
@@ -30,46 +29,14 @@ void make_codes(Molecule *m) {
     }
 }
 
-/* One round of refinement for all atoms. keys: of the bonds, already mixed. */
-void refine(const Molecule *m, const uint64_t *keys, const uint64_t *hashes, uint64_t *refined) {
-    for (int i = 0; i < m->n_atoms; i++) {
-        uint64_t sum = 0;
-        for (int k = m->first[i]; k < m->first[i + 1]; k++)
-            sum += mix(hashes[m->near_atom[k]] + keys[m->near_bond[k]]);
-        refined[i] = mix(hashes[i] * 3 + sum);
-    }
-}
-
-uint64_t atom_key(const Molecule *m, int atom) {
-    uint64_t key = 0;
-    for (int c = 0; c < N_CODES; c++) key = key * BASE + m->atom_codes[atom][c];
-    return key;
-}
-
-/* Atoms by their hashes, those that are alike as they were written: buckets by the first bits, then insertion. */
-static void sort_by_hash(int n, const uint64_t *hashes, uint16_t *order) {
-    enum { BITS = 6 };
-    uint16_t start[(1 << BITS) + 1] = {0};
-    for (int i = 0; i < n; i++) start[(hashes[i] >> (64 - BITS)) + 1]++;
-    for (int b = 0; b < 1 << BITS; b++) start[b + 1] = (uint16_t)(start[b + 1] + start[b]);
-    for (int i = 0; i < n; i++) order[start[hashes[i] >> (64 - BITS)]++] = (uint16_t)i;
-    for (int i = 1; i < n; i++) {
-        uint16_t atom = order[i];
-        uint64_t hash = hashes[atom];
-        int j = i;
-        for (; j > 0 && hashes[order[j - 1]] > hash; j--) order[j] = order[j - 1];
-        order[j] = atom;
-    }
-}
-
 /* Bonds by the places of their atoms: in order of the first by counting, then of the second by insertion. */
-static void order_bonds(Molecule *m, const uint16_t *place) {
+static void order_bonds(Molecule *m, const uint64_t *place) {
     uint16_t start[MAX_ATOMS + 1], filled[MAX_ATOMS], ends[MAX_BONDS][2];
     uint8_t codes[MAX_BONDS];
     memset(start, 0, sizeof(start[0]) * (size_t)(m->n_atoms + 1));
     memcpy(codes, m->bond_codes, (size_t)m->n_bonds);
     for (int i = 0; i < m->n_bonds; i++) {
-        uint16_t a = place[m->bonds[i].ends[0]], b = place[m->bonds[i].ends[1]];
+        uint16_t a = (uint16_t)place[m->bonds[i].ends[0]], b = (uint16_t)place[m->bonds[i].ends[1]];
         ends[i][0] = a < b ? a : b, ends[i][1] = a < b ? b : a;
         start[ends[i][0] + 1]++;
     }
@@ -89,82 +56,30 @@ static void order_bonds(Molecule *m, const uint16_t *place) {
 }
 
 void own_order(Molecule *m) {
-    uint64_t hashes[2][MAX_ATOMS], keys[MAX_BONDS];
-    for (int i = 0; i < m->n_bonds; i++) keys[i] = mix(m->bond_codes[i] + BOND_KEY);
-    for (int i = 0; i < m->n_atoms; i++) hashes[0][i] = mix(atom_key(m, i));
+    uint64_t hashes[2][MAX_ATOMS], keys[2 * MAX_BONDS], bonds[MAX_BONDS];
+    for (int i = 0; i < m->n_bonds; i++) bonds[i] = m->bond_codes[i];
+    bond_keys(m, bonds, keys);
+    for (int i = 0; i < m->n_atoms; i++) hashes[0][i] = atom_key(m->atom_codes[i]);
+    mix_all(hashes[0], m->n_atoms);
     for (int round = 0; round < ORDER_ROUNDS; round++) refine(m, keys, hashes[round & 1], hashes[~round & 1]);
-    uint16_t order[MAX_ATOMS], place[MAX_ATOMS];
-    sort_by_hash(m->n_atoms, hashes[ORDER_ROUNDS & 1], order);
+    uint64_t place[MAX_ATOMS];
+    rank(hashes[ORDER_ROUNDS & 1], m->n_atoms, place);
     uint8_t codes[MAX_ATOMS][N_CODES];
     memcpy(codes, m->atom_codes, sizeof(codes[0]) * (size_t)m->n_atoms);
-    for (int i = 0; i < m->n_atoms; i++) {
-        place[order[i]] = (uint16_t)i;
-        memcpy(m->atom_codes[i], codes[order[i]], N_CODES);
-    }
+    for (int i = 0; i < m->n_atoms; i++) memcpy(m->atom_codes[place[i]], codes[i], N_CODES);
     order_bonds(m, place);
 }
 
-typedef struct {
-    uint64_t part;
-    uint16_t times;
-} Slot;
-
-static void set_bit(uint8_t *bits, uint64_t part, unsigned level) {
-    unsigned at = (unsigned)(mix(part + level) % (FINGERPRINT_BYTES * 8));
-    bits[at >> 3] = (uint8_t)(bits[at >> 3] | 0x80 >> (at & 7));
-}
-
-/* Count a part of the molecule; the bit of a level is set when the count reaches it: 1, 2, 4 .. 32. */
-static void count_part(Slot *slots, unsigned n_slots, uint8_t *bits, uint64_t part) {
-    unsigned at = (unsigned)part & (n_slots - 1);
-    while (slots[at].times && slots[at].part != part) at = (at + 1) & (n_slots - 1);
-    slots[at].part = part;
-    int times = ++slots[at].times;
-    if (times > MAX_LEVEL || times & (times - 1)) return;
-    unsigned level = 0;
-    while (times >> level > 1) level++;
-    set_bit(bits, part, level);
-}
-
-static void count_elements(const Molecule *m, uint8_t *bits) {
-    int times[N_ELEMENTS] = {0};
-    for (int i = 0; i <= m->n_atoms; i++) { /* the last round is for hydrogen */
-        int element = i < m->n_atoms ? m->atom_codes[i][ELEMENT] : 1;
-        int before = times[element], more = 0;
-        if (i < m->n_atoms)
-            more = 1;
-        else
-            for (int k = 0; k < m->n_atoms; k++) more += m->atom_codes[k][HYDROGENS];
-        times[element] += more;
-        for (unsigned level = 0; level < 6; level++)
-            if (before < 1 << level && times[element] >= 1 << level) set_bit(bits, mix((uint64_t)element), level);
-    }
-}
-
-/* Before `own_order`, as it reads the bonds in the order of the text. */
-void make_fingerprint(Molecule *m) {
-    uint64_t hashes[2][MAX_ATOMS], keys[MAX_BONDS];
-    Slot slots[MAX_SLOTS];
-    unsigned n_slots = 64;
-    while (n_slots < 10 * (unsigned)m->n_atoms) n_slots *= 2; /* three parts an atom, 400 atoms at most */
-    static const int FIELDS[] = {ELEMENT, CHARGE, DEGREE, HYDROGENS, IS_AROMATIC};
-    memset(slots, 0, sizeof(slots[0]) * n_slots);
-    memset(m->fingerprint, 0, FINGERPRINT_BYTES);
-    for (int i = 0; i < m->n_bonds; i++) keys[i] = mix(m->bond_codes[i] / 16 + BOND_KEY);
-    for (int i = 0; i < m->n_atoms; i++) {
-        uint64_t key = 0;
-        for (int c = 0; c < 5; c++) key = key * BASE + m->atom_codes[i][FIELDS[c]];
-        hashes[0][i] = mix(key * BASE + (m->atom_codes[i][RING_SIZE] > 0));
-        count_part(slots, n_slots, m->fingerprint, hashes[0][i]);
-    }
-    for (int round = 0; round < RADIUS; round++) {
-        refine(m, keys, hashes[round & 1], hashes[~round & 1]);
-        for (int i = 0; i < m->n_atoms; i++) count_part(slots, n_slots, m->fingerprint, hashes[~round & 1][i]);
-    }
-    count_elements(m, m->fingerprint);
-}
-
 static bool is_space(uint8_t c) { return c == ' ' || (c >= 9 && c <= 13) || (c >= 28 && c <= 31); }
+
+static bool is_blank(uint8_t c) { return c == ' ' || c == '\t'; }
+
+/* What RDKit does to a dummy atom in a ring is not known here. */
+static bool has_ring_dummy(const Molecule *m) {
+    bool any = false;
+    for (int i = 0; i < m->n_atoms; i++) any |= !m->atoms[i].element & (m->ring_count[i] > 0);
+    return any;
+}
 
 static bool has_charge_or_dot(const uint8_t *text, int length) {
     for (int i = 0; i < length; i++)
@@ -176,8 +91,13 @@ bool read_molecule(Molecule *m, const uint8_t *text, int length, int standardize
     while (length && is_space(text[length - 1])) length--;
     while (length && is_space(*text)) text++, length--;
     if (!length || length > MAX_TEXT) return false;
-    if (!parse_smiles(m, text, length) || !merge_hydrogens(m) || !m->n_atoms) return false;
-    if (!find_rings(m) || !sanitize(m)) return false;
+    int end = 0, next;
+    while (end < length && !is_blank(text[end])) end++;
+    for (next = end; next < length && is_blank(text[next]);) next++;
+    if (!parse_smiles(m, text, end)) return false;
+    if (next < length && !only_groups(text + next, length - next, m->n_atoms)) return false;
+    length = end;
+    if (!merge_hydrogens(m) || !m->n_atoms || !find_rings(m) || has_ring_dummy(m) || !sanitize(m)) return false;
     find_double_bond_marks(m);
     if (standardize == STANDARDIZE_PARENT && has_charge_or_dot(text, length) && !take_parent(m)) return false;
     make_codes(m);

@@ -7,6 +7,16 @@ static bool has_hydrogen_atoms(const Molecule *m) {
     return false;
 }
 
+/* Whether RDKit keeps a hydrogen as an atom: one that is bound to nothing, or to another one that is bound to it alone. */
+static bool is_kept(const Molecule *m, int atom) {
+    if (m->atoms[atom].explicit_h || m->atoms[atom].charge < -1 || m->atoms[atom].charge > 1) return false;
+    if (!degree(m, atom)) return true;
+    int k = m->first[atom], near = m->near_atom[k];
+    const Bond *bond = &m->bonds[m->near_bond[k]];
+    return degree(m, atom) == 1 && degree(m, near) == 1 && m->atoms[near].element == 1 && !m->atoms[atom].charge &&
+           !m->atoms[near].charge && bond->type == SINGLE && !bond->direction;
+}
+
 /* Whether a hydrogen is a plain one at a heavy atom; others RDKit keeps, or treats in ways that are not done here. */
 static bool is_plain(const Molecule *m, int atom) {
     if (degree(m, atom) != 1 || m->atoms[atom].charge || m->atoms[atom].explicit_h) return false;
@@ -34,7 +44,7 @@ static bool keeps_hydrogens(Molecule *m, int number) {
 
 /* Leave out atoms and their bonds. A centre's neighbours that go become hydrogens; one that goes itself is lost. */
 void keep_atoms(Molecule *m, const bool *keep) {
-    int new_number[MAX_ATOMS], n_atoms = 0, n_bonds = 0;
+    int new_number[MAX_ATOMS], n_atoms = 0, n_bonds = 0, n_chain_bonds = 0;
     for (int i = 0; i < m->n_atoms; i++) new_number[i] = keep[i] ? n_atoms++ : HYDROGEN;
     for (int i = 0; i < m->n_atoms; i++)
         if (keep[i]) m->atoms[new_number[i]] = m->atoms[i];
@@ -47,6 +57,7 @@ void keep_atoms(Molecule *m, const bool *keep) {
             if (bond.stereo) bond.leading[e] = (uint16_t)new_number[bond.leading[e]];
         }
         m->bonds[n_bonds++] = bond;
+        n_chain_bonds += i < m->n_chain_bonds;
     }
     for (int i = 0; i < m->n_centres; i++) {
         Centre *centre = &m->centres[i];
@@ -57,14 +68,16 @@ void keep_atoms(Molecule *m, const bool *keep) {
     }
     m->n_atoms = n_atoms;
     m->n_bonds = n_bonds;
+    m->n_chain_bonds = n_chain_bonds;
     index_bonds(m);
 }
 
 bool merge_hydrogens(Molecule *m) {
     if (!has_hydrogen_atoms(m)) return true;
     bool keep[MAX_ATOMS];
+    sum_bonds(m);
     for (int i = 0; i < m->n_atoms; i++) {
-        keep[i] = m->atoms[i].element != 1 || (m->atoms[i].charge == 1 && !degree(m, i)); /* a proton stays */
+        keep[i] = m->atoms[i].element != 1 || is_kept(m, i);
         if (m->atoms[i].element == 1 && m->atoms[i].centre >= 0) return false;
         if (keep[i]) continue;
         if (!is_plain(m, i) || !keeps_hydrogens(m, m->near_atom[m->first[i]])) return false;

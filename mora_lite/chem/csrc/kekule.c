@@ -6,11 +6,8 @@
 /* RDKit's rule, a property of the atom and its bonds alone. */
 static bool takes_double_bond(const Molecule *m, int number) {
     const Atom *atom = &m->atoms[number];
-    int orders = hydrogens(atom);
-    for (int k = m->first[number]; k < m->first[number + 1]; k++) {
-        const Bond *bond = &m->bonds[m->near_bond[k]];
-        orders += bond->aromatic && bond->type != TRIPLE ? 1 : (bond_valence2(bond) + 1) / 2;
-    }
+    int aromatic = n_aromatic(m, number); /* bonds that count as single ones here */
+    int orders = hydrogens(atom) + (twice_order(m, number) - 3 * aromatic) / 2 + aromatic;
     int charge = atom->charge;
     if (atom->element == 5 || (atom->element == 6 && charge > 0)) charge = -charge;
     const Element *element = &ELEMENTS[atom->element];
@@ -31,36 +28,58 @@ static bool may_be_double(const Molecule *m, const int *partner, int k) {
     return bond->aromatic && bond->in_ring && bond->type != TRIPLE && partner[m->near_atom[k]] >= SINGLE_YET;
 }
 
-static int n_free(const Molecule *m, const int *partner, int atom, int *one) {
-    int n = 0;
+/* Atoms that are to be paired. n_free: of each one how many neighbours could still be its partner. */
+typedef struct {
+    const Molecule *m;
+    int *partner;
+    int n_waiting;
+    uint16_t n_free[MAX_ATOMS];
+    uint16_t waiting[2 * MAX_BONDS + 2 * MAX_ATOMS]; /* atoms that had one choice */
+} Pairing;
+
+static int free_neighbour(const Pairing *p, int atom) {
+    const Molecule *m = p->m;
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++)
-        if (may_be_double(m, partner, k) && partner[m->near_atom[k]] == SINGLE_YET) n++, *one = m->near_atom[k];
-    return n;
+        if (p->partner[m->near_atom[k]] == SINGLE_YET && may_be_double(m, p->partner, k)) return m->near_atom[k];
+    return -1;
+}
+
+static void wait(Pairing *p, int atom) {
+    p->waiting[p->n_waiting] = (uint16_t)atom;
+    p->n_waiting += p->n_free[atom] == 1 && p->partner[atom] == SINGLE_YET;
+}
+
+static void pair(Pairing *p, int a, int b) {
+    const Molecule *m = p->m;
+    p->partner[a] = b, p->partner[b] = a;
+    for (int e = 0; e < 2; e++) {
+        int atom = e ? b : a;
+        for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
+            if (p->partner[m->near_atom[k]] != SINGLE_YET || !may_be_double(m, p->partner, k)) continue;
+            p->n_free[m->near_atom[k]]--;
+            wait(p, m->near_atom[k]);
+        }
+    }
 }
 
 /* Pair atoms that have one choice first, then any; what is left goes to `augment`. */
-static void pair_greedily(const Molecule *m, int *partner) {
-    uint16_t stack[4 * MAX_BONDS];
-    int n = 0, one = 0;
-    for (int i = 0; i < m->n_atoms; i++)
-        if (partner[i] == SINGLE_YET) stack[n++] = (uint16_t)i;
-    for (int next = 0; next < m->n_atoms;) {
-        while (n) {
-            int atom = stack[--n];
-            if (partner[atom] != SINGLE_YET || n_free(m, partner, atom, &one) != 1) continue;
-            partner[atom] = one, partner[one] = atom;
-            for (int k = m->first[one]; k < m->first[one + 1] && n < 3 * MAX_BONDS; k++)
-                stack[n++] = m->near_atom[k];
-        }
-        if (partner[next] == SINGLE_YET && n_free(m, partner, next, &one)) {
-            partner[next] = one, partner[one] = next;
-            for (int e = 0; e < 2; e++) {
-                int atom = e ? one : next;
-                for (int k = m->first[atom]; k < m->first[atom + 1] && n < 3 * MAX_BONDS; k++)
-                    stack[n++] = m->near_atom[k];
-            }
-        }
-        next++;
+static void pair_greedily(const Molecule *m, const uint16_t *atoms, int n, int *partner) {
+    Pairing pairing, *p = &pairing;
+    p->m = m, p->partner = partner, p->n_waiting = 0;
+    memset(p->n_free, 0, sizeof(p->n_free[0]) * (size_t)m->n_atoms);
+    for (int i = 0; i < m->n_bonds; i++) {
+        const Bond *bond = &m->bonds[i];
+        int a = bond->ends[0], b = bond->ends[1];
+        bool may = bond->aromatic & bond->in_ring & (bond->type != TRIPLE) & (partner[a] == SINGLE_YET) &
+                   (partner[b] == SINGLE_YET);
+        p->n_free[a] = (uint16_t)(p->n_free[a] + may);
+        p->n_free[b] = (uint16_t)(p->n_free[b] + may);
+    }
+    for (int i = 0; i < n; i++) wait(p, atoms[i]);
+    for (int next = 0; next < n;) {
+        int atom = p->n_waiting ? p->waiting[--p->n_waiting] : atoms[next++];
+        if (partner[atom] != SINGLE_YET || !p->n_free[atom]) continue;
+        pair(p, atom, free_neighbour(p, atom));
     }
 }
 
@@ -98,6 +117,7 @@ static bool augment(const Molecule *m, int *partner, int single) {
 
 static bool in_two_blocks(const Molecule *m, int atom) {
     int block = -1;
+    if (degree(m, atom) < 4) return false;
     for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
         int bond = m->near_bond[k];
         if (!m->bonds[bond].in_ring) continue;
@@ -109,35 +129,36 @@ static bool in_two_blocks(const Molecule *m, int atom) {
 
 /* partner: of each atom that gets a double bond the other one; of others NO_DOUBLE_BOND or NOT_AROMATIC. */
 bool kekulize(Molecule *m, bool *was_aromatic, int *partner) {
-    bool any = false;
+    uint16_t atoms[MAX_ATOMS + 1];
+    int n = 0;
     for (int i = 0; i < m->n_bonds; i++) was_aromatic[i] = m->bonds[i].aromatic;
     for (int i = 0; i < m->n_atoms; i++) {
         partner[i] = NOT_AROMATIC;
-        if (!m->atoms[i].aromatic) continue;
-        any = true;
-        partner[i] = NO_DOUBLE_BOND;
-        if (!m->ring_count[i] || in_two_blocks(m, i)) return false;
-        if (takes_double_bond(m, i)) partner[i] = SINGLE_YET;
+        atoms[n] = (uint16_t)i;
+        n += m->atoms[i].aromatic;
     }
-    if (!any) return true;
-    pair_greedily(m, partner);
-    for (int i = 0; i < m->n_atoms; i++)
-        if (partner[i] == SINGLE_YET && !augment(m, partner, i)) return false;
+    if (!n) return true;
+    for (int i = 0; i < n; i++) {
+        if (!m->ring_count[atoms[i]] || in_two_blocks(m, atoms[i])) return false;
+        partner[atoms[i]] = takes_double_bond(m, atoms[i]) ? SINGLE_YET : NO_DOUBLE_BOND;
+    }
+    pair_greedily(m, atoms, n, partner);
+    for (int i = 0; i < n; i++)
+        if (partner[atoms[i]] == SINGLE_YET && !augment(m, partner, atoms[i])) return false;
     for (int i = 0; i < m->n_bonds; i++) {
         Bond *bond = &m->bonds[i];
-        if (!bond->aromatic) continue;
-        if (bond->type != TRIPLE)
-            bond->type = bond->in_ring && partner[bond->ends[0]] == bond->ends[1] ? DOUBLE : SINGLE;
+        uint8_t order = bond->in_ring & (partner[bond->ends[0]] == bond->ends[1]) ? DOUBLE : SINGLE;
+        bond->type = bond->aromatic & (bond->type != TRIPLE) ? order : bond->type;
         bond->aromatic = false;
     }
-    for (int i = 0; i < m->n_atoms; i++) {
-        Atom *atom = &m->atoms[i];
-        if (!atom->aromatic) continue;
+    sum_bonds(m);
+    for (int i = 0; i < n; i++) {
+        Atom *atom = &m->atoms[atoms[i]];
         atom->aromatic = false;
         if ((atom->element == 7 || atom->element == 15) && !atom->charge && atom->explicit_h == 1) {
             atom->no_implicit = false;
             atom->explicit_h = 0;
-            update_valences(m, i, false);
+            update_valences(m, atoms[i], false);
         }
     }
     return true;
@@ -175,9 +196,9 @@ bool settle_forms(Molecule *m, const bool *was_aromatic, const int *partner) {
     bool candidate[MAX_BONDS], any = false;
     for (int i = 0; i < m->n_bonds; i++) {
         const Bond *bond = &m->bonds[i];
-        candidate[i] = was_aromatic[i] && bond->in_ring && bond->type != TRIPLE && partner[bond->ends[0]] >= 0 &&
-                       partner[bond->ends[1]] >= 0;
-        any |= candidate[i] && !bond->aromatic;
+        candidate[i] = was_aromatic[i] & bond->in_ring & (bond->type != TRIPLE) & (partner[bond->ends[0]] >= 0) &
+                       (partner[bond->ends[1]] >= 0);
+        any |= candidate[i] & !bond->aromatic;
     }
     int settled = -1; /* the component of the last bond that differs */
     for (int i = 0; any && i < m->n_bonds; i++) {

@@ -102,8 +102,161 @@ end:
     return result;
 }
 
+/* Graphs that RDKit made, as the arrays of `Graphs`, and their stereo elements. */
+typedef struct {
+    Py_ssize_t n;
+    const uint8_t *atoms, *bonds, *ends, *atom_ptr, *bond_ptr; /* their bytes, which need not be aligned */
+    const uint8_t *element_ptr, *owner, *flags, *groups;
+    uint8_t *done, *new_atoms, *new_bonds, *new_ends, *fingerprints;
+} Given;
+
+static int64_t int64_at(const uint8_t *bytes, Py_ssize_t i) {
+    int64_t value;
+    memcpy(&value, bytes + 8 * i, 8);
+    return value;
+}
+
+/* The atoms and bonds of one graph; false if they are too many, or if a bond leads elsewhere. */
+static bool take_graph(const Given *g, Py_ssize_t i, Molecule *m) {
+    int64_t atom = int64_at(g->atom_ptr, i), bond = int64_at(g->bond_ptr, i);
+    int64_t n_atoms = int64_at(g->atom_ptr, i + 1) - atom, n_bonds = int64_at(g->bond_ptr, i + 1) - bond;
+    if (n_atoms > MAX_ATOMS || n_bonds > MAX_BONDS) return false;
+    m->n_atoms = (int)n_atoms, m->n_bonds = (int)n_bonds;
+    memcpy(m->atom_codes, g->atoms + atom * N_CODES, (size_t)n_atoms * N_CODES);
+    memcpy(m->bond_codes, g->bonds + bond, (size_t)n_bonds);
+    for (int k = 0; k < n_bonds; k++) {
+        memcpy(m->bonds[k].ends, g->ends + (bond + k) * 4, 4);
+        if (m->bonds[k].ends[0] >= n_atoms || m->bonds[k].ends[1] >= n_atoms) return false;
+    }
+    index_bonds(m);
+    return true;
+}
+
+/* The stereo elements of one graph. */
+static bool take_elements(const Given *g, Py_ssize_t i, const Molecule *m, StereoElement *elements, int *n) {
+    int64_t first = int64_at(g->element_ptr, i), count = int64_at(g->element_ptr, i + 1) - first;
+    if (count > MAX_ELEMENTS) return false;
+    *n = (int)count;
+    for (int k = 0; k < *n; k++) {
+        StereoElement *element = &elements[k];
+        int64_t owner = int64_at(g->owner, (Py_ssize_t)(first + k));
+        element->is_bond = g->flags[first + k] & 1;
+        element->odd = g->flags[first + k] >> 1 & 1;
+        element->alone = false;
+        if (owner < 0 || owner >= (element->is_bond ? m->n_bonds : m->n_atoms)) return false;
+        element->owner = (int)owner;
+        memcpy(element->groups, g->groups + (first + k) * 16, 16);
+        for (int e = 0; e < 8; e++)
+            if (element->groups[e / 4][e % 4] >= m->n_atoms) return false;
+    }
+    return true;
+}
+
+static void finish_all(const Given *g, Molecule *m) {
+    for (Py_ssize_t i = 0; i < g->n; i++) {
+        StereoElement elements[MAX_ELEMENTS];
+        int n = 0;
+        int64_t atom = int64_at(g->atom_ptr, i), bond = int64_at(g->bond_ptr, i);
+        g->done[i] = take_graph(g, i, m) && take_elements(g, i, m, elements, &n) && tell_elements(m, elements, n);
+        if (!g->done[i]) continue;
+        own_order(m);
+        memcpy(g->new_atoms + atom * N_CODES, m->atom_codes, (size_t)m->n_atoms * N_CODES);
+        memcpy(g->new_bonds + bond, m->bond_codes, (size_t)m->n_bonds);
+        memcpy(g->new_ends + bond * 4, m->bond_ends, (size_t)m->n_bonds * 4);
+    }
+}
+
+static void count_all(const Given *g, Molecule *m) {
+    for (Py_ssize_t i = 0; i < g->n; i++) {
+        g->done[i] = take_graph(g, i, m);
+        if (!g->done[i]) continue;
+        make_fingerprint(m);
+        memcpy(g->fingerprints + i * FINGERPRINT_BYTES, m->fingerprint, FINGERPRINT_BYTES);
+    }
+}
+
+/* Whether rows `[0, n]` of a pointer ascend from 0 to `total`. */
+static bool is_pointer(const uint8_t *bytes, Py_ssize_t n, Py_ssize_t total) {
+    if (int64_at(bytes, 0) || int64_at(bytes, n) != total) return false;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (int64_at(bytes, i) > int64_at(bytes, i + 1)) return false;
+    return true;
+}
+
+/* Output arrays, and `work` on all graphs without the lock. sizes: of the arrays in bytes. */
+static PyObject *work_on(Given *g, void (*work)(const Given *, Molecule *), const Py_ssize_t *sizes, int n_arrays,
+                         uint8_t **const *places) {
+    PyObject *arrays[4] = {NULL}, *result = NULL;
+    Molecule *m = malloc(sizeof *m);
+    bool ready = m != NULL;
+    if (!m) PyErr_NoMemory();
+    for (int i = 0; ready && i < n_arrays; i++) {
+        ready = (arrays[i] = PyByteArray_FromStringAndSize(NULL, sizes[i])) != NULL;
+        if (ready) *places[i] = (uint8_t *)PyByteArray_AsString(arrays[i]);
+    }
+    if (ready) {
+        Py_BEGIN_ALLOW_THREADS
+        work(g, m);
+        Py_END_ALLOW_THREADS
+        result = PyTuple_New(n_arrays);
+        for (int i = 0; result && i < n_arrays; i++) {
+            PyTuple_SetItem(result, i, arrays[i]);
+            arrays[i] = NULL;
+        }
+    }
+    for (int i = 0; i < n_arrays; i++) Py_XDECREF(arrays[i]);
+    free(m);
+    return result;
+}
+
+static bool is_consistent(const Given *g, const Py_ssize_t *lengths) {
+    bool same = lengths[0] % N_CODES == 0 && lengths[2] == 4 * lengths[1] && lengths[3] >= 8 && lengths[3] % 8 == 0 &&
+                lengths[4] == lengths[3];
+    if (!same || !is_pointer(g->atom_ptr, g->n, lengths[0] / N_CODES) || !is_pointer(g->bond_ptr, g->n, lengths[1])) {
+        PyErr_SetString(PyExc_ValueError, "graphs: the arrays of Graphs do not fit one another");
+        return false;
+    }
+    return true;
+}
+
+static PyObject *finish_graphs(PyObject *self, PyObject *args) {
+    (void)self;
+    Given g;
+    Py_ssize_t l[9];
+    if (!PyArg_ParseTuple(args, "y#y#y#y#y#y#y#y#y#", &g.atoms, &l[0], &g.bonds, &l[1], &g.ends, &l[2], &g.atom_ptr,
+                          &l[3], &g.bond_ptr, &l[4], &g.element_ptr, &l[5], &g.owner, &l[6], &g.flags, &l[7], &g.groups,
+                          &l[8]))
+        return NULL;
+    g.n = l[3] / 8 - 1;
+    if (!is_consistent(&g, l)) return NULL;
+    if (l[5] != l[3] || l[6] != 8 * l[7] || l[8] != 16 * l[7] || !is_pointer(g.element_ptr, g.n, l[7])) {
+        PyErr_SetString(PyExc_ValueError, "elements: their arrays do not fit one another");
+        return NULL;
+    }
+    const Py_ssize_t sizes[] = {g.n, l[0], l[1], l[2]};
+    uint8_t **const places[] = {&g.done, &g.new_atoms, &g.new_bonds, &g.new_ends};
+    return work_on(&g, finish_all, sizes, 4, places);
+}
+
+static PyObject *fingerprint_graphs(PyObject *self, PyObject *args) {
+    (void)self;
+    Given g;
+    Py_ssize_t l[5];
+    if (!PyArg_ParseTuple(args, "y#y#y#y#y#", &g.atoms, &l[0], &g.bonds, &l[1], &g.ends, &l[2], &g.atom_ptr, &l[3],
+                          &g.bond_ptr, &l[4]))
+        return NULL;
+    g.n = l[3] / 8 - 1;
+    if (!is_consistent(&g, l)) return NULL;
+    const Py_ssize_t sizes[] = {g.n, g.n * FINGERPRINT_BYTES};
+    uint8_t **const places[] = {&g.done, &g.fingerprints};
+    return work_on(&g, count_all, sizes, 2, places);
+}
+
 static PyMethodDef METHODS[] = {
     {"read_smiles", read_smiles, METH_VARARGS, "Texts, int64 offsets, standardize -> certain and the arrays of Graphs."},
+    {"finish_graphs", finish_graphs, METH_VARARGS,
+     "Arrays of Graphs and of stereo elements -> done, atoms, bonds, endpoints with stereo codes, in their own order."},
+    {"fingerprint_graphs", fingerprint_graphs, METH_VARARGS, "Arrays of Graphs -> done, fingerprints."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -111,5 +264,6 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", NULL, 0, M
 
 PyMODINIT_FUNC PyInit__native(void) {
     elements_init();
+    refinement_init();
     return PyModule_Create(&MODULE);
 }

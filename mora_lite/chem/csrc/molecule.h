@@ -20,6 +20,7 @@ enum {
     MAX_RINGS = 512,
     MAX_RING_MEMBERS = 16384, /* atoms of all rings together */
     MAX_CENTRES = 128,
+    MAX_ELEMENTS = 192, /* that may have a configuration */
     N_CODES = 10,            /* columns of Graphs.atoms */
     FINGERPRINT_BYTES = 128,
     SINGLE = 0,
@@ -49,10 +50,10 @@ typedef struct {
     bool no_implicit; /* hydrogens are those that are written */
     bool aromatic;
     uint8_t radicals;
-    uint8_t hybridisation; /* code of `graph.ATOM_FIELDS` */
-    int explicit_valence;  /* RDKit's cached values */
-    int implicit_valence;
-    int centre; /* number of its written configuration, or -1 */
+    uint8_t hybridisation;    /* code of `graph.ATOM_FIELDS` */
+    int16_t explicit_valence; /* RDKit's cached values */
+    int16_t implicit_valence;
+    int16_t centre; /* number of its written configuration, or -1 */
 } Atom;
 
 typedef struct {
@@ -61,9 +62,9 @@ typedef struct {
     bool aromatic;
     bool conjugated;
     bool in_ring;
-    int8_t direction;  /* of `/` (1) and `\` (-1) seen from the atom `from` */
+    int8_t direction; /* of `/` (1) and `\` (-1) seen from the atom `from` */
+    uint8_t stereo;   /* 0, 1 trans, 2 cis, of `leading` */
     uint16_t from;
-    uint8_t stereo; /* 0, 1 trans, 2 cis, of `leading` */
     uint16_t leading[2];
 } Bond;
 
@@ -76,8 +77,16 @@ typedef struct {
     int16_t around[4];
 } Centre;
 
+/* What may have a configuration: `stereo.Elements`. */
+typedef struct {
+    int owner; /* an atom, or a bond */
+    bool is_bond, odd, alone;
+    int16_t groups[2][4];
+} StereoElement;
+
 typedef struct {
     int n_atoms, n_bonds, n_centres, n_fragments;
+    int n_chain_bonds; /* bonds before the ring closures, each to a later atom */
     Atom atoms[MAX_ATOMS];
     Bond bonds[MAX_BONDS];
     Centre centres[MAX_CENTRES];
@@ -86,6 +95,7 @@ typedef struct {
     uint16_t first[MAX_ATOMS + 1];
     uint16_t near_bond[2 * MAX_BONDS];
     uint16_t near_atom[2 * MAX_BONDS];
+    uint64_t sums[MAX_ATOMS]; /* `sum_bonds` */
     /* rings: relevant cycles */
     int n_rings;
     uint16_t ring_first[MAX_RINGS + 1];
@@ -104,15 +114,21 @@ typedef struct {
 enum { STANDARDIZE_NONE = 0, STANDARDIZE_PARENT = 1 };
 enum { SINGLE_YET = -1, NO_DOUBLE_BOND = -2, NOT_AROMATIC = -3 }; /* in place of a partner */
 
+/* columns of `Graphs.atoms` */
+enum { ELEMENT, CHARGE, DEGREE, HYDROGENS, HYBRIDISATION, IS_AROMATIC, CHIRALITY, RADICALS, RING_SIZE, RING_COUNT };
+
 void elements_init(void);
+void refinement_init(void);
 int element_of(char first, char second);
 
 bool read_molecule(Molecule *m, const uint8_t *text, int length, int standardize);
 
 bool parse_smiles(Molecule *m, const uint8_t *text, int length); /* smiles.c */
+bool only_groups(const uint8_t *text, int length, int n_atoms);  /* extension.c */
 bool merge_hydrogens(Molecule *m);                               /* hydrogens.c */
 void keep_atoms(Molecule *m, const bool *keep);
 bool clean_up(Molecule *m);                                      /* cleanup.c */
+bool may_be_metal(int element);
 bool find_rings(Molecule *m);                                    /* rings.c */
 bool relevant_cycles(Molecule *m, const uint16_t *edges, int n_edges); /* cycles.c */
 bool add_ring(Molecule *m, const uint16_t *bonds, int n);
@@ -120,21 +136,29 @@ bool kekulize(Molecule *m, bool *was_aromatic, int *partner);    /* kekule.c */
 bool settle_forms(Molecule *m, const bool *was_aromatic, const int *partner);
 bool settle_form(Molecule *m, const bool *was_aromatic, const int *partner, int block); /* kekule_form.c */
 bool perceive_aromaticity(Molecule *m);                          /* aromaticity.c */
-int electrons(const Molecule *m, int atom);
 void conjugate(Molecule *m);                                     /* conjugation.c */
 bool sanitize(Molecule *m);                                      /* sanitize.c */
 bool take_parent(Molecule *m);                                   /* parent.c */
 void index_bonds(Molecule *m);
-bool stereo_codes(Molecule *m); /* stereo.c: puts codes into atom_codes and bond_codes */
+/* stereo.c: put codes into atom_codes and bond_codes, for the marks of the text or for given elements */
+bool stereo_codes(Molecule *m);
+bool tell_elements(Molecule *m, const StereoElement *elements, int n);
 void find_double_bond_marks(Molecule *m);
 void make_codes(Molecule *m);     /* codes.c */
 void own_order(Molecule *m);
-void make_fingerprint(Molecule *m);
+void make_fingerprint(Molecule *m); /* circular.c */
+void bond_keys(const Molecule *m, const uint64_t *codes, uint64_t *keys); /* refinement.c */
+void refine(const Molecule *m, const uint64_t *keys, const uint64_t *hashes, uint64_t *refined);
+void mix_all(uint64_t *x, int n);
+void count_before(const uint64_t *x, int n, uint64_t *n_before);
+void rank(const uint64_t *x, int n, uint64_t *place);
+uint64_t atom_key(const uint8_t *codes);
 
 /* valence.c */
-bool explicit_valence(const Molecule *m, int atom, bool strict, int *valence);
-bool implicit_valence(const Molecule *m, int atom, bool strict, int *valence);
+int explicit_valence(const Molecule *m, int atom);
 bool update_valences(Molecule *m, int atom, bool strict);
+void sum_bonds(Molecule *m);
+void set_order(Molecule *m, int bond, int type);
 
 static inline int default_valence(int element) { return ELEMENTS[element].valences[0]; }
 
@@ -142,6 +166,13 @@ static inline int default_valence(int element) { return ELEMENTS[element].valenc
 static inline int bond_valence2(const Bond *bond) {
     return bond->type == AROMATIC ? 3 : 2 * bond->type + 2;
 }
+
+/* What the bonds of an atom add up to, in four parts of 16 bits: added bond by bond, since a loop over the bonds of each
+   atom costs more. Needs `sum_bonds`. */
+static inline int twice_order(const Molecule *m, int atom) { return (int)(m->sums[atom] & 0xFFFF); }
+static inline int n_aromatic(const Molecule *m, int atom) { return (int)(m->sums[atom] >> 16 & 0xFFFF); } /* by type */
+static inline int n_multiple(const Molecule *m, int atom) { return (int)(m->sums[atom] >> 32 & 0xFFFF); }
+static inline int n_multiple_outside(const Molecule *m, int atom) { return (int)(m->sums[atom] >> 48); } /* of rings */
 
 static inline int degree(const Molecule *m, int atom) { return m->first[atom + 1] - m->first[atom]; }
 
@@ -151,6 +182,16 @@ static inline int hydrogens(const Atom *atom) {
 
 static inline int total_valence(const Atom *atom) {
     return atom->explicit_valence + (atom->no_implicit ? 0 : atom->implicit_valence);
+}
+
+/* Electrons that an atom can give to a pi system; negative if none. */
+static inline int electrons(const Molecule *m, int number) {
+    const Atom *atom = &m->atoms[number];
+    int valence = default_valence(atom->element), n_near = degree(m, number) + hydrogens(atom);
+    if (valence <= 1 || n_near > 3) return -1;
+    int lone = ELEMENTS[atom->element].outer - valence - atom->charge;
+    int n = valence - n_near + (lone > 0 ? lone : 0) - atom->radicals;
+    return n > 1 && atom->explicit_valence - degree(m, number) > 1 ? 1 : n;
 }
 
 #ifdef __GNUC__

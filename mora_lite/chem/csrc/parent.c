@@ -104,20 +104,13 @@ static bool take_largest(Molecule *m) {
     return find_rings(m) && sanitize(m);
 }
 
-/* Elements to the right of carbon, whose charge goes with a hydrogen. */
-static bool is_late(int element) {
-    switch (element) {
-    case 7: case 8: case 9: case 15: case 16: case 17: case 34: case 35: case 53: return true;
-    default: return false;
-    }
-}
-
-/* Elements to the left of carbon, whose negative charge goes with a hydride. */
+/* Elements to the left of carbon, as RDKit has them: their charges go with a hydride, those of others with a proton. */
 static bool is_early(int element) {
-    switch (element) {
-    case 3: case 4: case 5: case 11: case 12: case 13: case 19: case 20: return true;
-    default: return false;
-    }
+    static const struct { uint8_t first, last; } RUNS[] = {{3, 5},   {11, 13}, {19, 22}, {30, 32}, {37, 41},  {48, 51},
+                                                           {55, 61}, {72, 73}, {80, 83}, {87, 93}, {104, 118}};
+    for (unsigned i = 0; i < sizeof RUNS / sizeof RUNS[0]; i++)
+        if (element >= RUNS[i].first && element <= RUNS[i].last) return true;
+    return false;
 }
 
 static int n_near_charged(const Molecule *m, int atom, int least, int most) {
@@ -181,13 +174,6 @@ static bool is_acid(const Molecule *m, int atom) {
     return false;
 }
 
-static bool allows(const Atom *atom, int valence) {
-    const Element *element = &ELEMENTS[atom->element];
-    for (int i = 0; i < element->n_valences; i++)
-        if (element->valences[i] == valence) return true;
-    return false;
-}
-
 static bool remove_charge(Molecule *m, int number, int charge, int n_hydrogens) {
     Atom *atom = &m->atoms[number];
     int n = hydrogens(atom) + n_hydrogens;
@@ -198,37 +184,60 @@ static bool remove_charge(Molecule *m, int number, int charge, int n_hydrogens) 
     return update_valences(m, number, false);
 }
 
-/* Anions that may be neutralised. False if RDKit would choose some of them by canonical ranks. */
-static bool choose_anions(const Molecule *m, int n_fixed, bool *chosen) {
-    int n = 0, n_anions = 0, balanced[MAX_ATOMS] = {0};
+/* Acids but for those whose charge one beside them balances. False if RDKit would choose among these by its ranks. */
+static bool choose_acids(const Molecule *m, bool ranked, bool *is_acid_anion, bool *chosen) {
+    int balanced[MAX_ATOMS] = {0};
     for (int i = 0; i < m->n_atoms; i++) {
-        bool acid = is_acid(m, i);
-        chosen[i] = acid || (m->atoms[i].charge == -1 && !n_near_charged(m, i, 1, 4));
-        if (!chosen[i]) continue;
-        n_anions++;
-        if (!acid) {
-            n++;
-            continue;
-        }
-        for (int k = m->first[i]; k < m->first[i + 1]; k++) {
+        chosen[i] = is_acid_anion[i] = is_acid(m, i);
+        for (int k = m->first[i]; chosen[i] && k < m->first[i + 1]; k++) {
             int near = m->near_atom[k];
             if (m->atoms[near].charge <= 0) continue;
             if (balanced[near] < m->atoms[near].charge) {
-                if (n_fixed) return false; /* in the order of ranks */
+                if (ranked) return false;
                 balanced[near]++;
                 chosen[i] = false;
             }
             break;
         }
-        n += chosen[i];
     }
-    if (!n_anions || !n_fixed || !n) return true;
-    if (n != n_fixed) return false;
-    memset(chosen, 0, sizeof(chosen[0]) * (size_t)m->n_atoms);
     return true;
 }
 
-static bool uncharge(Molecule *m) {
+/* Anions that lose their charge: as many as there are above the charge of cations that stay, acids last. False if RDKit
+   would choose some of them by its ranks. n_fixed: that charge. */
+static bool choose_anions(const Molecule *m, int n_fixed, bool *chosen) {
+    bool is_acid_anion[MAX_ATOMS], possible[MAX_ATOMS];
+    int n = 0, n_acids = 0, n_others = 0;
+    if (!choose_acids(m, n_fixed > 0, is_acid_anion, chosen)) return false;
+    for (int i = 0; i < m->n_atoms; i++) {
+        bool other = !is_acid_anion[i] && m->atoms[i].charge == -1 && !n_near_charged(m, i, 1, 4);
+        possible[i] = chosen[i] || (other && (!is_early(m->atoms[i].element) || hydrogens(&m->atoms[i])));
+        n += chosen[i] || other;
+        n_acids += chosen[i];
+        n_others += other && possible[i];
+    }
+    int surplus = n - n_fixed; /* where it is negative RDKit takes all that it can */
+    bool all = surplus < 0 || surplus >= n_others + n_acids;
+    if (!all && surplus && surplus != n_others) return false;
+    for (int i = 0; i < m->n_atoms; i++) chosen[i] = possible[i] && (all || (surplus && !is_acid_anion[i]));
+    return true;
+}
+
+/* Whether RDKit refuses the molecule for the valence of an atom that lost its charge, whatever its clean-up does. */
+static bool is_refused(const Molecule *m, int number) {
+    const Atom *atom = &m->atoms[number];
+    const Element *element = &ELEMENTS[atom->element];
+    int most = element->valences[element->n_valences - 1], valence = atom->explicit_valence;
+    bool is_halogen = atom->element == 17 || atom->element == 35 || atom->element == 53;
+    if (most < 0 || valence <= most || atom->charge) return false;
+    if (is_halogen || ((atom->element == 7 || atom->element == 15) && valence == 5)) return false;
+    for (int k = m->first[number]; k < m->first[number + 1]; k++)
+        if (may_be_metal(m->atoms[m->near_atom[k]].element)) return false;
+    return true;
+}
+
+/* Remove charges. refused: whether RDKit refuses what comes out, and takes what was before for the parent. */
+static bool uncharge(Molecule *m, bool *refused) {
     bool cation[MAX_ATOMS], chosen[MAX_ATOMS];
     int n_fixed = 0, net = 0;
     for (int i = 0; i < m->n_atoms; i++) {
@@ -237,33 +246,36 @@ static bool uncharge(Molecule *m) {
         bool positive = atom->charge >= 1 && atom->charge <= 4;
         cation[i] = positive && hydrogens(atom) && n_anions != 1;
         if (positive && !hydrogens(atom) && !n_anions) n_fixed += atom->charge;
-        if (cation[i] && (atom->radicals || (atom->element != 6 && !is_late(atom->element)))) return false;
     }
     if (!choose_anions(m, n_fixed, chosen)) return false;
     for (int i = 0; i < m->n_atoms; i++) {
         if (!chosen[i]) continue;
-        const Atom *atom = &m->atoms[i];
-        bool early = is_early(atom->element);
-        if (atom->radicals || (atom->element != 6 && !early && !is_late(atom->element))) return false;
-        if (early && !hydrogens(atom)) continue;
-        int change = early ? -1 : 1;
-        /* Where it has a hydrogen too many then, RDKit refuses the molecule, and the charged one is the parent. */
-        if (!allows(atom, total_valence(atom) + change) || !remove_charge(m, i, -1, change)) return false;
+        if (m->atoms[i].radicals || m->atoms[i].element <= 1) return false;
+        if (!remove_charge(m, i, -1, is_early(m->atoms[i].element) ? -1 : 1)) return false;
     }
     for (int i = 0; i < m->n_atoms; i++) net += m->atoms[i].charge;
     for (int i = 0; i < m->n_atoms && net > 0; i++)
         while (cation[i] && m->atoms[i].charge > 0 && net > 0) {
-            bool carbon = m->atoms[i].element == 6;
-            if (!carbon && !hydrogens(&m->atoms[i])) break;
-            if (!remove_charge(m, i, 1, carbon ? 1 : -1)) return false;
+            bool adds = m->atoms[i].element == 6 || is_early(m->atoms[i].element);
+            if (m->atoms[i].radicals || m->atoms[i].element <= 1) return false;
+            if (!adds && !hydrogens(&m->atoms[i])) break;
+            if (!remove_charge(m, i, 1, adds ? 1 : -1)) return false;
             net--;
         }
+    *refused = false;
+    for (int i = 0; i < m->n_atoms; i++) *refused |= (chosen[i] || cation[i]) && is_refused(m, i);
     return true;
 }
 
 bool take_parent(Molecule *m) {
     if (m->n_fragments > 1 && !take_largest(m)) return false;
-    for (int i = 0; i < m->n_atoms; i++)
-        if (m->atoms[i].charge) return uncharge(m) && sanitize(m);
+    bool any = false, refused;
+    for (int i = 0; i < m->n_atoms; i++) any |= m->atoms[i].charge != 0;
+    if (!any) return true;
+    Atom before[MAX_ATOMS];
+    memcpy(before, m->atoms, sizeof(before[0]) * (size_t)m->n_atoms);
+    if (!uncharge(m, &refused)) return false;
+    if (!refused) return sanitize(m);
+    memcpy(m->atoms, before, sizeof(before[0]) * (size_t)m->n_atoms);
     return true;
 }

@@ -74,86 +74,121 @@ static bool two_rings(Molecule *m, const uint16_t *edges, int n_edges) {
     return true;
 }
 
-static bool block_rings(Molecule *m, const uint16_t *edges, int n_edges, int number) {
-    if (n_edges == 1) return true; /* a bridge */
-    bool seen[MAX_ATOMS];
-    int n_atoms = 0;
-    for (int i = 0; i < n_edges; i++) {
-        m->bonds[edges[i]].in_ring = true;
-        m->block[edges[i]] = (uint16_t)number;
-        seen[m->bonds[edges[i]].ends[0]] = seen[m->bonds[edges[i]].ends[1]] = false;
-    }
-    for (int i = 0; i < n_edges; i++)
-        for (int e = 0; e < 2; e++) {
-            int atom = m->bonds[edges[i]].ends[e];
-            n_atoms += !seen[atom];
-            seen[atom] = true;
-        }
-    int n_independent = n_edges - n_atoms + 1;
-    if (n_independent == 1) return add_ring(m, edges, n_edges);
-    return n_independent == 2 ? two_rings(m, edges, n_edges) : relevant_cycles(m, edges, n_edges);
-}
+enum { NO_PARENT = 0xFFFF };
 
+/* A spanning forest. The ends of a bond that is not in it are joined by one path of it. */
 typedef struct {
-    int depth, n_blocks, n_edges;
-    uint16_t found[MAX_ATOMS], low[MAX_ATOMS], next[MAX_ATOMS], path[MAX_ATOMS], edges[MAX_BONDS];
-    int16_t entered[MAX_ATOMS]; /* by this bond */
-} Search;
+    uint16_t rank[MAX_ATOMS];   /* a parent has a smaller one */
+    uint16_t parent[MAX_ATOMS];
+    uint16_t bond[MAX_ATOMS];   /* that leads to the parent */
+    bool in_forest[MAX_BONDS];
+} Forest;
 
-/* Leave the last atom of the path; the bonds above it are a component if nothing leads past its parent. */
-static bool leave(Molecule *m, Search *s) {
-    int atom = s->path[--s->depth];
-    if (!s->depth) return true;
-    int parent = s->path[s->depth - 1];
-    if (s->low[atom] < s->low[parent]) s->low[parent] = s->low[atom];
-    if (s->low[atom] < s->found[parent]) return true;
-    int start = s->n_edges;
-    while (start > 0 && s->edges[start - 1] != s->entered[atom]) start--;
-    if (!start) return false;
-    start--;
-    bool certain = block_rings(m, s->edges + start, s->n_edges - start, s->n_blocks++);
-    s->n_edges = start;
-    return certain;
+/* The bonds of the text but for ring closures are one, if no closure joins parts with a dot between them. */
+static void take_written_forest(Molecule *m, Forest *f) {
+    memset(f->in_forest, 0, (size_t)m->n_bonds);
+    memset(f->in_forest, 1, (size_t)m->n_chain_bonds);
+    for (int i = 0; i < m->n_atoms; i++) f->rank[i] = (uint16_t)i, f->parent[i] = NO_PARENT;
+    for (int i = 0; i < m->n_chain_bonds; i++) {
+        int atom = m->bonds[i].ends[1];
+        f->parent[atom] = m->bonds[i].ends[0];
+        f->bond[atom] = (uint16_t)i;
+    }
+    m->n_fragments = m->n_atoms - m->n_chain_bonds;
 }
 
-static void visit(Search *s, const Molecule *m, int atom, int bond, int *time) {
-    s->found[atom] = s->low[atom] = (uint16_t)++*time;
-    s->entered[atom] = (int16_t)bond;
-    s->next[atom] = m->first[atom];
-    s->path[s->depth++] = (uint16_t)atom;
+static void grow_forest(Molecule *m, Forest *f) {
+    uint16_t queue[MAX_ATOMS + 1];
+    bool seen[MAX_ATOMS];
+    int head = 0, tail = 0;
+    memset(seen, 0, (size_t)m->n_atoms);
+    memset(f->in_forest, 0, (size_t)m->n_bonds);
+    m->n_fragments = 0;
+    for (int root = 0; root < m->n_atoms; root++) {
+        if (seen[root]) continue;
+        m->n_fragments++;
+        seen[root] = true;
+        f->parent[root] = NO_PARENT;
+        queue[tail++] = (uint16_t)root;
+        while (head < tail) {
+            int atom = queue[head];
+            f->rank[atom] = (uint16_t)head++;
+            for (int k = m->first[atom]; k < m->first[atom + 1]; k++) {
+                int near = m->near_atom[k], bond = m->near_bond[k];
+                bool fresh = !seen[near]; /* no branch, as it could not be foretold */
+                seen[near] = true;
+                f->parent[near] = fresh ? (uint16_t)atom : f->parent[near];
+                f->bond[near] = fresh ? (uint16_t)bond : f->bond[near];
+                f->in_forest[bond] |= fresh;
+                queue[tail] = (uint16_t)near;
+                tail += fresh;
+            }
+        }
+    }
+}
+
+/* Of each label the smallest of those that are one with it. */
+static int root_of(uint16_t *same_as, int label) {
+    while (same_as[label] != label) label = same_as[label] = same_as[same_as[label]];
+    return label;
+}
+
+/* Bonds have one label if they are in one biconnected component: rings that a bond outside the forest closes, which
+   share a bond, are in one. Bonds in no ring have label 0. Returns how many labels there are, or -1 if it is no spanning forest. */
+static int label_bonds(const Molecule *m, const Forest *f, uint16_t *label, uint16_t *same_as) {
+    int n = 1;
+    memset(label, 0, sizeof(label[0]) * (size_t)m->n_bonds);
+    for (int i = 0; i < m->n_bonds; i++) {
+        if (f->in_forest[i]) continue;
+        int u = m->bonds[i].ends[0], v = m->bonds[i].ends[1];
+        label[i] = same_as[n] = (uint16_t)n;
+        while (u != v) {
+            int *later = f->rank[u] > f->rank[v] ? &u : &v, bond = f->bond[*later];
+            if (f->parent[*later] == NO_PARENT) return -1;
+            *later = f->parent[*later];
+            if (!label[bond]) {
+                label[bond] = (uint16_t)n;
+                continue;
+            }
+            int a = root_of(same_as, label[bond]), b = root_of(same_as, n);
+            same_as[a > b ? a : b] = (uint16_t)(a > b ? b : a);
+        }
+        n++;
+    }
+    return n;
 }
 
 bool find_rings(Molecule *m) {
+    Forest forest;
+    uint16_t label[MAX_BONDS], same_as[MAX_BONDS + 1], start[MAX_BONDS + 2], edges[MAX_BONDS];
+    uint16_t n_closed[MAX_BONDS + 1];
     m->n_rings = 0;
     m->ring_first[0] = 0;
-    m->n_fragments = 0;
     memset(m->ring_size, 0, sizeof(m->ring_size[0]) * (size_t)m->n_atoms);
     memset(m->ring_count, 0, sizeof(m->ring_count[0]) * (size_t)m->n_atoms);
-    for (int i = 0; i < m->n_bonds; i++) m->bonds[i].in_ring = false;
-    Search s;
-    s.depth = s.n_blocks = s.n_edges = 0;
-    memset(s.found, 0, sizeof(s.found[0]) * (size_t)m->n_atoms);
-    int time = 0;
-    for (int root = 0; root < m->n_atoms; root++) {
-        if (s.found[root]) continue;
-        m->n_fragments++;
-        visit(&s, m, root, -1, &time);
-        while (s.depth) {
-            int atom = s.path[s.depth - 1];
-            if (s.next[atom] == m->first[atom + 1]) {
-                if (!leave(m, &s)) return false;
-                continue;
-            }
-            int k = s.next[atom]++, near = m->near_atom[k], bond = m->near_bond[k];
-            if (bond == s.entered[atom]) continue;
-            if (!s.found[near]) {
-                s.edges[s.n_edges++] = (uint16_t)bond;
-                visit(&s, m, near, bond, &time);
-            } else if (s.found[near] < s.found[atom]) {
-                s.edges[s.n_edges++] = (uint16_t)bond;
-                if (s.found[near] < s.low[atom]) s.low[atom] = s.found[near];
-            }
-        }
+    take_written_forest(m, &forest);
+    int n_labels = label_bonds(m, &forest, label, same_as);
+    if (n_labels < 0) {
+        grow_forest(m, &forest);
+        n_labels = label_bonds(m, &forest, label, same_as);
+    }
+    memset(start, 0, sizeof(start[0]) * (size_t)(n_labels + 1));
+    memset(n_closed, 0, sizeof(n_closed[0]) * (size_t)n_labels);
+    for (int i = 0; i < m->n_bonds; i++) {
+        m->bonds[i].in_ring = label[i];
+        if (!label[i]) continue;
+        m->block[i] = (uint16_t)root_of(same_as, label[i]);
+        start[m->block[i] + 1]++;
+        n_closed[m->block[i]] = (uint16_t)(n_closed[m->block[i]] + !forest.in_forest[i]);
+    }
+    for (int b = 1; b < n_labels; b++) start[b + 1] = (uint16_t)(start[b + 1] + start[b]);
+    for (int i = 0; i < m->n_bonds; i++)
+        if (label[i]) edges[start[m->block[i]]++] = (uint16_t)i; /* a start moves to the next one */
+    for (int b = 1; b < n_labels; b++) {
+        int first = start[b - 1], n = start[b] - first;
+        if (n_closed[b] == 1 && !add_ring(m, edges + first, n)) return false;
+        if (n_closed[b] == 2 && !two_rings(m, edges + first, n)) return false;
+        if (n_closed[b] > 2 && !relevant_cycles(m, edges + first, n)) return false;
     }
     return true;
 }

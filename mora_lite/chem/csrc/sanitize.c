@@ -11,9 +11,7 @@ static int radicals(const Molecule *m, int number) {
         int left = element->outer - atom->charge;
         return degree(m, number) || left < 0 ? 0 : left % 2;
     }
-    int twice = 2 * atom->explicit_h;
-    for (int k = m->first[number]; k < m->first[number + 1]; k++) twice += bond_valence2(&m->bonds[m->near_bond[k]]);
-    int valence = twice / 2, shell = atom->element <= 2 ? 2 : 8;
+    int valence = (2 * atom->explicit_h + twice_order(m, number)) / 2, shell = atom->element <= 2 ? 2 : 8;
     int n = shell - element->outer - valence + atom->charge;
     if (n < 0) {
         n = 0;
@@ -40,6 +38,7 @@ static bool adjust_hydrogens(Molecule *m, int number) {
 bool sanitize(Molecule *m) {
     bool was_aromatic[MAX_BONDS];
     int partner[MAX_ATOMS];
+    sum_bonds(m);
     if (!clean_up(m)) return false;
     for (int i = 0; i < m->n_atoms; i++)
         if (!update_valences(m, i, true)) return false;
@@ -47,6 +46,7 @@ bool sanitize(Molecule *m) {
     for (int i = 0; i < m->n_atoms; i++)
         if (m->atoms[i].no_implicit) m->atoms[i].radicals = (uint8_t)radicals(m, i);
     if (!perceive_aromaticity(m) || !settle_forms(m, was_aromatic, partner)) return false;
+    sum_bonds(m);
     conjugate(m);
     for (int i = 0; i < m->n_atoms; i++) {
         if (m->atoms[i].hybridisation != 4) m->atoms[i].centre = -1;

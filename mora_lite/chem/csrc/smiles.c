@@ -47,59 +47,48 @@ static int add_neighbour(Molecule *m, int atom, int neighbour) {
 
 /* Type and direction of a bond out of its symbol. */
 static bool set_type(const Molecule *m, Bond *bond, uint8_t symbol, int from) {
-    bool both = m->atoms[bond->ends[0]].aromatic && m->atoms[bond->ends[1]].aromatic;
+    bool both = m->atoms[bond->ends[0]].aromatic & m->atoms[bond->ends[1]].aromatic;
     bond->from = (uint16_t)from;
+    bond->type = both ? AROMATIC : SINGLE;
+    bond->aromatic = both;
     switch (symbol) {
-    case 0: bond->type = both ? AROMATIC : SINGLE; break;
-    case '/': bond->direction = 1; bond->type = both ? AROMATIC : SINGLE; break;
-    case '\\': bond->direction = -1; bond->type = both ? AROMATIC : SINGLE; break;
+    case 0: return true;
+    case '/': bond->direction = 1; return true;
+    case '\\': bond->direction = -1; return true;
+    case ':': return both;
     case '-': bond->type = SINGLE; break;
     case '=': bond->type = DOUBLE; break;
     case '#': bond->type = TRIPLE; break;
-    case ':':
-        if (!both) return false;
-        bond->type = AROMATIC;
-        break;
     default: return false;
     }
-    bond->aromatic = bond->type == AROMATIC;
+    bond->aromatic = false;
     return true;
 }
 
-static bool append_bond(Molecule *m, const Bond *bond) {
-    if (m->n_bonds == MAX_BONDS) return false;
-    if (bond->direction) m->directions = true;
-    m->bonds[m->n_bonds++] = *bond;
-    return true;
-}
-
-/* A new atom, bound to the previous one. `mark` is 0, '@' or 'C' (clockwise). */
-static bool add_atom(Parser *p, int element, bool aromatic, bool bracket, int n_hydrogens, int charge, char mark) {
-    Molecule *m = p->m;
-    if (m->n_atoms == MAX_ATOMS) return false;
-    int number = m->n_atoms++;
-    Atom *atom = &m->atoms[number];
+/* A new atom, its fields still to be set; null if there are too many. */
+static Atom *new_atom(Molecule *m) {
+    if (m->n_atoms == MAX_ATOMS) return NULL;
+    Atom *atom = &m->atoms[m->n_atoms++];
     memset(atom, 0, sizeof *atom);
-    atom->element = (uint8_t)element;
-    atom->charge = (int8_t)charge;
-    atom->explicit_h = (uint8_t)n_hydrogens;
-    atom->no_implicit = bracket;
-    atom->aromatic = aromatic;
     atom->centre = -1;
-    if (mark) {
-        if (m->n_centres == MAX_CENTRES) return false;
-        Centre *centre = &m->centres[m->n_centres];
-        memset(centre, 0, sizeof *centre);
-        centre->atom = (uint16_t)number;
-        centre->odd = mark == '@';
-        atom->centre = m->n_centres++;
-    }
+    return atom;
+}
+
+/* Bind the last atom to the one before. */
+static bool bind_atom(Parser *p) {
+    Molecule *m = p->m;
+    int number = m->n_atoms - 1;
+    const Atom *atom = &m->atoms[number];
     if (p->previous >= 0) {
-        Bond bond = {.ends = {(uint16_t)p->previous, (uint16_t)number}};
-        if (!set_type(m, &bond, p->symbol, p->previous) || !append_bond(m, &bond)) return false;
+        if (m->n_bonds == MAX_BONDS) return false;
+        Bond *bond = &m->bonds[m->n_bonds++];
+        memset(bond, 0, sizeof *bond);
+        bond->ends[0] = (uint16_t)p->previous, bond->ends[1] = (uint16_t)number;
+        if (!set_type(m, bond, p->symbol, p->previous)) return false;
+        m->directions |= bond->direction != 0;
         if (add_neighbour(m, p->previous, number) < -1 || add_neighbour(m, number, p->previous) < -1) return false;
     }
-    for (int i = 0; i < n_hydrogens; i++)
+    for (int i = 0; atom->centre >= 0 && i < atom->explicit_h; i++)
         if (add_neighbour(m, number, HYDROGEN) < -1) return false;
     p->previous = number;
     p->symbol = 0;
@@ -107,20 +96,22 @@ static bool add_atom(Parser *p, int element, bool aromatic, bool bracket, int n_
     return true;
 }
 
+/* Elements that need no brackets; small letters are aromatic. */
+static const uint8_t PLAIN[256] = {
+    ['B'] = 5, ['C'] = 6, ['N'] = 7, ['O'] = 8,  ['F'] = 9,  ['P'] = 15, ['S'] = 16, ['I'] = 53,
+    ['b'] = 5, ['c'] = 6, ['n'] = 7, ['o'] = 8, ['p'] = 15, ['s'] = 16,
+};
+
 /* An atom without brackets. */
 static bool plain_atom(Parser *p) {
     int c = p->text[p->at++], next = peek(p, 0);
-    int element;
-    if (c == 'C' && next == 'l') {
-        element = 17, p->at++;
-    } else if (c == 'B' && next == 'r') {
-        element = 35, p->at++;
-    } else if (strchr("BCNOPSFI", c)) {
-        element = element_of((char)c, 0);
-    } else {
-        return strchr("bcnops", c) && add_atom(p, element_of((char)(c - 32), 0), true, false, 0, 0, 0);
-    }
-    return add_atom(p, element, false, false, 0, 0, 0);
+    Atom *atom = new_atom(p->m);
+    if (!atom) return false;
+    atom->element = PLAIN[c];
+    atom->aromatic = c >= 'a';
+    if (c == 'C' && next == 'l') atom->element = 17, p->at++;
+    if (c == 'B' && next == 'r') atom->element = 35, p->at++;
+    return bind_atom(p);
 }
 
 /* Pass over a number of up to three digits, as RDKit reads them: without zeros in front. */
@@ -131,7 +122,7 @@ static bool skip_number(Parser *p) {
     return n <= 3 && (n < 2 || p->text[start] != '0');
 }
 
-/* The symbol of an atom in brackets: its element, or 0. */
+/* The symbol of an atom in brackets: its element, -1 for none. */
 static int bracket_symbol(Parser *p, bool *aromatic) {
     int c = peek(p, 0), next = peek(p, 1);
     *aromatic = c >= 'a' && c <= 'z';
@@ -141,56 +132,71 @@ static int bracket_symbol(Parser *p, bool *aromatic) {
         if (c == 't' && next == 'e') return 52;
         if (c == 'a' && next == 's') return 33;
         p->at -= 1;
-        return strchr("bcnops", c) && next != 'i' ? element_of((char)(c - 32), 0) : 0;
+        return PLAIN[c] && next != 'i' ? PLAIN[c] : -1;
+    }
+    if (c == '*') {
+        p->at++;
+        return 0;
     }
     int element = next >= 'a' && next <= 'z' ? element_of((char)c, (char)next) : 0;
     p->at += element ? 2 : 1;
-    return element ? element : element_of((char)c, 0);
+    if (!element) element = element_of((char)c, 0);
+    return element ? element : -1;
 }
 
 /* Charge of an atom in brackets: `+`, `++` or `+2`. False for what is not certain. */
-static bool bracket_charge(Parser *p, int *charge) {
+static bool bracket_charge(Parser *p, int8_t *charge) {
     *charge = 0;
     int c = peek(p, 0);
     if (c != '+' && c != '-') return true;
     int sign = c == '+' ? 1 : -1;
     p->at++;
     if (is_digit(peek(p, 0))) {
-        *charge = sign * (peek(p, 0) - '0');
+        *charge = (int8_t)(sign * (peek(p, 0) - '0'));
         p->at++;
         return *charge != 0 && !is_digit(peek(p, 0));
     }
-    *charge = sign;
-    if (peek(p, 0) == c) *charge += sign, p->at++;
+    *charge = (int8_t)sign;
+    if (peek(p, 0) == c) *charge = (int8_t)(2 * sign), p->at++;
     return peek(p, 0) != '+' && peek(p, 0) != '-' && !is_digit(peek(p, 0));
+}
+
+/* The mark of an atom in brackets, `@` or `@@`. */
+static bool bracket_mark(Parser *p, Atom *atom) {
+    Molecule *m = p->m;
+    if (peek(p, 0) != '@') return true;
+    if (m->n_centres == MAX_CENTRES) return false;
+    bool once = peek(p, 1) != '@';
+    p->at += once ? 1 : 2;
+    m->centres[m->n_centres] = (Centre){.atom = (uint16_t)(m->n_atoms - 1), .odd = once};
+    atom->centre = (int16_t)m->n_centres++;
+    return true;
 }
 
 static bool bracket_atom(Parser *p) {
     p->at++;
     if (!skip_number(p)) return false; /* isotopes are forgotten */
-    bool aromatic;
-    int element = bracket_symbol(p, &aromatic);
-    if (!element) return false;
-    char mark = 0;
-    if (peek(p, 0) == '@') {
-        mark = '@', p->at++;
-        if (peek(p, 0) == '@') mark = 'C', p->at++;
-    }
-    int n_hydrogens = 0, charge;
+    Atom *atom = new_atom(p->m);
+    if (!atom) return false;
+    atom->no_implicit = true;
+    int element = bracket_symbol(p, &atom->aromatic);
+    if (element < 0) return false;
+    atom->element = (uint8_t)element;
+    if (!bracket_mark(p, atom)) return false;
     if (peek(p, 0) == 'H') {
         p->at++;
-        n_hydrogens = 1;
-        if (is_digit(peek(p, 0))) n_hydrogens = peek(p, 0) - '0', p->at++;
-        if (n_hydrogens > 4 || (element == 1)) return false;
+        atom->explicit_h = 1;
+        if (is_digit(peek(p, 0))) atom->explicit_h = (uint8_t)(peek(p, 0) - '0'), p->at++;
+        if (atom->explicit_h > 4 || element <= 1) return false;
     }
-    if (!bracket_charge(p, &charge)) return false;
+    if (!bracket_charge(p, &atom->charge) || (!element && atom->charge)) return false;
     if (peek(p, 0) == ':') { /* so are atom maps */
         p->at++;
         if (!is_digit(peek(p, 0)) || !skip_number(p)) return false;
     }
     if (peek(p, 0) != ']') return false;
     p->at++;
-    return add_atom(p, element, aromatic, true, n_hydrogens, charge, mark);
+    return bind_atom(p);
 }
 
 static bool close_ring(Parser *p, OpenClosure *open, int number) {
@@ -243,6 +249,7 @@ static bool after_atom(const Parser *p) { return p->last == ATOM || p->last == D
 
 static bool token(Parser *p) {
     int c = p->text[p->at];
+    if (PLAIN[c] || c == '*') return plain_atom(p);
     if (c == '[') return bracket_atom(p);
     if (is_digit(c) || c == '%') return closure_digit(p);
     switch (c) {
@@ -267,7 +274,7 @@ static bool token(Parser *p) {
         p->before_bond = p->last;
         p->last = BOND;
         break;
-    default: return c && plain_atom(p);
+    default: return false;
     }
     p->at++;
     return true;
@@ -280,8 +287,13 @@ static bool add_closures(Parser *p) {
         for (; j > 0 && p->closures[j - 1].number > closure.number; j--) p->closures[j] = p->closures[j - 1];
         p->closures[j] = closure;
     }
-    for (int i = 0; i < p->n_closures; i++)
-        if (!append_bond(p->m, &p->closures[i].bond)) return false;
+    Molecule *m = p->m;
+    m->n_chain_bonds = m->n_bonds;
+    if (m->n_bonds + p->n_closures > MAX_BONDS) return false;
+    for (int i = 0; i < p->n_closures; i++) {
+        m->bonds[m->n_bonds++] = p->closures[i].bond;
+        m->directions |= p->closures[i].bond.direction != 0;
+    }
     return true;
 }
 
@@ -298,10 +310,11 @@ static void invert_marks(Molecule *m) {
 }
 
 static bool has_double_bonds(const Molecule *m) { /* two bonds between one pair of atoms */
-    for (int a = 0; a < m->n_atoms; a++)
-        for (int i = m->first[a]; i < m->first[a + 1]; i++)
-            for (int j = i + 1; j < m->first[a + 1]; j++)
-                if (m->near_atom[i] == m->near_atom[j]) return true;
+    for (int i = m->n_chain_bonds; i < m->n_bonds; i++) {
+        int a = m->bonds[i].ends[0], n = 0;
+        for (int k = m->first[a]; k < m->first[a + 1]; k++) n += m->near_atom[k] == m->bonds[i].ends[1];
+        if (n > 1) return true;
+    }
     return false;
 }
 
@@ -316,7 +329,7 @@ bool parse_smiles(Molecule *m, const uint8_t *text, int length) {
         if (!token(&p)) return false;
     if (!after_atom(&p) || p.depth || p.n_open || !add_closures(&p)) return false;
     index_bonds(m);
-    if (p.n_closures && has_double_bonds(m)) return false;
+    if (has_double_bonds(m)) return false;
     invert_marks(m);
     return true;
 }
@@ -325,11 +338,13 @@ void index_bonds(Molecule *m) {
     memset(m->first, 0, sizeof(m->first[0]) * (size_t)(m->n_atoms + 1));
     for (int i = 0; i < m->n_bonds; i++) m->first[m->bonds[i].ends[0]]++, m->first[m->bonds[i].ends[1]]++;
     int sum = 0;
-    for (int i = 0; i <= m->n_atoms; i++) {
-        int count = i < m->n_atoms ? m->first[i] : 0;
+    for (int i = 0; i < m->n_atoms; i++) {
+        int count = m->first[i];
         m->first[i] = (uint16_t)sum;
         sum += count;
     }
+    for (int i = m->n_atoms; i <= m->n_atoms + 8 && i <= MAX_ATOMS; i++) m->first[i] = (uint16_t)sum; /* refinement.c */
+    for (int k = sum; k < sum + 8 && k < 2 * MAX_BONDS; k++) m->near_atom[k] = 0;
     uint16_t next[MAX_ATOMS];
     memcpy(next, m->first, sizeof(next[0]) * (size_t)m->n_atoms);
     for (int i = 0; i < m->n_bonds; i++)

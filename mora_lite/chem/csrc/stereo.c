@@ -3,33 +3,25 @@
 
 #include <string.h>
 
-enum { FIRST_COUNT = 4, MAX_MARKINGS = 16, MAX_ELEMENTS = 192, SMALLEST_RING = 8, CHIRALITY = 6, NOBODY = -1 };
+enum { FIRST_COUNT = 4, MAX_MARKINGS = 16, SMALLEST_RING = 8, NOBODY = -1 };
 enum { BUDGET = 4000000 }; /* neighbours looked at, of one molecule */
 
 #define CODE_KEY (BASE * BASE * BASE)
 #define MARK (UINT64_C(1) << 63)
 
 typedef struct {
-    int owner; /* an atom, or a bond */
-    bool is_bond, odd, alone;
-    int16_t groups[2][4];
-} Stereo;
-
-typedef struct {
     const Molecule *m;
     int n;
     int marked; /* an atom, or NOBODY */
     long budget;
-    Stereo elements[MAX_ELEMENTS];
+    StereoElement elements[MAX_ELEMENTS];
     uint64_t atom_keys[MAX_ATOMS];
     uint64_t hashes[2][MAX_ATOMS];
     int now; /* which of the two */
-    uint64_t bond_keys[MAX_BONDS];
+    uint64_t bonds[MAX_BONDS];
+    uint64_t keys[2 * MAX_BONDS];
     int n_classes;
 } Work;
-
-void refine(const Molecule *m, const uint64_t *keys, const uint64_t *hashes, uint64_t *refined);
-uint64_t atom_key(const Molecule *m, int atom);
 
 /* The first bond at an atom that has a direction, or -1. */
 static int directed_bond(const Molecule *m, int atom) {
@@ -65,7 +57,7 @@ static bool has_lone_pair(const uint8_t *codes) {
 }
 
 /* A tetrahedral centre. Its hydrogen, if it has one, goes to the end. False: none. */
-static bool add_centre(const Molecule *m, int atom, Stereo *element) {
+static bool add_centre(const Molecule *m, int atom, StereoElement *element) {
     const Centre *centre = &m->centres[m->atoms[atom].centre];
     const uint8_t *codes = m->atom_codes[atom];
     int n_near = degree(m, atom), n_hydrogens = codes[3], n = 0;
@@ -95,7 +87,7 @@ static int smallest_ring(const Molecule *m, int bond) {
     return size;
 }
 
-static bool add_double_bond(const Molecule *m, int number, Stereo *element) {
+static bool add_double_bond(const Molecule *m, int number, StereoElement *element) {
     const Bond *bond = &m->bonds[number];
     if (bond->in_ring && smallest_ring(m, number) < SMALLEST_RING) return false;
     memset(element, 0, sizeof *element);
@@ -117,19 +109,18 @@ static bool add_double_bond(const Molecule *m, int number, Stereo *element) {
     return true;
 }
 
-static bool collect(Molecule *m, Work *w) {
-    w->m = m, w->n = 0, w->marked = NOBODY, w->budget = BUDGET;
+static bool collect(const Molecule *m, StereoElement *elements, int *n) {
+    *n = 0;
     for (int i = 0; i < m->n_atoms; i++) {
         if (m->atoms[i].centre < 0) continue;
-        if (w->n == MAX_ELEMENTS) return false;
-        w->n += add_centre(m, i, &w->elements[w->n]);
+        if (*n == MAX_ELEMENTS) return false;
+        *n += add_centre(m, i, &elements[*n]);
     }
     for (int i = 0; m->directions && i < m->n_bonds; i++) {
         if (!m->bonds[i].stereo) continue;
-        if (m->bonds[i].type != DOUBLE || w->n == MAX_ELEMENTS) return false;
-        w->n += add_double_bond(m, i, &w->elements[w->n]);
+        if (m->bonds[i].type != DOUBLE || *n == MAX_ELEMENTS) return false;
+        *n += add_double_bond(m, i, &elements[*n]);
     }
-    for (int i = 0; i < m->n_atoms; i++) w->atom_keys[i] = atom_key(m, i);
     return true;
 }
 
@@ -137,24 +128,24 @@ static bool collect(Molecule *m, Work *w) {
 static void start(Work *w, const uint8_t *codes) {
     const Molecule *m = w->m;
     memcpy(w->hashes[0], w->atom_keys, sizeof(uint64_t) * (size_t)m->n_atoms);
-    for (int i = 0; i < m->n_bonds; i++) w->bond_keys[i] = m->bond_codes[i];
+    for (int i = 0; i < m->n_bonds; i++) w->bonds[i] = m->bond_codes[i];
     for (int i = 0; i < w->n; i++) {
-        const Stereo *element = &w->elements[i];
+        const StereoElement *element = &w->elements[i];
         if (element->is_bond)
-            w->bond_keys[element->owner] += codes[i];
+            w->bonds[element->owner] += codes[i];
         else
             w->hashes[0][element->owner] += codes[i] * CODE_KEY;
     }
     if (w->marked != NOBODY) w->hashes[0][w->marked] += MARK;
     for (int i = 0; i < m->n_atoms; i++) w->hashes[0][i] = mix(w->hashes[0][i]);
-    for (int i = 0; i < m->n_bonds; i++) w->bond_keys[i] = mix(w->bond_keys[i] + BOND_KEY);
+    bond_keys(m, w->bonds, w->keys);
     w->now = 0;
     w->n_classes = 0;
 }
 
 static bool step(Work *w) {
     w->budget -= w->m->n_atoms + 2 * w->m->n_bonds;
-    refine(w->m, w->bond_keys, w->hashes[w->now], w->hashes[1 - w->now]);
+    refine(w->m, w->keys, w->hashes[w->now], w->hashes[1 - w->now]);
     w->now = 1 - w->now;
     return w->budget > 0;
 }
@@ -179,7 +170,7 @@ static bool has_grown(Work *w) {
 }
 
 /* The code of an element by the hashes as they are; 0 if they do not tell its atoms apart. */
-static uint8_t parity(const Work *w, const Stereo *element) {
+static uint8_t parity(const Work *w, const StereoElement *element) {
     const uint64_t *hashes = w->hashes[w->now];
     bool odd = element->odd;
     for (int e = 0; e < 2; e++)
@@ -220,7 +211,7 @@ static bool make_stable(Work *w, const uint8_t *codes) {
     return true;
 }
 
-static uint64_t class_of(const Work *w, const Stereo *element) {
+static uint64_t class_of(const Work *w, const StereoElement *element) {
     const uint64_t *hashes = w->hashes[w->now];
     uint64_t sum = element->is_bond ? 1 : hashes[element->owner];
     for (int e = 0; e < 2; e++)
@@ -230,7 +221,7 @@ static uint64_t class_of(const Work *w, const Stereo *element) {
 }
 
 /* Add the atoms of an element that are alike to `atoms`; of several kinds those of the smallest hash. */
-static bool add_like_atoms(const Work *w, const Stereo *element, bool *chosen) {
+static bool add_like_atoms(const Work *w, const StereoElement *element, bool *chosen) {
     const uint64_t *hashes = w->hashes[w->now];
     int best = -1, best_end = 0;
     for (int e = 0; e < 2; e++)
@@ -316,26 +307,33 @@ static bool mark_and_resolve(Work *w, uint8_t *codes) {
     }
 }
 
-bool stereo_codes(Molecule *m) {
-    bool any = m->directions;
-    for (int i = 0; i < m->n_atoms && !any; i++) any = m->atoms[i].centre >= 0;
-    if (!any) return true;
+bool tell_elements(Molecule *m, const StereoElement *elements, int n) {
     Work work;
     uint8_t codes[MAX_ELEMENTS] = {0};
-    if (!collect(m, &work)) return false;
-    if (!work.n) return true;
+    if (!n) return true;
+    work.m = m, work.n = n, work.marked = NOBODY, work.budget = BUDGET;
+    memcpy(work.elements, elements, sizeof(elements[0]) * (size_t)n);
+    for (int i = 0; i < m->n_atoms; i++) work.atom_keys[i] = atom_key(m->atom_codes[i]);
     if (!resolve(&work, codes)) return false;
-    for (int i = 0; i < work.n; i++)
+    for (int i = 0; i < n; i++)
         if (!codes[i]) {
             if (!mark_and_resolve(&work, codes)) return false;
             break;
         }
-    for (int i = 0; i < work.n; i++) {
-        int owner = work.elements[i].owner;
-        if (work.elements[i].is_bond)
+    for (int i = 0; i < n; i++) {
+        int owner = elements[i].owner;
+        if (elements[i].is_bond)
             m->bond_codes[owner] = (uint8_t)(m->bond_codes[owner] + codes[i]);
         else
             m->atom_codes[owner][CHIRALITY] = codes[i];
     }
     return true;
+}
+
+bool stereo_codes(Molecule *m) {
+    StereoElement elements[MAX_ELEMENTS];
+    int n;
+    bool any = m->directions;
+    for (int i = 0; i < m->n_atoms && !any; i++) any = m->atoms[i].centre >= 0;
+    return !any || (collect(m, elements, &n) && tell_elements(m, elements, n));
 }

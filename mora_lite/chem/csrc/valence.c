@@ -1,6 +1,8 @@
 /* RDKit's valence model: of each atom the valence of its bonds and the hydrogens that are implied. */
 #include "molecule.h"
 
+#include <string.h>
+
 static int last_valence(int element) { return ELEMENTS[element].valences[ELEMENTS[element].n_valences - 1]; }
 
 /* That whose valences an ion has: the element with as many electrons. */
@@ -15,12 +17,9 @@ static bool can_be_hypervalent(const Atom *atom, int effective) {
            (effective > 34 && (atom->element == 33 || atom->element == 34));
 }
 
-/* False only if `strict`, for a valence that RDKit refuses. */
-bool explicit_valence(const Molecule *m, int number, bool strict, int *valence) {
+static int explicit_of(const Molecule *m, int number, int effective) {
     const Atom *atom = &m->atoms[number];
-    int twice = 2 * atom->explicit_h;
-    for (int k = m->first[number]; k < m->first[number + 1]; k++) twice += bond_valence2(&m->bonds[m->near_bond[k]]);
-    int effective = effective_element(atom), lowest = default_valence(effective);
+    int twice = 2 * atom->explicit_h + twice_order(m, number), lowest = default_valence(effective);
     const Element *element = &ELEMENTS[effective];
     if (atom->aromatic && lowest >= 0 && twice > 2 * lowest) {
         int allowed = lowest;
@@ -30,48 +29,71 @@ bool explicit_valence(const Molecule *m, int number, bool strict, int *valence) 
         }
         if (twice - 2 * allowed <= 3) twice = 2 * allowed;
     }
-    *valence = (twice + 1) / 2;
-    if (!strict) return true;
+    return (twice + 1) / 2;
+}
+
+int explicit_valence(const Molecule *m, int atom) { return explicit_of(m, atom, effective_element(&m->atoms[atom])); }
+
+/* Whether RDKit accepts an explicit valence. */
+static bool is_allowed(const Atom *atom, int effective) {
     int most = last_valence(effective), offset = 0;
     if (can_be_hypervalent(atom, effective)) {
         most = last_valence(atom->element);
         offset = -atom->charge;
     }
-    return !(most >= 0 && last_valence(atom->element) >= 0 && *valence + offset > most);
+    return !(most >= 0 && last_valence(atom->element) >= 0 && atom->explicit_valence + offset > most);
 }
 
-bool implicit_valence(const Molecule *m, int number, bool strict, int *valence) {
-    const Atom *atom = &m->atoms[number];
-    (void)m;
-    *valence = 0;
-    if (atom->no_implicit) return true;
-    int effective = effective_element(atom);
-    if (!effective) return true;
+/* -1: RDKit refuses it. */
+static int implicit_of(const Atom *atom, int effective, bool strict) {
     int lowest = default_valence(effective), used = atom->explicit_valence + atom->radicals;
-    if (lowest == -1) return true;
+    if (!effective || lowest == -1) return 0;
     if (can_be_hypervalent(atom, effective)) {
         effective = atom->element;
         used -= atom->charge;
     }
     const Element *element = &ELEMENTS[effective];
     if (atom->aromatic) {
-        if (used <= lowest) {
-            *valence = lowest - used;
-            return true;
-        }
+        if (used <= lowest) return lowest - used;
         for (int i = 0; i < element->n_valences && element->valences[i] > 0; i++)
-            if (used == element->valences[i]) return true;
-        return !strict;
+            if (used == element->valences[i]) return 0;
+        return strict ? -1 : 0;
     }
     for (int i = 0; i < element->n_valences && element->valences[i] >= 0; i++)
-        if (used <= element->valences[i]) {
-            *valence = element->valences[i] - used;
-            return true;
-        }
-    return !(strict && last_valence(effective) != -1 && last_valence(atom->element) > 0);
+        if (used <= element->valences[i]) return element->valences[i] - used;
+    return strict && last_valence(effective) != -1 && last_valence(atom->element) > 0 ? -1 : 0;
 }
 
-bool update_valences(Molecule *m, int atom, bool strict) {
-    return explicit_valence(m, atom, strict, &m->atoms[atom].explicit_valence) &&
-           implicit_valence(m, atom, strict, &m->atoms[atom].implicit_valence);
+/* Needs `sum_bonds`. False only if `strict`, for a valence that RDKit refuses. */
+bool update_valences(Molecule *m, int number, bool strict) {
+    Atom *atom = &m->atoms[number];
+    int effective = effective_element(atom);
+    atom->explicit_valence = (int16_t)explicit_of(m, number, effective);
+    if (strict && !is_allowed(atom, effective)) return false;
+    int implied = atom->no_implicit ? 0 : implicit_of(atom, effective, strict);
+    atom->implicit_valence = (int16_t)(implied > 0 ? implied : 0);
+    return implied >= 0;
+}
+
+static uint64_t weight(const Bond *bond) {
+    static const uint64_t ONE = 1, WEIGHTS[] = {2, 4 | ONE << 32, 6 | ONE << 32, 3 | ONE << 16};
+    uint64_t multiple = WEIGHTS[bond->type] >> 32;
+    return WEIGHTS[bond->type] | (bond->in_ring ? 0 : multiple << 48);
+}
+
+void sum_bonds(Molecule *m) {
+    memset(m->sums, 0, sizeof(m->sums[0]) * (size_t)m->n_atoms);
+    for (int i = 0; i < m->n_bonds; i++) {
+        uint64_t here = weight(&m->bonds[i]);
+        m->sums[m->bonds[i].ends[0]] += here;
+        m->sums[m->bonds[i].ends[1]] += here;
+    }
+}
+
+/* Change the type of a bond, and what it adds to the sums of its atoms. */
+void set_order(Molecule *m, int number, int type) {
+    Bond *bond = &m->bonds[number];
+    uint64_t before = weight(bond);
+    bond->type = (uint8_t)type;
+    for (int e = 0; e < 2; e++) m->sums[bond->ends[e]] += weight(bond) - before;
 }
