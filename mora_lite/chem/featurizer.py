@@ -66,7 +66,7 @@ class Featurizer:
     def notes(self) -> list[str]:
         """What the user of a pack with it should know, a line each."""
         if self.version >= 2:
-            return []
+            return [note] if (note := native.note()) else []
         return [
             "this pack reads molecules by graph codes of version 1: a chiral molecule in several spellings may get "
             "several answers; a pack trained now does not have that"

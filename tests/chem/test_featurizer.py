@@ -8,7 +8,7 @@ from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
-from mora_lite.chem import morgan
+from mora_lite.chem import morgan, native
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.errors import PackError
@@ -94,8 +94,14 @@ def test_version_1_is_as_rdkit_reads(molecules: list[str]) -> None:
     assert [len(mol.GetAtoms()) for mol in mols] == graphs.n_atoms.tolist()
     assert np.array_equal(FIRST.fingerprints(graphs, lambda: mols), morgan.fingerprints(mols))
     assert FIRST.read_smiles(["[2H]C"]).n_atoms.tolist() == [2]
-    assert FIRST.notes
-    assert not PARENT.notes
+    assert "version 1" in FIRST.notes[0]
+
+
+def test_a_user_is_told_when_rdkit_reads_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "note", lambda: "")
+    assert PARENT.notes == []
+    monkeypatch.setattr(native, "note", lambda: "the native reader is off")
+    assert PARENT.notes == ["the native reader is off"]
 
 
 def test_a_manifest_without_an_entry_is_of_version_1() -> None:
