@@ -46,6 +46,8 @@ ROWS = (1000, 4000, 16_000, 64_000)
 ROW_ATOMS, ROW_TASKS = 20, ("BBB", "hERG_blocker", "logS")
 SOME_TASKS = ("HIA", "BBB", "logS", "logD", "Caco2", "hERG_blocker")  # for the number of atoms
 
+SECONDS = 0.1  # of each turn at least, so that what is quick is repeated more often
+
 Times = dict[int, dict[str, float]]  # size -> stage -> microseconds a molecule, or seconds
 
 
@@ -68,10 +70,13 @@ def measure(work: Mapping[int, Mapping[str, Callable[[], object]]], n: int, repe
     for turn in range(repeats + 1):
         for size, stages in work.items():
             for stage, run in stages.items():
-                started = time.perf_counter()
-                run()
-                if turn:  # the first is to warm up
-                    times[size][stage] = min(times[size][stage], (time.perf_counter() - started) / n * 1e6)
+                begun = started = time.perf_counter()
+                while started - begun < SECONDS:
+                    run()
+                    ended = time.perf_counter()
+                    if turn:  # the first is to warm up
+                        times[size][stage] = min(times[size][stage], (ended - started) / n * 1e6)
+                    started = ended
     return times
 
 
