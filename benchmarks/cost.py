@@ -5,7 +5,7 @@
 Molecules are made: fragments in a row, of a given number of heavy atoms, with `--seed`. Atoms and tasks are measured
 with the pack `admet`, tokens with `qm9`, whose language model has attention over the prompt; the keys and values of a
 prompt are cut or repeated to the number of tokens, as their content does not matter for the time. Rows are those of a
-whole `mora-lite screen`, of 20 heavy atoms and 3 tasks. Each size is measured `--repeats` times, all sizes in turn,
+whole `mora-lite screen`, of 20 heavy atoms and 3 tasks. Each size is measured `--repeats` times (rows an eighth of that), all sizes in turn,
 and the shortest time counts. The exponent is the slope of the logarithm of the time against that of the size, over all
 sizes: 1 is linear, below it the time grows more slowly. Prints tables in Markdown, and a line of JSON.
 """
@@ -46,6 +46,8 @@ ROWS = (1000, 4000, 16_000, 64_000)
 ROW_ATOMS, ROW_TASKS = 20, ("BBB", "hERG_blocker", "logS")
 SOME_TASKS = ("HIA", "BBB", "logS", "logD", "Caco2", "hERG_blocker")  # for the number of atoms
 
+SECONDS = 0.1  # of each turn at least, so that what is quick is repeated more often
+
 Times = dict[int, dict[str, float]]  # size -> stage -> microseconds a molecule, or seconds
 
 
@@ -68,10 +70,13 @@ def measure(work: Mapping[int, Mapping[str, Callable[[], object]]], n: int, repe
     for turn in range(repeats + 1):
         for size, stages in work.items():
             for stage, run in stages.items():
-                started = time.perf_counter()
-                run()
-                if turn:  # the first is to warm up
-                    times[size][stage] = min(times[size][stage], (time.perf_counter() - started) / n * 1e6)
+                begun = started = time.perf_counter()
+                while started - begun < SECONDS:
+                    run()
+                    ended = time.perf_counter()
+                    if turn:  # the first is to warm up
+                        times[size][stage] = min(times[size][stage], (ended - started) / n * 1e6)
+                    started = ended
     return times
 
 
@@ -228,7 +233,7 @@ def main() -> None:
     runs = {size: {"model": lambda model=model: model.score_graphs(graphs)} for size, model in longer.items()}
     keep("tokens of a prompt", "us", measure(runs, n, repeats))
     if args.rows:
-        keep("rows", "s", screen_seconds(args.rows, random, args.device, max(1, repeats // 2)))
+        keep("rows", "s", screen_seconds(args.rows, random, args.device, max(1, repeats // 8)))
 
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
