@@ -118,6 +118,7 @@ enum { SINGLE_YET = -1, NO_DOUBLE_BOND = -2, NOT_AROMATIC = -3 }; /* in place of
 enum { ELEMENT, CHARGE, DEGREE, HYDROGENS, HYBRIDISATION, IS_AROMATIC, CHIRALITY, RADICALS, RING_SIZE, RING_COUNT };
 
 void elements_init(void);
+void valence_init(void);
 void refinement_init(void);
 int element_of(char first, char second);
 
