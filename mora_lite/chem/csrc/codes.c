@@ -67,9 +67,9 @@ static bool is_blank(uint8_t c) { return c == ' ' || c == '\t'; }
 
 /* What RDKit does to a dummy atom in a ring is not known here. */
 static bool has_ring_dummy(const Molecule *m) {
-    bool any = false;
-    for (int i = 0; i < m->n_atoms; i++) any |= !m->atoms[i].element & (m->ring_count[i] > 0);
-    return any;
+    for (int i = 0; has_element(m, 0) && i < m->n_atoms; i++)
+        if (!m->atoms[i].element && m->ring_count[i]) return true;
+    return false;
 }
 
 static bool has_charge_or_dot(const uint8_t *text, int length) {
