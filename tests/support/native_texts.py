@@ -59,6 +59,14 @@ C1=CC=CC1=* C1=CC=C*1 c1ccc2*ccc2c1
 """
 HARD = [*_HARD.split(), *_IONS.split()]
 
+# Extensions that group configurations, which change no code.
+GROUPED = [
+    "C[C@H](F)Cl |&1:1|",
+    "C[C@H](F)O |a:1,o1:3|",
+    "CC(O)[C@H](F)O\t|a:1,o1:3,&2:4|",
+    "C[C@@H](O)[C@H](C)F  |&3:1,3|",
+]
+
 _TOKENS = r"""
 C C C N O c c c n o s S P F I B b p * 1 1 2 2 3 ( ) ( ) = # - . / \ : $ ~ @ [ ] + H %12 Cl Br [nH] [C@H] [C@@H] [C@]
 [C@@] [N+] [O-] [NH3+] [n+] [S+] [se] [H] [2H] [13C] [CH2:1] [Na+] [Fe] [Si] [B-] [te] C(=O) N(=O)=O c1ccccc1
