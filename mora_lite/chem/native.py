@@ -68,10 +68,15 @@ def note() -> str:
 
 def read(texts: Sequence[str], standardize: str) -> Reading:
     """Read SMILES. Call it only if `is_used`. standardize: as in `featurizer.Featurizer`."""
-    data = [text.encode("utf-8", "replace") for text in texts]
-    offsets = np.zeros(len(data) + 1, np.int64)
-    np.cumsum([len(text) for text in data], out=offsets[1:])
-    return read_column(b"".join(data), offsets, standardize)
+    together = "".join(texts)
+    data = together.encode("utf-8", "replace")
+    if len(data) == len(together):  # every character is one byte
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    else:
+        lengths = np.array([len(text.encode("utf-8", "replace")) for text in texts])
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return read_column(data, offsets, standardize)
 
 
 def read_column(text: bytes, offsets: np.ndarray, standardize: str) -> Reading:

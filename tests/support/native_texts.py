@@ -55,9 +55,17 @@ C[N+](C)(C)CC(C(=O)[O-])[N+](C)(C)C C[N+](C)(C)CC([N-]C)C(=O)[O-] C[N+](C)(C)CC(
 C[N+](C)(C)C([N-]C)CC(C(=O)[O-])C(=O)[O-] C[N+](C)(C)C[BH2-]C[S-] C[N+](C)(C)C[B-](C)(C)C[S-] C[N+](C)(C)C[Fe-](C)C[S-]
 [H-].[Na+] [H][H].[Pd] [H] [H-] CC.[H-].[H-].[H-].[H-].[Al+3].[Li+] [H][H][H] [H]1[H]C1 [H][H-] C[H]C
 *C *c1ccccc1 C*C [1*]C(=O)N [*:1]CC *=C *#C C1CC*1 c1cc*cc1 [*H] [*+] *[C@H](C)O */C=C/C C*.CC *.* [H]* [*-]C
-C1=CC=CC1=*
+C1=CC=CC1=* C1=CC=C*1 c1ccc2*ccc2c1
 """
 HARD = [*_HARD.split(), *_IONS.split()]
+
+# Extensions that group configurations, which change no code.
+GROUPED = [
+    "C[C@H](F)Cl |&1:1|",
+    "C[C@H](F)O |a:1,o1:3|",
+    "CC(O)[C@H](F)O\t|a:1,o1:3,&2:4|",
+    "C[C@@H](O)[C@H](C)F  |&3:1,3|",
+]
 
 _TOKENS = r"""
 C C C N O c c c n o s S P F I B b p * 1 1 2 2 3 ( ) ( ) = # - . / \ : $ ~ @ [ ] + H %12 Cl Br [nH] [C@H] [C@@H] [C@]

@@ -60,13 +60,13 @@ static void clean_halogen(Molecule *m, int atom) {
     m->atoms[atom].charge = (int8_t)charge;
 }
 
+#define BIT(element) (UINT64_C(1) << (element))
+static const uint64_t NO_METALS[2] = {BIT(1) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(15) | BIT(16) | BIT(17) | BIT(34) |
+                                          BIT(35) | BIT(53),
+                                      0};
+
 /* Metals, and all that may pass for one. */
-bool may_be_metal(int element) {
-    switch (element) {
-    case 1: case 6: case 7: case 8: case 9: case 15: case 16: case 17: case 34: case 35: case 53: return false;
-    default: return true;
-    }
-}
+bool may_be_metal(int element) { return !(NO_METALS[element >> 6] >> (element & 63) & 1); }
 
 /* RDKit makes a bond from an overfull atom to a metal dative, and chooses it by canonical ranks. */
 static bool has_dative_bonds(const Molecule *m) {
@@ -88,11 +88,15 @@ static bool has_dative_bonds(const Molecule *m) {
 }
 
 bool clean_up(Molecule *m) {
-    clean_nitrogens(m);
-    for (int i = 0; i < m->n_atoms; i++) {
+    static const int CLEANED[] = {15, 17, 35, 53};
+    bool any = false, any_metal = false;
+    for (int i = 0; i < 4; i++) any |= has_element(m, CLEANED[i]);
+    for (int k = 0; k < 2; k++) any_metal |= (m->present[k] & ~NO_METALS[k]) != 0;
+    if (has_element(m, 7)) clean_nitrogens(m);
+    for (int i = 0; any && i < m->n_atoms; i++) {
         int element = m->atoms[i].element;
         if (element == 15) clean_phosphorus(m, i);
         if (element == 17 || element == 35 || element == 53) clean_halogen(m, i);
     }
-    return !has_dative_bonds(m);
+    return !any_metal || !has_dative_bonds(m);
 }

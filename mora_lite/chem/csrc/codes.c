@@ -29,29 +29,20 @@ void make_codes(Molecule *m) {
     }
 }
 
-/* Bonds by the places of their atoms: in order of the first by counting, then of the second by insertion. */
-static void order_bonds(Molecule *m, const uint64_t *place) {
-    uint16_t start[MAX_ATOMS + 1], filled[MAX_ATOMS], ends[MAX_BONDS][2];
+/* Bonds by the places of their atoms, the smaller one first. */
+static void order_bonds(Molecule *m, const uint64_t *place_of_atom) {
+    uint64_t keys[MAX_BONDS], place[MAX_BONDS];
     uint8_t codes[MAX_BONDS];
-    memset(start, 0, sizeof(start[0]) * (size_t)(m->n_atoms + 1));
     memcpy(codes, m->bond_codes, (size_t)m->n_bonds);
     for (int i = 0; i < m->n_bonds; i++) {
-        uint16_t a = (uint16_t)place[m->bonds[i].ends[0]], b = (uint16_t)place[m->bonds[i].ends[1]];
-        ends[i][0] = a < b ? a : b, ends[i][1] = a < b ? b : a;
-        start[ends[i][0] + 1]++;
+        uint64_t a = place_of_atom[m->bonds[i].ends[0]], b = place_of_atom[m->bonds[i].ends[1]];
+        keys[i] = a < b ? a << 16 | b : b << 16 | a;
     }
-    for (int a = 0; a < m->n_atoms; a++) {
-        start[a + 1] = (uint16_t)(start[a + 1] + start[a]);
-        filled[a] = start[a];
-    }
+    rank(keys, m->n_bonds, place);
     for (int i = 0; i < m->n_bonds; i++) {
-        int j = filled[ends[i][0]]++; /* no pair of atoms has two bonds, so the order of i does not matter */
-        for (; j > start[ends[i][0]] && m->bond_ends[j - 1][1] > ends[i][1]; j--) {
-            memcpy(m->bond_ends[j], m->bond_ends[j - 1], sizeof m->bond_ends[j]);
-            m->bond_codes[j] = m->bond_codes[j - 1];
-        }
-        memcpy(m->bond_ends[j], ends[i], sizeof m->bond_ends[j]);
-        m->bond_codes[j] = codes[i];
+        m->bond_ends[place[i]][0] = (uint16_t)(keys[i] >> 16);
+        m->bond_ends[place[i]][1] = (uint16_t)keys[i];
+        m->bond_codes[place[i]] = codes[i];
     }
 }
 
@@ -76,9 +67,9 @@ static bool is_blank(uint8_t c) { return c == ' ' || c == '\t'; }
 
 /* What RDKit does to a dummy atom in a ring is not known here. */
 static bool has_ring_dummy(const Molecule *m) {
-    bool any = false;
-    for (int i = 0; i < m->n_atoms; i++) any |= !m->atoms[i].element & (m->ring_count[i] > 0);
-    return any;
+    for (int i = 0; has_element(m, 0) && i < m->n_atoms; i++)
+        if (!m->atoms[i].element && m->ring_count[i]) return true;
+    return false;
 }
 
 static bool has_charge_or_dot(const uint8_t *text, int length) {

@@ -35,6 +35,7 @@ void elements_init(void) {
         const char *symbol = ELEMENTS[z].symbol;
         by_symbol[symbol[0] - 'A'][symbol[1] ? symbol[1] - 'a' + 1 : 0] = (uint8_t)z;
     }
+    valence_init();
 }
 
 int element_of(char first, char second) {

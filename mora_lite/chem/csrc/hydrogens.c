@@ -1,12 +1,6 @@
 /* Hydrogens that are written as atoms become part of their neighbours, where RDKit does the same. */
 #include "molecule.h"
 
-static bool has_hydrogen_atoms(const Molecule *m) {
-    for (int i = 0; i < m->n_atoms; i++)
-        if (m->atoms[i].element == 1) return true;
-    return false;
-}
-
 /* Whether RDKit keeps a hydrogen as an atom: one that is bound to nothing, or to another one that is bound to it alone. */
 static bool is_kept(const Molecule *m, int atom) {
     if (m->atoms[atom].explicit_h || m->atoms[atom].charge < -1 || m->atoms[atom].charge > 1) return false;
@@ -73,7 +67,7 @@ void keep_atoms(Molecule *m, const bool *keep) {
 }
 
 bool merge_hydrogens(Molecule *m) {
-    if (!has_hydrogen_atoms(m)) return true;
+    if (!has_element(m, 1)) return true;
     bool keep[MAX_ATOMS];
     sum_bonds(m);
     for (int i = 0; i < m->n_atoms; i++) {

@@ -91,6 +91,8 @@ typedef struct {
     Bond bonds[MAX_BONDS];
     Centre centres[MAX_CENTRES];
     bool directions; /* some bond has one */
+    bool brackets;   /* some atom has them, or has lost a charge */
+    uint64_t present[2]; /* bits of the elements in the text: most steps are for few of them */
     /* bonds of each atom, in the order of their numbers */
     uint16_t first[MAX_ATOMS + 1];
     uint16_t near_bond[2 * MAX_BONDS];
@@ -118,6 +120,7 @@ enum { SINGLE_YET = -1, NO_DOUBLE_BOND = -2, NOT_AROMATIC = -3 }; /* in place of
 enum { ELEMENT, CHARGE, DEGREE, HYDROGENS, HYBRIDISATION, IS_AROMATIC, CHIRALITY, RADICALS, RING_SIZE, RING_COUNT };
 
 void elements_init(void);
+void valence_init(void);
 void refinement_init(void);
 int element_of(char first, char second);
 
@@ -173,6 +176,8 @@ static inline int twice_order(const Molecule *m, int atom) { return (int)(m->sum
 static inline int n_aromatic(const Molecule *m, int atom) { return (int)(m->sums[atom] >> 16 & 0xFFFF); } /* by type */
 static inline int n_multiple(const Molecule *m, int atom) { return (int)(m->sums[atom] >> 32 & 0xFFFF); }
 static inline int n_multiple_outside(const Molecule *m, int atom) { return (int)(m->sums[atom] >> 48); } /* of rings */
+
+static inline bool has_element(const Molecule *m, int element) { return m->present[element >> 6] >> (element & 63) & 1; }
 
 static inline int degree(const Molecule *m, int atom) { return m->first[atom + 1] - m->first[atom]; }
 

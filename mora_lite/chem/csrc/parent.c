@@ -179,7 +179,7 @@ static bool remove_charge(Molecule *m, int number, int charge, int n_hydrogens) 
     int n = hydrogens(atom) + n_hydrogens;
     if (n < 0 || n > 8) return false;
     atom->explicit_h = (uint8_t)n;
-    atom->no_implicit = true;
+    atom->no_implicit = m->brackets = true;
     atom->charge = (int8_t)(atom->charge - charge);
     return update_valences(m, number, false);
 }

@@ -43,7 +43,7 @@ bool sanitize(Molecule *m) {
     for (int i = 0; i < m->n_atoms; i++)
         if (!update_valences(m, i, true)) return false;
     if (!kekulize(m, was_aromatic, partner)) return false;
-    for (int i = 0; i < m->n_atoms; i++)
+    for (int i = 0; m->brackets && i < m->n_atoms; i++)
         if (m->atoms[i].no_implicit) m->atoms[i].radicals = (uint8_t)radicals(m, i);
     if (!perceive_aromaticity(m) || !settle_forms(m, was_aromatic, partner)) return false;
     sum_bonds(m);

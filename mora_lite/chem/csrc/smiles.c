@@ -79,6 +79,7 @@ static bool bind_atom(Parser *p) {
     Molecule *m = p->m;
     int number = m->n_atoms - 1;
     const Atom *atom = &m->atoms[number];
+    m->present[atom->element >> 6] |= UINT64_C(1) << (atom->element & 63);
     if (p->previous >= 0) {
         if (m->n_bonds == MAX_BONDS) return false;
         Bond *bond = &m->bonds[m->n_bonds++];
@@ -178,7 +179,7 @@ static bool bracket_atom(Parser *p) {
     if (!skip_number(p)) return false; /* isotopes are forgotten */
     Atom *atom = new_atom(p->m);
     if (!atom) return false;
-    atom->no_implicit = true;
+    atom->no_implicit = p->m->brackets = true;
     int element = bracket_symbol(p, &atom->aromatic);
     if (element < 0) return false;
     atom->element = (uint8_t)element;
@@ -324,7 +325,8 @@ bool parse_smiles(Molecule *m, const uint8_t *text, int length) {
     p.last = START, p.before_bond = START, p.depth = 0, p.n_closures = 0, p.n_open = 0;
     memset(p.open, 0xFF, sizeof p.open); /* all -1 */
     m->n_atoms = m->n_bonds = m->n_centres = 0;
-    m->directions = false;
+    m->directions = m->brackets = false;
+    m->present[0] = m->present[1] = 0;
     while (p.at < length)
         if (!token(&p)) return false;
     if (!after_atom(&p) || p.depth || p.n_open || !add_closures(&p)) return false;

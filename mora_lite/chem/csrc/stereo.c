@@ -333,7 +333,5 @@ bool tell_elements(Molecule *m, const StereoElement *elements, int n) {
 bool stereo_codes(Molecule *m) {
     StereoElement elements[MAX_ELEMENTS];
     int n;
-    bool any = m->directions;
-    for (int i = 0; i < m->n_atoms && !any; i++) any = m->atoms[i].centre >= 0;
-    return !any || (collect(m, elements, &n) && tell_elements(m, elements, n));
+    return (!m->n_centres && !m->directions) || (collect(m, elements, &n) && tell_elements(m, elements, n));
 }

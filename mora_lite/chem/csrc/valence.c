@@ -17,9 +17,8 @@ static bool can_be_hypervalent(const Atom *atom, int effective) {
            (effective > 34 && (atom->element == 33 || atom->element == 34));
 }
 
-static int explicit_of(const Molecule *m, int number, int effective) {
-    const Atom *atom = &m->atoms[number];
-    int twice = 2 * atom->explicit_h + twice_order(m, number), lowest = default_valence(effective);
+static int explicit_of(const Atom *atom, int twice_bonds, int effective) {
+    int twice = 2 * atom->explicit_h + twice_bonds, lowest = default_valence(effective);
     const Element *element = &ELEMENTS[effective];
     if (atom->aromatic && lowest >= 0 && twice > 2 * lowest) {
         int allowed = lowest;
@@ -32,7 +31,10 @@ static int explicit_of(const Molecule *m, int number, int effective) {
     return (twice + 1) / 2;
 }
 
-int explicit_valence(const Molecule *m, int atom) { return explicit_of(m, atom, effective_element(&m->atoms[atom])); }
+int explicit_valence(const Molecule *m, int number) {
+    const Atom *atom = &m->atoms[number];
+    return explicit_of(atom, twice_order(m, number), effective_element(atom));
+}
 
 /* Whether RDKit accepts an explicit valence. */
 static bool is_allowed(const Atom *atom, int effective) {
@@ -64,15 +66,44 @@ static int implicit_of(const Atom *atom, int effective, bool strict) {
     return strict && last_valence(effective) != -1 && last_valence(atom->element) > 0 ? -1 : 0;
 }
 
-/* Needs `sum_bonds`. False only if `strict`, for a valence that RDKit refuses. */
-bool update_valences(Molecule *m, int number, bool strict) {
-    Atom *atom = &m->atoms[number];
+static bool set_valences(Atom *atom, int twice_bonds, bool strict) {
     int effective = effective_element(atom);
-    atom->explicit_valence = (int16_t)explicit_of(m, number, effective);
+    atom->explicit_valence = (int16_t)explicit_of(atom, twice_bonds, effective);
     if (strict && !is_allowed(atom, effective)) return false;
     int implied = atom->no_implicit ? 0 : implicit_of(atom, effective, strict);
     atom->implicit_valence = (int16_t)(implied > 0 ? implied : 0);
     return implied >= 0;
+}
+
+/* Valences of atoms that are written without brackets, and whether RDKit accepts them. */
+enum { MAX_TWICE = 16 };
+static struct {
+    int8_t explicit_valence, implicit_valence;
+    bool accepted;
+} plain[N_ELEMENTS][2][MAX_TWICE];
+
+void valence_init(void) {
+    for (int z = 0; z < N_ELEMENTS; z++)
+        for (int k = 0; k < 2 * MAX_TWICE; k++) {
+            int aromatic = k / MAX_TWICE, twice = k % MAX_TWICE;
+            Atom atom = {.element = (uint8_t)z, .aromatic = aromatic, .centre = -1};
+            plain[z][aromatic][twice].accepted = set_valences(&atom, twice, true);
+            plain[z][aromatic][twice].explicit_valence = (int8_t)atom.explicit_valence;
+            plain[z][aromatic][twice].implicit_valence = (int8_t)atom.implicit_valence;
+        }
+}
+
+/* Needs `sum_bonds`. False only if `strict`, for a valence that RDKit refuses. */
+bool update_valences(Molecule *m, int number, bool strict) {
+    Atom *atom = &m->atoms[number];
+    int twice = twice_order(m, number);
+    if (twice < MAX_TWICE && !(atom->charge | atom->no_implicit | atom->radicals | atom->explicit_h) &&
+        plain[atom->element][atom->aromatic][twice].accepted) {
+        atom->explicit_valence = plain[atom->element][atom->aromatic][twice].explicit_valence;
+        atom->implicit_valence = plain[atom->element][atom->aromatic][twice].implicit_valence;
+        return true;
+    }
+    return set_valences(atom, twice, strict);
 }
 
 static uint64_t weight(const Bond *bond) {
