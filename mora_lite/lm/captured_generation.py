@@ -207,7 +207,7 @@ def attend(
     """What attention adds for the newest token. x: float32 `[B, D]` -> dtype `[B, D]`."""
     sizes, keys, values = layer.sizes, slots.cache.keys[layer.index], slots.cache.values[layer.index]
     query, key, value = layer.project(x, branch)
-    rotated = rotate_fused(torch.cat((query, key), dim=1), *rotation)
+    rotated = rotate_fused(layer.reorder(torch.cat((query, key), dim=1)), *rotation)
     query, key = rotated.split((sizes.heads, sizes.kv_heads), dim=1)
     keys.index_copy_(2, slots.at, key.unsqueeze(2))
     values.index_copy_(2, slots.at, value.unsqueeze(2))
