@@ -51,6 +51,10 @@ class KVCache:
         self.values[layer, :, :, start:stop] = values
         return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
 
+    def take(self, rows: Tensor) -> None:
+        """Keep the rows `rows` alone, in that order; a row may come several times. rows: int64 `[B]`."""
+        self.keys, self.values, self.real = self.keys[:, rows], self.values[:, rows], self.real[rows]
+
 
 @dataclass(frozen=True)
 class DecodeStep:
