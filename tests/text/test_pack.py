@@ -316,7 +316,10 @@ def test_generate_gives_several_answers(run: Any, pack_path: Path, table: Path, 
     code, _, err = run("generate", table, "--pack", pack_path, "-o", out, "--top", 2, "--beams", 8, "--max-tokens", 20)
     assert code == 0, err
     rows = read(out)
-    assert list(rows[0]) == ["name", "smiles", "product", "product_2", "status", "error"]
+    assert list(rows[0]) == [
+        *("name", "smiles", "product", "product_2", "probability", "probability_2", "balanced", "balanced_2"),
+        *("status", "error"),
+    ]
     assert rows[0]["product"] == "C=O"
     for row in rows:
         for answer in (row["product"], row["product_2"]):
