@@ -169,7 +169,10 @@ def claim_answers(table_path: str, output: str | None, report: Path | None, forc
     from ..tables.formats import default_output
     from ..tables.writers import claim_output, claim_table
 
-    target = output or default_output(table_path, "answers")
+    default = default_output(table_path, "answers")
+    if default.removesuffix(".gz").endswith(".sdf"):  # a record of an SDF is one molecule, an answer another
+        default = f"{default.removesuffix('.gz').removesuffix('.sdf')}.csv"
+    target = output or default
     claim_table(target, source=table_path, force=force)
     if report is not None:
         claim_output(report, source=table_path, force=force)
