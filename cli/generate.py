@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from .completion import complete_text_packs, complete_text_tasks
 from .messages import print_note
 from .options import Device, Dtype, Force, SmilesColumn, TextPackBase
 from .progress import print_summary, progress_bar, show_work
+
+if TYPE_CHECKING:
+    from ..text.answerer import Answerer
+    from ..text.pack import TextPack
 
 
 def generate(
@@ -110,14 +114,12 @@ def generate(
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
     from ..errors import InputError
-    from ..machine.device import choose_device, choose_dtype
     from ..tables.library import open_library
     from ..tables.writers import TableWriter
-    from ..text.pack import choose_direction, load_text_pack, open_text_pack
-    from ..text.questions import choose_question
-    from ..text.report import write_answers_report
-    from ..text.stream import Answered, GenerationConfig, answer_columns, answer_table
-    from ..text.tasks import text_task
+    from ..text.pack import choose_direction, open_text_pack
+    from ..text.report import AnswersReport
+    from ..text.stream import GenerationConfig, answer_columns, answer_table
+    from ..text.tasks import choose_question, text_task
 
     opened = open_text_pack(pack)
     wanted = choose_direction(opened, task)
@@ -145,23 +147,25 @@ def generate(
         target = claim_answers(table_path, output, report, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
-        with show_work(f"loading {pack}"):
-            chosen = choose_device(device)
-            dtype_of = choose_dtype(dtype, chosen)
-            answerer = load_text_pack(opened, base=base, device=chosen, dtype=dtype_of, on_note=print_note)
-        first: list[Answered] = []
+        answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         with (
             TableWriter(target, answer_columns(table.columns, config), source=table_path, force=force) as writer,
             progress_bar(table) as on_progress,
         ):
-            on_rows = first.extend if report else lambda rows: None
-            summary = answer_table(table, writer, answerer, config, on_progress, on_rows)
-    if report is not None:
-        facts = {"Pack": pack, "Input": table_path, "Answers": writer.name}
-        write_answers_report(report, facts, first, summary.n_rows, summary.n_ok)
-    rows, rate = counted(summary.n_rows, "row"), f"{summary.mol_per_s:,.1f} rows/s"
-    line = f"{writer.name}: {rows}, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
-    print_summary([line, *summary.failures()], summary)
+            summary = answer_table(table, writer, answerer, config, on_progress, page.add)
+    page.write({"Pack": pack, "Input": table_path, "Answers": writer.name}, summary)
+    counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
+    print_summary([f"{writer.name}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
+
+
+def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str) -> Answerer:
+    """The model of a pack, with a note where its base is fetched first."""
+    from ..machine.device import choose_device, choose_dtype
+    from ..text.pack import load_text_pack
+
+    with show_work(f"loading {pack}"):
+        chosen = choose_device(device)
+        return load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen), on_note=print_note)
 
 
 def claim_answers(table_path: str, output: str | None, report: Path | None, force: bool) -> str:

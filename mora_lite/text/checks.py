@@ -42,9 +42,13 @@ def other_orders(smiles: str, n: int) -> list[str]:
 def round_trips(
     answerer: Answerer, reactants: Sequence[str], products: Sequence[str], question: str, max_new_tokens: int, size: int
 ) -> list[bool]:
-    """Whether the greedy answer about each set of reactants is its product. All are canonical SMILES."""
+    """Whether the greedy answer about each set of reactants is its product, which is not among them itself.
+
+    All are canonical SMILES.
+    """
     answers = greedy(answerer, reactants, reactants, [question] * len(reactants), max_new_tokens, size)
-    return [answer == product for answer, product in zip(answers, products, strict=True)]
+    rows = zip(answers, products, reactants, strict=True)
+    return [answer == product and product not in source.split(".") for answer, product, source in rows]
 
 
 def agreements(

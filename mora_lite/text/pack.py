@@ -67,7 +67,7 @@ class TextPack:
 
     @property
     def questions(self) -> dict[str, str]:
-        """The questions about reactions that a pack for `ask` has learnt, by direction; see `questions.Question`."""
+        """The questions about reactions that a pack for `ask` has learnt, by direction; see `tasks.Question`."""
         return self.manifest.get("questions", {})
 
     @property

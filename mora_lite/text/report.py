@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..chem.drawing import draw, drawing_problem
 from ..machine.files import replacing
-from ..status import OK
+from ..status import OK, StatusCounts
 from .stream import Answered
 
 MAX_ROWS = 200  # drawn; the table of answers has all
@@ -29,35 +29,47 @@ _OWN_STYLE = """
 """
 
 
-def write_answers_report(
-    path: Path, metadata: Mapping[str, str], rows: Sequence[Answered], n_rows: int, n_ok: int
-) -> None:
-    """Write the page to `path`, whole or not at all. Raises `OutputError`.
+class AnswersReport:
+    """The page, once it is written. path: None for no page."""
 
-    metadata: label -> text (pack, input ...). rows: the first ones, of which `MAX_ROWS` are drawn.
-    n_rows, n_ok: of the whole table.
-    """
-    template = resources.files(STYLE_OF[0]).joinpath(STYLE_OF[1]).read_text(encoding="utf-8")
-    style = _STYLE.search(template)
-    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in metadata.items())
-    shown = rows[:MAX_ROWS]
-    note = f"{n_rows:,} rows, {n_ok:,} ok" + (f"; the first {len(shown)} are shown" if n_rows > len(shown) else "")
-    if problem := drawing_problem():
-        note += f"; {problem}"
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><title>Answers</title>'
-        f"<style>{style[1] if style else ''}{_OWN_STYLE}</style></head>\n<body><main>"
-        f'<header><div><p class="brand">mora-lite</p><h1>Answers</h1></div></header><dl class="facts">{facts}</dl>'
-        f'<section><p class="note">{escape(note)}</p><div class="scroll"><table class="answers">'
-        f"<thead><tr>{_HEADS}</tr></thead>"
-        f"<tbody>{''.join(_lines(number, row) for number, row in enumerate(shown, 1))}</tbody></table></div></section>"
-        "</main></body></html>\n"
-    )
-    with replacing(path) as file:
-        file.write(page.encode("utf-8", "replace"))
+    def __init__(self, path: Path | None):
+        self.path = path
+        self._rows: list[Answered] = []
+
+    def add(self, rows: Sequence[Answered]) -> None:
+        """Take the next rows of the table, of which the first `MAX_ROWS` are drawn."""
+        self._rows += rows[: MAX_ROWS - len(self._rows)]
+
+    def write(self, metadata: Mapping[str, str], summary: StatusCounts) -> None:
+        """Write the page, whole or not at all. Raises `OutputError`.
+
+        metadata: label -> text (pack, input ...). summary: of the whole table.
+        """
+        if self.path is None:
+            return
+        template = resources.files(STYLE_OF[0]).joinpath(STYLE_OF[1]).read_text(encoding="utf-8")
+        style = _STYLE.search(template)
+        facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in metadata.items())
+        shown, n_rows = self._rows, summary.n_rows
+        note = f"{n_rows:,} rows, {summary.n_ok:,} ok" + (
+            f"; the first {len(shown)} are shown" if n_rows > len(shown) else ""
+        )
+        if problem := drawing_problem():
+            note += f"; {problem}"
+        page = (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<meta name="color-scheme" content="light dark"><title>Answers</title>'
+            f"<style>{style[1] if style else ''}{_OWN_STYLE}</style></head>\n<body><main>"
+            f'<header><div><p class="brand">mora-lite</p><h1>Answers</h1></div></header><dl class="facts">{facts}</dl>'
+            f'<section><p class="note">{escape(note)}</p><div class="scroll"><table class="answers">'
+            f"<thead><tr>{_HEADS}</tr></thead>"
+            f"<tbody>{''.join(_lines(number, row) for number, row in enumerate(shown, 1))}</tbody></table></div></section>"
+            "</main></body></html>\n"
+        )
+        with replacing(self.path) as file:
+            file.write(page.encode("utf-8", "replace"))
 
 
 _HEADS = "".join(

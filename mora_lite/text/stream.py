@@ -26,7 +26,7 @@ from ..tables.writers import TableWriter
 from .answerer import Answerer, Text
 from .checks import agreements, is_balanced, round_trips
 from .pairs import FEATURIZER, format_question
-from .questions import Question, direction_of
+from .tasks import Question, direction_of
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_SAMPLES = 4  # for each answer of a row, until there are enough that differ
@@ -244,7 +244,8 @@ def _choose(row: Answered, texts: Sequence[Text], config: GenerationConfig) -> N
     found = list(_different(texts, config.molecules or row.direction is not None).items())
     if config.temperature == 0:
         found.sort(key=lambda pair: -pair[1])
-    row.answers, row.probabilities = ([pair[i] for pair in found[: config.top]] for i in (0, 1))
+    row.answers = [answer for answer, _ in found[: config.top]]
+    row.probabilities = [probability for _, probability in found[: config.top]]
     if not found:
         row.status, row.error = INVALID, f"RDKit cannot read the answer {texts[0].text[:60]!r}"
 
@@ -259,9 +260,10 @@ def _check(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfi
                 row.checks[BALANCED] = [is_balanced(*way) for way in ways]
     if ROUND_TRIP in config.per_answer:
         retro = [row for row in rows if row.direction == "retro"]
-        pairs = [(answer, row.source) for row in retro for answer in row.answers]
-        if pairs:
-            back = iter(round_trips(answerer, *zip(*pairs, strict=True), config.questions["forward"], *limits))
+        reactants = [answer for row in retro for answer in row.answers]
+        if reactants:
+            products = [row.source for row in retro for _ in row.answers]
+            back = iter(round_trips(answerer, reactants, products, config.questions["forward"], *limits))
             for row in retro:
                 row.checks[ROUND_TRIP] = [next(back) for _ in row.answers]
     if config.spellings:

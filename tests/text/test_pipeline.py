@@ -320,9 +320,10 @@ def test_molecules_come_from_an_sdf_too(run: Any, reacting: Path, base_path: Pat
         "".join(f"{Chem.MolToMolBlock(Chem.MolFromSmiles(s))}$$$$\n" for s in ("CO", "CCO"))
     )
     options = ["--pack", reacting, "--base", base_path, "--max-tokens", 12, "--dtype", "float32"]
-    code, _, err = run("generate", tmp_path / "in.sdf", *options, "-o", tmp_path / "out.csv")
+    code, _, err = run("generate", tmp_path / "in.sdf", *options)
     assert code == 0, err
-    assert [row["product"] for row in read(tmp_path / "out.csv")] == ["C=O", "CC=O"]
+    rows = read(tmp_path / "in.answers.csv")
+    assert [(row["smiles"], row["product"]) for row in rows] == [("CO", "C=O"), ("CCO", "CC=O")]
 
 
 def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, base_path: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mora_lite.errors import InputError
-from mora_lite.text.questions import Question, choose_question, direction_of
+from mora_lite.text.tasks import Question, choose_question, direction_of
 
 QUESTIONS = {
     "forward": "What is the product?",
