@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..chem.drawing import draw, drawing_problem
 from ..machine.files import replacing
-from ..status import OK, StatusCounts
+from ..status import OK, StatusCounts, counted
 from .stream import Answered
 
 MAX_ROWS = 200  # drawn; the table of answers has all
@@ -51,11 +51,11 @@ class AnswersReport:
         style = _STYLE.search(template)
         facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in metadata.items())
         shown, n_rows = self._rows, summary.n_rows
-        note = f"{n_rows:,} rows, {summary.n_ok:,} ok" + (
-            f"; the first {len(shown)} are shown" if n_rows > len(shown) else ""
-        )
+        note = f"{counted(n_rows, 'row')}, {summary.n_ok:,} ok"
+        note += f"; the first {len(shown)} are shown" if n_rows > len(shown) else ""
         if problem := drawing_problem():
             note += f"; {problem}"
+        lines = "".join(_lines(number, row) for number, row in enumerate(shown, 1))
         page = (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
@@ -65,8 +65,7 @@ class AnswersReport:
             f'<header><div><p class="brand">mora-lite</p><h1>Answers</h1></div></header><dl class="facts">{facts}</dl>'
             f'<section><p class="note">{escape(note)}</p><div class="scroll"><table class="answers">'
             f"<thead><tr>{_HEADS}</tr></thead>"
-            f"<tbody>{''.join(_lines(number, row) for number, row in enumerate(shown, 1))}</tbody></table></div></section>"
-            "</main></body></html>\n"
+            f"<tbody>{lines}</tbody></table></div></section></main></body></html>\n"
         )
         with replacing(self.path) as file:
             file.write(page.encode("utf-8", "replace"))
