@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +13,17 @@ from .messages import print_note
 from .options import Device, Dtype, Force, SmilesColumn, TextPackBase
 from .progress import print_summary, progress_bar, show_work
 
+if TYPE_CHECKING:
+    from ..text.answerer import Answerer
+    from ..text.pack import TextPack
+
 
 def generate(
     table_path: Annotated[
         str,
         typer.Argument(
             metavar="INPUT",
-            help="Table of molecules, or of sets of them joined by dots: CSV, plain or .gz; - is standard input.",
+            help="Molecules, or sets of them joined by dots: a table, a list, SDF or Parquet; - is standard input.",
         ),
     ],
     *,
@@ -31,7 +36,7 @@ def generate(
             help="A text pack: reactions, a directory, or hf:owner/name.",
             autocompletion=complete_text_packs,
         ),
-    ],
+    ] = "reactions",
     output: Annotated[
         str | None,
         typer.Option(
@@ -49,13 +54,16 @@ def generate(
             "-t",
             metavar="TASK",
             autocompletion=complete_text_tasks,
-            help="describe, forward, retro, reagents or ask: what the pack must be for.",
+            help="forward, retro or reagents for the pack reactions; for others what they must be for.",
             show_default="that of the pack",
         ),
     ] = None,
     question: Annotated[
         str | None,
-        typer.Option(help="What to ask about each molecule, for the task ask.", show_default="column question"),
+        typer.Option(
+            help="What to ask about each row, for the task ask; {NAME} is the cell of a column.",
+            show_default="column question",
+        ),
     ] = None,
     top: Annotated[
         int, typer.Option(min=1, metavar="N", help="Answers of each row, all different, the likeliest first.")
@@ -74,6 +82,13 @@ def generate(
     max_new_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, metavar="N", help="Largest number of tokens of an answer.")
     ] = 256,
+    spellings: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Ask in N other orders of atoms too; the share that agrees.")
+    ] = 0,
+    short: Annotated[bool, typer.Option("--short", help="Leave out probabilities and checks.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the reactions drawn (.html).")
+    ] = None,
     base: TextPackBase = None,
     smiles_column: SmilesColumn = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows at a time.")] = 32,
@@ -83,37 +98,36 @@ def generate(
 ) -> None:
     """Answer in text: products, reactants, reagents, descriptions.
 
-    A text pack is an adapter for a base model, which is fetched separately
-    (mora-lite pull). Writes one row for each row of INPUT, in order, with all
-    its columns, then product, reactants, reagents, description or answer
-    (with --top 3 also product_2 and product_3), status and error. Products,
-    reactants and reagents are canonical SMILES; where no answer is one that
-    RDKit reads, status is no_molecule. A row does not depend on the others:
-    its samples depend on --seed and its own question alone.
+    A text pack is an adapter for a base model, which is fetched the first
+    time. Writes one row for each row of INPUT, in order, with all its columns,
+    then product, reactants, reagents, description or answer (with --top 3 also
+    product_2 and product_3), probability, checks, status and error. balanced:
+    no atom of the product comes from nowhere. round_trip: the reactants give
+    the product back. Where no answer is one that RDKit reads, status is
+    no_molecule. A row does not depend on the others.
 
     \b
     Examples:
-    mora-lite generate examples/reactions.csv --pack reactions
-    mora-lite generate molecules.csv --pack ./retro --top 5 --beams 10
+    mora-lite generate examples/reactions.csv
+    mora-lite generate molecules.csv --task retro --top 5 --report routes.html
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
     from ..errors import InputError
-    from ..machine.device import choose_device, choose_dtype
-    from ..tables.table import open_table
+    from ..tables.library import open_library
     from ..tables.writers import TableWriter
-    from ..text.pack import load_text_pack, open_text_pack
-    from ..text.stream import GenerationConfig, answer_columns, answer_table, question_of_table
-    from ..text.tasks import text_task
+    from ..text.pack import choose_direction, open_text_pack
+    from ..text.report import AnswersReport
+    from ..text.stream import GenerationConfig, answer_columns, answer_table
+    from ..text.tasks import choose_question, text_task
 
     opened = open_text_pack(pack)
-    if task is not None and task != opened.task:
-        raise InputError(f"task: got {task}, but {pack} is for {opened.task}; leave --task out or give another pack")
+    wanted = choose_direction(opened, task)
     if temperature is None and (top_p is not None or seed is not None):
         raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
-    kind = text_task(opened.task)
-    with open_table(table_path, smiles_column) as table:
-        table_question, notes = question_of_table(table, opened.task, question)
+    with open_library(table_path, smiles_column, cells=True) as table:
+        asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
+        kind = text_task(direction or opened.task)
         config = GenerationConfig(
             kind.column,
             kind.of_molecules,
@@ -124,29 +138,46 @@ def generate(
             temperature or 0.0,
             1.0 if top_p is None else top_p,
             seed or 0,
-            table_question,
+            asked,
+            direction,
+            opened.questions,
+            spellings,
+            short,
         )
-        target = claim_answers(table_path, output, force)
+        target = claim_answers(table_path, output, report, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
-        with show_work(f"loading {pack}"):
-            chosen = choose_device(device)
-            answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
+        answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         with (
             TableWriter(target, answer_columns(table.columns, config), source=table_path, force=force) as writer,
             progress_bar(table) as on_progress,
         ):
-            summary = answer_table(table, writer, answerer, config, on_progress)
-    rows, rate = counted(summary.n_rows, "row"), f"{summary.mol_per_s:,.1f} rows/s"
-    line = f"{writer.name}: {rows}, {summary.n_ok:,} ok, {summary.seconds:.1f} s ({rate})"
-    print_summary([line, *summary.failures()], summary)
+            summary = answer_table(table, writer, answerer, config, on_progress, page.add)
+    page.write({"Pack": pack, "Input": table_path, "Answers": writer.name}, summary)
+    counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
+    print_summary([f"{writer.name}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
 
 
-def claim_answers(table_path: str, output: str | None, force: bool) -> str:
-    """The file of the answers. Raises `OutputError` before the work where it cannot be written."""
+def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str) -> Answerer:
+    """The model of a pack, with a note where its base is fetched first."""
+    from ..machine.device import choose_device, choose_dtype
+    from ..text.pack import load_text_pack
+
+    with show_work(f"loading {pack}"):
+        chosen = choose_device(device)
+        return load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen), on_note=print_note)
+
+
+def claim_answers(table_path: str, output: str | None, report: Path | None, force: bool) -> str:
+    """The file of the answers. Raises `OutputError` before the work where it or the report cannot be written."""
     from ..tables.formats import default_output
-    from ..tables.writers import claim_table
+    from ..tables.writers import claim_output, claim_table
 
-    target = output or default_output(table_path, "answers")
+    default = default_output(table_path, "answers")
+    if default.removesuffix(".gz").endswith(".sdf"):  # a record of an SDF is one molecule, an answer another
+        default = f"{default.removesuffix('.gz').removesuffix('.sdf')}.csv"
+    target = output or default
     claim_table(target, source=table_path, force=force)
+    if report is not None:
+        claim_output(report, source=table_path, force=force)
     return target

@@ -1,8 +1,8 @@
 """What defines a language model besides its tensors: the families that can be run, their sizes, their rotary positions.
 
 The inverse frequencies of rotary positions come from transformers once, when a checkpoint is read; afterwards they are
-plain numbers. Covered: default, linear, llama3, yarn, dynamic. NOT covered: longrope, partial rotation, multi-axis
-positions.
+plain numbers. Covered: default, linear, llama3, yarn, dynamic, and partial rotation with all but the last. NOT covered:
+longrope, multi-axis positions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 class Rope:
     """Rotation angles of one checkpoint.
 
-    inverse_frequencies: head_dim / 2 numbers, radians per position (float32 values, exact in JSON).
+    inverse_frequencies: head_dim / 2 numbers, radians per position (float32 values, exact in JSON); 0 at the end for
+    the numbers of a head that are not rotated.
     attention_factor: multiplies cosine and sine (yarn).
     dynamic: (theta, factor, max_positions) if the frequencies change for texts longer than max_positions.
     """
@@ -38,21 +39,46 @@ class Rope:
         kind, theta = parameters.get("rope_type", "default"), float(parameters["rope_theta"])
         if kind not in ROPE_KINDS:
             raise CheckpointError(f"rope type not supported: got {kind}, expected one of {', '.join(ROPE_KINDS)}")
+        share = parameters.get("partial_rotary_factor")
+        rotated = head_dim if share is None else int(head_dim * float(share) + 1e-6)
+        if rotated % 2 or not 0 < rotated <= head_dim or (rotated < head_dim and kind == "dynamic"):
+            raise CheckpointError(
+                f"partial_rotary_factor not supported: got {share}, {rotated} of {head_dim} numbers of a head with "
+                f"rope type {kind}; expected an even number above 0, and all of them with rope type dynamic"
+            )
         if kind == "default":
-            exponents = torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim
+            exponents = torch.arange(0, rotated, 2, dtype=torch.float) / rotated
             frequencies, attention_factor = 1.0 / theta**exponents, 1.0
         else:
             from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
             frequencies, attention_factor = ROPE_INIT_FUNCTIONS[kind](config)
-        if len(frequencies) * 2 != head_dim:
-            raise CheckpointError(
-                f"partial rotation is not supported: got {len(frequencies) * 2} of {head_dim} numbers rotated"
-            )
+        if len(frequencies) * 2 != rotated:
+            raise CheckpointError(f"rope type {kind}: got {len(frequencies)} frequencies for {rotated} rotated numbers")
+        if rotated < head_dim:
+            if attention_factor != 1:
+                raise CheckpointError(f"rope type {kind} with partial_rotary_factor {share} is not supported")
+            frequencies = torch.cat([frequencies, frequencies.new_zeros((head_dim - rotated) // 2)])
         dynamic = None
         if kind == "dynamic":
             dynamic = (theta, float(parameters["factor"]), int(config.max_position_embeddings))
         return cls(tuple(frequencies.tolist()), float(attention_factor), dynamic)
+
+    @property
+    def order(self) -> list[int] | None:
+        """Where the numbers of a head stand for the rotation, which turns number i and number i + head_dim / 2.
+
+        Of a head that is rotated in part the first R numbers turn, i with i + R / 2; the others go between and behind
+        them, to where the frequency is 0. None where a head is rotated as it is. A reordered query and key have the
+        same product.
+        """
+        half = len(self.inverse_frequencies)
+        turned = sum(frequency != 0 for frequency in self.inverse_frequencies)
+        if turned == half:
+            return None
+        still = list(range(2 * turned, 2 * half))
+        middle = half - turned
+        return [*range(turned), *still[:middle], *range(turned, 2 * turned), *still[middle:]]
 
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")

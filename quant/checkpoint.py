@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,19 @@ class Checkpoint(ABC):
 
     @functools.cached_property
     def source_sha256(self) -> str:
-        """Hexadecimal SHA-256 of the file, or for a directory of the lines `sha256  name` of its `files`."""
-        files = self.files()
-        if len(files) == 1:
-            return sha256_of(files[0])
-        lines = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        """`sha256_of_files` of `files`."""
+        return sha256_of_files(self.files())
 
     def _unknown(self, name: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: it holds no weight called {name}")
+
+
+def sha256_of_files(files: Sequence[Path]) -> str:
+    """Hexadecimal SHA-256 of one file, or of the lines `sha256  name` of several."""
+    if len(files) == 1:
+        return sha256_of(files[0])
+    lines = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def check_architecture(path: Path, model_type: str, architectures: list[str] | None = None) -> None:

@@ -1,6 +1,6 @@
-"""GGUF files (llama.cpp) read as Hugging Face checkpoints.
+"""GGUF files (llama.cpp) read as Hugging Face checkpoints, in one file or split into several.
 
-Read: F32, F16, BF16, Q8_0, Q4_0, Q4_1. Not read: the K and IQ formats; requantise such a file to Q8_0.
+Read: F32, F16, BF16, and the block formats that the package gguf dequantises: Q4_0 to Q8_0, the K and the IQ formats.
 
 llama.cpp stores the rows of attn_q and attn_k of Llama and Mistral in another order, so that its rotary embedding can
 turn neighbouring values; here they are put back in the order that transformers uses. Qwen files are not reordered.
@@ -16,17 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
+from gguf.quants import dequantize
 from torch import Tensor
 
 from ..errors import CheckpointError, first_line
 from .checkpoint import ARCHITECTURES, Checkpoint, check_architecture, load_tokenizer
+from .gguf_split import split_files
 
-# Bytes of a block of 32 values: a scale in fp16, for Q4_1 also a minimum, then the codes.
-BLOCK_BYTES = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}
-PIECE = 1 << 15  # blocks dequantised at a time
+BLOCKS = (
+    *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"),
+)
+PIECE = 1 << 20  # values dequantised at a time
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-TYPES = (*FLOATS, *BLOCK_BYTES)
+TYPES = (*FLOATS, *BLOCKS)
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 TOP = {
@@ -51,18 +55,16 @@ ROPE_FACTORS = "rope_freqs.weight"
 
 
 class GGUFCheckpoint(Checkpoint):
-    """A .gguf file of the Llama family. Weights are mapped, not read, until `load`."""
+    """A model of the Llama family in one or more .gguf files. Weights are mapped, not read, until `load`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            reader = GGUFReader(path)
-            self._meta = {key: field.contents() for key, field in reader.fields.items() if _is_small(key)}
-            # Not the reader itself: what it holds of a vocabulary takes more memory than some models.
-            self._mapped, self._stored = reader.data, list(reader.tensors)
-        # The reader checks nothing: a short or damaged file shows as whatever numpy stumbles over.
-        except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-            raise CheckpointError(f"{path}: damaged or truncated GGUF ({first_line(error)}); fetch it again") from None
+        self._files = split_files(path)
+        self.path = self._files[0]
+        self._mapped: list[np.ndarray] = []
+        self._stored: list[Any] = []
+        self._meta: dict[str, Any] = {}
+        for number, file in enumerate(self._files):
+            self._open_file(file, number)
         self._arch = str(self._meta.get("general.architecture"))
         # llama.cpp files of Mistral models call themselves llama.
         check_architecture(path, self._arch if self._arch in CLASSES else f"{self._arch} (GGUF)")
@@ -71,12 +73,36 @@ class GGUFCheckpoint(Checkpoint):
                 f"{path}: architecture {self._arch} with {experts} experts (a mixture, as Mixtral) is not supported; "
                 f"known: {', '.join(ARCHITECTURES)}"
             )
-        if (pieces := self._meta.get("split.count", 0)) > 1:
-            raise CheckpointError(
-                f"{path}: one of {pieces} pieces of a model; join them first (llama-gguf-split --merge FIRST OUT)"
-            )
         self._tensors = {name: tensor for tensor in self._stored if (name := self._name(tensor.name))}
         self.config = self._make_config()
+
+    def _open_file(self, file: Path, number: int) -> None:
+        """Map the file with that number, from 0, and take its tensors; the first one's metadata are the model's."""
+        try:
+            reader = GGUFReader(file)
+            meta = {key: field.contents() for key, field in reader.fields.items() if _is_small(key)}
+            # Not the reader itself: what it holds of a vocabulary takes more memory than some models.
+            mapped, stored = reader.data, list(reader.tensors)
+            _check_extents(file, stored)
+        # The reader checks nothing: a short or damaged file shows as whatever numpy stumbles over.
+        except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+            raise CheckpointError(f"{file}: damaged or truncated GGUF ({first_line(error)}); fetch it again") from None
+        parts, own = meta.get("split.count", 0), meta.get("split.no", number)
+        if parts > 1 and len(self._files) == 1:
+            raise CheckpointError(
+                f"{file}: one of {parts} parts of a model, which are found by their names; call them "
+                f"NAME-00001-of-{parts:05}.gguf and so on"
+            )
+        if len(self._files) > 1 and (parts, own) != (len(self._files), number):
+            raise CheckpointError(
+                f"{file}: it says that it is part {own + 1} of {parts}, its name says {number + 1} of "
+                f"{len(self._files)}; files of two models are mixed: fetch them again"
+            )
+        if double := {tensor.name for tensor in self._stored} & {tensor.name for tensor in stored}:
+            raise CheckpointError(f"{file}: {min(double)} is in another part too; fetch the parts again")
+        self._meta = self._meta or meta
+        self._mapped.append(mapped)
+        self._stored += stored
 
     def names(self) -> list[str]:
         return sorted(self._tensors)
@@ -88,7 +114,7 @@ class GGUFCheckpoint(Checkpoint):
         part = name.split(".")[-2]
         if self._arch == "llama" and part in ("q_proj", "k_proj"):
             heads = self.config["num_attention_heads" if part == "q_proj" else "num_key_value_heads"]
-            weight = unpermute(weight, heads)
+            weight = unpermute(weight, heads, self._rotated)
         return weight
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -105,12 +131,13 @@ class GGUFCheckpoint(Checkpoint):
         return load_tokenizer(self.path.parent, gguf_file=self.path.name)
 
     def files(self) -> list[Path]:
-        return [self.path]
+        return list(self._files)
 
     def _release_pages(self) -> None:
         """Release the pages that were read, which count as this process's memory until then."""
-        if hasattr(mmap, "MADV_DONTNEED") and isinstance(mapped := getattr(self._mapped, "_mmap", None), mmap.mmap):
-            mapped.madvise(mmap.MADV_DONTNEED)
+        for array in self._mapped:
+            if hasattr(mmap, "MADV_DONTNEED") and isinstance(mapped := getattr(array, "_mmap", None), mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def _find(self, name: str) -> Any:
         if name not in self._tensors:
@@ -138,16 +165,13 @@ class GGUFCheckpoint(Checkpoint):
         return f"model.layers.{match[1]}.{IN_LAYER[match[2]]}.{match[3]}"
 
     def _make_config(self) -> dict[str, Any]:
-        """The configuration in Hugging Face terms. Also checks every tensor's type and extent."""
-        size = self.path.stat().st_size
+        """The configuration in Hugging Face terms. Also checks every tensor's type."""
         for name, tensor in self._tensors.items():
             if tensor.tensor_type.name not in TYPES:
                 raise CheckpointError(
                     f"{self.path}: {name} is stored as {tensor.tensor_type.name}, which is not supported; "
                     f"known: {', '.join(TYPES)}"
                 )
-            if int(tensor.data_offset) + int(tensor.n_bytes) > size:
-                raise CheckpointError(f"{self.path}: truncated GGUF ({name} ends past the file); fetch it again")
         embedding = self._tensors.get("model.embed_tokens.weight")
         if embedding is None or "model.norm.weight" not in self._tensors:
             raise CheckpointError(f"{self.path}: it has no token_embd or output_norm; is it a whole language model?")
@@ -177,12 +201,14 @@ class GGUFCheckpoint(Checkpoint):
             "eos_token_id": self._meta.get("tokenizer.ggml.eos_token_id"),
             "pad_token_id": self._meta.get("tokenizer.ggml.padding_token_id"),
         }
-        rotated = int(self._get("rope.dimension_count", config["head_dim"]))
-        if rotated != config["head_dim"]:
+        self._rotated = rotated = int(self._get("rope.dimension_count", config["head_dim"]))
+        if rotated % 2 or not 0 < rotated <= config["head_dim"]:
             raise CheckpointError(
-                f"{self.path}: rope.dimension_count is {rotated}, but a head has {config['head_dim']} numbers; a model "
-                "that rotates a part of them is not supported"
+                f"{self.path}: rope.dimension_count is {rotated}, but a head has {config['head_dim']} numbers; "
+                "expected an even number up to that"
             )
+        if rotated < config["head_dim"]:
+            config["partial_rotary_factor"] = rotated / config["head_dim"]
         scaling = self._rope_scaling(config)
         return config | ({"rope_scaling": scaling} if scaling else {})
 
@@ -211,56 +237,61 @@ class GGUFCheckpoint(Checkpoint):
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         }
-        if not np.allclose(factors, llama3_factors(scaling, config["rope_theta"], config["head_dim"]), rtol=1e-3):
+        if not np.allclose(factors, llama3_factors(scaling, config["rope_theta"], self._rotated), rtol=1e-3):
             raise CheckpointError(f"{self.path}: its rotary factors are not those of Llama 3.1; use the original model")
         return scaling
 
 
-def llama3_factors(scaling: dict[str, Any], theta: float, head_dim: int) -> np.ndarray:
-    """float64 `[head_dim / 2]`: what Llama 3.1 divides each rotary frequency by.
+def llama3_factors(scaling: dict[str, Any], theta: float, rotated: int) -> np.ndarray:
+    """float64 `[rotated / 2]`: what Llama 3.1 divides each rotary frequency by.
 
     Short wavelengths stay, long ones are stretched by `factor`, and between the two bounds the frequency is
     interpolated.
     """
-    wavelength = 2 * math.pi * theta ** (np.arange(0, head_dim, 2) / head_dim)
+    wavelength = 2 * math.pi * theta ** (np.arange(0, rotated, 2) / rotated)
     low, high, factor = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["factor"]
     turns = scaling["original_max_position_embeddings"] / wavelength
     share = np.clip((turns - low) / (high - low), 0, 1)
     return 1 / (share + (1 - share) / factor)
 
 
-def unpermute(weight: Tensor, heads: int) -> Tensor:
+def unpermute(weight: Tensor, heads: int, rotated: int) -> Tensor:
     """Rows of attn_q or attn_k (`[heads * head_dim, ...]`) from llama.cpp's order to transformers' order.
 
-    Within a head llama.cpp interleaves the two halves, rows 0, h, 1, h+1, ... with h = head_dim / 2.
+    Of the first `rotated` rows of a head llama.cpp turns neighbours, rows 0 and 1, 2 and 3, ...; transformers turns
+    rows 0 and h, 1 and h+1, ... with h = rotated / 2.
     """
-    pairs = weight.view(heads, weight.shape[0] // heads // 2, 2, *weight.shape[1:])
-    return pairs.transpose(1, 2).reshape(weight.shape)
+    per_head = weight.view(heads, -1, *weight.shape[1:])
+    first, rest = per_head[:, :rotated], per_head[:, rotated:]
+    pairs = first.reshape(heads, rotated // 2, 2, *weight.shape[1:])
+    return torch.cat([pairs.transpose(1, 2).reshape(first.shape), rest], 1).view(weight.shape)
+
+
+def _check_extents(file: Path, stored: list[Any]) -> None:
+    """Raise `ValueError` for a tensor whose bytes are not those of its shape, or end past the file."""
+    size = file.stat().st_size
+    for tensor in stored:
+        values, bytes_of_block = GGML_QUANT_SIZES[tensor.tensor_type]
+        n = math.prod(int(extent) for extent in tensor.shape)
+        if n % values or int(tensor.n_bytes) != n // values * bytes_of_block:
+            raise ValueError(f"{tensor.name} has {tensor.n_bytes} bytes for {n} values")
+        if int(tensor.data_offset) + int(tensor.n_bytes) > size:
+            raise ValueError(f"{tensor.name} ends past the file")
 
 
 def _dequantize(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> Tensor:
     """data: the stored bytes or numbers of one tensor -> float32, or float16 or bfloat16 if stored so."""
-    if kind not in BLOCK_BYTES:
+    if kind in FLOATS:
         raw = torch.from_numpy(np.array(data).view(np.uint8).reshape(-1))
         return raw.view(FLOATS[kind]).reshape(shape)
-    blocks = np.ascontiguousarray(data).view(np.uint8).reshape(-1, BLOCK_BYTES[kind])
-    values = np.empty((len(blocks), 32), np.float32)
-    for at in range(0, len(blocks), PIECE):  # the steps between take several times the memory of the values
-        values[at : at + PIECE] = _dequantize_blocks(blocks[at : at + PIECE], kind)
+    format = GGMLQuantizationType[kind]
+    n_values, n_bytes = GGML_QUANT_SIZES[format]
+    blocks = np.ascontiguousarray(data).view(np.uint8).reshape(-1, n_bytes)
+    values = np.empty((len(blocks), n_values), np.float32)
+    step = PIECE // n_values
+    for at in range(0, len(blocks), step):  # the steps between take several times the memory of the values
+        values[at : at + step] = dequantize(blocks[at : at + step], format)
     return torch.from_numpy(values.reshape(shape))
-
-
-def _dequantize_blocks(blocks: np.ndarray, kind: str) -> np.ndarray:
-    """uint8 `[n, bytes of a block]` -> float32 `[n, 32]`."""
-    scale = blocks[:, 0:2].copy().view(np.float16).astype(np.float32)
-    if kind == "Q8_0":
-        return blocks[:, 2:].view(np.int8).astype(np.float32) * scale
-    packed = blocks[:, BLOCK_BYTES[kind] - 16 :]
-    # A byte holds values j and j + 16 of its block, the first in the low nibble.
-    codes = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
-    if kind == "Q4_0":
-        return (codes - 8) * scale
-    return codes * scale + blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
 
 
 def _is_small(key: str) -> bool:

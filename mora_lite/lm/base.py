@@ -16,10 +16,11 @@ from ..architecture import DecoderConfig
 from ..errors import OutputError
 from ..hub.cache import cache_dir
 from ..machine.device import available_bytes
-from ..machine.files import sha256_of, verify_sums
-from ..quant.checkpoint import Checkpoint
+from ..machine.files import verify_sums
+from ..quant.checkpoint import Checkpoint, sha256_of_files
 from ..quant.convert import MATRIX
 from ..quant.formats import open_checkpoint
+from ..quant.gguf_split import split_files
 from ..quant.linear import choose_mode
 from ..quant.nf4 import NF4Tensor, quantize_nf4
 from ..quant.writer import write_checkpoint
@@ -78,7 +79,7 @@ def open_nf4(path: Path) -> NF4Source:
     copy can be written, the model is quantised at each call.
     """
     directory = open_checkpoint(path) if not path.is_file() else None
-    original = Original(directory.source_sha256 if directory else sha256_of(path), directory)
+    original = Original(directory.source_sha256 if directory else sha256_of_files(split_files(path)), directory)
     home = cache_dir() / "nf4" / f"{original.sha256[:32]}-{COPY_FORMAT}"
     if verify_sums(home):
         return NF4Source(open_checkpoint(home), original)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,18 +16,7 @@ from torch import Tensor
 from ..adapter.lowrank import Branch
 from ..errors import InputError
 from .decoder import Decoder, KVCache
-from .generation import check_ids, pad_left
-
-
-class Answer(NamedTuple):
-    """tokens: up to and without the stop token. score: natural logarithm of its probability.
-
-    ended: whether a stop token came before the limit.
-    """
-
-    tokens: list[int]
-    score: float
-    ended: bool
+from .generation import Answer, check_ids, pad_left
 
 
 class _BestAnswers:
@@ -83,7 +71,7 @@ def beam_search(
             break
         at = torch.tensor(continued, device=device)
         lines = (at[:, None] * scores.shape[1] + origin[at]).flatten()
-        _reorder(cache, lines)
+        cache.take(lines)
         if wide is not None and wide.a.shape[0] > 1:
             wide = replace(wide, a=wide.a[lines])
         for i in continued:
@@ -127,9 +115,3 @@ def _continue(
                 if score > -torch.inf:
                     answers[row].add(Answer([*texts[row][o], t], score, False))
     return best, origin, token
-
-
-def _reorder(cache: KVCache, lines: Tensor) -> None:
-    """Give the cache the rows `lines` of itself, in that order."""
-    cache.keys, cache.values = cache.keys[:, lines], cache.values[:, lines]
-    cache.real = cache.real[lines]

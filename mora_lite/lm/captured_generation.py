@@ -26,7 +26,7 @@ from ..machine.capture import capture
 from ..quant.linear import Linear4bit
 from ..quant.matmul import choose_kernel, multiply_with_branch
 from .decoder import Decoder, DecoderLayer, KVCache
-from .generation import check_ids, pad_left
+from .generation import Answer, check_ids, pad_left
 
 CAPACITY_STEP = 64  # capacities are multiples of it, so that few are captured
 MAX_STEPS = 2  # captured ones that are kept; each holds the keys and values of its rows
@@ -42,6 +42,7 @@ class Slots:
     at: int64 `[1]`, the slot of the newest token, the same for all rows.
     position: int64 `[B, 1]`, the newest token's number in its row, padding left out.
     tokens: int64 `[B, S]`, those chosen, each in its slot.
+    scores: float32 `[B, S]`, natural logarithm of each one's probability.
     graph: of a step, None where steps run kernel by kernel.
     """
 
@@ -50,6 +51,7 @@ class Slots:
     at: Tensor
     position: Tensor
     tokens: Tensor
+    scores: Tensor
     graph: torch.cuda.CUDAGraph | None = None
     _numbers: Tensor = field(init=False)
 
@@ -66,7 +68,8 @@ class Slots:
         device = decoder.embedding.device
         at, position = (torch.zeros(shape, dtype=torch.int64, device=device) for shape in ((1,), (rows, 1)))
         tokens = torch.zeros(rows, capacity, dtype=torch.int64, device=device)
-        return cls(KVCache(decoder, rows, capacity), branch, at, position, tokens)
+        scores = torch.zeros(rows, capacity, device=device)
+        return cls(KVCache(decoder, rows, capacity), branch, at, position, tokens, scores)
 
     def restart(self, branch: Branch | None) -> None:
         """Clear all tokens and take over a branch of the same sizes."""
@@ -79,12 +82,18 @@ class Slots:
             self.branch.a.copy_(branch.a)
             self.branch.c.copy_(branch.c)
 
-    def prepare_step(self, chosen: Tensor) -> None:
-        """After the prompt, whose keys and values the cache holds: `chosen` int64 `[B]` is the token after it."""
+    def prepare_step(self, logits: Tensor) -> None:
+        """After the prompt, whose keys and values the cache holds. logits: float32 `[B, vocabulary]`, behind it."""
         length = self.cache.used
-        self.tokens[:, length] = chosen
         self.at.fill_(length)
+        self.write(logits)
         self.position.copy_(self.cache.real[:, :length].sum(1, keepdim=True))
+
+    def write(self, logits: Tensor) -> None:
+        """The likeliest token of each row and its score into the newest slot."""
+        best, chosen = logits.max(-1, keepdim=True)
+        self.tokens.index_copy_(1, self.at, chosen)
+        self.scores.index_copy_(1, self.at, best - logits.logsumexp(-1, keepdim=True))
 
     def mask_bias(self, window: int, dtype: torch.dtype) -> Tensor:
         """Added to the logits of attention, `dtype` `[B, 1, 1, S]`: 0 where the newest token looks, else -inf."""
@@ -108,16 +117,20 @@ class CapturedGenerator:
         self.capture_steps = self.device.type == "cuda" if capture_steps is None else capture_steps
         self._slots_by_shape: OrderedDict[tuple[Any, ...], Slots] = OrderedDict()
 
+    def generate(self, ids: Sequence[Sequence[int]], **options: Any) -> list[list[int]]:
+        """New tokens of each row, up to and without the first stop token; arguments as for `generate_answers`."""
+        return [answer.tokens for answer in self.generate_answers(ids, **options)]
+
     @torch.inference_mode()
-    def generate(
+    def generate_answers(
         self,
         ids: Sequence[Sequence[int]],
         *,
         branch: Branch | None = None,
         max_new_tokens: int = 64,
         stop_ids: Collection[int] = (),
-    ) -> list[list[int]]:
-        """New tokens of each row, up to and without the first of `stop_ids`; arguments as for `generation.generate`.
+    ) -> list[Answer]:
+        """One answer for each row; arguments as for `generation.generate_answers`.
 
         In float32 the tokens are those of `generate`; in bfloat16 sums in another order may turn a near tie.
         Raises InputError for an empty row, and torch.OutOfMemoryError; then nothing is kept.
@@ -128,14 +141,14 @@ class CapturedGenerator:
         assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
         assert branch is None or branch.positions == "all", "steps are captured for a branch at all positions"
         if max_new_tokens == 0:
-            return [[] for _ in ids]
+            return [Answer([], 0.0, False) for _ in ids]
         tokens, real = pad_left(ids, self.device)
         length = tokens.shape[1] + (branch.n_soft if branch is not None else 0)
         try:
             slots = self._slots(len(ids), length + max_new_tokens, branch)
             slots.restart(branch)
             hidden = self.decoder.hidden(tokens, real=real, cache=slots.cache, branch=branch)[:, -1]
-            slots.prepare_step(self.decoder.head(hidden).argmax(-1))
+            slots.prepare_step(self.decoder.head(hidden))
             stops = set(stop_ids)
             for made in range(1, max_new_tokens):
                 if stops and made % LOOK_EVERY == 0 and self._ended(slots, length, made, stops):
@@ -147,8 +160,9 @@ class CapturedGenerator:
         except torch.OutOfMemoryError:
             self._slots_by_shape.clear()
             raise
-        made = int(slots.at) + 1 - length
-        return [truncate_at_stop(row, stops) for row in slots.tokens[:, length : length + made].tolist()]
+        end = int(slots.at) + 1
+        rows = zip(slots.tokens[:, length:end].tolist(), slots.scores[:, length:end].tolist(), strict=True)
+        return [_answer(*row, stops) for row in rows]
 
     def _slots(self, rows: int, tokens: int, branch: Branch | None) -> Slots:
         """Those of this shape, with their captured step; the least recently used are dropped for them."""
@@ -172,6 +186,12 @@ class CapturedGenerator:
         return all(not stops.isdisjoint(row) for row in slots.tokens[:, length : length + made].tolist())
 
 
+def _answer(tokens: list[int], scores: list[float], stops: Collection[int]) -> Answer:
+    """The answer that the tokens of a row begin with. scores: natural logarithms of their probabilities."""
+    answer = truncate_at_stop(tokens, stops)
+    return Answer(answer, sum(scores[: len(answer) + 1]), len(answer) < len(tokens))
+
+
 def truncate_at_stop(tokens: list[int], stops: Collection[int]) -> list[int]:
     """The tokens before the first that is one of `stops`."""
     return next((tokens[:i] for i, token in enumerate(tokens) if token in stops), tokens)
@@ -190,10 +210,10 @@ def step(decoder: Decoder, slots: Slots) -> None:
         assert isinstance(layer, DecoderLayer)
         x = x + attend(layer, x, rotation, biases[layer.window], slots, branch)
         x = x + feed_forward(layer, layer.ffn_norm(x), branch)
-    chosen = decoder.head(decoder.norm(x)).argmax(-1, keepdim=True)
+    logits = decoder.head(decoder.norm(x))
     slots.at.add_(1)
     slots.position.add_(1)
-    slots.tokens.index_copy_(1, slots.at, chosen)
+    slots.write(logits)
 
 
 def attend(
@@ -207,7 +227,7 @@ def attend(
     """What attention adds for the newest token. x: float32 `[B, D]` -> dtype `[B, D]`."""
     sizes, keys, values = layer.sizes, slots.cache.keys[layer.index], slots.cache.values[layer.index]
     query, key, value = layer.project(x, branch)
-    rotated = rotate_fused(torch.cat((query, key), dim=1), *rotation)
+    rotated = rotate_fused(layer.reorder(torch.cat((query, key), dim=1)), *rotation)
     query, key = rotated.split((sizes.heads, sizes.kv_heads), dim=1)
     keys.index_copy_(2, slots.at, key.unsqueeze(2))
     values.index_copy_(2, slots.at, value.unsqueeze(2))

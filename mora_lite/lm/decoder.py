@@ -51,6 +51,10 @@ class KVCache:
         self.values[layer, :, :, start:stop] = values
         return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
 
+    def take(self, rows: Tensor) -> None:
+        """Keep the rows `rows` alone, in that order; a row may come several times. rows: int64 `[B]`."""
+        self.keys, self.values, self.real = self.keys[:, rows], self.values[:, rows], self.real[rows]
+
 
 @dataclass(frozen=True)
 class DecodeStep:
@@ -112,11 +116,15 @@ class DecoderLayer(nn.Module):
     ops: the plain functions; training takes others by `Decoder.use_ops`.
     """
 
+    order: Tensor | None
+
     def __init__(self, source: TensorSource, index: int, sizes: DecoderConfig, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
         at = f"model.layers.{index}"
         self.ops = OPS
         self.index, self.sizes, self.window = index, sizes, sizes.windows[index]
+        order = sizes.rope.order
+        self.register_buffer("order", None if order is None else torch.tensor(order), persistent=False)
 
         def norm(name: str) -> RMSNorm:
             return RMSNorm(source.load(f"{at}.{name}.weight"), sizes.norm_eps, dtype)
@@ -146,6 +154,10 @@ class DecoderLayer(nn.Module):
             query, key = self.q_norm(query), self.k_norm(key)
         return query, key, value
 
+    def reorder(self, heads: Tensor) -> Tensor:
+        """Queries or keys `[..., head_dim]` in the order of `Rope.order`, for the rotation."""
+        return heads if self.order is None else heads[..., self.order]
+
     def merge(self, heads: Tensor, branch: LayerBranch | None = None) -> Tensor:
         """What attention adds, dtype `[..., D]`, of the heads' results side by side `[..., heads * head_dim]`."""
         out: Tensor = self.out(heads)
@@ -154,8 +166,8 @@ class DecoderLayer(nn.Module):
     def attend(self, x: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
         """The residual stream float32 `[B, T, D]` after attention."""
         query, key, value = self.project(x, branch)
-        query = self.ops.rotate(query, step.cos, step.sin).transpose(1, 2)
-        key, value = self.ops.rotate(key, step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
+        query = self.ops.rotate(self.reorder(query), step.cos, step.sin).transpose(1, 2)
+        key, value = self.ops.rotate(self.reorder(key), step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
         if step.cache is not None:
             key, value = step.cache.write(self.index, key, value, step.start)
         heads = self.ops.attention(query, key, value, step.masks[self.window])

@@ -7,6 +7,8 @@ NOT covered: beams (`beam.py`), repetition penalties, top-k.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +16,19 @@ from torch import Tensor
 from ..adapter.lowrank import Branch
 from ..errors import InputError
 from .decoder import Decoder, KVCache
+
+TAKE_OUT = 0.75  # rows that have ended leave the batch when no more than this share of it goes on
+
+
+class Answer(NamedTuple):
+    """tokens: up to and without the stop token. score: natural logarithm of its probability.
+
+    ended: whether a stop token came before the limit.
+    """
+
+    tokens: list[int]
+    score: float
+    ended: bool
 
 
 def pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -38,6 +53,14 @@ def check_ids(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
             )
 
 
+def check_sampling(max_new_tokens: int, temperature: float, top_p: float) -> None:
+    """Raise `InputError` for numbers that nothing can be sampled with."""
+    if not temperature >= 0 or max_new_tokens < 0:  # not a number is neither
+        raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}, expected 0 or more")
+    if not 0 < top_p <= 1:
+        raise InputError(f"top_p: got {top_p}, expected a share above 0, up to 1")
+
+
 def sample(logits: Tensor, temperature: float, uniforms: Tensor, top_p: float = 1.0) -> Tensor:
     """Next tokens, int64 `[B]`: the likeliest at temperature 0, else sampled.
 
@@ -58,8 +81,13 @@ def sample(logits: Tensor, temperature: float, uniforms: Tensor, top_p: float = 
     return chosen if top_p == 1 else tokens.gather(-1, chosen[:, None])[:, 0]
 
 
+def generate(decoder: Decoder, ids: Sequence[Sequence[int]], **options: Any) -> list[list[int]]:
+    """New tokens of each row, up to and without the first stop token; arguments as for `generate_answers`."""
+    return [answer.tokens for answer in generate_answers(decoder, ids, **options)]
+
+
 @torch.no_grad()
-def generate(
+def generate_answers(
     decoder: Decoder,
     ids: Sequence[Sequence[int]],
     *,
@@ -69,8 +97,8 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int | Sequence[int] = 0,
-) -> list[list[int]]:
-    """New tokens of each row, up to and without the first of `stop_ids`.
+) -> list[Answer]:
+    """One answer for each row. Its score is that of the model itself, at temperature 1 and without `top_p`.
 
     ids: one list of token ids for each row, none empty.
     branch: as many rows.
@@ -80,10 +108,7 @@ def generate(
     beside it.
     """
     check_ids(decoder, ids)
-    if not temperature >= 0 or max_new_tokens < 0:  # not a number is neither
-        raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}, expected 0 or more")
-    if not 0 < top_p <= 1:
-        raise InputError(f"top_p: got {top_p}, expected a share above 0, up to 1")
+    check_sampling(max_new_tokens, temperature, top_p)
     seeds = [seed + row for row in range(len(ids))] if isinstance(seed, int) else list(seed)
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
@@ -92,20 +117,31 @@ def generate(
     tokens, real = pad_left(ids, device)
     n_soft = branch.n_soft if branch is not None else 0
     cache = KVCache(decoder, len(ids), n_soft + tokens.shape[1] + max_new_tokens)
-    stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
-    done = torch.zeros(len(ids), dtype=torch.bool, device=device)
     out: list[list[int]] = [[] for _ in ids]
+    scores = torch.zeros(len(ids), dtype=torch.float64)
+    rows = list(range(len(ids)))  # those in the cache, in its order
+    open_rows = set(rows)
     for _ in range(max_new_tokens):
-        hidden = decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1]
-        uniforms = torch.zeros(len(ids), dtype=torch.float64)
+        logits = decoder.head(decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1])
+        uniforms = torch.zeros(len(rows), dtype=torch.float64)
         if temperature > 0:
-            uniforms = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in rng])
-        chosen = sample(decoder.head(hidden), temperature, uniforms.to(device), top_p)
-        done = done | torch.isin(chosen, stops)
-        for row, (token, ended) in enumerate(zip(chosen.tolist(), done.tolist(), strict=True)):
-            if not ended:
+            uniforms = torch.cat([torch.rand(1, generator=rng[row], dtype=torch.float64) for row in rows])
+        chosen = sample(logits, temperature, uniforms.to(device), top_p)
+        added = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+        for row, token, score in zip(rows, chosen.tolist(), added.tolist(), strict=True):
+            if row not in open_rows:
+                continue
+            scores[row] += score
+            if token in stop_ids:
+                open_rows.remove(row)
+            else:
                 out[row].append(token)
-        if bool(done.all()):
+        if not open_rows:
             break
+        if len(open_rows) <= TAKE_OUT * len(rows):
+            left = torch.tensor([i for i, row in enumerate(rows) if row in open_rows], device=device)
+            cache.take(left)
+            branch = branch and replace(branch, a=branch.a[left])
+            chosen, rows = chosen[left], [rows[i] for i in left.tolist()]
         tokens, real = chosen[:, None], None
-    return out
+    return [Answer(*found, row not in open_rows) for row, found in enumerate(zip(out, scores.tolist(), strict=True))]

@@ -116,6 +116,8 @@ def compile_prompt(decoder: Decoder, ids: Tensor | Sequence[int], k: int) -> Com
             residual = x
     keys, values = (part[first + 1 :, 0, :, :-1].transpose(1, 2) for part in (cache.keys, cache.values))
     keys = rotate(keys, step.cos[0, -1:], -step.sin[0, -1:])
+    if (order := decoder.sizes.rope.order) is not None:  # back, as queries are not reordered where none is rotated
+        keys = keys[..., torch.tensor(order, device=keys.device).argsort()]
     return CompiledPrompt(attended[0, -1].clone(), residual[0, -1].clone(), keys, values.clone())
 
 

@@ -13,6 +13,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,8 @@ class Source:
             self.text.close()
             self._raw.close()
         else:
-            self.text.detach()
+            with suppress(ValueError):  # closed a second time
+                self.text.detach()
 
 
 def _unpacked(raw: Any) -> Any:

@@ -16,9 +16,9 @@ from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..errors import DeviceError
-from ..lm.beam import Answer, beam_search
+from ..lm.beam import beam_search
 from ..lm.captured_generation import CapturedGenerator
-from ..lm.generation import generate
+from ..lm.generation import Answer, generate_answers
 from ..machine.device import is_out_of_memory, training_dtype
 from ..machine.progress import report
 from .model import TextModel
@@ -29,7 +29,7 @@ MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
 
 
 class Text(NamedTuple):
-    """text: an answer. score: natural logarithm of its probability; 0 for greedy and sampled answers, without one."""
+    """text: an answer. score: natural logarithm of its probability, that of all its tokens and of its end."""
 
     text: str
     score: float
@@ -150,18 +150,20 @@ class Answerer:
         stop = [self.end]
         if beams > 1:
             return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
-        wide = replace(branch, a=branch.a.expand(len(ids), -1, -1, -1))
+        # In the type of the products: every step would convert it again.
+        a, c = branch.a.to(decoder.dtype), branch.c.to(decoder.dtype)
+        wide = replace(branch, a=a.expand(len(ids), -1, -1, -1), c=c)
         rows = self._captured_rows(ids, wide, limit) if sampling["temperature"] == 0 else None
         if rows is None:
-            rows = generate(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **sampling)
-        return [[Answer(row, 0.0, True)] for row in rows]
+            rows = generate_answers(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **sampling)
+        return [[row] for row in rows]
 
-    def _captured_rows(self, ids: list[list[int]], branch: Branch, limit: int) -> list[list[int]] | None:
+    def _captured_rows(self, ids: list[list[int]], branch: Branch, limit: int) -> list[Answer] | None:
         """Greedy tokens by captured steps; None where there are none."""
         if self.captured is None:
             return None
         try:
-            return self.captured.generate(ids, branch=branch, max_new_tokens=limit, stop_ids=[self.end])
+            return self.captured.generate_answers(ids, branch=branch, max_new_tokens=limit, stop_ids=[self.end])
         except RuntimeError as error:  # a driver or a kernel that cannot be captured
             if is_out_of_memory(error):
                 raise

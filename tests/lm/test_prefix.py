@@ -34,6 +34,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
     ),
     "llama_yarn": ("llama", {"rope_parameters": YARN}),
+    "llama_partial": ("llama", {"partial_rotary_factor": 0.5}),
     "mistral_window": ("mistral", {"sliding_window": 5}),
     "qwen2": ("qwen2", {}),
     "qwen3_window": (

@@ -10,15 +10,21 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from tiny_gguf import make_model, permute, write_gguf
+from model_source import ModelSource
+from tiny_gguf import SCALES, make_model, permute, write_gguf
 from transformers import AutoConfig
 
+import mora_lite.quant.gguf as quant_gguf
 from mora_lite.errors import CheckpointError
+from mora_lite.lm.base import open_nf4
+from mora_lite.lm.decoder import Decoder
 from mora_lite.quant.formats import open_checkpoint
-from mora_lite.quant.gguf import _dequantize, llama3_factors, unpermute
+from mora_lite.quant.gguf import BLOCKS, _dequantize, llama3_factors, unpermute
+
+KINDS = [Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32]
 
 
-@pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q4_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(1, 32), (7, 96)])
 def test_dequantisation_is_that_of_the_gguf_package(kind: Kind, shape: tuple[int, int]) -> None:
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -28,10 +34,23 @@ def test_dequantisation_is_that_of_the_gguf_package(kind: Kind, shape: tuple[int
     assert ours.dtype == {Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}.get(kind, torch.float32)
 
 
+@pytest.mark.parametrize("kind", [Kind[name] for name in BLOCKS])
+def test_blocks_are_dequantised_in_pieces_as_at_once(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_values, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    # Bytes below 124 make no number in fp16 that is infinite or none.
+    stored = np.random.default_rng(1).integers(0, 124, (5, 3 * n_bytes), np.uint8)
+    expected = gguf.quants.dequantize(stored, kind)
+    monkeypatch.setattr(quant_gguf, "PIECE", 4 * n_values)
+    assert np.array_equal(_dequantize(stored, kind.name, (5, 3 * n_values)).numpy(), expected)
+    assert np.isfinite(expected).all()
+
+
 def test_rows_are_put_back() -> None:
     weight = torch.arange(8 * 3.0).view(8, 3)
-    assert torch.equal(unpermute(permute(weight, 2), 2), weight)
+    assert torch.equal(unpermute(permute(weight, 2), 2, 4), weight)
     assert permute(weight, 1)[:, 0].tolist() == [0.0, 12.0, 3.0, 15.0, 6.0, 18.0, 9.0, 21.0]
+    assert permute(weight, 1, 4)[:, 0].tolist() == [0.0, 6.0, 3.0, 9.0, 12.0, 15.0, 18.0, 21.0]
+    assert torch.equal(unpermute(permute(weight, 1, 4), 1, 4), weight)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +97,107 @@ def test_unsupported_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="gemma"):
         open_checkpoint(write_gguf(path, make_model("llama"), "gemma"))
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tensor("blk.0.attn_q.weight", np.zeros((1, 144), np.uint8), raw_dtype=Kind.Q4_K)
+    writer.add_tensor("blk.0.attn_q.weight", np.zeros((1, 54), np.uint8), raw_dtype=Kind.TQ1_0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(CheckpointError, match="Q4_K"):
+    with pytest.raises(CheckpointError, match="TQ1_0"):
         open_checkpoint(path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [*KINDS[:5], *SCALES])
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_are_those_of_transformers(tmp_path: Path, kind: Kind, tied: bool) -> None:
+    """A whole model in each format, with a head of its own or none."""
+    model = make_model("llama", hidden_size=256, intermediate_size=256, head_dim=64, tie_word_embeddings=False)
+    weights = model.state_dict()
+    if tied:
+        del weights["lm_head.weight"]
+        model.state_dict = lambda: weights
+    path = write_gguf(tmp_path / "m.gguf", model, "llama", kind, theta=1e4)
+    if kind not in SCALES:  # the same roundings in the model
+        for weight in weights.values():
+            if weight.ndim == 2:
+                weight.copy_(torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind)))
+    if tied:
+        model.lm_head.weight.data = model.model.embed_tokens.weight.data
+    ids = torch.arange(12)[None]
+    logits = Decoder.from_checkpoint(open_checkpoint(path)).logits(ids)
+    torch.testing.assert_close(logits, model(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["llama", "qwen3"])
+def test_a_part_of_each_head_is_rotated(tmp_path: Path, arch: str) -> None:
+    """As a directory with the same weights and partial_rotary_factor, which is compared with transformers."""
+    model = make_model(arch, tie_word_embeddings=False)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    path = write_gguf(tmp_path / "m.gguf", model, arch, **{"rope.dimension_count": 12})
+    source = ModelSource(model)
+    source.config |= {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default", "partial_rotary_factor": 0.75}}
+    opened = open_checkpoint(path)
+    assert all(torch.equal(opened.load(name), weight) for name, weight in weights.items())  # type: ignore[arg-type]
+    ids = torch.arange(12)[None]
+    logits = [Decoder.from_checkpoint(each).logits(ids) for each in (opened, source)]
+    assert torch.equal(*logits)
+    source.config["rope_parameters"]["partial_rotary_factor"] = 1.0
+    assert not torch.allclose(logits[0], Decoder.from_checkpoint(source).logits(ids), atol=1e-3)
+
+
+@pytest.fixture
+def parts(base_path: Path, tmp_path: Path) -> list[Path]:
+    """A model in several files, and the same in one."""
+    tokenizer = open_checkpoint(base_path).tokenizer()
+    model = make_model("llama", vocab_size=len(tokenizer) + 1)
+    write_gguf(tmp_path / "whole.gguf", model, "llama", Kind.Q8_0, tokenizer)
+    folder = tmp_path / "split"
+    folder.mkdir()
+    write_gguf(folder / "m.gguf", model, "llama", Kind.Q8_0, tokenizer, tensors_a_file=6)
+    files = sorted(folder.iterdir())
+    assert files[0].name == f"m-00001-of-{len(files):05}.gguf"
+    assert len(files) > 2
+    return files
+
+
+def test_a_model_in_parts_is_the_model_in_one_file(parts: list[Path]) -> None:
+    whole = open_checkpoint(parts[0].parent.parent / "whole.gguf")
+    for part in (parts[0], parts[-1]):
+        opened = open_checkpoint(part)
+        assert (opened.config, opened.names(), opened.files()) == (whole.config, whole.names(), parts)
+        assert all(torch.equal(opened.load(name), whole.load(name)) for name in whole.names())  # type: ignore[arg-type]
+        assert opened.tokenizer().get_vocab() == whole.tokenizer().get_vocab()
+        assert open_nf4(part).source_sha256 == opened.source_sha256 != whole.source_sha256
+
+
+def test_parts_that_are_missing_or_mixed_are_one_line(parts: list[Path], run: Any, tmp_path: Path) -> None:
+    def error_of(path: Path) -> str:
+        code, out, err = run("quantize", path, "-o", tmp_path / "out")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        return err
+
+    content = parts[1].read_bytes()
+    parts[1].unlink()
+    assert f"{parts[1].name}: this part of {len(parts)} is missing" in error_of(parts[0]).replace("/", " ")
+    parts[1].write_bytes(parts[2].read_bytes())
+    assert "it says that it is part 3 of" in error_of(parts[0])
+    parts[1].write_bytes(content[:-50])
+    assert "damaged or truncated GGUF" in error_of(parts[0])
+    alone = parts[0].rename(parts[0].with_name("alone.gguf"))
+    assert f"one of {len(parts)} parts of a model" in error_of(alone)
+
+
+def test_a_tensor_with_other_bytes_than_its_shape_has_is_damaged(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", make_model("llama"), "llama", Kind.Q8_0)
+    content = path.read_bytes()
+    name = b"blk.0.ffn_up.weight"
+    at = content.index(name) + len(name)  # behind it: the number of extents, then each, in 4 and 8 bytes
+    for extent in (2**60, 2**63, 2**64 - 32, 65):
+        path.write_bytes(content[: at + 4] + extent.to_bytes(8, "little") + content[at + 12 :])
+        with pytest.raises(CheckpointError, match="damaged or truncated GGUF") as caught:
+            open_checkpoint(path)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +212,9 @@ def test_unsupported_files_are_named(tmp_path: Path) -> None:
         ("llama", {"block_count": 1}, "holds layer 1, but the configuration has 1 layers"),
         ("llama", {"embedding_length": 128}, "has the shape [64, 64], but the configuration asks for [64, 128]"),
         ("llama", {"attention.head_count": 0}, "damaged GGUF (0 heads"),
-        ("llama", {"rope.dimension_count": 8}, "rope.dimension_count is 8, but a head has 16 numbers"),
+        ("llama", {"rope.dimension_count": 18}, "rope.dimension_count is 18, but a head has 16 numbers"),
+        ("llama", {"rope.dimension_count": 7}, "expected an even number up to that"),
+        ("llama", {"rope.dimension_count": 0}, "rope.dimension_count is 0"),
         ("qwen2", {}, "model.layers.0.self_attn.q_proj.bias is missing"),
     ],
 )

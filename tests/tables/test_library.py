@@ -303,3 +303,9 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert digest_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(InputError, match="cannot read"):
         digest_file(tmp_path / "none")
+
+
+def test_standard_input_is_read_to_its_end_and_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"CO\nCCO\n"))))
+    with open_library("-", cells=True) as library:
+        assert [record.text for window in library.windows(10) for record in window.records] == ["CO", "CCO"]

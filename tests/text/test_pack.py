@@ -146,7 +146,9 @@ def test_recorded_steps_answer_the_same(pack_path: Path) -> None:
     assert answerer.captured is None
     plain = answerer.answer(questions, graphs, max_new_tokens=12)
     answerer.captured = CapturedGenerator(answerer.model.decoder)
-    assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
+    recorded = answerer.answer(questions, graphs, max_new_tokens=12)
+    assert [text.text for (text,) in recorded] == [text.text for (text,) in plain]
+    assert [text.score for (text,) in recorded] == pytest.approx([text.score for (text,) in plain], abs=1e-5)
     drawn = {"temperature": 5.0, "seeds": list(range(len(PAIRS)))}
     assert answerer.answer(questions, graphs, max_new_tokens=12, **drawn) != plain
 
@@ -162,7 +164,7 @@ def test_where_steps_cannot_be_recorded_they_run_one_by_one(
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
     answerer.captured = CapturedGenerator(answerer.model.decoder)
-    monkeypatch.setattr(answerer.captured, "generate", fail)
+    monkeypatch.setattr(answerer.captured, "generate_answers", fail)
     assert answerer.answer(questions, graphs, max_new_tokens=12) == plain
     assert "steps cannot be recorded, which is slower: CUDA error: operation not permitted" in caplog.text
 
@@ -314,7 +316,10 @@ def test_generate_gives_several_answers(run: Any, pack_path: Path, table: Path, 
     code, _, err = run("generate", table, "--pack", pack_path, "-o", out, "--top", 2, "--beams", 8, "--max-tokens", 20)
     assert code == 0, err
     rows = read(out)
-    assert list(rows[0]) == ["name", "smiles", "product", "product_2", "status", "error"]
+    assert list(rows[0]) == [
+        *("name", "smiles", "product", "product_2", "probability", "probability_2", "balanced", "balanced_2"),
+        *("status", "error"),
+    ]
     assert rows[0]["product"] == "C=O"
     for row in rows:
         for answer in (row["product"], row["product_2"]):

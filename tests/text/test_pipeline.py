@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rdkit import Chem
 from safetensors.torch import load_file
 
 from mora_lite.cli import progress
 from mora_lite.errors import InputError, OutputError, PackError
+from mora_lite.hub.packs import TEXT_MANIFEST
 from mora_lite.machine.device import training_dtype
+from mora_lite.packs.manifest import seal
 from mora_lite.text import loop, pipeline
 from mora_lite.text.evaluation import answer_metrics, answer_rows, evaluate_text
 from mora_lite.text.loop import TextProgress, TextTrainConfig
@@ -245,6 +248,82 @@ def test_a_question_is_needed(run: Any, asked: Path, base_path: Path, tmp_path: 
     code, _, err = run("generate", table, "--pack", asked, "--base", base_path, *options)
     assert code == 2
     assert "say what to ask with --question, or in a column named question" in err
+
+
+FORWARD, RETRO = "What is the product?", "What are the reactants?"
+
+
+@pytest.fixture(scope="module")
+def reacting(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack that has learnt both ways of three reactions by heart, by their questions. Not to be changed."""
+    folder = tmp_path_factory.mktemp("reacting")
+    rows = [(a, FORWARD, b, "train") for a, b in PAIRS[:3]] + [(b, RETRO, a, "train") for a, b in PAIRS[:3]]
+    train_text(
+        "ask",
+        [write(folder / "both.csv", ("smiles", "question", "answer", "part"), rows)],
+        folder / "pack",
+        config=TextTrainConfig(steps=150, peak_lr=5e-3),
+        base=str(base_path),
+        rank=8,
+        copies=1,
+        split="part",
+        device="cpu",
+    )
+    manifest = json.loads((folder / "pack" / TEXT_MANIFEST).read_text())
+    manifest["questions"] = {"forward": FORWARD, "retro": RETRO}
+    (folder / "pack" / TEXT_MANIFEST).write_text(seal(manifest))
+    return folder / "pack"
+
+
+def test_a_pack_of_reactions_is_asked_by_the_task_and_its_answers_are_checked(
+    run: Any, reacting: Path, base_path: Path, tmp_path: Path
+) -> None:
+    options = ["--pack", reacting, "--base", base_path, "--max-tokens", 12, "--dtype", "float32", "--force"]
+    table, out = write(tmp_path / "in.csv", ("smiles",), [("CO",), ("OCC",), ("x",)]), tmp_path / "out.csv"
+    code, _, err = run("generate", table, *options, "-o", out, "--spellings", 2)
+    assert code == 0, err
+    assert f"note: asked of each row: {FORWARD}" in err
+    rows = read(out)
+    assert list(rows[0]) == ["smiles", "product", "probability", "balanced", "agreement", "status", "error"]
+    assert [row["product"] for row in rows] == ["C=O", "CC=O", ""]
+    assert [row["balanced"] for row in rows] == ["true", "true", ""]
+    assert all(0.5 < float(row["probability"]) <= 1 for row in rows[:2])
+    assert all(float(row["agreement"]) in (0, 0.5, 1) for row in rows[:2])
+    back, page = write(tmp_path / "back.csv", ("smiles",), [("C=O",), ("CC=O",)]), tmp_path / "page.html"
+    code, _, err = run("generate", back, *options, "-o", out, "--task", "retro", "--report", page)
+    assert code == 0, err
+    rows = read(out)
+    assert [(row["reactants"], row["balanced"], row["round_trip"]) for row in rows] == [
+        ("CO", "true", "true"),
+        ("CCO", "true", "true"),
+    ]
+    assert page.read_text().count("<svg") == 4
+    code, _, err = run("generate", back, *options, "-o", out, "--task", "reagents")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is for ask and forward and retro" in err
+
+
+def test_each_row_of_reactions_may_go_its_own_way(run: Any, reacting: Path, base_path: Path, tmp_path: Path) -> None:
+    rows = [("OC", FORWARD, "x"), ("C=O", RETRO, "y"), ("CO", "Why?", "z")]
+    table, out = write(tmp_path / "in.csv", ("smiles", "question", "name"), rows), tmp_path / "out.csv"
+    options = ["--pack", reacting, "--base", base_path, "--max-tokens", 12, "--dtype", "float32", "-o", out]
+    assert run("generate", table, *options)[0] == 0
+    found = read(out)
+    assert [row["answer"] for row in found[:2]] == ["C=O", "CO"]
+    assert [(row["balanced"], row["round_trip"]) for row in found] == [("true", ""), ("true", "true"), ("", "")]
+    assert run("generate", table, *options, "--force", "--short")[0] == 0
+    assert list(read(out)[0]) == ["smiles", "question", "name", "answer", "status", "error"]
+
+
+def test_molecules_come_from_an_sdf_too(run: Any, reacting: Path, base_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.sdf").write_text(
+        "".join(f"{Chem.MolToMolBlock(Chem.MolFromSmiles(s))}$$$$\n" for s in ("CO", "CCO"))
+    )
+    options = ["--pack", reacting, "--base", base_path, "--max-tokens", 12, "--dtype", "float32"]
+    code, _, err = run("generate", tmp_path / "in.sdf", *options)
+    assert code == 0, err
+    rows = read(tmp_path / "in.answers.csv")
+    assert [(row["smiles"], row["product"]) for row in rows] == [("CO", "C=O"), ("CCO", "CC=O")]
 
 
 def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, base_path: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
-from mora_lite.tables.table import open_table
+from mora_lite.tables.library import open_library
 from mora_lite.tables.writers import TableWriter
 from mora_lite.text.answerer import Answerer, Text
 from mora_lite.text.stream import GenerationConfig, answer_columns, answer_table, row_seed
@@ -44,7 +44,7 @@ def answer(parrot: Parrot, folder: Path, **options: Any) -> dict[str, str]:
     (folder / "in.csv").write_text("smiles\nCO\n")
     config = GenerationConfig("product", temperature=1.0, **options)
     with (
-        open_table(folder / "in.csv") as table,
+        open_library(folder / "in.csv", cells=True) as table,
         TableWriter(folder / "out.csv", answer_columns(table.columns, config), force=True) as writer,
     ):
         answer_table(table, writer, cast(Answerer, parrot), config)

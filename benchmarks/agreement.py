@@ -1,0 +1,95 @@
+"""How sure an answer of the pack `reactions` is: shares of right products by their agreement and by their probability.
+
+    python benchmarks/agreement.py uspto500mt_train.csv.gz --where split=valid --rows 1000
+
+Forward questions about the first N rows of one random order (seed 0), each also in `--spellings` other orders. Shares
+of right answers are made to rise with the number of orders that agree (isotonic regression): they are what an agreement
+is worth. One line of JSON on stdout; `auc` is the chance that a right answer has more of it than a wrong one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from reactions_pack import questions
+
+from mora_lite import load_text
+from mora_lite.chem.smiles import canonical
+from mora_lite.text.checks import agreements
+from mora_lite.text.pairs import format_question
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--where", metavar="COLUMN=VALUE", help="rows that count")
+    parser.add_argument("--pack", default="reactions")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--spellings", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    with gzip.open(args.table, "rt", newline="", encoding="utf-8") as file:
+        column, _, value = (args.where or "").partition("=")
+        table = [row for row in csv.DictReader(file) if not column or row[column] == value]
+    random.Random(0).shuffle(table)
+    rows = list(islice(questions(table, "forward"), args.rows))
+    sources, asked, targets = (list(column) for column in zip(*rows, strict=True))
+    answerer = load_text(args.pack, device=args.device)
+    started, limits = time.perf_counter(), (192, args.batch)
+    ids = answerer.ids([format_question(*pair) for pair in zip(sources, asked, strict=True)])
+    graphs = answerer.featurizer.read_smiles(sources)
+    found = [row[0] for row in answerer.answer(ids, graphs, max_new_tokens=192, batch_size=args.batch)]
+    answers = [canonical(text.text) or "" for text in found]
+    shares = agreements(answerer, sources, asked, answers, args.spellings, *limits)
+    counts = [round(share * args.spellings) if answer else 0 for share, answer in zip(shares, answers, strict=True)]
+    right = [answer == target for answer, target in zip(answers, targets, strict=True)]
+    n_of = [counts.count(k) for k in range(args.spellings + 1)]
+    right_of = [sum(r for r, c in zip(right, counts, strict=True) if c == k) for k in range(args.spellings + 1)]
+    result = {
+        "table": args.table.name,
+        "rows": len(rows),
+        "exact": round(sum(right) / len(rows), 4),
+        "rows_by_agreement": n_of,
+        "right_by_agreement": right_of,
+        "worth": [round(share, 3) for share in rising(right_of, n_of)],
+        "auc_agreement": auc([float(count) for count in counts], right),
+        "auc_probability": auc([math.exp(text.score) for text in found], right),
+    }
+    print(json.dumps({**result, "seconds": round(time.perf_counter() - started, 1)}))
+
+
+def rising(right: Sequence[int], rows: Sequence[int]) -> list[float]:
+    """Shares `right / rows` made to rise: neighbours that fall are joined. One row right and one wrong are added to
+    each, so that few rows prove little.
+    """
+    blocks: list[list[float]] = []  # right, rows, how many counts
+    for r, n in zip(right, rows, strict=True):
+        blocks.append([r + 1.0, n + 2.0, 1.0])
+        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
+            last = blocks.pop()
+            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
+    return [r / n for r, n, width in blocks for _ in range(int(width))]
+
+
+def auc(values: Sequence[float], right: Sequence[bool]) -> float | None:
+    """Chance that a right row has the larger value; ties count half. None where all are right or wrong."""
+    good = [value for value, r in zip(values, right, strict=True) if r]
+    bad = [value for value, r in zip(values, right, strict=True) if not r]
+    if not good or not bad:
+        return None
+    wins = sum((g > b) + 0.5 * (g == b) for g in good for b in bad)
+    return round(wins / (len(good) * len(bad)), 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Checks of answers about reactions, with a stand-in for the model that knows some questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rdkit import Chem
+
+from mora_lite.chem.featurizer import Featurizer
+from mora_lite.chem.graph import Graphs
+from mora_lite.chem.smiles import canonical
+from mora_lite.text.answerer import Answerer, Text
+from mora_lite.text.checks import agreements, is_balanced, other_orders, round_trips
+
+
+class Knowing:
+    """Answers each question by a dictionary from its text; what it does not know gets `x(`, which is no molecule."""
+
+    featurizer = Featurizer(standardize="none")
+
+    def __init__(self, answers: dict[str, str]):
+        self.answers, self.asked = answers, [""]
+
+    def max_question_tokens(self, max_new_tokens: int) -> int:
+        return 100 - max_new_tokens
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        self.asked = list(texts)
+        return [list(range(len(text))) for text in texts]
+
+    def answer(self, questions: list[list[int]], graphs: Graphs, **_: Any) -> list[list[Text]]:
+        assert len(questions) == len(graphs)
+        fits = [text for text in self.asked if len(text) <= 90]
+        return [[Text(self.answers.get(text, "x("), -1.0)] for text in fits]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "product", "expected"),
+    [
+        ("CC(=O)O.OCC", "CCOC(C)=O", True),
+        ("CC(=O)O.OCC", "CCNC(C)=O", False),
+        ("CC(=O)O.OC", "CCOC(C)=O", False),
+        ("C=C.[H][H]", "CC", True),
+        ("[13CH4]", "C", True),
+        ("C", "x(", False),
+    ],
+)
+def test_no_atom_comes_from_nowhere(inputs: str, product: str, expected: bool) -> None:
+    assert is_balanced(inputs, product) == expected
+
+
+@given(st.lists(st.sampled_from(["CCO", "c1ccccc1Br", "[Na+].[OH-]", "CC(=O)Cl"]), min_size=1, max_size=4))
+def test_a_part_of_the_inputs_is_always_balanced(parts: list[str]) -> None:
+    whole = ".".join(parts)
+    assert is_balanced(whole, parts[0])
+    assert is_balanced(whole, whole)
+    assert not is_balanced(parts[0], whole + "." + parts[0])
+
+
+def test_other_orders_are_the_same_molecules_and_the_same_again() -> None:
+    orders = other_orders("CCOC(C)=O.NCc1ccccc1", 8)
+    assert len(set(orders)) > 4
+    assert {canonical(order) for order in orders} == {canonical("CCOC(C)=O.NCc1ccccc1")}
+    assert other_orders("CCOC(C)=O.NCc1ccccc1", 8) == orders
+
+
+def test_reactants_are_asked_for_their_product() -> None:
+    answerer = Knowing({"CCO\nQuestion: And?": "C(C)=O", "CO\nQuestion: And?": "CO"})
+    back = round_trips(
+        cast(Answerer, answerer), ["CCO", "CO", "CO", "C" * 99], ["CC=O", "C=O", "CO", "C"], "And?", 10, 4
+    )
+    assert back == [True, False, False, False]  # wrong; what was to be made is there already; too long
+
+
+def test_agreement_is_the_share_of_spellings_with_the_answer() -> None:
+    orders = other_orders("CCO.CN", 4)
+    answerer = Knowing({order: "CC=O" if i else "C" for i, order in enumerate(orders)})
+    assert len(set(orders)) == 4
+    shares = agreements(cast(Answerer, answerer), ["CCO.CN"], [""], ["CC=O"], 4, 10, 4)
+    assert shares == [0.75]
+    assert Chem.MolFromSmiles(orders[0]).GetNumAtoms() == 5

@@ -1,0 +1,73 @@
+"""Questions with columns in them, and which way of a reaction a question is about."""
+
+from __future__ import annotations
+
+import pytest
+
+from mora_lite.errors import InputError
+from mora_lite.text.tasks import Question, choose_question, direction_of
+
+QUESTIONS = {
+    "forward": "What is the product?",
+    "retro": "What are the reactants?",
+    "reagents": "Which reagents turn it into {product}?",
+}
+COLUMNS = ["smiles", "Product ", "note"]
+
+
+def test_a_column_in_braces_is_the_cell_of_a_row() -> None:
+    question = Question("Which  {note} makes {product}, in {{braces}}?", COLUMNS)
+    assert question.of_row(["CO", "OCC", " acid "]) == "Which acid makes OCC, in {braces}?"
+    assert question.of_row(["CO", "OCC", " "]) == ""
+
+
+def test_a_cell_that_should_be_a_molecule_is_canonical_or_there_is_no_question() -> None:
+    question = Question(QUESTIONS["reagents"], COLUMNS, of_molecules=True)
+    assert question.of_row(["CO", "OCC", ""]) == "Which reagents turn it into CCO?"
+    assert question.of_row(["CO", "none", ""]) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [("Is {prodct} it?", "no column 'prodct'; did you mean Product"), ("Is {it?", "write {{ and }} for braces")],
+)
+def test_what_cannot_be_filled_in_is_named(template: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Question(template, [name.strip() for name in COLUMNS])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "direction"),
+    [
+        ("What is the product?", "forward"),
+        (" What are  the reactants?", "retro"),
+        ("Which reagents turn it into CC(=O)O?", "reagents"),
+        ("Which reagents turn it into ?", None),
+        ("Is it an acid?", None),
+        ("", None),
+    ],
+)
+def test_the_direction_is_in_the_words(text: str, direction: str | None) -> None:
+    assert direction_of(text, QUESTIONS) == direction
+    assert direction_of(text, {}) is None
+
+
+def test_who_asks() -> None:
+    """--task, then --question, then the column, then what a pack of reactions is for first of all."""
+    with_column = ["smiles", "Question"]
+    cells = ["CO", "Acid?"]
+
+    def ask(columns: list[str], question: str | None, direction: str | None) -> tuple[str, str | None, int]:
+        asked, found, notes = choose_question(columns, "ask", question, QUESTIONS, direction)
+        assert asked is not None
+        return asked.of_row(cells), found, len(notes)
+
+    assert ask(with_column, None, "retro") == ("What are the reactants?", "retro", 1)
+    assert ask(with_column, "Base?", None) == ("Base?", None, 1)
+    assert ask(with_column, None, None) == ("Acid?", None, 0)
+    assert ask(["smiles"], None, None) == ("What is the product?", "forward", 1)
+    with pytest.raises(InputError, match="has its own"):
+        ask(with_column, "Base?", "retro")
+    assert choose_question(with_column, "forward", None, {}) == (None, "forward", [])
+    assert choose_question(with_column, "describe", None, {}) == (None, None, [])
