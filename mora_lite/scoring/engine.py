@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CPU = "cpu"
 CPU_WINDOW_ROWS = 512  # a processor core takes seconds for as many, which are lost when a run is stopped
-WINDOW_ROWS = 8192  # a GPU takes 20 milliseconds for as many, and Python has its work once for each window
+WINDOW_ROWS = 4096  # one batch of a GPU
 
 
 class Output(ABC):
