@@ -5,9 +5,10 @@
 Molecules are made: fragments in a row, of a given number of heavy atoms, with `--seed`. Atoms and tasks are measured
 with the pack `admet`, tokens with `qm9`, whose language model has attention over the prompt; the keys and values of a
 prompt are cut or repeated to the number of tokens, as their content does not matter for the time. Rows are those of a
-whole `mora-lite screen`, of 20 heavy atoms and 3 tasks. Each size is measured `--repeats` times (rows an eighth of that), all sizes in turn,
-and the shortest time counts. The exponent is the slope of the logarithm of the time against that of the size, over all
-sizes: 1 is linear, below it the time grows more slowly. Prints tables in Markdown, and a line of JSON.
+whole `mora-lite screen`, of 20 heavy atoms and 3 tasks. Each size is measured `--repeats` times (rows an
+eighth of that), all sizes in turn, and the shortest time counts. The exponent is the slope of the logarithm of the time
+against that of the size, over all sizes: 1 is linear, below it the time grows more slowly. Prints tables in Markdown,
+and a line of JSON.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def table(name: str, unit: str, times: Times) -> str:
 
 
 COLOURS = {"together": "#222", "read": "#2a7", "model": "#37c", "similarity": "#c63", "screen": "#222"}
-WIDTH, HEIGHT, LEFT, TOP, FOOT = 300, 240, 48, 28, 40
+WIDTH, HEIGHT, LEFT, TOP, FOOT = 330, 240, 48, 28, 40
 
 
 def panel(title: str, unit: str, times: Times) -> str:
@@ -158,7 +159,7 @@ def panel(title: str, unit: str, times: Times) -> str:
     low, high = math.floor(math.log10(min(every))), math.ceil(math.log10(max(every)))
 
     def x(size: float) -> float:
-        return LEFT + (WIDTH - LEFT - 70) * math.log(size / sizes[0]) / math.log(sizes[-1] / sizes[0])
+        return LEFT + (WIDTH - LEFT - 90) * math.log(size / sizes[0]) / math.log(sizes[-1] / sizes[0])
 
     def y(value: float) -> float:
         return HEIGHT - FOOT - (HEIGHT - FOOT - TOP) * (math.log10(value) - low) / (high - low)
@@ -168,18 +169,19 @@ def panel(title: str, unit: str, times: Times) -> str:
     parts = [f'<text x="{LEFT}" y="16" font-weight="bold">{title}</text>']
     for power in range(low, high + 1):
         at = y(10.0**power)
-        parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - 70}" stroke="#ddd"/>')
+        parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - 90}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
     for size in sizes:
         parts.append(f'<text x="{x(size):.1f}" y="{HEIGHT - 24}" text-anchor="middle">{short(size)}</text>')
     line = f"M{x(start):.1f} {y(top * start / sizes[-1]):.1f}L{x(sizes[-1]):.1f} {y(top):.1f}"
     parts.append(f'<path d="{line}" stroke="#999" stroke-dasharray="4 3"/>')
-    for stage, curve in curves.items():
+    above = float(HEIGHT)
+    for stage, curve in sorted(curves.items(), key=lambda pair: pair[1][-1]):
         points = [f"{x(size):.1f} {y(value):.1f}" for size, value in zip(sizes, curve, strict=True)]
         slope, colour = exponent(sizes, curve), COLOURS[stage]
         parts.append(f'<path d="M{"L".join(points)}" stroke="{colour}" fill="none" stroke-width="1.5"/>')
-        at = y(curve[-1]) + 4
-        parts.append(f'<text x="{WIDTH - 66}" y="{at:.1f}" fill="{colour}">{stage} {slope:.2f}</text>')
+        above = at = min(y(curve[-1]) + 4, above - 12)  # the names of curves that end close to each other
+        parts.append(f'<text x="{WIDTH - 86}" y="{at:.1f}" fill="{colour}">{stage} {slope:.2f}</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}" fill="#666">{unit}</text>')
     return "".join(parts)
 
@@ -190,10 +192,9 @@ def short(size: int) -> str:
 
 def chart(panels: Sequence[str]) -> str:
     """All panels, two in a row, on white."""
-    width, height = 2 * WIDTH + 40, HEIGHT * ((len(panels) + 1) // 2)
+    width, height = 2 * WIDTH, HEIGHT * ((len(panels) + 1) // 2)
     placed = [
-        f'<g transform="translate({i % 2 * (WIDTH + 40)} {i // 2 * HEIGHT})">{part}</g>'
-        for i, part in enumerate(panels)
+        f'<g transform="translate({i % 2 * WIDTH} {i // 2 * HEIGHT})">{part}</g>' for i, part in enumerate(panels)
     ]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     back = f'<rect width="{width}" height="{height}" fill="#fff"/>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +22,9 @@ def bench(
     number: Annotated[int, typer.Option("--number", "-n", min=1, metavar="N", help="Molecules to score.")] = 4096,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Threads of matrix products on a CPU.", show_default="all cores"),
+        typer.Option(
+            min=1, metavar="N", help="Threads that parse, and of matrix products on a CPU.", show_default="all cores"
+        ),
     ] = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
@@ -32,9 +33,10 @@ def bench(
 ) -> None:
     """Measure how fast this machine scores molecules.
 
-    Prints a table of stages: time and share of each, the operations of its
-    matrix products, and how many times longer it takes than these (or one
-    reading of the weights) would at the rates measured on this machine.
+    Prints a table of stages, from reading the library to writing the scores:
+    time and share of each, the operations of its matrix products, and how many
+    times longer it takes than these (or one reading of the weights) would at
+    the rates measured on this machine.
 
     \b
     Examples:
@@ -49,21 +51,15 @@ def bench(
         import mora_lite
 
         from .. import bench as benchmark
-        from ..errors import InputError
         from ..machine.device import describe_processor
         from ..tables.library import open_library
 
         if threads:
             torch.set_num_threads(threads)
-        with open_library(paths) as library:
-            windows = library.windows(min(number, 4096))
-            smiles = list(islice((record.text for window in windows for record in window.records), number))
         model = mora_lite.load(pack, device=device, dtype=dtype, tasks=split_names(tasks))
-        if not any(status == "ok" for status in model.score(smiles).status):
-            n = len(smiles)
-            raise InputError(f"{', '.join(library.files)}: no molecule among the first {n:,} rows can be scored")
         show.report("measuring")
-        measured = benchmark.measure(model, smiles, batch_size)
+        with open_library(paths) as library:
+            measured = benchmark.measure(model, library, number, batch_size, threads)
     processor = describe_processor(model.device)
     dtype_name = str(model.dtype).removeprefix("torch.")
     if as_json:
@@ -77,7 +73,11 @@ def bench(
     console = Console(highlight=False)
     print_rows(title, measured.rows(), console)
     rates = f"{measured.tflop_per_s:.2f} TFLOP/s" + (f" and {measured.gb_per_s:,.0f} GB/s" if measured.gb_per_s else "")
-    console.print(f"{measured.mol_per_s:,.0f} molecules/s from SMILES, {measured.parsed_mol_per_s:,.0f} after parsing")
+    longest, rate = measured.beside
+    after = f"{measured.parsed_mol_per_s:,.0f} without reading and parsing"
+    console.print(f"{measured.mol_per_s:,.0f} molecules/s one stage after the other, {after}")
+    overlap = f"reading, parsing by {measured.threads} threads, scoring and writing overlap"
+    console.print(f"{rate:,.0f} where {overlap}: {longest} takes longest")
     console.print(f"floors from {rates}")
 
 
@@ -94,6 +94,9 @@ def _results(measured: Bench, model: Model, dtype: str, processor: str) -> dict[
         "torch": torch.__version__,
         "mol_per_s": round(measured.mol_per_s, 1),
         "parsed_mol_per_s": round(measured.parsed_mol_per_s, 1),
+        "overlapping_mol_per_s": round(measured.beside[1], 1),
+        "longest": measured.beside[0],
+        "threads": measured.threads,
         "tflop_per_s": round(measured.tflop_per_s, 3),
         "gb_per_s": round(measured.gb_per_s, 2),
         "stages": {

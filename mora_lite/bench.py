@@ -2,27 +2,39 @@
 
 The floor of a stage is the time of its multiplications at the rate of a large matrix product of the same type; on a GPU
 it is at least the time to read its weights once for each batch at the rate of a large copy. (A CPU keeps weights of
-this size in its cache.) Both rates are measured in the same run.
+this size in its cache.) Both rates are measured in the same run. Reading, parsing and writing are measured as the
+program does them: native reading by threads, RDKit for what is left, a Parquet file.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .chem.graph import Graphs
+from .chem.graph import Graphs, concatenate
+from .errors import InputError
 from .fast.captured import CapturedScorer
+from .machine.prefetch import map_ahead
+from .machine.workers import usable_cores
 from .model import Model
-from .tables.library import Window
-from .tables.parsed import parse_window
-from .tables.records import Record
+from .scoring.scores import Scores
+from .scoring.stream import AnswerColumns, TypedSmiles
+from .tables.formats import TableFormat
+from .tables.library import Library, Window
+from .tables.parsed import ParsedWindow, parse_window
+from .tables.writers import TableWriter
 
+READ, PARSE, WRITE = "read", "parse", "write"
+WINDOW_ROWS = 4096  # rows that are parsed, scored and written at a time
 MOVING = ("copies", "sorting")  # of graphs to a GPU, and of their bonds there
 LEARNT = ("encoder", "hypernetwork", "decoder")  # stages with weights
 COUNTED = 256  # molecules that operations are counted with
@@ -49,17 +61,29 @@ class Stage:
 class Bench:
     """What `measure` returns, for `n` molecules.
 
-    stages: in the order of the work.
-    mol_per_s: of all stages together. parsed_mol_per_s: of all after parsing.
+    stages: in the order of the work; reading, parsing and writing are each in threads of their own in front of a GPU.
+    mol_per_s: one stage after the other. parsed_mol_per_s: without reading and parsing. scoring_us: microseconds a
+        molecule of the stages between parsing and writing, and of what is between them.
     tflop_per_s, gb_per_s: the rates that the floors are computed from; the second is 0 on a CPU.
+    threads: that parse.
     """
 
     stages: list[Stage]
     n: int
     mol_per_s: float
     parsed_mol_per_s: float
+    scoring_us: float
     tflop_per_s: float
     gb_per_s: float
+    threads: int
+
+    @property
+    def beside(self) -> tuple[str, float]:
+        """The longest of reading, parsing, scoring and writing, and the molecules a second when they overlap."""
+        parts = {stage.name: stage.us for stage in self.stages if stage.name in (READ, PARSE, WRITE)}
+        parts["scoring"] = self.scoring_us
+        longest = max(parts, key=parts.__getitem__)
+        return longest, 1e6 / parts[longest]
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of a table: each stage with its share of the time and its time as a multiple of its floor."""
@@ -77,17 +101,33 @@ class Bench:
         ]
 
 
-def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) -> Bench:
-    """Score `smiles` once to warm up and once more to measure."""
-    graphs = parse_window(Window(1, [Record("", text, "") for text in smiles]), model.featurizer).graphs
-    model.score(smiles, batch_size)
-    model.seconds.clear()
-    started = time.perf_counter()
-    model.score(smiles, batch_size)
-    whole = time.perf_counter() - started
-    seconds, n = dict(model.seconds), len(graphs)
-    size = model.fit_batch_size(batch_size)
-    moving: tuple[str, ...] = ()
+def measure(
+    model: Model, library: Library | TypedSmiles, n_rows: int, batch_size: int | None = None, threads: int | None = None
+) -> Bench:
+    """Read, parse, score and write the first `n_rows` of a library, once to warm up and once more to measure.
+
+    threads: that parse, by default one for each core. Raises `InputError` when no row can be scored.
+    """
+    threads = threads or usable_cores()
+    for _ in range(2):
+        clock = [time.perf_counter()]
+        windows = _read(library, n_rows)
+        clock.append(time.perf_counter())
+        parsed = list(map_ahead(partial(parse_window, featurizer=model.featurizer), windows, threads))
+        clock.append(time.perf_counter())
+        graphs = concatenate([window.graphs for window in parsed])
+        if not len(graphs):
+            n = sum(map(len, parsed))
+            raise InputError(f"{', '.join(library.files)}: no molecule among the first {n:,} rows can be scored")
+        model.seconds.clear()
+        scores = [model.score_parsed(window, batch_size) for window in parsed]
+        clock.append(time.perf_counter())
+        seconds = dict(model.seconds)
+        _write(model, parsed, scores)
+        clock.append(time.perf_counter())
+    seconds[READ], seconds[PARSE], scoring, seconds[WRITE] = np.diff(clock).tolist()
+    n, size = len(graphs), model.fit_batch_size(batch_size)
+    moving: tuple[str, ...] = ("graphs",)  # filling batches
     if isinstance(model.engine, CapturedScorer):
         part = graphs.select(np.arange(min(n, size)))
         on_device = {name: each * n / len(part) for name, each in model.engine.stage_seconds(part).items()}
@@ -98,12 +138,35 @@ def measure(model: Model, smiles: Sequence[str], batch_size: int | None = None) 
     on_gpu = model.device.type == "cuda"
     rate, bandwidth = product_rate(model), copy_rate(model) if on_gpu else 0.0
     stages = []
-    for name in ("parse", *moving, *LEARNT, "similarity"):
+    for name in (READ, PARSE, *moving, *LEARNT, "similarity", WRITE):
         reading = weights.get(name, 0) / min(size, n) / bandwidth if on_gpu else 0.0
         floor = max(flops.get(name, 0) / rate, reading) * 1e6
         stages.append(Stage(name, seconds.get(name, 0.0) / n * 1e6, flops.get(name, 0) / 1e9, floor))
-    ready = sum(stage.us for stage in stages[1:])
-    return Bench(stages, n, n / whole, 1e6 / ready, rate / 1e12, bandwidth / 1e9)
+    whole, after = n / (clock[-1] - clock[0]), n / (scoring + seconds[WRITE])
+    return Bench(stages, n, whole, after, scoring / n * 1e6, rate / 1e12, bandwidth / 1e9, threads)
+
+
+def _read(library: Library | TypedSmiles, n_rows: int) -> list[Window]:
+    """The first rows, in windows."""
+    windows, left = [], n_rows
+    for window in library.windows(min(n_rows, WINDOW_ROWS)):
+        windows.append(Window(window.first_row, window.records[:left]))
+        left -= len(window.records)
+        if left <= 0:
+            break
+    return windows
+
+
+def _write(model: Model, parsed: Sequence[ParsedWindow], scores: Sequence[Scores]) -> None:
+    """Write what `predict` writes of rows in Parquet, to a file that does not stay."""
+    answers = AnswerColumns(TableFormat("parquet"))
+    kinds = answers.kinds_of(model)
+    columns = ["smiles", *kinds, "status", "error"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "scores.parquet")
+        with TableWriter(path, columns, kinds=[None, *kinds.values(), None, None], form=answers.form) as writer:
+            for window, found in zip(parsed, scores, strict=True):
+                writer.write([[smiles] for smiles in window.smiles], answers(model.tasks, window, found).added)
 
 
 def count_operations(model: Model, graphs: Graphs, batch_size: int) -> dict[str, float]:

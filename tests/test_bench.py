@@ -6,19 +6,32 @@ import json
 
 import pytest
 
-from mora_lite import load
+from mora_lite import bench, load
 from mora_lite.bench import LEARNT, count_operations, measure, weight_bytes
+from mora_lite.scoring.stream import TypedSmiles
 
 
 def test_stages_add_up_to_the_whole(calibrated_pack_path, molecules) -> None:
-    found = measure(load(calibrated_pack_path, device="cpu"), [*molecules * 4, "not a molecule"])
+    rows = TypedSmiles([*molecules * 4, "not a molecule"])
+    found = measure(load(calibrated_pack_path, device="cpu"), rows, 4096, threads=2)
     names = [stage.name for stage in found.stages]
-    assert names == ["parse", *LEARNT, "similarity"]
+    assert names == ["read", "parse", "graphs", *LEARNT, "similarity", "write"]
     assert found.n == 4 * len(molecules)
     assert all(stage.us > 0 for stage in found.stages)
     assert sum(row["share %"] for row in found.rows()) == pytest.approx(100)
     assert {stage.name for stage in found.stages if stage.floor_us} == set(LEARNT)
-    assert found.parsed_mol_per_s > found.mol_per_s * 0.5
+    assert found.parsed_mol_per_s > found.mol_per_s
+    longest, rate = found.beside
+    assert longest in ("read", "parse", "scoring", "write")
+    assert rate > found.mol_per_s, "stages that overlap take less than their sum"
+
+
+def test_as_many_rows_as_were_asked_for(pack_path, molecules, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = load(pack_path, device="cpu"), TypedSmiles(molecules)
+    assert measure(model, rows, 7, threads=1).n == 7
+    monkeypatch.setattr(bench, "WINDOW_ROWS", 5)
+    assert measure(model, rows, 12, threads=1).n == 12
+    assert measure(model, rows, 4096, threads=1).n == len(molecules)
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
