@@ -26,12 +26,12 @@ from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.machine.prefetch import map_ahead
 from mora_lite.machine.workers import usable_cores
-from mora_lite.scoring.engine import ModelSource
+from mora_lite.scoring.engine import WINDOW_ROWS, ModelSource
 from mora_lite.scoring.predictor import Predictor
 from mora_lite.scoring.scores import Scores
 from mora_lite.scoring.tasks import Task
 from mora_lite.screening.campaign import screen_library
-from mora_lite.screening.shards import WINDOW_ROWS, ShardRows, from_ipc, result_schema
+from mora_lite.screening.shards import ShardRows, from_ipc, result_schema
 from mora_lite.status import OK
 from mora_lite.tables.library import Window, open_library
 from mora_lite.tables.parsed import ParsedWindow, parse_window

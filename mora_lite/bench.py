@@ -26,6 +26,7 @@ from .fast.captured import CapturedScorer
 from .machine.prefetch import map_ahead
 from .machine.workers import usable_cores
 from .model import Model
+from .scoring.engine import WINDOW_ROWS
 from .scoring.scores import Scores
 from .scoring.stream import AnswerColumns, TypedSmiles
 from .tables.formats import TableFormat
@@ -34,7 +35,6 @@ from .tables.parsed import ParsedWindow, parse_window
 from .tables.writers import TableWriter
 
 READ, PARSE, WRITE = "read", "parse", "write"
-WINDOW_ROWS = 4096  # rows that are parsed, scored and written at a time
 MOVING = ("copies", "sorting")  # of graphs to a GPU, and of their bonds there
 LEARNT = ("encoder", "hypernetwork", "decoder")  # stages with weights
 COUNTED = 256  # molecules that operations are counted with
