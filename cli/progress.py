@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,7 +58,7 @@ class OnProgress(Protocol):
 
 @contextmanager
 def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
-    """A bar on stderr while the block runs, if stderr is a terminal.
+    """A bar on stderr while the block runs, or, if stderr is no terminal, a line now and then.
 
     Yields a function to call with the number of rows done and with the open library, unless that is `opened`.
     """
@@ -71,16 +71,41 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
         TextColumn("{task.fields[rate]:,.0f} molecules/s"),
         TimeRemainingColumn(),
     )
-    started = time.perf_counter()
-    with Progress(*fields, **_bar_options()) as bar:
+    started, state = time.perf_counter(), "loading ..."
+    with Progress(*fields, **_bar_options()) as bar, _telling(bar, lambda: state):
         job = bar.add_task("", total=None if opened is None else opened.bytes_total, rows=0, rate=0.0)
 
         def on_progress(n_rows: int, source: Measured | None = opened) -> None:
+            nonlocal state
             assert source is not None
-            rate = n_rows / (time.perf_counter() - started)
-            bar.update(job, total=source.bytes_total, completed=source.bytes_read, rows=n_rows, rate=rate)
+            rate, total = n_rows / (time.perf_counter() - started), source.bytes_total
+            bar.update(job, total=total, completed=source.bytes_read, rows=n_rows, rate=rate)
+            share = f", {100 * source.bytes_read / total:.0f} % of the input" if total else ""
+            state = f"{n_rows:,} rows{share}, {rate:,.0f} molecules/s"
 
         yield on_progress
+
+
+@contextmanager
+def _telling(bar: Any, state: Callable[[], str]) -> Iterator[None]:
+    """While the block runs say `state()` on stderr where there is no bar: after a little, then less often."""
+    stop = threading.Event()
+
+    def tell() -> None:
+        wait = FIRST_SECONDS
+        while not stop.wait(wait):
+            say(state())
+            wait = NEXT_SECONDS
+
+    teller = threading.Thread(target=tell, daemon=True)
+    if bar.disable and not invocation.quiet:
+        teller.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if teller.is_alive():
+            teller.join()
 
 
 def _bar_options() -> dict[str, Any]:
@@ -122,13 +147,10 @@ class Display:
         self.report("training", round(at.seconds), round(seconds), rate)
         say(f"step {at.step:>6,}  epoch {at.epoch}  loss {at.loss:.4f}  {rate}")
 
-    def lines(self, stop: threading.Event) -> None:
-        """Say what is being done, first after a little, then less often, until `stop` is set."""
-        wait = FIRST_SECONDS
-        while not stop.wait(wait):
-            work, done, total = self._state
-            say(f"{work}: {done:,} of {total:,}" if total else f"{work} ...")
-            wait = NEXT_SECONDS
+    def state(self) -> str:
+        """What is being done, in words."""
+        work, done, total = self._state
+        return f"{work}: {done:,} of {total:,}" if total else f"{work} ..."
 
 
 @contextmanager
@@ -148,16 +170,7 @@ def show_work(work: str) -> Iterator[Display]:
         TextColumn("{task.fields[count]}{task.fields[text]}"),
         TimeElapsedColumn(),
     )
-    stop = threading.Event()
     with Progress(*fields, **_bar_options()) as bar:
         display = Display(bar, work)
-        teller = threading.Thread(target=display.lines, args=[stop], daemon=True)
-        if bar.disable and not invocation.quiet:
-            teller.start()
-        try:
-            with listening(display.report):
-                yield display
-        finally:
-            stop.set()
-            if teller.is_alive():
-                teller.join()
+        with _telling(bar, display.state), listening(display.report):
+            yield display

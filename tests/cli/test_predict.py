@@ -198,3 +198,13 @@ def test_a_large_table_is_scored_by_other_processes_in_the_same_way(
                 assert float(one[column]) == pytest.approx(float(other[column]), rel=1e-4, abs=1e-4)
             except ValueError:
                 assert one[column] == other[column]
+
+
+def test_a_run_without_a_bar_says_what_it_does(tmp_path, run, pack_path, monkeypatch):
+    monkeypatch.setattr("mora_lite.cli.progress.FIRST_SECONDS", 0.0)
+    (tmp_path / "a.smi").write_text("CCO\n")
+    code, _, err = run("predict", tmp_path / "a.smi", "--pack", pack_path)
+    assert code == 0
+    assert err.splitlines()[0] == "loading ..."
+    code, _, err = run("predict", tmp_path / "a.smi", "--pack", pack_path, "--force", "--quiet")
+    assert (code, err) == (0, "")
