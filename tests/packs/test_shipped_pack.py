@@ -117,7 +117,7 @@ def test_the_pack_reactions_answers_by_its_name() -> None:
     """On the base model where it has been pulled."""
     pack = open_text_pack("reactions")
     assert (pack.task, pack.base["name"]) == ("ask", "smollm2-135m")
-    assert pack.manifest["provenance"]["validation"]["exact"] > 0.8
+    assert pack.manifest["provenance"]["validation"]["forward"]["exact"] > 0.8
     try:
         resolve_base(pack.base["name"])
     except CheckpointError as error:
