@@ -142,6 +142,7 @@ RULES = [
     ),
     ("parents that RDKit refuses", "parent.c", "if (!refused) return sanitize(m);", "return sanitize(m);"),
     ("hydrogens that stay atoms", "hydrogens.c", "|| is_kept(m, i);", "|| 0;"),
+    ("a hydrogen alone at a double bond stays", "hydrogens.c", "degree(m, near) == 2 && n_double == 1;", "false;"),
     ("dummy atoms in rings are not known", "codes.c", "m->ring_count[i]) return true;", "0) return true;"),
     ("N turns inside out", "stereo.c", "return codes[8] == 1 || codes[9] >= 3;", "return true;"),
     ("a hydrogen counts where it is written", "stereo.c", "odd ^= (centre->n - 1 - i) & 1;", ";"),

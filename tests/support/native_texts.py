@@ -55,7 +55,9 @@ C[N+](C)(C)CC(C(=O)[O-])[N+](C)(C)C C[N+](C)(C)CC([N-]C)C(=O)[O-] C[N+](C)(C)CC(
 C[N+](C)(C)C([N-]C)CC(C(=O)[O-])C(=O)[O-] C[N+](C)(C)C[BH2-]C[S-] C[N+](C)(C)C[B-](C)(C)C[S-] C[N+](C)(C)C[Fe-](C)C[S-]
 [H-].[Na+] [H][H].[Pd] [H] [H-] CC.[H-].[H-].[H-].[H-].[Al+3].[Li+] [H][H][H] [H]1[H]C1 [H][H-] C[H]C
 *C *c1ccccc1 C*C [1*]C(=O)N [*:1]CC *=C *#C C1CC*1 c1cc*cc1 [*H] [*+] *[C@H](C)O */C=C/C C*.CC *.* [H]* [*-]C
-C1=CC=CC1=* C1=CC=C*1 c1ccc2*ccc2c1
+C1=CC=CC1=* C1=CC=C*1 c1ccc2*ccc2c1 [H]/N=C/C [H]/N=C(/C)CC [H]/N=N\[H] [H]/C=C/[H] [H]/N=C(/N)c1ccccc1 [2H]/N=C/C
+[H]/[NH+]=C/C [H]/N=C/[O-].[Na+] [H]/N=c1/cccco1 [H]/C=C=C/C [H]/N1=C/C1 C1/C=N/[H]1 [H]/N=C/C.[H]/N=C\C
+[H]/O=C/C [H]/C#C
 """
 HARD = [*_HARD.split(), *_IONS.split()]
 

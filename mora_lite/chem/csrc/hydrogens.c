@@ -1,12 +1,23 @@
 /* Hydrogens that are written as atoms become part of their neighbours, where RDKit does the same. */
 #include "molecule.h"
 
-/* Whether RDKit keeps a hydrogen as an atom: one that is bound to nothing, or to another one that is bound to it alone. */
+/* Whether a hydrogen's direction says on which side of a double bond its atom has it, and it has nothing else there. */
+static bool has_geometry(const Molecule *m, int atom) {
+    int k = m->first[atom], near = m->near_atom[k], n_double = 0;
+    const Bond *bond = &m->bonds[m->near_bond[k]];
+    if (m->atoms[atom].charge || m->atoms[near].element <= 1 || bond->type != SINGLE || !bond->direction) return false;
+    for (int i = m->first[near]; i < m->first[near + 1]; i++) n_double += m->bonds[m->near_bond[i]].type == DOUBLE;
+    return degree(m, near) == 2 && n_double == 1;
+}
+
+/* Whether RDKit keeps a hydrogen as an atom: one that is bound to nothing, or to another one that is bound to it alone,
+   or whose direction has a meaning. */
 static bool is_kept(const Molecule *m, int atom) {
     if (m->atoms[atom].explicit_h || m->atoms[atom].charge < -1 || m->atoms[atom].charge > 1) return false;
     if (!degree(m, atom)) return true;
     int k = m->first[atom], near = m->near_atom[k];
     const Bond *bond = &m->bonds[m->near_bond[k]];
+    if (degree(m, atom) == 1 && has_geometry(m, atom)) return true;
     return degree(m, atom) == 1 && degree(m, near) == 1 && m->atoms[near].element == 1 && !m->atoms[atom].charge &&
            !m->atoms[near].charge && bond->type == SINGLE && !bond->direction;
 }
