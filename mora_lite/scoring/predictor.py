@@ -19,17 +19,19 @@ import numpy as np
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
+from ..context.parentage import Parentage
 from ..errors import InputError
 from ..status import NOT_FINITE, OK, REASONS
 from ..tables.library import Window
+from ..tables.molecule_column import read_molecules
 from ..tables.parsed import ParsedWindow, parse_window
 from ..tables.records import Record
 from .conformal import Platt
-from .molecule_column import read_molecules
+from .explanation import Explanation
 from .neighbours import Neighbours
 from .predictions import Predictions
 from .scores import Calibrator, Scores
-from .tasks import Task
+from .tasks import Task, choose_tasks
 from .training_molecules import TrainingMolecules
 
 Molecules: TypeAlias = Any  # what `read_molecules` takes
@@ -112,6 +114,19 @@ class Predictor(ABC):
         rows = read_molecules(smiles).smiles
         parsed = self._parse(rows)
         return self._find_neighbours(parsed, n)
+
+    def explain(self, smiles: Molecules, tasks: str | Sequence[str] | None = None) -> Explanation:
+        """What each atom of one molecule contributes to its values: docs/explain.md says by what method.
+
+        smiles: one SMILES or RDKit molecule. tasks: names, as a list or one text with commas; None for all.
+        Raises `InputError` for anything else, and for a molecule that cannot be scored.
+        """
+        column = read_molecules(smiles).smiles
+        if len(column) != 1:
+            raise InputError(f"explain: got {len(column)} molecules, expected one: call it for each")
+        choose_tasks(self.tasks, tasks)  # now, so that a typo costs no work
+        molecule = Parentage.read(column[0], self.featurizer)
+        return Explanation.of(molecule, self.tasks, self.score_graphs).select(tasks)
 
     def score(self, smiles: Sequence[str], batch_size: int | None = None, n_neighbours: int = 0) -> Scores:
         """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`.
