@@ -79,9 +79,9 @@ def draw_weights_png(molecule: Any, weights: Sequence[float], size: tuple[int, i
     shares = [weight / largest for weight in weights]
     colours = {i: _tint(share) for i, share in enumerate(shares) if abs(share) >= 0.01}
     drawer = rdMolDraw2D.MolDraw2DCairo(*size)
-    drawer.drawOptions().useBWAtomPalette()
-    drawer.drawOptions().highlightRadius = DISC
-    drawer.drawOptions().fillHighlights = True
+    options: Any = drawer.drawOptions()
+    options.useBWAtomPalette()
+    options.highlightRadius, options.fillHighlights = DISC, True
     rdMolDraw2D.PrepareAndDrawMolecule(
         drawer, molecule, highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
     )

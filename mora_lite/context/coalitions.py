@@ -141,12 +141,13 @@ def take_parts(graph: Graphs, kept: np.ndarray, fill: bool = True) -> Graphs:
     ends, atoms = graph.ends, np.repeat(graph.atoms[None].astype(np.int64), len(kept), axis=0)
     here, there = kept[:, ends[:, 0]], kept[:, ends[:, 1]]
     if fill:
+        degree, hydrogens = atoms[:, :, DEGREE], atoms[:, :, HYDROGENS]  # views
         valence = _VALENCE[graph.bonds // _ORDER_DIGIT]
         for cut, side in ((here & ~there, 0), (there & ~here, 1)):
             row, bond = np.nonzero(cut)
-            np.add.at(atoms, (row, ends[bond, side], DEGREE), -1)
-            np.add.at(atoms, (row, ends[bond, side], HYDROGENS), valence[bond])
-        atoms[:, :, HYDROGENS] = np.minimum(atoms[:, :, HYDROGENS], ATOM_FIELDS["hydrogens"] - 1)
+            np.add.at(degree, (row, ends[bond, side]), -1)
+            np.add.at(hydrogens, (row, ends[bond, side]), valence[bond])
+        np.minimum(hydrogens, ATOM_FIELDS["hydrogens"] - 1, out=hydrogens)
     row, bond = np.nonzero(here & there)
     number = np.cumsum(kept, axis=1) - 1
     endpoints = number[row[:, None], ends[bond]].astype(np.uint16).reshape(-1, 2)

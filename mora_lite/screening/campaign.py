@@ -29,6 +29,7 @@ from .ray_engine import check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
 from .shards import (
+    OPTIONAL_COLUMNS,
     SHARD_ROWS,
     ScreenProgress,
     ShardRows,
@@ -65,6 +66,8 @@ def screen_library(
     name_column: str | None = None,
     shard: str = "1/1",
     time_limit: float = 30.0,
+    extras: bool = False,
+    percentiles: bool = False,
     engine: str = "local",
     ray_address: str | None = None,
     source: Callable[[], ModelSource] | None = None,
@@ -81,6 +84,7 @@ def screen_library(
     resume, force: continue the run in `output`, or replace it.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
+    extras, percentiles: columns to add, as in `Predictor.score`.
     source: gives a model in place of `pack`, with its tasks, device, dtype and confidence.
     on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
     """
@@ -91,7 +95,8 @@ def screen_library(
         if engine == "ray":
             check_ray(library)
         options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
-        campaign = Campaign.plan(library, *options)
+        beside = [name for name, asked in zip(OPTIONAL_COLUMNS, (extras, percentiles), strict=True) if asked]
+        campaign = Campaign.plan(library, *options, beside)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
@@ -180,24 +185,29 @@ class Campaign:
         confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
         source: ModelSource | None = None,
+        beside: Sequence[str] = (),
     ) -> Campaign:
         """Look up pack, tasks and devices, and read the input files' SHA-256.
 
-        columns: as the field. source: another model in place of the pack.
+        columns: as the field. source: another model in place of the pack. beside: which of `OPTIONAL_COLUMNS` to add.
         """
         if shard_format not in FORMATS:
             raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
         if source is None:
             source = _source_of(pack, tasks=tasks, device=device, dtype=dtype, confidence=confidence)
         file_states = {path: file_state(path) for path in library.files}
-        settings = source.settings | {
-            "format": shard_format,
-            "inputs": [describe_file(path) for path in library.files],
-            "smiles_column": columns[0],
-            "name_column": columns[1],
-            "window_rows": source.window_rows,
-            "shard_windows": SHARD_ROWS // source.window_rows,
-        }
+        settings = (
+            source.settings
+            | {
+                "format": shard_format,
+                "inputs": [describe_file(path) for path in library.files],
+                "smiles_column": columns[0],
+                "name_column": columns[1],
+                "window_rows": source.window_rows,
+                "shard_windows": SHARD_ROWS // source.window_rows,
+            }
+            | dict.fromkeys(beside, True)
+        )
         return cls(source, settings, columns, file_states)
 
     @property
@@ -207,7 +217,8 @@ class Campaign:
     @property
     def schema(self) -> pa.Schema:
         """Of the shards."""
-        return result_schema(self.tasks, self.source.calibrated)
+        beside = ShardRows.of_run(self.settings).beside(self.tasks)
+        return result_schema(self.tasks, self.source.calibrated, beside)
 
     def ranking(
         self,
@@ -240,7 +251,7 @@ class Campaign:
         """
         windows = library.windows(run.settings["window_rows"])
         digest = any(map(is_stream, library.files))
-        output = ShardRows(run.settings["format"])
+        output = ShardRows.of_run(run.settings)
         with scoring(self.source, output, workers=workers, time_limit=time_limit) as score:
             progress = score_shards(run, windows, score, self.schema, part=part, digest=digest, on_progress=on_progress)
         self._check_inputs()
