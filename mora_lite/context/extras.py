@@ -40,10 +40,10 @@ def extra_columns(molecules: Sequence[Chem.Mol | None]) -> dict[str, np.ndarray]
 
 
 def _extras_of(molecule: Chem.Mol) -> tuple[list[float], str]:
-    from rdkit.Chem import Crippen, Descriptors, Lipinski, rdMolDescriptors
+    from rdkit.Chem import Descriptors, rdMolDescriptors
 
-    weight, logp = Descriptors.MolWt(molecule), Crippen.MolLogP(molecule)
-    too_many = Lipinski.NumHDonors(molecule) > 5, Lipinski.NumHAcceptors(molecule) > 10
+    weight, logp = Descriptors.MolWt(molecule), rdMolDescriptors.CalcCrippenDescriptors(molecule)[0]
+    too_many = rdMolDescriptors.CalcNumHBD(molecule) > 5, rdMolDescriptors.CalcNumHBA(molecule) > 10
     violations = sum((weight > 500, logp > 5, *too_many))
     found = {name: _matches(catalog, molecule) for name, catalog in _catalogs().items()}
     numbers = [

@@ -96,7 +96,7 @@ def screen_library(
             check_ray(library)
         options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
         beside = [name for name, asked in zip(OPTIONAL_COLUMNS, (extras, percentiles), strict=True) if asked]
-        campaign = Campaign.plan(library, *options, beside)
+        campaign = Campaign.plan(library, *options, beside=beside)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
