@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,27 +15,13 @@ from .predict import typed_smiles
 from .progress import print_lines, print_note
 
 if TYPE_CHECKING:
-    from ..scoring.explanation import Explanation
     from ..scoring.predictor import Predictor
-    from ..scoring.scores import Scores
     from ..scoring.tasks import Task
+    from .explanation_page import Explained
 
 MAX_MOLECULES = 100  # of one page; each is scored some hundred times in parts
 PAGE_TASKS = 6  # shown on a page where none are named
 FORMATS = (".csv", ".json", ".html", ".svg")
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One row: `explanation` and `scores`, or the status and error of a molecule that cannot be scored."""
-
-    row: int
-    name: str
-    smiles: str
-    status: str
-    error: str
-    explanation: Explanation | None = None
-    scores: Scores | None = None
 
 
 def explain(
@@ -158,6 +143,7 @@ def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task],
     from ..tables.library import Window
     from ..tables.parsed import parse_window
     from ..tables.records import Record
+    from .explanation_page import Explained
 
     number, name, text = row
     parsed = parse_window(Window(number, [Record(name, text, "")]), model.featurizer)

@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING
@@ -28,9 +29,21 @@ if TYPE_CHECKING:
     from ..scoring.predictor import Predictor
     from ..scoring.scores import Scores
     from ..scoring.tasks import Task
-    from .explain import Explained
 
 TEMPLATE = "explanation_template.html"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One row: `explanation` and `scores`, or the status and error of a molecule that cannot be scored."""
+
+    row: int
+    name: str
+    smiles: str
+    status: str
+    error: str
+    explanation: Explanation | None = None
+    scores: Scores | None = None
 
 
 def page_of(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task]) -> str:

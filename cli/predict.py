@@ -91,10 +91,9 @@ def predict(
     or the probability of a yes; then similarity to the nearest training
     molecule, in_domain, and outside: the tasks whose training molecules it is
     far from; with --neighbours the nearest training molecules, their similarity
-    and what was measured for them; with --extras properties and alerts, with
-    --percentiles X_percentile of each task; then status (ok, empty, unparsable,
-    too_large, malformed, not_finite, timeout, crashed) and error. A bad
-    molecule is a row with a status, never the end of the run.
+    and what was measured for them; what --extras and --percentiles add; then
+    status (ok, empty, unparsable, too_large, malformed, not_finite, timeout,
+    crashed) and error. A bad molecule is a row with a status.
 
     Several files give a file each, or one with all rows where -o names it.
 

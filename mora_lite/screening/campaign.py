@@ -6,11 +6,12 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -78,13 +79,11 @@ def screen_library(
 
     paths, smiles_column, name_column: of the library, as for `open_library`.
     pack, tasks, dtype, confidence: as for `mora_lite.load`. device: likewise, or several like `cuda:0,cuda:1`.
-    top, by, where, ascending: the `top` rows that meet the condition `where`, those with the highest (lowest) `by`
-        first, an expression, by default the first task.
+    top, by, where, ascending: the `top` rows that meet `where`, first the highest (lowest) `by`, or the first task.
     unique: of rows with the same molecule only the best. diverse: only hits that are not alike.
-    resume, force: continue the run in `output`, or replace it.
+    resume, force: continue the run in `output`, or replace it. extras, percentiles: as in `Predictor.score`.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
-    extras, percentiles: columns to add, as in `Predictor.score`.
     source: gives a model in place of `pack`, with its tasks, device, dtype and confidence.
     on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
     """
@@ -95,8 +94,7 @@ def screen_library(
         if engine == "ray":
             check_ray(library)
         options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
-        beside = [name for name, asked in zip(OPTIONAL_COLUMNS, (extras, percentiles), strict=True) if asked]
-        campaign = Campaign.plan(library, *options, beside=beside)
+        campaign = Campaign.plan(library, *options, {"extras": extras, "percentiles": percentiles})
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
@@ -185,7 +183,7 @@ class Campaign:
         confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
         source: ModelSource | None = None,
-        beside: Sequence[str] = (),
+        beside: Mapping[str, bool] = MappingProxyType({}),
     ) -> Campaign:
         """Look up pack, tasks and devices, and read the input files' SHA-256.
 
@@ -206,7 +204,7 @@ class Campaign:
                 "window_rows": source.window_rows,
                 "shard_windows": SHARD_ROWS // source.window_rows,
             }
-            | dict.fromkeys(beside, True)
+            | {name: True for name in OPTIONAL_COLUMNS if beside.get(name)}
         )
         return cls(source, settings, columns, file_states)
 
