@@ -21,7 +21,8 @@ DISC = 0.42  # radius of the disc round an atom, in bonds
 MORE, LESS = (47, 111, 222), (230, 126, 34)  # blue and orange, which colour-blind eyes tell apart
 STYLE = (  # of a drawing without a page
     "<style>.weights .stroke{stroke:#222;fill:none;stroke-width:1.3}.weights .fill{fill:#222}"
-    f".weights .more{{fill:rgb{MORE}}}.weights .less{{fill:rgb{LESS}}}</style>"
+    f".weights .more{{fill:rgb{MORE}}}.weights .less{{fill:rgb{LESS}}}"
+    ".weights circle{fill-opacity:.75}</style>"
     '<rect width="100%" height="100%" fill="#fff"/>'
 )
 BOND, LARGE_BOND = 17, 30  # pixels; a molecule that does not fit is drawn smaller

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,44 +28,37 @@ ALERTS = "alerts"
 def extra_columns(molecules: Sequence[Chem.Mol | None]) -> dict[str, np.ndarray]:
     """A column for each of `EXTRAS`: float32 `[B]`, and text; NaN and empty where a molecule is None.
 
-    QED is NaN as well for a molecule that RDKit has none for.
+    They are so too for a molecule that RDKit cannot compute them of.
     """
     numbers = np.full((len(molecules), len(EXTRAS) - 1), np.nan, np.float32)
     alerts = np.full(len(molecules), "", object)
     with rdBase.BlockLogs():
         for i, molecule in enumerate(molecules):
-            if molecule is not None:
+            if molecule is None:
+                continue
+            with suppress(Exception):  # of RDKit, which has no base class for what it raises
                 numbers[i], alerts[i] = _extras_of(molecule)
     names = [name for name in EXTRAS if name != ALERTS]
     return {name: numbers[:, k].copy() for k, name in enumerate(names)} | {ALERTS: alerts}
 
 
 def _extras_of(molecule: Chem.Mol) -> tuple[list[float], str]:
-    from rdkit.Chem import Descriptors, rdMolDescriptors
+    from rdkit.Chem import QED, rdMolDescriptors
 
-    weight, logp = Descriptors.MolWt(molecule), rdMolDescriptors.CalcCrippenDescriptors(molecule)[0]
+    weight, logp = rdMolDescriptors._CalcMolWt(molecule), rdMolDescriptors.CalcCrippenDescriptors(molecule)[0]
     too_many = rdMolDescriptors.CalcNumHBD(molecule) > 5, rdMolDescriptors.CalcNumHBA(molecule) > 10
     violations = sum((weight > 500, logp > 5, *too_many))
     found = {name: _matches(catalog, molecule) for name, catalog in _catalogs().items()}
     numbers = [
         weight,
         violations,
-        _qed(molecule),
+        QED.qed(molecule),
         rdMolDescriptors.CalcTPSA(molecule),
         logp,
         rdMolDescriptors.CalcNumRotatableBonds(molecule),
         *map(len, found.values()),
     ]
     return numbers, "; ".join(f"{name} {alert}" for name, alerts in found.items() for alert in alerts)
-
-
-def _qed(molecule: Chem.Mol) -> float:
-    from rdkit.Chem import QED
-
-    try:
-        return QED.qed(molecule)
-    except Exception:  # of RDKit, which has no base class for what it raises
-        return float("nan")
 
 
 def _matches(catalog: Any, molecule: Chem.Mol) -> list[str]:

@@ -56,9 +56,7 @@ class Output(ABC):
         return self(model.tasks, parsed, self.scores(model, parsed))
 
     def scores(self, model: Predictor, parsed: ParsedWindow) -> Scores:
-        return model.score_parsed(
-            parsed, self.batch_size, self.n_neighbours, extras=self.extras, percentiles=self.percentiles
-        )
+        return model.score_parsed(parsed, self.batch_size, self.n_neighbours, self.extras, self.percentiles)
 
     def beside(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         """`Scores.beside` of no molecule."""

@@ -178,7 +178,6 @@ class Predictor(ABC):
         parsed: ParsedWindow,
         batch_size: int | None = None,
         n_neighbours: int = 0,
-        *,
         extras: bool = False,
         percentiles: bool = False,
     ) -> Scores:

@@ -84,8 +84,7 @@ def screen_library(
     resume, force: continue the run in `output`, or replace it. extras, percentiles: as in `Predictor.score`.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
-    source: gives a model in place of `pack`, with its tasks, device, dtype and confidence.
-    on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
+    source: gives a model in place of `pack`. on_note: takes lines for the user. on_progress: takes rows done, library.
     """
     _check_engine(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
@@ -93,8 +92,9 @@ def screen_library(
         n_notes = _tell(library.notes, on_note)
         if engine == "ray":
             check_ray(library)
-        options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
-        campaign = Campaign.plan(library, *options, {"extras": extras, "percentiles": percentiles})
+        beside = {"extras": extras, "percentiles": percentiles}
+        options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source(), beside)
+        campaign = Campaign.plan(library, *options)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)

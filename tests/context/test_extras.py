@@ -34,3 +34,11 @@ def test_no_molecule_has_the_same_columns() -> None:
     assert {name: column.dtype.kind for name, column in columns.items()} == {
         name: "O" if name == ALERTS else "f" for name in EXTRAS
     }
+
+
+def test_no_molecule_stops_the_others(molecules: list[str]) -> None:
+    odd = [*molecules, "[U]", "[H][H]", "F[P-](F)(F)(F)(F)F", "C" * 400, "[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1"]
+    columns = extra_columns([Chem.MolFromSmiles(smiles) for smiles in odd])
+    assert np.isfinite(columns["mol_weight"]).all()
+    broken = Chem.MolFromSmiles("C1CC1", sanitize=False)  # without what the patterns ask for
+    assert extra_columns([broken, Chem.MolFromSmiles("O")])["mol_weight"][1] == pytest.approx(18.015, abs=0.01)
