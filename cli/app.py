@@ -21,6 +21,7 @@ from . import (
     calibrate,
     evaluate,
     evaluate_text,
+    explain,
     export,
     generate,
     info,
@@ -71,7 +72,7 @@ def describe(
 
 # In the order of work.
 for panel, functions in {
-    "Score molecules": (predict.predict, screen.screen),
+    "Score molecules": (predict.predict, screen.screen, explain.explain),
     "Train on your own data": (train.train, evaluate.evaluate, calibrate.calibrate, pretrain.pretrain),
     "Answers in text": (generate.generate, train_text.train_text, evaluate_text.evaluate_text),
     "Models, and this machine": (

@@ -126,6 +126,12 @@ Workers = Annotated[
 TimeLimit = Annotated[
     float, typer.Option(min=0.1, metavar="SECONDS", help="Limit for parsing one molecule; beyond it: status timeout.")
 ]
+Extras = Annotated[
+    bool, typer.Option("--extras", help="Add molecular weight, Lipinski, QED, TPSA, logP, PAINS and Brenk alerts.")
+]
+Percentiles = Annotated[
+    bool, typer.Option("--percentiles", help="Add to each task X_percentile, its percentile among approved drugs.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 
 

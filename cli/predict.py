@@ -18,9 +18,11 @@ from .options import (
     Confidence,
     Device,
     Dtype,
+    Extras,
     Force,
     NameColumn,
     PackOption,
+    Percentiles,
     SmilesColumn,
     Tasks,
     TimeLimit,
@@ -77,6 +79,8 @@ def predict(
             show_default="none",
         ),
     ] = 0,
+    extras: Extras = False,
+    percentiles: Percentiles = False,
     time_limit: TimeLimit = 30.0,
     force: Force = False,
 ) -> None:
@@ -87,9 +91,9 @@ def predict(
     or the probability of a yes; then similarity to the nearest training
     molecule, in_domain, and outside: the tasks whose training molecules it is
     far from; with --neighbours the nearest training molecules, their similarity
-    and what was measured for them; then status (ok, empty, unparsable,
-    too_large, malformed, not_finite, timeout, crashed) and error. A bad
-    molecule is a row with a status, never the end of the run.
+    and what was measured for them; what --extras and --percentiles add; then
+    status (ok, empty, unparsable, too_large, malformed, not_finite, timeout,
+    crashed) and error. A bad molecule is a row with a status.
 
     Several files give a file each, or one with all rows where -o names it.
 
@@ -106,7 +110,9 @@ def predict(
     from ..tables.library import open_library
 
     choice = ModelChoice(pack, engine, provider, device, dtype, split_names(tasks), confidence)
-    answers = AnswerColumns(n_neighbours=neighbours, short=short, batch_size=batch_size)
+    answers = AnswerColumns(
+        n_neighbours=neighbours, short=short, batch_size=batch_size, extras=extras, percentiles=percentiles
+    )
     smiles = typed_smiles(inputs)
     if smiles and output is None:
         print_answers(smiles, choice, answers)
@@ -209,7 +215,9 @@ def print_answers(smiles: Sequence[str], choice: ModelChoice, answers: AnswerCol
     model = choice.load()
     for note in model.featurizer.notes:
         print_note(note)
-    scores = model.score(smiles, answers.batch_size, answers.n_neighbours)
+    scores = model.score(
+        smiles, answers.batch_size, answers.n_neighbours, extras=answers.extras, percentiles=answers.percentiles
+    )
     columns, console = answers.columns(scores, model.tasks), Console(highlight=False)
     ok = [i for i, status in enumerate(scores.status) if status == OK]
     n_beside = max(1, (console.width - _TASK_WIDTH) // (_CELL_WIDTH + 1))
@@ -223,7 +231,7 @@ def print_answers(smiles: Sequence[str], choice: ModelChoice, answers: AnswerCol
             cells = {heads[i]: _answer(columns, task, i) + marks[i] for i in block}
             rows.append({"task": task.column, **cells})
         for name in columns:
-            if name == "similarity" or name.startswith("neighbour_"):
+            if name == "similarity" or name.startswith("neighbour_") or name in scores.beside:
                 rows.append({"task": name, **{heads[i]: _show(columns[name][i]) for i in block}})
         print_rows(f"pack {choice.pack}", rows, console)
     if inside is not None and not inside[ok].all():

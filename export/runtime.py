@@ -53,6 +53,10 @@ class OnnxModel(Predictor):
         self._task_index = np.array(chosen, dtype=np.int64)
 
     @property
+    def pack_sha256(self) -> str:
+        return self.exported.manifest["pack"]["sha256"]
+
+    @property
     def provider(self) -> str:
         first = self.session.get_providers()[0]
         return next((name for name, long in PROVIDERS.items() if long == first), first)

@@ -54,6 +54,10 @@ class Model(Predictor):
         self._std = np.array([task.deviation for task in tasks], dtype=np.float32)
 
     @property
+    def pack_sha256(self) -> str:
+        return self.pack.manifest["sha256"]
+
+    @property
     def place(self) -> str:
         """See `Predictor.place`."""
         return f"pack {self.pack.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}"

@@ -28,7 +28,7 @@ FLOORS = """
     errors
     status architecture
     machine chem
-    quant adapter tables
+    quant adapter tables context
     hub
     lm
     scoring

@@ -71,6 +71,28 @@ def graph_codes(molecules: Sequence[Chem.Mol], version: int, *, plain: bool = Fa
     over them are added up in one order then, and rounded in one way, however the molecule was spelled.
     plain: without the compiled part (`extension`), which gives the same.
     """
+    graphs = _plain_codes(molecules)
+    if version == 1:
+        return graphs
+    elements = _take_elements(graphs, molecules)
+    finished = None if plain else extension.finish(graphs, elements)
+    if finished is not None:
+        return finished
+    _add_stereo(graphs, elements)
+    return _in_own_order(graphs)[0]
+
+
+def codes_and_order(molecule: Chem.Mol, version: int) -> tuple[Graphs, np.ndarray]:
+    """`graph_codes` of one molecule, and RDKit's number of each of its atoms: int64 `[A]`."""
+    graphs = _plain_codes([molecule])
+    if version == 1:
+        return graphs, np.arange(len(graphs.atoms))
+    _add_stereo(graphs, _take_elements(graphs, [molecule]))
+    return _in_own_order(graphs)
+
+
+def _plain_codes(molecules: Sequence[Chem.Mol]) -> Graphs:
+    """Codes with RDKit's marks of configuration, atoms and bonds in RDKit's order."""
     n_atoms = [molecule.GetNumAtoms() for molecule in molecules]
     n_bonds = [molecule.GetNumBonds() for molecule in molecules]
     assert all(n_atoms), "a molecule without atoms has no graph"
@@ -88,12 +110,7 @@ def graph_codes(molecules: Sequence[Chem.Mol], version: int, *, plain: bool = Fa
     codes[:, 8] = np.where(ring_size == 0, 0, np.minimum(ring_size - 2, 7))
     codes[:, 9] = np.minimum(ring_count, 3)
     bond_codes = (((bonds[2] * 2 + bonds[3]) * 2 + bonds[4]) * 4 + bonds[5]).astype(np.uint8)
-    graphs = Graphs(codes, bond_codes, bonds[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
-    if version == 1:
-        return graphs
-    elements = _take_elements(graphs, molecules)
-    finished = None if plain else extension.finish(graphs, elements)
-    return _finish(graphs, elements) if finished is None else finished
+    return Graphs(codes, bond_codes, bonds[:2].T.astype(np.uint16, order="C"), atom_ptr, bond_ptr)
 
 
 def _read(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray, bond_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,21 +156,25 @@ def _ring_properties(molecules: Sequence[Chem.Mol], atom_ptr: np.ndarray) -> tup
     return np.where(count == 0, 0, size), count
 
 
-def _finish(graphs: Graphs, elements: Elements) -> Graphs:
-    """`extension.finish` in plain Python."""
+def _add_stereo(graphs: Graphs, elements: Elements) -> None:
+    """Write the stereo codes of the elements. With `_in_own_order` this is `extension.finish` in plain Python."""
+    if not len(elements):
+        return
+    molecules = Molecules(
+        atom_keys(graphs.atoms), graphs.bonds.astype(np.int64), graphs.ends, graphs.atom_ptr, graphs.bond_ptr, elements
+    )
+    codes = stereo_codes(molecules)
+    graphs.atoms[elements.owner[~elements.is_bond], _CHIRALITY] = codes[~elements.is_bond]
+    graphs.bonds[elements.owner[elements.is_bond]] += codes[elements.is_bond]
+
+
+def _in_own_order(graphs: Graphs) -> tuple[Graphs, np.ndarray]:
+    """The same graphs, atoms in the order of their hashes after `ORDER_ROUNDS` rounds, bonds in that of their atoms.
+
+    Also the number that each atom had before, int64 `[V]`.
+    """
     ends = graphs.ends
-    if len(elements):
-        molecules = Molecules(
-            atom_keys(graphs.atoms), graphs.bonds.astype(np.int64), ends, graphs.atom_ptr, graphs.bond_ptr, elements
-        )
-        codes = stereo_codes(molecules)
-        graphs.atoms[elements.owner[~elements.is_bond], _CHIRALITY] = codes[~elements.is_bond]
-        graphs.bonds[elements.owner[elements.is_bond]] += codes[elements.is_bond]
-    return _in_own_order(graphs, ends, Adjacency(ends, len(graphs.atoms)))
-
-
-def _in_own_order(graphs: Graphs, ends: np.ndarray, adjacency: Adjacency) -> Graphs:
-    """The same graphs, atoms in the order of their hashes after `ORDER_ROUNDS` rounds, bonds in that of their atoms."""
+    adjacency = Adjacency(ends, len(graphs.atoms))
     with np.errstate(over="ignore"):
         bonds, hashes = bond_keys(graphs.bonds)[adjacency.bond], mix(atom_keys(graphs.atoms))
         for _ in range(ORDER_ROUNDS):
@@ -165,7 +186,7 @@ def _in_own_order(graphs: Graphs, ends: np.ndarray, adjacency: Adjacency) -> Gra
     order = np.lexsort((ends[:, 1], ends[:, 0]))  # atoms of a molecule stand together, so do its bonds
     first = np.repeat(graphs.atom_ptr[:-1], np.diff(graphs.bond_ptr))[:, None]
     endpoints = (ends[order] - first).astype(np.uint16)
-    return Graphs(graphs.atoms[atoms], graphs.bonds[order], endpoints, graphs.atom_ptr, graphs.bond_ptr)
+    return Graphs(graphs.atoms[atoms], graphs.bonds[order], endpoints, graphs.atom_ptr, graphs.bond_ptr), atoms
 
 
 def _take_elements(graphs: Graphs, molecules: Sequence[Chem.Mol]) -> Elements:

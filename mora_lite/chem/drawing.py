@@ -8,14 +8,24 @@ change them in dark mode.
 from __future__ import annotations
 
 import functools
+import math
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from ..errors import error_text
+from ..errors import DeviceError, error_text
 from .molecules import parse_smiles
 
 WIDTH, HEIGHT = 150, 96  # pixels
-BOND = 17  # pixels; a molecule that does not fit is drawn smaller
+DISC = 0.42  # radius of the disc round an atom, in bonds
+MORE, LESS = (47, 111, 222), (230, 126, 34)  # blue and orange, which colour-blind eyes tell apart
+STYLE = (  # of a drawing without a page
+    "<style>.weights .stroke{stroke:#222;fill:none;stroke-width:1.3}.weights .fill{fill:#222}"
+    f".weights .more{{fill:rgb{MORE}}}.weights .less{{fill:rgb{LESS}}}"
+    ".weights circle{fill-opacity:.75}</style>"
+    '<rect width="100%" height="100%" fill="#fff"/>'
+)
+BOND, LARGE_BOND = 17, 30  # pixels; a molecule that does not fit is drawn smaller
 # Class -> atomic numbers; what is not listed is drawn like carbon.
 ELEMENTS = {"n": (7,), "o": (8,), "s": (16,), "p": (15,), "h": (9, 17), "b": (35, 53)}
 _PATH = re.compile(r"<path\b([^>]*?)/>")
@@ -33,18 +43,96 @@ def draw(smiles: str) -> str | None:
     molecule = parse_smiles(smiles).mol
     if molecule is None or drawing_problem():
         return None
+    drawing = _render(molecule, (WIDTH, HEIGHT), BOND)
+    return None if drawing is None else _as_svg(drawing.paths, (WIDTH, HEIGHT))
+
+
+def draw_weights(molecule: Any, weights: Sequence[float], size: tuple[int, int], styled: bool = False) -> str:
+    """`<svg class="molecule weights" ...>` with a disc behind each atom, of class `more` or `less` by the sign.
+
+    The largest weight, up or down, has the full colour, others have less of it.
+    molecule: `rdkit.Chem.Mol`. weights: one for each atom. size: in pixels.
+    styled: with colours of its own, for a file or a notebook; otherwise they come from the page.
+    Raises `DeviceError` when nothing can be drawn.
+    """
+    drawing = _render(molecule, size, LARGE_BOND)
+    if drawing is None:
+        raise DeviceError(drawing_problem() or "RDKit cannot lay out this molecule")
+    largest = max(map(abs, weights), default=0.0) or 1.0
+    discs = "".join(
+        f'<circle class="{"more" if weight > 0 else "less"}" cx="{x:.1f}" cy="{y:.1f}" r="{drawing.radius:.1f}" '
+        f'opacity="{abs(weight) / largest:.2f}"/>'
+        for weight, (x, y) in zip(weights, drawing.positions, strict=True)
+        if abs(weight) >= 0.01 * largest
+    )
+    label = "structure with contributions of atoms"
+    svg = _as_svg(f"{STYLE * styled}{discs}{drawing.paths}", size, "molecule weights", label)
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) if styled else svg
+
+
+def draw_weights_png(molecule: Any, weights: Sequence[float], size: tuple[int, int]) -> bytes:
+    """The same picture as a PNG, on white. Raises `DeviceError` when nothing can be drawn."""
+    if drawing_problem():
+        raise DeviceError(drawing_problem())
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    largest = max(map(abs, weights), default=0.0) or 1.0
+    shares = [weight / largest for weight in weights]
+    colours = {i: _tint(share) for i, share in enumerate(shares) if abs(share) >= 0.01}
+    drawer = rdMolDraw2D.MolDraw2DCairo(*size)
+    options: Any = drawer.drawOptions()
+    options.useBWAtomPalette()
+    options.highlightRadius, options.fillHighlights = DISC, True
+    rdMolDraw2D.PrepareAndDrawMolecule(
+        drawer, molecule, highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
+    )
+    drawer.FinishDrawing()
+    return drawer.GetDrawingText()
+
+
+def _tint(share: float) -> tuple[float, float, float]:
+    """The colour of a disc on white, for a share of -1 to 1 of the largest weight."""
+    red, green, blue = MORE if share > 0 else LESS
+    return tuple(1 - abs(share) * (1 - part / 255) for part in (red, green, blue))  # type: ignore[return-value]
+
+
+class _Drawing(NamedTuple):
+    """paths: of bonds and letters, as SVG. positions: of the atoms, in pixels. radius: of a disc round one."""
+
+    paths: str
+    positions: list[tuple[float, float]]
+    radius: float
+
+
+def _render(molecule: Any, size: tuple[int, int], bond: float) -> _Drawing | None:
+    """None where RDKit cannot draw it."""
+    if drawing_problem():
+        return None
     from rdkit import rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
-    _set_options(drawer.drawOptions())
+    drawer = rdMolDraw2D.MolDraw2DSVG(*size)
+    _set_options(drawer.drawOptions(), bond)
     try:
         with rdBase.BlockLogs():
             rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
     except (ValueError, RuntimeError):  # a molecule that RDKit reads but cannot lay out
         return None
     drawer.FinishDrawing()
-    return _shrink(drawer.GetDrawingText())
+    points = [drawer.GetDrawCoords(i) for i in range(molecule.GetNumAtoms())]
+    positions = [(point.x, point.y) for point in points]
+    ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds()]
+    lengths = [math.dist(positions[a], positions[b]) for a, b in ends]
+    radius = DISC * sorted(lengths)[len(lengths) // 2] if lengths else DISC * bond
+    return _Drawing(_shrink(drawer.GetDrawingText()), positions, radius)
+
+
+def _as_svg(content: str, size: tuple[int, int], css_class: str = "molecule", label: str = "structure") -> str:
+    width, height = size
+    return (
+        f'<svg class="{css_class}" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{content}</svg>'
+    )
 
 
 @functools.cache
@@ -57,9 +145,9 @@ def drawing_problem() -> str:
     return ""
 
 
-def _set_options(options: Any) -> None:
+def _set_options(options: Any, bond: float) -> None:
     options.clearBackground = False
-    options.fixedBondLength = BOND
+    options.fixedBondLength = bond
     options.bondLineWidth = 1.3
     options.scaleBondWidth = False
     options.minFontSize = 7
@@ -70,7 +158,7 @@ def _set_options(options: Any) -> None:
 
 
 def _shrink(svg: str) -> str:
-    """The same picture with one path for each class and line width."""
+    """The paths of a picture, one for each class and line width."""
     names = {f"#0000{i:02X}": f"e-{name}" for i, name in enumerate(ELEMENTS, 1)}
     shapes: dict[tuple[str, str], list[str]] = {}
     for path in _PATH.finditer(svg):
@@ -81,13 +169,9 @@ def _shrink(svg: str) -> str:
         css_class = " ".join(filter(None, [names.get(colour.upper()), "fill" if stroke is None else "stroke"]))
         width = stroke[2].removesuffix(".0") if stroke is not None and stroke[2] != "1.3" else ""
         shapes.setdefault((css_class, width), []).append(_terse(shape[1]))
-    paths = "".join(
+    return "".join(
         f'<path class="{css_class}"{f""" stroke-width="{width}" """.rstrip() if width else ""} d="{"".join(d)}"/>'
         for (css_class, width), d in shapes.items()
-    )
-    return (
-        f'<svg class="molecule" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="structure">{paths}</svg>'
     )
 
 

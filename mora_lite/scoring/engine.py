@@ -15,13 +15,16 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..chem.featurizer import Featurizer
+from ..context.extras import extra_columns
 from ..machine.prefetch import map_ahead, read_ahead
 from ..machine.workers import WorkerPool, default_workers
 from ..tables.library import Window
 from ..tables.parsed import CertainRows, ParsedWindow, RdkitParser, parse_window, read_certain
 from .predictor import Predictor
-from .scores import Scores
+from .scores import Scores, percentile_columns
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -36,11 +39,13 @@ class Output(ABC):
     """What is made of the scores of a window; picklable.
 
     batch_size: molecules at a time, None for what suits the device. n_neighbours: training molecules to name beside
-    each molecule.
+    each molecule. extras, percentiles: whether there are these columns, as in `Predictor.score`.
     """
 
     batch_size: int | None = None
     n_neighbours: int = 0
+    extras: bool = False
+    percentiles: bool = False
 
     @abstractmethod
     def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Any:
@@ -51,7 +56,12 @@ class Output(ABC):
         return self(model.tasks, parsed, self.scores(model, parsed))
 
     def scores(self, model: Predictor, parsed: ParsedWindow) -> Scores:
-        return model.score_parsed(parsed, self.batch_size, self.n_neighbours)
+        return model.score_parsed(parsed, self.batch_size, self.n_neighbours, self.extras, self.percentiles)
+
+    def beside(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+        """`Scores.beside` of no molecule."""
+        names = percentile_columns(tasks) if self.percentiles else []
+        return {name: np.empty(0, np.float32) for name in names} | (extra_columns([]) if self.extras else {})
 
 
 @dataclass(frozen=True)

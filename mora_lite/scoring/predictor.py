@@ -19,17 +19,21 @@ import numpy as np
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
+from ..context.approved import ApprovedDrugs, approved_smiles
+from ..context.extras import extra_columns
+from ..context.parentage import Parentage
 from ..errors import InputError
 from ..status import NOT_FINITE, OK, REASONS
 from ..tables.library import Window
+from ..tables.molecule_column import read_molecules
 from ..tables.parsed import ParsedWindow, parse_window
 from ..tables.records import Record
 from .conformal import Platt
-from .molecule_column import read_molecules
+from .explanation import Explanation
 from .neighbours import Neighbours
 from .predictions import Predictions
-from .scores import Calibrator, Scores
-from .tasks import Task
+from .scores import Calibrator, Scores, percentile_columns
+from .tasks import Task, choose_tasks
 from .training_molecules import TrainingMolecules
 
 Molecules: TypeAlias = Any  # what `read_molecules` takes
@@ -70,6 +74,11 @@ class Predictor(ABC):
         """The training molecules that have a value for one of `tasks`. Raises `PackError` when there are none."""
 
     @property
+    def pack_sha256(self) -> str:
+        """Of the pack's manifest, also where an exported folder was loaded; empty for what is no pack."""
+        return ""
+
+    @property
     def place(self) -> str:
         """What is loaded and where it computes, for `repr`: `pack admet on cpu in bfloat16`."""
         return f"on {self.device}"
@@ -85,8 +94,28 @@ class Predictor(ABC):
         """As `load_training`, read at first use: only neighbours need it."""
         return self.load_training()
 
+    @cached_property
+    def approved(self) -> ApprovedDrugs:
+        """What it predicts for approved drugs: known for a pack that ships, else scored at first use, in seconds."""
+        names = tuple(task.name for task in self.tasks)
+        known = ApprovedDrugs.known(self.pack_sha256)
+        return known.select(names) if known else ApprovedDrugs.of(names, self.score(approved_smiles()).values)
+
+    def percentiles(self, scores: Scores) -> np.ndarray:
+        """The share of approved drugs for which a lower value is predicted, in percent: float32 `[B, P]`, 0 to 100.
+
+        NaN where there is no value. docs/explain.md says which drugs, and what it means.
+        """
+        return self.approved.places(scores.values)
+
     def predict(
-        self, smiles: Molecules, batch_size: int | None = None, *, smiles_column: str | None = None
+        self,
+        smiles: Molecules,
+        batch_size: int | None = None,
+        *,
+        smiles_column: str | None = None,
+        extras: bool = False,
+        percentiles: bool = False,
     ) -> Predictions:
         """Score molecules; a row that cannot be scored has NaN values, a status and an error, and stops nothing.
 
@@ -94,11 +123,13 @@ class Predictor(ABC):
             or Polars column or table. The index of a pandas object is that of the result's `to_pandas`.
         batch_size: molecules at a time; None for what suits the device.
         smiles_column: of a table; None finds it by its name, else by its content.
+        extras, percentiles: columns to add, as in `score`.
 
         Raises `InputError` for anything else, or when no column of a table holds SMILES.
         """
         column = read_molecules(smiles, smiles_column)
-        return Predictions(column.smiles, self.tasks, self.score(column.smiles, batch_size), column.index)
+        scores = self.score(column.smiles, batch_size, extras=extras, percentiles=percentiles)
+        return Predictions(column.smiles, self.tasks, scores, column.index)
 
     def neighbours(self, smiles: Molecules, n: int = 3) -> Neighbours:
         """The `n` training molecules most similar to each molecule, with the values that were measured for them.
@@ -113,14 +144,43 @@ class Predictor(ABC):
         parsed = self._parse(rows)
         return self._find_neighbours(parsed, n)
 
-    def score(self, smiles: Sequence[str], batch_size: int | None = None, n_neighbours: int = 0) -> Scores:
+    def explain(self, smiles: Molecules, tasks: str | Sequence[str] | None = None) -> Explanation:
+        """What each atom of one molecule contributes to its values: docs/explain.md says by what method.
+
+        smiles: one SMILES or RDKit molecule. tasks: names, as a list or one text with commas; None for all.
+        Raises `InputError` for anything else, and for a molecule that cannot be scored.
+        """
+        column = read_molecules(smiles).smiles
+        if len(column) != 1:
+            raise InputError(f"explain: got {len(column)} molecules, expected one: call it for each")
+        choose_tasks(self.tasks, tasks)  # now, so that a typo costs no work
+        molecule = Parentage.read(column[0], self.featurizer)
+        return Explanation.of(molecule, self.tasks, self.score_graphs).select(tasks)
+
+    def score(
+        self,
+        smiles: Sequence[str],
+        batch_size: int | None = None,
+        n_neighbours: int = 0,
+        *,
+        extras: bool = False,
+        percentiles: bool = False,
+    ) -> Scores:
         """Values, intervals, statuses and errors of SMILES, in order; `batch_size` as in `score_graphs`.
 
         n_neighbours: how many of `neighbours` to add; 0 for none.
+        extras: whether to add properties and alerts (`context.extras`). percentiles: and those among approved drugs.
         """
-        return self.score_parsed(self._parse(smiles), batch_size, n_neighbours)
+        return self.score_parsed(self._parse(smiles), batch_size, n_neighbours, extras=extras, percentiles=percentiles)
 
-    def score_parsed(self, parsed: ParsedWindow, batch_size: int | None = None, n_neighbours: int = 0) -> Scores:
+    def score_parsed(
+        self,
+        parsed: ParsedWindow,
+        batch_size: int | None = None,
+        n_neighbours: int = 0,
+        extras: bool = False,
+        percentiles: bool = False,
+    ) -> Scores:
         """`score` of rows that were parsed before."""
         scores = self.calibrate(self.score_graphs(parsed.graphs, batch_size), parsed.bits)
         status, error, ok_rows = list(parsed.status), list(parsed.error), parsed.ok_rows
@@ -130,9 +190,21 @@ class Predictor(ABC):
                 status[row], error[row] = NOT_FINITE, REASONS[NOT_FINITE]
             scores, ok_rows = scores.at(np.flatnonzero(finite)), ok_rows[finite]
         scores = self._scatter(scores, ok_rows, status, error)
-        if not n_neighbours:
-            return scores
-        return replace(scores, neighbours=self._find_neighbours(parsed, n_neighbours))
+        beside: dict[str, np.ndarray] = {}
+        if percentiles:
+            places = self.percentiles(scores)
+            beside = {name: places[:, i] for i, name in enumerate(percentile_columns(self.tasks))}
+        if extras:
+            with self._timed("extras"):
+                beside |= self._extras(parsed, ok_rows)
+        neighbours = self._find_neighbours(parsed, n_neighbours) if n_neighbours else None
+        return replace(scores, neighbours=neighbours, beside=beside)
+
+    def _extras(self, parsed: ParsedWindow, ok_rows: np.ndarray) -> dict[str, np.ndarray]:
+        molecules: list[Any] = [None] * len(parsed)
+        for row in ok_rows.tolist():
+            molecules[row] = self.featurizer.parse_smiles(parsed.smiles[row]).mol
+        return extra_columns(molecules)
 
     def _parse(self, smiles: Sequence[str]) -> ParsedWindow:
         with self._timed("parse"):

@@ -5,12 +5,13 @@ Needs NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..status import OK
+from ..tables.formats import add_columns
 from .conformal import Calibration, Intervals, Platt, check_confidence
 from .domain import Domain
 from .neighbours import Neighbours
@@ -31,6 +32,7 @@ class Scores:
     These four are None when the pack was not calibrated.
 
     neighbours: the nearest training molecules, where they were asked for.
+    beside: further columns that were asked for, float32 or text `[B]`, by name: percentiles and extras.
     """
 
     values: np.ndarray
@@ -41,6 +43,7 @@ class Scores:
     nearest: np.ndarray | None = None
     inside: np.ndarray | None = None
     neighbours: Neighbours | None = None
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, n_tasks: int, calibrated: bool) -> Scores:
@@ -57,6 +60,7 @@ class Scores:
             status=[self.status[i] for i in rows],
             error=[self.error[i] for i in rows],
             neighbours=None if self.neighbours is None else self.neighbours.at(rows),
+            beside={name: column[rows] for name, column in self.beside.items()},
             **{name: None if array is None else array[rows] for name, array in arrays.items()},
         )
 
@@ -81,7 +85,10 @@ class Scores:
         if similarity is not None and in_domain is not None and self.inside is not None:
             outside = self._outside(self.inside, [task.name for task in tasks])
             columns |= {"similarity": similarity, "in_domain": in_domain, "outside": outside}
-        return columns if self.neighbours is None else columns | self.neighbours.columns()
+        if self.neighbours is not None:
+            columns |= self.neighbours.columns()
+        names = add_columns(list(columns), list(self.beside))[len(columns) :]  # a task may be called QED
+        return columns | dict(zip(names, self.beside.values(), strict=True))
 
     def _outside(self, inside: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """The names of the tasks whose domain a molecule is outside of: text `[B]`."""
@@ -94,6 +101,11 @@ class Scores:
         outside = np.array(texts, dtype=object)[pattern] if texts else np.empty(0, object)
         outside[[status != OK for status in self.status]] = ""
         return outside
+
+
+def percentile_columns(tasks: Sequence[Task]) -> list[str]:
+    """Headers of the percentiles among approved drugs."""
+    return [f"{task.name}_percentile" for task in tasks]
 
 
 @dataclass(frozen=True)

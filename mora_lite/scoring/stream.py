@@ -59,6 +59,7 @@ class AnswerColumns(Output):
     form: of the output. n_neighbours: training molecules to name beside each molecule.
     short: whether intervals and domain are left out. batch_size: molecules at a time, None for what suits the device.
     names: of the columns in the output, where they differ from those of the scores.
+    extras, percentiles: whether there are these columns.
     """
 
     form: TableFormat = field(default_factory=lambda: TableFormat("csv"))
@@ -66,6 +67,8 @@ class AnswerColumns(Output):
     short: bool = False
     batch_size: int | None = None
     names: tuple[str, ...] = ()
+    extras: bool = False
+    percentiles: bool = False
 
     def columns(self, scores: Scores, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         if self.short:
@@ -74,12 +77,13 @@ class AnswerColumns(Output):
 
     def kinds_of(self, model: Predictor) -> dict[str, Any]:
         """The columns of values: name -> NumPy's type."""
-        columns = self.columns(model.score([], None, self.n_neighbours), model.tasks)
+        columns = self.columns(self.scores(model, parse_window(Window(1, []), model.featurizer)), model.tasks)
         return {name: column.dtype for name, column in columns.items()}
 
     def kinds(self, source: ModelSource) -> dict[str, Any]:
         """The same, before a model is loaded."""
-        scores = Scores.empty(len(source.tasks), source.calibrated)
+        empty = Scores.empty(len(source.tasks), source.calibrated)
+        scores = replace(empty, beside=self.beside(source.tasks))
         if self.n_neighbours:
             training, n = source.load_training(), self.n_neighbours
             none = np.empty((0, n), np.int64), np.empty((0, n), np.float32)

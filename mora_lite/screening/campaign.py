@@ -6,11 +6,12 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from .ray_engine import check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
 from .shards import (
+    OPTIONAL_COLUMNS,
     SHARD_ROWS,
     ScreenProgress,
     ShardRows,
@@ -65,6 +67,8 @@ def screen_library(
     name_column: str | None = None,
     shard: str = "1/1",
     time_limit: float = 30.0,
+    extras: bool = False,
+    percentiles: bool = False,
     engine: str = "local",
     ray_address: str | None = None,
     source: Callable[[], ModelSource] | None = None,
@@ -75,14 +79,12 @@ def screen_library(
 
     paths, smiles_column, name_column: of the library, as for `open_library`.
     pack, tasks, dtype, confidence: as for `mora_lite.load`. device: likewise, or several like `cuda:0,cuda:1`.
-    top, by, where, ascending: the `top` rows that meet the condition `where`, those with the highest (lowest) `by`
-        first, an expression, by default the first task.
+    top, by, where, ascending: the `top` rows that meet `where`, first the highest (lowest) `by`, or the first task.
     unique: of rows with the same molecule only the best. diverse: only hits that are not alike.
-    resume, force: continue the run in `output`, or replace it.
+    resume, force: continue the run in `output`, or replace it. extras, percentiles: as in `Predictor.score`.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
-    source: gives a model in place of `pack`, with its tasks, device, dtype and confidence.
-    on_note: called with each line for the user. on_progress: called with the number of rows done and the library.
+    source: gives a model in place of `pack`. on_note: takes lines for the user. on_progress: takes rows done, library.
     """
     _check_engine(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
@@ -90,7 +92,8 @@ def screen_library(
         n_notes = _tell(library.notes, on_note)
         if engine == "ray":
             check_ray(library)
-        options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source())
+        beside = {"extras": extras, "percentiles": percentiles}
+        options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source(), beside)
         campaign = Campaign.plan(library, *options)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
@@ -180,24 +183,29 @@ class Campaign:
         confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
         source: ModelSource | None = None,
+        beside: Mapping[str, bool] = MappingProxyType({}),
     ) -> Campaign:
         """Look up pack, tasks and devices, and read the input files' SHA-256.
 
-        columns: as the field. source: another model in place of the pack.
+        columns: as the field. source: another model in place of the pack. beside: which of `OPTIONAL_COLUMNS` to add.
         """
         if shard_format not in FORMATS:
             raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
         if source is None:
             source = _source_of(pack, tasks=tasks, device=device, dtype=dtype, confidence=confidence)
         file_states = {path: file_state(path) for path in library.files}
-        settings = source.settings | {
-            "format": shard_format,
-            "inputs": [describe_file(path) for path in library.files],
-            "smiles_column": columns[0],
-            "name_column": columns[1],
-            "window_rows": source.window_rows,
-            "shard_windows": SHARD_ROWS // source.window_rows,
-        }
+        settings = (
+            source.settings
+            | {
+                "format": shard_format,
+                "inputs": [describe_file(path) for path in library.files],
+                "smiles_column": columns[0],
+                "name_column": columns[1],
+                "window_rows": source.window_rows,
+                "shard_windows": SHARD_ROWS // source.window_rows,
+            }
+            | {name: True for name in OPTIONAL_COLUMNS if beside.get(name)}
+        )
         return cls(source, settings, columns, file_states)
 
     @property
@@ -207,7 +215,8 @@ class Campaign:
     @property
     def schema(self) -> pa.Schema:
         """Of the shards."""
-        return result_schema(self.tasks, self.source.calibrated)
+        beside = ShardRows.of_run(self.settings).beside(self.tasks)
+        return result_schema(self.tasks, self.source.calibrated, beside)
 
     def ranking(
         self,
@@ -240,7 +249,7 @@ class Campaign:
         """
         windows = library.windows(run.settings["window_rows"])
         digest = any(map(is_stream, library.files))
-        output = ShardRows(run.settings["format"])
+        output = ShardRows.of_run(run.settings)
         with scoring(self.source, output, workers=workers, time_limit=time_limit) as score:
             progress = score_shards(run, windows, score, self.schema, part=part, digest=digest, on_progress=on_progress)
         self._check_inputs()

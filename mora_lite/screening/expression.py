@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..context.extras import ALERTS, EXTRAS
 from ..errors import InputError, did_you_mean
+from ..scoring.scores import percentile_columns
 from ..scoring.tasks import Task
 
 if TYPE_CHECKING:
@@ -157,17 +159,19 @@ class _Names:
     """Which names stand for which columns.
 
     known: every name that an expression may use -> column. headers: the same for names in backquotes.
-    uncalibrated: names that a pack with calibration would have.
+    uncalibrated: names that a pack with calibration would have. not_asked: names of columns that --extras or
+    --percentiles would add.
     """
 
     def __init__(self, tasks: Sequence[Task], columns: Sequence[str]):
         extra = [f"{task.name}{end}" for task in tasks if not task.is_class for end in ("_lo", "_hi")]
         extra += ["similarity", "in_domain"]
+        asked = [*percentile_columns(tasks), *(name for name in EXTRAS if name != ALERTS)]
         present = set(columns)
-        self.known = {name: name for name in extra if name in present}
+        self.known = {name: name for name in [*extra, *asked] if name in present}
         self.known |= {task.name: task.column for task in tasks if task.column in present}
         self.headers = {task.column: task.column for task in tasks if task.column in present}
-        self.uncalibrated = set(extra) - present
+        self.uncalibrated, self.not_asked = set(extra) - present, set(asked) - present
         self._by_length: dict[int, dict[str, list[str]]] = {}  # length -> lower case -> names, longest first
         for name in sorted(self.known, key=len, reverse=True):
             self._by_length.setdefault(len(name), {}).setdefault(name.lower(), []).append(name)
@@ -187,6 +191,9 @@ class _Names:
                 f"expression: no column {text!r}: the pack has no error bars and no domain; calibrate it first "
                 "(mora-lite calibrate)"
             )
+        if text in self.not_asked:
+            option = "--extras" if text in EXTRAS else "--percentiles"
+            raise InputError(f"expression: no column {text!r} without {option}: add the option")
         raise InputError(f"expression: unknown name {text!r}: {did_you_mean(text, self.known)}")
 
     def match(self, text: str, start: int) -> str | None:

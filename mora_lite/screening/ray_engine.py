@@ -237,7 +237,7 @@ class ShardScorer:
     def _write(self, number: int, rows: pa.Scalar) -> dict[str, Any]:
         work, settings = self._work, self._work.run.settings
         if self._scoring is None:
-            output = ShardRows(settings["format"])
+            output = ShardRows.of_run(settings)
             engine = scoring(work.source, output, workers=work.workers, time_limit=work.time_limit)
             self._scoring = self._open.enter_context(engine)
         journal = Journal(work.run.journal(number)).read()

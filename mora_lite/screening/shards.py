@@ -10,11 +10,12 @@ import hashlib
 import io
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
     from ..scoring.tasks import Task
 
 SHARD_ROWS = 65536
+OPTIONAL_COLUMNS = ("extras", "percentiles")  # which of them a run has is in its manifest
 COMMIT_SECONDS = 5.0  # the longest that finished windows of a shard wait until they are kept
 
 
-def result_schema(tasks: Sequence[Task], calibrated: bool) -> pa.Schema:
-    """Columns of the shards."""
-    columns = Scores.empty(len(tasks), calibrated).columns(tasks)
+def result_schema(
+    tasks: Sequence[Task], calibrated: bool, beside: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> pa.Schema:
+    """Columns of the shards. beside: those of `Scores.beside`."""
+    columns = replace(Scores.empty(len(tasks), calibrated), beside=beside).columns(tasks)
     fields = [("row", pa.int64()), ("name", pa.string()), ("smiles", pa.string())]
     for name, column in columns.items():
         fields.append((name, pa.string() if column.dtype == object else pa.from_numpy_dtype(column.dtype)))
@@ -52,7 +56,7 @@ def result_schema(tasks: Sequence[Task], calibrated: bool) -> pa.Schema:
 
 def result_rows(tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> pa.RecordBatch:
     """One row of results for each row of the window; values are null where status is not ok."""
-    schema = result_schema(tasks, scores.inside is not None)
+    schema = result_schema(tasks, scores.inside is not None, scores.beside)
     failed = np.array([word != OK for word in scores.status], bool)
     mask = failed if failed.any() else None
     rows = np.arange(parsed.first_row, parsed.first_row + len(parsed), dtype=np.int64)
@@ -116,6 +120,13 @@ class ShardRows(Output):
     """What is made of a window, for a shard of the format `parquet` or `csv`."""
 
     shard_format: str
+    extras: bool = False
+    percentiles: bool = False
+
+    @classmethod
+    def of_run(cls, settings: Mapping[str, Any]) -> ShardRows:
+        """As the manifest of a run says."""
+        return cls(settings["format"], *(settings.get(name, False) for name in OPTIONAL_COLUMNS))
 
     def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Scored:
         return encode_rows(result_rows(tasks, parsed, scores), self.shard_format)

@@ -148,10 +148,10 @@ def test_parsing_costs_little_more_than_rdkit():
     def seconds(parse):
         best = 9.0
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.process_time()
             for _ in range(1000):
                 parse(CAFFEINE)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.process_time() - started)
         return best
 
     assert seconds(parse_smiles) < 1.5 * seconds(Chem.MolFromSmiles)

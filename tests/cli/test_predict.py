@@ -208,3 +208,25 @@ def test_a_run_without_a_bar_says_what_it_does(tmp_path, run, pack_path, monkeyp
     assert err.splitlines()[0] == "loading ..."
     code, _, err = run("predict", tmp_path / "a.smi", "--pack", pack_path, "--force", "--quiet")
     assert (code, err) == (0, "")
+
+
+def test_properties_and_percentiles_are_columns(
+    predict: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mora_lite.context import approved
+    from mora_lite.scoring import predictor
+
+    monkeypatch.setattr(predictor, "approved_smiles", lambda: approved.approved_smiles()[:20])
+    out = tmp_path / "out.csv"
+    assert predict(table, "-o", out, "--tasks", "size", "--extras", "--percentiles")[0] == 0
+    rows = rows_of(out)
+    assert rows[0]["mol_weight"] == "46.069"
+    assert 0 <= float(rows[0]["size_percentile"]) <= 100
+    assert {rows[1][name] for name in ("mol_weight", "alerts", "size_percentile")} == {""}
+    monkeypatch.setattr(stream, "SMALL_ROWS", 2)
+    assert predict(table, "-o", tmp_path / "large.csv", "--tasks", "size", "--extras")[0] == 0
+    large = rows_of(tmp_path / "large.csv")
+    assert [row["QED"] for row in large] == [row["QED"] for row in rows]
+    assert "size_percentile" not in large[0]
+    text = predict("CCO", "--tasks", "size", "--extras")[1]
+    assert "rotatable_bonds" in text

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rdkit import Chem
 
 import mora_lite
 from mora_lite.adapter.lowrank import Branch
 from mora_lite.chem.smiles import canonical
+from mora_lite.context.approved import ApprovedDrugs, approved_smiles
 from mora_lite.errors import CheckpointError
 from mora_lite.fast.scorer import FastScorer
 from mora_lite.fast.upper import COLUMNS
@@ -215,3 +217,46 @@ def test_the_shipped_encoder_is_the_one_that_packs_start_from() -> None:
     encoder = load_encoder()
     assert (encoder.width, len(encoder.layers)) == (256, 4)
     assert open_pack("admet").provenance["recipe"]["start"] == "pretrained"
+
+
+# --- the atoms behind a value
+
+SKELETONS = ["CCCCCCCC", "c1ccc(cc1)CCC", "C1CCCCC1CC", "Clc1ccc(cc1)CC"]
+POLAR = {  # what is added to a skeleton, and which of its atoms count as the group
+    "O": "[OX2H1]",
+    "C(=O)[O-].[Na+]": "[CX3](=O)[O-]",
+    "[NH3+].[Cl-]": "[NH3+]",
+    "S(=O)(=O)[O-].[Na+]": "S(=O)(=O)[O-]",
+    "[N+](C)(C)C.[Cl-]": "[N+](C)(C)C",
+}
+
+
+@pytest.mark.parametrize("group", POLAR)
+def test_a_group_that_makes_a_molecule_soluble_comes_out_first(admet: Model, group: str) -> None:
+    """Its strongest atom is the first of all, and the group explains most of what it adds to the value."""
+    pattern = Chem.MolFromSmarts(POLAR[group])
+    for skeleton in SKELETONS:
+        found = admet.explain(f"{skeleton}{group}", "logS")
+        assert found.check().max() < 1e-3
+        weights = np.array(found.weights())
+        atoms = list(found.molecule.drawn.GetSubstructMatch(pattern))
+        assert int(weights.argmax()) in atoms, skeleton
+        without = admet.explain(skeleton, "logS")
+        assert weights[atoms].sum() > 0.5 * (found.values[0] - without.values[0]) > 0.3, skeleton
+        assert weights[atoms].sum() > 2 * max(without.weights()), skeleton
+
+
+def test_all_tasks_are_explained_at_once_and_add_up(admet: Model) -> None:
+    found = admet.explain("CC(C)c1c(C(=O)Nc2ccccc2)c(-c2ccccc2)c(-c2ccc(F)cc2)n1CCC(O)CC(O)CC(=O)O")
+    assert found.contributions.shape == (41, len(admet.tasks))
+    assert found.check().max() < 1e-3
+
+
+def test_percentiles_among_approved_drugs_are_those_that_ship(admet: Model) -> None:
+    """Half of the drugs are below the middle; computed again they are the same."""
+    drugs = approved_smiles()[::40]
+    places = admet.percentiles(admet.score(drugs))
+    assert np.abs(np.median(places, axis=0) - 50).max() < 30
+    again = ApprovedDrugs.of(("logS",), admet.score(approved_smiles()).values[:, :1])
+    known = admet.approved.percentiles[[0]]
+    np.testing.assert_allclose(again.percentiles, known, atol=0.02 * admet.tasks[0].deviation)

@@ -310,3 +310,23 @@ def test_another_device_scores_the_same(tmp_path: Path, pack_path: Path, library
     source = torch_source(str(pack_path), device="cpu", dtype="float32")
     score(tmp_path / "other", library, pack=pack_path, source=replace(source, devices=("cpu:0", "cpu:0")))
     assert results(tmp_path / "other") == results(tmp_path / "cpu")
+
+
+def test_properties_and_percentiles_are_columns_of_the_shards(
+    library: Path, calibrated_pack_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mora_lite.context import approved
+    from mora_lite.scoring import predictor
+
+    monkeypatch.setattr(predictor, "approved_smiles", lambda: approved.approved_smiles()[:20])
+    options: Any = {"pack": str(calibrated_pack_path), "device": "cpu", "dtype": "float32", "workers": 1}
+    options |= {"extras": True, "percentiles": True}
+    screen_library(library, tmp_path / "run", where="mol_weight > 30 and size_percentile >= 0 and PAINS < 1", **options)
+    shards = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "run").glob("part-*.parquet"))])
+    failed = [status != "ok" for status in shards["status"].to_pylist()]
+    assert [value is None for value in shards["mol_weight"].to_pylist()] == failed
+    assert [value is None for value in shards["size_percentile"].to_pylist()] == failed
+    top = csv.read_csv(tmp_path / "run" / "top.csv")
+    assert min(top["mol_weight"].to_pylist()) > 30
+    with pytest.raises(InputError, match="no column 'QED' without --extras: add the option"):
+        screen_library(library, tmp_path / "other", where="QED > 0.5", pack=str(calibrated_pack_path), device="cpu")

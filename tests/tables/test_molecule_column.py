@@ -11,7 +11,7 @@ import pytest
 from rdkit import Chem
 
 from mora_lite.errors import InputError
-from mora_lite.scoring.molecule_column import read_molecules
+from mora_lite.tables.molecule_column import read_molecules
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)O"]
 FRAME = pd.DataFrame({"id": [1, 2, 3], "smiles": SMILES})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError, did_you_mean
-from ..tables.columns import SAMPLE_ROWS, choose_smiles_column
+from .columns import SAMPLE_ROWS, choose_smiles_column
 
 EXPECTED = "a SMILES, an RDKit molecule, a list of them, or a column or table (pandas, Arrow, Polars)"
 

@@ -1,0 +1,206 @@
+"""`mora-lite explain`: which atoms made a value, as a table, a page or a drawing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .engine import Engine, ModelChoice, Provider
+from .options import Confidence, Device, Dtype, Force, NameColumn, PackOption, SmilesColumn, split_names
+from .predict import typed_smiles
+from .progress import print_lines, print_note
+
+if TYPE_CHECKING:
+    from ..scoring.predictor import Predictor
+    from ..scoring.tasks import Task
+    from .explanation_page import Explained
+
+MAX_MOLECULES = 100  # of one page; each is scored some hundred times in parts
+PAGE_TASKS = 6  # shown on a page where none are named
+FORMATS = (".csv", ".json", ".html", ".svg")
+
+
+def explain(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help=f"SMILES, or files of molecules; at most {MAX_MOLECULES} molecules."),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write, by its ending: .html a page, .csv, .json, .svg a drawing of one molecule and task.",
+            show_default="a CSV on standard output",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "--tasks",
+            "-t",
+            metavar="A,B",
+            help="Tasks of the pack.",
+            show_default="all; on a page the first 6",
+        ),
+    ] = None,
+    pack: PackOption = "admet",
+    neighbours: Annotated[
+        int, typer.Option(min=0, max=20, metavar="N", help="Draw the N most similar training molecules on the page.")
+    ] = 3,
+    smiles_column: SmilesColumn = None,
+    name_column: NameColumn = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    engine: Engine = "auto",
+    provider: Provider = "auto",
+    confidence: Confidence = 0.9,
+    force: Force = False,
+) -> None:
+    """Show which atoms of a molecule raise a predicted value and which lower it.
+
+    The molecule is built up from its groups and scored at each step; what an
+    atom changes on average is its contribution. Contributions add up to the
+    molecule's value minus that of methane: in the task's unit, for classes in
+    log-odds, for values on a logarithmic scale in powers of ten.
+
+    The table has a row for each atom as drawn; atoms of a counter-ion, which is
+    not scored, have blanks. A page shows drawings, values, intervals, domain,
+    percentiles among approved drugs and the nearest training molecules with
+    their measured values.
+
+    \b
+    Examples:
+    mora-lite explain 'CC(=O)Oc1ccccc1C(=O)O' --task logS
+    mora-lite explain CCO 'c1ccccc1O' --task logS,BBB -o page.html
+    mora-lite explain molecules.csv --task logS -o atoms.csv
+    """
+    from ..errors import InputError
+
+    kind = _check_output(output, force)
+    rows = list(_rows_of(typed_smiles(inputs), inputs, smiles_column, name_column))
+    tasks = split_names(task)
+    if kind == ".svg" and (len(rows) != 1 or tasks is None or len(tasks) != 1):
+        raise InputError(f"-o {output}: a drawing is of one molecule for one task: give one SMILES and one --task")
+    model = ModelChoice(pack, engine, provider, device, dtype, tasks, confidence).load()
+    shown = model.tasks if kind != ".html" or tasks else model.tasks[:PAGE_TASKS]
+    if len(shown) < len(model.tasks):
+        print_note(f"the page shows {len(shown)} of {len(model.tasks)} tasks: name others with --task")
+    for note in model.featurizer.notes:
+        print_note(note)
+    done = [_explain(model, row, shown, neighbours if kind == ".html" else None) for row in rows]
+    _write(model, done, shown, output, kind)
+    print_lines([f"row {row.row}: {row.smiles[:60]}: {row.status}, {row.error}" for row in done if row.error])
+    if all(row.explanation is None for row in done):
+        raise typer.Exit(1)
+
+
+def _check_output(output: Path | None, force: bool) -> str:
+    """The ending of the output, `.csv` for standard output. Raises an error before any work."""
+    from ..errors import InputError, OutputError
+
+    kind = ".csv" if output is None else output.suffix.lower()
+    if kind not in FORMATS:
+        raise InputError(f"-o {output}: got the ending {kind or 'none'!r}, expected {', '.join(FORMATS)}")
+    if output is not None and output.is_dir():
+        raise OutputError(f"{output} is a directory: name a file in it")
+    if output is not None and output.exists() and not force:
+        raise OutputError(f"{output} exists: use --force to replace it, or -o for another name")
+    return kind
+
+
+def _rows_of(
+    smiles: Sequence[str], inputs: Sequence[str], smiles_column: str | None, name_column: str | None
+) -> Iterator[tuple[int, str, str]]:
+    """Number from 1, name and text of each molecule. Raises `InputError` for more than `MAX_MOLECULES`, or none."""
+    from ..errors import InputError
+    from ..scoring.stream import TypedSmiles
+    from ..tables.library import open_library
+
+    with TypedSmiles(smiles) if smiles else open_library(inputs, smiles_column, name_column) as library:
+        window = next(library.windows(MAX_MOLECULES + 1), None)
+        records = window.records if window else []
+    for note in library.notes:
+        print_note(note)
+    if not records:
+        raise InputError("got no molecule, expected one or more SMILES")
+    if len(records) > MAX_MOLECULES:
+        raise InputError(f"got more than {MAX_MOLECULES} molecules: explain those that matter, for example top.csv's")
+    yield from ((i, record.name, record.text) for i, record in enumerate(records, 1))
+
+
+def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task], neighbours: int | None) -> Explained:
+    """neighbours: how many to add to the scores, None for no scores at all."""
+    from ..errors import InputError
+    from ..status import NOT_FINITE, OK
+    from ..tables.library import Window
+    from ..tables.parsed import parse_window
+    from ..tables.records import Record
+    from .explanation_page import Explained
+
+    number, name, text = row
+    parsed = parse_window(Window(number, [Record(name, text, "")]), model.featurizer)
+    smiles, status, error = parsed.smiles[0], parsed.status[0], parsed.error[0]
+    if status != OK:
+        return Explained(number, name, smiles, status, error)
+    try:
+        explanation = model.explain(smiles, [task.name for task in tasks])
+    except InputError as problem:
+        return Explained(number, name, smiles, NOT_FINITE, str(problem))
+    scores = None
+    if neighbours is not None:
+        near = min(neighbours, len(model.training)) if neighbours else 0
+        scores = model.score_parsed(parsed, n_neighbours=near, extras=True, percentiles=True)
+    return Explained(number, name, smiles, status, error, explanation, scores)
+
+
+def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], output: Path | None, kind: str) -> None:
+    from ..machine.files import replacing
+
+    if output is None:
+        typer.echo("\n".join(_table(rows, tasks)))
+        return
+    if kind == ".csv":
+        text = "".join(f"{line}\n" for line in _table(rows, tasks))
+    elif kind == ".json":
+        text = json.dumps([_entry(row) for row in rows], indent=1) + "\n"
+    elif kind == ".svg":
+        (row,) = rows
+        if row.explanation is None:
+            return
+        text = row.explanation.to_svg() + "\n"
+    else:
+        from .explanation_page import page_of
+
+        text = page_of(model, rows, tasks)
+    with replacing(output) as file:
+        file.write(text.encode("utf-8", "replace"))
+
+
+def _table(rows: Sequence[Explained], tasks: Sequence[Task]) -> list[str]:
+    """A CSV: a row for each atom, one for a molecule without."""
+    from ..tables.formats import csv_lines
+
+    lines = [["row", "name", "smiles", "atom", "symbol", *(task.name for task in tasks), "status", "error"]]
+    for row in rows:
+        head, tail = [str(row.row), row.name, row.smiles], [row.status, row.error]
+        if row.explanation is None:
+            lines.append([*head, "", "", *("" for _ in tasks), *tail])
+            continue
+        atoms, symbols, *columns = row.explanation.columns().values()
+        for i, symbol in zip(atoms, symbols, strict=True):
+            cells = ["" if column[i] != column[i] else f"{column[i]:.6g}" for column in columns]
+            lines.append([*head, str(i + 1), symbol, *cells, *tail])
+    return csv_lines(lines)
+
+
+def _entry(row: Explained) -> dict[str, Any]:
+    head = {"row": row.row, "name": row.name, "smiles": row.smiles, "status": row.status, "error": row.error}
+    return head | (row.explanation.as_dict() if row.explanation else {})

@@ -1,0 +1,1 @@
+"""What helps people to judge a number: the atoms that made it, what else is known of the molecule."""
