@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..scoring.predictor import Predictor
 from ..scoring.scores import Scores
 from ..scoring.tasks import choose_tasks
 
@@ -14,11 +13,6 @@ LEGEND = (
     "Blue atoms raise the value, orange ones lower it; the stronger the colour, the more. They add up to the value "
     "less that of methane."
 )
-
-
-def can_explain() -> bool:
-    """Whether models say what their atoms contribute."""
-    return hasattr(Predictor, "explain")
 
 
 def explain(model: Any, smiles: str, task: str) -> dict[str, Any]:
@@ -32,8 +26,7 @@ def explain(model: Any, smiles: str, task: str) -> dict[str, Any]:
 
 def prepare(model: Any) -> None:
     """Find what the model predicts for approved drugs, which takes seconds where it is not known."""
-    if hasattr(Predictor, "percentiles"):
-        _ = model.approved
+    _ = model.approved
 
 
 def percentiles(model: Any, scores: Scores) -> list[float | None]:
