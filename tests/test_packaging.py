@@ -37,7 +37,7 @@ FLOORS = """
     training screening bench environment
     text
     publish
-    export
+    export serve
     cli
 """
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.split("\n")) for room in rooms.split()}

@@ -2,9 +2,9 @@
 
 Training molecules are sorted by the tasks they have values for (their pattern) and then by their number of bits. Among
 molecules with equally many bits the similarity grows with the intersection, so each such run is reduced to its largest
-intersection first, and only what remains is divided. With torch `similarity` counts the intersections. With NumPy alone
-they are sums of columns, one column for each set bit: sums of bytes are several times faster than NumPy's product of
-1,024 floats.
+intersection first, and only what remains is divided. With torch `similarity` counts the intersections of many
+molecules. With NumPy alone, and of a few, they are sums of columns, one column for each set bit: sums of bytes are
+several times faster than NumPy's product of 1,024 floats.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 QUERY_ROWS = 1536  # molecules compared at a time on a CPU
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
+FEW_ROWS = 64  # up to so many molecules, sums of columns cost less than torch's, which cost the same for 1 and 192
 COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed together without torch
 
 _DAMAGED = "the fingerprints of the training molecules are damaged; fetch or train the pack again"
@@ -112,7 +113,8 @@ class Domain:
         if device is not None and device.type != "cpu":
             return self._on_gpu(device)(packed)
         nearest = np.zeros((len(packed), self.patterns.shape[1]), np.float32)
-        nearest_of = self._nearest_by_columns if device is None else self._on_cpu()
+        few = len(packed) <= FEW_ROWS and len(self.packed) * N_BITS <= CACHED_BYTES
+        nearest_of = self._nearest_by_columns if device is None or few else self._on_cpu()
         for start in range(0, len(packed), QUERY_ROWS):
             by_pattern = nearest_of(packed[start : start + QUERY_ROWS])
             for task in range(nearest.shape[1]):

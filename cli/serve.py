@@ -1,0 +1,82 @@
+"""`mora-lite serve`: a page on this computer, and an HTTP interface."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .engine import Engine, ModelChoice, Provider
+from .messages import say
+from .options import Confidence, Device, Dtype, PackOption, Tasks, split_names
+
+
+def serve(
+    *,
+    pack: PackOption = "admet",
+    tasks: Tasks = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Address to listen on. Other computers reach all but 127.0.0.1, with a token."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, metavar="N", help="Port to listen on.", show_default="8765, or any free one"),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What everybody who asks must know, of 16 characters or more.",
+            envvar="MORA_LITE_TOKEN",
+            show_envvar=False,
+            show_default="none on 127.0.0.1, else a new one",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name under which the server may be asked, besides its address; repeatable."),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    engine: Engine = "auto",
+    provider: Provider = "auto",
+    confidence: Confidence = 0.9,
+) -> None:
+    """Open a page to predict in: type, draw or paste molecules, or drop a table.
+
+    Shows a molecule's values with intervals, domain and the nearest measured
+    molecules, or a table to sort, filter and download. The page loads nothing
+    from elsewhere. Only this computer reaches it; --host opens it to others,
+    who then need the token in the address that is printed. Ctrl-C ends it, and
+    nothing of what was asked stays.
+
+    \b
+    Examples:
+    mora-lite serve
+    mora-lite serve --pack ./mine --port 9000 --no-browser
+    mora-lite serve --host 0.0.0.0 --token "$(openssl rand -hex 16)"
+    """
+    from ..errors import DeviceError
+
+    try:
+        from ..serve.server import Address, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("fastapi", "uvicorn", "starlette", "pydantic"):
+            raise
+        raise DeviceError(f"serve needs {error.name}, which is not installed: pip install 'mora-lite[serve]'") from None
+
+    choice = ModelChoice(pack, engine, provider, device, dtype, split_names(tasks), confidence)
+    address = Address.of(host, port, token, allow_host or ())
+    try:
+        serve(choice.load, choice.source(), address, on_start=_say_where, open_browser=browser)
+    except KeyboardInterrupt:  # as it is meant to end
+        say("stopped")
+
+
+def _say_where(url: str) -> None:
+    say(f"serving on {url}")
+    say("Ctrl-C ends it")

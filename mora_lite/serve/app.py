@@ -1,0 +1,304 @@
+"""The application: the page, and the HTTP interface that it uses itself. Everything else is refused by `guard`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..errors import MoraLiteError
+from ..scoring.predictor import Predictor
+from . import molecule
+from .guard import Refusal
+from .jobs import DONE, Job, Jobs
+from .limits import Limits
+from .reader import SafeReader
+from .results import Results, View
+from .worker import ROWS, BusyError, ModelThread
+
+PAGE_FILES = {  # of the folder `page`; nothing else can be asked for
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "table.js": "text/javascript",
+    "molecule.js": "text/javascript",
+    "reference.js": "text/javascript",
+}
+SLICE = 64  # molecules of one request that are scored before others have their turn
+MAX_PAGE = 200  # rows of a table at once
+DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
+RETRY = {"retry-after": "10"}
+ResultT = TypeVar("ResultT")
+
+
+class MoleculeQuestion(BaseModel):
+    """One molecule. neighbours_of: a task that the neighbours must have a measured value for; empty for any."""
+
+    smiles: str = Field(max_length=Limits.characters, examples=["CC(=O)Oc1ccccc1C(=O)O"])
+    neighbours_of: str = Field("", max_length=200)
+
+
+class MoleculesQuestion(BaseModel):
+    """Some molecules."""
+
+    smiles: list[Annotated[str, Field(max_length=Limits.characters)]] = Field(
+        max_length=Limits.molecules, examples=[["CCO", "c1ccccc1O"]]
+    )
+
+
+@dataclass
+class Service:
+    """What the application works with."""
+
+    worker: ModelThread
+    reader: SafeReader
+    jobs: Jobs
+    limits: Limits
+    facts: dict[str, Any]  # of the pack, for the page
+
+    async def ask(self, work: Callable[[Predictor], ResultT], priority: int = 0) -> ResultT:
+        """What `work(model)` returns. Raises `Refusal` when too much waits or it takes too long."""
+        try:
+            answer = asyncio.wrap_future(self.worker.ask(work, priority))
+            return await asyncio.wait_for(answer, self.limits.answer_seconds)
+        except BusyError as error:
+            raise Refusal(503, str(error), RETRY) from None
+        except (TimeoutError, asyncio.TimeoutError):
+            raise Refusal(503, "the model is busy with other requests; try again in a minute", RETRY) from None
+
+    def job(self, number: str) -> Job:
+        """Raises `Refusal` when there is none."""
+        job = self.jobs.get(number)
+        if job is None:
+            raise Refusal(404, "no such table: results are deleted after a while; give the table again")
+        return job
+
+    def results(self, number: str) -> tuple[Job, Results]:
+        job = self.job(number)
+        if job.state != DONE or job.results is None:
+            raise Refusal(409, job.error or f"the table is not done yet: it is {job.state}")
+        return job, job.results
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application, without its guard."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(_sweep(service.jobs))
+        yield
+        sweeping.cancel()
+
+    app = FastAPI(
+        title="mora-lite",
+        version=__version__,
+        description="Predicts properties of molecules: values, intervals and domain as `mora-lite predict` has them.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    _add_errors(app)
+    _add_page(app)
+    _add_molecules(app, service)
+    _add_tables(app, service)
+    _add_results(app, service)
+    return app
+
+
+async def _sweep(jobs: Jobs) -> None:
+    while True:
+        await asyncio.sleep(30)
+        with suppress(OSError):
+            await asyncio.to_thread(jobs.sweep)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error is `{"error": one line}`."""
+
+    @app.exception_handler(HTTPException)
+    async def refuse(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first.get("loc", ()))[:100]
+        return JSONResponse({"error": f"{place}: {first.get('msg', 'wrong value')}"[:300]}, 422)
+
+    @app.exception_handler(MoraLiteError)
+    async def explain(_: Request, error: MoraLiteError) -> Response:
+        busy = isinstance(error, BusyError)
+        return JSONResponse({"error": str(error)}, 503 if busy else 400, RETRY if busy else None)
+
+
+@functools.cache
+def _page_file(name: str) -> bytes:
+    return resources.files(__package__).joinpath("page", name).read_bytes()
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return Response(_page_file("index.html"), media_type="text/html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> Response:
+        return Response(_page_file("reference.html"), media_type="text/html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def part(name: str) -> Response:
+        if name not in PAGE_FILES:
+            raise Refusal(404, "no such page")
+        return Response(_page_file(name), media_type=PAGE_FILES[name])
+
+
+def _add_molecules(app: FastAPI, service: Service) -> None:
+    parse, reader = service.reader.parse, service.reader
+
+    @app.get("/api/info")
+    async def info() -> dict[str, Any]:
+        """The pack, its tasks, the limits, and whether the model is loaded."""
+        return {**service.facts, "ready": service.worker.is_ready, "limits": asdict(service.limits)}
+
+    @app.post("/api/molecule")
+    async def molecule_of(question: MoleculeQuestion) -> dict[str, Any]:
+        """All that is known of one molecule: values, intervals, domain, drawing, nearest training molecules."""
+        drawing = asyncio.create_task(asyncio.to_thread(reader.draw, [question.smiles]))
+        answer = await service.ask(lambda model: molecule.answer_molecule(model, parse, question.smiles))
+        texts = [neighbour["smiles"] for neighbour in answer["neighbours"]]
+        drawn = await asyncio.to_thread(reader.draw, texts)
+        answer["svg"] = (await drawing)[0]
+        for neighbour, svg in zip(answer["neighbours"], drawn, strict=True):
+            neighbour["svg"] = svg
+        return answer
+
+    @app.post("/api/neighbours")
+    async def neighbours_of(question: MoleculeQuestion) -> list[dict[str, Any]]:
+        """The nearest training molecules that have a measured value for one task."""
+        found = await service.ask(
+            lambda model: molecule.nearest_of(model, parse, question.smiles, question.neighbours_of)
+        )
+        drawn = await asyncio.to_thread(reader.draw, [neighbour["smiles"] for neighbour in found])
+        return [neighbour | {"svg": svg} for neighbour, svg in zip(found, drawn, strict=True)]
+
+    @app.post("/api/predict")
+    async def predict(question: MoleculesQuestion) -> list[dict[str, Any]]:
+        """A row for each SMILES, in order, with the columns of `mora-lite predict`."""
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(question.smiles), SLICE):
+            part = question.smiles[start : start + SLICE]
+            rows += await service.ask(functools.partial(_rows_of, parse=parse, smiles=part), ROWS)
+        return rows
+
+
+def _rows_of(model: Predictor, parse: molecule.Parse, smiles: list[str]) -> list[dict[str, Any]]:
+    return molecule.answer_rows(model, parse, smiles)
+
+
+def _add_tables(app: FastAPI, service: Service) -> None:
+    jobs = service.jobs
+
+    @app.post("/api/jobs", status_code=202, openapi_extra=_FILE_BODY)
+    async def give_table(request: Request, name: Annotated[str, Query(max_length=300)]) -> dict[str, Any]:
+        """Give a table: CSV, TSV, a list of SMILES, SDF or XLSX as the body, its file name as `name`."""
+        job = await asyncio.to_thread(jobs.new, name)
+        try:
+            with jobs.upload_path(job).open("wb") as file:
+                async for chunk in request.stream():
+                    file.write(chunk)
+            await asyncio.to_thread(jobs.start, job)
+        except BaseException:
+            jobs.remove(job)
+            raise
+        return jobs.describe(job)
+
+    @app.get("/api/jobs/{number}")
+    async def state_of(number: str) -> dict[str, Any]:
+        """How far a table is."""
+        return jobs.describe(service.job(number))
+
+    @app.delete("/api/jobs/{number}")
+    async def stop(number: str) -> dict[str, Any]:
+        """Stop the work on a table, and delete its results."""
+        job = service.job(number)
+        await asyncio.to_thread(jobs.remove, job)
+        return {"id": job.id, "deleted": True}
+
+
+Where = Annotated[str, Query(max_length=1000, description="A condition, such as `logS > -4 and in_domain`.")]
+Sort = Annotated[str, Query(max_length=300, description="A column; empty for the order of the file.")]
+
+
+def _add_results(app: FastAPI, service: Service) -> None:
+    @app.get("/api/jobs/{number}/rows")
+    async def rows_of(
+        number: str,
+        start: Annotated[int, Query(ge=0, le=10**9)] = 0,
+        count: Annotated[int, Query(ge=0, le=MAX_PAGE)] = 50,
+        where: Where = "",
+        sort: Sort = "",
+        descending: bool = False,
+        drawings: bool = False,
+    ) -> dict[str, Any]:
+        """Rows of a finished table, filtered, sorted, and a page at a time."""
+        job, results = service.results(number)
+
+        def read() -> dict[str, Any]:
+            with job.lock:
+                order = results.order(View(where, sort, descending))
+            rows = results.rows(order[start : start + count])
+            if drawings:
+                for row, svg in zip(rows, service.reader.draw([row["smiles"] for row in rows]), strict=True):
+                    row["svg"] = svg
+            return {"n_rows": len(order), "n_all": results.table.num_rows, "start": start, "rows": rows}
+
+        return _without_surrogates(await asyncio.to_thread(read))
+
+    @app.get("/api/jobs/{number}/download", response_class=Response)
+    async def download(
+        number: str,
+        form: Annotated[str, Query(pattern="^(csv|xlsx|sdf)$")] = "csv",
+        where: Where = "",
+        sort: Sort = "",
+        descending: bool = False,
+    ) -> Response:
+        """The rows of a finished table as a file, filtered and sorted alike: CSV, XLSX or SDF."""
+        job, _ = service.results(number)
+        view = View(where, sort, descending)
+        path = await asyncio.to_thread(service.jobs.download, job, view, DOWNLOADS[form])
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in Path(job.name).stem)
+        return FileResponse(
+            path,
+            media_type="application/octet-stream",
+            filename=f"{name or 'table'}.predictions{DOWNLOADS[form]}",
+            background=BackgroundTask(path.unlink, missing_ok=True),
+        )
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Texts that JSON can hold: bytes that are not UTF-8 become the replacement character."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
+
+
+_FILE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}

@@ -1,0 +1,257 @@
+"""Tables that people gave: each a job whose number nobody can guess, with files in a temporary folder, and an end."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..errors import InputError, MoraLiteError
+from ..scoring.predictor import Predictor
+from ..scoring.stream import AnswerColumns
+from ..status import StatusCounts
+from ..tables.library import Library, Window, open_library
+from ..tables.parsed import ParsedWindow
+from .limits import Limits
+from .results import Results, ResultWriter, View
+from .worker import BusyError, ModelThread
+
+WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+ENDINGS = (".csv", ".tsv", ".txt", ".smi", ".smiles", ".cxsmiles", ".sdf", ".sd", ".mol", ".xlsx", ".xlsm")
+STEP_ROWS = 64  # scored at a time; a question that comes meanwhile waits for that
+FOLDER = "mora-lite-serve-"
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"PAR1"[:2]: "Parquet"}
+
+
+@dataclass
+class Job:
+    """One table.
+
+    name: of the file, as it is shown. state: waiting, running, done or failed. error: why it failed.
+    n_rows: done so far. share: of the file that is read, 0 to 1. counts: rows by status. notes: lines for people.
+    """
+
+    id: str
+    name: str
+    folder: Path
+    state: str = WAITING
+    error: str = ""
+    n_rows: int = 0
+    share: float = 0.0
+    counts: StatusCounts = field(default_factory=StatusCounts)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    results: Results | None = None
+    touched: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in (DONE, FAILED)
+
+    @property
+    def n_bytes(self) -> int:
+        """That its files take."""
+        return sum(entry.stat().st_size for entry in self.folder.glob("*"))
+
+
+class Jobs:
+    """The jobs of a server, and the folder with their files, which goes when the server ends.
+
+    parse: reads a window safely.
+    """
+
+    def __init__(self, worker: ModelThread, parse: Callable[[Window], ParsedWindow], limits: Limits):
+        remove_abandoned()
+        self._worker, self._parse, self._limits = worker, parse, limits
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def new(self, name: str) -> Job:
+        """A job without a file; `start` it, or `remove` it. Raises `InputError` for a kind of file that is not read."""
+        shown = re.sub(r"[^\w. ()+-]", "_", os.path.basename(name.replace("\\", "/")))[-80:]
+        if Path(shown).suffix.lower() not in ENDINGS:
+            raise InputError(f"got the file {shown!r}, expected a name that ends in {', '.join(ENDINGS)}")
+        self._make_room()
+        job = Job(secrets.token_urlsafe(16), shown, Path(tempfile.mkdtemp(dir=self._folder)))
+        with self._lock:
+            self._jobs[job.id] = job
+        return job
+
+    def upload_path(self, job: Job) -> Path:
+        """Where the file of the job belongs; its name is ours."""
+        return job.folder / f"table{Path(job.name).suffix.lower()}"
+
+    def start(self, job: Job) -> None:
+        """Work on the job's file from now on. Raises `BusyError`, or `InputError` for a file that is not taken."""
+        self._check(self.upload_path(job))
+        self._worker.work_on(lambda model: self._steps(job, model))
+
+    def get(self, number: str) -> Job | None:
+        """The job, if it is there still; it is kept longer for being asked for."""
+        job = self._jobs.get(number)
+        if job is not None:
+            job.touched = time.monotonic()
+        return job
+
+    def remove(self, job: Job) -> None:
+        """Stop the job, and delete what there is of it."""
+        job.cancelled = True
+        with self._lock:
+            self._jobs.pop(job.id, None)
+        if job.state != RUNNING:  # else the thread that works on it
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove jobs that nobody has asked for in a long time."""
+        oldest = time.monotonic() - self._limits.kept_seconds
+        for job in list(self._jobs.values()):
+            if job.touched < oldest:
+                self.remove(job)
+
+    def close(self) -> None:
+        """Delete all files."""
+        for job in list(self._jobs.values()):
+            self.remove(job)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def _make_room(self) -> None:
+        """Remove the oldest results while all take more than the limit. Raises `BusyError` where that is not enough."""
+        self.sweep()
+        used = {job.id: job.n_bytes for job in list(self._jobs.values())}
+        for job in sorted((job for job in list(self._jobs.values()) if job.is_over), key=lambda job: job.touched):
+            if sum(used.values()) + self._limits.upload_bytes <= self._limits.kept_bytes:
+                break
+            used.pop(job.id, None)
+            self.remove(job)
+        if sum(used.values()) + self._limits.upload_bytes > self._limits.kept_bytes:
+            raise BusyError("the server keeps as many results as it may; try again later, or delete some")
+        if len(self._jobs) >= self._limits.waiting:
+            over = [job for job in list(self._jobs.values()) if job.is_over]
+            if not over:
+                raise BusyError(f"{self._limits.waiting} tables wait already; try again in a minute")
+            self.remove(min(over, key=lambda job: job.touched))
+
+    def _check(self, path: Path) -> None:
+        with path.open("rb") as file:
+            kind = _PACKED.get(file.read(2))
+        if kind is not None:
+            raise InputError(
+                f"got a {kind} file, expected plain text, SDF or .xlsx; unpack it, or use mora-lite predict"
+            )
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > self._limits.unpacked_bytes:
+                raise InputError(
+                    f"the workbook has {unpacked >> 20:,} MiB when it is unpacked, and at most "
+                    f"{self._limits.unpacked_bytes >> 20:,} are read; save it as CSV, or use mora-lite predict"
+                )
+
+    def _steps(self, job: Job, model: Predictor) -> Iterator[None]:
+        """The work on a job, some rows at a time. What goes wrong becomes its state."""
+        path = self.upload_path(job)
+        try:
+            if job.cancelled:
+                return
+            job.state = RUNNING
+            yield from self._score(job, model, path)
+            job.state = DONE if not job.cancelled else FAILED
+        except MoraLiteError as error:
+            job.state, job.error = FAILED, str(error).replace(str(path), job.name)
+        except Exception as error:  # the table of one user is not the end of the server
+            job.state, job.error = FAILED, f"the table could not be read or scored ({type(error).__name__})"
+        finally:
+            path.unlink(missing_ok=True)
+            if job.cancelled:
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _score(self, job: Job, model: Predictor, path: Path) -> Iterator[None]:
+        output, answers = job.folder / "results.arrow", AnswerColumns()
+        kinds = answers.kinds_of(model)
+        with open_library([path], cells=True) as library:
+            job.notes = [note.replace(str(path), job.name) for note in library.notes]
+            with ResultWriter(output, library.columns, kinds) as writer:
+                for window in library.windows(STEP_ROWS):
+                    started = time.perf_counter()
+                    parsed = self._parse(window)
+                    scores = model.score_parsed(parsed)
+                    values = answers.columns(scores, model.tasks)
+                    job.counts.count(scores.status, scores.error)
+                    written = writer.write(
+                        window.cells, window.records, parsed.smiles, values, scores.status, scores.error
+                    )
+                    job.seconds += time.perf_counter() - started
+                    self._count(job, window, library, written)
+                    yield
+                    if job.cancelled:
+                        return
+            job.notes = [note.replace(str(path), job.name) for note in library.notes]
+            columns, index = library.columns, library.smiles_index
+        job.results = Results.open(output, columns, index, model.tasks, list(kinds))
+
+    def _count(self, job: Job, window: Window, library: Library, written: int) -> None:
+        """Note what is done. Raises `InputError` where a limit is reached."""
+        job.n_rows += len(window.records)
+        job.share = library.bytes_read / library.bytes_total if library.bytes_total else 0.0
+        limits, advice = self._limits, "use mora-lite predict for it, or give it in parts"
+        if job.n_rows > limits.rows:
+            raise InputError(f"{job.name} has more than {limits.rows:,} rows; {advice}")
+        if job.seconds > limits.table_seconds:
+            raise InputError(f"{job.name} took more than {limits.table_seconds:,.0f} seconds; {advice}")
+        if written > limits.kept_bytes // 2:
+            raise InputError(f"the results of {job.name} take more than {limits.kept_bytes >> 21:,} MiB; {advice}")
+
+    def describe(self, job: Job) -> dict[str, Any]:
+        """The state of a job in plain types."""
+        results = job.results
+        return {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "error": job.error,
+            "n_rows": job.n_rows,
+            "n_ok": job.counts.n_ok,
+            "share": 1.0 if job.state == DONE else round(job.share, 4),
+            "seconds": round(job.seconds, 2),
+            "failures": {
+                status: {"n_rows": n, "first_row": job.counts.first[status][0], "error": job.counts.first[status][1]}
+                for status, n in list(job.counts.counts.items())
+                if status in job.counts.first
+            },
+            "notes": job.notes,
+            "columns": [] if results is None else results.columns,
+            "values": [] if results is None else results.names,
+        }
+
+    def download(self, job: Job, view: View, ending: str) -> Path:
+        """Write the rows of a finished job as `view` has them; returns the file, which whoever asked deletes."""
+        assert job.results is not None
+        path = job.folder / f"download-{secrets.token_hex(4)}{ending}"
+        with job.lock:
+            job.results.write(path, job.results.order(view))
+        return path
+
+
+def remove_abandoned() -> None:
+    """Delete the folders of servers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        number = folder.name.removeprefix(FOLDER).split("-")[0]
+        if folder.is_dir() and not folder.is_symlink() and number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)

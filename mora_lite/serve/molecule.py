@@ -1,0 +1,145 @@
+"""What the page shows of one molecule, in plain types: values with intervals and domain, and measured neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import PackError
+from ..scoring.neighbours import Neighbours
+from ..scoring.predictor import Predictor
+from ..scoring.scores import Scores
+from ..scoring.tasks import Task
+from ..screening.charts import decimals_for
+from ..status import OK
+from ..tables.library import Window
+from ..tables.parsed import ParsedWindow
+from ..tables.records import Record
+from .results import plain
+
+NEIGHBOURS = 4  # training molecules beside one that is asked about
+SPAN = 3.0  # deviations on either side of the mean that the scale of a task shows
+
+Parse = Callable[[Window], ParsedWindow]
+
+
+def describe_task(task: Task) -> dict[str, Any]:
+    """A task for the page. decimals: to show; None for four significant digits."""
+    return {
+        "name": task.name,
+        "column": task.column,
+        "unit": task.unit,
+        "kind": task.kind,
+        "description": task.description,
+        "decimals": decimals_for(task),
+    }
+
+
+def score(model: Predictor, parse: Parse, smiles: Sequence[str]) -> Scores:
+    """Scores of texts."""
+    return model.score_parsed(parse(Window(1, [Record("", text, "") for text in smiles])))
+
+
+def answer_rows(model: Predictor, parse: Parse, smiles: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each SMILES, with the columns of `mora-lite predict`."""
+    scores = score(model, parse, smiles)
+    columns = scores.columns(model.tasks)
+    return [
+        {
+            "smiles": text,
+            **{name: plain(_item(column[i])) if scores.status[i] == OK else None for name, column in columns.items()},
+            "status": scores.status[i],
+            "error": scores.error[i],
+        }
+        for i, text in enumerate(smiles)
+    ]
+
+
+def answer_molecule(model: Predictor, parse: Parse, smiles: str) -> dict[str, Any]:
+    """All that is known of one molecule: `tasks`, one entry for each task, and `neighbours`; no drawings."""
+    parsed = parse(Window(1, [Record("", smiles, "")]))
+    scores = model.score_parsed(parsed)
+    answer: dict[str, Any] = {"smiles": parsed.smiles[0], "status": scores.status[0], "error": scores.error[0]}
+    if scores.status[0] != OK:
+        return answer | {"tasks": [], "neighbours": [], "similarity": None, "in_domain": None}
+    similarity, in_domain = scores.similarity, scores.in_domain
+    return answer | {
+        "tasks": [_answer_task(scores, task, i) for i, task in enumerate(model.tasks)],
+        "neighbours": nearest(model, parsed),
+        "similarity": None if similarity is None else plain(_item(similarity[0])),
+        "in_domain": None if in_domain is None else bool(in_domain[0]),
+    }
+
+
+def nearest_of(model: Predictor, parse: Parse, smiles: str, task: str) -> list[dict[str, Any]]:
+    """`nearest` of a text; none if it cannot be read."""
+    parsed = parse(Window(1, [Record("", smiles, "")]))
+    return nearest(model, parsed, task) if parsed.status[0] == OK else []
+
+
+def nearest(model: Predictor, parsed: ParsedWindow, task: str = "", n: int = NEIGHBOURS) -> list[dict[str, Any]]:
+    """The training molecules most similar to the first row, with what was measured; none if the pack holds none.
+
+    task: only of those that have a value for it.
+    """
+    try:
+        training = model.training
+    except PackError:
+        return []
+    names = [one.name for one in model.tasks]
+    if task in names:
+        measured = np.flatnonzero(~np.isnan(training.values[:, names.index(task)]))
+        by_molecule = training.domain.all_similarities(parsed.bits)[0][training.rows[measured]]
+        top = np.argsort(-by_molecule, kind="stable")[:n]
+        index, similarity = measured[top][None], by_molecule[top][None]
+    else:
+        index, similarity = training.nearest(parsed.bits, n)
+    found = Neighbours(parsed.smiles[:1], model.tasks, index, similarity, training)
+    values = found.values[0]
+    return [
+        {
+            "smiles": text,
+            "similarity": plain(float(found.similarity[0, k])),
+            "values": {
+                one.name: plain(float(values[k, i])) for i, one in enumerate(model.tasks) if not np.isnan(values[k, i])
+            },
+        }
+        for k, text in enumerate(found.smiles[0])
+        if text
+    ]
+
+
+def _answer_task(scores: Scores, task: Task, i: int) -> dict[str, Any]:
+    """One answer. at, at_low, at_high: where value and interval lie on the task's scale, 0 to 1."""
+    value = scores.values[0, i]
+    low = high = None
+    if scores.low is not None and scores.high is not None and not task.is_class:
+        low, high = scores.low[0, i], scores.high[0, i]
+    return {
+        "task": task.name,
+        "value": plain(_item(value)),
+        "low": None if low is None else plain(_item(low)),
+        "high": None if high is None else plain(_item(high)),
+        "similarity": None if scores.nearest is None else plain(_item(scores.nearest[0, i])),
+        "inside": None if scores.inside is None else bool(scores.inside[0, i]),
+        "at": _place(task, value),
+        "at_low": None if low is None else _place(task, low),
+        "at_high": None if high is None else _place(task, high),
+    }
+
+
+def _place(task: Task, value: np.floating[Any]) -> float:
+    """Where a value lies: a probability as it is; others within `SPAN` deviations of the training molecules' mean."""
+    if task.is_class:
+        return plain(float(value))
+    with np.errstate(all="ignore"):
+        on_scale = float(task.on_scale(np.array([value], np.float64))[0])
+    if np.isnan(on_scale):  # a logarithm of nothing
+        return 0.0
+    return round(float(np.clip((on_scale - task.mean) / task.deviation / (2 * SPAN) + 0.5, 0, 1)), 4)
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

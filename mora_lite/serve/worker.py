@@ -1,0 +1,104 @@
+"""The one thread that has the model. Questions and steps of tables wait in one queue; questions go first.
+
+A table is worked on in steps of some rows, and goes to the end of the queue after each, so several tables share the
+model and nobody waits for the whole table of somebody else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from ..errors import MoraLiteError
+from ..scoring.predictor import Predictor
+
+QUESTION, ROWS = 0, 1  # what is taken first
+ResultT = TypeVar("ResultT")
+
+
+class BusyError(MoraLiteError):
+    """More requests wait than the server takes."""
+
+
+class ModelThread:
+    """Loads the model and does what it is given, one thing after the other.
+
+    load: gives the model. waiting: things that may wait. on_failure: called when the model cannot be loaded.
+    failure: why it could not.
+    """
+
+    def __init__(self, load: Callable[[], Predictor], waiting: int, on_failure: Callable[[], None] = lambda: None):
+        self.failure: Exception | None = None
+        self._load, self._waiting, self._on_failure = load, waiting, on_failure
+        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[Predictor], None] | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """Do what is begun and nothing else; wait for that, but not longer than `seconds`."""
+        self._put(-1, None)
+        self._thread.join(seconds)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._ready.is_set()
+
+    def ask(self, work: Callable[[Predictor], ResultT], priority: int = QUESTION) -> Future[ResultT]:
+        """What `work(model)` returns or raises. Raises `BusyError` when too much waits already."""
+        if self._queue.qsize() >= self._waiting:
+            raise BusyError(f"{self._waiting} requests wait already; try again in a minute")
+        answer: Future[ResultT] = Future()
+
+        def run(model: Predictor) -> None:
+            if not answer.set_running_or_notify_cancel():
+                return  # whoever asked has gone
+            try:
+                answer.set_result(work(model))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self._put(priority, run)
+        return answer
+
+    def work_on(self, steps: Callable[[Predictor], Iterator[Any]]) -> None:
+        """Take a step of `steps(model)` whenever it is its turn, until they end. They raise nothing.
+
+        Raises `BusyError` when too much waits already.
+        """
+        if self._queue.qsize() >= self._waiting:
+            raise BusyError(f"{self._waiting} tables wait already; try again in a minute")
+        begun: list[Iterator[Any]] = []
+
+        def run(model: Predictor) -> None:
+            if not begun:
+                begun.append(steps(model))
+            if next(begun[0], self) is not self:
+                self._put(ROWS, run)
+
+        self._put(ROWS, run)
+
+    def _put(self, priority: int, run: Callable[[Predictor], None] | None) -> None:
+        self._queue.put((priority, next(self._numbers), run))
+
+    def _work(self) -> None:
+        try:
+            model = self._load()
+        except Exception as error:
+            self.failure = error
+            self._on_failure()
+            return
+        self._ready.set()
+        while True:
+            _, _, run = self._queue.get()
+            if run is None:
+                return
+            run(model)
