@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..errors import MoraLiteError
 from ..scoring.predictor import Predictor
-from . import molecule
+from . import molecule, reasons
 from .guard import Refusal
 from .jobs import DONE, Job, Jobs
 from .limits import Limits
@@ -35,7 +35,15 @@ PAGE_FILES = {  # of the folder `page`; nothing else can be asked for
     "table.js": "text/javascript",
     "molecule.js": "text/javascript",
     "reference.js": "text/javascript",
+    "sketch.css": "text/css",
+    "sketch.js": "text/javascript",
 }
+SKETCHER = "jsme"  # a folder of `page`: JSME, whose loader makes scripts in a frame, so it gets a frame of its own
+SKETCH_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+)
+SKETCH_TYPES = {".js": "text/javascript", ".css": "text/css", ".png": "image/png", ".gif": "image/gif"}
 SLICE = 64  # molecules of one request that are scored before others have their turn
 MAX_PAGE = 200  # rows of a table at once
 DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
@@ -44,10 +52,15 @@ ResultT = TypeVar("ResultT")
 
 
 class MoleculeQuestion(BaseModel):
-    """One molecule. neighbours_of: a task that the neighbours must have a measured value for; empty for any."""
+    """One molecule."""
 
     smiles: str = Field(max_length=Limits.characters, examples=["CC(=O)Oc1ccccc1C(=O)O"])
-    neighbours_of: str = Field("", max_length=200)
+
+
+class TaskQuestion(MoleculeQuestion):
+    """One molecule, and one of the pack's tasks."""
+
+    task: str = Field(max_length=200, examples=["logS"])
 
 
 class MoleculesQuestion(BaseModel):
@@ -148,6 +161,20 @@ def _page_file(name: str) -> bytes:
     return resources.files(__package__).joinpath("page", name).read_bytes()
 
 
+@functools.cache
+def _sketch_files() -> dict[str, Any]:
+    """What of the sketcher may be asked for: path -> the file."""
+
+    def walk(folder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from walk(entry, f"{prefix}{entry.name}/")
+            elif Path(entry.name).suffix in SKETCH_TYPES:
+                yield f"{prefix}{entry.name}", entry
+
+    return dict(walk(resources.files(__package__).joinpath("page", SKETCHER), ""))
+
+
 def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
@@ -163,6 +190,19 @@ def _add_page(app: FastAPI) -> None:
             raise Refusal(404, "no such page")
         return Response(_page_file(name), media_type=PAGE_FILES[name])
 
+    @app.get("/sketch", include_in_schema=False)
+    async def sketch() -> Response:
+        headers = {"content-security-policy": SKETCH_POLICY, "x-frame-options": "SAMEORIGIN"}
+        return Response(_page_file("sketch.html"), media_type="text/html", headers=headers)
+
+    @app.get("/sketch/{name:path}", include_in_schema=False)
+    async def sketch_part(name: str) -> Response:
+        file = _sketch_files().get(name)
+        if file is None:
+            raise Refusal(404, "no such page")
+        headers = {"content-security-policy": SKETCH_POLICY, "cache-control": "private, max-age=86400"}
+        return Response(file.read_bytes(), media_type=SKETCH_TYPES[Path(name).suffix], headers=headers)
+
 
 def _add_molecules(app: FastAPI, service: Service) -> None:
     parse, reader = service.reader.parse, service.reader
@@ -170,7 +210,12 @@ def _add_molecules(app: FastAPI, service: Service) -> None:
     @app.get("/api/info")
     async def info() -> dict[str, Any]:
         """The pack, its tasks, the limits, and whether the model is loaded."""
-        return {**service.facts, "ready": service.worker.is_ready, "limits": asdict(service.limits)}
+        return {
+            **service.facts,
+            "ready": service.worker.is_ready,
+            "explains": reasons.can_explain(),
+            "limits": asdict(service.limits),
+        }
 
     @app.post("/api/molecule")
     async def molecule_of(question: MoleculeQuestion) -> dict[str, Any]:
@@ -185,13 +230,21 @@ def _add_molecules(app: FastAPI, service: Service) -> None:
         return answer
 
     @app.post("/api/neighbours")
-    async def neighbours_of(question: MoleculeQuestion) -> list[dict[str, Any]]:
+    async def neighbours_of(question: TaskQuestion) -> list[dict[str, Any]]:
         """The nearest training molecules that have a measured value for one task."""
-        found = await service.ask(
-            lambda model: molecule.nearest_of(model, parse, question.smiles, question.neighbours_of)
-        )
+        found = await service.ask(lambda model: molecule.nearest_of(model, parse, question.smiles, question.task))
         drawn = await asyncio.to_thread(reader.draw, [neighbour["smiles"] for neighbour in found])
         return [neighbour | {"svg": svg} for neighbour, svg in zip(found, drawn, strict=True)]
+
+    if reasons.can_explain():
+
+        @app.post("/api/explain")
+        async def explain(question: TaskQuestion) -> dict[str, Any]:
+            """A drawing whose atoms are coloured by their contribution to the value of one task."""
+            (drawn,) = await asyncio.to_thread(reader.draw, [question.smiles])
+            if drawn is None:  # what RDKit cannot draw in its own process is not tried in this one
+                raise Refusal(400, "this molecule cannot be drawn")
+            return await service.ask(lambda model: reasons.explain(model, question.smiles, question.task))
 
     @app.post("/api/predict")
     async def predict(question: MoleculesQuestion) -> list[dict[str, Any]]:

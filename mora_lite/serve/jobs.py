@@ -237,6 +237,7 @@ class Jobs:
             },
             "notes": job.notes,
             "columns": [] if results is None else results.columns,
+            "smiles_index": None if results is None else results.smiles_index,
             "values": [] if results is None else results.names,
         }
 

@@ -11,7 +11,7 @@ from ..errors import PackError
 from ..scoring.neighbours import Neighbours
 from ..scoring.predictor import Predictor
 from ..scoring.scores import Scores
-from ..scoring.tasks import Task
+from ..scoring.tasks import Task, choose_tasks
 from ..screening.charts import decimals_for
 from ..status import OK
 from ..tables.library import Window
@@ -74,7 +74,8 @@ def answer_molecule(model: Predictor, parse: Parse, smiles: str) -> dict[str, An
 
 
 def nearest_of(model: Predictor, parse: Parse, smiles: str, task: str) -> list[dict[str, Any]]:
-    """`nearest` of a text; none if it cannot be read."""
+    """`nearest` of a text; none if it cannot be read. Raises `PackError` for an unknown task."""
+    choose_tasks(model.tasks, [task])
     parsed = parse(Window(1, [Record("", smiles, "")]))
     return nearest(model, parsed, task) if parsed.status[0] == OK else []
 

@@ -1,0 +1,163 @@
+// Many molecules: progress while the server works, then rows to sort, filter, page through and download.
+import { byId, drawing, el, info, predictOne, request, say, show } from "./page.js";
+
+const PAGE = 50, FIRST_TASKS = 6;
+let state = null;
+
+export function showTable(job) {
+  state = { job, start: 0, where: "", sort: "", descending: false, tasks: info.tasks.slice(0, FIRST_TASKS).map((task) => task.name) };
+  if (job.state === "done") showDone();
+  else watch(state);
+}
+
+async function watch(mine) {
+  const place = byId("table");
+  const bar = el("progress", { max: 1, value: 0, "aria-label": "progress" });
+  const words = el("p", { class: "soft", role: "status" });
+  const stop = el("button", { type: "button", onclick: () => remove(mine, "stopped") }, "Stop");
+  place.replaceChildren(el("div", { class: "head" }, el("h2", { id: "table-title" }, mine.job.name), stop), bar, words);
+  while (mine === state) {
+    const { job } = mine;
+    bar.value = job.share;
+    words.textContent = job.state === "waiting" ? "waits for the model …" : `${job.n_rows.toLocaleString("en")} rows`;
+    if (job.state === "failed") {
+      say(job.error || "stopped", true);
+      place.hidden = true;
+      return;
+    }
+    if (job.state === "done") return showDone();
+    await new Promise((done) => setTimeout(done, 300));
+    try {
+      mine.job = await request(`/api/jobs/${job.id}`);
+    } catch (error) {
+      if (mine === state) say(error.message, true);
+      return;
+    }
+  }
+}
+
+async function remove(mine, words) {
+  state = null;
+  byId("table").hidden = true;
+  byId("start").hidden = false;
+  history.replaceState(null, "", "/");
+  try {
+    await request(`/api/jobs/${mine.job.id}`, { method: "DELETE" });
+    say(words);
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function showDone() {
+  const { job } = state, failed = job.n_rows - job.n_ok;
+  const counts = `${job.n_rows.toLocaleString("en")} rows, ${failed ? `${failed.toLocaleString("en")} without values` : "all with values"}`;
+  const lines = [...job.notes, ...Object.entries(job.failures).map(([status, one]) =>
+    `${one.n_rows.toLocaleString("en")} ${status}; the first is row ${one.first_row.toLocaleString("en")}: ${one.error}`)];
+  byId("table").replaceChildren(
+    el("div", { class: "head" }, el("h2", { id: "table-title" }, job.name), el("p", { class: "soft" }, counts),
+      el("button", { type: "button", onclick: () => remove(state, "deleted") }, "Delete")),
+    lines.length ? el("ul", { class: "notes" }, lines.map((line) => el("li", {}, line))) : "",
+    tools(), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows", id: "rows" }),
+    el("div", { class: "pager", id: "pager" }));
+  load();
+}
+
+function tools() {
+  const first = info.tasks.find((task) => task.kind === "value") || info.tasks[0];
+  const example = `${first.name} ${first.kind === "value" ? "> -4" : "> 0.5"}${info.calibrated ? " and in_domain" : ""}`;
+  const field = el("input", { type: "text", id: "where", placeholder: example, autocomplete: "off", spellcheck: "false", "aria-describedby": "where-error",
+    onchange: () => { state.where = field.value; state.start = 0; load(); } });
+  const choices = info.tasks.map((task) => el("label", {}, el("input", { type: "checkbox", checked: state.tasks.includes(task.name), onchange: (event) => {
+    state.tasks = info.tasks.map((one) => one.name).filter((name) => (name === task.name ? event.target.checked : state.tasks.includes(name)));
+    load();
+  } }), task.name));
+  return el("div", { class: "tools" },
+    el("label", { class: "grow" }, "Filter", field),
+    info.tasks.length > 1 ? el("details", { class: "columns" }, el("summary", {}, "Tasks"), el("div", {}, choices)) : null,
+    el("div", { class: "downloads", role: "group", "aria-label": "Download what is shown" },
+      ["csv", "xlsx", "sdf"].map((form) => el("a", { class: "button", download: true, "data-form": form }, form.toUpperCase()))),
+    el("span", { id: "where-error", class: "skip", role: "alert" }));
+}
+
+const query = (more) => {
+  const view = { where: state.where, sort: state.sort, descending: state.descending, ...more };
+  return new URLSearchParams(Object.entries(view).filter(([, value]) => value !== "" && value !== false)).toString();
+};
+
+async function load() {
+  const mine = state, { job } = mine;
+  byId("rows").classList.add("stale");
+  try {
+    const page = await request(`/api/jobs/${job.id}/rows?${query({ start: mine.start, count: PAGE, drawings: true })}`);
+    if (mine !== state) return;
+    byId("where").classList.remove("wrong");
+    byId("where-error").textContent = "";
+    say("");
+    fill(page);
+    for (const link of document.querySelectorAll("[data-form]")) link.href = `/api/jobs/${job.id}/download?${query({ form: link.dataset.form })}`;
+  } catch (error) {
+    if (mine !== state) return;
+    say(error.message.replace(/^expression: /, "filter: "), true);
+    byId("where").classList.toggle("wrong", error.status === 400);
+  }
+  byId("rows").classList.remove("stale");
+}
+
+function fill(page) {
+  const { job } = state, tasks = state.tasks.map((name) => info.byName.get(name));
+  const columns = job.columns.map((name, i) => ({ name, i })).filter(({ i }) => i !== job.smiles_index);
+  const names = columns.filter(({ i }) => page.rows.some((row) => row.name) && page.rows.every((row) => row.cells[i].trim() === row.name)).slice(0, 1);
+  const others = columns.filter((column) => !names.includes(column));
+  const head = el("tr", {}, el("th", { scope: "col", class: "structure" }, el("div", { class: "plain" }, "Structure")),
+    names.map(({ name }) => header(name, name, "", false)),
+    tasks.map((task) => header(task.column, task.name, task.kind === "class" ? "probability" : task.unit, true)),
+    job.values.includes("similarity") ? [header("similarity", "Similarity", "to training", true), header("in_domain", "Domain", "", false)] : [],
+    header("status", "Status", "", false), others.map(({ name }) => header(name, name, "", false)));
+  byId("rows").replaceChildren(el("table", { class: "rows" }, el("caption", { class: "skip" }, "Predictions"),
+    el("thead", {}, head), el("tbody", {}, page.rows.map((row) => tableRow(row, names, others, tasks)))));
+  byId("rows").scrollTop = 0;
+  const last = page.start + page.rows.length;
+  const move = (by) => { state.start += by; load(); };
+  const number = (n) => n.toLocaleString("en");
+  byId("pager").replaceChildren(
+    el("button", { type: "button", disabled: page.start === 0, onclick: () => move(-PAGE) }, "Back"),
+    el("span", { role: "status", id: "count" }, page.n_rows ? `${number(page.start + 1)} to ${number(last)} of ${number(page.n_rows)}` : "no row fits",
+      page.n_rows < page.n_all ? `, filtered from ${number(page.n_all)}` : ""),
+    el("button", { type: "button", disabled: last >= page.n_rows, onclick: () => move(PAGE) }, "Next"));
+}
+
+function header(column, name, unit, isNumber) {
+  const isSorted = state.sort === column, sort = !isSorted ? "none" : state.descending ? "descending" : "ascending";
+  const onclick = () => {
+    state.descending = isSorted && !state.descending;
+    Object.assign(state, { sort: column, start: 0 });
+    load();
+  };
+  return el("th", { scope: "col", "aria-sort": sort, class: isNumber ? "num" : null, "data-column": column },
+    el("button", { type: "button", onclick }, name, el("span", { class: "sign", "aria-hidden": "true" }, isSorted ? (state.descending ? "↓" : "↑") : ""),
+      unit ? el("small", {}, unit) : null));
+}
+
+function tableRow(row, names, others, tasks) {
+  const { values } = row, outside = ` ${values.outside || ""} `;
+  const structure = row.status === "ok"
+    ? el("button", { type: "button", title: row.smiles, "aria-label": `Show ${row.name || row.smiles}`, onclick: () => { byId("smiles").value = row.smiles; predictOne(row.smiles); scrollTo(0, 0); } }, drawing(row.svg, row.smiles))
+    : el("code", {}, row.smiles.slice(0, 24));
+  const cells = tasks.map((task) => {
+    const low = values[`${task.name}_lo`], high = values[`${task.name}_hi`], isFar = outside.includes(` ${task.name} `);
+    const hasInterval = low !== null && low !== undefined;
+    return el("td", { class: isFar ? "num far" : "num", title: isFar ? "far from what the task was trained on" : null },
+      show(values[task.column], task.decimals),
+      hasInterval ? el("small", {}, `${show(low, task.decimals)} to ${show(high, task.decimals)}`) : null);
+  });
+  const n = info.tasks.length, nFar = values.outside ? values.outside.split(" ").length : 0;
+  const domain = values.in_domain === null || values.in_domain === undefined ? "–" : nFar === 0 ? "inside" : nFar === n ? el("span", { class: "badge" }, "outside") : `${n - nFar} of ${n}`;
+  return el("tr", {}, el("td", { class: "structure" }, structure),
+    names.map(({ i }) => textCell(row.cells[i])), cells,
+    state.job.values.includes("similarity") ? [el("td", { class: "num" }, show(values.similarity, 2)), el("td", {}, domain)] : [],
+    el("td", { class: "text", title: row.error || null }, row.status, row.error ? el("small", {}, row.error) : null),
+    others.map(({ i }) => textCell(row.cells[i])));
+}
+
+const textCell = (text) => el("td", { class: "text", title: text }, text);
