@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -343,12 +344,13 @@ def _add_results(app: FastAPI, service: Service) -> None:
 def _without_surrogates(value: Any) -> Any:
     """Texts that JSON can hold: bytes that are not UTF-8 become the replacement character."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+        return value if value.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, dict):
         return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
     return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FILE_BODY = {
     "requestBody": {
         "required": True,

@@ -21,7 +21,7 @@ function picture(answer) {
   if (answer.similarity !== null) {
     const words = far === 0 ? `in the domain of ${n === 1 ? "its task" : `all ${n} tasks`}`
       : far === n ? "unlike what any task was trained on" : `unlike what ${far} of ${n} tasks were trained on`;
-    verdict = el("p", { class: "verdict" }, el("span", { class: far ? "badge" : "badge good" }, far ? "outside" : "inside"), ` ${words}`);
+    verdict = el("p", { class: "verdict" }, el("span", { class: far ? "badge" : "badge good" }, far === 0 ? "inside" : far === n ? "outside" : "partly outside"), ` ${words}`);
   }
   return el("div", { class: "card picture" }, drawing(answer.svg, answer.smiles), el("p", { class: "given" }, answer.smiles), verdict);
 }
