@@ -12,7 +12,8 @@ from contextlib import closing
 from typing import Any
 
 from ..chem.featurizer import Featurizer
-from ..machine.workers import WorkerPool
+from ..errors import DeviceError
+from ..machine.workers import WorkerDied, WorkerPool
 from ..tables.library import Window
 from ..tables.parsed import ParsedWindow, parse_by_rdkit, read_certain
 
@@ -86,10 +87,13 @@ class SafeReader:
             yield job
 
         with self._lock:
-            try:
-                with closing(self._pool.results(jobs())) as results:
-                    return next(results)
-            except BaseException:
-                self._pool.__exit__()  # it is of no use after an error
-                self._pool = self._new_pool()
-                raise
+            for _ in range(2):  # a system short of memory may have ended the process while it had nothing to do
+                try:
+                    with closing(self._pool.results(jobs())) as results:
+                        return next(results)
+                except BaseException as error:
+                    self._pool.__exit__()  # it is of no use after an error
+                    self._pool = self._new_pool()
+                    if not isinstance(error, WorkerDied):
+                        raise
+        raise DeviceError("the process that reads molecules was ended twice; is the server short of memory?")

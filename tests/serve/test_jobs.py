@@ -1,0 +1,134 @@
+"""Tables as jobs: their limits, and their end."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+
+import pytest
+
+import mora_lite
+from mora_lite.errors import InputError
+from mora_lite.serve import jobs as jobs_module
+from mora_lite.serve.jobs import Jobs
+from mora_lite.serve.limits import Limits
+from mora_lite.serve.worker import BusyError, ModelThread
+from mora_lite.tables.parsed import parse_window
+
+
+@pytest.fixture(scope="module")
+def worker(calibrated_pack_path):
+    worker = ModelThread(lambda: mora_lite.load(calibrated_pack_path, device="cpu"), 50)
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def make(worker, tmp_path, monkeypatch):
+    """Jobs with given limits, in a folder of the test's own."""
+    monkeypatch.setattr(jobs_module.tempfile, "tempdir", str(tmp_path))
+    made = []
+
+    def make(**limits):
+        made.append(Jobs(worker, parse_window, Limits(**limits)))
+        return made[-1]
+
+    yield make
+    for jobs in made:
+        jobs.close()
+    assert not list(tmp_path.iterdir()), "nothing stays"
+
+
+def give(jobs, content, name="a.csv"):
+    """A job, and the wait for its end."""
+    job = jobs.new(name)
+    jobs.upload_path(job).write_bytes(content)
+    jobs.start(job)
+    end = time.monotonic() + 60
+    while not job.is_over:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return job
+
+
+def test_more_rows_than_the_limit_are_refused(make):
+    jobs = make(rows=100)
+    assert give(jobs, b"smiles\n" + b"CCO\n" * 100).state == "done"
+    job = give(jobs, b"smiles\n" + b"CCO\n" * 101)
+    assert job.state == "failed"
+    assert "more than 100 rows" in job.error
+
+
+def test_more_work_than_the_limit_is_refused(make):
+    job = give(make(table_seconds=0.0), b"smiles\nCCO\n")
+    assert "took more than 0 seconds" in job.error
+
+
+def test_results_larger_than_the_limit_are_refused(make):
+    job = give(make(kept_bytes=64 << 10, upload_bytes=100), b"smiles,text\n" + b"CCO,%s\n" % (b"x" * 1000) * 200)
+    assert "the results of a.csv take more than" in job.error
+
+
+def test_the_oldest_results_go_when_there_is_no_room(make):
+    jobs = make(kept_bytes=400 << 10, upload_bytes=200 << 10)
+    content = b"smiles,text\n" + b"CCO,%s\n" % (b"x" * 1000) * 60
+    first, second = give(jobs, content), give(jobs, content)
+    assert jobs.get(first.id)
+    third, fourth = give(jobs, content), give(jobs, content)
+    left = [job for job in (first, second, third, fourth) if jobs.get(job.id)]
+    assert fourth in left
+    assert second not in left, "it was asked for before the first was"
+    assert sum(job.n_bytes for job in left) < 400 << 10
+
+
+def test_results_are_deleted_when_nobody_asks_for_them(make):
+    jobs = make(kept_seconds=0.2)
+    job = give(jobs, b"smiles\nCCO\n")
+    jobs.sweep()
+    assert jobs.get(job.id)
+    time.sleep(0.3)
+    jobs.sweep()
+    assert jobs.get(job.id) is None
+    assert not job.folder.exists()
+
+
+def test_a_workbook_that_unpacks_to_too_much_is_refused(make):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/workbook.xml", b"0" * (3 << 20))
+    jobs = make(unpacked_bytes=2 << 20)
+    job = jobs.new("bomb.xlsx")
+    jobs.upload_path(job).write_bytes(packed.getvalue())
+    with pytest.raises(InputError, match="when it is unpacked"):
+        jobs.start(job)
+
+
+def test_an_error_that_nobody_expected_ends_one_job_only(make, monkeypatch):
+    jobs = make()
+    monkeypatch.setattr(jobs, "_parse", lambda window: 1 / 0)
+    job = give(jobs, b"smiles\nCCO\n")
+    assert job.error == "the table could not be read or scored (ZeroDivisionError)"
+    monkeypatch.undo()
+    assert give(make(), b"smiles\nCCO\n").state == "done"
+
+
+def test_tables_share_the_model(make):
+    """A short table does not wait for the end of a long one that came before."""
+    jobs = make()
+    long = jobs.new("long.csv")
+    jobs.upload_path(long).write_bytes(b"smiles\n" + b"CCO\n" * 20_000)
+    jobs.start(long)
+    assert give(jobs, b"smiles\nCCO\n").state == "done"
+    assert not long.is_over
+    jobs.remove(long)
+
+
+def test_too_many_waiting_is_said(worker, make):
+    started = []
+    small = ModelThread(lambda: started.append(1), waiting=2)  # type: ignore[arg-type]
+    for _ in range(2):
+        small.ask(len)
+    with pytest.raises(BusyError, match="2 requests wait already"):
+        small.ask(len)
