@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..scoring.predictor import Predictor
+from ..scoring.scores import Scores
 from ..scoring.tasks import choose_tasks
 
 LEGEND = (
@@ -18,11 +21,23 @@ def can_explain() -> bool:
     return hasattr(Predictor, "explain")
 
 
-def explain(model: Predictor, smiles: str, task: str) -> dict[str, Any]:
+def explain(model: Any, smiles: str, task: str) -> dict[str, Any]:
     """The molecule with its atoms coloured by their contribution to one task, and what the colours mean.
 
     Raises `PackError` for an unknown task, `InputError` for a molecule that cannot be scored.
     """
     name = model.tasks[choose_tasks(model.tasks, [task])[0]].name
-    explanation = model.explain(smiles, [name])  # type: ignore[attr-defined]
-    return {"svg": explanation.to_svg(name, styled=False), "legend": LEGEND, "task": name}
+    return {"svg": model.explain(smiles, [name]).to_svg(name, styled=False), "legend": LEGEND, "task": name}
+
+
+def prepare(model: Any) -> None:
+    """Find what the model predicts for approved drugs, which takes seconds where it is not known."""
+    if hasattr(Predictor, "percentiles"):
+        _ = model.approved
+
+
+def percentiles(model: Any, scores: Scores) -> list[float | None]:
+    """Of the first molecule, for each task: the percentage of approved drugs with a lower value; None if not known."""
+    if "approved" not in vars(model):
+        return [None] * len(model.tasks)
+    return [None if np.isnan(share) else round(float(share), 1) for share in model.percentiles(scores)[0]]
