@@ -17,6 +17,7 @@ from ..status import OK
 from ..tables.library import Window
 from ..tables.parsed import ParsedWindow
 from ..tables.records import Record
+from . import reasons
 from .results import plain
 
 NEIGHBOURS = 4  # training molecules beside one that is asked about
@@ -66,7 +67,10 @@ def answer_molecule(model: Predictor, parse: Parse, smiles: str) -> dict[str, An
         return answer | {"tasks": [], "neighbours": [], "similarity": None, "in_domain": None}
     similarity, in_domain = scores.similarity, scores.in_domain
     return answer | {
-        "tasks": [_answer_task(scores, task, i) for i, task in enumerate(model.tasks)],
+        "tasks": [
+            _answer_task(scores, task, i) | {"percentile": share}
+            for i, (task, share) in enumerate(zip(model.tasks, reasons.percentiles(model, scores), strict=True))
+        ],
         "neighbours": nearest(model, parsed),
         "similarity": None if similarity is None else plain(_item(similarity[0])),
         "in_domain": None if in_domain is None else bool(in_domain[0]),

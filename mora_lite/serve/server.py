@@ -18,13 +18,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..errors import InputError, error_text
 from ..scoring.engine import ModelSource
 from ..scoring.predictor import Predictor
-from . import molecule
+from . import molecule, reasons
 from .app import Service, make_app
 from .guard import LOOPBACK, Guard
 from .jobs import Jobs
 from .limits import Limits
 from .reader import SafeReader
-from .worker import ModelThread
+from .worker import ROWS, ModelThread
 
 PORT = 8765  # where none is asked for; another where it is taken
 MIN_TOKEN = 16  # characters
@@ -107,6 +107,7 @@ def serve(
     stopping.append(server)
     try:
         worker.start()
+        worker.ask(reasons.prepare, ROWS)
         threading.Thread(target=reader.warm_up, name="drawings", daemon=True).start()
         server.run(sockets=[listening])
     finally:

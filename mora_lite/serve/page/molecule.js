@@ -44,7 +44,8 @@ function answers(answer) {
   return [el("table", { class: "answers" },
     el("caption", { class: "skip" }, "Predicted values"),
     el("thead", {}, head), el("tbody", {}, answer.tasks.map(answerRow))),
-  el("p", { class: "soft" }, "Scale: a probability from 0 to 1, or a value with its interval, within three deviations of the training molecules’ mean.")];
+  el("p", { class: "soft" }, "Scale: a probability from 0 to 1, or a value with its interval, within three deviations of the training molecules’ mean.",
+    answer.tasks.some((one) => one.percentile !== null) ? " Drugs: those that the FDA has approved, as the model predicts them." : "")];
 }
 
 function answerRow(one) {
@@ -56,7 +57,8 @@ function answerRow(one) {
       el("button", { type: "button", title: task.description, "aria-expanded": "false", onclick: () => choose(one.task) }, one.task),
       el("small", {}, unit ? ` ${unit}` : "", isFar ? el("span", {}, unit ? ", far from its training data" : " far from its training data") : null)),
     el("td", { class: "value" }, show(one.value, task.decimals), interval && el("span", { class: "interval" }, interval)),
-    el("td", { class: "scaled" }, scale(one, task)));
+    el("td", { class: "scaled" }, scale(one, task), one.percentile === null ? null
+      : el("small", { class: "share" }, `above ${show(one.percentile, 0)} % of drugs`)));
 }
 
 /** Where the value lies: a probability from 0 to 1, else within three deviations of the training molecules' mean. */
