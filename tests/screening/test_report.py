@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+from headless_browser import open_browser
 from library_summary import summarize
 
 from mora_lite.chem.drawing import draw, drawing_problem
@@ -28,11 +28,6 @@ TASKS = (
     Task("NR-AR", "", "", -3.0, 1.0, "class"),
 )
 EVIL = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">\'" $tiles'
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1280,900"
-)
 
 
 def library(molecules, n):
@@ -215,22 +210,10 @@ def test_ticks_are_round():
 
 @pytest.fixture(scope="module")
 def browser(page, tmp_path_factory):
-    """Headless Chromium with the page open; nothing in it but this test's."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
-    for program in (CHROMIUM, DRIVER):
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program}: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    try:
+    """Headless Chromium with the page open."""
+    with open_browser(tmp_path_factory.mktemp("profile")) as driver:
         driver.get(Path(page).as_uri())
         yield driver
-    finally:
-        driver.quit()
 
 
 def find(browser, selector):

@@ -1,7 +1,7 @@
 // One molecule: its drawing, its values with intervals and domain, and the nearest molecules that were measured.
 import { ask, byId, drawing, el, info, say, show } from "./page.js";
 
-const FEW = 6; // measured values beside a neighbour, where no task is chosen
+const FEW = 6; // measured values beside a neighbour; of a chosen task that one alone
 let current = null;
 
 export function showMolecule(answer) {
@@ -119,7 +119,7 @@ const neighbours = (found, task) => el("ul", { class: "near" }, found.map((one) 
 function neighbour(one, chosen) {
   const names = Object.keys(one.values);
   const shown = chosen ? [chosen, ...names.filter((name) => name !== chosen)] : names;
-  const rows = shown.slice(0, FEW).map((name) => {
+  const rows = shown.slice(0, chosen ? 1 : FEW).map((name) => {
     const task = info.byName.get(name);
     const value = task.kind === "class" ? (one.values[name] ? "yes" : "no") : `${show(one.values[name], task.decimals)} ${task.unit}`;
     return el("div", { class: name === chosen ? "chosen" : null }, el("dt", {}, name), el("dd", {}, value));

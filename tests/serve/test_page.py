@@ -1,0 +1,240 @@
+"""The page of a real server in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+
+import pytest
+from headless_browser import open_browser
+
+ENTER, SHIFT, RELEASE = "\ue007", "\ue008", "\ue000"
+ROWS = 1_000
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def driver(server, downloads, tmp_path_factory):
+    with open_browser(tmp_path_factory.mktemp("profile"), downloads) as driver:
+        yield driver
+
+
+@pytest.fixture
+def browser(driver, server):
+    driver.get("about:blank")
+    driver.get(server.url)
+    wait(lambda: driver.find_element("id", "pack").text)
+    driver.get_log("browser")
+    yield driver
+    assert driver.get_log("browser") == [], "the console has nothing to complain of"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory, molecules):
+    """1,000 rows, two of them bad."""
+    path = tmp_path_factory.mktemp("given") / "library.csv"
+    smiles = ["C1CC" if i in (5, 500) else molecules[i % len(molecules)] for i in range(ROWS)]
+    path.write_text("id,smiles\n" + "".join(f"M{i},{text}\n" for i, text in enumerate(smiles)))
+    return path
+
+
+def wait(found, seconds=60):
+    """What `found()` gives once it is true."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            result = found()
+        except Exception:  # the page changed under it
+            result = None
+        if result:
+            return result
+        assert time.monotonic() < end, "the page did not get there"
+        time.sleep(0.05)
+
+
+def find(browser, selector):
+    return browser.find_elements("css selector", selector)
+
+
+def type_smiles(browser, text):
+    field = browser.find_element("id", "smiles")
+    field.clear()
+    field.send_keys(text)
+
+
+def give(browser, path):
+    browser.find_element("id", "file").send_keys(str(path))
+    wait(lambda: find(browser, ".rows tbody tr"))
+
+
+def column(browser, name):
+    """Numbers of a task as they are shown."""
+    heads = [head.get_attribute("data-column") for head in find(browser, ".rows thead th")]
+    cells = find(browser, f".rows tbody td:nth-child({heads.index(name) + 1})")
+    texts = [cell.text.split("\n")[0] for cell in cells]
+    return [None if text == "–" else float(text.replace("−", "-")) for text in texts]
+
+
+def message(browser):
+    return browser.find_element("id", "message").text
+
+
+def test_a_typed_smiles_gets_its_values(browser, server):
+    type_smiles(browser, "CC(=O)Oc1ccccc1" + ENTER)
+    rows = wait(lambda: find(browser, ".answers tbody tr"))
+    answer = server.ask("POST", "/api/molecule", {"smiles": "CC(=O)Oc1ccccc1"}).json
+    assert [row.get_attribute("data-task") for row in rows] == [task["task"] for task in answer["tasks"]]
+    assert find(browser, ".picture svg.molecule")
+    shown = rows[0].find_element("css selector", ".value").text.split("\n")[0].replace("−", "-")
+    assert float(shown) == pytest.approx(answer["tasks"][0]["value"], abs=0.02)
+
+
+def test_what_is_no_smiles_is_said(browser):
+    type_smiles(browser, "C1CC" + ENTER)
+    assert "unparsable" in wait(lambda: message(browser))
+
+
+def test_the_address_brings_a_molecule_back(browser, server):
+    browser.get(f"{server.url}#smiles=CCO")
+    browser.refresh()
+    assert wait(lambda: find(browser, ".answers tbody tr"))
+
+
+def test_a_task_opens_from_the_keyboard(browser):
+    type_smiles(browser, "CCO" + ENTER)
+    (button, *_) = wait(lambda: find(browser, ".answers tbody th button"))
+    button.send_keys(ENTER)
+    assert wait(lambda: find(browser, ".answers tr.detail"))
+    assert button.get_attribute("aria-expanded") == "true"
+    button.send_keys(ENTER)
+    assert not find(browser, ".answers tr.detail")
+
+
+def test_a_table_is_sorted_filtered_and_downloaded(browser, table, downloads):
+    give(browser, table)
+    assert "1 to 50 of 1,000" in browser.find_element("id", "count").text
+    assert "2 unparsable; the first is row 6" in browser.find_element("css selector", ".notes").text
+    head = browser.find_element("css selector", '.rows thead th[data-column="size"] button')
+    head.click()
+    wait(lambda: find(browser, '.rows thead th[aria-sort="ascending"]'))
+    sizes = column(browser, "size")
+    assert sizes == sorted(sizes)
+    browser.find_element("css selector", '.rows thead th[data-column="size"] button').click()
+    wait(lambda: find(browser, '.rows thead th[aria-sort="descending"]'))
+    sizes = column(browser, "size")
+    assert sizes == sorted(sizes, reverse=True)
+    bound = sizes[-1]
+    field = browser.find_element("id", "where")
+    field.send_keys(f"size >= {bound}" + ENTER)
+    wait(lambda: "filtered from 1,000" in browser.find_element("id", "count").text)
+    n_rows = int(browser.find_element("id", "count").text.split(" of ")[1].split(",")[0])
+    assert min(column(browser, "size")) >= bound - 0.01
+    find(browser, '[data-form="csv"]')[0].click()
+    path = wait(lambda: next(downloads.glob("*.csv"), None))
+    rows = wait(lambda: list(csv.DictReader(path.read_text().splitlines())))
+    assert len(rows) == n_rows
+    found = [float(row["size"]) for row in rows]
+    assert found == sorted(found, reverse=True)
+
+
+def test_a_wrong_filter_is_said_and_the_rows_stay(browser, table):
+    give(browser, table)
+    browser.find_element("id", "where").send_keys("bigness > 1" + ENTER)
+    assert "unknown name 'bigness'" in wait(lambda: message(browser))
+    assert len(find(browser, ".rows tbody tr")) == 50
+    log = browser.get_log("browser")  # the browser itself notes an answer of 400
+    assert all("400" in entry["message"] for entry in log)
+
+
+def test_pages_turn(browser, table):
+    give(browser, table)
+    find(browser, "#pager button")[1].click()
+    wait(lambda: "51 to 100" in browser.find_element("id", "count").text)
+    assert find(browser, ".rows tbody td:nth-child(2)")[0].text == "M50"
+
+
+def test_a_structure_in_the_table_opens_the_molecule(browser, table):
+    give(browser, table)
+    find(browser, ".rows .structure button")[3].click()
+    assert wait(lambda: find(browser, ".answers tbody tr"))
+    browser.back()
+    assert wait(lambda: find(browser, "#table:not([hidden]) .rows tbody tr"))
+
+
+def test_pasted_lines_become_a_table(browser):
+    type_smiles(browser, f"CCO ethanol{SHIFT}{ENTER}{RELEASE}c1ccccc1 benzene")
+    browser.find_element("css selector", "button.main").click()
+    wait(lambda: len(find(browser, ".rows tbody tr")) == 2)
+    assert "benzene" in find(browser, ".rows tbody")[0].text
+
+
+def test_a_file_that_is_too_large_is_said_before_it_is_sent(browser, tmp_path):
+    path = tmp_path / "huge.csv"
+    with path.open("wb") as file:
+        file.truncate(200 << 20)
+    browser.find_element("id", "file").send_keys(str(path))
+    assert "at most 50 are taken" in wait(lambda: message(browser))
+
+
+def test_hostile_text_is_text(browser, tmp_path):
+    evil = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+    path = tmp_path / "evil.csv"
+    path.write_text(f'smiles,"{evil}"\nCCO,"{evil}"\n"{evil}",\n')
+    give(browser, path)
+    assert browser.execute_script("return window.hacked") is None
+    assert not find(browser, ".rows img, .rows script")
+    assert evil in find(browser, ".rows")[0].text
+
+
+def test_what_is_drawn_goes_into_the_field(browser):
+    type_smiles(browser, "c1ccccc1")
+    browser.find_element("id", "draw").click()
+    frame = wait(lambda: find(browser, "#sketch iframe"))[0]
+    browser.switch_to.frame(frame)
+    try:
+        assert wait(lambda: browser.execute_script("return editor && editor.smiles()")) == "C1=CC=CC=C1"
+        browser.execute_script("editor.readGenericMolecularInput('CCO'); tell()")
+    finally:
+        browser.switch_to.default_content()
+    wait(lambda: browser.find_element("id", "smiles").get_attribute("value") == "CCO")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_as_wide_as_the_window_and_readable(browser, table, width, scheme):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    type_smiles(browser, "CCO" + ENTER)
+    wait(lambda: find(browser, ".answers tbody tr"))
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    give(browser, table)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+    colours = [sum(map(int, text.strip("rgb()").split(","))) for text in browser.execute_script(script)]
+    assert (colours[0] < colours[1]) == (scheme == "light")
+
+
+def test_everything_to_use_has_a_name(browser, table):
+    give(browser, table)
+    for element in find(browser, "button, input:not([hidden]), textarea, a, iframe, [role=region]"):
+        if element.is_displayed():
+            assert element.accessible_name, element.get_attribute("outerHTML")
+
+
+def test_nothing_is_asked_of_anybody_else(browser, server, table):
+    give(browser, table)
+    type_smiles(browser, "CCO" + ENTER)
+    wait(lambda: find(browser, ".answers tbody tr"))
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            url = message["params"]["request"]["url"]
+            assert url.startswith((server.url, "data:", "about:", "chrome:")), url
