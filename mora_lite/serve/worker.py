@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import itertools
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..errors import MoraLiteError
+from ..machine.workers import usable_cores
 from ..scoring.predictor import Predictor
 
 QUESTION, ROWS = 0, 1  # what is taken first
+# One molecule takes longer with two threads than with one, on a busy machine twenty times as long; pages and drawings
+# need a core too.
+ROW_THREADS = max(1, usable_cores() // 2)
 ResultT = TypeVar("ResultT")
 
 
@@ -91,6 +96,7 @@ class ModelThread:
 
     def _work(self) -> None:
         try:
+            _use_threads(1)
             model = self._load()
         except Exception as error:
             self.failure = error
@@ -98,7 +104,14 @@ class ModelThread:
             return
         self._ready.set()
         while True:
-            _, _, run = self._queue.get()
+            priority, _, run = self._queue.get()
             if run is None:
                 return
+            _use_threads(ROW_THREADS if priority == ROWS else 1)
             run(model)
+
+
+def _use_threads(n: int) -> None:
+    """Let torch, if it computes here, use so many threads of the processor from now on."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n)
