@@ -73,7 +73,7 @@ def describe(
 
 # In the order of work.
 for panel, functions in {
-    "Score molecules": (predict.predict, explain.explain, screen.screen, serve.serve),
+    "Score molecules": (predict.predict, screen.screen, explain.explain, serve.serve),
     "Train on your own data": (train.train, evaluate.evaluate, calibrate.calibrate, pretrain.pretrain),
     "Answers in text": (generate.generate, train_text.train_text, evaluate_text.evaluate_text),
     "Models, and this machine": (
