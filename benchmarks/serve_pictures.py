@@ -104,9 +104,8 @@ def main() -> None:
     options = parser.parse_args()
     server = Server(options.pack)
     try:
-        for width, scheme in (
-            [(1280, "light")] if options.docs else [(w, s) for w in (1280, 390) for s in ("light", "dark")]
-        ):
+        every = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+        for width, scheme in every[:1] if options.docs else every:
             if not options.docs:
                 options.out.mkdir(exist_ok=True)
             driver = open_browser(width, scheme)
