@@ -89,7 +89,8 @@ class SafeReader:
         with self._lock:
             for _ in range(2):  # a system short of memory may have ended the process while it had nothing to do
                 try:
-                    with closing(self._pool.results(jobs())) as results:
+                    results: Any = self._pool.results(jobs())
+                    with closing(results):
                         return next(results)
                 except BaseException as error:
                     self._pool.__exit__()  # it is of no use after an error

@@ -14,7 +14,7 @@ GROUP = typer.main.get_command(app)
 
 def test_commands_stand_in_the_order_of_work() -> None:
     names = GROUP.list_commands(None)
-    assert names[:5] == ["predict", "screen", "explain", "train", "evaluate"]
+    assert names[:6] == ["predict", "screen", "explain", "serve", "train", "evaluate"]
     assert names[-2:] == ["info", "cache"]
 
 
