@@ -42,6 +42,14 @@ def test_what_a_killed_server_left_goes_when_the_next_one_starts(calibrated_pack
     assert not list(tmp_path.iterdir())
 
 
+def test_an_exported_folder_is_served_too(exported_path, tmp_path):
+    with serving(exported_path, tmp_path) as server:
+        answer = server.ask("POST", "/api/molecule", {"smiles": "CCO"}).json
+        assert answer["status"] == "ok"
+        assert [task["task"] for task in answer["tasks"]] == ["size", "polarity", "mass"]
+        assert server.give("a.csv", b"smiles\nCCO\n")["n_ok"] == 1
+
+
 def test_another_host_gets_a_token_of_its_own():
     assert Address.of("127.0.0.1", None, None, ()).token == ""
     first, second = (Address.of("0.0.0.0", None, None, ()).token for _ in range(2))

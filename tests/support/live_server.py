@@ -83,9 +83,9 @@ class LiveServer:
 def serving(pack: Path, folder: Path, *options: str) -> Iterator[LiveServer]:
     """Start it on a free port; folder: where its temporary files go."""
     command = [sys.executable, "-m", "mora_lite.cli", "serve", "--pack", str(pack), "--no-browser", "--port", "0"]
-    environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "MORA_LITE_DEVICE": "cpu"}
     process = subprocess.Popen(
-        [*command, "--device", "cpu", *options],
+        [*command, *options],
         cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,
