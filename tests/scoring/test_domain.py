@@ -25,6 +25,12 @@ CPU = torch.device("cpu")
 N_TRAIN = 45  # of the 60 molecules of conftest.py; the others are only asked about
 
 
+@pytest.fixture(autouse=True)
+def without_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU torch compares these molecules too, although they are few."""
+    monkeypatch.setattr(domain_module, "FEW_ROWS", 0)
+
+
 @pytest.fixture(scope="module")
 def mols(molecules: list[str]) -> list[Chem.Mol]:
     return [Chem.MolFromSmiles(smiles) for smiles in molecules]
@@ -59,6 +65,19 @@ def domain(packed: np.ndarray, known: np.ndarray) -> Domain:
 
 def random_fingerprints(n: int, density: float, seed: int = 0) -> np.ndarray:
     return np.packbits(np.random.default_rng(seed).random((n, 1024)) < density, axis=1)
+
+
+def test_few_molecules_are_compared_without_torch(
+    domain: Domain, packed: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The numbers are the same, and the tables of torch are not made."""
+    by_torch = domain.similarity(packed[:5], CPU)
+    monkeypatch.setattr(domain_module, "FEW_ROWS", 5)
+    fresh = Domain(domain.packed, domain.patterns, domain.sizes)
+    np.testing.assert_array_equal(fresh.similarity(packed[:5], CPU), by_torch)
+    assert "bags" not in fresh._cache
+    fresh.similarity(packed[:6], CPU)
+    assert "bags" in fresh._cache
 
 
 def plain_similarity(query: np.ndarray, reference: np.ndarray) -> np.ndarray:
