@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -72,7 +72,7 @@ def describe(
 
 
 # In the order of work.
-for panel, functions in {
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Score molecules": (predict.predict, screen.screen, explain.explain, serve.serve),
     "Train on your own data": (train.train, evaluate.evaluate, calibrate.calibrate, pretrain.pretrain),
     "Answers in text": (generate.generate, train_text.train_text, evaluate_text.evaluate_text),
@@ -85,7 +85,8 @@ for panel, functions in {
         info.info,
         cache.cache,
     ),
-}.items():
+}
+for panel, functions in PANELS.items():
     for function in functions:
         app.command(function.__name__.replace("_", "-"), cls=Command, rich_help_panel=panel)(function)
 

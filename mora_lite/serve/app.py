@@ -214,7 +214,6 @@ def _add_molecules(app: FastAPI, service: Service) -> None:
         return {
             **service.facts,
             "ready": service.worker.is_ready,
-            "explains": reasons.can_explain(),
             "limits": asdict(service.limits),
         }
 
@@ -237,15 +236,13 @@ def _add_molecules(app: FastAPI, service: Service) -> None:
         drawn = await asyncio.to_thread(reader.draw, [neighbour["smiles"] for neighbour in found])
         return [neighbour | {"svg": svg} for neighbour, svg in zip(found, drawn, strict=True)]
 
-    if reasons.can_explain():
-
-        @app.post("/api/explain")
-        async def explain(question: TaskQuestion) -> dict[str, Any]:
-            """A drawing whose atoms are coloured by their contribution to the value of one task."""
-            (drawn,) = await asyncio.to_thread(reader.draw, [question.smiles])
-            if drawn is None:  # what RDKit cannot draw in its own process is not tried in this one
-                raise Refusal(400, "this molecule cannot be drawn")
-            return await service.ask(lambda model: reasons.explain(model, question.smiles, question.task))
+    @app.post("/api/explain")
+    async def explain(question: TaskQuestion) -> dict[str, Any]:
+        """A drawing whose atoms are coloured by their contribution to the value of one task."""
+        (drawn,) = await asyncio.to_thread(reader.draw, [question.smiles])
+        if drawn is None:  # what RDKit cannot draw in its own process is not tried in this one
+            raise Refusal(400, "this molecule cannot be drawn")
+        return await service.ask(lambda model: reasons.explain(model, question.smiles, question.task))
 
     @app.post("/api/predict")
     async def predict(question: MoleculesQuestion) -> list[dict[str, Any]]:

@@ -16,12 +16,7 @@ LEGEND = (
 )
 
 
-def can_explain() -> bool:
-    """Whether models say what their atoms contribute."""
-    return hasattr(Predictor, "explain")
-
-
-def explain(model: Any, smiles: str, task: str) -> dict[str, Any]:
+def explain(model: Predictor, smiles: str, task: str) -> dict[str, Any]:
     """The molecule with its atoms coloured by their contribution to one task, and what the colours mean.
 
     Raises `PackError` for an unknown task, `InputError` for a molecule that cannot be scored.
@@ -30,14 +25,16 @@ def explain(model: Any, smiles: str, task: str) -> dict[str, Any]:
     return {"svg": model.explain(smiles, [name]).to_svg(name, styled=False), "legend": LEGEND, "task": name}
 
 
-def prepare(model: Any) -> None:
+def prepare(model: Predictor) -> None:
     """Find what the model predicts for approved drugs, which takes seconds where it is not known."""
-    if hasattr(Predictor, "percentiles"):
-        _ = model.approved
+    _ = model.approved
 
 
-def percentiles(model: Any, scores: Scores) -> list[float | None]:
-    """Of the first molecule, for each task: the percentage of approved drugs with a lower value; None if not known."""
+def percentiles(model: Predictor, scores: Scores) -> list[float | None]:
+    """Of the first molecule, for each task: the percentage of approved drugs with a lower value.
+
+    None where it is not known, or not yet: see `prepare`.
+    """
     if "approved" not in vars(model):
         return [None] * len(model.tasks)
     return [None if np.isnan(share) else round(float(share), 1) for share in model.percentiles(scores)[0]]

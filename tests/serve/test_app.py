@@ -56,6 +56,16 @@ def test_a_text_that_is_no_molecule_gets_a_status(server):
     assert answer["error"]
 
 
+def test_a_value_has_its_atoms_and_its_place_among_drugs(server, model):
+    question = {"smiles": "CCO", "task": "size"}
+    assert server.ask("POST", "/api/explain", question).json["svg"] == model.explain("CCO").to_svg("size", styled=False)
+    for wrong in ({"smiles": "C1CC", "task": "size"}, {"smiles": "CCO", "task": "bigness"}):
+        assert server.ask("POST", "/api/explain", wrong).status == 400
+    shares = model.percentiles(model.score(["CCO"]))[0]
+    tasks = server.ask("POST", "/api/molecule", {"smiles": "CCO"}).json["tasks"]
+    assert [task["percentile"] for task in tasks] == pytest.approx(shares.tolist(), abs=0.2)
+
+
 def test_several_molecules_are_rows_as_predict_writes_them(server, model):
     smiles = ["CCO", "not a molecule", "c1ccccc1"] * 40
     answer = server.ask("POST", "/api/predict", {"smiles": smiles}).json

@@ -98,7 +98,7 @@ async function choose(name) {
   try {
     const question = { smiles: shown.answer.smiles, task: name };
     const [why, found] = await Promise.all([
-      info.explains ? ask("/api/explain", question) : null,
+      ask("/api/explain", question),
       info.has_training ? ask("/api/neighbours", question) : []]);
     if (shown !== current || shown.task !== name) return;
     byId("detail").replaceChildren(...[why && coloured(why), found.length ? [el("h3", {}, `Most similar molecules measured for ${name}`), neighbours(found, name)] : []].flat().filter(Boolean));
