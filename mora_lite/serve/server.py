@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..context.approved import ApprovedDrugs
 from ..errors import InputError, error_text
 from ..scoring.engine import ModelSource
 from ..scoring.predictor import Predictor
@@ -122,6 +123,8 @@ def serve(
 def _warm(model: Predictor, reader: SafeReader) -> Predictor:
     """The model after its first molecule, which takes longer than the next."""
     molecule.answer_molecule(model, reader.parse, "CCO")
+    if ApprovedDrugs.known(model.pack_sha256) is not None:
+        reasons.prepare(model)  # at once; else it waits until nobody asks anything
     return model
 
 
