@@ -11,6 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,13 @@ class Job:
 
     @property
     def n_bytes(self) -> int:
-        """That its files take."""
-        return sum(entry.stat().st_size for entry in self.folder.glob("*"))
+        """That its files take. What is worked on may go meanwhile."""
+        n = 0
+        with suppress(FileNotFoundError):
+            for entry in self.folder.iterdir():
+                with suppress(FileNotFoundError):
+                    n += entry.stat().st_size
+        return n
 
 
 class Jobs:

@@ -83,6 +83,28 @@ def test_the_oldest_results_go_when_there_is_no_room(make):
     assert sum(job.n_bytes for job in left) < 400 << 10
 
 
+def test_files_may_go_while_they_are_counted(make, monkeypatch):
+    """As the table of a job does that another thread ends."""
+    jobs = make()
+    job = jobs.new("a.csv")
+    for name, content in (("table.csv", b"CCO"), ("results.arrow", b"1234567")):
+        (job.folder / name).write_bytes(content)
+    gone = job.folder / "table.csv"
+    stat = type(gone).stat
+
+    def stat_late(path, **options):
+        if path == gone:
+            raise FileNotFoundError(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(type(gone), "stat", stat_late)
+    assert job.n_bytes == 7
+    monkeypatch.undo()
+    jobs.remove(job)
+    assert job.n_bytes == 0
+    assert not job.folder.exists()
+
+
 def test_results_are_deleted_when_nobody_asks_for_them(make):
     jobs = make(kept_seconds=0.2)
     job = give(jobs, b"smiles\nCCO\n")
