@@ -10,17 +10,13 @@ is worth. One line of JSON on stdout; `auc` is the chance that a right answer ha
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import math
-import random
 import time
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
-from reactions_pack import questions
+from reactions_pack import random_questions
 
 from mora_lite import load_text
 from mora_lite.chem.smiles import canonical
@@ -38,11 +34,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    with gzip.open(args.table, "rt", newline="", encoding="utf-8") as file:
-        column, _, value = (args.where or "").partition("=")
-        table = [row for row in csv.DictReader(file) if not column or row[column] == value]
-    random.Random(0).shuffle(table)
-    rows = list(islice(questions(table, "forward"), args.rows))
+    rows = random_questions(args.table, args.where, "forward", args.rows)
     sources, asked, targets = (list(column) for column in zip(*rows, strict=True))
     answerer = load_text(args.pack, device=args.device)
     started, limits = time.perf_counter(), (192, args.batch)

@@ -18,6 +18,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -38,11 +39,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    with gzip.open(args.table, "rt", newline="", encoding="utf-8") as file:
-        column, _, value = (args.where or "").partition("=")
-        table = [row for row in csv.DictReader(file) if not column or row[column] == value]
-    random.Random(0).shuffle(table)
-    rows = [row for row, _ in zip(questions(table, args.task), range(args.rows), strict=False)]
+    rows = random_questions(args.table, args.where, args.task, args.rows)
     answerer = load_text(args.pack, device=args.device)
     ids = answerer.ids([format_question(source, question) for source, question, _ in rows])
     graphs = answerer.featurizer.read_smiles([source for source, _, _ in rows])
@@ -64,6 +61,15 @@ def main() -> None:
             sum(target in row for row, (_, _, target) in zip(texts, rows, strict=True)) / len(rows), 4
         )
     print(json.dumps({**result, "seconds": round(seconds, 1), "torch": torch.__version__}))
+
+
+def random_questions(path: Path, where: str | None, task: str, n: int) -> list[tuple[str, str, str]]:
+    """The first n `questions` of one random order (seed 0) of the rows. where: as `--where`."""
+    with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
+        column, _, value = (where or "").partition("=")
+        table = [row for row in csv.DictReader(file) if not column or row[column] == value]
+    random.Random(0).shuffle(table)
+    return list(islice(questions(table, task), n))
 
 
 def questions(table: list[dict[str, str]], task: str) -> Iterator[tuple[str, str, str]]:

@@ -6,7 +6,6 @@ inserted. The style is that of the screening report.
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,8 +20,8 @@ from ..context.extras import ALERTS, EXTRAS
 from ..errors import DeviceError
 from ..scoring.explanation import scale_of
 from ..scoring.scores import percentile_columns
-from ..screening import report
 from ..screening.charts import as_html, as_number, decimals_for
+from ..screening.report import report_style
 
 if TYPE_CHECKING:
     from ..scoring.explanation import Explanation
@@ -60,14 +59,7 @@ def page_of(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task]) 
     )
     template = (resources.files(__package__) / TEMPLATE).read_text(encoding="utf-8")
     molecules = "".join(_molecule(row, model, tasks) for row in rows)
-    return Template(template).substitute(style=_report_style(), metadata=facts, molecules=molecules)
-
-
-def _report_style() -> str:
-    text = (resources.files(report.__package__) / report.TEMPLATE).read_text(encoding="utf-8")
-    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
-    assert style is not None
-    return style[1]
+    return Template(template).substitute(style=report_style(), metadata=facts, molecules=molecules)
 
 
 def _molecule(row: Explained, model: Predictor, tasks: Sequence[Task]) -> str:

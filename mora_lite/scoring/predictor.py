@@ -27,7 +27,6 @@ from ..status import NOT_FINITE, OK, REASONS
 from ..tables.library import Window
 from ..tables.molecule_column import read_molecules
 from ..tables.parsed import ParsedWindow, parse_window
-from ..tables.records import Record
 from .conformal import Platt
 from .explanation import Explanation
 from .neighbours import Neighbours
@@ -208,7 +207,7 @@ class Predictor(ABC):
 
     def _parse(self, smiles: Sequence[str]) -> ParsedWindow:
         with self._timed("parse"):
-            return parse_window(Window(1, [Record("", text, "") for text in smiles]), self.featurizer)
+            return parse_window(Window.of(smiles), self.featurizer)
 
     def calibrate(self, values: np.ndarray, bits: np.ndarray | None) -> Scores:
         """Apply the pack's calibration: probabilities, intervals, domain; all values in the tasks' units.

@@ -25,7 +25,6 @@ from ..status import OK, RunSummary
 from ..tables.formats import TableFormat, add_columns, rounded
 from ..tables.library import Library, Window, regroup
 from ..tables.parsed import ParsedWindow, parse_window
-from ..tables.records import Record
 from ..tables.writers import TableWriter
 from .engine import ModelSource, Output, scoring
 from .neighbours import Neighbours
@@ -169,7 +168,7 @@ class TypedSmiles:
     def windows(self, n_rows: int) -> Iterator[Window]:
         for start in range(0, len(self.smiles), n_rows):
             rows = self.smiles[start : start + n_rows]
-            yield Window(start + 1, [Record("", text, "") for text in rows], [[text] for text in rows])
+            yield Window.of(rows, start + 1, [[text] for text in rows])
 
     def __enter__(self) -> TypedSmiles:
         return self

@@ -33,6 +33,11 @@ TEMPLATE = "report_template.html"
 _LONG_TEXT = 40  # characters; a longer text gets a line to itself
 
 
+def report_style() -> str:
+    """The style sheet of the report, which the pages about answers and explanations have too."""
+    return _element("style", _template())
+
+
 def write_report(
     path: Path,
     metadata: Mapping[str, str],
@@ -47,12 +52,11 @@ def write_report(
     hits: the table that `rank` returns; the first `MAX_HITS` rows are shown.
     hits_title: what they were ranked by.
     """
-    template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
-    assert script is not None
+    template = _template()
+    script = _element("script", template)
     rows = _readable(hits.slice(0, MAX_HITS)).to_pylist()
     page = Template(template).substitute(
-        script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         metadata="".join(_labelled(label, text) for label, text in metadata.items()),
         tiles=_tiles(summary),
         scores="".join(_score_figure(task, summary, [row[task.column] for row in rows]) for task in tasks),
@@ -75,6 +79,17 @@ def _readable(table: pyarrow.Table) -> pyarrow.Table:
             texts = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
             table = table.set_column(i, field, pyarrow.array(texts, field.type))
     return table
+
+
+def _template() -> str:
+    return resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+
+
+def _element(name: str, page: str) -> str:
+    """What is in the one element of this name."""
+    found = re.search(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
+    assert found is not None
+    return found[1]
 
 
 def _labelled(label: str, text: str) -> str:

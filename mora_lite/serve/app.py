@@ -250,12 +250,8 @@ def _add_molecules(app: FastAPI, service: Service) -> None:
         rows: list[dict[str, Any]] = []
         for start in range(0, len(question.smiles), SLICE):
             part = question.smiles[start : start + SLICE]
-            rows += await service.ask(functools.partial(_rows_of, parse=parse, smiles=part), ROWS)
+            rows += await service.ask(functools.partial(molecule.answer_rows, parse=parse, smiles=part), ROWS)
         return rows
-
-
-def _rows_of(model: Predictor, parse: molecule.Parse, smiles: list[str]) -> list[dict[str, Any]]:
-    return molecule.answer_rows(model, parse, smiles)
 
 
 def _add_tables(app: FastAPI, service: Service) -> None:

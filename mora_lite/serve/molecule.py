@@ -16,7 +16,6 @@ from ..screening.charts import decimals_for
 from ..status import OK
 from ..tables.library import Window
 from ..tables.parsed import ParsedWindow
-from ..tables.records import Record
 from . import reasons
 from .results import plain
 
@@ -38,14 +37,9 @@ def describe_task(task: Task) -> dict[str, Any]:
     }
 
 
-def score(model: Predictor, parse: Parse, smiles: Sequence[str]) -> Scores:
-    """Scores of texts."""
-    return model.score_parsed(parse(Window(1, [Record("", text, "") for text in smiles])))
-
-
 def answer_rows(model: Predictor, parse: Parse, smiles: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each SMILES, with the columns of `mora-lite predict`."""
-    scores = score(model, parse, smiles)
+    scores = model.score_parsed(parse(Window.of(smiles)))
     columns = scores.columns(model.tasks)
     return [
         {
@@ -60,7 +54,7 @@ def answer_rows(model: Predictor, parse: Parse, smiles: Sequence[str]) -> list[d
 
 def answer_molecule(model: Predictor, parse: Parse, smiles: str) -> dict[str, Any]:
     """All that is known of one molecule: `tasks`, one entry for each task, and `neighbours`; no drawings."""
-    parsed = parse(Window(1, [Record("", smiles, "")]))
+    parsed = parse(Window.of([smiles]))
     scores = model.score_parsed(parsed)
     answer: dict[str, Any] = {"smiles": parsed.smiles[0], "status": scores.status[0], "error": scores.error[0]}
     if scores.status[0] != OK:
@@ -80,7 +74,7 @@ def answer_molecule(model: Predictor, parse: Parse, smiles: str) -> dict[str, An
 def nearest_of(model: Predictor, parse: Parse, smiles: str, task: str) -> list[dict[str, Any]]:
     """`nearest` of a text; none if it cannot be read. Raises `PackError` for an unknown task."""
     choose_tasks(model.tasks, [task])
-    parsed = parse(Window(1, [Record("", smiles, "")]))
+    parsed = parse(Window.of([smiles]))
     return nearest(model, parsed, task) if parsed.status[0] == OK else []
 
 

@@ -50,6 +50,11 @@ class Window(NamedTuple):
     cells: Sequence[Sequence[str]] = ()
     lines: Sequence[int] = ()
 
+    @classmethod
+    def of(cls, texts: Sequence[str], first_row: int = 1, cells: Sequence[Sequence[str]] = ()) -> Window:
+        """Rows without names."""
+        return cls(first_row, [Record("", text, "") for text in texts], cells)
+
 
 class Library:
     """An open library. Made by `open_library`.

@@ -147,11 +147,12 @@ def to_texts(column: Any) -> list[str]:
     return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in column.to_pylist()]
 
 
-def from_texts(texts: Sequence[str]) -> Any:
-    """The inverse for a column of text: bytes that are not UTF-8 are kept."""
+def from_texts(texts: Sequence[str], large: bool = False) -> Any:
+    """The inverse for a column of text: bytes that are not UTF-8 are kept. large: for more than 2 GiB of them."""
     import pyarrow as pa
 
+    text_type, byte_type = (pa.large_string(), pa.large_binary()) if large else (pa.string(), pa.binary())
     try:
-        return pa.array(texts, pa.string())
+        return pa.array(texts, text_type)
     except UnicodeEncodeError:  # a view, because a cast would refuse those bytes
-        return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], pa.binary()).view(pa.string())
+        return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], byte_type).view(text_type)

@@ -5,21 +5,18 @@ The page needs no network, no other file and no script. Every text is escaped wh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 from ..chem.drawing import draw, drawing_problem
 from ..machine.files import replacing
+from ..screening.report import report_style
 from ..status import OK, StatusCounts, counted
 from .stream import Answered
 
 MAX_ROWS = 200  # drawn; the table of answers has all
 MAX_DRAWN = 8  # molecules of one side of a reaction
-STYLE_OF = ("mora_lite.screening", "report_template.html")  # one look for all reports
-_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _OWN_STYLE = """
 .answers td { vertical-align: middle; }
 .side { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 8px; }
@@ -47,8 +44,6 @@ class AnswersReport:
         """
         if self.path is None:
             return
-        template = resources.files(STYLE_OF[0]).joinpath(STYLE_OF[1]).read_text(encoding="utf-8")
-        style = _STYLE.search(template)
         facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in metadata.items())
         shown, n_rows = self._rows, summary.n_rows
         note = f"{counted(n_rows, 'row')}, {summary.n_ok:,} ok"
@@ -61,7 +56,7 @@ class AnswersReport:
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta name="color-scheme" content="light dark"><title>Answers</title>'
-            f"<style>{style[1] if style else ''}{_OWN_STYLE}</style></head>\n<body><main>"
+            f"<style>{report_style()}{_OWN_STYLE}</style></head>\n<body><main>"
             f'<header><div><p class="brand">mora-lite</p><h1>Answers</h1></div></header><dl class="facts">{facts}</dl>'
             f'<section><p class="note">{escape(note)}</p><div class="scroll"><table class="answers">'
             f"<thead><tr>{_HEADS}</tr></thead>"
