@@ -67,6 +67,7 @@ class SortedBatch:
 
 
 N_FIELDS = len(ATOM_FIELDS)
+BONDS_PER_ATOM = 1.125  # of a padded batch; drug-like molecules have 1.07 to 1.1
 
 
 class BatchSize(NamedTuple):
@@ -79,9 +80,14 @@ class BatchSize(NamedTuple):
 
     @classmethod
     def of(cls, graphs: Graphs, molecules: int) -> BatchSize:
-        """The padded size: `molecules`, and for the others the next of few numbers, an eighth apart at most."""
+        """The padded size: `molecules`, and for the others the next of few numbers, a quarter apart at most.
+
+        There is room for `BONDS_PER_ATOM` in any case, so that most libraries have one number of bonds for each of
+        atoms: a size that was not met before costs as much as thousands of molecules.
+        """
         longest = rounded_size(int(graphs.n_atoms.max()) + 1, 8) - 1
-        return cls(molecules, rounded_size(len(graphs.atoms)), rounded_size(len(graphs.bonds)), longest)
+        atoms = rounded_size(len(graphs.atoms))
+        return cls(molecules, atoms, rounded_size(max(len(graphs.bonds), int(BONDS_PER_ATOM * atoms))), longest)
 
     @property
     def endpoints_at(self) -> int:
@@ -102,8 +108,8 @@ class BatchSize(NamedTuple):
 
 
 def rounded_size(n: int, least: int = 256) -> int:
-    """The next number of the form m * 2**k, m from 8 to 16, that is a multiple of `least`."""
-    step = max(least, 1 << max(0, n.bit_length() - 4))
+    """The next number of the form m * 2**k, m from 4 to 8, that is a multiple of `least`."""
+    step = max(least, 1 << max(0, n.bit_length() - 3))
     return max(-(-n // step), 1) * step
 
 

@@ -40,7 +40,7 @@ class CapturedScorer:
     def __init__(self, fast: FastScorer, device: torch.device):
         self.fast, self.device = fast, device
         self._captured: OrderedDict[BatchSize, CapturedBatch | None] = OrderedDict()  # None: met once
-        self._pool: Any = None
+        self._shared: dict[str, Any] = {}  # the pool and the stream of all graphs, whose memory is one
         self._buffers: tuple[Tensor, Tensor] | None = None  # bytes of a batch, in pinned memory and on the device
 
     def z_scores(self, graphs: Graphs, timed: Timer = untimed) -> np.ndarray:
@@ -78,7 +78,7 @@ class CapturedScorer:
 
     def _clear_graphs(self) -> None:
         self._captured.clear()
-        self._pool = None  # memory that no graph uses any more cannot be shared again
+        self._shared = {}  # memory that no graph uses any more cannot be shared again
 
     def _score(self, size: BatchSize, data: Tensor) -> Tensor:
         """Scores of the batch in the buffer `data`, and of its padding: float32 `[B, P]`."""
@@ -91,9 +91,9 @@ class CapturedScorer:
             return self.fast.run(unpack_batch(batch, size))
 
         if captured is None and not is_new:
-            if self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
-            captured = CapturedBatch(*capture(run, self.device, pool=self._pool))
+            if not self._shared:
+                self._shared = {"pool": torch.cuda.graph_pool_handle(), "stream": torch.cuda.Stream(self.device)}
+            captured = CapturedBatch(*capture(run, self.device, **self._shared))
         self._captured[size] = captured
         if captured is None:
             return run()

@@ -21,18 +21,25 @@ def run_aside(work: Callable[[], Result], device: torch.device, stream: torch.cu
 
 
 def capture(
-    work: Callable[[], Result], device: torch.device, *, pool: Any = None, warm_up: bool = True
+    work: Callable[[], Result],
+    device: torch.device,
+    *,
+    pool: Any = None,
+    stream: torch.cuda.Stream | None = None,
+    warm_up: bool = True,
 ) -> tuple[torch.cuda.CUDAGraph, Result]:
     """A CUDA graph of `work`, which the capture does not run, and the result that each replay writes anew.
 
     pool: of memory that several graphs share, which are then never replayed at the same time; None for one of its own.
+    stream: of the first run and the capture. Graphs share the memory of a pool only where they share this too; None
+    makes a new one.
     warm_up: run the work once before, so that libraries start outside of the capture. False where the caller has run
     it by `run_aside`, because each run counts, as a step of training does.
     """
     # With a first run on the stream of that run, whose buffers kernels keep; else on the one that torch keeps for
     # captures, so that graphs of one pool share its memory.
-    stream = torch.cuda.Stream(device) if warm_up else None
     if warm_up:
+        stream = stream or torch.cuda.Stream(device)
         run_aside(work, device, stream)
     graph = torch.cuda.CUDAGraph()
     # Other threads may work meanwhile, on their devices or pinning memory: only the strictest mode forbids it.
