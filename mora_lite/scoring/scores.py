@@ -91,15 +91,21 @@ class Scores:
         return columns | dict(zip(names, self.beside.values(), strict=True))
 
     def _outside(self, inside: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """The names of the tasks whose domain a molecule is outside of: text `[B]`."""
-        # Molecules share few patterns of tasks, so each text is made once.
-        packed = np.ascontiguousarray(np.packbits(inside, axis=1))
-        _, first, pattern = np.unique(
-            packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True
-        )
-        texts = [" ".join(name for name, within in zip(names, inside[i], strict=True) if not within) for i in first]
-        outside = np.array(texts, dtype=object)[pattern] if texts else np.empty(0, object)
-        outside[[status != OK for status in self.status]] = ""
+        """The names of the tasks whose domain a molecule is outside of: text `[B]`; empty where there is no value."""
+        outside = np.full(len(inside), "", dtype=object)
+        rows = np.flatnonzero(~inside.all(axis=1))
+        if self.status.count(OK) < len(self.status):
+            rows = rows[[self.status[row] == OK for row in rows]]
+        if len(rows):
+            # Molecules share few patterns of tasks, so each text is made once.
+            packed = np.ascontiguousarray(np.packbits(inside[rows], axis=1))
+            _, first, pattern = np.unique(
+                packed.view(f"V{packed.shape[1]}").ravel(), return_index=True, return_inverse=True
+            )
+            texts = [
+                " ".join(name for name, within in zip(names, inside[rows[i]], strict=True) if not within) for i in first
+            ]
+            outside[rows] = np.array(texts, dtype=object)[pattern]
         return outside
 
 

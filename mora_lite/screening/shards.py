@@ -57,8 +57,8 @@ def result_schema(
 def result_rows(tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> pa.RecordBatch:
     """One row of results for each row of the window; values are null where status is not ok."""
     schema = result_schema(tasks, scores.inside is not None, scores.beside)
-    failed = np.array([word != OK for word in scores.status], bool)
-    mask = failed if failed.any() else None
+    are_all_ok = scores.status.count(OK) == len(scores.status)
+    mask = None if are_all_ok else np.array([word != OK for word in scores.status], bool)
     rows = np.arange(parsed.first_row, parsed.first_row + len(parsed), dtype=np.int64)
     arrays = [pa.array(rows), from_texts(parsed.names), from_texts(parsed.smiles)]
     for name, column in scores.columns(tasks).items():

@@ -153,6 +153,8 @@ def from_texts(texts: Sequence[str], large: bool = False) -> Any:
 
     text_type, byte_type = (pa.large_string(), pa.large_binary()) if large else (pa.string(), pa.binary())
     try:
+        if texts and texts.count(texts[0]) == len(texts):  # a status; the rest needs the interpreter for each text
+            return pa.repeat(pa.scalar(texts[0], text_type), len(texts))
         return pa.array(texts, text_type)
     except UnicodeEncodeError:  # a view, because a cast would refuse those bytes
         return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], byte_type).view(text_type)

@@ -76,7 +76,10 @@ def _records(lines: list[str]) -> list[Record]:
     if "|" in "".join(lines):
         return [_record(line) for line in lines]
     words = [line.split(None, 1) for line in lines]
-    if set(map(len, words)) == {2}:
+    n_words = set(map(len, words))
+    if n_words == {1}:
+        return list(map(Record, repeat(""), [smiles for (smiles,) in words], repeat("")))
+    if n_words == {2}:
         return list(map(Record, [name.rstrip() for _, name in words], [smiles for smiles, _ in words], repeat("")))
     return [Record(w[1].rstrip() if len(w) == 2 else "", w[0] if w else "", "") for w in words]
 

@@ -1,0 +1,23 @@
+"""Texts as Arrow columns."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from mora_lite.tables.parquet import from_texts
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("texts", [[], [""], ["ok"] * 5, ["ok", "unparsable"], ["é"] * 3, ["CO", "", "CO"]])
+def test_texts_are_kept_whether_they_differ_or_not(texts: list[str], large: bool) -> None:
+    column = from_texts(texts, large)
+    assert column.to_pylist() == texts
+    assert column.type == (pa.large_string() if large else pa.string())
+    assert column.null_count == 0
+
+
+@pytest.mark.parametrize("texts", [["\udcff"] * 3, ["C", "\udcff"]])
+def test_bytes_that_are_not_utf_8_come_out_as_they_were(texts: list[str]) -> None:
+    found = from_texts(texts).view(pa.binary()).to_pylist()
+    assert found == [text.encode("utf-8", "surrogateescape") for text in texts]
