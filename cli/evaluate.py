@@ -58,6 +58,14 @@ def evaluate(
             show_default="none",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a page with charts and the worst molecules drawn (.html).",
+            show_default="none",
+        ),
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,7 +94,7 @@ def evaluate(
     Examples:
     mora-lite evaluate admet mine.csv --split all --tasks logS --tables
     mora-lite evaluate admet mine.csv --split all --column logS=Solubility -t logS
-    mora-lite evaluate ./mine mine.csv -o mine.evaluated.csv
+    mora-lite evaluate ./mine mine.csv -o mine.evaluated.csv --report mine.html
     mora-lite evaluate qm9 qm9.csv.gz --tasks homo,lumo,gap --json
     """
     from .tables import print_evaluation
@@ -111,6 +119,7 @@ def evaluate(
             record=record,
             columns=columns,
             output=output,
+            report=report,
             force=force,
             on_note=print_note,
         )
@@ -124,8 +133,10 @@ def evaluate(
     say(f"{data}: {n:,} of {evaluation.n_rows:,} rows evaluated, split {split.value}")
     if output is not None:
         say(f"{output}: truth, prediction and interval of each of the {n:,} molecules")
-    else:
-        say("next: -o FILE writes truth, prediction and interval of each molecule")
+    if report is not None:
+        say(f"{report}: charts of the errors, the worst molecules drawn")
+    if output is None and report is None:
+        say("next: -o FILE writes truth, prediction and interval of each molecule, --report FILE.html draws charts")
 
 
 def _columns(texts: list[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """One self-contained page about some molecules: what their values are, what made them, and what was measured nearby.
 
 It needs no network, no script and no other file. Names and SMILES are untrusted: every text is escaped where it is
-inserted. The style is that of the screening report.
+inserted. The style is that of all reports.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from .. import __version__
 from ..chem.drawing import draw
 from ..context.extras import ALERTS, EXTRAS
 from ..errors import DeviceError
+from ..reports.page import as_html, as_number, decimals_for, report_style
 from ..scoring.explanation import scale_of
 from ..scoring.scores import percentile_columns
-from ..screening.charts import as_html, as_number, decimals_for
-from ..screening.report import report_style
 
 if TYPE_CHECKING:
     from ..scoring.explanation import Explanation

@@ -87,6 +87,14 @@ def train(
     drop_baseline: Annotated[
         bool, typer.Option("--drop-baseline", help="Leave the encoder alone out of the pack; its metrics stay.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Page with charts of the errors on the test molecules and of the training (.html).",
+            show_default="OUTPUT.report.html",
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Train a pack: first the graph encoder alone, then MoRA on the frozen base.
@@ -95,6 +103,7 @@ def train(
     the table (unreadable rows, duplicates, rare classes) are printed on stderr.
     The pack holds a README.md with the metrics on the test molecules, and the
     training molecules with their values, which predict --neighbours shows.
+    Beside it, OUTPUT.report.html has charts of the errors on the test molecules.
 
     Started again with the same settings, training continues from its last
     checkpoint, which is kept in OUTPUT.run. The base must have been pulled
@@ -132,10 +141,12 @@ def train(
             without_data=without_data,
             share_upper=share_upper,
             drop_baseline=drop_baseline,
+            report=report,
             force=force,
             on_note=print_note,
             on_progress=show.training,
         )
     print_evaluation(pack.provenance["test"])
     say(f"{output}: the pack {pack.name}, {pack.nbytes / 1e6:.1f} MB; {output / 'README.md'} has these figures")
+    say(f"{pipeline.report_path(output, report)}: charts of the errors, the worst molecules drawn")
     say(f"next: mora-lite predict FILE --pack {shlex.quote(path_as_pack(output))}")

@@ -223,7 +223,7 @@ def _making(manifest: Row) -> str:
     lines = [*value_lines(base | sizes | trained), *(plain(line) for line in provenance.get("history") or [])]
     parts = [
         section("How it was made", lines),
-        markdown_table(provenance.get("stages") or []),
+        markdown_table([{k: v for k, v in row.items() if k != "curve"} for row in provenance.get("stages") or []]),
         f"```sh\n{command}\n```" if command else "",
     ]
     return "\n\n".join(part for part in parts if part)

@@ -1,14 +1,11 @@
 """One self-contained page about a screened library: how the scores are distributed, how reliable they are, the hits.
 
 The page needs no network and no other file, and its bytes depend on nothing but the arguments. Names and SMILES are
-untrusted: every text is escaped where it is inserted, none goes into a script, and the page forbids all scripts but its
-own (by its hash).
+untrusted: every text is escaped where it is inserted, and none goes into a script.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -18,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..chem.drawing import draw
 from ..machine.files import replacing
+from ..reports.charts import histogram_svg
+from ..reports.page import as_html, as_number, as_percent, decimals_for, facts, page, tiles
 from ..scoring.tasks import Task
 from ..status import OK, REASONS
-from .charts import as_html, as_number, as_percent, decimals_for, histogram_svg
 from .hits import REPEAT, SCORE
 from .run_directory import RESUME_HINT
 from .summary import LibrarySummary
@@ -30,12 +28,6 @@ if TYPE_CHECKING:
 
 MAX_HITS = 200  # shown; their drawings are most of the page
 TEMPLATE = "report_template.html"
-_LONG_TEXT = 40  # characters; a longer text gets a line to itself
-
-
-def report_style() -> str:
-    """The style sheet of the report, which the pages about answers and explanations have too."""
-    return _element("style", _template())
 
 
 def write_report(
@@ -52,12 +44,11 @@ def write_report(
     hits: the table that `rank` returns; the first `MAX_HITS` rows are shown.
     hits_title: what they were ranked by.
     """
-    template = _template()
-    script = _element("script", template)
+    template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    body, script, _ = re.split("</?script>", template)
     rows = _readable(hits.slice(0, MAX_HITS)).to_pylist()
-    page = Template(template).substitute(
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        metadata="".join(_labelled(label, text) for label, text in metadata.items()),
+    body = Template(body).substitute(
+        metadata=facts(metadata),
         tiles=_tiles(summary),
         scores="".join(_score_figure(task, summary, [row[task.column] for row in rows]) for task in tasks),
         domain=_domain(tasks, summary),
@@ -66,7 +57,7 @@ def write_report(
         hits=_hits(rows, tasks, hits.num_rows),
     )
     with replacing(path, RESUME_HINT) as file:
-        file.write(page.encode("utf-8", "replace"))
+        file.write(page("Screening report", body, script=script))
 
 
 def _readable(table: pyarrow.Table) -> pyarrow.Table:
@@ -81,25 +72,8 @@ def _readable(table: pyarrow.Table) -> pyarrow.Table:
     return table
 
 
-def _template() -> str:
-    return resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-
-
-def _element(name: str, page: str) -> str:
-    """What is in the one element of this name."""
-    found = re.search(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
-def _labelled(label: str, text: str) -> str:
-    wide, code = len(text) > _LONG_TEXT, label.lower() == "command"
-    classes = " ".join(["wide"] * wide + ["code"] * code)
-    return f'<div class="{classes}"><dt>{as_html(label)}</dt><dd>{as_html(text)}</dd></div>'
-
-
 def _tiles(summary: LibrarySummary) -> str:
-    tiles = [
+    figures = [
         ("Rows", f"{summary.n_rows:,}", "read from the library"),
         ("Scored", f"{summary.n_ok:,}", f"{_share(summary.n_ok, summary.n_rows)} of the rows"),
         ("Failed", f"{summary.n_failed:,}", f"{_share(summary.n_failed, summary.n_rows)} of the rows"),
@@ -107,13 +81,10 @@ def _tiles(summary: LibrarySummary) -> str:
     if summary.is_calibrated:
         n_tasks = len(summary.tasks)
         whose = "of its task" if n_tasks == 1 else f"of all {n_tasks} tasks"
-        tiles.append(("In domain", _share(summary.n_inside, summary.n_ok), f"{summary.n_inside:,}, {whose}"))
+        figures.append(("In domain", _share(summary.n_inside, summary.n_ok), f"{summary.n_inside:,}, {whose}"))
     else:
-        tiles.append(("In domain", "unknown", "the pack is not calibrated"))
-    return "".join(
-        f'<div class="tile"><h3>{name}</h3><p class="figure">{figure}</p><p>{words}</p></div>'
-        for name, figure, words in tiles
-    )
+        figures.append(("In domain", "unknown", "the pack is not calibrated"))
+    return tiles(figures)
 
 
 def _score_figure(task: Task, summary: LibrarySummary, rug: Sequence[float | None]) -> str:

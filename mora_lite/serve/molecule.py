@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import PackError
+from ..reports.page import decimals_for
 from ..scoring.neighbours import Neighbours
 from ..scoring.predictor import Predictor
 from ..scoring.scores import Scores
 from ..scoring.tasks import Task, choose_tasks
-from ..screening.charts import decimals_for
 from ..status import OK
 from ..tables.library import Window
 from ..tables.parsed import ParsedWindow

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..chem.drawing import draw, drawing_problem
 from ..machine.files import replacing
-from ..screening.report import report_style
+from ..reports.page import report_style
 from ..status import OK, StatusCounts, counted
 from .stream import Answered
 

@@ -20,9 +20,10 @@ from ..model import Model, Scores, load
 from ..packs.pack import Pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
 from ..tables.library import open_library
-from ..tables.writers import claim_table
+from ..tables.writers import claim_output, claim_table
 from .checks import first_rows, left_out_notes, merge_duplicates
 from .dataset import Dataset, read_dataset
+from .evaluation_files import molecule_columns, write_molecules, write_report
 from .metrics import (
     Metrics,
     by_domain,
@@ -33,7 +34,6 @@ from .metrics import (
     coverage,
     value_metrics,
 )
-from .molecule_table import molecule_columns, write_molecules
 from .splits import Split, split_rows
 
 Rows = list[dict[str, Any]]
@@ -82,6 +82,7 @@ def evaluate(
     record: bool = False,
     columns: Mapping[str, str] | None = None,
     output: str | Path | None = None,
+    report: str | Path | None = None,
     force: bool = False,
     on_note: Callable[[str], None] = lambda _note: None,
 ) -> Evaluation:
@@ -96,18 +97,15 @@ def evaluate(
     tables: False leaves them empty, and saves computing the scaffolds of the training molecules.
     record: write metrics and tables into the pack, for the whole test set alone.
     columns: task name -> the table's column with its values, where this is not the name that the pack records.
-    output: file for the columns of `Evaluation.molecules`, replaced if it exists with `force`; None writes none.
+    output: file for the columns of `Evaluation.molecules`. report: file for a page with charts, HTML. Each is replaced
+    if it exists with `force`; None writes none.
     on_note: gets a line for each reason why rows are left out.
 
     Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
-    if record:
-        if split != "test" or limit is not None or tasks is not None or columns or confidence != RECORDED_CONFIDENCE:
-            raise InputError(NOT_RECORDED)
-        check_changeable(str(pack))
-    _check_kind(pack)
-    if output is not None:
-        claim_table(output, source=data, force=force)
+    whole = split == "test" and limit is None and tasks is None and not columns
+    _check_pack(pack, record, whole and confidence == RECORDED_CONFIDENCE)
+    _claim_files(data, output, report, force)
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     provenance, data = model.pack.provenance, Path(data)
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
@@ -116,7 +114,7 @@ def evaluate(
     part = part if limit is None else part.subset(part.rows[:limit])
     scores = _score(model, part, batch_size)
     train = None if parts is None or split == "all" else parts["train"]
-    metrics, by_task = _measure(model, part, train, scores, tables=tables or record)
+    metrics, by_task = _measure(model, part, train, scores, tables=tables or record or report is not None)
     recorded = provenance.get("test") if split == "test" and limit is None else None
     _add_comparison(metrics, model, part, bf16, recorded, batch_size)
     evaluation = Evaluation(metrics, by_task, molecule_columns(part, scores, model.tasks, parts), table.n_rows)
@@ -124,12 +122,26 @@ def evaluate(
         record_metrics(model.pack, evaluation)
     if output is not None:
         write_molecules(output, evaluation.molecules, source=data, force=force)
+    if report is not None:
+        write_report(Path(report), model, part, scores, metrics, by_task, parts=parts, table=data.name, split=split)
     return evaluation
 
 
-def _check_kind(pack: str | Path) -> None:
+def _check_pack(pack: str | Path, record: bool, recordable: bool) -> None:
+    if record:
+        if not recordable:
+            raise InputError(NOT_RECORDED)
+        check_changeable(str(pack))
     if (Path(local_path(pack)) / TEXT_MANIFEST).is_file():
         raise InputError(f"{pack}: got a text pack, expected one of values; use evaluate-text")
+
+
+def _claim_files(data: Path | str, output: Path | str | None, report: Path | str | None, force: bool) -> None:
+    """Raise `OutputError` before the work where one of the two cannot be written."""
+    if output is not None:
+        claim_table(output, source=data, force=force)
+    if report is not None:
+        claim_output(report, source=data, force=force)
 
 
 def _score(model: Model, part: Dataset, batch_size: int | None) -> Scores:

@@ -36,6 +36,7 @@ from .dataset import Dataset
 from .losses import TargetStats, task_loss, validation_error
 
 SECONDS_BETWEEN_REPORTS = 2.0
+LOG = "log.jsonl"  # a line for each epoch beside the checkpoint; of one that is there twice, the last counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +124,10 @@ def fit(
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     shares = train.rarity(stats.weights.cpu().numpy()) if settings.balanced else None
-    path = folder / "checkpoint.safetensors"
+    path, log = folder / "checkpoint.safetensors", folder / LOG
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
+    if progress.step == 0:
+        log.unlink(missing_ok=True)  # of another run
     prepare, train_step = _make_step(model, state, train, settings, stats, device)
     if progress.step == 0 and settings.keep_start:
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
@@ -148,9 +151,11 @@ def fit(
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
         left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
         progress = TrainProgress((epoch + 1) * per_epoch, n_steps, loss, state.error, state.best_error, rate, left)
+        with log.open(
+            "a"
+        ) as lines:  # first: an epoch without a checkpoint is trained again, and its line written again
+            lines.write(json.dumps(asdict(progress)) + "\n")
         state.save(path, progress.step)
-        with (folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(asdict(progress)) + "\n")
         on_progress(progress)
     model.load_state_dict(state.best, strict=False)
     model.eval()

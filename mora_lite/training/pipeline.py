@@ -19,6 +19,7 @@ from ..hub.bases import BASE_MODELS, resolve_base
 from ..hub.models import is_hub_model
 from ..lm.base import CompiledBase, compile_base
 from ..machine.device import choose_device, training_dtype
+from ..machine.files import replacing
 from ..machine.progress import report
 from ..packs.manifest import PACK
 from ..packs.pack import Pack, install_pack, remove_file, save_pack
@@ -26,6 +27,7 @@ from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from ..tables.library import open_library
 from ..tables.source import is_stream
+from ..tables.writers import claim_output
 from .calibrate import KEEPS_DATA, calibrate_pack
 from .checks import (
     MIN_DECADES,
@@ -71,6 +73,7 @@ def train(
     without_data: bool = False,
     share_upper: bool = False,
     drop_baseline: bool = False,
+    report: str | Path | None = None,
     force: bool = False,
     on_note: Callable[[str], None] = lambda _note: None,
     on_progress: OnProgress = lambda _stage, _progress: None,
@@ -84,6 +87,8 @@ def train(
     without_data: leave the training molecules and their values out of the pack, which then cannot name neighbours.
     share_upper: keep the base model's layers beside the pack, for several packs.
     drop_baseline: leave the encoder alone out of the pack, once its test metrics are recorded.
+    report: file for a page with charts of the errors on the test molecules and of the training, HTML; None for
+    `output` + `.report.html`. It is not in the pack, which is passed on without the test molecules.
     on_note: gets each note about the data, a line. on_progress: gets the name of the stage and its progress.
 
     Checkpoints are kept in `output` + `.run`; started again with the same arguments, training continues from them.
@@ -105,11 +110,23 @@ def train(
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
     PACK.check_free(output, force)
+    page = report_path(output, report)
+    if report is not None or page.parent.is_dir():  # which training makes
+        claim_output(page, source=table, force=force)
     pack = _train(recipe, table, output.with_name(output.name + ".run"), chosen, on_note, on_progress)
-    record_metrics(pack, evaluate(pack.path, table, device=str(chosen)))
+    staged = pack.path.with_name("report.html")
+    record_metrics(pack, evaluate(pack.path, table, device=str(chosen), report=staged, force=True))
     if drop_baseline:
         remove_file(pack, "baseline.safetensors")
-    return install_pack(pack.path, output, share_upper=share_upper, force=force)
+    pack = install_pack(pack.path, output, share_upper=share_upper, force=force)
+    with replacing(page) as file:
+        file.write(staged.read_bytes())
+    return pack
+
+
+def report_path(output: str | Path, report: str | Path | None = None) -> Path:
+    """Where `train` writes the page about a pack."""
+    return Path(report) if report is not None else Path(output).with_name(f"{Path(output).name}.report.html")
 
 
 def _train(

@@ -15,8 +15,9 @@ from library_summary import summarize
 
 from mora_lite.chem.drawing import draw, drawing_problem
 from mora_lite.errors import OutputError
+from mora_lite.reports.charts import decades, histogram_svg, ticks
+from mora_lite.reports.page import as_number, as_percent, decimals_for
 from mora_lite.scoring.tasks import Task
-from mora_lite.screening.charts import as_number, as_percent, decades, decimals_for, histogram_svg, ticks
 from mora_lite.screening.expression import parse_expression
 from mora_lite.screening.ranking import rank
 from mora_lite.screening.report import MAX_HITS, write_report

@@ -1,0 +1,67 @@
+"""Curves of a classifier, and the range that chance leaves to a figure of some molecules. Needs NumPy only."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+Z = 1.96  # deviations on either side that hold 95 % of a normal distribution
+MAX_POINTS = 300  # of a curve; more are not told apart
+MIN_OF_RANGE = 3  # molecules
+
+
+def ranked(probability: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many molecules, and how many positives, are at or above each threshold, from the highest: int64 `[n]` each.
+
+    probability, true: float `[N]`, 0 or 1 the latter, without NaN. Molecules of equal probability come together.
+    """
+    order = np.argsort(-probability, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(probability[order])), len(order) - 1)
+    return last + 1, np.cumsum(true[order] == 1)[last]
+
+
+def roc_points(probability: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rate at each threshold, float64 `[n]`, from 0 to 1; both classes must be there."""
+    n, hits = ranked(probability, true)
+    missed = n - hits
+    return _thin(np.append(0, missed / missed[-1]), np.append(0, hits / hits[-1]))
+
+
+def precision_points(probability: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision at each threshold, float64 `[n]`; there must be a positive."""
+    n, hits = ranked(probability, true)
+    return _thin(hits / hits[-1], hits / n)
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(x) <= MAX_POINTS:
+        return x, y
+    kept = np.unique(np.linspace(0, len(x) - 1, MAX_POINTS).astype(int))
+    return x[kept], y[kept]
+
+
+def share_range(share: float, n: int) -> tuple[float, float]:
+    """Where the share of a very large sample would lie, with 95 % confidence, by Wilson; n: of this sample, above 0."""
+    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def mean_range(numbers: np.ndarray) -> tuple[float, float] | None:
+    """The same of the mean of float `[n]`, by its standard error; None of fewer than 3."""
+    if len(numbers) < MIN_OF_RANGE:
+        return None
+    numbers = numbers.astype(np.float64)
+    mean, reach = float(numbers.mean()), Z * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    return mean - reach, mean + reach
+
+
+def auc_range(auc: float, positives: int, negatives: int) -> tuple[float, float] | None:
+    """The same of a ROC-AUC, by Hanley and McNeil (1982); None of fewer than 3 of a class."""
+    if min(positives, negatives) < MIN_OF_RANGE:
+        return None
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
+    reach = Z * math.sqrt(max(spread, 0.0) / (positives * negatives))
+    return max(0.0, auc - reach), min(1.0, auc + reach)

@@ -1,0 +1,272 @@
+"""The charts of one task: predictions beside what was measured, each with a sentence on what to read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..scoring.tasks import Task
+from .charts import SQUARE, Plot, parity_svg
+from .curves import precision_points, ranked, roc_points, share_range
+from .page import as_html, as_number, as_percent, decimals_for
+
+Rows = Sequence[Mapping[str, Any]]
+
+MIN_COMPARED = 10  # molecules of a group whose error is compared with another's
+MUCH = 1.25  # times the other error
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A task's predictions of `N` molecules, float32 `[N]` each, in its unit or as probabilities.
+
+    truth: measured, NaN where unknown. values: predicted. low, high: the intervals; similarity: to the nearest molecule
+    that the task was trained on; None without calibration.
+    metrics, tables: of the task, as `Evaluation` has them. confidence: of the intervals.
+    """
+
+    task: Task
+    truth: np.ndarray
+    values: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+    similarity: np.ndarray | None
+    metrics: Mapping[str, Any]
+    tables: Mapping[str, Rows]
+    confidence: float
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """The molecules with a measured and a predicted value, int64 `[n]`."""
+        return np.flatnonzero(np.isfinite(self.truth) & np.isfinite(self.values))
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """Predicted minus measured of `known`, float64 `[n]`; of a logarithmic scale, of the logarithms to base 10."""
+        truth, values = (self.on_scale(of[self.known].astype(np.float64)) for of in (self.truth, self.values))
+        return values - truth
+
+    def on_scale(self, numbers: np.ndarray) -> np.ndarray:
+        """On the scale on which errors are compared: logarithms of what is above 0 where the task has them."""
+        return np.log10(np.maximum(numbers, np.finfo(np.float32).tiny)) if self.task.is_log else numbers
+
+    @property
+    def promised(self) -> str:
+        """The share of measured values that intervals should hold."""
+        return f"{100 * self.confidence:g} %"
+
+    @property
+    def half_within(self) -> str:
+        """The median error, of a logarithmic scale as a factor."""
+        if not len(self.errors):
+            return "–"
+        middle = float(np.median(np.abs(self.errors)))
+        return f"factor {as_number(10**middle, 1)}" if self.task.is_log else self.number(middle)
+
+    def number(self, value: float, unit: bool = False) -> str:
+        """A value of the task for HTML. unit: with its unit."""
+        text = as_number(value, decimals_for(self.task))
+        return f"{text} {as_html(self.task.unit)}" if unit and self.task.unit else text
+
+
+def figures(result: TaskResult) -> str:
+    """All charts of a task; a sentence where there is nothing to draw."""
+    n, name = len(result.known), as_html(result.task.name)
+    lost = int((np.isfinite(result.truth) & ~np.isfinite(result.values)).sum())
+    notes = [f"{lost:,} measured molecules got no finite prediction and are left out."] if lost else []
+    if n == 0:
+        return _note(" ".join([*notes, f"No molecule here has a measured and a predicted value of {name}."]))
+    parts = _class_figures(result) if result.task.is_class else [_parity(result)]
+    if result.similarity is None:
+        notes.append("The pack is not calibrated: it has no intervals, and nothing is known of the similarity.")
+    elif by_similarity := [row for row in result.tables.get("by_similarity", ()) if row["n"]]:
+        parts.append(_by_similarity(result, by_similarity))
+        if not result.task.is_class:
+            parts.append(_coverage(result, by_similarity))
+    return "".join(map(_note, notes)) + f'<div class="plots">{"".join(parts)}</div>'
+
+
+def figure(title: str, chart: str, words: str) -> str:
+    """A chart under its title, above what to read from it; all HTML."""
+    return f'<figure class="plot"><figcaption><h4>{title}</h4></figcaption>{chart}<p>{words}</p></figure>'
+
+
+def _note(words: str) -> str:
+    return f'<p class="note">{words}</p>'
+
+
+def _plain(words: str) -> str:
+    """The text of a sentence that is HTML, for a title that is escaped again."""
+    import html
+
+    return html.unescape(words)
+
+
+def _parity(result: TaskResult) -> str:
+    task, known = result.task, result.known
+    truth, values = result.truth[known].astype(np.float64), result.values[known].astype(np.float64)
+    low, high = (None if bound is None else bound[known].astype(np.float64) for bound in (result.low, result.high))
+    off = np.abs(result.errors)
+    mean = f"mean error {result.number(float(np.abs(values - truth).mean()), unit=True)}"
+    half = f"half of the predictions are within {'a ' if task.is_log else ''}{result.half_within}"
+    words = [f"{len(known):,} molecule{'s' if len(known) > 1 else ''}: {mean}; {half}."]
+    bias = float(result.errors.mean())
+    if len(known) >= MIN_COMPARED and abs(bias) > 0.5 * off.mean():
+        words.append(f"Predictions are mostly too {'high' if bias > 0 else 'low'}.")
+    if values.min() == values.max():
+        words.append("All molecules got the same prediction." if len(known) > 1 else "")
+    inside = result.metrics.get("inside")
+    if inside is not None:
+        promised = result.promised
+        words.append(f"{as_percent(inside)} of the measured values lie inside their {promised} interval.")
+    chart, marks = parity_svg(
+        truth,
+        values,
+        low,
+        high,
+        _plain(f"{task.name}, predicted over measured. {' '.join(words)}"),
+        log=task.is_log,
+        unit=task.unit,
+    )
+    line = "On the dashed line a prediction is what was measured."
+    return figure("Predicted and measured", chart, " ".join(filter(None, [line, marks, *words])))
+
+
+def _by_similarity(result: TaskResult, rows: Rows) -> str:
+    key, what = ("brier", "Square error") if result.task.is_class else ("mae", "Mean error")
+    unit = "" if result.task.is_class else result.task.unit
+    heights = [float(row[key]) for row in rows]
+    plot = Plot((0, 1), (0, (max(heights) or 1) * 1.15))
+    edges = [(row["from"], row["to"]) for row in rows]
+    texts = [
+        f"similarity {row['from']:g} to {row['to']:g}, {row['n']:,} molecules: {row[key]:.3g} {unit}" for row in rows
+    ]
+    plot.bars(edges, heights, texts)
+    plot.texts([(a + b) / 2 for a, b in edges], heights, [_count(row["n"]) for row in rows])
+    large = [row for row in rows if row["n"] >= MIN_COMPARED]
+    words = "There are too few molecules to say whether the error grows with the distance."
+    if len(large) > 1:
+        far, near = large[0], large[-1]
+        times = far[key] / near[key] if near[key] else float("inf")
+        verdict = "about the same"
+        if times > MUCH or times < 1 / MUCH:
+            verdict = (
+                f"{as_number(max(times, 1 / times if times else 0), 1)} times as {'large' if times > 1 else 'small'}"
+            )
+        words = (
+            f"At similarity {far['from']:g} to {far['to']:g} the error is {verdict} "
+            f"{'as' if verdict.startswith('about') else 'as it is'} at {near['from']:g} to {near['to']:g}."
+        )
+    title = f"{result.task.name}, {what.lower()} by similarity to the nearest training molecule. {words}"
+    chart = plot.svg(
+        title, "similarity to the nearest training molecule", f"{what.lower()}{f', {unit}' if unit else ''}"
+    )
+    small = "Above each bar: how many molecules it stands for; a bar of few says little."
+    return figure(f"{what} by similarity", chart, f"{words} {small}")
+
+
+def _coverage(result: TaskResult, rows: Rows) -> str:
+    rows = [row for row in rows if row.get("inside") is not None]
+    promised = result.promised
+    if not rows:
+        return ""
+    ranges = [share_range(row["inside"], row["n"]) for row in rows]
+    middles = np.array([(row["from"] + row["to"]) / 2 for row in rows])
+    lowest = min(low for low, _ in ranges)
+    plot = Plot((0, 1), (0 if lowest < 0.5 else 0.5, 1.08), shares=True)
+    plot.line((0, 1), (result.confidence, result.confidence), "guide")
+    plot.spans(middles, *(np.array(ends) for ends in zip(*ranges, strict=True)), css="whiskers")
+    plot.dots(middles, np.array([row["inside"] for row in rows]), "dots large")
+    plot.texts(middles.tolist(), [high for _, high in ranges], [_count(row["n"]) for row in rows])
+    short = [row for row, (_, high) in zip(rows, ranges, strict=True) if high < result.confidence]
+    words = f"Wherever there are enough molecules to tell, the intervals hold what they promise, {promised}."
+    if short:
+        listed = ", ".join(f"{row['from']:g} to {row['to']:g} ({as_percent(row['inside'])})" for row in short)
+        words = (
+            f"Fewer than the promised {promised} are inside at similarity {listed}: there the intervals are too narrow."
+        )
+    title = f"{result.task.name}, share of measured values inside their interval by similarity. {words}"
+    chart = plot.svg(title, "similarity to the nearest training molecule", "inside the interval")
+    return figure("Are the intervals wide enough?", chart, f"{words} {WHISKERS}")
+
+
+WHISKERS = "Whiskers: what chance allows, with the number of molecules above them."
+
+
+def _class_figures(result: TaskResult) -> list[str]:
+    probability, true = result.values[result.known], result.truth[result.known]
+    n, positives = len(true), int(true.sum())
+    parts = []
+    if 0 < positives < n:
+        parts += [_roc(result, probability, true), _precision(result, probability, true)]
+    else:
+        side = "positive" if positives else "negative"
+        parts.append(
+            _note(f"All {n:,} molecules here are {side}, so nothing can be said of how well the sides are told apart.")
+        )
+    return [*parts, _reliability(result, probability, true)]
+
+
+def _roc(result: TaskResult, probability: np.ndarray, true: np.ndarray) -> str:
+    plot = Plot((0, 1), (0, 1), size=SQUARE)
+    plot.line((0, 1), (0, 1), "guide")
+    plot.line(*roc_points(probability, true))
+    right = as_percent(result.metrics["roc_auc"])
+    words = f"A positive gets a higher probability than a negative in {right} of all pairs; 50 % is guessing."
+    chart = plot.svg(f"{result.task.name}, ROC curve. {words}", "negatives taken", "positives found")
+    return figure(
+        "ROC curve", chart, f"{words} The further up and left the curve, the better; the dashed line is guessing."
+    )
+
+
+def _precision(result: TaskResult, probability: np.ndarray, true: np.ndarray) -> str:
+    n, share = len(true), float(true.mean())
+    plot = Plot((0, 1), (0, 1), size=SQUARE)
+    plot.line((0, 1), (share, share), "guide")
+    plot.line(*precision_points(probability, true))
+    taken, hits = ranked(probability, true)
+    at = int(np.searchsorted(taken, max(1, n // 10)))
+    words = (
+        f"Of the {taken[at]:,} molecule{'s' if taken[at] > 1 else ''} with the highest probability "
+        f"{as_percent(hits[at] / taken[at])} are positive; of all {n:,}, {as_percent(share)} (dashed)."
+    )
+    chart = plot.svg(
+        f"{result.task.name}, precision and recall. {words}",
+        "positives found (recall)",
+        "positive among those taken (precision)",
+    )
+    return figure("Precision and recall", chart, f"{words} It shows what a list of the best would hold.")
+
+
+def _reliability(result: TaskResult, probability: np.ndarray, true: np.ndarray) -> str:
+    rows = result.tables.get("calibration", ())
+    ranges = [share_range(row["observed"], row["n"]) for row in rows]
+    predicted = np.array([row["predicted"] for row in rows])
+    plot = Plot((0, 1), (0, 1.08), shares=True, size=SQUARE)
+    plot.line((0, 1), (0, 1), "guide")
+    plot.spans(predicted, *(np.array(ends) for ends in zip(*ranges, strict=True)), css="whiskers")
+    plot.dots(predicted, np.array([row["observed"] for row in rows]), "dots large")
+    plot.texts(predicted.tolist(), [high for _, high in ranges], [_count(row["n"]) for row in rows])
+    wrong = [row for row, (low, high) in zip(rows, ranges, strict=True) if not low <= row["predicted"] <= high]
+    words = "A probability can be taken at its word here: no group differs from it by more than chance allows."
+    if wrong:
+        worst = max(wrong, key=lambda row: abs(row["observed"] - row["predicted"]))
+        side = "high" if worst["predicted"] > worst["observed"] else "low"
+        words = (
+            f"Where the probability is about {as_percent(worst['predicted'])}, {as_percent(worst['observed'])} of "
+            f"{worst['n']:,} molecules are positive: it is too {side} there."
+        )
+    if len(true) > 1 and probability.min() == probability.max():
+        words = f"All molecules got the same probability. {words}"
+    chart = plot.svg(
+        f"{result.task.name}, reliability of the probabilities. {words}", "predicted probability", "found positive"
+    )
+    return figure("Can the probability be believed?", chart, f"{words} On the dashed line it is right. {WHISKERS}")
+
+
+def _count(n: int) -> str:
+    return f"{n}" if n < 10_000 else f"{n / 1000:.0f}k"
