@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 Z = 1.96  # deviations on either side that hold 95 % of a normal distribution
+Z_OF_MANY = 2.8  # of one group among ten, so that it is seldom chance when any of them is called wrong
 MAX_POINTS = 300  # of a curve; more are not told apart
 MIN_OF_RANGE = 3  # molecules
 
@@ -41,10 +42,13 @@ def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
-def share_range(share: float, n: int) -> tuple[float, float]:
-    """Where the share of a very large sample would lie, with 95 % confidence, by Wilson; n: of this sample, above 0."""
-    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+def share_range(share: float, n: int, z: float = Z) -> tuple[float, float]:
+    """Where the share of a very large sample would lie, by Wilson, with 95 % confidence for the usual z.
+
+    n: of this sample, above 0.
+    """
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 

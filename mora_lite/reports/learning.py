@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,9 @@ from .task_figures import figure
 
 Stage = Mapping[str, Any]
 
+LOSS, ERROR = 1, 2  # columns of a curve, after the epoch
 STEADY = 0.005  # a lesser share of the error by which the last epochs improve is none
+ROUNDED = 0.001  # more than curves are rounded by
 _MEMBER = re.compile(r"member \d+")
 _NAMES = {"encoder": "Encoder alone", "mora": "The whole, with the language model"}
 
@@ -49,47 +50,60 @@ def _stage(group: Sequence[Stage]) -> list[str]:
     name = group[0]["stage"] if len(group) == 1 else f"{len(group)} networks"
     title = _NAMES.get(name, name)
     curves = [np.array(stage["curve"], np.float64) for stage in group]
-    texts = {1: ("loss", "Loss on the training molecules"), 2: ("validation error", "Validation error")}
-    parts = []
-    for column, (label, words) in reversed(texts.items()):
-        lines = [curve[np.isfinite(curve[:, column])] for curve in curves]
-        if not any(len(line) for line in lines):
-            parts.append(figure(as_html(f"{title}: {label}"), "", f"{words}: there is none to show."))
-            continue
-        plot = Plot(_epochs(lines), span_of(*(line[:, column] for line in lines)))
-        for stage, line in zip(group, lines, strict=True):
-            plot.line(line[:, 0], line[:, column], "line thin" if len(group) > 1 else "line")
-            if column == 2 and len(line):
-                best = line[line[:, 2].argmin()]
-                kept = best[None] if best[2] <= (stage["best_error"] or math.inf) * (1 + 1e-3) else line[:0]
-                plot.dots(kept[:, 0], kept[:, 2], "dots large")
-        said = _verdict(group, lines) if column == 2 else f"{words}, epoch by epoch."
-        chart = plot.svg(f"{title}, {label}. {said}", "epoch", label)
-        parts.append(figure(as_html(f"{title}: {label}"), chart, said))
-    return parts
+    losses, errors = ([curve[np.isfinite(curve[:, of])][:, [0, of]] for curve in curves] for of in (LOSS, ERROR))
+    return [_errors(title, group, errors), _losses(title, losses)]
 
 
-def _epochs(lines: Sequence[np.ndarray]) -> tuple[float, float]:
-    every = np.concatenate([line[:, 0] for line in lines])
-    return float(every.min()) - 0.5, float(every.max()) + 0.5
+def _losses(title: str, lines: Sequence[np.ndarray]) -> str:
+    name = f"{title}: loss"
+    if not any(map(len, lines)):
+        return figure(as_html(name), "", "No loss was recorded.")
+    plot, words = _plot(lines), "Mean over the training molecules, epoch by epoch."
+    return figure(as_html(name), plot.svg(f"{name}. {words}", "epoch", "loss"), words)
 
 
-def _verdict(group: Sequence[Stage], lines: Sequence[np.ndarray]) -> str:
-    if len(group) > 1:
-        return (
-            "Each line is a network; dots mark the epochs that were kept. What follows learns from the mean of their "
-            "answers."
-        )
-    (line,), best = lines, group[0]["best_error"]
-    at, last = line[line[:, 2].argmin()], line[-1]
-    if best is not None and best < at[2] * (1 - 1e-3):
-        return f"No epoch was better than the start, whose error is {as_number(best, 3)}: the start was kept."
+def _errors(title: str, group: Sequence[Stage], lines: Sequence[np.ndarray]) -> str:
+    """Marks the epoch that was kept, or with a dashed line the start."""
+    name = f"{title}: validation error"
+    if not all(map(len, lines)):
+        return figure(as_html(name), "", "No validation molecule has a value, so the last epoch was kept.")
+    lowest = [line[line[:, 1].argmin()] for line in lines]
+    starts = [stage["best_error"] for stage, at in zip(group, lowest, strict=True) if _kept_start(stage, at)]
+    plot = _plot(lines, starts)
+    kept = np.array([at for stage, at in zip(group, lowest, strict=True) if not _kept_start(stage, at)]).reshape(-1, 2)
+    plot.dots(kept[:, 0], kept[:, 1], "dots large")
     words = (
-        f"Lowest in epoch {at[0]:.0f} of {last[0]:.0f}, at {as_number(at[2], 3)}; the weights of that epoch were kept."
+        "Each line is a network, dots mark the epochs that were kept. What follows learns the mean of their answers."
     )
-    before = line[: -max(1, len(line) // 4), 2]
-    if at[0] == last[0] and len(before) > 1 and at[2] < before.min() * (1 - STEADY):
-        words += " It was still falling: more epochs may help."
-    elif last[0] > at[0]:
-        words += " Later epochs were no better."
-    return words
+    if len(group) == 1:
+        words = _verdict(group[0], lines[0], lowest[0])
+    return figure(as_html(name), plot.svg(f"{name}. {words}", "epoch", "validation error"), words)
+
+
+def _plot(lines: Sequence[np.ndarray], guides: Sequence[float] = ()) -> Plot:
+    epochs, numbers = np.concatenate(list(lines)).T
+    span = float(epochs.min()) - 0.5, float(epochs.max()) + 0.5
+    plot = Plot(span, span_of(numbers, np.array(guides)))
+    for guide in guides:
+        plot.line(span, (guide, guide), "guide")
+    for line in lines:
+        plot.line(line[:, 0], line[:, 1], "line thin" if len(lines) > 1 else "line")
+    return plot
+
+
+def _kept_start(stage: Stage, lowest: np.ndarray) -> bool:
+    """Whether no epoch, of which `lowest` is the best, was better than the weights that the stage started from."""
+    best = stage["best_error"]
+    return best is not None and best < lowest[1] * (1 - ROUNDED)
+
+
+def _verdict(stage: Stage, line: np.ndarray, lowest: np.ndarray) -> str:
+    if _kept_start(stage, lowest):
+        error = as_number(stage["best_error"], 3)
+        return f"No epoch was better than the start, whose error is {error} (dashed): the start was kept."
+    n, error = len(line), as_number(lowest[1], 3)
+    words = f"Lowest in epoch {lowest[0]:.0f} of {n}, at {error} (dot); the weights of that epoch were kept."
+    before = line[: -max(1, n // 4), 1]
+    if lowest[0] == line[-1, 0] and len(before) > 1 and lowest[1] < before.min() * (1 - STEADY):
+        return f"{words} It was still falling: more epochs may help."
+    return f"{words} Later epochs were no better." if lowest[0] < line[-1, 0] else words

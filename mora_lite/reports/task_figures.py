@@ -11,13 +11,15 @@ import numpy as np
 
 from ..scoring.tasks import Task
 from .charts import SQUARE, Plot, parity_svg
-from .curves import precision_points, ranked, roc_points, share_range
+from .curves import Z_OF_MANY, precision_points, ranked, roc_points, share_range
 from .page import as_html, as_number, as_percent, decimals_for
 
 Rows = Sequence[Mapping[str, Any]]
 
 MIN_COMPARED = 10  # molecules of a group whose error is compared with another's
+MANY = 300  # molecules among which a probability that is wrong by a tenth is seen
 MUCH = 1.25  # times the other error
+SIMILARITY = "similarity to the nearest training molecule"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class TaskResult:
 
     def number(self, value: float, unit: bool = False) -> str:
         """A value of the task for HTML. unit: with its unit."""
-        text = as_number(value, decimals_for(self.task))
+        decimals = decimals_for(self.task)
+        text = as_number(float(f"{value:.3g}") if decimals is None else value, decimals)
         return f"{text} {as_html(self.task.unit)}" if unit and self.task.unit else text
 
 
@@ -112,7 +115,7 @@ def _parity(result: TaskResult) -> str:
     low, high = (None if bound is None else bound[known].astype(np.float64) for bound in (result.low, result.high))
     off = np.abs(result.errors)
     mean = f"mean error {result.number(float(np.abs(values - truth).mean()), unit=True)}"
-    half = f"half of the predictions are within {'a ' if task.is_log else ''}{result.half_within}"
+    half = f"half of the predictions are within {result.half_within.replace('factor', 'a factor of')}"
     words = [f"{len(known):,} molecule{'s' if len(known) > 1 else ''}: {mean}; {half}."]
     bias = float(result.errors.mean())
     if len(known) >= MIN_COMPARED and abs(bias) > 0.5 * off.mean():
@@ -137,36 +140,41 @@ def _parity(result: TaskResult) -> str:
 
 
 def _by_similarity(result: TaskResult, rows: Rows) -> str:
-    key, what = ("brier", "Square error") if result.task.is_class else ("mae", "Mean error")
-    unit = "" if result.task.is_class else result.task.unit
-    heights = [float(row[key]) for row in rows]
+    task = result.task
+    what, unit = ("Square error", "") if task.is_class else ("Mean error", task.unit)
+    heights = [float(row["brier" if task.is_class else "mae"]) for row in rows]
+    if task.is_log:  # in the unit it would be that of the few largest values
+        unit, heights = "powers of ten", [float(np.abs(result.errors[_between(result, row)]).mean()) for row in rows]
+    ranges, counts = [f"{row['from']:g} to {row['to']:g}" for row in rows], [row["n"] for row in rows]
     plot = Plot((0, 1), (0, (max(heights) or 1) * 1.15))
-    edges = [(row["from"], row["to"]) for row in rows]
-    texts = [
-        f"similarity {row['from']:g} to {row['to']:g}, {row['n']:,} molecules: {row[key]:.3g} {unit}" for row in rows
-    ]
-    plot.bars(edges, heights, texts)
-    plot.texts([(a + b) / 2 for a, b in edges], heights, [_count(row["n"]) for row in rows])
-    large = [row for row in rows if row["n"] >= MIN_COMPARED]
+    facts = zip(ranges, counts, heights, strict=True)
+    texts = [f"similarity {span}, {n:,} molecules: {as_number(height)} {unit}" for span, n, height in facts]
+    plot.bars([(row["from"], row["to"]) for row in rows], heights, texts)
+    plot.texts([(row["from"] + row["to"]) / 2 for row in rows], heights, list(map(_count, counts)))
     words = "There are too few molecules to say whether the error grows with the distance."
+    large = [i for i, n in enumerate(counts) if n >= MIN_COMPARED]
     if len(large) > 1:
         far, near = large[0], large[-1]
-        times = far[key] / near[key] if near[key] else float("inf")
-        verdict = "about the same"
-        if times > MUCH or times < 1 / MUCH:
-            verdict = (
-                f"{as_number(max(times, 1 / times if times else 0), 1)} times as {'large' if times > 1 else 'small'}"
-            )
-        words = (
-            f"At similarity {far['from']:g} to {far['to']:g} the error is {verdict} "
-            f"{'as' if verdict.startswith('about') else 'as it is'} at {near['from']:g} to {near['to']:g}."
-        )
-    title = f"{result.task.name}, {what.lower()} by similarity to the nearest training molecule. {words}"
-    chart = plot.svg(
-        title, "similarity to the nearest training molecule", f"{what.lower()}{f', {unit}' if unit else ''}"
-    )
+        words = f"At similarity {ranges[far]} the error is {_times(heights[far], heights[near])} at {ranges[near]}."
+    title = f"{task.name}, {what.lower()} by similarity to the nearest training molecule. {words}"
+    chart = plot.svg(title, SIMILARITY, f"{what.lower()}{f', {unit}' if unit else ''}")
     small = "Above each bar: how many molecules it stands for; a bar of few says little."
     return figure(f"{what} by similarity", chart, f"{words} {small}")
+
+
+def _between(result: TaskResult, row: Mapping[str, Any]) -> np.ndarray:
+    """Which of `known` are in a row of the table by similarity: bool `[n]`."""
+    assert result.similarity is not None
+    similarity = result.similarity[result.known]
+    start, stop = np.float32(row["from"]), np.float32(row["to"])
+    return (similarity >= start) & ((similarity < stop) | (similarity == stop == 1))
+
+
+def _times(error: float, other: float) -> str:
+    """One error beside another, in words."""
+    if min(error, other) <= 0 or max(error, other) / min(error, other) <= MUCH:
+        return "about the same as"
+    return f"{as_number(max(error, other) / min(error, other), 1)} times as {'large' if error > other else 'small'} as"
 
 
 def _coverage(result: TaskResult, rows: Rows) -> str:
@@ -182,7 +190,7 @@ def _coverage(result: TaskResult, rows: Rows) -> str:
     plot.spans(middles, *(np.array(ends) for ends in zip(*ranges, strict=True)), css="whiskers")
     plot.dots(middles, np.array([row["inside"] for row in rows]), "dots large")
     plot.texts(middles.tolist(), [high for _, high in ranges], [_count(row["n"]) for row in rows])
-    short = [row for row, (_, high) in zip(rows, ranges, strict=True) if high < result.confidence]
+    short = [row for row in rows if share_range(row["inside"], row["n"], Z_OF_MANY)[1] < result.confidence]
     words = f"Wherever there are enough molecules to tell, the intervals hold what they promise, {promised}."
     if short:
         listed = ", ".join(f"{row['from']:g} to {row['to']:g} ({as_percent(row['inside'])})" for row in short)
@@ -190,7 +198,7 @@ def _coverage(result: TaskResult, rows: Rows) -> str:
             f"Fewer than the promised {promised} are inside at similarity {listed}: there the intervals are too narrow."
         )
     title = f"{result.task.name}, share of measured values inside their interval by similarity. {words}"
-    chart = plot.svg(title, "similarity to the nearest training molecule", "inside the interval")
+    chart = plot.svg(title, SIMILARITY, "inside the interval")
     return figure("Are the intervals wide enough?", chart, f"{words} {WHISKERS}")
 
 
@@ -251,8 +259,10 @@ def _reliability(result: TaskResult, probability: np.ndarray, true: np.ndarray) 
     plot.spans(predicted, *(np.array(ends) for ends in zip(*ranges, strict=True)), css="whiskers")
     plot.dots(predicted, np.array([row["observed"] for row in rows]), "dots large")
     plot.texts(predicted.tolist(), [high for _, high in ranges], [_count(row["n"]) for row in rows])
-    wrong = [row for row, (low, high) in zip(rows, ranges, strict=True) if not low <= row["predicted"] <= high]
-    words = "A probability can be taken at its word here: no group differs from it by more than chance allows."
+    limits = [share_range(row["observed"], row["n"], Z_OF_MANY) for row in rows]
+    wrong = [row for row, (low, high) in zip(rows, limits, strict=True) if not low <= row["predicted"] <= high]
+    words = "No group differs from its probability by more than chance allows"
+    words += "." if len(true) >= MANY else ", though of so few molecules only a large difference would show."
     if wrong:
         worst = max(wrong, key=lambda row: abs(row["observed"] - row["predicted"]))
         side = "high" if worst["predicted"] > worst["observed"] else "low"
