@@ -140,6 +140,7 @@ class Plot:
     """Two axes, and what is drawn between them: layers, each above those before.
 
     x, y: the ranges of the axes. log: whether both are logarithmic. shares: whether y is in percent, to 100 % at most.
+    whole: whether x has ticks at whole numbers only.
     """
 
     def __init__(
@@ -149,9 +150,10 @@ class Plot:
         *,
         log: bool = False,
         shares: bool = False,
+        whole: bool = False,
         size: tuple[int, int] = PLOT,
     ):
-        self.width, self.height, self.shares = *size, shares
+        self.width, self.height, self.shares, self.whole = *size, shares, whole
         self.x = Axis(*x, _LEFT, self.width - _RIGHT, log)
         self.y = Axis(*y, self.height - _BOTTOM, _HEAD, log)
         self._layers: list[str] = []
@@ -211,7 +213,8 @@ class Plot:
     def svg(self, title: str, x_label: str, y_label: str) -> str:
         """The chart. title: what it shows, in words, for screen readers."""
         left, foot = self.x.start, self.y.start
-        along = "".join(f'<text x="{p}" y="{foot + 15:g}">{as_number(n)}</text>' for n, p in self.x.ticks())
+        steps = [(n, p) for n, p in self.x.ticks() if not self.whole or n == round(n)]
+        along = "".join(f'<text x="{p}" y="{foot + 15:g}">{as_number(n)}</text>' for n, p in steps)
         rungs = self.y.ticks(1.0 if self.shares else math.inf)
         up = "".join(
             f'<text class="y" x="{left - 5:g}" y="{float(p) + 4:g}">'
@@ -219,7 +222,7 @@ class Plot:
             for n, p in rungs
         )
         grid = "".join(f"M{left:g} {p}H{self.x.stop:g}" for _, p in rungs)
-        marks = "".join(f"M{p} {foot:g}v4" for _, p in self.x.ticks())
+        marks = "".join(f"M{p} {foot:g}v4" for _, p in steps)
         return (
             f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{as_html(title)}">'
             f'<path class="grid" d="{grid}"/>{"".join(self._layers)}'

@@ -109,17 +109,18 @@ def _tiles(evaluated: Evaluated) -> str:
     held = [
         (result.metrics["inside"], len(result.known)) for result in values if result.metrics.get("inside") is not None
     ]
+    share, promise = ("unknown", "no value has an interval") if values else ("–", "classes have none")
+    if any(n for _, n in held):
+        share = as_percent(sum(inside * n for inside, n in held) / sum(n for _, n in held))
+        promise = f"of values; promised: {values[0].promised}"
+    near = [result.similarity for result in results if result.similarity is not None and len(result.similarity)]
+    middle = as_number(float(np.median(np.max(near, axis=0))), 2) if near else "unknown"
     content = [
         ("Molecules", f"{len(evaluated.rows):,}", "with a structure that can be read"),
         ("Measured values", f"{n_values:,}", f"of {counted(len(results), 'task')}"),
+        ("Inside the interval", share, promise),
+        ("Similarity", middle, "to the nearest training molecule, median"),
     ]
-    if held:
-        share = sum(inside * n for inside, n in held) / sum(n for _, n in held)
-        content.append(("Inside the interval", as_percent(share), f"of values; promised: {values[0].promised}"))
-    near = [result.similarity for result in results if result.similarity is not None]
-    if near and len(evaluated.rows):
-        middle = float(np.median(np.stack(near).max(axis=0)))
-        content.append(("Similarity", as_number(middle, 2), "to the nearest training molecule, median"))
     return tiles(content)
 
 

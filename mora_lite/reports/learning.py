@@ -83,11 +83,13 @@ def _errors(title: str, group: Sequence[Stage], lines: Sequence[np.ndarray]) -> 
 def _plot(lines: Sequence[np.ndarray], guides: Sequence[float] = ()) -> Plot:
     epochs, numbers = np.concatenate(list(lines)).T
     span = float(epochs.min()) - 0.5, float(epochs.max()) + 0.5
-    plot = Plot(span, span_of(numbers, np.array(guides)))
+    plot = Plot(span, span_of(numbers, np.array(guides)), whole=True)
     for guide in guides:
         plot.line(span, (guide, guide), "guide")
     for line in lines:
         plot.line(line[:, 0], line[:, 1], "line thin" if len(lines) > 1 else "line")
+        if len(line) == 1:
+            plot.dots(line[:, 0], line[:, 1])
     return plot
 
 

@@ -131,7 +131,7 @@ def _parity(result: TaskResult) -> str:
         values,
         low,
         high,
-        _plain(f"{task.name}, predicted over measured. {' '.join(words)}"),
+        f"{task.name}, predicted over measured. {_plain(' '.join(words))}",
         log=task.is_log,
         unit=task.unit,
     )
@@ -145,8 +145,10 @@ def _by_similarity(result: TaskResult, rows: Rows) -> str:
     heights = [float(row["brier" if task.is_class else "mae"]) for row in rows]
     if task.is_log:  # in the unit it would be that of the few largest values
         unit, heights = "powers of ten", [float(np.abs(result.errors[_between(result, row)]).mean()) for row in rows]
+    finite = np.isfinite(heights)
+    rows, heights = [row for row, shown in zip(rows, finite, strict=True) if shown], np.array(heights)[finite].tolist()
     ranges, counts = [f"{row['from']:g} to {row['to']:g}" for row in rows], [row["n"] for row in rows]
-    plot = Plot((0, 1), (0, (max(heights) or 1) * 1.15))
+    plot = Plot((0, 1), (0, (max(heights, default=0) or 1) * 1.15))
     facts = zip(ranges, counts, heights, strict=True)
     texts = [f"similarity {span}, {n:,} molecules: {as_number(height)} {unit}" for span, n, height in facts]
     plot.bars([(row["from"], row["to"]) for row in rows], heights, texts)
@@ -167,7 +169,7 @@ def _between(result: TaskResult, row: Mapping[str, Any]) -> np.ndarray:
     assert result.similarity is not None
     similarity = result.similarity[result.known]
     start, stop = np.float32(row["from"]), np.float32(row["to"])
-    return (similarity >= start) & ((similarity < stop) | (similarity == stop == 1))
+    return (similarity >= start) & ((similarity < stop) | (similarity == 1) & (stop == 1))
 
 
 def _times(error: float, other: float) -> str:

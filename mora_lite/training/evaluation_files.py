@@ -112,7 +112,8 @@ def _metadata(model: Model, table: str, n_rows: int) -> dict[str, str]:
 
 def _notes(part: Dataset, parts: Mapping[str, Dataset] | None, scores: Scores, split: str) -> list[str]:
     """What a reader of the page must know of its molecules, a sentence each."""
-    n, notes = f"{len(part):,}", []
+    n = f"{len(part):,}"
+    notes = [] if len(part) else ["There is no molecule in this part, and so no error."]
     if split == "train":
         notes.append("The pack was trained on these molecules: its errors on others are larger.")
     elif split == "valid":

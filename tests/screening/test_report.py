@@ -15,13 +15,10 @@ from library_summary import summarize
 
 from mora_lite.chem.drawing import draw, drawing_problem
 from mora_lite.errors import OutputError
-from mora_lite.reports.charts import decades, histogram_svg, ticks
-from mora_lite.reports.page import as_number, as_percent, decimals_for
 from mora_lite.scoring.tasks import Task
 from mora_lite.screening.expression import parse_expression
 from mora_lite.screening.ranking import rank
 from mora_lite.screening.report import MAX_HITS, write_report
-from mora_lite.screening.summary import Histogram
 
 TASKS = (
     Task("logS", "log mol/L", "", -3.0, 2.0, description="aqueous solubility"),
@@ -175,38 +172,6 @@ def test_drawings_are_small_plain_and_the_same_each_time(molecules):
         assert not re.search(r"#[0-9A-F]{6}|style=|\n", drawing)
     assert draw("C1CC") is None
     assert 'class="e-o stroke"' in (draw("CCO") or "")
-
-
-def test_numbers_are_written_for_people():
-    assert as_number(-3.14159, 2) == "−3.14"
-    assert as_number(-0.001, 2) == "0.00"
-    assert [as_number(n) for n in (0.30000000000000004, float("nan"), float("-inf"))] == ["0.3", "–", "−∞"]
-    assert [as_percent(n) for n in (0, 0.0001, 0.25, 0.9999, 1)] == ["0 %", "< 0.1 %", "25.0 %", "> 99.9 %", "100 %"]
-    values = [Task("t", "", "", 0.0, deviation) for deviation in (300, 30, 2, 0.5, 0.04, 1e-7)]
-    assert [decimals_for(task) for task in values] == [0, 1, 2, 2, 3, None]
-    assert decimals_for(Task("t", "", "", 0.0, 1.0, "class")) == 3
-    assert decimals_for(Task("t", "", "", 0.0, 1.0, scale="log")) is None, "4 significant digits"
-
-
-def test_a_logarithmic_chart_has_powers_of_ten():
-    histogram = Histogram(0.01, 1e4, 6, log=True)
-    histogram.add(np.array([0.5, 2, 20]))
-    assert histogram.counts.tolist() == [0, 1, 1, 1, 0, 0]
-    chart = histogram_svg(histogram, "IC50")
-    bars = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', chart)
-    assert len({width for _, width in bars}) == 1, "a decade is as wide as another"
-    assert re.findall(r"<text[^>]*>([^<]*)</text>", chart) == ["0.01", "0.1", "1", "10", "100", "1000", "1e+04"]
-    assert decades(3, 8) == ticks(3, 8)
-    assert decades(1e-9, 1e9) == [1e-9, 1e-6, 1e-3, 1, 1e3, 1e6, 1e9]
-
-
-def test_ticks_are_round():
-    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
-    assert ticks(-6.4, 0.3) == [-6, -4, -2, 0]
-    for start, stop in [(0, 1e-9), (-1e6, 3e7), (99.1, 99.7)]:
-        found = ticks(start, stop)
-        assert 3 <= len(found) <= 7
-        assert start <= found[0] <= found[-1] <= stop * (1 + 1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,8 @@ def test_a_pack_answers_what_is_not_auxiliary(recipe: Recipe, some_sizes: Path, 
     assert len(pack.load_training().smiles) < 32, "molecules without a size are not the pack's training molecules"
     assert [task["auxiliary"] for task in pack.provenance["recipe"]["tasks"]] == [True, False]
     assert set(evaluate(tmp_path / "pack", some_sizes, device="cpu").metrics) == {"size"}
+    page = (tmp_path / "pack.report.html").read_text(encoding="utf-8")
+    assert "<dt>Also learnt, not answered</dt><dd>polar</dd>" in page
 
 
 def test_a_recipe_of_auxiliary_tasks_alone_is_refused(recipe: Recipe) -> None:

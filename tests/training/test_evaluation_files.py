@@ -1,15 +1,22 @@
-"""`evaluate -o`: truth, prediction, interval and part of each molecule, as a table."""
+"""What `evaluate` writes: a table of truth, prediction, interval and part of each molecule, and a page with charts."""
 
 from __future__ import annotations
 
 import csv
+import html
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mora_lite.errors import InputError, OutputError
+from mora_lite.packs.pack import open_pack
+from mora_lite.training.calibrate import calibrate_pack
 from mora_lite.training.evaluate import evaluate
+from mora_lite.training.splits import Split
 
 EXACT = {"device": "cpu", "dtype": "float32"}
 
@@ -72,3 +79,82 @@ def test_rows_that_are_left_out_are_counted(pack_path, table_path, tmp_path) -> 
     assert sum("2 of 63 rows are left out" in note for note in notes) == 1
     assert sum("duplicates: " in note for note in notes) == 1
     assert set(got.molecules["split"]) == {""}, "of another table the parts are not known"
+
+
+# --- the page
+
+
+def page(pack: Path, table: Path, out: Path, **options) -> str:
+    evaluate(pack, table, report=out, force=True, **options, **EXACT)
+    return out.read_text(encoding="utf-8")
+
+
+def test_the_page_is_about_the_test_molecules(calibrated_pack_path, table_path, tmp_path) -> None:
+    text = page(calibrated_pack_path, table_path, tmp_path / "page.html")
+    assert "10 molecules of molecules.csv, the test part" in text
+    assert 'class="warning"' not in text
+    rows = {int(row) for row in re.findall(r"<small>row (\d+)</small>", text)}
+    assert rows == {row + 1 for row in Split(0, 40, 10).rows(60)["test"].tolist()}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"split": "train"}, "The pack was trained on these molecules"),
+        ({"split": "valid"}, "These molecules chose the epochs and set the intervals"),
+        ({"split": "all"}, "The pack was trained on 40 of these 60 molecules"),
+        ({"limit": 3}, "Only the first 3 of 10 molecules of this part."),
+    ],
+)
+def test_the_page_says_what_its_molecules_are(calibrated_pack_path, table_path, tmp_path, options, says: str) -> None:
+    assert f'<p class="warning">{says}' in page(calibrated_pack_path, table_path, tmp_path / "page.html", **options)
+
+
+def test_of_another_table_known_molecules_are_counted(calibrated_pack_path, table_path, tmp_path) -> None:
+    lines = table_path.read_text().splitlines()
+    (tmp_path / "other.csv").write_text("\n".join([*lines[:31], "99,CCCCCCCCCCCCCCCC,16,0"]))
+    text = page(calibrated_pack_path, tmp_path / "other.csv", tmp_path / "page.html", split="all")
+    found = re.search(r"(\d+) of these 31 molecules have the fingerprint of a training molecule", text)
+    assert found is not None
+    n_trained = sum(row < 30 for row in Split(0, 40, 10).rows(60)["train"].tolist())
+    assert n_trained <= int(found[1]) < 31
+
+
+def test_the_nearest_measured_molecule_has_a_value_of_the_task(pack_path, dataset, table_path, tmp_path) -> None:
+    pack = Path(shutil.copytree(pack_path, tmp_path / "pack"))
+    parts = Split(0, 40, 10).rows(60)
+    targets = dataset.targets[:, [0, 1, 0]].copy()
+    targets[5:, 1] = np.nan  # few molecules have a polarity
+    whole = replace(dataset, targets=targets)
+    calibrate_pack(open_pack(pack), whole.subset(parts["train"]), whole.subset(parts["valid"]), device="cpu")
+    text = page(pack, table_path, tmp_path / "page.html", tasks=["polarity"])
+    known = {html.escape(dataset.smiles[i]) for i in parts["train"].tolist() if i < 5}
+    beside = re.findall(r'nearest in training</small>.*?<code title="([^"]*)"', text)
+    assert len(beside) == text.count('class="pair"') > 3
+    assert set(beside) <= known
+
+
+def test_a_pack_without_calibration_has_a_page(pack_path, table_path, tmp_path) -> None:
+    text = page(pack_path, table_path, tmp_path / "page.html")
+    assert "The pack is not calibrated" in text
+    assert "nearest in training" not in text
+
+
+def test_a_page_that_exists_stays_unless_forced_and_the_table_in_any_case(pack_path, table_path, tmp_path) -> None:
+    out = tmp_path / "page.html"
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="exists"):
+        evaluate(pack_path, table_path, report=out, **EXACT)
+    assert out.read_text() == "precious"
+    with pytest.raises(OutputError, match="is the table being read"):
+        evaluate(pack_path, table_path, report=table_path, force=True, **EXACT)
+    with pytest.raises(OutputError, match="no such directory"):
+        evaluate(pack_path, table_path, report=tmp_path / "missing" / "page.html", **EXACT)
+
+
+def test_the_command_names_the_page(run, pack_path, table_path, tmp_path) -> None:
+    out = tmp_path / "page.html"
+    code, _, err = run("evaluate", pack_path, table_path, "--report", out, "--device", "cpu")
+    assert code == 0
+    assert f"{out}: charts of the errors" in " ".join(err.split())
+    assert out.is_file()

@@ -84,6 +84,29 @@ def test_train_tells_its_progress_and_the_error(run, folder: Path, tmp_path: Pat
     assert "exists; choose another name or use --force" in err
 
 
+def test_beside_the_pack_lies_a_page_about_its_errors_and_its_training(trained: Path) -> None:
+    page = trained.with_name("pack.report.html").read_text(encoding="utf-8")
+    assert "4 molecules of data.csv, the test part" in page
+    assert "Encoder alone: validation error" in page
+    assert "report.html" not in " ".join(path.name for path in trained.iterdir()), "packs are passed on"
+    assert open_pack(trained).provenance["stages"][0]["curve"][0][0] == 1
+
+
+def test_the_page_has_the_place_that_is_named_and_replaces_nothing(
+    folder: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious.html"
+    precious.write_text("precious")
+    with pytest.raises(OutputError, match="exists"):
+        train(folder / "data.csv", tmp_path / "pack", recipe=recipe, report=precious, device="cpu")
+    with pytest.raises(OutputError, match="no such directory"):
+        train(folder / "data.csv", tmp_path / "pack", recipe=recipe, report=tmp_path / "a" / "b.html", device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.html"]
+    train(folder / "data.csv", tmp_path / "deep" / "pack", recipe=recipe, report=tmp_path / "page.html", device="cpu")
+    assert (tmp_path / "page.html").is_file()
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == {"pack", "pack.run"}
+
+
 def test_a_pack_holds_its_training_molecules_unless_told_otherwise(
     run, trained: Path, folder: Path, tmp_path: Path
 ) -> None:

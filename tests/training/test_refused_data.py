@@ -75,6 +75,7 @@ def test_test_rows_without_values_leave_the_error_unknown(run, folder: Path, tmp
     code, out, _ = run("train", data, "--recipe", folder / "recipe.toml", "-o", tmp_path / "pack")
     assert code == 0
     assert out.splitlines()[2].split() == ["size", "[a]", "0"], "no value of the test rows, so no error"
+    assert "No molecule here has a measured" in (tmp_path / "pack.report.html").read_text(encoding="utf-8")
     assert open_pack(tmp_path / "pack").provenance["test"]["size"]["mae"] is None
 
 
