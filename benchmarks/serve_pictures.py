@@ -1,10 +1,12 @@
-"""Pictures of the page of `mora-lite serve`: wide and on a phone, light and dark.
+"""Pictures of the page of `mora-lite serve`, or of a report: wide and on a phone, light and dark.
 
     python benchmarks/serve_pictures.py --out pictures
+    python benchmarks/serve_pictures.py --report mine.report.html --out pictures
 
 Starts a server of its own and Chromium without a window (selenium, chromium and chromedriver are needed), and writes
 `molecule-1280-light.png` and the like: the page when it opens, one molecule with a task open, the sketcher, a table,
-the description of the interface. `--docs` writes those that the documents show.
+the description of the interface. `--docs` writes those that the documents show. `--report` takes a page of `train`,
+`evaluate` or `screen` in place of the server.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ from serve_load import ROOT, Server
 FLAGS = "--headless=new --no-sandbox --disable-gpu --hide-scrollbars --disable-dev-shm-usage"
 SMILES = "CC(C)(C)c1ccc(cc1)C(O)CCCN1CCC(CC1)C(O)(c1ccccc1)c1ccccc1"
 HEIGHT = 1500  # pixels of a page that is longer
-DOCS = {"molecule-1280-light": ("serve.png", 980), "table-1280-light": ("serve-table.png", 800)}
+DOCS = {
+    "molecule-1280-light": ("serve.png", 980),
+    "table-1280-light": ("serve-table.png", 800),
+    "report-1280-light": ("evaluate.png", 1430),
+}
 
 
 def open_browser(width: int, scheme: str) -> Any:
@@ -58,22 +64,29 @@ def shoot(driver: Any, path: Path, height: int = HEIGHT) -> None:
     clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height), "scale": 1}
     picture = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
     image = Image.open(io.BytesIO(base64.b64decode(picture["data"]))).convert("RGB")
-    image.quantize(128).save(path, optimize=True)
+    image.quantize(256).save(path, optimize=True)
     print(path)
 
 
-def picture_all(driver: Any, base: str, out: Path, name: str, docs: Path | None) -> None:
-    """name: of the width and the scheme, for the files."""
-
-    def find(selector: str) -> list[Any]:
-        return list(driver.find_elements("css selector", selector))
+def take_for(driver: Any, name: str, out: Path | None) -> Callable[[str], None]:
+    """What takes a picture by its name. name: of the width and the scheme; out: None for those of the documents."""
 
     def take(what: str) -> None:
-        if docs is None:
+        if out is not None:
+            out.mkdir(exist_ok=True)
             shoot(driver, out / f"{what}-{name}.png")
         elif f"{what}-{name}" in DOCS:
             file, height = DOCS[f"{what}-{name}"]
-            shoot(driver, docs / file, height)
+            shoot(driver, ROOT / "docs" / file, height)
+
+    return take
+
+
+def picture_all(driver: Any, base: str, take: Callable[[str], None]) -> None:
+    """Of the server."""
+
+    def find(selector: str) -> list[Any]:
+        return list(driver.find_elements("css selector", selector))
 
     driver.get(base)
     wait(lambda: find("#pack")[0].text)
@@ -99,23 +112,27 @@ def picture_all(driver: Any, base: str, out: Path, name: str, docs: Path | None)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pack", default="admet")
+    parser.add_argument("--report", type=Path)
     parser.add_argument("--out", type=Path, default=Path("pictures"))
     parser.add_argument("--docs", action="store_true")
     options = parser.parse_args()
-    server = Server(options.pack)
+    server = None if options.report else Server(options.pack)
     try:
         every = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
         for width, scheme in every[:1] if options.docs else every:
-            if not options.docs:
-                options.out.mkdir(exist_ok=True)
             driver = open_browser(width, scheme)
+            take = take_for(driver, f"{width}-{scheme}", None if options.docs else options.out)
             try:
-                docs = ROOT / "docs" if options.docs else None
-                picture_all(driver, f"http://127.0.0.1:{server.port}", options.out, f"{width}-{scheme}", docs)
+                if server is not None:
+                    picture_all(driver, f"http://127.0.0.1:{server.port}", take)
+                else:
+                    driver.get(options.report.resolve().as_uri())
+                    take("report")
             finally:
                 driver.quit()
     finally:
-        server.stop()
+        if server is not None:
+            server.stop()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,12 @@ def replacing_path(path: Path, hint: str = "") -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error_text(error)}{hint and '; '}{hint}") from None
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all. Raises `OutputError`."""
+    with replacing(target) as file, source.open("rb") as content:
+        shutil.copyfileobj(content, file)
+
+
 @contextmanager
 def staged(out: Path, force: bool, mark: str, kind: str) -> Iterator[Path]:
     """A new folder beside `out` that takes its place when the block ends well, and is removed when it does not.

@@ -7,7 +7,7 @@ scheme. A chart has a title for screen readers, which says what it shows. All te
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -205,8 +205,8 @@ class Plot:
                 squares.append(f"M{_terse(left)} {_terse(top)}h{side_x:.2f}v{side_y:.2f}h-{side_x:.2f}z")
             self._path(f'cells" opacity="{shade / _SHADES:.1f}', squares)
 
-    def _path(self, css: str, pieces: Sequence[str] | object) -> None:
-        shape = "".join(pieces)  # type: ignore[call-overload]
+    def _path(self, css: str, pieces: Iterable[str]) -> None:
+        shape = "".join(pieces)
         if shape:
             self._layers.append(f'<path class="{css}" d="{shape}"/>')
 

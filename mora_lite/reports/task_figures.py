@@ -95,6 +95,7 @@ def figures(result: TaskResult) -> str:
 
 def figure(title: str, chart: str, words: str) -> str:
     """A chart under its title, above what to read from it; all HTML."""
+    words = words.replace(" %", "\N{NO-BREAK SPACE}%")
     return f'<figure class="plot"><figcaption><h4>{title}</h4></figcaption>{chart}<p>{words}</p></figure>'
 
 
@@ -189,7 +190,8 @@ def _coverage(result: TaskResult, rows: Rows) -> str:
     lowest = min(low for low, _ in ranges)
     plot = Plot((0, 1), (0 if lowest < 0.5 else 0.5, 1.08), shares=True)
     plot.line((0, 1), (result.confidence, result.confidence), "guide")
-    plot.spans(middles, *(np.array(ends) for ends in zip(*ranges, strict=True)), css="whiskers")
+    low, high = np.array(ranges).T
+    plot.spans(middles, low, high, "whiskers")
     plot.dots(middles, np.array([row["inside"] for row in rows]), "dots large")
     plot.texts(middles.tolist(), [high for _, high in ranges], [_count(row["n"]) for row in rows])
     short = [row for row in rows if share_range(row["inside"], row["n"], Z_OF_MANY)[1] < result.confidence]
@@ -258,7 +260,8 @@ def _reliability(result: TaskResult, probability: np.ndarray, true: np.ndarray) 
     predicted = np.array([row["predicted"] for row in rows])
     plot = Plot((0, 1), (0, 1.08), shares=True, size=SQUARE)
     plot.line((0, 1), (0, 1), "guide")
-    plot.spans(predicted, *(np.array(ends) for ends in zip(*ranges, strict=True)), css="whiskers")
+    low, high = np.array(ranges).T
+    plot.spans(predicted, low, high, "whiskers")
     plot.dots(predicted, np.array([row["observed"] for row in rows]), "dots large")
     plot.texts(predicted.tolist(), [high for _, high in ranges], [_count(row["n"]) for row in rows])
     limits = [share_range(row["observed"], row["n"], Z_OF_MANY) for row in rows]

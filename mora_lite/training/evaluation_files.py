@@ -79,9 +79,10 @@ def write_report(
     confidence = 0.0 if model.calibrator is None else model.calibrator.confidence  # of no interval
     results = []
     for i, task in enumerate(model.tasks):
-        calibrated = (None if of is None else of[:, i] for of in (scores.low, scores.high, scores.nearest))
-        measured = part.targets[:, i], scores.values[:, i], *calibrated
-        results.append(TaskResult(task, *measured, metrics[task.name], tables[task.name], confidence))
+        low, high, nearest = (None if of is None else of[:, i] for of in (scores.low, scores.high, scores.nearest))
+        truth, values = part.targets[:, i], scores.values[:, i]
+        measured = metrics[task.name], tables[task.name]
+        results.append(TaskResult(task, truth, values, low, high, nearest, *measured, confidence))
     evaluated = Evaluated(
         model.pack.name,
         table,

@@ -34,9 +34,9 @@ from ..machine.files import write_tensors
 from ..machine.prefetch import read_ahead
 from .dataset import Dataset
 from .losses import TargetStats, task_loss, validation_error
+from .provenance import EpochLog
 
 SECONDS_BETWEEN_REPORTS = 2.0
-LOG = "log.jsonl"  # a line for each epoch beside the checkpoint; of one that is there twice, the last counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +124,9 @@ def fit(
     per_epoch = len(train) // settings.batch_size
     n_steps = settings.epochs * per_epoch
     shares = train.rarity(stats.weights.cpu().numpy()) if settings.balanced else None
-    path, log = folder / "checkpoint.safetensors", folder / LOG
+    path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
-    if progress.step == 0:
-        log.unlink(missing_ok=True)  # of another run
+    log = EpochLog(folder, new=progress.step == 0)
     prepare, train_step = _make_step(model, state, train, settings, stats, device)
     if progress.step == 0 and settings.keep_start:
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
@@ -151,10 +150,7 @@ def fit(
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
         left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
         progress = TrainProgress((epoch + 1) * per_epoch, n_steps, loss, state.error, state.best_error, rate, left)
-        with log.open(
-            "a"
-        ) as lines:  # first: an epoch without a checkpoint is trained again, and its line written again
-            lines.write(json.dumps(asdict(progress)) + "\n")
+        log.add(progress)  # first: an epoch without a checkpoint is trained again, and logged again
         state.save(path, progress.step)
         on_progress(progress)
     model.load_state_dict(state.best, strict=False)

@@ -19,7 +19,7 @@ from ..hub.bases import BASE_MODELS, resolve_base
 from ..hub.models import is_hub_model
 from ..lm.base import CompiledBase, compile_base
 from ..machine.device import choose_device, training_dtype
-from ..machine.files import replacing
+from ..machine.files import copy_file
 from ..machine.progress import report
 from ..packs.manifest import PACK
 from ..packs.pack import Pack, install_pack, remove_file, save_pack
@@ -80,21 +80,20 @@ def train(
 ) -> Pack:
     """Train on the table `data` and write the pack to `output`; what `mora-lite train` does.
 
-    targets, split: see `choose_recipe`.
-    recipe: in place of targets, a recipe or the path of its TOML file. The options up to `seed` take precedence over
-    its entries, and None leaves each as the recipe has it.
+    targets, split: see `choose_recipe`. recipe: in place of targets, a recipe or the path of its TOML file; the options
+    up to `seed` take precedence over its entries, and None leaves each as the recipe has it.
     unquantized: leave the base model as it is, to measure what 4 bits cost.
     without_data: leave the training molecules and their values out of the pack, which then cannot name neighbours.
     share_upper: keep the base model's layers beside the pack, for several packs.
     drop_baseline: leave the encoder alone out of the pack, once its test metrics are recorded.
-    report: file for a page with charts of the errors on the test molecules and of the training, HTML; None for
-    `output` + `.report.html`. It is not in the pack, which is passed on without the test molecules.
+    report: file for a page with charts of errors and training, HTML; None for `output` + `.report.html`.
     on_note: gets each note about the data, a line. on_progress: gets the name of the stage and its progress.
 
     Checkpoints are kept in `output` + `.run`; started again with the same arguments, training continues from them.
     Raises `InputError` for data that cannot be trained on.
     """
-    entries = {"smiles": smiles_column, "base": base, "start": start, "standardize": standardize}
+    entries: dict[str, Any] = {"smiles": smiles_column, "base": base, "start": start, "standardize": standardize}
+    entries |= {"four_bit": False if unquantized else None, "keep_data": False if without_data else None}
     stage_options = {"batch_size": batch_size, "seed": seed, "patience": patience}
     recipe = choose_recipe(
         recipe,
@@ -105,23 +104,32 @@ def train(
         encoder={"epochs": encoder_epochs, **stage_options},
         mora={"epochs": epochs, **stage_options},
         **entries,
-        four_bit=False if unquantized else None,
-        keep_data=False if without_data else None,
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
+    page = _claim(output, report, table, force)
+    pack = _train(recipe, table, output.with_name(output.name + ".run"), chosen, on_note, on_progress)
+    written = _evaluate(pack, table, chosen, drop_baseline)
+    pack = install_pack(pack.path, output, share_upper=share_upper, force=force)
+    copy_file(written, page)  # not into the pack, which is passed on without the test molecules
+    return pack
+
+
+def _evaluate(pack: Pack, table: Path, device: torch.device, drop_baseline: bool) -> Path:
+    """Record the metrics of the test molecules in the pack; the page about them, which lies beside it."""
+    page = pack.path.with_name("report.html")
+    record_metrics(pack, evaluate(pack.path, table, device=str(device), report=page, force=True))
+    if drop_baseline:
+        remove_file(pack, "baseline.safetensors")
+    return page
+
+
+def _claim(output: Path, report: str | Path | None, table: Path, force: bool) -> Path:
+    """Where the page goes. Raises `OutputError` before the work where it or the pack cannot be written."""
     PACK.check_free(output, force)
     page = report_path(output, report)
     if report is not None or page.parent.is_dir():  # which training makes
         claim_output(page, source=table, force=force)
-    pack = _train(recipe, table, output.with_name(output.name + ".run"), chosen, on_note, on_progress)
-    staged = pack.path.with_name("report.html")
-    record_metrics(pack, evaluate(pack.path, table, device=str(chosen), report=staged, force=True))
-    if drop_baseline:
-        remove_file(pack, "baseline.safetensors")
-    pack = install_pack(pack.path, output, share_upper=share_upper, force=force)
-    with replacing(page) as file:
-        file.write(staged.read_bytes())
-    return pack
+    return page
 
 
 def report_path(output: str | Path, report: str | Path | None = None) -> Path:

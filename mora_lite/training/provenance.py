@@ -1,9 +1,13 @@
-"""When, where and with what a run was made: what packs record of it."""
+"""When, where and with what a run was made, and how its error fell: what packs record of it."""
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 import subprocess
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -39,3 +43,32 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+class EpochLog:
+    """`log.jsonl` in the folder of a stage: a line for each epoch; of an epoch that is there twice, the last counts.
+
+    new: forget what another run has left there.
+    """
+
+    def __init__(self, folder: Path, new: bool = False):
+        self.path = folder / "log.jsonl"
+        if new:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, progress: Any) -> None:
+        """Append the progress of a whole epoch, a dataclass."""
+        with self.path.open("a") as lines:
+            lines.write(json.dumps(asdict(progress)) + "\n")
+
+    def curve(self, per_epoch: int) -> list[list[float | None]]:
+        """Of each epoch its number from 1, loss and validation error, to four significant digits; None for NaN.
+
+        A line that is not whole is passed over. per_epoch: steps of an epoch.
+        """
+        epochs: dict[int, list[float]] = {}
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            with suppress(json.JSONDecodeError):
+                entry = json.loads(line)
+                epochs[entry["step"] // per_epoch] = [entry["loss"], entry["valid_error"]]
+        return [[n, *(None if math.isnan(x) else float(f"{x:.4g}") for x in epochs[n])] for n in sorted(epochs)]

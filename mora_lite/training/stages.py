@@ -7,10 +7,7 @@ The encoder's stage may be several networks, and one that learns the mean of the
 from __future__ import annotations
 
 import copy
-import json
-import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +21,9 @@ from torch import Tensor
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..machine.files import write_tensors
 from .dataset import Dataset
-from .loop import LOG, TrainConfig, TrainProgress, fit, predict_scores, weights_digest
+from .loop import TrainConfig, TrainProgress, fit, predict_scores, weights_digest
 from .losses import TargetStats, distilled
+from .provenance import EpochLog
 from .recipe import Recipe
 
 OnProgress = Callable[[str, TrainProgress], None]
@@ -60,7 +58,7 @@ class Stages:
         on_progress = partial(self.on_progress, name)
         last = fit(model, self.train, self.valid, self.stats, config, self.run / name, self.device, on_progress, origin)
         per_epoch = len(self.train) // config.batch_size
-        curve = read_curve(self.run / name / LOG, per_epoch)
+        curve = EpochLog(self.run / name).curve(per_epoch)
         done = {"stage": name, "epochs": last.step // per_epoch, "best_error": last.best_error}
         self.done.append(done | {"curve": curve})
 
@@ -74,20 +72,6 @@ class Stages:
         scores = predict_scores(model, self.train, self.device)
         write_tensors(path, {"scores": scores}, {"digest": digest})
         return scores
-
-
-def read_curve(log: Path, per_epoch: int) -> list[list[float | None]]:
-    """What a stage's log says of each epoch: its number from 1, loss and validation error, None where undefined.
-
-    Numbers have four significant digits; a line that is not whole is passed over. per_epoch: steps of an epoch.
-    """
-    steps = {}
-    for line in log.read_text().splitlines() if log.exists() else []:
-        with suppress(json.JSONDecodeError):
-            entry = json.loads(line)
-            steps[entry["step"]] = entry
-    numbers = [[step // per_epoch, steps[step]["loss"], steps[step]["valid_error"]] for step in sorted(steps)]
-    return [[epoch, *(None if math.isnan(n) else float(f"{n:.4g}") for n in pair)] for epoch, *pair in numbers]
 
 
 def fit_encoder(encoder: GraphEncoder, recipe: Recipe, stages: Stages) -> tuple[EncoderBaseline, Stages]:

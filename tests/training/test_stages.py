@@ -15,7 +15,8 @@ from mora_lite.training import loop
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig
 from mora_lite.training.losses import TargetStats
-from mora_lite.training.stages import Stages, read_curve
+from mora_lite.training.provenance import EpochLog
+from mora_lite.training.stages import Stages
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, warmup_steps=5)
 
@@ -68,6 +69,6 @@ def test_another_run_in_the_same_folder_starts_a_curve_of_its_own(fitted, tmp_pa
 
 def test_a_log_that_was_cut_off_or_deleted_stops_nothing(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    assert read_curve(log, 5) == []
+    assert EpochLog(tmp_path).curve(5) == []
     log.write_text('{"step": 5, "loss": 0.123456, "valid_error": NaN}\n{"step": 10, "lo{"step": 10, "loss"')
-    assert read_curve(log, 5) == [[1, 0.1235, None]]
+    assert EpochLog(tmp_path).curve(5) == [[1, 0.1235, None]]
