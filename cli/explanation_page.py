@@ -10,15 +10,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from string import Template
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..chem.drawing import draw
 from ..context.extras import ALERTS, EXTRAS
 from ..errors import DeviceError
-from ..reports.page import as_html, as_number, decimals_for, report_style
+from ..reports.page import as_html, as_number, decimals_for, facts, page
 from ..scoring.explanation import scale_of
 from ..scoring.scores import percentile_columns
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from ..scoring.predictor import Predictor
     from ..scoring.scores import Scores
     from ..scoring.tasks import Task
-
-TEMPLATE = "explanation_template.html"
 
 
 @dataclass(frozen=True)
@@ -52,13 +48,23 @@ def page_of(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task]) 
         "Version": f"mora-lite {__version__}",
         "Command": shlex.join(["mora-lite", *sys.argv[1:]]),
     }
-    facts = "".join(
-        f'<div class="{"code" if label == "Command" else ""}"><dt>{label}</dt><dd>{as_html(text)}</dd></div>'
-        for label, text in metadata.items()
-    )
-    template = (resources.files(__package__) / TEMPLATE).read_text(encoding="utf-8")
     molecules = "".join(_molecule(row, model, tasks) for row in rows)
-    return Template(template).substitute(style=report_style(), metadata=facts, molecules=molecules)
+    head = '<header><div><p class="brand">mora-lite</p><h1>Explanation</h1></div></header>\n'
+    return page("Explanation", f"{head}{facts(metadata)}\n{_LEAD}\n{molecules}\n{_FOOTER}\n").decode()
+
+
+_LEAD = (
+    '<p class="lead" style="margin-top: 24px">What each atom contributes: '
+    '<span class="dot" style="background: var(--more)"></span>raises the value, '
+    '<span class="dot" style="background: var(--less)"></span>lowers it; the strongest colour is the largest '
+    "contribution of its molecule and task. Contributions add up to the value of the molecule minus that of methane."
+    "</p>"
+)
+_FOOTER = (
+    "<footer>Predictions of a model, not measurements, and contributions say what the model does, not why nature does "
+    "it. In brackets: the interval of the pack’s calibration. Percentile: the share of approved drugs with a lower "
+    "prediction.</footer>"
+)
 
 
 def _molecule(row: Explained, model: Predictor, tasks: Sequence[Task]) -> str:
@@ -73,12 +79,14 @@ def _molecule(row: Explained, model: Predictor, tasks: Sequence[Task]) -> str:
 
 def _extras(scores: Scores) -> str:
     number = {"mol_weight": 1, "lipinski_violations": 0, "QED": 2, "TPSA": 1, "crippen_logP": 2}
-    facts = [(name, as_number(float(scores.beside[name][0]), number.get(name, 0))) for name in EXTRAS if name != ALERTS]
-    facts.append((ALERTS, str(scores.beside[ALERTS][0]) or "none"))
+    listed = [
+        (name, as_number(float(scores.beside[name][0]), number.get(name, 0))) for name in EXTRAS if name != ALERTS
+    ]
+    listed.append((ALERTS, str(scores.beside[ALERTS][0]) or "none"))
     words = "".join(
         f'<div class="{"wide" if name == ALERTS else ""}"><dt title="{as_html(EXTRAS[name])}">{name.replace("_", " ")}'
         f"</dt><dd>{as_html(text)}</dd></div>"
-        for name, text in facts
+        for name, text in listed
     )
     return f'<dl class="facts" style="margin: 12px 0 16px">{words}</dl>'
 

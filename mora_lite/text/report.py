@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..chem.drawing import draw, drawing_problem
 from ..machine.files import replacing
-from ..reports.page import report_style
+from ..reports.page import facts, page
 from ..status import OK, StatusCounts, counted
 from .stream import Answered
 
@@ -44,26 +44,20 @@ class AnswersReport:
         """
         if self.path is None:
             return
-        facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in metadata.items())
         shown, n_rows = self._rows, summary.n_rows
         note = f"{counted(n_rows, 'row')}, {summary.n_ok:,} ok"
         note += f"; the first {len(shown)} are shown" if n_rows > len(shown) else ""
         if problem := drawing_problem():
             note += f"; {problem}"
         lines = "".join(_lines(number, row) for number, row in enumerate(shown, 1))
-        page = (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta name="color-scheme" content="light dark"><title>Answers</title>'
-            f"<style>{report_style()}{_OWN_STYLE}</style></head>\n<body><main>"
-            f'<header><div><p class="brand">mora-lite</p><h1>Answers</h1></div></header><dl class="facts">{facts}</dl>'
+        body = (
+            f'<header><div><p class="brand">mora-lite</p><h1>Answers</h1></div></header>{facts(metadata)}'
             f'<section><p class="note">{escape(note)}</p><div class="scroll"><table class="answers">'
             f"<thead><tr>{_HEADS}</tr></thead>"
-            f"<tbody>{lines}</tbody></table></div></section></main></body></html>\n"
+            f"<tbody>{lines}</tbody></table></div></section>\n"
         )
         with replacing(self.path) as file:
-            file.write(page.encode("utf-8", "replace"))
+            file.write(page("Answers", body, style=_OWN_STYLE))
 
 
 _HEADS = "".join(
