@@ -140,8 +140,9 @@ def _claim_files(data: Path | str, output: Path | str | None, report: Path | str
     """Raise `OutputError` before the work where one of the two cannot be written."""
     if output is not None:
         claim_table(output, source=data, force=force)
-    if report is not None:
-        claim_output(report, source=data, force=force)
+    page = None if report is None else claim_output(report, source=data, force=force)
+    if page is not None and output is not None and page == Path(output).resolve():
+        raise InputError(f"report: got {report}, expected another file than that of output")
 
 
 def _score(model: Model, part: Dataset, batch_size: int | None) -> Scores:

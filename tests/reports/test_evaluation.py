@@ -37,7 +37,8 @@ def result(
     low = high = similarity = None
     tables: dict[str, Any] = {}
     if width is not None:
-        low, high = (np.full_like(values, np.nan) if task.is_class else values + side * width for side in (-1, 1))
+        with np.errstate(invalid="ignore"):
+            low, high = (np.full_like(values, np.nan) if task.is_class else values + side * width for side in (-1, 1))
         similarity = np.linspace(0.05, 1, len(truth), dtype=np.float32)
 
     def metrics(rows: np.ndarray) -> dict:

@@ -146,6 +146,9 @@ def test_a_page_that_exists_stays_unless_forced_and_the_table_in_any_case(pack_p
     with pytest.raises(OutputError, match="exists"):
         evaluate(pack_path, table_path, report=out, **EXACT)
     assert out.read_text() == "precious"
+    both = tmp_path / "both.csv"
+    with pytest.raises(InputError, match="expected another file than that of output"):
+        evaluate(pack_path, table_path, output=both, report=both, **EXACT)
     with pytest.raises(OutputError, match="is the table being read"):
         evaluate(pack_path, table_path, report=table_path, force=True, **EXACT)
     with pytest.raises(OutputError, match="no such directory"):

@@ -62,6 +62,7 @@ def test_a_pack_of_several_networks(recipe: Recipe, folder: Path, tmp_path: Path
     names = [stage["stage"] for stage in pack.provenance["stages"]]
     assert names == ["member 1", "member 1 task 2", "member 2", "member 2 task 2", "encoder", "mora"]
     assert pack.provenance["recipe"]["members"] == 2
+    assert "2 networks: validation error" in (tmp_path / "pack.report.html").read_text(encoding="utf-8")
     assert pack.provenance["stages"][-2]["epochs"] == 3 != recipe.encoder.epochs
     measured, own, again, _, learnt, last = targets
     np.testing.assert_array_equal(measured, again)
