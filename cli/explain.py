@@ -138,6 +138,7 @@ def _rows_of(
 
 def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task], neighbours: int | None) -> Explained:
     """neighbours: how many to add to the scores, None for no scores at all."""
+    from ..context.extras import extra_columns
     from ..errors import InputError
     from ..status import NOT_FINITE, OK
     from ..tables.library import Window
@@ -146,7 +147,8 @@ def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task],
     from .explanation_page import Explained
 
     number, name, text = row
-    parsed = parse_window(Window(number, [Record(name, text, "")]), model.featurizer)
+    describe = extra_columns if neighbours is not None else None
+    parsed = parse_window(Window(number, [Record(name, text, "")]), model.featurizer, describe=describe)
     smiles, status, error = parsed.smiles[0], parsed.status[0], parsed.error[0]
     if status != OK:
         return Explained(number, name, smiles, status, error)
@@ -157,7 +159,7 @@ def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task],
     scores = None
     if neighbours is not None:
         near = min(neighbours, len(model.training)) if neighbours else 0
-        scores = model.score_parsed(parsed, n_neighbours=near, extras=True, percentiles=True)
+        scores = model.score_parsed(parsed, n_neighbours=near, percentiles=True)
     return Explained(number, name, smiles, status, error, explanation, scores)
 
 

@@ -22,7 +22,7 @@ from ..context.extras import extra_columns
 from ..machine.prefetch import map_ahead, read_ahead
 from ..machine.workers import WorkerPool, default_workers
 from ..tables.library import Window
-from ..tables.parsed import CertainRows, ParsedWindow, RdkitParser, parse_window, read_certain
+from ..tables.parsed import CertainRows, Describe, ParsedWindow, RdkitParser, parse_window, read_certain
 from .predictor import Predictor
 from .scores import Scores, percentile_columns
 from .tasks import Task
@@ -56,7 +56,12 @@ class Output(ABC):
         return self(model.tasks, parsed, self.scores(model, parsed))
 
     def scores(self, model: Predictor, parsed: ParsedWindow) -> Scores:
-        return model.score_parsed(parsed, self.batch_size, self.n_neighbours, self.extras, self.percentiles)
+        return model.score_parsed(parsed, self.batch_size, self.n_neighbours, self.percentiles)
+
+    @property
+    def describe(self) -> Describe | None:
+        """For whoever parses the rows."""
+        return extra_columns if self.extras else None
 
     def beside(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         """`Scores.beside` of no molecule."""
@@ -101,7 +106,7 @@ class WindowScorer:
         self.model, self.output = model, output
 
     def __call__(self, window: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> Any:
-        return self.output.of(self.model, parse_window(window, self.model.featurizer, marked, at))
+        return self.output.of(self.model, parse_window(window, self.model.featurizer, marked, at, self.output.describe))
 
 
 def make_scorer(load: Callable[..., Predictor], output: Output) -> WindowScorer:
@@ -125,13 +130,14 @@ def scoring(
         return
     models = [source.load(device=device) for device in source.devices]
     with (
-        WorkerPool[Window, ParsedWindow](n, RdkitParser, (source.featurizer,), time_limit) as pool,
+        WorkerPool[Window, ParsedWindow](n, RdkitParser, (source.featurizer, output.describe), time_limit) as pool,
         ExitStack() as stack,
     ):
 
         def results(windows: Iterator[Window]) -> Iterator[Any]:
             # The writer is the caller's thread. Before it the others end, and then the processes.
-            parsed = parse_ahead(windows, source.featurizer, pool, n)
+            natively = source.featurizer.is_native and output.describe is None
+            parsed = parse_ahead(windows, source.featurizer if natively else None, pool, n)
             found = read_ahead(score_on(models, parsed, output))
             stack.callback(found.close)
             return found
@@ -140,10 +146,13 @@ def scoring(
 
 
 def parse_ahead(
-    windows: Iterator[Window], featurizer: Featurizer, pool: WorkerPool[Window, ParsedWindow], n: int
+    windows: Iterator[Window], featurizer: Featurizer | None, pool: WorkerPool[Window, ParsedWindow], n: int
 ) -> Iterator[ParsedWindow]:
-    """Parse windows natively in `n` threads, what is left in the pool's processes; all of it there if it must be."""
-    if not featurizer.is_native:
+    """Parse windows natively by `featurizer` in `n` threads, and what is left in the pool's processes.
+
+    featurizer: None has all of it done there.
+    """
+    if featurizer is None:
         yield from pool.results(windows)
         return
     begun: deque[CertainRows] = deque()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..status import NOT_FINITE, OK, REASONS
 from ..tables.library import Window
 from ..tables.molecule_column import read_molecules
-from ..tables.parsed import ParsedWindow, parse_window
+from ..tables.parsed import Describe, ParsedWindow, parse_window
 from .conformal import Platt
 from .explanation import Explanation
 from .neighbours import Neighbours
@@ -87,6 +87,12 @@ class Predictor(ABC):
         others = len(self.tasks) - NAMED_TASKS
         named = f"{len(self.tasks)} task{'' if len(self.tasks) == 1 else 's'}: {names}"
         return f"<{type(self).__name__} {self.place}; {named}{f' and {others} others' if others > 0 else ''}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied to another process: load it there too, once in each process, "
+            "or score a file with mora_lite.screen, which starts processes of its own"
+        )
 
     @cached_property
     def training(self) -> TrainingMolecules:
@@ -170,17 +176,17 @@ class Predictor(ABC):
         n_neighbours: how many of `neighbours` to add; 0 for none.
         extras: whether to add properties and alerts (`context.extras`). percentiles: and those among approved drugs.
         """
-        return self.score_parsed(self._parse(smiles), batch_size, n_neighbours, extras=extras, percentiles=percentiles)
+        parsed = self._parse(smiles, extra_columns if extras else None)
+        return self.score_parsed(parsed, batch_size, n_neighbours, percentiles)
 
     def score_parsed(
         self,
         parsed: ParsedWindow,
         batch_size: int | None = None,
         n_neighbours: int = 0,
-        extras: bool = False,
         percentiles: bool = False,
     ) -> Scores:
-        """`score` of rows that were parsed before."""
+        """`score` of rows that were parsed before. What was described then stands beside the values."""
         scores = self.calibrate(self.score_graphs(parsed.graphs, batch_size), parsed.bits)
         status, error, ok_rows = list(parsed.status), list(parsed.error), parsed.ok_rows
         finite = np.isfinite(scores.values).all(axis=1)
@@ -193,21 +199,13 @@ class Predictor(ABC):
         if percentiles:
             places = self.percentiles(scores)
             beside = {name: places[:, i] for i, name in enumerate(percentile_columns(self.tasks))}
-        if extras:
-            with self._timed("extras"):
-                beside |= self._extras(parsed, ok_rows)
+        beside |= parsed.beside
         neighbours = self._find_neighbours(parsed, n_neighbours) if n_neighbours else None
         return replace(scores, neighbours=neighbours, beside=beside)
 
-    def _extras(self, parsed: ParsedWindow, ok_rows: np.ndarray) -> dict[str, np.ndarray]:
-        molecules: list[Any] = [None] * len(parsed)
-        for row in ok_rows.tolist():
-            molecules[row] = self.featurizer.parse_smiles(parsed.smiles[row]).mol
-        return extra_columns(molecules)
-
-    def _parse(self, smiles: Sequence[str]) -> ParsedWindow:
+    def _parse(self, smiles: Sequence[str], describe: Describe | None = None) -> ParsedWindow:
         with self._timed("parse"):
-            return parse_window(Window.of(smiles), self.featurizer)
+            return parse_window(Window.of(smiles), self.featurizer, describe=describe)
 
     def calibrate(self, values: np.ndarray, bits: np.ndarray | None) -> Scores:
         """Apply the pack's calibration: probabilities, intervals, domain; all values in the tasks' units.

@@ -31,6 +31,7 @@ from .neighbours import Neighbours
 from .predictor import Predictor
 from .scores import Scores
 from .tasks import Task
+from .training_molecules import TrainingMolecules
 
 CHUNK_ROWS = 1024  # of a small table, scored and written at a time
 SMALL_ROWS = 4096  # up to so many are scored in this process
@@ -76,18 +77,20 @@ class AnswerColumns(Output):
 
     def kinds_of(self, model: Predictor) -> dict[str, Any]:
         """The columns of values: name -> NumPy's type."""
-        columns = self.columns(self.scores(model, parse_window(Window(1, []), model.featurizer)), model.tasks)
-        return {name: column.dtype for name, column in columns.items()}
+        return self._kinds(model.tasks, model.calibrator is not None, lambda: model.training)
 
     def kinds(self, source: ModelSource) -> dict[str, Any]:
         """The same, before a model is loaded."""
-        empty = Scores.empty(len(source.tasks), source.calibrated)
-        scores = replace(empty, beside=self.beside(source.tasks))
+        return self._kinds(source.tasks, source.calibrated, source.load_training)
+
+    def _kinds(
+        self, tasks: tuple[Task, ...], calibrated: bool, load_training: Callable[[], TrainingMolecules]
+    ) -> dict[str, Any]:
+        scores = replace(Scores.empty(len(tasks), calibrated), beside=self.beside(tasks))
         if self.n_neighbours:
-            training, n = source.load_training(), self.n_neighbours
-            none = np.empty((0, n), np.int64), np.empty((0, n), np.float32)
-            scores = replace(scores, neighbours=Neighbours([], source.tasks, *none, training))
-        return {name: column.dtype for name, column in self.columns(scores, source.tasks).items()}
+            none = np.empty((0, self.n_neighbours), np.int64), np.empty((0, self.n_neighbours), np.float32)
+            scores = replace(scores, neighbours=Neighbours([], tasks, *none, load_training()))
+        return {name: column.dtype for name, column in self.columns(scores, tasks).items()}
 
     def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Answers:
         ok = np.array([word == OK for word in scores.status], dtype=bool)
@@ -181,7 +184,7 @@ Answer = Callable[[Iterator[Window]], Iterable[Answers]]
 
 
 def _answer_here(model: Predictor, answers: AnswerColumns, windows: Iterator[Window]) -> Iterator[Answers]:
-    return (answers.of(model, parse_window(window, model.featurizer)) for window in windows)
+    return (answers.of(model, parse_window(window, model.featurizer, describe=answers.describe)) for window in windows)
 
 
 def _added_names(library: Library | TypedSmiles, kinds: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -26,6 +26,9 @@ from .records import Record
 
 SHOWN_CHARACTERS = 200  # of a text that failed
 
+# Columns by name, of molecules that were read, or None for those that were not: `context.extras.extra_columns`.
+Describe = Callable[[Sequence[Chem.Mol | None]], dict[str, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class ParsedWindow:
@@ -36,6 +39,7 @@ class ParsedWindow:
         mol block RDKit's canonical SMILES; for a row that failed the beginning of its text.
     graphs: of the rows that are ok, in order.
     bits: uint8 `[N, 128]`, their fingerprints.
+    beside: further columns `[B]` by name, where they were asked for.
     """
 
     first_row: int
@@ -45,6 +49,7 @@ class ParsedWindow:
     error: list[str]
     graphs: Graphs
     bits: np.ndarray
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.status)
@@ -100,13 +105,15 @@ def parse_window(
     featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
     marked: Mapping[int, str] = MappingProxyType({}),
     at: Callable[[int], None] = lambda row: None,
+    describe: Describe | None = None,
 ) -> ParsedWindow:
     """Parse and featurise a window's rows; whatever is wrong with a molecule becomes its status.
 
-    marked, at: as for `parse_by_rdkit`, from the `WorkerPool`. With marks all rows are RDKit's.
+    marked, at, describe: as for `parse_by_rdkit`, the first two from the `WorkerPool`. With marks, and where molecules
+    are described, all rows are RDKit's.
     """
-    if not featurizer.is_native or marked:
-        return parse_by_rdkit(window, featurizer, marked, at)
+    if not featurizer.is_native or marked or describe is not None:
+        return parse_by_rdkit(window, featurizer, marked, at, describe)
     certain = read_certain(window, featurizer)
     rest = certain.rest
     left = [*certain.left, -1]  # -1 stays what it is
@@ -118,18 +125,23 @@ def parse_by_rdkit(
     featurizer: Featurizer,
     marked: Mapping[int, str] = MappingProxyType({}),
     at: Callable[[int], None] = lambda row: None,
+    describe: Describe | None = None,
 ) -> ParsedWindow:
     """`parse_window` without the native reader.
 
     marked: row, counted from 0, -> status, for rows that must not be tried; with `BETWEEN` in it rows are featurised
         one by one.
     at: called with each row before it is parsed, and with -1 after the last.
+    describe: makes `ParsedWindow.beside`. It is called for one molecule at a time, as RDKit may hang there too.
     """
     records = window.records
     read = []
+    described = [] if describe is None else [describe([])]  # so that a window without rows has the columns
     for i, record in enumerate(records):
         at(i)
         read.append(_failed(record.text, marked[i], REASONS[marked[i]]) if i in marked else _read(record, featurizer))
+        if describe is not None:
+            described.append(describe([read[i][0].mol]))
     at(-1)
     ok = [i for i, (parsed, _) in enumerate(read) if parsed.mol is not None]
     if BETWEEN in marked:
@@ -146,20 +158,26 @@ def parse_by_rdkit(
                 _featurize(featurizer, [read[i][0].mol])
             except Exception as error:
                 read[i] = _failed(records[i].text, UNPARSABLE, error_text(error))
+                if describe is not None:
+                    described[i + 1] = describe([None])
         graphs, bits = _featurize(featurizer, [parsed.mol for parsed, _ in read if parsed.mol is not None])
     names, smiles = [record.name for record in records], [text for _, text in read]
     status, reasons = [parsed.status for parsed, _ in read], [parsed.reason for parsed, _ in read]
-    return ParsedWindow(window.first_row, names, smiles, status, reasons, graphs, bits)
+    return ParsedWindow(window.first_row, names, smiles, status, reasons, graphs, bits, _stacked(described))
 
 
 class RdkitParser:
     """The work of a process that parses by RDKit: a window in, its parsed rows out."""
 
-    def __init__(self, featurizer: Featurizer):
-        self.featurizer = featurizer
+    def __init__(self, featurizer: Featurizer, describe: Describe | None = None):
+        self.featurizer, self.describe = featurizer, describe
 
     def __call__(self, window: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> ParsedWindow:
-        return parse_by_rdkit(window, self.featurizer, marked, at)
+        return parse_by_rdkit(window, self.featurizer, marked, at, self.describe)
+
+
+def _stacked(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def _featurize(featurizer: Featurizer, molecules: Sequence[Chem.Mol]) -> tuple[Graphs, np.ndarray]:

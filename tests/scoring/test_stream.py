@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import sys
-from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -17,11 +16,24 @@ from hypothesis import strategies as st
 
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.scoring import stream
+from mora_lite.scoring.scores import Scores
 from mora_lite.scoring.stream import AnswerColumns, predict_library
 from mora_lite.tables.formats import add_columns
 from mora_lite.tables.library import open_library
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
+
+
+class Calibrated(AtomCounter):
+    """Its intervals go from `low` to the value. inside: bool, whether each molecule is in the domain of each task."""
+
+    def __init__(self, names, inside, low=0.0):
+        super().__init__(names, ("", ""))
+        self.calibrator, self.inside, self.low = mock.sentinel.calibrator, inside, low
+
+    def calibrate(self, values, bits):
+        n, low = len(values), np.full_like(values, self.low)
+        return Scores(values, ["ok"] * n, [""] * n, low, values, np.ones_like(values), self.inside[:n])
 
 
 def counter(*names):
@@ -55,15 +67,9 @@ def unused():
 
 def test_the_summary_counts_by_task_whatever_its_name(tmp_path):
     """A name may have a blank, at which the column `outside` divides names."""
-
-    class Far(AtomCounter):
-        def score_parsed(self, parsed, *options):
-            scores, near = super().score_parsed(parsed, *options), np.ones((len(parsed), 2), np.float32)
-            inside = np.array([[False, True], [False, False]])[: len(parsed)]
-            return replace(scores, low=near, high=near, nearest=near, inside=inside)
-
     source = write(tmp_path / "in.csv", "smiles\nC\nCC\n")
-    _, _, summary = predict(source, tmp_path / "out.csv", model=Far(("number of atoms", "mass"), ("", "")))
+    model = Calibrated(("number of atoms", "mass"), np.array([[False, True], [False, False]]))
+    _, _, summary = predict(source, tmp_path / "out.csv", model=model)
     assert summary.outside == {"number of atoms": 2, "mass": 1}
 
 
@@ -179,20 +185,15 @@ def test_predictions_of_predictions_have_names_of_their_own():
 
 
 def test_flags_are_words_and_an_unlimited_interval_is_inf(tmp_path):
-    class Sure(AtomCounter):
-        def score_parsed(self, parsed, *options):
-            scores, n = super().score_parsed(parsed, *options), len(parsed)
-            columns = {"x_lo": np.full(n, -np.inf), "near": np.arange(n) == 1}
-            object.__setattr__(scores, "columns", lambda _: columns)
-            return scores
-
     source = write(tmp_path / "a.csv", "smiles\nCCO\nCC\nxx\n")
-    predict(source, tmp_path / "o.csv", model=Sure())
+    inside = np.array([[False, True], [True, True]])
+    model = Calibrated(("atoms", "mass"), inside, low=-np.inf)
+    predict(source, tmp_path / "o.csv", model=model)
     assert (tmp_path / "o.csv").read_text().splitlines()[:4] == [
-        "smiles,x_lo,near,status,error",
-        "CCO,-inf,false,ok,",
-        "CC,-inf,true,ok,",
-        "xx,,,unparsable,syntax error near character 1",
+        "smiles,atoms,atoms_lo,atoms_hi,mass,mass_lo,mass_hi,similarity,in_domain,outside,status,error",
+        "CCO,3,-inf,3,3,-inf,3,1,false,atoms,ok,",
+        "CC,2,-inf,2,2,-inf,2,1,true,,ok,",
+        "xx,,,,,,,,,,unparsable,syntax error near character 1",
     ]
 
 

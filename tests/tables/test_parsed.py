@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -43,6 +44,51 @@ def assert_same(a: ParsedWindow, b: ParsedWindow) -> None:
     ]:
         assert got.dtype == wanted.dtype
         np.testing.assert_array_equal(got, wanted)
+
+
+def symbols_of(molecules: Sequence[Chem.Mol | None]) -> dict[str, np.ndarray]:
+    """The symbols of each molecule's atoms; blank where there is none."""
+    texts = ["".join(atom.GetSymbol() for atom in molecule.GetAtoms()) if molecule else "" for molecule in molecules]
+    return {"symbols": np.array(texts, object)}
+
+
+@pytest.mark.parametrize("marked", [{}, {0: "timeout"}])
+def test_molecules_are_described_while_their_row_is_reported(marked: dict[int, str]) -> None:
+    """So that one at which RDKit hangs can be told from the others."""
+    now, during = [-1], []
+
+    def describe(molecules: Sequence[Chem.Mol | None]) -> dict[str, np.ndarray]:
+        during.extend(now * len(molecules))
+        return symbols_of(molecules)
+
+    def at(row: int) -> None:
+        now[0] = row
+
+    window = Window(1, [Record("", "CCO", ""), Record("", "C1CC", ""), Record("", "CC", "bad"), Record("", BLOCK, "")])
+    rows = parse_window(window, marked=marked, at=at, describe=describe)
+    assert rows.beside["symbols"].tolist() == ["" if marked else "CCO", "", "", "OC"]
+    assert during == [0, 1, 2, 3]
+    assert_same(rows, parse_window(window, marked=marked))
+    elsewhere = RdkitParser(Featurizer(), symbols_of)(window, marked, at)
+    assert elsewhere.beside["symbols"].tolist() == rows.beside["symbols"].tolist()
+
+
+def test_no_rows_have_the_columns_of_what_is_described() -> None:
+    assert parse_window(Window(1, []), describe=symbols_of).beside["symbols"].shape == (0,)
+    assert not parse_window(Window(1, [])).beside
+
+
+def test_what_cannot_be_featurized_is_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Featurizer, molecules: Sequence[Chem.Mol]) -> Graphs:
+        if any(molecule.GetNumAtoms() == 3 for molecule in molecules):
+            raise RuntimeError("no graph of this")
+        return graphs(self, molecules)
+
+    graphs = Featurizer.graphs
+    monkeypatch.setattr(Featurizer, "graphs", refuse)
+    rows = parse_window(window_of("CCO", "CC"), describe=symbols_of)
+    assert rows.status == ["unparsable", "ok"]
+    assert rows.beside["symbols"].tolist() == ["", "CC"]
 
 
 def test_each_row_gets_its_status_and_the_good_ones_a_graph_and_bits() -> None:
