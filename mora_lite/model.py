@@ -16,7 +16,14 @@ from .fast.captured import CapturedScorer
 from .fast.graph_ops import choose_graph_ops
 from .fast.scorer import FastScorer
 from .fast.upper import supports
-from .machine.device import available_bytes, choose_device, choose_dtype, is_out_of_memory, keep_freed_memory
+from .machine.device import (
+    available_bytes,
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    keep_freed_memory,
+    work_alone_after_fork,
+)
 from .machine.progress import report
 from .packs.pack import Pack, open_pack
 from .quant.linear import choose_mode
@@ -139,6 +146,7 @@ def load(
     Only a repository that is not in the hub's cache needs a network. Raises `PackError` or `DeviceError`.
     """
     keep_freed_memory()
+    work_alone_after_fork()
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
     opened = open_pack(pack)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -246,6 +251,34 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Model, monkeypat
 def test_cuda_asked_for_and_absent(pack_path) -> None:
     with pytest.raises(DeviceError, match="sees no CUDA device here; use --device cpu"):
         mora_lite.load(pack_path, device="cuda")
+
+
+# --- in other processes
+
+
+FORKED = """
+import os, sys, torch, mora_lite
+torch.set_num_threads(2)
+model = mora_lite.load(sys.argv[1], device="cpu")
+values = model.predict(["CCO"] * 300)
+if os.fork() == 0:
+    same = (model.predict(["CCO"] * 300).scores.values == values.scores.values).all()
+    os._exit(0 if same else 1)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_model_works_in_a_forked_process(pack_path) -> None:
+    """As `multiprocessing.Pool` makes on Linux; without the threads of its parent it must not wait for them."""
+    subprocess.run([sys.executable, "-c", FORKED, str(pack_path)], check=True, timeout=60)
+
+
+def test_a_model_says_that_it_is_loaded_in_each_process(model: Model) -> None:
+    with pytest.raises(TypeError, match="a Model cannot be copied to another process: load it there too"):
+        pickle.dumps(model)
+    with pytest.raises(TypeError, match="a Model cannot be copied to another process"):
+        pickle.dumps(model.predict)
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib
 import logging
+import os
 import platform
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -139,6 +140,16 @@ def keep_freed_memory() -> None:
         return
     for option, size in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 1 << 26)):
         mallopt(option, size)
+
+
+@functools.cache
+def work_alone_after_fork() -> None:
+    """Let each process that is forked from this one compute on one thread.
+
+    It has none of the threads that torch has started here, and would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 def choose_ops(plain: Ops, kernels: str, device: torch.device) -> Ops:

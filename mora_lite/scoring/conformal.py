@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +40,8 @@ NEWTON_STEPS = 100
 
 def check_confidence(confidence: float) -> float:
     """`confidence` itself. Raises `InputError` when it is not between 0 and 1, both excluded."""
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence: got {confidence}, expected a number above 0 and below 1, for instance 0.9")
+    if not isinstance(confidence, Real) or not 0 < confidence < 1:
+        raise InputError(f"confidence: got {confidence!r}, expected a number above 0 and below 1, for instance 0.9")
     return confidence
 
 

@@ -92,12 +92,17 @@ class Task:
 def choose_tasks(known: tuple[Task, ...], names: str | Sequence[str] | None) -> list[int]:
     """Positions of the tasks `names`, in that order; None means all. A text is split at its commas.
 
-    A name may be in another case, where that leaves no doubt. Raises `PackError` for an unknown name.
+    A name may be in another case, where that leaves no doubt. Raises `PackError` for an unknown name, and for no name.
     """
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()] or None
     if names is None:
         return list(range(len(known)))
+    names = list(names) if isinstance(names, Iterable) else [names]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise PackError(
+            f"tasks: got {names!r}, expected names of tasks, as a list or as one text with commas; None for all"
+        )
     at = {task.name: i for i, task in enumerate(known)}
     found = [_find_name(name, at) for name in names]
     return [at[name] for name in dict.fromkeys(found)]

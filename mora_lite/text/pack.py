@@ -28,7 +28,7 @@ from ..errors import CheckpointError, InputError, PackError
 from ..hub.bases import base_of_pack, resolve_base
 from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
-from ..machine.device import choose_device, choose_dtype, keep_freed_memory
+from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_installed
 from ..packs.manifest import CARD, TEXT_PACK, seal
@@ -209,6 +209,7 @@ def load_text_pack(
     the dequantised base may take, as for `load_decoder`. on_note: gets a line before the base is fetched.
     """
     keep_freed_memory()
+    work_alone_after_fork()
     try:
         path = resolve_base(base) if base is not None else base_of_pack(pack.base["name"], pack.base["sha256"], on_note)
         source = open_nf4(path)

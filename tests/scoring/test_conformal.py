@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -173,8 +175,8 @@ def test_molecules_without_a_true_value_are_left_out() -> None:
     np.testing.assert_array_equal(some.scores, Intervals.fit(*all_known).scores)
 
 
-@pytest.mark.parametrize("confidence", [0, 1, -0.1, 90, NAN])
-def test_a_confidence_that_is_none(confidence: float) -> None:
+@pytest.mark.parametrize("confidence", [0, 1, -0.1, 90, NAN, "0.9", None])
+def test_a_confidence_that_is_none(confidence: Any) -> None:
     with pytest.raises(InputError, match=r"confidence: got .*, expected a number above 0 and below 1"):
         Intervals.fit(*molecules(20)).half_width(np.ones(1), confidence)
 

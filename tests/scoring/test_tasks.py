@@ -71,10 +71,16 @@ def test_impossible_tasks_are_refused(change: dict) -> None:
 
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [(None, [0, 1, 2]), (["gap"], [2]), (["gap", "homo"], [2, 0]), (("gap", "homo", "gap"), [2, 0]), ([], [])],
+    [(None, [0, 1, 2]), (["gap"], [2]), (["gap", "homo"], [2, 0]), (("gap", "homo", "gap"), [2, 0])],
 )
 def test_tasks_come_in_the_order_asked_for_each_once(names, expected: list[int]) -> None:
     assert choose_tasks(KNOWN, names) == expected
+
+
+@pytest.mark.parametrize("names", [[], (), 5, [1], ["gap", None]])
+def test_what_names_no_task_is_refused(names) -> None:
+    with pytest.raises(PackError, match="tasks: got .*, expected names of tasks"):
+        choose_tasks(KNOWN, names)
 
 
 def test_an_unknown_task_tells_the_near_matches() -> None:
