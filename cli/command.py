@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..errors import MoraLiteError
+from ..errors import MoraLiteError, error_text
 from .messages import invocation, say, say_error
 
 METAVARS = {"int": "N", "float": "X", "str": "TEXT", "Path": "PATH"}  # of options that name none
@@ -87,9 +88,19 @@ class Commands(TyperGroup):
             say("interrupted")
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # The reader (`head`, a pager) has read enough; Python must not complain when it flushes at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()  # the reader (`head`, a pager) has read enough
             raise typer.Exit(141) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _drop_stdout()
+            say_error(f"cannot write {error.filename or 'the results'}: {error_text(error)}")
+            raise typer.Exit(2) from None
+
+
+def _drop_stdout() -> None:
+    """Python must not complain when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_usage_error(error: Exception) -> bool:

@@ -21,8 +21,9 @@ def main(path: str, *wanted: str) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column(header[0], no_wrap=True)
     for at in shown:
-        # The unit goes under the name: more columns fit side by side.
-        table.add_column(header[at].replace(" [", "\n\\["), justify="right", no_wrap=True)
+        # The unit goes under the name: more columns fit side by side. Long names are broken, values are whole.
+        width = max((len(shorten(row[at])) for row in rows), default=0)
+        table.add_column(header[at].replace(" [", "\n\\["), justify="right", overflow="fold", min_width=width)
     for row in rows:
         table.add_row(row[0], *(shorten(row[at]) for at in shown))
     console = Console(highlight=False)

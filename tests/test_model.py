@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 import mora_lite
-from mora_lite.errors import DeviceError, PackError
+from mora_lite.errors import DeviceError, InputError, PackError
 from mora_lite.model import Model, is_out_of_memory
 from mora_lite.quant.linear import Linear4bit
 from mora_lite.scoring.scorer import PlainScorer, fillers
@@ -251,6 +251,12 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model: Model, monkeypat
 def test_cuda_asked_for_and_absent(pack_path) -> None:
     with pytest.raises(DeviceError, match="sees no CUDA device here; use --device cpu"):
         mora_lite.load(pack_path, device="cuda")
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "3"])
+def test_a_batch_size_that_is_none(model: Model, size) -> None:
+    with pytest.raises(InputError, match=r"batch_size: got .*, expected a whole number, 1 or more"):
+        model.predict("CCO", batch_size=size)
 
 
 # --- in other processes

@@ -31,7 +31,7 @@ from ..architecture import DecoderConfig
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import PackError, did_you_mean
-from ..hub.packs import local_path
+from ..hub.packs import TEXT_MANIFEST, local_path
 from ..lm.prefix import CompiledPrompts, UpperLayers
 from ..machine.files import file_entry, replace_folder, replacing, sha256_of, write_tensors
 from ..quant.linear import Mode
@@ -297,5 +297,9 @@ def _find(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if (folder := find_installed(name, MANIFEST)) is not None:
         return folder
+    if (path / TEXT_MANIFEST).is_file() or find_installed(name, TEXT_MANIFEST) is not None:
+        raise PackError(f"{name} is a pack that answers in text, not one of values; ask it by mora-lite generate")
     known = [pack.path.name for pack in list_packs()]
+    if name and path.is_dir():
+        raise PackError(f"{name} is a directory without {MANIFEST}, and so no pack; {did_you_mean(name, known)}")
     raise PackError(f"unknown pack {name!r}: {did_you_mean(name, known)}; or give the path of a pack's directory")

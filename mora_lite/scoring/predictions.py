@@ -110,6 +110,10 @@ class Predictions:
         }
         return pyarrow.table(arrays)
 
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """`to_arrow` for any library that knows Arrow's C interface: `polars.DataFrame(table)`."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
     def __repr__(self) -> str:
         """The first rows, with as many tasks as fit beside each other; the line below says what was left out."""
         rows = range(min(len(self), PRINTED_ROWS))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -176,6 +177,8 @@ class Predictor(ABC):
         n_neighbours: how many of `neighbours` to add; 0 for none.
         extras: whether to add properties and alerts (`context.extras`). percentiles: and those among approved drugs.
         """
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+            raise InputError(f"batch_size: got {batch_size!r}, expected a whole number, 1 or more, or None")
         parsed = self._parse(smiles, extra_columns if extras else None)
         return self.score_parsed(parsed, batch_size, n_neighbours, percentiles)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError, did_you_mean
 
+SHOWN_CHARACTERS = 40  # of a column's name, in a list of them
 SAMPLE_ROWS = 50  # read to recognise a column by its content
 _MIN_SHARE = 0.8  # of the sample's cells must be SMILES
 _MIN_ATOMS = 3  # "C", "CO" and "NO" are molecules and words; at least half of a column must be longer
@@ -235,5 +236,6 @@ def _n_atoms(cell: str) -> int:
 
 
 def _list_names(header: Sequence[str], n: int = 12) -> str:
-    names = ", ".join(repr(name) for name in header[:n])
+    shown = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..." for name in header[:n]]
+    names = ", ".join(map(repr, shown))
     return f"{names} and {len(header) - n} more" if len(header) > n else names

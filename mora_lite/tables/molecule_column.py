@@ -90,6 +90,8 @@ def _as_text(cell: object) -> str:
         from rdkit import Chem
 
         return Chem.MolToSmiles(cell)
+    if isinstance(cell, bytes):  # as HDF5 files give them
+        return cell.decode("utf-8", "surrogateescape")
     text = "" if cell is None else str(cell)
     return "" if text in ("nan", "<NA>", "NaT") and not isinstance(cell, str) else text
 

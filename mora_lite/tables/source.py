@@ -35,6 +35,9 @@ _NOT_TEXT = {
     b"\xfd7zX": f"an xz file: {_AS_CSV}",
     _GZIP: f"packed twice: {_AS_CSV}",
     _ZSTD: f"packed twice: {_AS_CSV}",
+    b"\x89PNG": f"a picture: {_AS_CSV}",
+    b"%PDF": f"a PDF: {_AS_CSV}",
+    **{start: f"a JSON file: {_AS_CSV}" for start in (b"{", b"[{", b'["', b"[\n", b"[\r\n")},  # no text of molecules
 }
 _BLOCK = 2**15  # characters that are read at a time
 

@@ -39,6 +39,11 @@ from .splits import Split, split_rows
 Rows = list[dict[str, Any]]
 
 RECORDED_CONFIDENCE = 0.9  # of the intervals whose metrics packs and their model cards have
+SAME = 1 - 1e-6  # the similarity of one molecule to itself, but for rounding
+SEEN_NOTE = (
+    "{n:,} of {of:,} molecules have similarity 1 to a training molecule and are most likely the same; errors of new "
+    "molecules are larger (--tables has errors by similarity)"
+)
 NOT_RECORDED = (
     f"record: only the whole test set with all tasks and confidence {RECORDED_CONFIDENCE} is recorded; "
     "leave --record out, or the options that say otherwise"
@@ -99,7 +104,7 @@ def evaluate(
     columns: task name -> the table's column with its values, where this is not the name that the pack records.
     output: file for the columns of `Evaluation.molecules`. report: file for a page with charts, HTML. Each is replaced
     if it exists with `force`; None writes none.
-    on_note: gets a line for each reason why rows are left out.
+    on_note: gets a line for each reason why rows are left out, and of `all` one for molecules that the pack knows.
 
     Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
@@ -113,6 +118,9 @@ def evaluate(
     part = table if parts is None or split == "all" else parts[split]
     part = part if limit is None else part.subset(part.rows[:limit])
     scores = _score(model, part, batch_size)
+    if split == "all":
+        for note in _seen_notes(part, scores):
+            on_note(note)
     train = None if parts is None or split == "all" else parts["train"]
     metrics, by_task = _measure(model, part, train, scores, tables=tables or record or report is not None)
     recorded = provenance.get("test") if split == "test" and limit is None else None
@@ -148,6 +156,14 @@ def _claim_files(data: Path | str, output: Path | str | None, report: Path | str
 def _score(model: Model, part: Dataset, batch_size: int | None) -> Scores:
     bits = part.fingerprints() if model.calibrator is not None else None
     return model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
+
+
+def _seen_notes(part: Dataset, scores: Scores) -> list[str]:
+    """A line for the user where molecules have the fingerprint of a training molecule of the task."""
+    if scores.nearest is None:
+        return []
+    n = int(((scores.nearest > SAME) & ~np.isnan(part.targets)).any(axis=1).sum())
+    return [SEEN_NOTE.format(n=n, of=len(part))] * bool(n)
 
 
 def _measure(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -34,3 +37,12 @@ def test_pack_tasks_and_device_have_defaults_in_the_environment(monkeypatch) -> 
     assert (context.params["pack"], context.params["tasks"], context.params["device"]) == ("./mine", "logS,BBB", "cpu")
     context = GROUP.get_command(None, "screen").make_context("screen", ["library.smi", "-o", "run", "-t", "logD"])
     assert context.params["tasks"] == "logD"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "mora_lite.cli", "info"]
+        ended = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.decode().splitlines() == ["error: cannot write the results: No space left on device"]

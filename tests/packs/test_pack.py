@@ -16,6 +16,7 @@ import mora_lite
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import OutputError, PackError
 from mora_lite.packs import pack as pack_module
+from mora_lite.packs.installed import SHIPPED
 from mora_lite.packs.manifest import PACK
 from mora_lite.packs.pack import (
     MANIFEST,
@@ -290,6 +291,16 @@ def test_an_unknown_pack_tells_the_near_matches(cached: Path, name: str) -> None
     assert "\n" not in str(caught.value)
     if name == "tinny":
         assert "did you mean tiny?" in str(caught.value)
+
+
+def test_what_is_no_pack_of_values_is_called_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"is a directory without pack\.json, and so no pack; known: admet"):
+        open_pack(tmp_path)
+    for name in ("reactions", SHIPPED / "reactions"):
+        with pytest.raises(
+            PackError, match="reactions is a pack that answers in text, .*; ask it by mora-lite generate"
+        ):
+            open_pack(name)
 
 
 def test_broken_packs_are_not_listed_but_named_when_loaded(cached: Path) -> None:

@@ -52,6 +52,12 @@ def test_a_name_is_a_column_in_any_case() -> None:
         table()["logD"]
 
 
+def test_other_libraries_take_it_by_arrows_interface() -> None:
+    polars, pyarrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    assert pyarrow.table(table()).equals(table().to_arrow())
+    assert polars.DataFrame(table())["logS [log mol/L]"].to_list() == [1.0] * 4
+
+
 # --- on a terminal
 
 

@@ -79,7 +79,7 @@ def test_tasks_come_in_the_order_asked_for_each_once(names, expected: list[int])
 
 @pytest.mark.parametrize("names", [[], (), 5, [1], ["gap", None]])
 def test_what_names_no_task_is_refused(names) -> None:
-    with pytest.raises(PackError, match="tasks: got .*, expected names of tasks"):
+    with pytest.raises(PackError, match=r"tasks: got .*, expected names of tasks"):
         choose_tasks(KNOWN, names)
 
 

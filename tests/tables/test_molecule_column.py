@@ -34,6 +34,8 @@ class Foreign:
         SMILES,
         tuple(SMILES),
         np.array(SMILES),
+        np.array(SMILES, dtype="S"),
+        [text.encode() for text in SMILES],
         FRAME,
         FRAME["smiles"],
         FRAME["smiles"].astype("category"),

@@ -166,6 +166,17 @@ def test_intervals_are_judged_on_the_molecules(calibrated_pack_path, table_path,
     assert widths[0] < widths[1]
 
 
+def test_molecules_that_were_trained_on_are_counted_where_all_are_asked_for(calibrated_pack_path, table_path) -> None:
+    """Their errors are too small, which a table of one's own does not tell."""
+    notes: list[str] = []
+    evaluate(calibrated_pack_path, table_path, on_note=notes.append, **EXACT)
+    assert not any("similarity 1" in note for note in notes)
+    found = evaluate(calibrated_pack_path, table_path, split="all", tasks=["size"], on_note=notes.append, **EXACT)
+    n = int((found.molecules["similarity"] > 0.999999).sum())
+    assert n >= 40
+    assert notes[-1].startswith(f"{n} of 60 molecules have similarity 1 to a training molecule")
+
+
 def test_every_molecule_is_in_one_row_of_each_breakdown(calibrated_pack_path, table_path) -> None:
     found = evaluate(calibrated_pack_path, table_path, **EXACT)
     for task, tables in found.tables.items():
