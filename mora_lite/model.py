@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from .chem.graph import Graphs
-from .errors import DeviceError
 from .fast.captured import CapturedScorer
 from .fast.graph_ops import choose_graph_ops
 from .fast.scorer import FastScorer
@@ -20,11 +19,11 @@ from .machine.device import (
     available_bytes,
     choose_device,
     choose_dtype,
+    compute_in_batches,
     is_out_of_memory,
     keep_freed_memory,
     work_alone_after_fork,
 )
-from .machine.progress import report
 from .packs.pack import Pack, open_pack
 from .quant.linear import choose_mode
 from .scoring.predictions import Predictions
@@ -81,26 +80,15 @@ class Model(Predictor):
         # larger than the others. What fits into one batch is taken as it is.
         whole = len(graphs) <= size
         order = np.arange(len(graphs)) if whole else np.argsort(graphs.n_atoms, kind="stable")
-        start = 0
-        while start < len(graphs):
-            report("scoring molecules", start, len(graphs))
-            rows = order[start : start + size]
+
+        def score(rows: np.ndarray) -> None:
             batch = graphs if whole and len(rows) == len(graphs) else graphs.select(rows)
-            try:
-                z_scores[rows] = self.engine.z_scores(batch, self._timed)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise DeviceError(
-                        f"out of memory on {self.device} with one molecule at a time; use --device cpu, "
-                        "fewer tasks, or close other programs"
-                    ) from None
-                size = self._fits = (len(batch) + 1) // 2
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            start += size
+            z_scores[rows] = self.engine.z_scores(batch, self._timed)
+
+        work, one = "scoring molecules", "one molecule"
+        fits = compute_in_batches(score, order, size, self.device, work=work, one=one, advice="fewer tasks")
+        if fits < size:
+            self._fits = fits
         return self.on_scales(z_scores)
 
     def load_training(self) -> TrainingMolecules:

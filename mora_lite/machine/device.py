@@ -8,12 +8,15 @@ import importlib
 import logging
 import os
 import platform
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from ..errors import DeviceError, InputError
+from .progress import report
 
 Ops = TypeVar("Ops", bound=tuple[Any, ...])  # a NamedTuple of functions
 
@@ -125,6 +128,43 @@ def describe_processor(device: torch.device) -> str:
 
 def cpu_name() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def compute_in_batches(
+    compute: Callable[[np.ndarray], None],
+    order: np.ndarray,
+    size: int,
+    device: torch.device,
+    *,
+    work: str,
+    one: str,
+    advice: str,
+) -> int:
+    """Call `compute` with `size` of the numbers in `order` at a time; with half as many where memory runs out.
+
+    order: int64 `[N]`. work: what is reported, such as "scoring molecules".
+    one: what a number stands for, such as "one molecule". advice: what to do where memory does not suffice for one.
+
+    Returns the size that sufficed. Raises `DeviceError` where none does.
+    """
+    start = 0
+    while start < len(order):
+        report(work, start, len(order))
+        batch = order[start : start + size]
+        try:
+            compute(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                words = f"out of memory on {device} with {one} at a time; use --device cpu, {advice}"
+                raise DeviceError(f"{words}, or close other programs") from None
+            size = (len(batch) + 1) // 2
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        start += len(batch)
+    return size
 
 
 def keep_freed_memory() -> None:

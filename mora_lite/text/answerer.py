@@ -15,12 +15,10 @@ from ..adapter.lowrank import Branch
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
-from ..errors import DeviceError
 from ..lm.beam import beam_search
 from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import Answer, generate_answers
-from ..machine.device import is_out_of_memory, training_dtype
-from ..machine.progress import report
+from ..machine.device import compute_in_batches, is_out_of_memory, training_dtype
 from .model import TextModel
 from .pairs import FEATURIZER, format_question
 from .sequences import Prompt, token_ids
@@ -103,33 +101,20 @@ class Answerer:
         assert temperature == 0 or (beams == 1 and seeds is not None and len(seeds) == len(questions))
         order = np.argsort([len(question) for question in questions], kind="stable")
         texts: list[list[Text]] = [[] for _ in questions]
-        start, size = 0, batch_size
-        while start < len(order):
-            rows = order[start : start + size]
-            report("answering rows", start, len(order))
+
+        def answer(rows: np.ndarray) -> None:
             ids = [[*self.before, *questions[row], *self.between] for row in rows]
             sampling = {
                 "temperature": temperature,
                 "top_p": top_p,
                 "seed": [seeds[row] for row in rows] if seeds else 0,
             }
-            try:
-                answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, sampling)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(rows) == 1:
-                    raise DeviceError(
-                        f"out of memory on {self.device} with one row at a time; use --device cpu, fewer --beams or "
-                        "--max-tokens, or close other programs"
-                    ) from None
-                size = (len(rows) + 1) // 2
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
+            answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, sampling)
             for row, answers in zip(rows, answered, strict=True):
                 texts[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
-            start += len(rows)
+
+        advice = "fewer --beams or --max-tokens"
+        compute_in_batches(answer, order, batch_size, self.device, work="answering rows", one="one row", advice=advice)
         return texts
 
     def _decode(self, ids: list[int]) -> str:

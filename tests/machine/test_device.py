@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from mora_lite.machine.device import (
     choose_device,
     choose_dtype,
     choose_ops,
+    compute_in_batches,
     cpu_has_bfloat16,
     describe_processor,
     keep_freed_memory,
@@ -87,6 +89,24 @@ def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, flags: set
         assert choose_dtype("auto", CPU) is expected
     finally:
         cpu_has_bfloat16.cache_clear()
+
+
+def test_batches_are_halved_where_memory_runs_out_and_every_number_is_computed_once() -> None:
+    tried: list[int] = []
+    done: list[int] = []
+
+    def compute(batch: np.ndarray) -> None:
+        tried.append(len(batch))
+        if len(batch) > 3:
+            raise MemoryError
+        done.extend(batch.tolist())
+
+    order = np.random.default_rng(0).permutation(11)
+    words = {"work": "working", "one": "one number", "advice": "fewer of them"}
+    assert compute_in_batches(compute, order, 8, CPU, **words) == 2
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert done == order.tolist()
+    assert compute_in_batches(compute, order[:0], 8, CPU, **words) == 8
 
 
 def test_facts_about_this_machine() -> None:
