@@ -117,10 +117,7 @@ def evaluate(
     parts = _parts_if_known(table, provenance) if split == "all" else parts_of(table, provenance, model.pack.name, data)
     part = table if parts is None or split == "all" else parts[split]
     part = part if limit is None else part.subset(part.rows[:limit])
-    scores = _score(model, part, batch_size)
-    if split == "all":
-        for note in _seen_notes(part, scores):
-            on_note(note)
+    scores = _score(model, part, batch_size, on_note if split == "all" else None)
     train = None if parts is None or split == "all" else parts["train"]
     metrics, by_task = _measure(model, part, train, scores, tables=tables or record or report is not None)
     recorded = provenance.get("test") if split == "test" and limit is None else None
@@ -153,17 +150,15 @@ def _claim_files(data: Path | str, output: Path | str | None, report: Path | str
         raise InputError(f"report: got {report}, expected another file than that of output")
 
 
-def _score(model: Model, part: Dataset, batch_size: int | None) -> Scores:
+def _score(model: Model, part: Dataset, batch_size: int | None, on_note: Callable[[str], None] | None = None) -> Scores:
+    """on_note: gets a line where molecules have the fingerprint of a training molecule of a task that they answer."""
     bits = part.fingerprints() if model.calibrator is not None else None
-    return model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
-
-
-def _seen_notes(part: Dataset, scores: Scores) -> list[str]:
-    """A line for the user where molecules have the fingerprint of a training molecule of the task."""
-    if scores.nearest is None:
-        return []
-    n = int(((scores.nearest > SAME) & ~np.isnan(part.targets)).any(axis=1).sum())
-    return [SEEN_NOTE.format(n=n, of=len(part))] * bool(n)
+    scores = model.calibrate(model.score_graphs(part.graphs, batch_size), bits)
+    if on_note is not None and scores.nearest is not None:
+        n = int(((scores.nearest > SAME) & ~np.isnan(part.targets)).any(axis=1).sum())
+        if n:
+            on_note(SEEN_NOTE.format(n=n, of=len(part)))
+    return scores
 
 
 def _measure(
