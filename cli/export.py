@@ -24,6 +24,17 @@ def export(
     ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Also the encoder in float16, for GPUs.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also the encoder in 8 bits, for small CPUs.")] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="In place of it: a web page that predicts in the browser, as static files.")
+    ] = False,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --web: the folder dist of the npm package onnxruntime-web.",
+            show_default="node_modules/onnxruntime-web/dist",
+        ),
+    ] = None,
     tasks: Tasks = None,
     opset: Annotated[
         int | None, typer.Option(metavar="N", help="Version of the ONNX operators, 18 to 22.", show_default="22")
@@ -42,12 +53,15 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
 ) -> None:
-    """Write a pack as ONNX, to run without torch; or an adapter for PEFT.
+    """Write a pack as ONNX, to run without torch; as a web page; or an adapter for PEFT.
 
     DIR gets the graph encoder, with --full the whole scorer, a description of
     the inputs, and a model card. Each model is compared with the pack on a
     thousand molecules first: one that does not give the pack's numbers is an
     error, and nothing is written.
+
+    With --web DIR gets a page that any web server can send: it predicts in the
+    browser, and what is entered stays there. It needs ONNX Runtime Web from npm.
 
     For a text pack, --peft writes its adapter for one molecule (or a set of
     them joined by dots) in the format of the library PEFT. That needs a pack
@@ -58,13 +72,14 @@ def export(
     mora-lite export -o encoder
     mora-lite export admet --full -o admet-onnx
     mora-lite export ./mine --full --plain --tasks logS -o mine-onnx
+    mora-lite export admet --web -o site
     mora-lite export ./forward --peft "CCO.CC(=O)O" -o adapter
     """
     from ..errors import ExportError
     from ..hub.packs import TEXT_MANIFEST, local_path
 
     if peft is not None:
-        if full or plain or fp16 or int8 or tasks or opset is not None:
+        if full or plain or fp16 or int8 or web or runtime or tasks or opset is not None:
             raise ExportError("--peft goes with --base, --force and -o alone; the other options are for ONNX")
         from ..export.lora import export_peft
         from ..text.pack import open_text_pack
@@ -78,6 +93,20 @@ def export(
         raise ExportError(
             f"{pack} is a text pack, which has no ONNX form; --peft SMILES exports its adapter for one row"
         )
+    if runtime is not None and not web:
+        raise ExportError("--runtime is for --web")
+    if web:
+        if full or plain or fp16 or int8 or opset is not None:
+            raise ExportError("--web goes with --runtime, --tasks, --force and -o alone; it takes the model it needs")
+        with show_work("exporting"):
+            from ..export.web import export_site
+            from ..packs.pack import open_pack
+
+            report = export_site(
+                open_pack(pack), output, runtime=runtime, tasks=split_names(tasks), force=force, on_note=say
+            )
+        say(f"{_size(output)}, checked in {report['seconds']:.0f} s; to try it: python -m http.server -d {output}")
+        return
     with show_work("exporting"):
         from ..export.writer import OPSET, export_pack
         from ..packs.pack import open_pack
@@ -94,5 +123,9 @@ def export(
             force=force,
             on_note=say,
         )
-    size = sum(file.stat().st_size for file in output.iterdir())
-    say(f"{output}: {size / 1e6:.1f} MB, checked in {report['seconds']:.0f} s")
+    say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
+
+
+def _size(folder: Path) -> str:
+    """The folder and the size of all its files."""
+    return f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"

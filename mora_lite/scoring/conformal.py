@@ -110,13 +110,17 @@ class Intervals:
 
         similarity: float `[B]`. Raises `InputError` when `confidence` is not between 0 and 1.
         """
-        # In floating point, 100 * 0.55 is a little above 55.
-        rank = math.ceil((len(self.scores) + 1) * check_confidence(confidence) - 1e-9)
-        score = float(self.scores[rank - 1]) if rank <= len(self.scores) else math.inf
+        score = self.score_at(check_confidence(confidence))
         sigma = np.exp(np.interp(similarity.astype(np.float64), self.similarity, self.log_sigma))
-        return np.maximum(sigma * score, self._floor(confidence)).astype(np.float32)
+        return np.maximum(sigma * score, self.floor_at(confidence)).astype(np.float32)
 
-    def _floor(self, confidence: float) -> float:
+    def score_at(self, confidence: float) -> float:
+        """What `half_width` multiplies sigma by."""
+        # In floating point, 100 * 0.55 is a little above 55.
+        rank = math.ceil((len(self.scores) + 1) * confidence - 1e-9)
+        return float(self.scores[rank - 1]) if rank <= len(self.scores) else math.inf
+
+    def floor_at(self, confidence: float) -> float:
         """The least that `half_width` gives, on the task's scale."""
         n = len(self.training)
         if n == 0:
