@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHOWN := logS logS_lo logS_hi logD Caco2 hERG_blocker CYP3A4_inhibitor in_domain
 INSTALL := $(PIP) install --quiet --constraint .constraints.txt
 
-.PHONY: demo test lint types tests docs interop gpu-test base fuzz clean
+.PHONY: demo test lint types tests docs interop gpu-test base fuzz web-runtime zig reader clean
 
 # Predict the example and print the table that README.md shows.
 demo: $(VENV)/.installed
@@ -30,7 +30,14 @@ types: $(VENV)/.installed-dev
 
 # PYTEST_OPTIONS: more options of pytest, for example `make tests PYTEST_OPTIONS=-x`.
 tests: $(VENV)/.installed-dev
+	-test -d $(WEB_RUNTIME) || ! command -v npm >/dev/null || $(MAKE) web-runtime
 	$(BIN)/pytest -q $(PYTEST_OPTIONS)
+
+# ONNX Runtime Web from npm, for the page of `export --web`. Without it the tests of that page are skipped.
+WEB_RUNTIME := node_modules/onnxruntime-web
+web-runtime:
+	npm install --prefix . --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --fetch-retries 1 \
+	  onnxruntime-web@$$(sed -n 's/^RUNTIME_VERSION = "\(.*\)"/\1/p' export/web.py)
 
 # Load an exported pack in Hugging Face Optimum, which needs an older transformers and so an environment of its own.
 interop: $(VENV)/.installed-dev $(INTEROP)/.installed
@@ -54,8 +61,15 @@ fuzz: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support $(BIN)/python -c "from native_texts import GROUPED, HARD; \
 	  from mora_lite.chem.probes import PROBES; print(*PROBES, *HARD, *GROUPED, sep='\n')" > build/fuzz.smi
 	$(CC) -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I$(CSRC) \
-	  $(filter-out $(CSRC)/module.c,$(wildcard $(CSRC)/*.c)) tests/chem/fuzz_native.c -o build/fuzz_native -lm
+	  $(filter-out $(CSRC)/module.c $(CSRC)/wasm.c,$(wildcard $(CSRC)/*.c)) tests/chem/fuzz_native.c -o build/fuzz_native -lm
 	build/fuzz_native build/fuzz.smi $(FUZZ_SECONDS) $$(date +%s)
+
+# The native reader as WebAssembly, after a change of its sources; zig compiles it, which takes 400 MB unpacked.
+reader: zig
+	$(BIN)/python tests/support/reader_wasm.py export/page/reader.wasm
+
+zig: $(VENV)/.installed-dev
+	$(PIP) install --quiet ziglang==$$(sed -n 's/^ZIG = "\(.*\)"/\1/p' tests/support/reader_wasm.py)
 
 # The documents as a site, with the API page made from the docstrings; needs no network.
 docs: $(VENV)/.installed-dev

@@ -105,7 +105,8 @@ def export(
             report = export_site(
                 open_pack(pack), output, runtime=runtime, tasks=split_names(tasks), force=force, on_note=say
             )
-        say(f"{_size(output)}, checked in {report['seconds']:.0f} s; to try it: python -m http.server -d {output}")
+        say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
+        say(f"to try it: python -m http.server --bind 127.0.0.1 -d {output}")
         return
     with show_work("exporting"):
         from ..export.writer import OPSET, export_pack

@@ -33,6 +33,7 @@ from ..scoring.conformal import Intervals, Platt
 from ..scoring.domain import Domain
 from ..scoring.scores import Calibrator
 from ..reports.page import decimals_for
+from .folder import TRAINING_FILE
 from .runtime import OnnxModel, load
 from .writer import export_pack
 
@@ -74,9 +75,14 @@ def export_site(
         )
     SITE.check_free(out, force)  # before the slow work
     runtime_files = find_runtime(runtime)
+
+    def on_export_note(line: str) -> None:
+        if not line.startswith(TRAINING_FILE):  # which stays here: the page holds fingerprints alone
+            on_note(line)
+
     with tempfile.TemporaryDirectory(prefix="mora-lite-") as folder:
         exported = Path(folder) / "onnx"
-        report = export_pack(pack, exported, tasks=tasks, full=True, on_note=on_note)
+        report = export_pack(pack, exported, tasks=tasks, full=True, on_note=on_export_note)
         model = load(exported, provider="cpu", confidence=CONFIDENCE)
         with SITE.staged(out, force) as stage:
             _copy_program(stage, runtime_files)

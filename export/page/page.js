@@ -4,6 +4,7 @@ import { emptyAnswers, percentile, place } from "./scores.js";
 import { csvPieces, MOST_BYTES, OK, readTable, statusOf } from "./table.js";
 
 const PAGE = 50, FIRST_TASKS = 6;
+const NAMES = /^(name|id|title)$/i; // of the column that is shown beside the SMILES
 let site = null, worker = null, isReady = false;
 let job = null; // what is shown or computed
 let shown = null; // how its table is shown: start, sort, descending, tasks
@@ -39,7 +40,7 @@ const heard = {
   ready() {
     isReady = true;
     byId("loading").hidden = true;
-    byId("hint").dataset.ready = "true";
+    document.body.dataset.ready = "true";
     if (!job || job.table.rows.length > 1) say("");
   },
   progress({ n }) { advance(n); },
@@ -209,14 +210,15 @@ function order() {
 
 function fill() {
   const { table } = job, tasks = site.tasks.map((task, i) => ({ task, i })).filter(({ task }) => shown.tasks.includes(task.name));
-  const others = table.columns.map((name, i) => ({ name, i })).filter(({ i }) => i !== table.smilesIndex && table.rows.some((cells) => cells[i]));
+  const columns = table.columns.map((name, i) => ({ name, i })).filter(({ i }) => i !== table.smilesIndex && table.rows.some((cells) => cells[i]));
+  const names = columns.filter(({ name }) => NAMES.test(name.trim())).slice(0, 1), others = columns.filter((column) => !names.includes(column));
   const head = el("tr", {}, el("th", { scope: "col", class: "molecule-text" }, el("div", { class: "plain" }, "SMILES")),
-    tasks.map(({ task, i }) => header(i, task.name, task.kind === "class" ? "probability" : task.unit)),
-    site.calibrated ? [header("similarity", "Similarity", "to training"), el("th", { scope: "col" }, el("div", { class: "plain" }, "Domain"))] : [],
-    [{ name: "Status" }, ...others].map(({ name }) => el("th", { scope: "col" }, el("div", { class: "plain" }, name))));
+    names.map(({ name }) => plainHeader(name)), tasks.map(({ task, i }) => header(i, task.name, task.kind === "class" ? "probability" : task.unit)),
+    site.calibrated ? [header("similarity", "Similarity", "to training"), plainHeader("Domain")] : [],
+    [{ name: "Status" }, ...others].map(({ name }) => plainHeader(name)));
   const rows = order().slice(shown.start, shown.start + PAGE);
   byId("rows").replaceChildren(el("table", { class: "rows" }, el("caption", { class: "skip" }, "Predictions"),
-    el("thead", {}, head), el("tbody", {}, rows.map((row) => tableRow(row, tasks, others)))));
+    el("thead", {}, head), el("tbody", {}, rows.map((row) => tableRow(row, tasks, names, others)))));
   byId("rows").scrollTop = 0;
   const last = shown.start + rows.length, n = table.rows.length;
   const move = (by) => { shown.start += by; fill(); };
@@ -225,6 +227,8 @@ function fill() {
     el("span", { role: "status", id: "count" }, `${count(shown.start + 1)} to ${count(last)} of ${count(n)}`),
     el("button", { type: "button", disabled: last >= n, onclick: () => move(PAGE) }, "Next"));
 }
+
+const plainHeader = (name) => el("th", { scope: "col" }, el("div", { class: "plain" }, name));
 
 function header(column, name, unit) {
   const isSorted = shown.sort === column, sort = !isSorted ? "none" : shown.descending ? "descending" : "ascending";
@@ -237,7 +241,7 @@ function header(column, name, unit) {
       unit ? el("small", {}, unit) : null));
 }
 
-function tableRow(row, tasks, others) {
+function tableRow(row, tasks, names, others) {
   const { table, answers } = job, n = site.tasks.length, smiles = table.rows[row][table.smilesIndex];
   const [status, error] = statusOf(table, answers.state[row], row), isOk = status === OK;
   const cells = tasks.map(({ task, i }) => {
@@ -245,13 +249,14 @@ function tableRow(row, tasks, others) {
     return el("td", { class: isFar ? "num far" : "num", title: isFar ? "far from what the task was trained on" : null }, show(answers.values[at], task.decimals),
       Number.isNaN(low) ? null : el("small", {}, `${show(low, task.decimals)} to ${show(answers.high[at], task.decimals)}`));
   });
+  const given = ({ i }) => el("td", { class: "text", title: table.rows[row][i] }, table.rows[row][i]);
   const nFar = site.tasks.filter((_, i) => !answers.inside[row * n + i]).length;
   const domain = !isOk ? "–" : nFar === 0 ? "inside" : nFar === n ? el("span", { class: "badge" }, "outside") : `${n - nFar} of ${n}`;
   return el("tr", {},
     el("td", { class: "molecule-text", title: smiles }, isOk ? el("button", { type: "button", "aria-label": `Show ${smiles}`, onclick: () => { showMolecule(row); scrollTo(0, 0); } }, smiles) : el("code", {}, smiles)),
-    cells, site.calibrated ? [el("td", { class: "num" }, show(answers.similarity[row], 2)), el("td", {}, domain)] : [],
+    names.map(given), cells, site.calibrated ? [el("td", { class: "num" }, show(answers.similarity[row], 2)), el("td", {}, domain)] : [],
     el("td", { class: "text", title: error || null }, status, error ? el("small", {}, error) : null),
-    others.map(({ i }) => el("td", { class: "text", title: table.rows[row][i] }, table.rows[row][i])));
+    others.map(given));
 }
 
 function download() {

@@ -22,7 +22,7 @@ STACK = 1 << 20  # bytes; the linker puts it first, so what overflows it traps
 FLAGS = (
     "--target=wasm32-wasi -mexec-model=reactor -std=c11 -O2 -msimd128 -Wl,--strip-all "
     f"-Wl,-z,stack-size={STACK} -Wl,--export=__heap_base "
-    "-Wno-bitwise-conditional-parentheses -Werror=frame-larger-than -Wframe-larger-than=131072"
+    "-Wno-bitwise-conditional-parentheses -Werror=frame-larger-than -Wframe-larger-than=65536"
 )
 SECTION = b"sources"
 
