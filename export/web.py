@@ -29,7 +29,7 @@ from ..errors import ExportError
 from ..machine.files import file_entry, sha256_of, write_json
 from ..packs.manifest import FolderKind
 from ..packs.pack import Pack
-from ..scoring.conformal import Intervals, Platt
+from ..scoring.conformal import Platt
 from ..scoring.domain import Domain
 from ..scoring.scores import Calibrator
 from ..reports.page import decimals_for

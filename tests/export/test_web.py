@@ -23,9 +23,9 @@ from mora_lite.scoring.scores import Calibrator
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from mora_lite.export import web  # noqa: E402
-from mora_lite.export.parity import Gate  # noqa: E402
-from mora_lite.export.web import describe_trust, export_site, find_runtime  # noqa: E402
+from mora_lite.export import web
+from mora_lite.export.parity import Gate
+from mora_lite.export.web import describe_trust, export_site, find_runtime
 
 PAGE = Path(web.__file__).parent / "page"
 
@@ -42,8 +42,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def tested_version(runtime: Path) -> Any:
-    """These files count as the tested ones. To be quick, few approved drugs, and no gate, which test_parity.py is about;
-    test_page.py looks at the values."""
+    """These files count as the tested ones. Few approved drugs, and no gate, to be quick."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor, "approved_smiles", lambda: ["CCO", "c1ccccc1", "CC(=O)O", "NCC(=O)O"])
         for name in ("encoder", "scorer", "plain_scorer"):
@@ -91,7 +90,9 @@ def test_the_page_asks_for_nothing_elsewhere() -> None:
     for path in PAGE.iterdir():
         if path.suffix not in (".wasm", ".txt"):
             text = path.read_text(encoding="utf-8")
-            assert set(re.findall(r"(?:https?:)?//[\w.]+", text)) <= {"http://localhost"} | set(re.findall("// ?", text))
+            assert set(re.findall(r"(?:https?:)?//[\w.]+", text)) <= {"http://localhost"} | set(
+                re.findall("// ?", text)
+            )
             assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', (PAGE / "index.html").read_text())
     assert policy is not None

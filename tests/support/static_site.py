@@ -44,12 +44,17 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A page that was left does not wait for its files."""
+
+
 @contextlib.contextmanager
 def sending(folder: Path) -> Iterator[StaticSite]:
     """Send the folder on a free port of this computer."""
     site = StaticSite()
     handler = functools.partial(_Handler, site=site, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         site.url = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield site
