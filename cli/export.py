@@ -98,15 +98,7 @@ def export(
     if web:
         if full or plain or fp16 or int8 or opset is not None:
             raise ExportError("--web goes with --runtime, --tasks, --force and -o alone; it takes the model it needs")
-        with show_work("exporting"):
-            from ..export.web import export_site
-            from ..packs.pack import open_pack
-
-            report = export_site(
-                open_pack(pack), output, runtime=runtime, tasks=split_names(tasks), force=force, on_note=say
-            )
-        say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
-        say(f"to try it: python -m http.server --bind 127.0.0.1 -d {output}")
+        _export_web(pack, output, runtime, split_names(tasks), force)
         return
     with show_work("exporting"):
         from ..export.writer import OPSET, export_pack
@@ -125,6 +117,17 @@ def export(
             on_note=say,
         )
     say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
+
+
+def _export_web(pack: str, output: Path, runtime: Path | None, tasks: list[str] | None, force: bool) -> None:
+    """Write a pack as a web page."""
+    with show_work("exporting"):
+        from ..export.web import export_site
+        from ..packs.pack import open_pack
+
+        report = export_site(open_pack(pack), output, runtime=runtime, tasks=tasks, force=force, on_note=say)
+    say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
+    say(f"to try it: python -m http.server --bind 127.0.0.1 -d {output}")
 
 
 def _size(folder: Path) -> str:

@@ -29,10 +29,10 @@ from ..errors import ExportError
 from ..machine.files import file_entry, sha256_of, write_json
 from ..packs.manifest import FolderKind
 from ..packs.pack import Pack
+from ..reports.page import decimals_for
 from ..scoring.conformal import Platt
 from ..scoring.domain import Domain
 from ..scoring.scores import Calibrator
-from ..reports.page import decimals_for
 from .folder import TRAINING_FILE
 from .runtime import OnnxModel, load
 from .writer import export_pack
