@@ -81,11 +81,7 @@ def export(
     if peft is not None:
         if full or plain or fp16 or int8 or web or runtime or tasks or opset is not None:
             raise ExportError("--peft goes with --base, --force and -o alone; the other options are for ONNX")
-        from ..export.lora import export_peft
-        from ..text.pack import open_text_pack
-
-        export_peft(open_text_pack(pack), peft, output, base=base, force=force)
-        say(f"{output}: a LoRA adapter for PEFT")
+        _export_peft(pack, peft, output, base, force)
         return
     if base is not None:
         raise ExportError("--base is for --peft; packs of scores hold their base model")
@@ -117,6 +113,15 @@ def export(
             on_note=say,
         )
     say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
+
+
+def _export_peft(pack: str, smiles: str, output: Path, base: str | None, force: bool) -> None:
+    """Write the adapter of a text pack."""
+    from ..export.lora import export_peft
+    from ..text.pack import open_text_pack
+
+    export_peft(open_text_pack(pack), smiles, output, base=base, force=force)
+    say(f"{output}: a LoRA adapter for PEFT")
 
 
 def _export_web(pack: str, output: Path, runtime: Path | None, tasks: list[str] | None, force: bool) -> None:
