@@ -88,7 +88,7 @@ const others = () => new Promise((done) => setTimeout(done)); // let a message c
 
 /** Answer texts window by window; each is posted when it is finished. */
 async function predict(id, texts) {
-  current = id;
+  if (!session) throw new Error("the model was not loaded: reload the page");
   const nTasks = site.tasks.length, size = Math.max(1, Math.min(MAX_BATCH, Math.floor(MAX_PAIRS / nTasks)));
   for (let first = 0; first < texts.length; first += WINDOW) {
     const window = texts.slice(first, first + WINDOW), out = emptyAnswers(window.length, nTasks);
