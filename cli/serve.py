@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from .completion import complete_text_packs
 from .engine import Engine, ModelChoice, Provider
 from .messages import say
-from .options import Confidence, Device, Dtype, PackOption, Tasks, split_names
+from .options import Confidence, Device, Dtype, PackOption, Tasks, TextPackBase, split_names
 
 
 def serve(
@@ -40,6 +41,15 @@ def serve(
         typer.Option(metavar="NAME", help="Name under which the server may be asked, besides its address; repeatable."),
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    text: Annotated[
+        str,
+        typer.Option(
+            metavar="PACK",
+            help="A text pack that can be asked too, loaded at the first question; none for none.",
+            autocompletion=complete_text_packs,
+        ),
+    ] = "reactions",
+    base: TextPackBase = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     engine: Engine = "auto",
@@ -51,19 +61,22 @@ def serve(
     Shows a molecule's values with intervals, domain and the nearest measured
     molecules, or a table to sort, filter and download. The page loads nothing
     from elsewhere. Only this computer reaches it; --host opens it to others,
-    who then need the token in the address that is printed. Ctrl-C ends it, and
+    who then need the token in the address that is printed. A text pack answers
+    questions about reactions, if its base model was pulled. Ctrl-C ends it, and
     nothing of what was asked stays.
 
     \b
     Examples:
     mora-lite serve
     mora-lite serve --pack ./mine --port 9000 --no-browser
+    mora-lite serve --text ./retro --base ./smollm2
     mora-lite serve --host 0.0.0.0 --token "$(openssl rand -hex 16)"
     """
     from ..errors import DeviceError
 
     try:
         from ..serve.server import Address, serve
+        from ..serve.text import TextSource
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("fastapi", "uvicorn", "starlette", "pydantic"):
             raise
@@ -71,8 +84,17 @@ def serve(
 
     choice = ModelChoice(pack, engine, provider, device, dtype, split_names(tasks), confidence)
     address = Address.of(host, port, token, allow_host or ())
+    source = None if text == "none" else TextSource.of(text, base, device, dtype)
     try:
-        serve(choice.load, choice.source(), address, on_start=_say_where, open_browser=browser)
+        serve(
+            choice.load,
+            choice.source(),
+            address,
+            text=source,
+            on_start=_say_where,
+            on_note=say,
+            open_browser=browser,
+        )
     except KeyboardInterrupt:  # as it is meant to end
         say("stopped")
 

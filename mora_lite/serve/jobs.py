@@ -79,7 +79,7 @@ class Jobs:
     parse: reads a window safely.
     """
 
-    def __init__(self, worker: ModelThread, parse: Callable[[Window], ParsedWindow], limits: Limits):
+    def __init__(self, worker: ModelThread[Predictor], parse: Callable[[Window], ParsedWindow], limits: Limits):
         remove_abandoned()
         self._worker, self._parse, self._limits = worker, parse, limits
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..chem.featurizer import Featurizer
-from ..errors import DeviceError
-from ..machine.workers import WorkerDied, WorkerPool
 from ..tables.library import Window
 from ..tables.parsed import ParsedWindow, parse_by_rdkit, read_certain
+from .process import SideProcess
 
 KEPT_DRAWINGS = 4096  # of 3 kB each
 
@@ -46,28 +44,28 @@ class SafeReader:
     """
 
     def __init__(self, featurizer: Featurizer, seconds: float):
-        self.featurizer, self._seconds = featurizer, seconds
-        self._pool = self._new_pool()
+        self.featurizer = featurizer
+        self._process = SideProcess(RdkitWork, (featurizer,), seconds)
         self._lock = threading.Lock()
         self._drawings: OrderedDict[str, str | None] = OrderedDict()
 
     def warm_up(self) -> None:
         """Start the process now, so that nobody waits for it later."""
-        self._run(["C"])
+        self._process.run(["C"])
 
     def parse(self, window: Window) -> ParsedWindow:
         """As `parse_window`; a molecule that hangs or ends the process becomes a row with a status."""
         if not self.featurizer.is_native:
-            return self._run(window)
+            return self._process.run(window)
         certain = read_certain(window, self.featurizer)
         rest = certain.rest
-        return certain.with_rest(None if rest is None else self._run(rest))
+        return certain.with_rest(None if rest is None else self._process.run(rest))
 
     def draw(self, smiles: Sequence[str]) -> list[str | None]:
         """A drawing as `chem.drawing.draw` makes it for each text; None where there is none."""
         with self._lock:
             missing = [text for text in dict.fromkeys(smiles) if text not in self._drawings]
-        drawn = dict(zip(missing, self._run(missing), strict=True)) if missing else {}
+        drawn = dict(zip(missing, self._process.run(missing), strict=True)) if missing else {}
         with self._lock:
             found = [drawn[text] if text in drawn else self._drawings.get(text) for text in smiles]
             self._drawings.update(drawn)
@@ -77,24 +75,4 @@ class SafeReader:
 
     def close(self) -> None:
         """End the process."""
-        self._pool.__exit__()
-
-    def _new_pool(self) -> WorkerPool[Any, Any]:
-        return WorkerPool[Any, Any](1, RdkitWork, (self.featurizer,), self._seconds)
-
-    def _run(self, job: Window | list[str]) -> Any:
-        def jobs() -> Iterator[Any]:
-            yield job
-
-        with self._lock:
-            for _ in range(2):  # a system short of memory may have ended the process while it had nothing to do
-                try:
-                    results: Any = self._pool.results(jobs())
-                    with closing(results):
-                        return next(results)
-                except BaseException as error:
-                    self._pool.__exit__()  # it is of no use after an error
-                    self._pool = self._new_pool()
-                    if not isinstance(error, WorkerDied):
-                        raise
-        raise DeviceError("the process that reads molecules was ended twice; is the server short of memory?")
+        self._process.close()

@@ -25,6 +25,7 @@ from .guard import LOOPBACK, Guard
 from .jobs import Jobs
 from .limits import Limits
 from .reader import SafeReader
+from .text import TextAnswers, TextSource
 from .worker import ROWS, ModelThread
 
 PORT = 8765  # where none is asked for; another where it is taken
@@ -79,13 +80,16 @@ def serve(
     source: ModelSource,
     address: Address,
     *,
+    text: TextSource | None = None,
     limits: Limits = Limits(),  # noqa: B008 - it cannot change
     on_start: Callable[[str], None] = lambda url: None,
+    on_note: Callable[[str], None] = lambda line: None,
     open_browser: bool = False,
 ) -> None:
     """Serve until a signal says stop; all files of the server are gone then.
 
-    load: gives the model; called in a thread. source: what is known of it before. on_start: called with the URL.
+    load: gives the model; called in a thread. source: what is known of it before. text: a pack that may be asked.
+    on_start: called with the URL. on_note: gets a line when the model for text is loaded.
 
     Raises `InputError` where the address cannot be listened on, and what `load` raises.
     """
@@ -95,15 +99,15 @@ def serve(
     stopping: list[uvicorn.Server] = []
     worker = ModelThread(lambda: _warm(load(), reader), limits.waiting, lambda: _stop(stopping))
     jobs = Jobs(worker, reader.parse, limits)
+    texts = None if text is None else TextAnswers(text, limits, on_note)
     facts = {
         "pack": source.name,
         "tasks": [molecule.describe_task(task) for task in source.tasks],
         "calibrated": source.calibrated,
         "has_training": source.has_training,
     }
-    app = Guard(
-        make_app(Service(worker, reader, jobs, limits, facts)), limits, address.host, port, address.token, address.names
-    )
+    service = Service(worker, reader, jobs, limits, facts, texts)
+    app = Guard(make_app(service), limits, address.host, port, address.token, address.names)
     server = _Server(_config(app, limits), on_begin=lambda: _begin(address.url(port), on_start, open_browser))
     stopping.append(server)
     try:
@@ -112,6 +116,8 @@ def serve(
         threading.Thread(target=reader.warm_up, name="drawings", daemon=True).start()
         server.run(sockets=[listening])
     finally:
+        if texts is not None:
+            texts.close()
         worker.stop()
         reader.close()
         jobs.close()

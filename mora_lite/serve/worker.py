@@ -12,16 +12,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import MoraLiteError
 from ..machine.workers import usable_cores
-from ..scoring.predictor import Predictor
 
 QUESTION, ROWS = 0, 1  # what is taken first
 # One molecule takes longer with two threads than with one, on a busy machine twenty times as long; pages and drawings
 # need a core too.
 ROW_THREADS = max(1, usable_cores() // 2)
+ModelT = TypeVar("ModelT")
 ResultT = TypeVar("ResultT")
 
 
@@ -29,20 +29,29 @@ class BusyError(MoraLiteError):
     """More requests wait than the server takes."""
 
 
-class ModelThread:
+class ModelThread(Generic[ModelT]):
     """Loads the model and does what it is given, one thing after the other.
 
     load: gives the model. waiting: things that may wait. on_failure: called when the model cannot be loaded.
-    failure: why it could not.
+    failure: why it could not. sets_threads: whether torch computes here; how many threads it uses is for all then.
     """
 
-    def __init__(self, load: Callable[[], Predictor], waiting: int, on_failure: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        load: Callable[[], ModelT],
+        waiting: int,
+        on_failure: Callable[[], None] = lambda: None,
+        *,
+        name: str = "model",
+        sets_threads: bool = True,
+    ):
         self.failure: Exception | None = None
         self._load, self._waiting, self._on_failure = load, waiting, on_failure
-        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[Predictor], None] | None]] = queue.PriorityQueue()
+        self._use_threads = _use_threads if sets_threads else lambda n: None
+        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[ModelT], None] | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -57,13 +66,13 @@ class ModelThread:
         """Whether the model is loaded."""
         return self._ready.is_set()
 
-    def ask(self, work: Callable[[Predictor], ResultT], priority: int = QUESTION) -> Future[ResultT]:
+    def ask(self, work: Callable[[ModelT], ResultT], priority: int = QUESTION) -> Future[ResultT]:
         """What `work(model)` returns or raises. Raises `BusyError` when too much waits already."""
         if self._queue.qsize() >= self._waiting:
             raise BusyError(f"{self._waiting} requests wait already; try again in a minute")
         answer: Future[ResultT] = Future()
 
-        def run(model: Predictor) -> None:
+        def run(model: ModelT) -> None:
             if not answer.set_running_or_notify_cancel():
                 return  # whoever asked has gone
             try:
@@ -74,7 +83,7 @@ class ModelThread:
         self._put(priority, run)
         return answer
 
-    def work_on(self, steps: Callable[[Predictor], Iterator[Any]]) -> None:
+    def work_on(self, steps: Callable[[ModelT], Iterator[Any]]) -> None:
         """Take a step of `steps(model)` whenever it is its turn, until they end. They raise nothing.
 
         Raises `BusyError` when too much waits already.
@@ -83,7 +92,7 @@ class ModelThread:
             raise BusyError(f"{self._waiting} tables wait already; try again in a minute")
         begun: list[Iterator[Any]] = []
 
-        def run(model: Predictor) -> None:
+        def run(model: ModelT) -> None:
             if not begun:
                 begun.append(steps(model))
             if next(begun[0], self) is not self:
@@ -91,12 +100,12 @@ class ModelThread:
 
         self._put(ROWS, run)
 
-    def _put(self, priority: int, run: Callable[[Predictor], None] | None) -> None:
+    def _put(self, priority: int, run: Callable[[ModelT], None] | None) -> None:
         self._queue.put((priority, next(self._numbers), run))
 
     def _work(self) -> None:
         try:
-            _use_threads(1)
+            self._use_threads(1)
             model = self._load()
         except Exception as error:
             self.failure = error
@@ -107,7 +116,7 @@ class ModelThread:
             priority, _, run = self._queue.get()
             if run is None:
                 return
-            _use_threads(ROW_THREADS if priority == ROWS else 1)
+            self._use_threads(ROW_THREADS if priority == ROWS else 1)
             run(model)
 
 

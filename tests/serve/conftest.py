@@ -1,4 +1,4 @@
-"""One server for all tests of the room, with a tiny pack."""
+"""One server for all tests of the room, with a tiny pack of values and a tiny text pack."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 from live_server import LiveServer, serving
+from reaction_pack import make_reaction_pack
 
 
 @pytest.fixture(scope="session")
-def server(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def text_pack_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text pack that has learnt three reactions by heart. Not to be changed."""
+    return make_reaction_pack(tmp_path_factory.mktemp("reacting"), base_path)
+
+
+@pytest.fixture(scope="session")
+def server(
+    calibrated_pack_path: Path, text_pack_path: Path, base_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
     for package in ("fastapi", "uvicorn"):
         pytest.importorskip(package)
-    with serving(calibrated_pack_path, tmp_path_factory.mktemp("server")) as live:
+    text = ("--text", str(text_pack_path), "--base", str(base_path))
+    with serving(calibrated_pack_path, tmp_path_factory.mktemp("server"), *text) as live:
         yield live

@@ -232,8 +232,17 @@ def test_json_with_lone_surrogates_and_deep_nesting_is_survived(server):
 
 def test_openapi_describes_every_path_and_its_page_asks_for_nothing_elsewhere(server):
     described = server.get("/openapi.json").json
-    assert {"/api/info", "/api/molecule", "/api/predict", "/api/jobs"} <= described["paths"].keys()
-    for path in ("/", "/docs", "/sketch", "/page/page.js", "/page/page.css", "/page/table.js", "/page/molecule.js"):
+    assert {"/api/info", "/api/molecule", "/api/predict", "/api/jobs", "/api/text"} <= described["paths"].keys()
+    for path in (
+        "/",
+        "/docs",
+        "/sketch",
+        "/page/page.js",
+        "/page/page.css",
+        "/page/table.js",
+        "/page/molecule.js",
+        "/page/text.js",
+    ):
         text = server.get(path).body.decode()
         assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in text

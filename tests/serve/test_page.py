@@ -204,6 +204,38 @@ def test_what_is_drawn_goes_into_the_field(browser):
     wait(lambda: browser.find_element("id", "smiles").get_attribute("value") == "CCO")
 
 
+def choose(browser, name, value):
+    browser.find_element("css selector", f'#{name} option[value="{value}"]').click()
+
+
+def test_the_text_pack_is_asked_from_the_keyboard_and_its_answer_is_drawn(browser):
+    type_smiles(browser, "CC=O")
+    choose(browser, "text-task", "retro")
+    choose(browser, "text-top", "1")
+    browser.find_element("id", "text-ask").send_keys(ENTER)
+    wait(lambda: find(browser, "#reaction:not([hidden]) .texts li .side svg.molecule"))
+    assert "1 answer in" in message(browser)
+    assert "the likeliest: CCO" in message(browser), "for screen readers"
+    (answer,) = find(browser, ".texts li")
+    assert [badge.text for badge in answer.find_elements("css selector", ".badge")] == ["balanced", "gives it back"]
+    assert answer.find_element("css selector", ".given").text == "CCO"
+    answer.find_element("css selector", ".side button").click()
+    assert wait(lambda: find(browser, ".answers tbody tr")), "its molecules can be predicted"
+    browser.back()
+    assert wait(lambda: find(browser, "#reaction:not([hidden]) .texts li"))
+
+
+@pytest.mark.parametrize("text", ["C1CC", "<img src=x onerror=window.hacked=1", "CC>"])
+def test_what_the_text_pack_cannot_be_asked_is_said(browser, text):
+    type_smiles(browser, text)
+    choose(browser, "text-task", "forward")
+    browser.find_element("id", "text-ask").click()
+    wait(lambda: "error" in browser.find_element("id", "message").get_attribute("class"))
+    assert browser.execute_script("return window.hacked") is None
+    assert not find(browser, "#reaction:not([hidden])")
+    browser.get_log("browser")  # the browser itself notes an answer of 400
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_as_wide_as_the_window_and_readable(browser, table, width, scheme):
@@ -215,6 +247,10 @@ def test_the_page_is_as_wide_as_the_window_and_readable(browser, table, width, s
     type_smiles(browser, "CCO" + ENTER)
     wait(lambda: find(browser, ".answers tbody tr"))
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    type_smiles(browser, "CO")
+    browser.find_element("id", "text-ask").click()
+    wait(lambda: find(browser, ".texts li"))
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     give(browser, table)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
@@ -224,7 +260,7 @@ def test_the_page_is_as_wide_as_the_window_and_readable(browser, table, width, s
 
 def test_everything_to_use_has_a_name(browser, table):
     give(browser, table)
-    for element in find(browser, "button, input:not([hidden]), textarea, a, iframe, [role=region]"):
+    for element in find(browser, "button, input:not([hidden]), select, fieldset, textarea, a, iframe, [role=region]"):
         if element.is_displayed():
             assert element.accessible_name, element.get_attribute("outerHTML")
 

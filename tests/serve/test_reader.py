@@ -44,7 +44,7 @@ def test_drawings_are_made_once_each(reader):
 
 def test_a_process_that_dies_is_replaced(reader):
     reader.draw(["CCO"])
-    reader._pool._workers[0].process.kill()
+    reader._process._pool._workers[0].process.kill()
     assert reader.draw(["CCN"])[0].startswith("<svg")
 
 

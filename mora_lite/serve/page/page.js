@@ -1,6 +1,7 @@
 // The form, and what the parts of the page share: requests, elements, numbers.
 import { showMolecule } from "./molecule.js";
 import { showTable } from "./table.js";
+import { askAgain, offerText } from "./text.js";
 
 export const byId = (id) => document.getElementById(id);
 
@@ -59,9 +60,11 @@ export function say(text, isError = false) {
 
 export const info = { tasks: [], byName: new Map() };
 let asked = 0; // answers to earlier questions come too late
+export const begin = () => ++asked;
+export const isLatest = (number) => number === asked;
 
 export function reveal(id) {
-  for (const part of ["molecule", "table", "start"]) byId(part).hidden = part !== id;
+  for (const part of ["molecule", "table", "reaction", "start"]) byId(part).hidden = part !== id;
 }
 
 /** Show one molecule. keep: whether the address changes. */
@@ -112,6 +115,8 @@ async function followAddress() {
   if (kind === "smiles" && value) {
     byId("smiles").value = decodeURIComponent(value);
     await predictOne(byId("smiles").value, false);
+  } else if (kind === "ask" && value && info.text) {
+    await askAgain(value);
   } else if (kind === "table" && value) {
     const number = ++asked;
     try {
@@ -202,6 +207,7 @@ async function start() {
   }
   info.byName = new Map(info.tasks.map((task) => [task.name, task]));
   byId("pack").textContent = `pack ${info.pack}, ${info.tasks.length} ${info.tasks.length === 1 ? "task" : "tasks"}`;
+  offerText();
   await followAddress();
   while (!info.ready) { // so that nobody wonders why the first answer takes a little
     await new Promise((done) => setTimeout(done, 400));

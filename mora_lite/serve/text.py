@@ -1,0 +1,307 @@
+"""A text pack that the page can ask: what it answers, its base model where that is here, and the process that answers.
+
+Numbers are not to wait for texts, which take seconds, so these are made in a process of their own. It loads the model
+at the first question; nothing is ever fetched.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import InputError, MoraLiteError, PackError, did_you_mean
+from ..hub.bases import find_base_of_pack, how_to_get, resolve_base
+from ..hub.packs import local_path
+from ..machine.workers import usable_cores
+from ..packs.installed import find_installed
+from ..packs.manifest import TEXT_PACK
+from ..status import OK
+from .limits import Limits
+from .process import SideProcess
+from .worker import ModelThread
+
+if TYPE_CHECKING:
+    from ..text.answerer import Answerer
+    from ..text.pack import TextPack
+
+MAX_ANSWERS = 5
+MAX_DRAWN = 8  # molecules of one side of a reaction
+MAX_NEW_TOKENS = 256  # of an answer, and no more than half of what the base reads
+THREADS = min(2, max(1, usable_cores() // 2))  # more gain nothing with a small model; pages need a core too
+MEMORY = {"smollm2-135m": "about 0.9 GB"}  # of the process with a base in 16 bits, measured
+SMILES, PRODUCT = "smiles", "product"  # what a question may have in it
+FORWARD, RETRO, REAGENTS = "forward", "retro", "reagents"
+_ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
+_MAP_NUMBER = re.compile(r":\d+\]")
+
+
+class TextQuestion(NamedTuple):
+    """task: as `mora-lite generate --task` has it. smiles: of the molecules. product: of a reaction, for reagents.
+
+    question: in words, for a pack that takes one. base: path of the base model.
+    """
+
+    task: str
+    smiles: str
+    product: str
+    question: str
+    top: int
+    base: str
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A text pack on disk, unchecked but for its manifest. base: path of its base model, if it was given."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    base: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @classmethod
+    def of(cls, pack: str, base: str | None, device: str, dtype: str) -> TextSource:
+        """pack: its name, its directory or `hf:owner/name`. Raises `PackError` or `CheckpointError`."""
+        path = Path(local_path(pack))
+        if not (path / TEXT_PACK.manifest).is_file():
+            path = find_installed(pack, TEXT_PACK.manifest) or path
+        if not (path / TEXT_PACK.manifest).is_file():
+            raise PackError(f"--text: {path} is not a text pack: it has no {TEXT_PACK.manifest}")
+        return cls(
+            path.resolve(), TEXT_PACK.read(path), None if base is None else resolve_base(base).resolve(), device, dtype
+        )
+
+    @property
+    def tasks(self) -> list[str]:
+        """What it can be asked."""
+        return list(self.manifest.get("questions", ())) or [self.manifest["task"]]
+
+    @property
+    def wants_words(self) -> bool:
+        """Whether whoever asks has to say what in words."""
+        return self.tasks == ["ask"]
+
+    def find_base(self) -> Path | None:
+        """The base model, where it is here."""
+        return self.base or find_base_of_pack(**self.manifest["base"])
+
+    def missing(self) -> str:
+        """One line that says what is missing and what to do; empty if nothing is."""
+        if find_spec("torch") is None:
+            return "text needs torch, which is not installed: pip install torch"
+        if self.find_base() is not None:
+            return ""
+        name, command = self.manifest["base"]["name"], how_to_get(**self.manifest["base"])
+        advice = f"type: {command}" if command else "start mora-lite serve with its path as --base"
+        return f"the base model {name} is not on this computer; {advice}"
+
+    def question(self, task: str, text: str, words: str, top: int) -> TextQuestion:
+        """What is asked about a text. Raises `InputError` for what cannot be asked."""
+        if task not in self.tasks:
+            raise InputError(f"task: got {task[:80]!r}; {did_you_mean(task, self.tasks)}")
+        if self.wants_words != bool(words.strip()):
+            verb = "has to be asked in words" if self.wants_words else "takes no question in words"
+            raise InputError(f"question: the pack {self.path.name} {verb}")
+        if missing := self.missing():
+            raise InputError(missing)
+        return TextQuestion(task, *read_sides(task, text), words, top, str(self.find_base()))
+
+    def describe(self) -> dict[str, Any]:
+        """For the page."""
+        from ..text.tasks import text_task
+
+        base = str(self.manifest["base"]["name"])
+        questions = self.manifest.get("questions", {})
+        return {
+            "pack": self.path.name,
+            "tasks": [
+                {"name": task, "question": questions.get(task, ""), "column": text_task(task).column}
+                for task in self.tasks
+            ],
+            "wants_words": self.wants_words,
+            "base": base,
+            "memory": MEMORY.get(base, ""),
+            "missing": self.missing(),
+            "max_answers": MAX_ANSWERS,
+        }
+
+
+class TextAnswers:
+    """The text pack of a server, its queue and its process. It starts when something is asked.
+
+    on_load: gets a line when the model is loaded.
+    """
+
+    def __init__(self, source: TextSource, limits: Limits, on_load: Callable[[str], None] = lambda line: None):
+        self.source, self._on_load, self._mib = source, on_load, 0
+        self._process = SideProcess(TextWork, (source, limits.text_seconds), limits.text_seconds)
+        self._thread = ModelThread(lambda: self._process, limits.text_waiting, name="text", sets_threads=False)
+        self._thread.start()
+
+    def ask(self, question: TextQuestion) -> Future[dict[str, Any]]:
+        """The answers. Raises `BusyError` when too many questions wait."""
+
+        def answer(process: SideProcess) -> dict[str, Any]:
+            try:
+                return self._note(process.run([question]))
+            except MoraLiteError as error:  # whoever asks need not know where things lie on this computer
+                words = str(error)
+                for path in (self.source.path, Path(question.base)):
+                    words = words.replace(str(path), path.name)
+                raise type(error)(words) from None
+
+        return self._thread.ask(answer)
+
+    def describe(self) -> dict[str, Any]:
+        """For the page. mib: memory of the process after its last answer; 0 before the first."""
+        return {**self.source.describe(), "mib": self._mib}
+
+    def draw_sides(self, texts: Sequence[str], draw: Callable[[Sequence[str]], list[str | None]]) -> list[list[Any]]:
+        """Of each set of molecules, SMILES joined by dots, its molecules with their drawings; the rest as one text."""
+        sides = []
+        for text in texts:
+            parts = text.split(".") if text else []
+            shown, rest = parts[:MAX_DRAWN], ".".join(parts[MAX_DRAWN:])
+            sides.append([*shown, *filter(None, [rest])])
+        drawings = iter(draw([part for side in sides for part in side]))
+        return [[{"smiles": part, "svg": next(drawings)} for part in side] for side in sides]
+
+    def close(self) -> None:
+        """End the process, also in the middle of an answer."""
+        self._process.close()
+        self._thread.stop()
+
+    def _note(self, row: dict[str, Any]) -> dict[str, Any]:
+        mib = row.pop("mib", 0)
+        if mib and not self._mib:
+            self._on_load(f"text: loaded {self.source.path.name}, {mib:,} MiB")
+        self._mib = mib or self._mib
+        return row
+
+
+def read_sides(task: str, text: str) -> tuple[str, str]:
+    """The molecules to ask about, and the product where that is asked about too.
+
+    text: SMILES, or a reaction `reactants>reagents>product`, of which the task takes what it needs; numbers that map
+    its atoms are left out. Raises `InputError` for half a reaction.
+    """
+    parts = [part.strip() for part in _ARROW.split(_MAP_NUMBER.sub("]", text.strip()))]
+    if len(parts) == 1:
+        if task == REAGENTS:
+            raise InputError("smiles: got no reaction, expected reactants>>product to find reagents for")
+        return parts[0], ""
+    if len(parts) != 3:
+        raise InputError("smiles: got half a reaction, expected reactants>reagents>product or reactants>>product")
+    reactants, reagents, product = parts
+    sides = {
+        FORWARD: (".".join(filter(None, (reactants, reagents))), ""),
+        RETRO: (product, ""),
+        REAGENTS: (reactants, product),
+    }
+    if task not in sides:
+        raise InputError(f"smiles: got a reaction, expected molecules: the pack answers {task}")
+    if not sides[task][0] or (task == REAGENTS and not product):
+        raise InputError(f"smiles: the side of the reaction that {task} needs is empty")
+    return sides[task]
+
+
+class TextWork:
+    """The work of the process: one question at a time."""
+
+    def __init__(self, source: TextSource, seconds: float):
+        self._source, self._seconds = source, seconds
+        self._answerer: Answerer | None = None
+        self._opened: TextPack | None = None
+
+    def __call__(self, job: list[TextQuestion], marked: Mapping[int, str], at: Callable[[int], None]) -> dict[str, Any]:
+        (question,) = job
+        if marked:
+            why = f"no answer within {self._seconds:,.0f} seconds; ask for fewer answers, or smaller molecules"
+            status = next(iter(marked.values()))
+            return _row(status, why if status == "timeout" else "this question ended the process that answers")
+        answerer = self._load(Path(question.base))
+        at(0)
+        started = time.perf_counter()
+        row = self._answer(question, answerer)
+        at(-1)
+        return row | {"seconds": round(time.perf_counter() - started, 2), "mib": _mib()}
+
+    def _load(self, base: Path) -> Answerer:
+        if self._answerer is None:
+            import torch
+
+            from ..machine.device import choose_device, choose_dtype
+            from ..text.pack import load_text_pack, open_text_pack
+
+            torch.set_num_threads(THREADS)
+            self._opened = open_text_pack(self._source.path)
+            device = choose_device(self._source.device)
+            self._answerer = load_text_pack(
+                self._opened, base=base, device=device, dtype=choose_dtype(self._source.dtype, device)
+            )
+        return self._answerer
+
+    def _answer(self, asked: TextQuestion, answerer: Answerer) -> dict[str, Any]:
+        from ..tables.library import Window
+        from ..text.stream import GenerationConfig, answer_window
+        from ..text.tasks import choose_question, text_task
+
+        assert self._opened is not None
+        questions, task = self._opened.questions, self._opened.task
+        columns, wanted = [SMILES, PRODUCT], asked.task if asked.task in questions else None
+        question, direction, _ = choose_question(columns, task, asked.question or None, questions, wanted)
+        kind = text_task(direction or task)
+        config = GenerationConfig(
+            kind.column,
+            kind.of_molecules,
+            asked.top,
+            asked.top,
+            min(MAX_NEW_TOKENS, answerer.max_tokens // 2),
+            question=question,
+            direction=direction,
+            questions=questions,
+        )
+        window = Window.of([asked.smiles], cells=[[asked.smiles, asked.product]])
+        (row,) = answer_window(window, 0, answerer, config)
+        if question is not None and row.status == "no_question":
+            row.error = f"RDKit cannot read the product {asked.product[:60]!r}"
+        answers = [
+            {
+                "text": answer,
+                "probability": float(f"{row.probabilities[i]:.6g}"),
+                **{name: values[i] for name, values in row.checks.items()},
+            }
+            for i, answer in enumerate(row.answers)
+        ]
+        return _row(row.status, row.error, row.source, row.question, answers, kind.of_molecules)
+
+
+def _row(
+    status: str,
+    error: str,
+    source: str = "",
+    question: str = "",
+    answers: list[dict[str, Any]] | None = None,
+    of_molecules: bool = True,
+) -> dict[str, Any]:
+    return {
+        "status": status,
+        "error": error,
+        "source": source,
+        "question": question,
+        "of_molecules": of_molecules,
+        "answers": (answers or []) if status == OK else [],
+    }
+
+
+def _mib() -> int:
+    """Resident memory of this process."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss) >> 20
