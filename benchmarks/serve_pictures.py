@@ -5,8 +5,8 @@
 
 Starts a server of its own and Chromium without a window (selenium, chromium and chromedriver are needed), and writes
 `molecule-1280-light.png` and the like: the page when it opens, one molecule with a task open, the sketcher, a table,
-the description of the interface. `--docs` writes those that the documents show. `--report` takes a page of `train`,
-`evaluate` or `screen` in place of the server.
+answers of the text pack if its base model is here, the description of the interface. `--docs` writes those that the
+documents show. `--report` takes a page of `train`, `evaluate` or `screen` in place of the server.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from serve_load import ROOT, Server
 
 FLAGS = "--headless=new --no-sandbox --disable-gpu --hide-scrollbars --disable-dev-shm-usage"
 SMILES = "CC(C)(C)c1ccc(cc1)C(O)CCCN1CCC(CC1)C(O)(c1ccccc1)c1ccccc1"
+TEXT = "retro,3,CC(%3DO)Nc1ccc(OCC(O)CNC(C)C)cc1"
 HEIGHT = 1500  # pixels of a page that is longer
 DOCS = {
-    "molecule-1280-light": ("serve.png", 980),
-    "table-1280-light": ("serve-table.png", 800),
+    "molecule-1280-light": ("serve.png", 1160),
+    "table-1280-light": ("serve-table.png", 900),
+    "text-1280-light": ("serve-text.png", 1220),
     "report-1280-light": ("evaluate.png", 1430),
 }
 
@@ -104,6 +106,10 @@ def picture_all(driver: Any, base: str, take: Callable[[str], None]) -> None:
     find("#file")[0].send_keys(str(ROOT / "examples" / "logbb.csv"))
     wait(lambda: find(".rows tbody tr"))
     take("table")
+    driver.get(f"{base}#ask={TEXT}")
+    driver.refresh()
+    wait(lambda: find(".texts li") or "error" in find("#message")[0].get_attribute("class"))
+    take("text")
     driver.get(f"{base}/docs")
     wait(lambda: find("pre"))
     take("reference")
