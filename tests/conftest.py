@@ -312,6 +312,14 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def text_pack_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text pack that has learnt three reactions by heart. Not to be changed."""
+    from reaction_pack import make_reaction_pack
+
+    return make_reaction_pack(tmp_path_factory.mktemp("reacting"), base_path)
+
+
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs `mora-lite` in this process; returns exit code, stdout, stderr. A busy machine adds no line of progress."""

@@ -13,33 +13,16 @@ from pathlib import Path
 
 import pytest
 import typer
+from documents import DOCUMENTS, IDS, ROOT, blocks, commands
 
 from mora_lite.cli.app import app
 from mora_lite.packs.installed import SHIPPED
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
-IDS = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 PREDICT = "mora-lite predict examples/molecules.csv --tasks logS,logD,Caco2,hERG_blocker,CYP3A4_inhibitor"
 SHOWN = "logS logS_lo logS_hi logD Caco2 hERG_blocker CYP3A4_inhibitor in_domain"
 GAP = "..."  # a line of printed output that stands for those left out
 COMMANDS = re.findall(r"^\| \[`([a-z-]+)`\]\(", README, flags=re.MULTILINE)  # of the README's table
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """The fenced blocks of a language; '' for those that name none."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [block for named, block in fenced if named == language]
-
-
-def commands(path: Path) -> list[list[str]]:
-    """Every line of the document's shell blocks, split into words."""
-    text = "".join(blocks(path.read_text(encoding="utf-8"), "sh"))
-    return [shlex.split(line, comments=True) for line in text.splitlines() if line.strip()]
 
 
 def folders_on_disk() -> set[str]:
@@ -197,7 +180,7 @@ def test_files_named_in_the_documents_exist(path):
     """`tests/test_x.py`, `examples/x.toml` and the like, from the top; `fast/scorer.py`, from mora_lite/. Not links."""
     text = path.read_text("utf-8")
     folders = "tests|examples|docs|benchmarks"
-    for name in re.findall(rf"(?<!\]\()(?<![\w/])(?:{folders})/[\w./-]+\.(?:py|toml|md|csv)\b", text):
+    for name in re.findall(rf"(?<!\]\()(?<![\w/])(?:{folders})/[\w./-]+\.(?:py|toml|md|csv|ipynb)\b", text):
         assert (ROOT / name).is_file() or name.endswith(".predictions.csv"), name
     rooms = "|".join(folder.removeprefix("mora_lite/") for folder in folders_on_disk() if "/" in folder)
     for name in re.findall(rf"(?<![\w/])(?:mora_lite/)?((?:{rooms})/\w+\.py)\b", text):

@@ -7,13 +7,6 @@ from pathlib import Path
 
 import pytest
 from live_server import LiveServer, serving
-from reaction_pack import make_reaction_pack
-
-
-@pytest.fixture(scope="session")
-def text_pack_path(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text pack that has learnt three reactions by heart. Not to be changed."""
-    return make_reaction_pack(tmp_path_factory.mktemp("reacting"), base_path)
 
 
 @pytest.fixture(scope="session")
