@@ -17,7 +17,7 @@ from serve_load import ROOT
 from serve_pictures import open_browser, shoot
 
 PAGES = {  # name of the picture -> its height in pixels, and the command that writes page.html
-    "explain": (900, ["explain", "CC(=O)Oc1ccccc1C(=O)O", "--task", "logS,BBB", "-o", "page.html"]),
+    "explain": (1060, ["explain", "CC(=O)Oc1ccccc1C(=O)O", "--task", "logS,BBB", "-o", "page.html"]),
     "answers": (760, ["generate", "products.csv", "--task", "retro", "--top", "3", "--report", "page.html"]),
 }
 PRODUCTS = "name,smiles\nparacetamol,CC(=O)Nc1ccc(O)cc1\npractolol,CC(=O)Nc1ccc(OCC(O)CNC(C)C)cc1\n"

@@ -50,7 +50,7 @@ def open_browser(width: int, scheme: str) -> Any:
 
 
 def wait(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not (result := found()):
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -58,7 +58,7 @@ def wait(found: Callable[[], Any]) -> Any:
 
 
 def shoot(driver: Any, path: Path, height: int = HEIGHT) -> None:
-    """Write the page, from its top, with few colours, which takes a third of the bytes."""
+    """Write the page, from its top, with 256 colours, which takes a third of the bytes."""
     from PIL import Image
 
     time.sleep(0.4)  # what moves has come to rest
@@ -66,7 +66,7 @@ def shoot(driver: Any, path: Path, height: int = HEIGHT) -> None:
     clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height), "scale": 1}
     picture = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
     image = Image.open(io.BytesIO(base64.b64decode(picture["data"]))).convert("RGB")
-    image.quantize(256).save(path, optimize=True)
+    image.quantize(256, kmeans=2).save(path, optimize=True)
     print(path)
 
 
