@@ -84,7 +84,7 @@ def explain(
     """
     from ..errors import InputError
 
-    kind = _check_output(output, force)
+    kind = _check_output(output, inputs[0], force)
     rows = list(_rows_of(typed_smiles(inputs), inputs, smiles_column, name_column))
     tasks = split_names(task)
     if kind == ".svg" and (len(rows) != 1 or tasks is None or len(tasks) != 1):
@@ -102,17 +102,16 @@ def explain(
         raise typer.Exit(1)
 
 
-def _check_output(output: Path | None, force: bool) -> str:
+def _check_output(output: Path | None, source: str, force: bool) -> str:
     """The ending of the output, `.csv` for standard output. Raises an error before any work."""
-    from ..errors import InputError, OutputError
+    from ..errors import InputError
+    from ..tables.writers import claim_output
 
     kind = ".csv" if output is None else output.suffix.lower()
     if kind not in FORMATS:
         raise InputError(f"-o {output}: got the ending {kind or 'none'!r}, expected {', '.join(FORMATS)}")
-    if output is not None and output.is_dir():
-        raise OutputError(f"{output} is a directory: name a file in it")
-    if output is not None and output.exists() and not force:
-        raise OutputError(f"{output} exists: use --force to replace it, or -o for another name")
+    if output is not None:
+        claim_output(output, source=source, force=force)
     return kind
 
 

@@ -22,10 +22,17 @@ SUMS = "SHA256SUMS"
 
 @contextmanager
 def replacing(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
-    """A file to write; it takes the place of `path` when it is whole and on the disk.
+    """A file to write; it takes the place of `path` when it is whole and on the disk. What is no file is written to.
 
     hint: what to do when that fails, for the message. Raises `OutputError`.
     """
+    if path.exists() and not path.is_file():
+        try:
+            with path.open("wb") as pipe:
+                yield pipe
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error_text(error)}{hint and '; '}{hint}") from None
+        return
     with replacing_path(path, hint) as part, part.open("xb") as file:
         yield file
 

@@ -63,19 +63,24 @@ class TrainingMolecules:
             return self
         return TrainingMolecules.of(self.smiles, self.values[:, list(tasks)], self.domain.packed[self.rows])
 
-    def nearest(self, packed: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, packed: np.ndarray, n: int, task: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `n` most similar molecules of each fingerprint, the most similar first, equal ones in the table's order.
 
-        packed: uint8 `[B, 128]`. Returns their numbers, int64 `[B, n]`, and Tanimoto similarities, float32 `[B, n]`, 0
-        to 1; -1 and NaN where there are fewer molecules than `n`.
+        packed: uint8 `[B, 128]`. task: only molecules with a value for this one. Returns their numbers, int64 `[B, n]`,
+        and Tanimoto similarities, float32 `[B, n]`, 0 to 1; -1 and NaN where there are fewer molecules than `n`.
         """
+        others = np.zeros(len(self.domain.packed), dtype=bool)  # rows without a value for the task
+        if task is not None:
+            others[self.rows[np.isnan(self.values[:, task])]] = True
         index = np.full((len(packed), n), -1, np.int64)
         similarity = np.full((len(packed), n), np.nan, np.float32)
         block = max(LEAST_QUERIES, COMPARED // max(1, len(self)))
         for start in range(0, len(packed), block):
             by_row = self.domain.all_similarities(packed[start : start + block])
-            for i, of_rows in enumerate(by_row, start):
+            for i, of_all in enumerate(by_row, start):
+                of_rows = of_all if task is None else np.where(others, np.float32(-1), of_all)
                 found = self._at(_near(of_rows, n))
+                found = found[of_rows[self.rows[found]] >= 0]
                 values = of_rows[self.rows[found]]
                 top = _top(values, n)
                 index[i, : len(top)], similarity[i, : len(top)] = found[top], values[top]

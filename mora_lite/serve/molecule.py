@@ -73,7 +73,7 @@ def answer_molecule(model: Predictor, parse: Parse, smiles: str) -> dict[str, An
 
 def nearest_of(model: Predictor, parse: Parse, smiles: str, task: str) -> list[dict[str, Any]]:
     """`nearest` of a text; none if it cannot be read. Raises `PackError` for an unknown task."""
-    choose_tasks(model.tasks, [task])
+    choose_tasks(model.tasks, [task])  # also where there is nothing to find
     parsed = parse(Window.of([smiles]))
     return nearest(model, parsed, task) if parsed.status[0] == OK else []
 
@@ -81,20 +81,14 @@ def nearest_of(model: Predictor, parse: Parse, smiles: str, task: str) -> list[d
 def nearest(model: Predictor, parsed: ParsedWindow, task: str = "", n: int = NEIGHBOURS) -> list[dict[str, Any]]:
     """The training molecules most similar to the first row, with what was measured; none if the pack holds none.
 
-    task: only of those that have a value for it.
+    task: only of those that have a value for it. Raises `PackError` for an unknown one.
     """
     try:
         training = model.training
     except PackError:
         return []
-    names = [one.name for one in model.tasks]
-    if task in names:
-        measured = np.flatnonzero(~np.isnan(training.values[:, names.index(task)]))
-        by_molecule = training.domain.all_similarities(parsed.bits)[0][training.rows[measured]]
-        top = np.argsort(-by_molecule, kind="stable")[:n]
-        index, similarity = measured[top][None], by_molecule[top][None]
-    else:
-        index, similarity = training.nearest(parsed.bits, n)
+    chosen = choose_tasks(model.tasks, [task])[0] if task else None
+    index, similarity = training.nearest(parsed.bits, n, chosen)
     found = Neighbours(parsed.smiles[:1], model.tasks, index, similarity, training)
     values = found.values[0]
     return [

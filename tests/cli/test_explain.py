@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,19 @@ def test_a_file_is_explained_row_by_row(explain: Any, tmp_path: Path) -> None:
     assert second["symbols"] == ["O"]
     assert "exists: use --force" in explain(table, "-o", out)[2]
     assert explain(table, "-o", out, "--force")[0] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_the_table_itself_is_no_output_and_a_pipe_is_one(explain: Any, tmp_path: Path) -> None:
+    table, pipe = tmp_path / "a.csv", tmp_path / "pipe.json"
+    table.write_text("id,smiles\nethanol,CCO\n")
+    assert "is the table being read" in explain(table, "-o", table, "--force")[2]
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        assert explain(table, "-o", pipe)[0] == 0
+        assert json.loads(read.result(timeout=60))[0]["name"] == "ethanol"
+    assert pipe.is_fifo(), "what is no file is not replaced by one"
 
 
 def test_a_page_is_whole_and_escapes_what_it_shows(explain: Any, tmp_path: Path) -> None:

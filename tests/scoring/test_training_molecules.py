@@ -78,6 +78,11 @@ def test_the_nearest_are_those_of_one_pair_at_a_time(data: st.DataObject) -> Non
     assert [[i for i in row if i >= 0] for row in index.tolist()] == numbers
     assert [[s for s in row if not np.isnan(s)] for row in similarity] == similarities
     assert index.shape == similarity.shape == (n_asked, n)
+    index, similarity = training.nearest(asked, n, task=1)
+    measured = np.flatnonzero(~np.isnan(training.values[:, 1]))
+    numbers, similarities = plain_nearest(asked, packed[used][measured], n)
+    assert [[i for i in row if i >= 0] for row in index.tolist()] == [measured[row].tolist() for row in numbers]
+    assert [[s for s in row if not np.isnan(s)] for row in similarity] == similarities
 
 
 def test_cutting_the_work_up_changes_nothing(monkeypatch: pytest.MonkeyPatch, training: TrainingMolecules) -> None:
