@@ -116,7 +116,7 @@ def make_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(service.jobs))
+        sweeping = asyncio.create_task(_sweep(service))
         yield
         sweeping.cancel()
 
@@ -137,11 +137,13 @@ def make_app(service: Service) -> FastAPI:
     return app
 
 
-async def _sweep(jobs: Jobs) -> None:
+async def _sweep(service: Service) -> None:
     while True:
         await asyncio.sleep(30)
-        with suppress(OSError):
-            await asyncio.to_thread(jobs.sweep)
+        with suppress(OSError, BusyError):
+            await asyncio.to_thread(service.jobs.sweep)
+            if service.text is not None:
+                service.text.sweep()
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -35,12 +35,20 @@ class SideProcess:
                     results: Any = self._pool.results(jobs())
                     with closing(results):
                         return next(results)
-                except BaseException as error:
-                    self._pool.__exit__()  # it is of no use after an error
-                    self._pool = self._new_pool()
+                except BaseException as error:  # it is of no use after one
+                    self._replace()
                     if not isinstance(error, WorkerDied):
                         raise
         raise DeviceError("the process beside the server was ended twice; is the server short of memory?")
+
+    def reset(self) -> None:
+        """End the process; another starts when there is something to do."""
+        with self._lock:
+            self._replace()
+
+    def _replace(self) -> None:
+        self._pool.__exit__()
+        self._pool = self._new_pool()
 
     def close(self) -> None:
         """End the process, also in the middle of something."""

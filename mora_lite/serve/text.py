@@ -114,16 +114,11 @@ class TextSource:
 
     def describe(self) -> dict[str, Any]:
         """For the page."""
-        from ..text.tasks import text_task
-
         base = str(self.manifest["base"]["name"])
         questions = self.manifest.get("questions", {})
         return {
             "pack": self.path.name,
-            "tasks": [
-                {"name": task, "question": questions.get(task, ""), "column": text_task(task).column}
-                for task in self.tasks
-            ],
+            "tasks": [{"name": task, "question": questions.get(task, "")} for task in self.tasks],
             "wants_words": self.wants_words,
             "base": base,
             "memory": MEMORY.get(base, ""),
@@ -140,6 +135,7 @@ class TextAnswers:
 
     def __init__(self, source: TextSource, limits: Limits, on_load: Callable[[str], None] = lambda line: None):
         self.source, self._on_load, self._mib = source, on_load, 0
+        self._kept_seconds, self._touched = limits.kept_seconds, time.monotonic()
         self._process = SideProcess(TextWork, (source, limits.text_seconds), limits.text_seconds)
         self._thread = ModelThread(lambda: self._process, limits.text_waiting, name="text", sets_threads=False)
         self._thread.start()
@@ -148,6 +144,7 @@ class TextAnswers:
         """The answers. Raises `BusyError` when too many questions wait."""
 
         def answer(process: SideProcess) -> dict[str, Any]:
+            self._touched = time.monotonic()
             try:
                 return self._note(process.run([question]))
             except MoraLiteError as error:  # whoever asks need not know where things lie on this computer
@@ -171,6 +168,15 @@ class TextAnswers:
             sides.append([*shown, *filter(None, [rest])])
         drawings = iter(draw([part for side in sides for part in side]))
         return [[{"smiles": part, "svg": next(drawings)} for part in side] for side in sides]
+
+    def sweep(self) -> None:
+        """Give the memory back when nobody has asked anything in a long time."""
+        if self._mib and time.monotonic() - self._touched > self._kept_seconds:
+            self._thread.ask(self._unload)
+
+    def _unload(self, process: SideProcess) -> None:
+        process.reset()
+        self._mib = 0
 
     def close(self) -> None:
         """End the process, also in the middle of an answer."""

@@ -216,6 +216,17 @@ def test_a_process_that_was_killed_is_replaced(make_answers):
     assert answers.ask(question).result()["status"] == "ok"
 
 
+def test_the_memory_is_given_back_when_nobody_asks(make_answers):
+    answers = make_answers(kept_seconds=0)
+    question = answers.source.question("forward", "CO", "", 1)
+    answers.ask(question).result()
+    (worker,) = answers._process._pool._workers
+    assert answers.describe()["mib"] > 0
+    answers.sweep()
+    worker.process.join(30)
+    assert answers.ask(question).result()["status"] == "ok", "and comes back"
+
+
 def test_a_pack_that_is_asked_in_words_needs_some(source, text_pack_path, base_path, tmp_path):
     shutil.copytree(text_pack_path, tmp_path / "asked")
     manifest = json.loads((tmp_path / "asked" / TEXT_PACK.manifest).read_text())
