@@ -3,8 +3,9 @@
     python benchmarks/serve_fuzz.py --requests 10000
 
 Starts a server of its own. Requests fit the description or break it: wrong types, missing and surplus fields, hostile
-texts, other methods; half of those about a table are about one that is there. An answer is a finding when its status is
-500 or above, or when it has no security headers, a traceback, or a path of the machine that was not in the request.
+texts, other methods; half of those about a table are about one that is there, and half of those to the text pack ask
+what it knows. An answer is a finding when its status is 500 or above, or when it has no security headers, a traceback,
+or a path of the machine that was not in the request.
 Prints the statuses and the findings; exit code 1 where there are any. Needs schemathesis.
 """
 
@@ -88,6 +89,9 @@ def send_all(
             case.method = method
         if case.method != "DELETE" and "number" in (case.path_parameters or {}) and sum(statuses.values()) % 2:
             case.path_parameters["number"] = table
+        if operation.path == "/api/text" and isinstance(case.body, dict) and sum(statuses.values()) % 2:
+            known = {"task": "forward"} | ({"smiles": "CO"} if sum(statuses.values()) % 8 == 1 else {})
+            case.body = {**case.body, **known}
         answer = case.call(timeout=120)
         statuses[answer.status_code] += 1
         headers = {name.lower(): " ".join(values) for name, values in answer.headers.items()}
