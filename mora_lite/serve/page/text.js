@@ -39,10 +39,12 @@ export function offerText() {
   hint();
 }
 
+const sentence = (line) => line && `${line[0].toUpperCase()}${line.slice(1)}.`;
+
 /** What the question needs, and what it costs. */
 function hint() {
   const { text } = info, memory = text.memory ? `, ${text.memory} of memory` : "";
-  const cost = text.missing || (text.mib ? "" : `The first question loads the language model ${text.base}: some seconds${memory}.`);
+  const cost = sentence(text.missing) || (text.mib ? "" : `The first question loads the language model ${text.base}: some seconds${memory}.`);
   const place = byId("text-hint");
   place.replaceChildren(...[NEEDS[byId("text-task").value] || "Above: a molecule.", cost].filter(Boolean).flatMap((line) => [`${line} `]));
 }
