@@ -35,6 +35,7 @@ NOT_RUN = {  # beginning of a command, or what it has in it -> why not
     "mora-lite export qm9": "a minute; tests/export has tiny packs",
     "mora-lite export admet": "a minute; tests/export has tiny packs",
     " admet-onnx": "of the folder that the last one writes",
+    "mora-lite export ./mine --web": "needs a package of npm; tests/export has tiny packs",
     "mora-lite export ./pack --peft": "tests/export has tiny packs",
     " --engine ray": "needs a cluster; tests/screening starts one",
     "python benchmarks/": "hours, and data from elsewhere",
