@@ -1,8 +1,9 @@
 """How sure an answer of the pack `reactions` is: shares of right products by their agreement and by their probability.
 
-    python benchmarks/agreement.py uspto500mt_train.csv.gz --where split=valid --rows 1000
+    python benchmarks/agreement.py uspto500mt_train.csv.gz --where split=valid --rows 1000 --answers FILE
 
-Forward questions about the first N rows of one random order (seed 0), each also in `--spellings` other orders. Shares
+Forward questions about the first N rows of one random order (seed 0), each also in `--spellings` other orders. With
+`--answers FILE` each row is a line of JSON in FILE, and a run that was stopped goes on behind the last one. Shares
 of right answers are made to rise with the number of orders that agree (isotonic regression): they are what an agreement
 is worth. One line of JSON on stdout; `auc` is the chance that a right answer has more of it than a wrong one.
 """
@@ -15,13 +16,13 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from reactions_pack import random_questions
+from reactions_pack import MAX_NEW_TOKENS, Row, ask, in_parts, random_questions
 
 from mora_lite import load_text
 from mora_lite.chem.smiles import canonical
 from mora_lite.text.checks import agreements
-from mora_lite.text.pairs import format_question
 
 
 def main() -> None:
@@ -31,20 +32,33 @@ def main() -> None:
     parser.add_argument("--pack", default="reactions")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--spellings", type=int, default=8)
+    parser.add_argument("--answers", type=Path, help="a file of the answers, continued if it is there")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     rows = random_questions(args.table, args.where, "forward", args.rows)
-    sources, asked, targets = (list(column) for column in zip(*rows, strict=True))
     answerer = load_text(args.pack, device=args.device)
-    started, limits = time.perf_counter(), (192, args.batch)
-    ids = answerer.ids([format_question(*pair) for pair in zip(sources, asked, strict=True)])
-    graphs = answerer.featurizer.read_smiles(sources)
-    found = [row[0] for row in answerer.answer(ids, graphs, max_new_tokens=192, batch_size=args.batch)]
-    answers = [canonical(text.text) or "" for text in found]
-    shares = agreements(answerer, sources, asked, answers, args.spellings, *limits)
-    counts = [round(share * args.spellings) if answer else 0 for share, answer in zip(shares, answers, strict=True)]
-    right = [answer == target for answer, target in zip(answers, targets, strict=True)]
+
+    def answer(part: Sequence[Row]) -> list[dict[str, Any]]:
+        started = time.perf_counter()
+        sources, asked, _ = (list(column) for column in zip(*part, strict=True))
+        texts = ask(answerer, part, 1, args.batch, {})
+        answers = [canonical(row[0][0]) or "" for row in texts]
+        shares = agreements(answerer, sources, asked, answers, args.spellings, MAX_NEW_TOKENS, args.batch)
+        seconds = (time.perf_counter() - started) / len(part)
+        return [
+            {
+                "answer": answer,
+                "probability": math.exp(row[0][1]),
+                "agree": round(share * args.spellings) if answer else 0,
+                "seconds": seconds,
+            }
+            for answer, row, share in zip(answers, texts, shares, strict=True)
+        ]
+
+    done = in_parts(rows, answer, 16 if args.answers else len(rows), args.answers)
+    counts = [record["agree"] for record in done]
+    right = [record["answer"] == record["target"] for record in done]
     n_of = [counts.count(k) for k in range(args.spellings + 1)]
     right_of = [sum(r for r, c in zip(right, counts, strict=True) if c == k) for k in range(args.spellings + 1)]
     result = {
@@ -55,9 +69,10 @@ def main() -> None:
         "right_by_agreement": right_of,
         "worth": [round(share, 3) for share in rising(right_of, n_of)],
         "auc_agreement": auc([float(count) for count in counts], right),
-        "auc_probability": auc([math.exp(text.score) for text in found], right),
+        "auc_probability": auc([record["probability"] for record in done], right),
+        "seconds": round(sum(record["seconds"] for record in done), 1),
     }
-    print(json.dumps({**result, "seconds": round(time.perf_counter() - started, 1)}))
+    print(json.dumps(result))
 
 
 def rising(right: Sequence[int], rows: Sequence[int]) -> list[float]:

@@ -95,7 +95,7 @@ def prepare(args: argparse.Namespace) -> None:
     from mora_lite.training.splits import PARTS
 
     started = time.perf_counter()
-    pairs = read_pairs(args.task, args.tables, args.split_column)
+    pairs = read_pairs([args.task], args.tables, args.split_column)
     counts = {part: sum(pair.part == part for pair in pairs) for part in PARTS}
     print_json(kind="read", seconds=round(time.perf_counter() - started, 1), **counts)
     reported = time.perf_counter()
@@ -107,7 +107,7 @@ def prepare(args: argparse.Namespace) -> None:
             print(f"{done:,} of {len(pairs):,}", file=sys.stderr)
 
     tokenizer = open_checkpoint(resolve_base(args.base)).tokenizer()
-    metadata = text_metadata(args.task, args.tables, tokenizer, args.split_column)
+    metadata = text_metadata([args.task], args.tables, tokenizer, args.split_column)
     data = tokenize_pairs(
         pairs,
         tokenizer,

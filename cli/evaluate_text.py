@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .completion import complete_text_packs
+from .completion import complete_text_packs, complete_text_tasks
 from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase
 from .progress import show_work
 
@@ -25,6 +25,17 @@ def evaluate_text(
         Path, typer.Argument(metavar="DATA", help="Table with the columns that train-text reads: CSV, plain or .gz.")
     ],
     *,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="TASK",
+            autocompletion=complete_text_tasks,
+            help="forward, retro or reagents, of a pack that answers several.",
+            show_default="that of the pack",
+        ),
+    ] = None,
     split: SplitOption = DataSplit.TEST,
     limit: Limit = None,
     beams: Annotated[int, typer.Option(min=1, metavar="N", help="Width of the search; 1 is greedy.")] = 1,
@@ -38,7 +49,7 @@ def evaluate_text(
     \b
     Examples:
     mora-lite evaluate-text ./forward reactions.csv --beams 5 --limit 200
-    mora-lite evaluate-text ./forward other.csv --split all --json
+    mora-lite evaluate-text reactions uspto50k.csv --task retro --split all --limit 100
     """
     from .tables import print_text_metrics
 
@@ -48,11 +59,19 @@ def evaluate_text(
 
         opened = open_text_pack(pack)
         metrics = evaluate_text(
-            opened, data, split=split.value, limit=limit, beams=beams, base=base, device=device, dtype=dtype
+            opened,
+            data,
+            task=task,
+            split=split.value,
+            limit=limit,
+            beams=beams,
+            base=base,
+            device=device,
+            dtype=dtype,
         )
     if as_json:
         import json
 
         typer.echo(json.dumps({"figures": metrics}, indent=2))
     else:
-        print_text_metrics(f"{opened.task}, {split.value} rows", metrics)
+        print_text_metrics(f"{task or opened.task}, {split.value} rows", metrics)

@@ -23,7 +23,8 @@ def train_text(
         str,
         typer.Option(
             metavar="TASK",
-            help="What to answer: forward, retro, reagents, describe or ask.",
+            help="What to answer: forward, retro, reagents, describe or ask; or some of the first three, with "
+            "their shares of training, like forward=1,retro=3.",
             autocompletion=complete_text_tasks,
         ),
     ],
@@ -32,8 +33,17 @@ def train_text(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="A column that says train, valid or test.", show_default="by product or molecule"
+            metavar="COLUMN",
+            help="A column that says train, valid or test; or several, A,B, of which a table has one.",
+            show_default="by product or molecule",
         ),
+    ] = None,
+    test: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="TABLE", help="A table whose rows are the test; may be given several times."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="PACK", help="Start from the weights of this text pack.", show_default="none")
     ] = None,
     adapter: Annotated[
         str,
@@ -62,8 +72,11 @@ def train_text(
     seed: Annotated[int, typer.Option(help="Seed of weights, order and the copies of a row.")] = 0,
     test_rows: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Test rows to answer in the end, 0 for none.", show_default="all"),
+        typer.Option(
+            min=0, metavar="N", help="Test rows of each task to answer in the end, 0 for none.", show_default="all"
+        ),
     ] = None,
+    bits: Annotated[int, typer.Option(metavar="N", help="Bits of a weight in the pack: 16, 8 or 4.")] = 16,
     device: Device = "auto",
     force: Force = False,
 ) -> None:
@@ -71,7 +84,8 @@ def train_text(
 
     The tables need the columns reactants (and reagents) and product; for the
     task reagents, reactants and reagents; for describe, smiles and description;
-    for ask, smiles, question and answer.
+    for ask, smiles, question and answer. Several tasks, joined by commas, make
+    one pack, and generate --task chooses among them.
 
     Started again with the same settings, training continues from its last
     checkpoint, which is kept in OUTPUT.run. The pack is written before the
@@ -82,6 +96,7 @@ def train_text(
     Examples:
     mora-lite train-text reactions.csv.gz --task forward --minutes 25 -o forward
     mora-lite train-text captions.csv --task describe --split part -o described
+    mora-lite train-text train.csv more.csv --task forward=1,retro=3 --test test.csv -o both
     """
     from .tables import print_text_metrics
 
@@ -106,6 +121,9 @@ def train_text(
             seed=seed,
             device=device,
             test_rows=test_rows,
+            tests=test or (),
+            start=start,
+            bits=bits,
             force=force,
             on_note=print_note,
             on_progress=lambda progress: show.text_training(progress, 60 * minutes),

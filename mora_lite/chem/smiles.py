@@ -22,6 +22,13 @@ def flat(smiles: str) -> str:
         return Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False)
 
 
+def largest(smiles: str) -> str:
+    """Canonical SMILES, without stereochemistry, of the component with the most atoms but hydrogen."""
+    with rdBase.BlockLogs():
+        parts = Chem.GetMolFrags(Chem.MolFromSmiles(smiles), asMols=True, sanitizeFrags=False)
+    return max((mol.GetNumHeavyAtoms(), Chem.MolToSmiles(mol, isomericSmiles=False)) for mol in parts)[1]
+
+
 def reorder(smiles: str, rng: random.Random, copies: int = 1) -> list[str]:
     """The same molecules, joined by dots, in `copies` random orders, each SMILES from a random first atom."""
     with rdBase.BlockLogs():

@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..machine.device import choose_device, choose_dtype
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
-from .pack import TextPack, load_text_pack, open_text_pack
-from .pairs import format_question
+from .pack import TextPack, choose_direction, load_text_pack, open_text_pack
+from .pairs import format_question, read_directions
 from .sequences import WIDTHS, TokenizedPairs
 from .tasks import TEXT_TASKS, read_pairs, text_task
 
@@ -29,6 +29,7 @@ def evaluate_text(
     pack: TextPack | str | Path,
     data: str | Path,
     *,
+    task: str | None = None,
     split: str = "test",
     limit: int | None = None,
     beams: int = 1,
@@ -39,6 +40,7 @@ def evaluate_text(
     """Answer the rows of a table that has the right answers, and compare; what `mora-lite evaluate-text` does.
 
     pack: a text pack, its directory, or `hf:owner/name`. base: see `load_text_pack`.
+    task: of a pack that has learnt several, the direction of a reaction; the columns are those of that task.
     split: `train`, `valid` or `test`, by the rule or column that the pack's training held rows out by; or `all`.
     limit: only the first so many rows. beams: width of the search; 1 is greedy.
 
@@ -48,7 +50,14 @@ def evaluate_text(
     answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
     held_out = opened.manifest["provenance"]["held_out"]
     by_rule = held_out in {task.held_out for task in TEXT_TASKS.values()}
-    pairs = read_pairs(opened.task, [data], None if by_rule or split == "all" else held_out)
+    direction = choose_direction(opened, task)
+    if task is None and opened.questions:
+        raise InputError(f"task: {opened.path.name} answers {' and '.join(opened.questions)}; say which with --task")
+    column = None if by_rule or split == "all" else held_out
+    if direction is None:
+        pairs = read_pairs([opened.task], [data], column)
+    else:
+        pairs = read_directions([data], [direction], column)
     pairs = [pair for pair in pairs if split in ("all", pair.part)][:limit]
     if not pairs:
         raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")
@@ -56,7 +65,8 @@ def evaluate_text(
     longest = max(map(len, answerer.ids([pair.target for pair in pairs])))
     graphs = opened.featurizer.read_smiles([pair.source for pair in pairs])
     answers = _answers(answerer, questions, graphs, longest, beams)
-    return _metrics(opened.task, [pair.target for pair in pairs], answers, [pair.origin for pair in pairs], beams)
+    molecules = direction is not None or text_task(opened.task).of_molecules
+    return _metrics(molecules, [pair.target for pair in pairs], answers, [pair.origin for pair in pairs], beams)
 
 
 def answer_rows(answerer: Answerer, data: TokenizedPairs, rows: np.ndarray, beams: int = 1) -> list[list[str]]:
@@ -71,7 +81,8 @@ def answer_metrics(data: TokenizedPairs, rows: np.ndarray, answers: list[list[st
     molecules `exact_NAME` and `rows_NAME` of each table NAME; None for what cannot be had.
     """
     targets, origins = [data.answers[row] for row in rows], [data.metadata["origins"][data.origin[row]] for row in rows]
-    return _metrics(data.metadata["task"], targets, answers, origins, beams)
+    molecules = "questions" in data.metadata or text_task(data.metadata["task"]).of_molecules
+    return _metrics(molecules, targets, answers, origins, beams)
 
 
 def _answers(
@@ -87,10 +98,10 @@ def _answers(
 
 
 def _metrics(
-    task: str, targets: list[str], answers: list[list[str]], origins: Sequence[str], beams: int
+    molecules: bool, targets: list[str], answers: list[list[str]], origins: Sequence[str], beams: int
 ) -> dict[str, Any]:
     likeliest = [row[0] for row in answers]
-    if not text_task(task).of_molecules:
+    if not molecules:
         return {"rows": len(targets), **text_metrics(likeliest, targets)}
     metrics: dict[str, Any] = molecule_metrics(likeliest, targets)
     right = [[canonical(text) == target for text in row] for row, target in zip(answers, targets, strict=True)]

@@ -19,12 +19,14 @@ from itertools import count, islice
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import InputError
 from ..lm.layer_ops import OPS, choose_layer_ops
 from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory
+from ..machine.files import write_tensors
 from ..machine.prefetch import read_ahead
 from ..machine.signals import deferred_signals
 from ..training.loop import OptimizerConfig, RunState
@@ -81,22 +83,27 @@ class TextProgress:
 
 
 class TextRun:
-    """One run of training in `folder`: `train` runs until the budget or a limit is reached."""
+    """One run of training in `folder`: `train` runs until the budget or a limit is reached.
+
+    start: what the weights started from, for the record.
+    """
 
     def __init__(
-        self, model: TextModel, batches: Batches, settings: TextTrainConfig, folder: Path, device: torch.device
+        self,
+        model: TextModel,
+        batches: Batches,
+        settings: TextTrainConfig,
+        folder: Path,
+        device: torch.device,
+        start: str = "",
     ):
         keep_freed_memory()
         self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
         self.ops = choose_layer_ops(device)
         self.model.decoder.use_ops(self.ops)
-        self.path = folder / "checkpoint.safetensors"
-        self.state = RunState(model, settings, _fingerprint(model, batches), device)
-        self.step = self.state.load(self.path)
-        if self.path.exists() and not self.step:
-            raise InputError(
-                f"{self.path} belongs to a run with other settings, data or adapters; use another folder or remove it"
-            )
+        self.path, self.short_path = folder / "checkpoint.safetensors", folder / "short.safetensors"
+        self.state = RunState(model, settings, _fingerprint(model, batches, start), device)
+        self.step = self._load()
         self.train_step = _Step(model, self.state, batches, device)
 
     @property
@@ -144,7 +151,7 @@ class TextRun:
                     reported, tokens = time.perf_counter(), 0
                     losses.clear()
                 if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                    self.state.save(self.path, self.step)
+                    self._save()
                     saved = time.perf_counter()
                     paused += saved - now
             if losses:
@@ -153,7 +160,41 @@ class TextRun:
                 state.seconds = before + now - started - paused
                 rate = tokens / max(now - reported, 1e-9)
                 on_progress(TextProgress(self.step, epoch, self.done, loss, rate, state.seconds))
-        self.state.save(self.path, self.step)
+        self._save()
+
+    def _save(self) -> None:
+        """Write the checkpoint; and the short one, with weights and their average in 16 bits and no optimiser, which
+        goes on elsewhere: a fifth of the bytes.
+        """
+        state = self.state
+        state.save(self.path, self.step)
+        tensors = {f"weight.{name}": p.detach().half() for name, p in state.named.items()}
+        tensors |= {f"average.{name}": p.half() for name, p in state.ema_weights.items()}
+        notes = {"step": str(self.step), "settings": state.settings_json, "data": state.data}
+        write_tensors(self.short_path, tensors, {**notes, "seconds": str(state.seconds)})
+
+    def _load(self) -> int:
+        """The step of the checkpoint that is there, or else of the short one, whose optimiser starts anew; 0 without.
+
+        Raises `InputError` where it is of another run.
+        """
+        if step := self.state.load(self.path):
+            return step
+        path = self.path if self.path.exists() else self.short_path
+        if not path.exists():
+            return 0
+        with safe_open(path, "pt") as file:
+            notes, state = file.metadata(), self.state
+            same = (notes["settings"], notes["data"]) == (state.settings_json, state.data)
+            if path == self.path or not same:
+                raise InputError(
+                    f"{path} belongs to a run with other settings, data or adapters; use another folder or remove it"
+                )
+            for name, p in state.named.items():
+                p.data.copy_(file.get_tensor(f"weight.{name}"))
+                state.ema_weights[name].copy_(file.get_tensor(f"average.{name}"))
+        state.seconds = float(notes["seconds"])
+        return int(notes["step"])
 
     def _batches(self) -> Iterator[tuple[int, int, TextBatch]]:
         """Epoch, tokens without padding, and the batch; from the first that has not been trained on.
@@ -192,12 +233,14 @@ class TextRun:
             p.copy_(weights[name])  # in place: captured steps read these very tensors
 
 
-def _fingerprint(model: TextModel, batches: Batches) -> str:
+def _fingerprint(model: TextModel, batches: Batches, start: str) -> str:
     """SHA-256 of the data and of what is trained on it."""
     digest = hashlib.sha256(json.dumps([model.sizes.as_dict(), model.kind, batches.tokens, batches.seed]).encode())
     digest.update(json.dumps([batches.before, batches.between, batches.end]).encode())
     for array in (batches.data.source, batches.data.target, batches.rows):
         digest.update(array.tobytes())
+    if start or len(batches.groups) > 1:
+        digest.update(json.dumps([start, *(n for _, n in batches.groups)]).encode())
     return digest.hexdigest()
 
 

@@ -1,17 +1,18 @@
 """A text pack: one directory with a trained adapter that answers in text, for a base model that is fetched separately.
 
     text_pack.json       format, task, prompt, sizes, name and SHA-256 of the base, SHA-256 of the adapter and of itself
-    adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, in float16 or 8 bits
+    adapter.safetensors  encoder, hypernetwork and C, or A and C of a static adapter, in float16, 8 or 4 bits
     README.md            model card; not checked
 
 The base is not in it: `load_text_pack` finds it by its name or at a given path, and refuses another one.
 
-In 8 bits a matrix is int8 with a float16 scale for each row, the tensor NAME.scale: `weight = int8 * scale`.
+In 8 bits a matrix is int8 with a float16 scale for each row, the tensor NAME.scale: `weight = int8 * scale`. In 4 bits
+it is NF4 as bitsandbytes lays it down, with scales in 8 bits (`quant.nf4.to_tensors`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from ..machine.device import choose_device, choose_dtype, keep_freed_memory, wor
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_installed
 from ..packs.manifest import CARD, TEXT_PACK, seal
+from ..quant.nf4 import STATE_KEY, dequantize_nf4, from_tensors, quantize_nf4, to_tensors
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
@@ -41,8 +43,9 @@ from .tasks import TEXT_TASKS
 
 MANIFEST = TEXT_PACK.manifest
 ADAPTER = "adapter.safetensors"
+BITS = (16, 8, 4)  # of a weight
 SCALE = ".scale"  # after a matrix's name: the scales of its rows
-MIN_NUMBERS = 4096  # of a matrix in 8 bits: the saving of smaller ones is nothing
+MIN_NUMBERS = 4096  # of a matrix in 8 or 4 bits: the saving of smaller ones is nothing
 
 
 @dataclass(frozen=True)
@@ -85,22 +88,23 @@ def save_text_pack(
     base: dict[str, str],
     provenance: dict[str, Any],
     featurizer: Featurizer = FEATURIZER,
+    questions: Mapping[str, str] | None = None,
     bits: int = 16,
     force: bool = False,
 ) -> TextPack:
     """Write a text pack into the folder `path`, whole or not at all.
 
     base: `name` (known to `pull`, or a path) and `sha256` of the base model's files.
-    bits: of a weight, 16 or 8.
+    questions: those that it has learnt, by direction, of a pack for `ask` that answers about reactions.
+    bits: of a weight, 16, 8 or 4.
     force: replace a text pack that is there.
 
     Raises `OutputError` when something else is there, or when it cannot be written.
     """
-    assert bits in (16, 8), bits
     assert task in TEXT_TASKS, task
     with TEXT_PACK.staged(path, force) as stage:
         trained = {name: tensor.detach().float() for name, tensor in model.trained().items()}
-        write_tensors(stage / ADAPTER, to_int8(trained) if bits == 8 else {n: t.half() for n, t in trained.items()})
+        write_tensors(stage / ADAPTER, to_stored(trained, bits))
         manifest: dict[str, Any] = {
             "format": TEXT_PACK.format,
             "task": task,
@@ -111,6 +115,7 @@ def save_text_pack(
             "featurizer": featurizer.as_dict(),
             "atom_fields": ATOM_FIELDS,
             "bond_fields": BOND_FIELDS,
+            **({"questions": dict(questions)} if questions else {}),
             "provenance": provenance,
             "files": {ADAPTER: file_entry(stage / ADAPTER)},
         }
@@ -127,27 +132,34 @@ def record_test(pack: TextPack, metrics: dict[str, Any]) -> None:
             file.write(text.encode())
 
 
-def to_int8(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Float32 tensors with matrices in 8 bits and the scales of their rows, and float16 for the rest."""
+def to_stored(weights: dict[str, Tensor], bits: int) -> dict[str, Tensor]:
+    """The tensors of a pack for float32 weights: matrices in 16, 8 or 4 bits, and float16 for the rest."""
+    assert bits in BITS, bits
     out: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        if weight.ndim < 2 or weight.numel() < MIN_NUMBERS:
+        if bits == 16 or weight.ndim < 2 or weight.numel() < MIN_NUMBERS:
             out[name] = weight.half()
-            continue
-        scale = (weight.abs().amax(-1, keepdim=True) / 127).half().clamp_min(torch.finfo(torch.float16).tiny)
-        out[name] = (weight / scale).round().clamp(-127, 127).to(torch.int8)
-        out[name + SCALE] = scale
+        elif bits == 4:
+            out |= to_tensors(name, quantize_nf4(weight, double=True))
+        else:
+            scale = (weight.abs().amax(-1, keepdim=True) / 127).half().clamp_min(torch.finfo(torch.float16).tiny)
+            out[name] = (weight / scale).round().clamp(-127, 127).to(torch.int8)
+            out[name + SCALE] = scale
     return out
 
 
-def from_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 weights of a pack, stored in float16 or by `to_int8`."""
-    matrices = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and name + SCALE in tensors}
-    scales = {name + SCALE for name in matrices}
+def from_stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 weights of a pack's tensors. Raises `CheckpointError` where those in 4 bits are damaged."""
+    four = {name.removesuffix(f".{STATE_KEY}") for name in tensors if name.endswith(f".{STATE_KEY}")}
+    eight = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and name + SCALE in tensors}
+    parts = {name + SCALE for name in eight}
+    parts |= {name for name in tensors if any(name.startswith(f"{matrix}.") for matrix in four)}
     return {
-        name: tensor.float() * (tensors[name + SCALE] if name in matrices else 1)
+        name: dequantize_nf4(from_tensors(name, tensors))
+        if name in four
+        else tensor.float() * (tensors[name + SCALE] if name in eight else 1)
         for name, tensor in tensors.items()
-        if name not in scales
+        if name not in parts
     }
 
 
@@ -227,14 +239,30 @@ def load_text_pack(
         load_decoder(source, dtype, device, memory_budget),
         pack.manifest["adapter"],
     )
+    _put_weights(model, pack)
+    limit = int(source.config.get("max_position_embeddings", 2048))
+    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit, pack.featurizer)
+
+
+def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:
+    """Put the weights of the text pack `path` into a model of the same sizes and base, and return their SHA-256."""
+    pack = open_text_pack(path)
+    sizes = {"adapter": model.kind, "sizes": model.sizes.as_dict(), "base": base_sha256}
+    of_pack = {"adapter": pack.manifest["adapter"], "sizes": pack.manifest["sizes"], "base": pack.base["sha256"]}
+    if different := [name for name, value in sizes.items() if of_pack[name] != value]:
+        raise InputError(f"start: {path} has another {' and '.join(different)}; train over the same, or start without")
+    _put_weights(model, pack)
+    return pack.manifest["files"][ADAPTER]["sha256"]
+
+
+def _put_weights(model: TextModel, pack: TextPack) -> None:
+    """Raises `PackError` for an adapter that is damaged or has other names or shapes."""
     try:
-        weights = from_int8(load_file(pack.path / ADAPTER))
-    except (OSError, SafetensorError) as error:
+        weights = from_stored(load_file(pack.path / ADAPTER))
+    except (OSError, SafetensorError, CheckpointError) as error:
         raise PackError(f"{pack.path / ADAPTER} cannot be read: {error}; get the pack again") from None
     expected = model.trained()
     wrong = sorted(set(expected) ^ set(weights)) or [n for n, t in weights.items() if t.shape != expected[n].shape]
     if wrong:
         raise PackError(f"{pack.path}: its adapter does not fit its sizes or its base: {', '.join(wrong[:3])}")
     model.load_state_dict(weights, strict=False)
-    limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit, pack.featurizer)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
-from ..chem.smiles import Aligner, canonical, flat, reorder
+from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError, did_you_mean, error_text
 from ..training.splits import PARTS
 
@@ -35,6 +35,11 @@ from ..training.splits import PARTS
 FEATURIZER = Featurizer(standardize="none")
 TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column of the answer
 DIRECTIONS = tuple(TARGETS)
+QUESTIONS = {  # in words, by direction, for a pack that learns several
+    "forward": "What is the product?",
+    "retro": "What are the reactants?",
+    "reagents": "Which reagents turn it into {product}?",
+}
 TEST, VALID = 0.08, 0.02  # shares of described molecules: larger than of reactions, as the sets are small
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
 SKIP_REASON = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
@@ -45,15 +50,16 @@ class TextPair:
     """A question and its answer, in one part of the split.
 
     source: canonical SMILES of the molecules in the question. target: canonical SMILES or words of the answer.
-    part: train, valid or test. origin: name of the table it is from, without suffixes.
-    of_molecules: whether the target is molecules, not words. question: in words, where each row has one.
+    part: train, valid or test. origin: name of the table it is from, without suffixes; of several directions behind
+    that of its own, as in `retro/uspto50k`.
+    aligned: whether the target follows the order of the source. question: in words, where each row has one.
     """
 
     source: str
     target: str
     part: str
     origin: str
-    of_molecules: bool = True
+    aligned: bool = True
     question: str = ""
 
 
@@ -76,14 +82,17 @@ def part_of(product: str, test: float = 0.015, valid: float = 0.01) -> str:
 
 
 class PairRow(NamedTuple):
-    """A row of a table, before its part is known: canonical SMILES `source`, `target`, the molecules `key` that it is
-    held out by, and a question in words where there is one.
+    """A question that a row of a table gives, before its part is known.
+
+    source, target: canonical SMILES, or words for the target. key: the molecules that it is held out by. question: in
+    words where there is one. direction: of a reaction, where there are several.
     """
 
     source: str
     target: str
     key: str
     question: str = ""
+    direction: str = ""
 
 
 def read_reactions(
@@ -91,37 +100,76 @@ def read_reactions(
     direction: str = "forward",
     split_column: str | None = None,
     on_note: Callable[[str], None] = lambda _note: None,
+    test_paths: Sequence[str | Path] = (),
 ) -> list[TextPair]:
     """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out as `collect` says.
 
     forward: the source is all of the columns `reactants_and_reagents`, `reactants` and `reagents` that there are,
     unmarked, the target the column `product`. retro: from `product` to `reactants`. reagents: from `reactants` to
-    `reagents`. Held out by product; by the set of reactants for reagents, which need no product. Rows that RDKit cannot
-    read are left out. Raises `InputError` for other tables and when nothing is left.
+    `reagents`. Held out by the largest molecule of the product; by the set of reactants for reagents, which need no
+    product. Rows that RDKit cannot read are left out. Raises `InputError` for other tables and when nothing is left.
     """
     if direction not in DIRECTIONS:
         raise InputError(f"direction: got {direction!r}; {did_you_mean(direction, DIRECTIONS)}")
 
-    def pair(row: dict[str, str]) -> PairRow | None:
+    def pairs(row: dict[str, str]) -> list[PairRow]:
         if direction == "forward":
-            source = canonical(".".join(row[name] for name in INPUT_COLUMNS if row.get(name)))
+            source = _inputs(row)
         else:
             source = canonical(row["product" if direction == "retro" else "reactants"])
         target = canonical(row[TARGETS[direction]])
         if source is None or target is None:
-            return None
-        return PairRow(source, target, target if direction == "forward" else source)
+            return []
+        keys = {"forward": lambda: largest(target), "retro": lambda: largest(source), "reagents": lambda: flat(source)}
+        return [PairRow(source, target, keys[direction]())]
 
     needed, any_of = {
         "forward": (("product",), INPUT_COLUMNS),
         "retro": (("product", "reactants"), ()),
         "reagents": (("reactants", "reagents"), ()),
     }[direction]
-    return collect(paths, needed, pair, split_column, on_note, any_of=any_of)
+    return collect(paths, needed, pairs, split_column, on_note, any_of=any_of, test_paths=test_paths)
+
+
+def read_directions(
+    paths: Iterable[str | Path],
+    directions: Sequence[str],
+    split_column: str | None = None,
+    on_note: Callable[[str], None] = lambda _note: None,
+    test_paths: Sequence[str | Path] = (),
+) -> list[TextPair]:
+    """Reactions of tables as `read_reactions` has them, asked in several of `QUESTIONS`, for the task `ask`.
+
+    A row gives those that its columns answer: the reactants need the column `reactants` for themselves, and so do the
+    reagents. All are held out by the largest molecule of the product. Reagents are answered in canonical order.
+    """
+
+    def pairs(row: dict[str, str]) -> list[PairRow]:
+        product, inputs = canonical(row["product"]), _inputs(row)
+        if product is None or inputs is None:
+            return []
+        key, reactants = largest(product), canonical(row.get("reactants") or "")
+        reagents = canonical(row.get("reagents") or "")
+        ways = {"forward": (inputs, product), "retro": (product, reactants), "reagents": (reactants, reagents)}
+        found = []
+        for direction in directions:
+            source, target = ways[direction]
+            if source is not None and target is not None and (direction != "reagents" or reactants is not None):
+                found.append(PairRow(source, target, key, QUESTIONS[direction].format(product=product), direction))
+        return found
+
+    return collect(paths, ("product",), pairs, split_column, on_note, any_of=INPUT_COLUMNS, test_paths=test_paths)
+
+
+def _inputs(row: dict[str, str]) -> str | None:
+    return canonical(".".join(row[name] for name in INPUT_COLUMNS if row.get(name)))
 
 
 def read_captions(
-    paths: Iterable[str | Path], split_column: str | None = None, on_note: Callable[[str], None] = lambda _note: None
+    paths: Iterable[str | Path],
+    split_column: str | None = None,
+    on_note: Callable[[str], None] = lambda _note: None,
+    test_paths: Sequence[str | Path] = (),
 ) -> list[TextPair]:
     """Molecules and what is said of them, from CSV tables (plain or .gz) with columns `smiles` and `description`.
 
@@ -129,30 +177,48 @@ def read_captions(
     read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the molecule is in
     another set. Raises `InputError` for other tables and when nothing is left.
     """
-    return _read(paths, "description", "", split_column, on_note)
+    return _read(paths, "description", "", split_column, on_note, test_paths)
 
 
 def read_questions(
-    paths: Iterable[str | Path], split_column: str | None = None, on_note: Callable[[str], None] = lambda _note: None
+    paths: Iterable[str | Path],
+    split_column: str | None = None,
+    on_note: Callable[[str], None] = lambda _note: None,
+    test_paths: Sequence[str | Path] = (),
 ) -> list[TextPair]:
     """Molecules with a question and its answer, from tables with columns `smiles`, `question` and `answer`; else as
     `read_captions`. All questions about a molecule are in one part.
     """
-    return _read(paths, "answer", "question", split_column, on_note)
+    return _read(paths, "answer", "question", split_column, on_note, test_paths)
 
 
 def _read(
-    paths: Iterable[str | Path], text: str, question: str, split_column: str | None, on_note: Callable[[str], None]
+    paths: Iterable[str | Path],
+    text: str,
+    question: str,
+    split_column: str | None,
+    on_note: Callable[[str], None],
+    test_paths: Sequence[str | Path],
 ) -> list[TextPair]:
-    def pair(row: dict[str, str]) -> PairRow | None:
+    def pairs(row: dict[str, str]) -> list[PairRow]:
         target, source = _one_line(row[text]), canonical((row["smiles"] or "").strip())
         words = _one_line(row[question]) if question else ""
         if source is None or not target or row.get("overlap_with") or (question and not words):
-            return None
-        return PairRow(source, target, source, words)
+            return []
+        return [PairRow(source, target, flat(source), words)]
 
     needed = [name for name in ("smiles", question, text) if name]
-    return collect(paths, needed, pair, split_column, on_note, of_molecules=False, test=TEST, valid=VALID)
+    return collect(
+        paths,
+        needed,
+        pairs,
+        split_column,
+        on_note,
+        of_molecules=False,
+        test=TEST,
+        valid=VALID,
+        test_paths=test_paths,
+    )
 
 
 def _one_line(cell: str | None) -> str:
@@ -162,7 +228,7 @@ def _one_line(cell: str | None) -> str:
 def collect(
     paths: Iterable[str | Path],
     needed: Sequence[str],
-    pair_of: Callable[[dict[str, str]], PairRow | None],
+    pairs_of: Callable[[dict[str, str]], list[PairRow]],
     split_column: str | None = None,
     on_note: Callable[[str], None] = lambda _note: None,
     *,
@@ -170,55 +236,82 @@ def collect(
     of_molecules: bool = True,
     test: float = 0.015,
     valid: float = 0.01,
+    test_paths: Sequence[str | Path] = (),
 ) -> list[TextPair]:
-    """The pairs that `pair_of` makes of the rows of tables, each once; held out by `part_of` its key.
+    """The pairs that `pairs_of` makes of the rows of tables, each once; held out by `part_of` its key.
 
     needed, any_of: columns, as `read_rows` has them.
-    pair_of: returns None for a row that is left out.
-    split_column: a column of train, valid (or val) and test that replaces `part_of`; tables without it then train, rows
-    with another mark are left out, and so are training rows whose key, stereochemistry aside, is held out in any table.
+    pairs_of: returns none for a row that is left out.
+    split_column: a column of train, valid (or val) and test that replaces `part_of`, or several with commas, of which a
+    table's first one counts; tables without it then train, and rows with another mark are left out.
+    test_paths: further tables, all of whose rows are the test; without a split column the others then have none.
     test, valid: shares, without such a column. on_note: gets a line for each reason for which rows were left out.
 
-    Raises `InputError` when nothing is left, or no table has that column.
+    A training row whose key, stereochemistry aside, is held out in any table is left out, whatever it asks. Raises
+    `InputError` when nothing is left, or no table has that column.
     """
     pairs: dict[PairRow, TextPair] = {}
     held_out: set[str] = set()
-    is_split = False
     left_out: Counter[str] = Counter()
-    for path in paths:
-        origin = Path(path).name.split(".")[0]
-        for row in read_rows(Path(path), needed, any_of):
-            is_split = is_split or (split_column is not None and split_column in row)
-            pair = pair_of(row)
-            if pair is None or pair in pairs:
-                left_out[SKIP_REASON if pair is None else "whose pair is there already"] += 1
-                continue
-            part = part_of(pair.key, test, valid) if split_column is None else _part_in(row, split_column)
-            if part not in PARTS:
-                left_out[f"with another mark than train, valid or test in the column {split_column}"] += 1
-                continue
-            if split_column is not None and part != "train":
-                held_out.add(flat(pair.key))
-            pairs[pair] = TextPair(pair.source, pair.target, part, origin, of_molecules, pair.question)
-    if split_column is not None and not is_split:
-        raise InputError(f"split: got {split_column!r}, but no table has that column")
+    rule = _Rule(split_column, test_paths, test, valid)
+    for path in dict.fromkeys(map(Path, [*paths, *test_paths])):
+        table = path.name.split(".")[0]
+        for row in read_rows(path, needed, any_of):
+            found = pairs_of(row)
+            if not found or all(pair in pairs for pair in found):
+                left_out["whose pair is there already" if found else SKIP_REASON] += 1
+            for pair in found:
+                part, known = rule.part(path, row, pair.key), pairs.get(pair)
+                if part not in PARTS:
+                    left_out[f"with another mark than train, valid or test in the column {rule.column(row)}"] += 1
+                    continue
+                if part != "train":
+                    held_out.add(pair.key)
+                if known is None or known.part == "train":  # a row that trains in one table may be the test of another
+                    origin = f"{pair.direction}/{table}" if pair.direction else table
+                    aligned = of_molecules and pair.direction != "reagents"
+                    pairs[pair] = TextPair(pair.source, pair.target, part, origin, aligned, pair.question)
+    rule.check()
     if not pairs:
         raise InputError(
             f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules that RDKit reads"
         )
-    usable = list(pairs.values())
-    if split_column is not None:  # else a key is in one part already
-        usable = [pair for row, pair in pairs.items() if pair.part != "train" or flat(row.key) not in held_out]
-        left_out["for training whose product or molecule is held out"] = len(pairs) - len(usable)
+    usable = [pair for row, pair in pairs.items() if pair.part != "train" or row.key not in held_out]
+    left_out["for training whose product or molecule is held out"] = len(pairs) - len(usable)
     for reason, n in left_out.items():
         if n:
             on_note(f"left out: {n:,} row{'s' * (n > 1)} {reason}")
     return usable
 
 
-def _part_in(row: dict[str, str], column: str) -> str:
-    mark = (row.get(column) or "train").strip().lower()
-    return "valid" if mark in ("val", "validation") else mark
+class _Rule:
+    """Which part a row is in; see `collect`."""
+
+    def __init__(self, split_column: str | None, test_paths: Sequence[str | Path], test: float, valid: float):
+        self.split_column, self.tests = split_column, {Path(path) for path in test_paths}
+        self.columns = [name.strip() for name in (split_column or "").split(",") if name.strip()]
+        self.test, self.valid = 0.0 if self.tests else test, valid
+        self.seen = False
+
+    def column(self, row: dict[str, str]) -> str | None:
+        """The split column of the table that the row is from."""
+        return next((name for name in self.columns if name in row), None)
+
+    def part(self, path: Path, row: dict[str, str], key: str) -> str:
+        """train, valid, test, or another mark."""
+        column = self.column(row)
+        self.seen = self.seen or column is not None
+        if path in self.tests:
+            return "test"
+        if not self.columns:
+            return part_of(key, self.test, self.valid)
+        mark = ((row[column] if column else "") or "train").strip().lower()
+        return "valid" if mark in ("val", "validation") else mark
+
+    def check(self) -> None:
+        """Raise `InputError` where no table had the column."""
+        if self.columns and not self.seen:
+            raise InputError(f"split: got {self.split_column!r}, but no table has that column")
 
 
 def read_rows(path: Path, needed: Sequence[str], any_of: Sequence[str] = ()) -> Iterator[dict[str, str]]:
@@ -246,10 +339,8 @@ def write_copies(pair: TextPair, n_copies: int, seed: int) -> list[tuple[str, st
     """
     rng = random.Random(f"{seed} {pair.source}")
     sources = dict.fromkeys([pair.source, *reorder(pair.source, rng, n_copies - 1)])
-    if not pair.of_molecules:
-        return [(format_question(source, pair.question), pair.target) for source in sources]
-    aligner = Aligner(pair.target)
-    return [(source, aligner.align(source)) for source in sources]
+    align = Aligner(pair.target).align if pair.aligned else lambda _source: pair.target
+    return [(format_question(source, pair.question), align(source)) for source in sources]
 
 
 def write_block(pairs: Sequence[TextPair], n_copies: int, seed: int) -> tuple[list[list[tuple[str, str]]], Graphs]:

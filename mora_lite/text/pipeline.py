@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from .answerer import Answerer
 from .evaluation import answer_metrics, answer_rows
 from .loop import TextProgress, TextRun, TextTrainConfig
 from .model import TextModel, equal_size_rank
-from .pack import TextPack, record_test, save_text_pack
-from .pairs import FEATURIZER
+from .pack import BITS, TextPack, from_stored, load_weights, record_test, save_text_pack, to_stored
+from .pairs import FEATURIZER, QUESTIONS
 from .sequences import WIDTHS, Batches, Prompt, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
-from .tasks import read_pairs, text_task
+from .tasks import ASK, read_pairs, task_shares, text_task
 
 VARIANTS = ("mora", "static", "static-large", "prompt")  # static-large: static with as many trained numbers as mora
 TOKENS_ON_CPU = 2048  # of a batch; on a GPU it is that of `TextTrainConfig`
@@ -56,36 +56,46 @@ def train_text(
     force: bool = False,
     config: TextTrainConfig | None = None,
     test_rows: int | None = None,
+    tests: Sequence[str | Path] = (),
+    start: str | Path | None = None,
+    bits: int = 16,
     on_note: OnNote = lambda _note: None,
     on_progress: OnProgress = lambda _progress: None,
 ) -> TextPack:
     """Train an adapter for `task` and write it to `output` as a text pack; what `mora-lite train-text` does.
 
-    task: of `tasks.TEXT_TASKS`. tables: CSV, plain or .gz.
+    task: of `tasks.TEXT_TASKS`, or several directions of reactions as `tasks.task_shares` reads them, which one pack
+    for `ask` then learns. tables: CSV, plain or .gz.
     minutes: budget of training. config: in place of `minutes` and `seed`, for a budget of steps or other settings.
-    split: name of a column that says train, valid or test; without it rows are held out by the task's rule.
+    split, tests: a column that says train, valid or test, or several with commas, and further tables that are the test;
+    see `pairs.collect`. Without them rows are held out by the task's rule.
+    start: a text pack over the same base whose weights training starts from.
     adapter, rank, target_modules, layers: see `start_run`.
     copies: orders in which a training row is written.
     base: a name known to `pull`, a path, or owner/name.
-    test_rows: of the rows held out, the first so many are answered for the metrics; None for all, 0 for none.
+    test_rows: of the rows held out, the first so many (of each direction) are answered for the metrics; None for all, 0
+    for none.
+    bits: of a weight in the pack, 16, 8 or 4.
 
     Batches are made smaller for a CPU and for few rows. Tokens and a checkpoint are kept in `output` + `.run`; started
     again with the same arguments, training continues from them, also after Ctrl-C. The metrics in the pack are of its
     own weights, on the rows held out for the test, and are written into it when these are answered: where the test is
     stopped, the pack stays without them. Raises `InputError` for tables that cannot be trained on.
     """
-    _check_options(split, minutes)
+    shares = task_shares(task)
+    _check_options(split, minutes, bits)
     config = config or TextTrainConfig(seconds=60 * minutes, seed=seed)
     output, chosen = Path(output), choose_device(device)
     TEXT_PACK.check_free(output, force)
     source = open_nf4(path := resolve_base(base))  # before the work: it may have to be pulled first
     folder = output.with_name(output.name + ".run")
-    data = _tokenized(folder / "sequences.npz", task, tables, source, copies, config.seed, split, on_note)
+    metadata = text_metadata(list(shares), [*map(Path, tables)], source.tokenizer(), split, [*map(Path, tests)])
+    metadata |= {"base": source.source_sha256, "copies": copies, "seed": config.seed}
+    data = _tokenized(folder / "sequences.npz", metadata, tables, source, split, tests, on_note)
     settings = fit_tokens(config, data, chosen)
-    run, prompt = start_run(
-        data, source, settings, folder, chosen, variant=adapter, rank=rank, target_modules=target_modules, layers=layers
-    )
-    model = _train(run, on_note, on_progress)
+    sizes = {"variant": adapter, "rank": rank, "target_modules": target_modules, "layers": layers}
+    run, prompt = start_run(data, source, settings, folder, chosen, **sizes, shares=shares, start=start)
+    model = _train(run, bits, on_note, on_progress)
     provenance = text_provenance(run, data) | {
         "variant": adapter,
         "copies": copies,
@@ -93,8 +103,20 @@ def train_text(
         "test": {},
         "trained": {name: value for name, value in run_metadata(chosen).items() if name != "commit"},
     }
+    if len(shares) > 1:
+        provenance["shares"] = shares
     entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
-    pack = save_text_pack(output, model, task=task, prompt=prompt, base=entry, provenance=provenance, force=force)
+    pack = save_text_pack(
+        output,
+        model,
+        task=data.metadata["task"],
+        prompt=prompt,
+        base=entry,
+        provenance=provenance,
+        questions=data.metadata.get("questions"),
+        bits=bits,
+        force=force,
+    )
     if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
         record_test(pack, metrics)
     return pack
@@ -105,20 +127,22 @@ def _base_name(base: str, path: Path) -> str:
     return base if base in BASE_MODELS or not Path(base).exists() else path.name
 
 
-def _check_options(split: str | None, minutes: float) -> None:
+def _check_options(split: str | None, minutes: float, bits: int) -> None:
     if split in KINDS:
         raise InputError(
             f"split: got {split}, expected the name of a column; without one, the task decides what is held out"
         )
     if not minutes > 0:
         raise InputError(f"minutes: got {minutes}, expected more than 0")
+    if bits not in BITS:
+        raise InputError(f"bits: got {bits}, expected one of {', '.join(map(str, BITS))}")
 
 
 def _rows_by_part(data: TokenizedPairs) -> dict[str, int]:
     return {part: int((data.part == i).sum()) for i, part in enumerate(PARTS)}
 
 
-def _train(run: TextRun, on_note: OnNote, on_progress: OnProgress) -> TextModel:
+def _train(run: TextRun, bits: int, on_note: OnNote, on_progress: OnProgress) -> TextModel:
     """Spend what is left of the budget; returns the model with the weights that the pack will have."""
     if run.batches.n_skipped:
         on_note(f"left out: {run.batches.n_skipped:,} training rows of more than {WIDTHS[-1]} tokens")
@@ -133,15 +157,17 @@ def _train(run: TextRun, on_note: OnNote, on_progress: OnProgress) -> TextModel:
             )
             raise
     model = run.load_ema_weights()
-    for weights in model.trained().values():
-        weights.copy_(weights.half())  # as the pack has them, so that the metrics are its own
+    trained = model.trained()
+    for name, weights in from_stored(to_stored(trained, bits)).items():
+        trained[name].copy_(weights)  # as the pack has them, so that the metrics are its own
     return model
 
 
 def _test(answerer: Answerer, data: TokenizedPairs, n_rows: int | None, on_note: OnNote) -> dict[str, Any]:
     """Metrics of the answers to the first `n_rows` test rows, None for all; none without such rows."""
     held_out = np.flatnonzero(data.part == PARTS.index("test"))
-    test = held_out[:n_rows]
+    directions = np.array([origin.rpartition("/")[0] for origin in data.metadata["origins"]])[data.origin[held_out]]
+    test = np.concatenate([held_out[directions == name][:n_rows] for name in np.unique(directions)] or [held_out])
     if not len(test):
         on_note("there are no test rows, so there are no metrics")
         return {}
@@ -149,23 +175,38 @@ def _test(answerer: Answerer, data: TokenizedPairs, n_rows: int | None, on_note:
     return answer_metrics(data, test, answer_rows(answerer, data, test))
 
 
-def text_metadata(task: str, tables: Sequence[Path], tokenizer: Any, split_column: str | None) -> dict[str, Any]:
+def text_metadata(
+    tasks: Sequence[str],
+    tables: Sequence[Path],
+    tokenizer: Any,
+    split_column: str | None,
+    tests: Sequence[Path] = (),
+) -> dict[str, Any]:
     """What tokenized pairs record of the tables that they were made of."""
+    for file in [*tables, *tests]:
+        if not file.is_file():
+            raise InputError(f"{file}: no such table; give CSV files, plain or .gz")
+    several = len(tasks) > 1
+    task = ASK if several else tasks[0]
+    # Several directions are of the same reactions, so all have what the first one is held out by.
+    rule = split_column or text_task("forward" if several else task).held_out
     return {
         "task": task,
         "template": text_task(task).template,
         "end": tokenizer.eos_token_id,
-        "held_out": split_column or text_task(task).held_out,
+        "held_out": rule,
         "tables": {path.name: sha256_of(path) for path in tables},
         "vocabulary": len(tokenizer),
         "featurizer": FEATURIZER.as_dict(),
+        **({"questions": {name: QUESTIONS[name] for name in tasks}} if several else {}),
+        **({"tests": {path.name: sha256_of(path) for path in tests}} if tests else {}),
     }
 
 
 def text_provenance(run: TextRun, data: TokenizedPairs) -> dict[str, Any]:
     """What a pack records of its training."""
     return {
-        "tables": data.metadata["tables"],
+        **{name: data.metadata[name] for name in ("tables", "tests") if name in data.metadata},
         "held_out": data.metadata["held_out"],
         "seed": run.settings.seed,
         "seconds": run.state.seconds,
@@ -175,27 +216,21 @@ def text_provenance(run: TextRun, data: TokenizedPairs) -> dict[str, Any]:
 
 def _tokenized(
     path: Path,
-    task: str,
+    metadata: dict[str, Any],
     tables: Sequence[str | Path],
     source: NF4Source,
-    copies: int,
-    seed: int,
     split_column: str | None,
+    tests: Sequence[str | Path],
     on_note: OnNote,
 ) -> TokenizedPairs:
     """The tables as tokens and graphs: those in `path` if they are of the same tables, else made and written there."""
-    files, tokenizer = [Path(table) for table in tables], source.tokenizer()
-    text_task(task)
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file}: no such table; give CSV files, plain or .gz")
-    metadata = {**text_metadata(task, files, tokenizer, split_column), "base": source.source_sha256}
-    expected = {**metadata, "copies": copies, "seed": seed}
     data = load_tokenized_pairs(path) if path.exists() else None
-    if data is None or {name: data.metadata.get(name) for name in expected} != expected:
-        pairs = read_pairs(task, files, split_column, on_note)
+    if data is None or {name: data.metadata.get(name) for name in metadata} != metadata:
+        tasks = metadata.get("questions") or [metadata["task"]]
+        pairs = read_pairs(tasks, tables, split_column, on_note, tests)
         on_note(f"preparing {len(pairs):,} rows")
-        data = tokenize_pairs(pairs, tokenizer, metadata, copies=copies, seed=seed, processes=default_workers())
+        numbers = {"copies": metadata["copies"], "seed": metadata["seed"], "processes": default_workers()}
+        data = tokenize_pairs(pairs, source.tokenizer(), metadata, **numbers)
         path.parent.mkdir(parents=True, exist_ok=True)
         data.save(path)
     rows = _rows_by_part(data)
@@ -226,12 +261,15 @@ def start_run(
     target_modules: Sequence[str] = ("ffn",),
     layers: Sequence[int] = (),
     hypernet_width: int = 256,
+    shares: Mapping[str, float] | None = None,
+    start: str | Path | None = None,
 ) -> tuple[TextRun, Prompt]:
     """A run over the base `source`, new or continued in `folder`, and its prompt.
 
     variant: of `VARIANTS`. rank: of each branch; for static-large, that of the mora it is as large as.
     target_modules, layers: of the branches, as in `AdapterConfig`; all layers without `layers`.
-    The encoder starts from the one that ships. Raises `InputError` when `data` was made for another tokenizer.
+    shares: of the draws, see `Batches`. start: a text pack whose weights it starts from; without it the encoder starts
+    from the one that ships. Raises `InputError` when `data` was made for another tokenizer.
     """
     if variant not in VARIANTS:
         raise InputError(f"adapter: got {variant!r}, expected {', '.join(VARIANTS)}")
@@ -257,5 +295,7 @@ def start_run(
     if kind != "static":
         model.encoder.load_state_dict(encoder.state_dict())
     prompt = Prompt.of_template(data.metadata["template"], data.metadata["end"])
-    batches = Batches(data, np.flatnonzero(data.part == 0), prompt.pieces(tokenizer), settings.tokens, settings.seed)
-    return TextRun(model, batches, settings, folder, device), prompt
+    origin = load_weights(model, start, source.source_sha256) if start is not None else ""
+    rows = np.flatnonzero(data.part == 0)
+    batches = Batches(data, rows, prompt.pieces(tokenizer), settings.tokens, settings.seed, shares)
+    return TextRun(model, batches, settings, folder, device, origin), prompt

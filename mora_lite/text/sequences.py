@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import chain, repeat
@@ -224,6 +224,8 @@ class Batches:
 
     before, between, end: token ids of the prompt's pieces. Questions with more than the widest row are left out
     (`n_skipped`). In each epoch a question is seen in one of its orders, at random.
+    shares: by direction, of the questions of an epoch, where `data` has several: an epoch then has some of them twice
+    or more, or not at all.
     """
 
     def __init__(
@@ -233,6 +235,7 @@ class Batches:
         pieces: tuple[list[int], list[int], int],
         tokens: int,
         seed: int,
+        shares: Mapping[str, float] | None = None,
     ):
         self.data, self.tokens, self.seed = data, tokens, seed
         self.before, self.between, self.end = pieces
@@ -243,20 +246,40 @@ class Batches:
         self.n_skipped = len(rows) - len(self.rows)
         if not len(self.rows):
             raise InputError(f"training rows: got none of at most {WIDTHS[-1]} tokens; shorter texts are needed")
+        self.groups = self._groups(shares or {})
         self.capacity = self._capacity()
+
+    def _groups(self, shares: Mapping[str, float]) -> list[tuple[np.ndarray, int]]:
+        """Indices into `rows` that are drawn from together, and how many of them in an epoch."""
+        if len(shares) < 2:
+            return [(np.arange(len(self.rows)), len(self.rows))]
+        directions = np.array([origin.partition("/")[0] for origin in self.data.metadata["origins"]])
+        of_row = directions[self.data.origin[self.rows]]
+        groups = [(np.flatnonzero(of_row == name), round(share * len(self.rows))) for name, share in shares.items()]
+        if empty := [name for name, (rows, _) in zip(shares, groups, strict=True) if not len(rows)]:
+            raise InputError(f"training rows: got none for {' and '.join(empty)}; leave it out of the task")
+        return groups
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The questions of an epoch, int64, in a random order."""
+        drawn = []
+        for rows, n in self.groups:
+            passes = [rng.permutation(rows) for _ in range(-(-n // len(rows)))]
+            drawn.append(np.concatenate(passes)[:n] if passes else rows[:0])
+        return self.rows[drawn[0] if len(drawn) == 1 else rng.permutation(np.concatenate(drawn))]
 
     def epoch(self, number: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(width, questions, copies) of each batch of an epoch; it depends on seed and number alone."""
         rng = np.random.default_rng([self.seed, number])
-        counts = self.data.first[self.rows + 1] - self.data.first[self.rows]
-        copies = self.data.first[self.rows] + rng.integers(0, counts)
-        order = rng.permutation(len(self.rows))
-        lengths = self.lengths[copies[order]]
+        questions = self._draw(rng)
+        first = self.data.first[questions]
+        copies = first + rng.integers(0, self.data.first[questions + 1] - first)
+        lengths = self.lengths[copies]
         cut: list[tuple[int, np.ndarray]] = []
-        waiting = order[:0]
+        waiting = np.empty(0, np.int64)
         for low, width in zip((0, *WIDTHS), WIDTHS, strict=False):
             # What does not fill a batch of its own width joins the next one, so that every batch is full.
-            here = np.concatenate([waiting, order[(lengths > low) & (lengths <= width)]])
+            here = np.concatenate([waiting, np.flatnonzero((lengths > low) & (lengths <= width))])
             n = self.size(width)
             whole = len(here) // n * n
             cut += [(width, here[at : at + n]) for at in range(0, whole, n)]
@@ -265,7 +288,7 @@ class Batches:
             cut = [(WIDTHS[-1], np.resize(waiting, self.size(WIDTHS[-1])))]
         for at in rng.permutation(len(cut)):
             width, chosen = cut[at]
-            yield width, self.rows[chosen], copies[chosen]
+            yield width, questions[chosen], copies[chosen]
 
     def size(self, width: int) -> int:
         """Rows of a batch."""

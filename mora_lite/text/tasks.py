@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..chem.smiles import canonical
 from ..errors import InputError, did_you_mean
-from .pairs import DIRECTIONS, TextPair, read_captions, read_questions, read_reactions
+from .pairs import DIRECTIONS, TextPair, read_captions, read_directions, read_questions, read_reactions
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,49 @@ def text_task(name: str) -> TextTask:
     return TEXT_TASKS[name]
 
 
+def task_shares(text: str) -> dict[str, float]:
+    """The tasks that `text` names and their shares of the questions in training, which add up to 1.
+
+    text: one task, or directions of reactions with commas between them and with weights where they are not asked alike:
+    `forward,retro`, or `forward=1,retro=3`. Raises `InputError` for other texts.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, mark, weight = (piece.strip() for piece in part.partition("="))
+        text_task(name)
+        try:
+            weights[name] = float(weight) if mark else 1.0
+        except ValueError:
+            weights[name] = 0.0
+        if not 0 < weights[name] < float("inf"):
+            raise InputError(f"task: got {part.strip()!r}; expected a weight above 0, like {name}=2")
+    if len(weights) > 1 and (others := weights.keys() - set(DIRECTIONS)):
+        raise InputError(
+            f"task: got {', '.join(sorted(others))} among several; only {', '.join(DIRECTIONS)} train together"
+        )
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
 def read_pairs(
-    task: str,
+    tasks: Collection[str],
     paths: Iterable[str | Path],
     split_column: str | None = None,
     on_note: Callable[[str], None] = lambda _note: None,
+    test_paths: Sequence[str | Path] = (),
 ) -> list[TextPair]:
-    """The rows of tables that a task learns from and is tested on; see `read_reactions`, `read_captions` and
-    `read_questions` for the columns. on_note: gets a line for each reason for which rows were left out.
+    """The rows of tables that a pack learns from and is tested on; see `read_reactions`, `read_directions`,
+    `read_captions` and `read_questions` for the columns.
 
+    tasks: one, or several directions of reactions. on_note: gets a line for each reason for which rows were left out.
     Raises `InputError` for unknown tasks and tables that cannot be used.
     """
+    if len(tasks) > 1:
+        return read_directions(paths, list(tasks), split_column, on_note, test_paths)
+    (task,) = tasks
     text_task(task)
     if task in DIRECTIONS:
-        return read_reactions(paths, task, split_column, on_note)
-    return (read_questions if task == ASK else read_captions)(paths, split_column, on_note)
+        return read_reactions(paths, task, split_column, on_note, test_paths)
+    return (read_questions if task == ASK else read_captions)(paths, split_column, on_note, test_paths)
 
 
 class Question:

@@ -264,3 +264,21 @@ def test_replayed_steps_train_as_plain_ones(make_run: Any, monkeypatch: pytest.M
         plain.load_ema_weights().trained().items(), run.load_ema_weights().trained().values(), strict=True
     ):
         assert torch.equal(one, other), name
+
+
+def test_directions_are_drawn_by_their_shares(base: tuple[Any, Decoder]) -> None:
+    """Five of a direction with few questions come again before its others are new."""
+    pairs = [TextPair("C" * n, "C", "train", "forward/some") for n in range(1, 81)]
+    pairs += [TextPair("N" * n, "C", "train", "retro/some") for n in range(1, 9)]
+    data = tokenize_pairs(pairs, base[0], {}, copies=1)
+    pieces = Prompt.of_template(TEMPLATE, 0).pieces(base[0])
+    batches = Batches(data, np.arange(88), pieces, 256, 0, {"forward": 0.25, "retro": 0.75})
+    drawn = np.concatenate([rows for _, rows, _ in batches.epoch(0)])
+    assert np.sum(drawn < 80) / len(drawn) == pytest.approx(0.25, abs=0.05)
+    counts = np.bincount(drawn, minlength=88)
+    assert counts[:80].max() == 1
+    assert set(counts[80:]) <= {7, 8, 9}  # 66 draws of 8
+    again = np.concatenate([rows for _, rows, _ in batches.epoch(0)])
+    assert np.array_equal(drawn, again)
+    with pytest.raises(InputError, match="got none for reagents"):
+        Batches(data, np.arange(88), pieces, 256, 0, {"forward": 0.5, "reagents": 0.5})

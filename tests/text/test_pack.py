@@ -22,23 +22,24 @@ import mora_lite
 from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.smiles import canonical
-from mora_lite.errors import DeviceError, OutputError, PackError
+from mora_lite.errors import CheckpointError, DeviceError, OutputError, PackError
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
 from mora_lite.packs.manifest import seal
 from mora_lite.publish import push_to_hub
 from mora_lite.quant.formats import open_checkpoint
+from mora_lite.quant.nf4 import dequantize_nf4, quantize_nf4
 from mora_lite.text.loop import TextRun, TextTrainConfig
 from mora_lite.text.model import TextModel
 from mora_lite.text.pack import (
     ADAPTER,
     MANIFEST,
-    from_int8,
+    from_stored,
     load_text_pack,
     open_text_pack,
     save_text_pack,
-    to_int8,
+    to_stored,
 )
 from mora_lite.text.pairs import TextPair
 from mora_lite.text.sequences import Batches, Prompt, tokenize_pairs
@@ -123,17 +124,30 @@ def test_a_pack_in_8_bits_answers_the_same_from_fewer_bytes(pack_path: Path, tmp
     assert answers[0] == answers[1]
 
 
+def test_a_pack_in_4_bits_is_nf4(pack_path: Path, tmp_path: Path) -> None:
+    whole = load_text_pack(open_text_pack(pack_path), device=CPU, dtype=torch.float32)
+    path, name, base = tmp_path / "four", "hypernet.head.weight", open_text_pack(pack_path).base
+    save_text_pack(path, whole.model, task="forward", prompt=PROMPT, base=base, provenance={}, bits=4)
+    four = load_text_pack(open_text_pack(path), device=CPU, dtype=torch.float32).model.trained()
+    assert torch.equal(four[name], dequantize_nf4(quantize_nf4(whole.model.trained()[name], double=True)))
+    assert (path / ADAPTER).stat().st_size < 0.8 * (pack_path / ADAPTER).stat().st_size
+    damaged = load_file(path / ADAPTER)
+    damaged[f"{name}.absmax"] = damaged[f"{name}.absmax"][1:]
+    with pytest.raises(CheckpointError, match=r"needs .* bytes of codes"):
+        from_stored(damaged)
+
+
 def test_scales_without_their_matrix_are_weights_too_many(pack_path: Path, tmp_path: Path) -> None:
     weights = {"w": torch.randn(64, 64), "b": torch.randn(64)}
-    stored = to_int8(weights)
+    stored = to_stored(weights, 8)
     assert {name: tensor.dtype for name, tensor in stored.items()} == {
         "w": torch.int8,
         "w.scale": torch.float16,
         "b": torch.float16,
     }
-    assert from_int8(stored).keys() == weights.keys()
+    assert from_stored(stored).keys() == weights.keys()
     del stored["w"]
-    assert from_int8(stored).keys() == {"w.scale", "b"}
+    assert from_stored(stored).keys() == {"w.scale", "b"}
 
 
 def test_recorded_steps_answer_the_same(pack_path: Path) -> None:

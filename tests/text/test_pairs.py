@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mora_lite.chem.smiles import Aligner, canonical, flat, reorder
+from mora_lite.chem.smiles import Aligner, canonical, flat, largest, reorder
 from mora_lite.errors import InputError
 from mora_lite.text.pairs import (
     SKIP_REASON,
     format_question,
     part_of,
     read_captions,
+    read_directions,
     read_questions,
     read_reactions,
     write_block,
@@ -107,6 +108,75 @@ def test_a_split_column_decides_and_held_out_products_do_not_train(tmp_path: Pat
         ("C[C@@H](O)F", "test"),
         ("CCC#N", "train"),
     ]
+
+
+ALL = ("forward", "retro", "reagents")
+
+
+def test_no_row_trains_whose_product_is_a_test_product_of_any_table(tmp_path: Path) -> None:
+    """By its largest molecule and without stereochemistry; whichever table comes first, whatever is asked."""
+    marked = table(
+        tmp_path / "marked.csv",
+        "reactants,reagents,product,part,other_part",
+        "CCO.Cl,O,CC(F)C=O.Cl,test,train",  # with a salt
+        "CCBr,O,CC(N)Cl,valid,train",
+        "CCCO,O,CCC=O,train,test",  # the first of two columns counts
+    )
+    second = table(tmp_path / "second.csv", "reactants,reagents,product,other_part", "CO,O,C=O,test", "CS,O,C=S,train")
+    tests = table(tmp_path / "tests.csv.gz", "reactants,reagents,product", "CCN,O,C[C@H](N)CC.[Na+]", "CI,O,CC#N")
+    rest = table(
+        tmp_path / "rest.csv",
+        "reactants,reagents,product",
+        "CCO,O,C[C@@H](F)C=O",
+        "CCI,O,O.C[C@H](N)Cl",
+        "CF,O,C=O",
+        "CCF,O,CC(N)CC",
+        "CI,O,CC#N",  # the very row of the test
+        "CCS,O,CC=S",
+    )
+    for paths in ([marked, second, rest], [rest, second, marked]):
+        pairs = read_directions(paths, ALL, "part, other_part", test_paths=[tests])
+        train = [pair for pair in pairs if pair.part == "train"]
+        held_out = {largest(pair.source) for pair in pairs if pair.part != "train" and "retro" in pair.origin}
+        assert held_out == {"CC(F)C=O", "CC(N)Cl", "C=O", "CCC(C)N", "CC#N"}
+        assert not held_out & {largest(pair.target) for pair in train if "forward" in pair.origin}
+        assert {pair.source for pair in train if "retro" in pair.origin} == {"C=S", "CC=S", "CCC=O"}
+        assert not any(product in pair.question for pair in train for product in ("F)C=O", "CC#N", "CC(N)"))
+        assert [len([pair for pair in train if direction in pair.origin]) for direction in ALL] == [3, 3, 3]
+        for direction in ("forward", "retro"):
+            alone = read_reactions(paths, direction, "part,other_part", test_paths=[tests])
+            expected = [pair for pair in train if direction in pair.origin]
+            found = [pair for pair in alone if pair.part == "train"]
+            assert {(p.source, p.target) for p in found} == {(p.source, p.target) for p in expected}
+
+
+def test_tables_of_the_test_leave_a_hash_to_choose_the_validation_rows_alone(tmp_path: Path) -> None:
+    rows = [f"{'C' * n}O,{'C' * n}{x}" for n in range(1, 120) for x in ("Cl", "F", "Br", "I")]
+    tests = table(tmp_path / "tests.csv", "reactants,product", "CCO,CCCl", "CCCO,CCCF")
+    pairs = read_reactions([table(tmp_path / "some.csv", "reactants,product", *rows)], test_paths=[tests])
+    assert {pair.target for pair in pairs if pair.part == "test"} == {"CCCl", "CCCF"}
+    assert [pair.target for pair in pairs].count("CCCl") == 1
+    assert any(pair.part == "valid" for pair in pairs)
+
+
+def test_a_row_is_asked_in_all_directions_that_its_columns_answer(tmp_path: Path) -> None:
+    one = table(tmp_path / "one.csv", "reactants,reagents,product", "OCC.CC(=O)O,Cl.O,CCOC(C)=O", "CO,,C=O")
+    two = table(tmp_path / "two.csv", "reactants_and_reagents,product", "CCl.O,CO")
+    pairs = read_directions([one, two], ALL)
+    assert [(p.source, p.question, p.target, p.origin) for p in pairs] == [
+        ("CC(=O)O.CCO.Cl.O", "What is the product?", "CCOC(C)=O", "forward/one"),
+        ("CCOC(C)=O", "What are the reactants?", "CC(=O)O.CCO", "retro/one"),
+        ("CC(=O)O.CCO", "Which reagents turn it into CCOC(C)=O?", "Cl.O", "reagents/one"),
+        ("CO", "What is the product?", "C=O", "forward/one"),
+        ("C=O", "What are the reactants?", "CO", "retro/one"),
+        ("CCl.O", "What is the product?", "CO", "forward/two"),
+    ]
+    for pair in pairs:
+        for source, target in write_copies(pair, 4, seed=0):
+            smiles, question = source.split("\n")
+            assert (canonical(smiles), question) == (pair.source, f"Question: {pair.question}")
+            assert canonical(target) == pair.target
+            assert target == pair.target or "reagents" not in pair.origin
 
 
 @pytest.mark.parametrize("smiles", SETS)
@@ -261,3 +331,8 @@ def test_tables_without_descriptions_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("smiles,description\nx,one\n")
     with pytest.raises(InputError, match="expected cells in smiles and description"):
         read_captions([tmp_path / "empty.csv"])
+
+
+def test_the_largest_molecule_of_a_set_has_no_stereochemistry() -> None:
+    assert largest("Cl.C[C@H](N)C(=O)O.[Na+]") == largest("C[C@@H](N)C(=O)O") == "CC(N)C(=O)O"
+    assert largest("CC.CO") == largest("CO.CC")

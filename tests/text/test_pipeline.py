@@ -18,9 +18,7 @@ from safetensors.torch import load_file
 
 from mora_lite.cli import progress
 from mora_lite.errors import InputError, OutputError, PackError
-from mora_lite.hub.packs import TEXT_MANIFEST
 from mora_lite.machine.device import training_dtype
-from mora_lite.packs.manifest import seal
 from mora_lite.text import loop, pipeline
 from mora_lite.text.evaluation import answer_metrics, answer_rows, evaluate_text
 from mora_lite.text.loop import TextProgress, TextTrainConfig
@@ -257,22 +255,98 @@ FORWARD, RETRO = "What is the product?", "What are the reactants?"
 def reacting(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack that has learnt both ways of three reactions by heart, by their questions. Not to be changed."""
     folder = tmp_path_factory.mktemp("reacting")
-    rows = [(a, FORWARD, b, "train") for a, b in PAIRS[:3]] + [(b, RETRO, a, "train") for a, b in PAIRS[:3]]
+    rows = [(source, product, "train") for source, product in PAIRS[:3]]
+    rows += [("CCCO", "CCC=O", "test"), ("CCCN", "CCC#N", "test")]
     train_text(
-        "ask",
-        [write(folder / "both.csv", ("smiles", "question", "answer", "part"), rows)],
+        "forward=4,retro=5",
+        [write(folder / "both.csv", ("reactants", "product", "part"), rows)],
         folder / "pack",
-        config=TextTrainConfig(steps=150, peak_lr=5e-3),
+        config=TextTrainConfig(steps=250, peak_lr=5e-3),
         base=str(base_path),
         rank=8,
         copies=1,
         split="part",
         device="cpu",
+        test_rows=1,
+        bits=8,
     )
-    manifest = json.loads((folder / "pack" / TEXT_MANIFEST).read_text())
-    manifest["questions"] = {"forward": FORWARD, "retro": RETRO}
-    (folder / "pack" / TEXT_MANIFEST).write_text(seal(manifest))
     return folder / "pack"
+
+
+def test_several_directions_are_one_pack_that_knows_its_questions(reacting: Path) -> None:
+    manifest = open_text_pack(reacting).manifest
+    assert manifest["task"] == "ask"
+    assert manifest["questions"] == {"forward": FORWARD, "retro": RETRO}
+    facts = manifest["provenance"]
+    assert facts["rows"] == {"train": 6, "valid": 0, "test": 4}
+    assert facts["shares"] == {"forward": pytest.approx(4 / 9), "retro": pytest.approx(5 / 9)}
+    assert (facts["test"]["rows"], facts["test"]["rows_forward/both"], facts["test"]["rows_retro/both"]) == (2, 1, 1)
+
+
+def test_each_direction_of_a_pack_is_evaluated_by_its_task(reacting: Path, base_path: Path, run: Any) -> None:
+    table = reacting.with_name("both.csv")
+    options = ["--base", base_path, "--dtype", "float32", "--json"]
+    code, stdout, err = run("evaluate-text", reacting, table, *options, "--task", "retro", "--split", "all")
+    assert code == 0, err
+    figures = json.loads(stdout)["figures"]
+    assert (figures["rows"], figures["rows_retro/both"]) == (5, 5)
+    assert figures["exact"] >= 0.6  # the three that it knows by heart
+    code, stdout, err = run("evaluate-text", reacting, table, *options, "--task", "forward")
+    assert (code, json.loads(stdout)["figures"]["rows"]) == (0, 2)  # the test rows
+    code, _, err = run("evaluate-text", reacting, table, *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "answers forward and retro; say which with --task" in err
+
+
+def test_training_starts_from_another_pack(make: Any, reacting: Path, base_path: Path, tmp_path: Path) -> None:
+    """What a few steps could not teach is there from the start."""
+    losses: list[float] = []
+    with pytest.raises(InputError, match=r"start: .* has another sizes; train over the same"):
+        make("other", start=reacting)
+    train_text(
+        "forward,retro",
+        [reacting.with_name("both.csv")],
+        tmp_path / "again",
+        config=TextTrainConfig(steps=1, peak_lr=1e-9),
+        base=str(base_path),
+        split="part",
+        device="cpu",
+        rank=8,
+        test_rows=0,
+        start=reacting,
+        on_progress=lambda progress: losses.append(progress.loss),
+    )
+    assert losses[-1] < 0.5
+    before, after = (
+        load_text_pack(open_text_pack(path), base=base_path, device=CPU, dtype=torch.float32).model.trained()
+        for path in (reacting, tmp_path / "again")
+    )
+    torch.testing.assert_close(before["c"], after["c"], atol=1e-3, rtol=1e-3)
+
+
+def test_the_short_checkpoint_goes_on_elsewhere(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the bytes: weights and their average in 16 bits. The optimiser starts anew."""
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", -1.0)
+
+    def press(at: TextProgress) -> None:
+        if at.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make("here", steps=8, on_progress=press)
+    whole, short = (tmp_path / "here.run" / name for name in ("checkpoint.safetensors", "short.safetensors"))
+    assert short.stat().st_size < 0.25 * whole.stat().st_size
+    (tmp_path / "there.run").mkdir()
+    short.rename(tmp_path / "there.run" / short.name)
+    lines: list[str] = []
+    pack = make("there", steps=8, on_note=lines.append)
+    assert any("going on after 3 steps" in line for line in lines)
+    assert pack.manifest["provenance"]["steps"] == 8
+    (tmp_path / "elsewhere.run").mkdir()
+    (tmp_path / "there.run" / "checkpoint.safetensors").unlink()
+    (tmp_path / "there.run" / short.name).rename(tmp_path / "elsewhere.run" / short.name)
+    with pytest.raises(InputError, match=r"short.safetensors belongs to a run with other settings"):
+        make("elsewhere", steps=9)
 
 
 def test_a_pack_of_reactions_is_asked_by_the_task_and_its_answers_are_checked(
@@ -407,6 +481,11 @@ def test_several_tables_have_their_own_rows_of_figures(
     [
         (["--task", "forwards"], "did you mean forward"),
         (["--task", "retro", "--split", "scaffold"], "split: got scaffold"),
+        (["--task", "forward,describe"], "got describe among several; only forward, retro, reagents train together"),
+        (["--task", "forward=1,retro=x"], "got 'retro=x'; expected a weight above 0, like retro=2"),
+        (["--task", "retro", "--bits", "3"], "bits: got 3, expected one of 16, 8, 4"),
+        (["--task", "retro", "--test", "none.csv"], "none.csv: no such table"),
+        (["--task", "forward,reagents"], "training rows: got none for reagents; leave it out of the task"),
         (["--task", "retro", "--minutes", "0"], "minutes: got 0.0, expected more than 0"),
         (["--task", "retro", "--adapter", "lora"], "adapter: got 'lora', expected mora, static, static-large"),
         (["--task", "retro", "--target-modules", "q,x"], "target_modules: got 'q,x', expected some of q,k,v,o,ffn"),
