@@ -73,7 +73,10 @@ def train_text(
     test_rows: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="N", help="Test rows of each task to answer in the end, 0 for none.", show_default="all"
+            min=0,
+            metavar="N",
+            help="Test rows to answer in the end, 0 for none; with several tasks, of each and of each table.",
+            show_default="all",
         ),
     ] = None,
     bits: Annotated[int, typer.Option(metavar="N", help="Bits of a weight in the pack: 16, 8 or 4.")] = 16,

@@ -102,6 +102,7 @@ class TextRun:
         self.ops = choose_layer_ops(device)
         self.model.decoder.use_ops(self.ops)
         self.path, self.short_path = folder / "checkpoint.safetensors", folder / "short.safetensors"
+        self.start = start
         self.state = RunState(model, settings, _fingerprint(model, batches, start), device)
         self.step = self._load()
         self.train_step = _Step(model, self.state, batches, device)

@@ -73,8 +73,8 @@ def train_text(
     adapter, rank, target_modules, layers: see `start_run`.
     copies: orders in which a training row is written.
     base: a name known to `pull`, a path, or owner/name.
-    test_rows: of the rows held out, the first so many (of each direction) are answered for the metrics; None for all, 0
-    for none.
+    test_rows: of the rows held out, the first so many (of each direction and table, where a pack learns several) are
+    answered for the metrics; None for all, 0 for none.
     bits: of a weight in the pack, 16, 8 or 4.
 
     Batches are made smaller for a CPU and for few rows. Tokens and a checkpoint are kept in `output` + `.run`; started
@@ -93,8 +93,19 @@ def train_text(
     metadata |= {"base": source.source_sha256, "copies": copies, "seed": config.seed}
     data = _tokenized(folder / "sequences.npz", metadata, tables, source, split, tests, on_note)
     settings = fit_tokens(config, data, chosen)
-    sizes = {"variant": adapter, "rank": rank, "target_modules": target_modules, "layers": layers}
-    run, prompt = start_run(data, source, settings, folder, chosen, **sizes, shares=shares, start=start)
+    run, prompt = start_run(
+        data,
+        source,
+        settings,
+        folder,
+        chosen,
+        variant=adapter,
+        rank=rank,
+        target_modules=target_modules,
+        layers=layers,
+        shares=shares,
+        start=start,
+    )
     model = _train(run, bits, on_note, on_progress)
     provenance = text_provenance(run, data) | {
         "variant": adapter,
@@ -103,8 +114,8 @@ def train_text(
         "test": {},
         "trained": {name: value for name, value in run_metadata(chosen).items() if name != "commit"},
     }
-    if len(shares) > 1:
-        provenance["shares"] = shares
+    provenance |= {"shares": shares} if len(shares) > 1 else {}
+    provenance |= {"started_from": run.start} if run.start else {}
     entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
     pack = save_text_pack(
         output,
@@ -166,8 +177,9 @@ def _train(run: TextRun, bits: int, on_note: OnNote, on_progress: OnProgress) ->
 def _test(answerer: Answerer, data: TokenizedPairs, n_rows: int | None, on_note: OnNote) -> dict[str, Any]:
     """Metrics of the answers to the first `n_rows` test rows, None for all; none without such rows."""
     held_out = np.flatnonzero(data.part == PARTS.index("test"))
-    directions = np.array([origin.rpartition("/")[0] for origin in data.metadata["origins"]])[data.origin[held_out]]
-    test = np.concatenate([held_out[directions == name][:n_rows] for name in np.unique(directions)] or [held_out])
+    # Of several directions the first rows of each, and of each table.
+    origins = data.origin[held_out] if "questions" in data.metadata else np.zeros(len(held_out), np.uint8)
+    test = np.concatenate([held_out[:0], *(held_out[origins == origin][:n_rows] for origin in np.unique(origins))])
     if not len(test):
         on_note("there are no test rows, so there are no metrics")
         return {}

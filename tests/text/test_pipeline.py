@@ -303,7 +303,7 @@ def test_training_starts_from_another_pack(make: Any, reacting: Path, base_path:
     losses: list[float] = []
     with pytest.raises(InputError, match=r"start: .* has another sizes; train over the same"):
         make("other", start=reacting)
-    train_text(
+    pack = train_text(
         "forward,retro",
         [reacting.with_name("both.csv")],
         tmp_path / "again",
@@ -312,6 +312,7 @@ def test_training_starts_from_another_pack(make: Any, reacting: Path, base_path:
         split="part",
         device="cpu",
         rank=8,
+        copies=1,
         test_rows=0,
         start=reacting,
         on_progress=lambda progress: losses.append(progress.loss),
@@ -321,6 +322,7 @@ def test_training_starts_from_another_pack(make: Any, reacting: Path, base_path:
         load_text_pack(open_text_pack(path), base=base_path, device=CPU, dtype=torch.float32).model.trained()
         for path in (reacting, tmp_path / "again")
     )
+    assert pack.manifest["provenance"]["started_from"] == open_text_pack(reacting).manifest["files"][ADAPTER]["sha256"]
     torch.testing.assert_close(before["c"], after["c"], atol=1e-3, rtol=1e-3)
 
 
