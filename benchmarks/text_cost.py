@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NEW, PROMPT, REPEATS = 24, 64, 3
+NEW, PROMPT, REPEATS = 24, 64, 2
 ROWS, WIDTH, ANSWER = 16, 128, 48  # of a training step
 SIDES = ("ours", "ours in 4 bits", "ours static", "transformers")
 MOLECULE = "CC(=O)Nc1ccc(O)cc1.O=C(O)c1ccccc1Cl"
@@ -84,6 +84,8 @@ def measure(folder: Path, side: str, what: str) -> dict[str, float]:
 
 
 def our_answers(folder: Path, rows: int, side: str) -> Callable[[], None]:
+    from dataclasses import replace
+
     import torch
 
     from mora_lite.lm.base import load_decoder, open_nf4
@@ -99,8 +101,6 @@ def our_answers(folder: Path, rows: int, side: str) -> Callable[[], None]:
     def run() -> None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             branch = model.branch(graphs.batch(cpu), rows)
-        from dataclasses import replace
-
         branch = replace(branch, a=branch.a.bfloat16(), c=branch.c.bfloat16())
         generate_answers(model.decoder, ids, branch=branch, max_new_tokens=NEW)
 

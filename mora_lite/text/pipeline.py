@@ -64,73 +64,74 @@ def train_text(
 ) -> TextPack:
     """Train an adapter for `task` and write it to `output` as a text pack; what `mora-lite train-text` does.
 
-    task: of `tasks.TEXT_TASKS`, or several directions of reactions as `tasks.task_shares` reads them, which one pack
-    for `ask` then learns. tables: CSV, plain or .gz.
+    task: of `tasks.TEXT_TASKS`, or several directions of reactions for one pack, as `tasks.task_shares` reads them.
+    tables: CSV, plain or .gz. split, tests: columns and tables that say what is held out, see `pairs.collect`.
     minutes: budget of training. config: in place of `minutes` and `seed`, for a budget of steps or other settings.
-    split, tests: a column that says train, valid or test, or several with commas, and further tables that are the test;
-    see `pairs.collect`. Without them rows are held out by the task's rule.
-    start: a text pack over the same base whose weights training starts from.
-    adapter, rank, target_modules, layers: see `start_run`.
-    copies: orders in which a training row is written.
-    base: a name known to `pull`, a path, or owner/name.
-    test_rows: of the rows held out, the first so many (of each direction and table, where a pack learns several) are
-    answered for the metrics; None for all, 0 for none.
-    bits: of a weight in the pack, 16, 8 or 4.
+    adapter, rank, target_modules, layers, start: see `start_run`. bits: of a weight in the pack, 16, 8 or 4.
+    copies: orders in which a training row is written. base: a name known to `pull`, a path, or owner/name.
+    test_rows: the first so many held-out rows are answered for the metrics, None for all; of each direction and table
+    where a pack learns several.
 
     Batches are made smaller for a CPU and for few rows. Tokens and a checkpoint are kept in `output` + `.run`; started
-    again with the same arguments, training continues from them, also after Ctrl-C. The metrics in the pack are of its
-    own weights, on the rows held out for the test, and are written into it when these are answered: where the test is
-    stopped, the pack stays without them. Raises `InputError` for tables that cannot be trained on.
+    again with the same arguments, training continues from them, also after Ctrl-C. The metrics are those of the pack's
+    own weights, written into it at the end. Raises `InputError` for tables that cannot be trained on.
     """
-    shares = task_shares(task)
+    shares, chosen, output = task_shares(task), choose_device(device), Path(output)
     _check_options(split, minutes, bits)
     config = config or TextTrainConfig(seconds=60 * minutes, seed=seed)
-    output, chosen = Path(output), choose_device(device)
     TEXT_PACK.check_free(output, force)
     source = open_nf4(path := resolve_base(base))  # before the work: it may have to be pulled first
-    folder = output.with_name(output.name + ".run")
     metadata = text_metadata(list(shares), [*map(Path, tables)], source.tokenizer(), split, [*map(Path, tests)])
     metadata |= {"base": source.source_sha256, "copies": copies, "seed": config.seed}
+    folder = output.with_name(output.name + ".run")
     data = _tokenized(folder / "sequences.npz", metadata, tables, source, split, tests, on_note)
-    settings = fit_tokens(config, data, chosen)
+    sizes: dict[str, Any] = {"rank": rank, "target_modules": target_modules, "layers": layers}
     run, prompt = start_run(
-        data,
-        source,
-        settings,
-        folder,
-        chosen,
-        variant=adapter,
-        rank=rank,
-        target_modules=target_modules,
-        layers=layers,
-        shares=shares,
-        start=start,
+        data, source, fit_tokens(config, data, chosen), folder, chosen, adapter, shares=shares, start=start, **sizes
     )
     model = _train(run, bits, on_note, on_progress)
-    provenance = text_provenance(run, data) | {
-        "variant": adapter,
-        "copies": copies,
-        "rows": _rows_by_part(data),
-        "test": {},
-        "trained": {name: value for name, value in run_metadata(chosen).items() if name != "commit"},
-    }
-    provenance |= {"shares": shares} if len(shares) > 1 else {}
-    provenance |= {"started_from": run.start} if run.start else {}
     entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
-    pack = save_text_pack(
+    facts = {**text_provenance(run, data), "variant": adapter, **_provenance(run, data, shares, chosen)}
+    pack = _save(output, model, prompt, data, entry, facts, bits, force)
+    if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
+        record_test(pack, metrics)
+    return pack
+
+
+def _save(
+    output: Path,
+    model: TextModel,
+    prompt: Prompt,
+    data: TokenizedPairs,
+    base: dict[str, str],
+    provenance: dict[str, Any],
+    bits: int,
+    force: bool,
+) -> TextPack:
+    return save_text_pack(
         output,
         model,
         task=data.metadata["task"],
         prompt=prompt,
-        base=entry,
+        base=base,
         provenance=provenance,
         questions=data.metadata.get("questions"),
         bits=bits,
         force=force,
     )
-    if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
-        record_test(pack, metrics)
-    return pack
+
+
+def _provenance(
+    run: TextRun, data: TokenizedPairs, shares: Mapping[str, float], device: torch.device
+) -> dict[str, Any]:
+    facts = {
+        "copies": data.metadata["copies"],
+        "rows": _rows_by_part(data),
+        "test": {},
+        "trained": {name: value for name, value in run_metadata(device).items() if name != "commit"},
+    }
+    facts |= {"shares": dict(shares)} if len(shares) > 1 else {}
+    return facts | ({"started_from": run.start} if run.start else {})
 
 
 def _base_name(base: str, path: Path) -> str:
@@ -267,8 +268,8 @@ def start_run(
     settings: TextTrainConfig,
     folder: Path,
     device: torch.device,
-    *,
     variant: str = "mora",
+    *,
     rank: int = 64,
     target_modules: Sequence[str] = ("ffn",),
     layers: Sequence[int] = (),
