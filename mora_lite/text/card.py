@@ -36,6 +36,7 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
     }
     rows = provenance.get("rows") or {}
     data = [f"{code(table)}: SHA-256 {digest}" for table, digest in (provenance.get("tables") or {}).items()]
+    data += [f"{code(table)}, for the test: SHA-256 {digest}" for table, digest in provenance.get("tests", {}).items()]
     held_out = {"held out": provenance.get("held_out"), **{f"{part} rows": n for part, n in rows.items()}}
     prompt, column = manifest["prompt"], text_task(task).column
     asked = f"{prompt['before']}...{prompt['between']}"
