@@ -43,7 +43,7 @@ from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
 from .loop import weights_digest
 from .losses import TargetStats
-from .pretrain import SHIPPED, load_encoder
+from .pretrain import STARTS, load_encoder
 from .provenance import run_metadata
 from .recipe import Recipe, choose_recipe, with_whole_names
 from .splits import Split, split_notes, split_rows
@@ -258,7 +258,7 @@ def start_encoder(recipe: Recipe) -> GraphEncoder | None:
     """The encoder that the recipe starts from; None for a random one. Raises `InputError` when its sizes differ."""
     if recipe.start == "random":
         return None
-    encoder = load_encoder(SHIPPED if recipe.start == "pretrained" else Path(recipe.start))
+    encoder = load_encoder(STARTS.get(recipe.start) or Path(recipe.start))
     got, expected = (encoder.width, len(encoder.layers)), (recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
     if got != expected:
         raise InputError(

@@ -37,6 +37,9 @@ from .loop import TrainConfig, TrainProgress, fit
 from .losses import TargetStats
 
 SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder.safetensors"
+# What a recipe calls the encoders that ship: one that went on with measured values, and the one before it, which has
+# seen structures alone and was called `pretrained` when there was no other.
+STARTS = {"endpoints": SHIPPED.with_name("endpoints.safetensors"), "structures": SHIPPED, "pretrained": SHIPPED}
 FEATURIZER = Featurizer()
 VALID_SHARE = 0.01
 CHUNK = 2000
