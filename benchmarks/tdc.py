@@ -225,7 +225,7 @@ def train_start(options: argparse.Namespace) -> None:
     last = fit_many(model, tasks, options.visits, settings, choose_device(options.device), run)
     metadata = {"molecules": len(tasks.data), "table_sha256": union.data.fingerprint, "tasks": tasks.names}
     metadata |= {"draws": last.n_steps * settings.batch_size, "seed": options.seed}
-    save_encoder(model.encoder.cpu(), options.out, metadata)
+    save_encoder(model.encoder.cpu(), options.out, metadata, seen=tasks.data.smiles)
 
 
 # Each board alone

@@ -35,6 +35,7 @@ from mora_lite.training.pretrain import (
     pretrain_encoder,
     read_library,
     save_encoder,
+    start_notes,
 )
 
 CPU = torch.device("cpu")
@@ -294,6 +295,22 @@ def test_what_is_saved_is_what_is_loaded(dataset, tmp_path: Path) -> None:
     inputs = batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
     torch.testing.assert_close(loaded(*inputs), encoder(*inputs), rtol=2e-2, atol=2e-2)
     assert [path.name for path in tmp_path.iterdir()] == ["e.safetensors"]
+
+
+def test_a_start_knows_the_molecules_whose_values_it_has_seen(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    seen = ["CC(N)C(=O)O", "c1ccccc1O", "CCCCO"]
+    save_encoder(GraphEncoder(16, 2), path, {}, seen)
+    assert load_encoder(path).width == 16
+    valid = [
+        "[Na+].[O-]C(=O)[C@@H](C)N",
+        "Oc1ccccc1",
+        "CCCO",
+        "CCN",
+    ]  # a salt of a mirror image; another order; two new
+    (note,) = start_notes(str(path), valid)
+    assert note.startswith("2 of 4 validation molecules are public ones that the start of the encoder has seen")
+    assert start_notes(str(path), valid[2:]) == start_notes("random", valid) == start_notes("structures", valid) == []
 
 
 def test_files_that_are_no_encoder_are_told(trained: Path, pack_path: Path, tmp_path: Path) -> None:
