@@ -55,7 +55,8 @@ from mora_lite.scoring.tasks import on_scale
 from mora_lite.training.evaluate import baseline_values
 from mora_lite.training.loop import TrainConfig, TrainProgress, fit
 from mora_lite.training.pipeline import train as train_pack
-from mora_lite.training.pretrain import SHIPPED, load_encoder, save_encoder
+from mora_lite.training.pretrain import SHIPPED, load_encoder, save_encoder, seen_by_start
+from mora_lite.training.recipe import Recipe
 
 HEADER = ["board", "seed", "variant", "part", "row", "prediction"]
 SEEDS = (1, 2, 3, 4, 5)
@@ -250,6 +251,10 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
     marks = np.full(len(rows.smiles), "train", dtype=object)
     marks[rows.held_out("valid", seed)] = "valid"
     marks[np.union1d(held, np.flatnonzero(rows.test))] = "test"
+    start = options.start or Recipe.start
+    seen = seen_by_start(start, [rows.smiles[i] for i in held])
+    if seen.mean() > 0.05:  # one in 3,000 counts by chance
+        raise SystemExit(f"{start}: has seen values of {seen.sum()} of the {len(held)} molecules that it is asked")
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "table.csv")
         with table.open("w", encoding="utf-8", newline="") as file:

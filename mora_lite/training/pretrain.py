@@ -15,7 +15,7 @@ import functools
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors as descriptors
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..chem.featurizer import Featurizer
@@ -42,7 +43,10 @@ SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder
 STARTS = {"endpoints": SHIPPED.with_name("endpoints.safetensors"), "structures": SHIPPED, "pretrained": SHIPPED}
 FEATURIZER = Featurizer()
 PARENTS = Featurizer(standardize="parent")
-SEEN = "seen"  # the tensor of `molecule_ids` in an encoder's file
+# Tensors of an encoder's file beside the weights: the gaps between ascending `molecule_ids`, unsigned numbers as signed
+# ones of their size; and of a matrix in 8 bits the scales of its rows.
+SEEN, SCALE = "seen", ".scale"
+ID_BITS = 28
 VALID_SHARE = 0.01
 CHUNK = 2000
 MIN_SHARE = 0.01  # bits that fewer (or all but fewer) molecules have teach little and are left out
@@ -185,7 +189,8 @@ def save_encoder(
 ) -> None:
     """Write the encoder as float16 with its sizes and the graph codes it was made for.
 
-    seen: SMILES of the molecules whose measured values it was trained on, if any.
+    seen: SMILES of the molecules whose measured values it was trained on. With them its matrices are in 8 bits: such an
+    encoder ships beside the other, and half the size is enough for a start.
     """
     sizes = {"width": encoder.width, "layers": len(encoder.layers)}
     header = {
@@ -197,8 +202,23 @@ def save_encoder(
     }
     tensors = {name: p.half() for name, p in encoder.state_dict().items()}
     if seen is not None:
-        tensors[SEEN] = torch.from_numpy(np.unique(molecule_ids(seen)))
+        tensors = _eight_bit(encoder.state_dict())
+        gaps = np.diff(np.unique(molecule_ids(seen)), prepend=0)
+        size = 2 if gaps.max() < 2**16 else 4
+        tensors[SEEN] = torch.from_numpy(gaps.astype(f"u{size}").view(f"i{size}"))
     write_tensors(path, tensors, {"encoder": json.dumps(header)})
+
+
+def _eight_bit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8 with a float32 scale for each row; everything else as float16."""
+    tensors = {}
+    for name, weight in weights.items():
+        if weight.dim() == 2:
+            tensors[name + SCALE] = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+            tensors[name] = (weight / tensors[name + SCALE]).round().to(torch.int8)
+        else:
+            tensors[name] = weight.half()
+    return tensors
 
 
 def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
@@ -206,35 +226,41 @@ def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["encoder"])
-            weights = {name: file.get_tensor(name).float() for name in file.keys() if name != SEEN}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float() for name in file.keys() if name != SEEN}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise PackError(f"{path} is not an encoder that `mora-lite pretrain` made ({error})") from None
     if header["atom_fields"] != ATOM_FIELDS or header["bond_fields"] != BOND_FIELDS:
         raise PackError(f"{path}: made for other atom and bond codes than this version's; pre-train it again")
     encoder = GraphEncoder(header["width"], header["layers"])
-    encoder.load_state_dict(weights)
+    scales = {name: tensors.pop(name + SCALE, 1.0) for name in list(tensors) if not name.endswith(SCALE)}
+    encoder.load_state_dict({name: tensors[name] * scale for name, scale in scales.items()})
     return encoder
 
 
 def molecule_ids(smiles: Iterable[str]) -> np.ndarray:
-    """A number for each molecule, int32 `[N]`: stereoisomers, and salts of one parent, have the same.
+    """A number of `ID_BITS` bits for each molecule, int64 `[N]`: stereoisomers, and salts of one parent, have the same.
 
-    Two others have the same by chance once in four thousand million times. What cannot be read has that of no atoms.
+    Two others seldom have the same by chance. What cannot be read has that of no atoms.
     """
     mols = (PARENTS.parse_smiles(text).mol or Chem.Mol() for text in smiles)
     flat = (Chem.MolToSmiles(mol, isomericSmiles=False) for mol in mols)
     heads = b"".join(hashlib.sha256(text.encode()).digest()[:4] for text in flat)
-    return np.frombuffer(heads, "<i4").astype(np.int32)
+    return np.frombuffer(heads, "<u4").astype(np.int64) >> (32 - ID_BITS)
+
+
+def seen_by_start(start: str, smiles: Sequence[str]) -> np.ndarray:
+    """Which molecules' measured values the encoder called `start` has seen: bool `[N]`."""
+    if start != "random":
+        with safe_open(STARTS.get(start) or Path(start), "np") as file:
+            if SEEN in file.keys():  # noqa: SIM118
+                gaps = file.get_tensor(SEEN)
+                return np.isin(molecule_ids(smiles), gaps.view(f"u{gaps.itemsize}").cumsum(dtype=np.int64))
+    return np.zeros(len(smiles), bool)
 
 
 def start_notes(start: str, valid: Sequence[str]) -> list[str]:
     """A note, a line, if the encoder called `start` has seen measured values of molecules that validate, SMILES."""
-    path = STARTS.get(start) or Path(start)
-    if start == "random":
-        return []
-    with safe_open(path, "np") as file:
-        seen = file.get_tensor(SEEN) if SEEN in file.keys() else np.empty(0, np.int32)  # noqa: SIM118
-    n_seen = int(np.isin(molecule_ids(valid), seen).sum()) if len(seen) else 0
+    n_seen = seen_by_start(start, valid).sum()
     if not n_seen:
         return []
     return [
