@@ -16,10 +16,11 @@ import tdc_scores
 from tdc_data import BOARDS, Keys, leaks, published, rank, read_board, scaffold_folds, tdc_scaffold_split
 from tdc_table import fit_tasks, read_union
 
+from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.scoring.tasks import on_scale
 from mora_lite.training.loop import fit
-from mora_lite.training.pretrain import load_encoder
+from mora_lite.training.pretrain import load_encoder, save_encoder
 
 CHAINS = [f"{'C' * i}N" for i in range(1, 21)]
 RINGS = [f"c1ccc({'C' * i}{end})cc1" for i in range(8) for end in ("O", "N", "Cl")]
@@ -117,6 +118,15 @@ def test_the_start_of_train_sees_no_test_molecule_of_any_board(
         assert not leaks(trained[-1].smiles, held, keys).any()
     assert len(trained[1]) < len(trained[0]) < len(MOLECULES)
     assert load_encoder(out).width == 256
+
+
+def test_a_start_that_has_seen_the_test_molecules_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "e.safetensors"
+    save_encoder(GraphEncoder(16, 2), path, {}, MOLECULES)
+    command = ["tdc.py", "single", "--data", folder, "-o", folder / "runs", "--boards", "herg", "--start", path]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    with pytest.raises(SystemExit, match="has seen values of 12 of the 13 molecules that it is asked"):
+        tdc.main()
 
 
 def test_keys_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
