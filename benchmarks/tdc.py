@@ -2,6 +2,7 @@
 
     python benchmarks/tdc.py single  --data DIR -o RUNS --boards dili herg --seeds 1 2 3 4 5
     python benchmarks/tdc.py train   --data DIR -o RUNS --table boards.csv.gz
+    python benchmarks/tdc.py start   --data DIR -o endpoints.safetensors --table boards.csv.gz
     python benchmarks/tdc.py score   --data DIR RUNS --variants mt mt+own
     python benchmarks/tdc.py compare --data DIR RUNS --part 1/5 --reference mt --variants mt+own mt,mt+own
 
@@ -10,14 +11,19 @@
 of the group's test sets is gone, in whatever salt, charge or configuration it is drawn (variant `mt`). A copy of it
 goes on with each board's own rows (variant `mt+own`). There is no early stopping, so all of `train_val` is trained and
 the seed decides weights, draws and dropout alone.
-Both write one CSV file for each run: board, seed, variant, part, row of the board's file, and the prediction on the
-scale of learning (log-odds, logarithm, logit or value). Runs whose file is there already are left out.
+`start` makes the encoder that `mora-lite train` starts from: one such network, from which every molecule of the test
+sets of all 22 boards is gone. Started again, it goes on from its last epoch.
+`single` and `train` write one CSV file for each run: board, seed, variant, part, row of the board's file, and the
+prediction on the scale of learning (log-odds, logarithm, logit or value). Runs whose file is there already are left
+out.
 
 `score` averages the runs of a variant, then the variants that are named, and prints a table. Value and standard
 deviation are over the seeds. The interval is of the mean over the seeds, from 1,000 bootstrap samples of the test rows.
 `--runs 5` deals the seeds to five runs in turn, seeds 1, 6 and 11 to the first, and a run's answer is the mean over its
 networks; `--runs 1` makes one answer of all. `--salts only` takes the rows whose SMILES has several molecules, `none`
 the others.
+
+`coverage` prints how many true values are in the 90 % intervals of `single`.
 
 `--part valid` predicts the seed's validation molecules instead of the test set, and `--part 2/5` the second of five
 scaffold folds of `train_val`; the test molecules are left out of training there too. `score --part cv` takes all folds
@@ -38,7 +44,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tdc_data import BOARDS, SMALL, BoardRows, Keys, leaks, read_board
-from tdc_scores import print_changes, print_scores
+from tdc_scores import ENDS, print_changes, print_coverage, print_scores
 from tdc_table import Tasks, Union, board_graphs, fit_tasks, float32_scores, read_union
 
 from mora_lite.adapter.encoder import EncoderBaseline
@@ -49,7 +55,8 @@ from mora_lite.scoring.tasks import on_scale
 from mora_lite.training.evaluate import baseline_values
 from mora_lite.training.loop import TrainConfig, TrainProgress, fit
 from mora_lite.training.pipeline import train as train_pack
-from mora_lite.training.pretrain import SHIPPED, load_encoder
+from mora_lite.training.pretrain import SHIPPED, load_encoder, save_encoder, seen_by_start
+from mora_lite.training.recipe import Recipe
 
 HEADER = ["board", "seed", "variant", "part", "row", "prediction"]
 SEEDS = (1, 2, 3, 4, 5)
@@ -139,12 +146,10 @@ def group_run(union: Union, keys: Keys, boards: Sequence[BoardRows], seed: int, 
     """One network for the boards of a group, and what comes of it on each board's own rows."""
     device = choose_device(options.device)
     held = [rows.held_out(options.part, seed) for rows in boards]
-    unseen = [b.smiles[i] for b, h in zip(boards, held, strict=True) for i in np.union1d(h, np.flatnonzero(b.test))]
-    leave_out = leaks(union.data.smiles, unseen, keys)
-    tasks = fit_tasks(union, leave_out)
-    print(f"{len(tasks.data)} molecules, {len(tasks.names)} tasks; {leave_out.sum()} molecules left out", flush=True)
+    tasks = unseen_tasks(union, keys, boards, held)
     model = new_model(len(tasks.names), seed)
-    fit_many(model, tasks, options.visits, replace(MULTITASK, seed=seed), device)
+    with tempfile.TemporaryDirectory() as folder:
+        fit_many(model, tasks, options.visits, replace(MULTITASK, seed=seed), device, Path(folder))
     lines: Lines = []
     for rows, at in zip(boards, held, strict=True):
         column = tasks.names.index(rows.board.name)
@@ -158,13 +163,24 @@ def group_run(union: Union, keys: Keys, boards: Sequence[BoardRows], seed: int, 
     return lines
 
 
+def unseen_tasks(union: Union, keys: Keys, boards: Sequence[BoardRows], held: Sequence[np.ndarray]) -> Tasks:
+    """The tasks of the table without the boards' test molecules and without those of the rows `held` of each board."""
+    unseen = [b.smiles[i] for b, h in zip(boards, held, strict=True) for i in np.union1d(h, np.flatnonzero(b.test))]
+    leave_out = leaks(union.data.smiles, unseen, keys)
+    tasks = fit_tasks(union, leave_out)
+    print(f"{len(tasks.data)} molecules, {len(tasks.names)} tasks; {leave_out.sum()} molecules left out", flush=True)
+    return tasks
+
+
 def new_model(n_tasks: int, seed: int) -> EncoderBaseline:
     """The network before training: a molecule's graph -> one score for each task."""
     torch.manual_seed(seed)
     return EncoderBaseline(load_encoder(SHIPPED), n_tasks)
 
 
-def fit_many(model: EncoderBaseline, tasks: Tasks, visits: int, settings: TrainConfig, device: torch.device) -> None:
+def fit_many(
+    model: EncoderBaseline, tasks: Tasks, visits: int, settings: TrainConfig, device: torch.device, run: Path
+) -> TrainProgress:
     """Train `model` in place on all tasks for the number of epochs that comes nearest to the visits.
 
     Kept is the averaged network of the epoch with the least error on 256 of the training molecules; the learning
@@ -177,8 +193,7 @@ def fit_many(model: EncoderBaseline, tasks: Tasks, visits: int, settings: TrainC
 
     settings = replace(settings, epochs=max(1, round(visits / len(tasks.data))))
     monitor = tasks.data.at(np.arange(min(256, len(tasks.data))))
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, tasks.data, monitor, tasks.stats, settings, Path(folder), device, report)
+    return fit(model, tasks.data, monitor, tasks.stats, settings, run, device, report)
 
 
 def own(
@@ -197,6 +212,23 @@ def own(
     return one
 
 
+# The encoder that `mora-lite train` starts from
+
+
+def train_start(options: argparse.Namespace) -> None:
+    """Train an encoder on the columns of the table, without the molecules of all the boards' test sets."""
+    union, keys = read_union(options.table), Keys(options.table.with_name(options.table.name + ".keys.csv"))
+    boards = [read_board(options.data, name) for name in BOARDS]
+    held = [rows.held_out(options.part, options.seed) for rows in boards]
+    tasks = unseen_tasks(union.without(options.without), keys, boards, held)
+    model = new_model(len(tasks.names), options.seed)
+    settings, run = replace(MULTITASK, seed=options.seed), options.out.with_name(options.out.name + ".run")
+    last = fit_many(model, tasks, options.visits, settings, choose_device(options.device), run)
+    metadata = {"molecules": len(tasks.data), "table_sha256": union.data.fingerprint, "tasks": tasks.names}
+    metadata |= {"draws": last.n_steps * settings.batch_size, "seed": options.seed}
+    save_encoder(model.encoder.cpu(), options.out, metadata, seen=tasks.data.smiles)
+
+
 # Each board alone
 
 
@@ -210,7 +242,8 @@ def train_single(options: argparse.Namespace) -> None:
 
 
 def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines:
-    """`mora-lite train` with its defaults; the pack's predictions, and those of its encoder alone.
+    """`mora-lite train` with its defaults; the pack's predictions, those of its encoder alone, and for a value the ends
+    of its 90 % intervals.
 
     The values of the test rows are blank in the table, so that a molecule in both parts has that of training alone.
     """
@@ -218,6 +251,10 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
     marks = np.full(len(rows.smiles), "train", dtype=object)
     marks[rows.held_out("valid", seed)] = "valid"
     marks[np.union1d(held, np.flatnonzero(rows.test))] = "test"
+    start = options.start or Recipe.start
+    seen = seen_by_start(start, [rows.smiles[i] for i in held])
+    if seen.mean() > 0.05:  # one in 3,000 counts by chance
+        raise SystemExit(f"{start}: has seen values of {seen.sum()} of the {len(held)} molecules that it is asked")
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "table.csv")
         with table.open("w", encoding="utf-8", newline="") as file:
@@ -226,7 +263,8 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
             for smiles, value, mark in zip(rows.smiles, rows.values, marks, strict=True):
                 writer.writerow([smiles, "" if mark == "test" else repr(float(value)), mark])
         target = [rows.board.name]
-        pack = train_pack(table, Path(folder, "pack"), targets=target, split="split", seed=seed, device=options.device)
+        to, device = Path(folder, "pack"), options.device
+        pack = train_pack(table, to, targets=target, split="split", seed=seed, start=options.start, device=device)
         model = load(pack.path, device=options.device)
         graphs, good = board_graphs([rows.smiles[i] for i in held])
         task = model.tasks[0]
@@ -234,11 +272,14 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
             options.name: model.score_graphs(graphs)[:, 0],
             f"{options.name} encoder": baseline_values(model, model.pack.load_baseline(), graphs)[:, 0],
         }
-    lines: Lines = []
-    for variant, scores in learnt.items():
-        values = scores.astype(np.float64)
+        learnt = {variant: scores.astype(np.float64) for variant, scores in learnt.items()}
         if not task.is_class:
-            values = on_scale(task.in_unit(values), rows.board.scale)
+            learnt = {variant: task.in_unit(values) for variant, values in learnt.items()}
+            scores = model.predict([rows.smiles[held[i]] for i in good]).scores
+            learnt |= {f"{options.name} {end}": getattr(scores, end)[:, 0] for end in ENDS}
+            learnt = {variant: on_scale(values, rows.board.scale) for variant, values in learnt.items()}
+    lines: Lines = []
+    for variant, values in learnt.items():
         lines += lines_of(rows, held, good, values, (seed, variant, options.part))
     return lines
 
@@ -246,33 +287,40 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    single, group, score, compare = map(commands.add_parser, ("single", "train", "score", "compare"))
-    for command in (single, group):
-        command.add_argument("-o", "--out", type=Path, required=True, help="folder of the predictions")
+    names = ("single", "start", "train", "score", "compare", "coverage")
+    single, start, group, score, compare, coverage = map(commands.add_parser, names)
+    for command in (single, start, group):
+        command.add_argument("-o", "--out", type=Path, required=True, help="folder of predictions, or the encoder")
         command.add_argument("--device", default="cpu")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
-    for command in (single, group, score, compare):
+    for command in (single, start, group, score, compare, coverage):
         command.add_argument("--data", type=Path, required=True, help="folder of the boards' .csv.gz files")
         command.add_argument("--part", default="test", help="test, valid, K/N, and cv for all folds")
     single.add_argument("--boards", nargs="+", choices=BOARDS, default=list(SMALL))
     single.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     single.add_argument("--name", default="single", help="of the variant")
+    single.add_argument("--start", help="of the encoder, as of `mora-lite train`")
     group.add_argument("--table", type=Path, required=True)
     group.add_argument("--groups", nargs="+", default=GROUPS, help="boards with commas between; all boards by default")
     group.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     group.add_argument("--visits", type=int, default=VISITS, help="molecules that training sees, repeats counted")
     group.add_argument("--own-steps", type=int, default=OWN_STEPS)
     group.add_argument("--name", default="mt", help="of the variant")
-    for command in (score, compare):
+    start.add_argument("--table", type=Path, required=True)
+    start.add_argument("--seed", type=int, default=0)
+    start.add_argument("--visits", type=int, default=VISITS, help="molecules that training sees, repeats counted")
+    start.add_argument("--without", nargs="+", default=[], metavar="COLUMN", help="columns that are left out")
+    for command in (score, compare, coverage):
         command.add_argument("folders", nargs="+", type=Path)
         command.add_argument("--variants", nargs="+", required=True)
     score.add_argument("--runs", type=int, default=0, help="average the seeds to so many answers; one each if left out")
     score.add_argument("--salts", choices=["only", "none"], help="rows drawn as several molecules, or the others")
     compare.add_argument("--reference", required=True, help="variant, or variants with commas between")
     options = parser.parse_args()
-    if options.command in ("single", "train"):
+    if options.command in ("single", "start", "train"):
         torch.set_num_threads(options.threads)
-    actions = {"single": train_single, "train": train_groups, "score": print_scores, "compare": print_changes}
+    actions = {"single": train_single, "start": train_start, "train": train_groups}
+    actions |= {"score": print_scores, "compare": print_changes, "coverage": print_coverage}
     actions[options.command](options)
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 from tdc_data import BOARDS, LARGE, Board, published, rank, read_board
 
+from mora_lite.scoring.tasks import on_scale
+
 N_BOOTSTRAP = 1000
 CHEMPROP = "Chemprop-RDKit"
+ENDS = ("low", "high")  # of intervals, added to the name of a variant
 
 
 def read_predictions(folders: Sequence[Path], variants: Sequence[str], part: str) -> dict[str, dict[int, np.ndarray]]:
@@ -138,3 +141,22 @@ def print_changes(options: argparse.Namespace) -> None:
             deviation = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
             cells.append(f"{len(values)} | {np.mean(values):+.1f} ± {deviation:.1f} %" if values else "0 |")
         print(f"| {variants} | {cells[0]} | {cells[1]} |", flush=True)
+
+
+def print_coverage(options: argparse.Namespace) -> None:
+    """A table in Markdown: the share of true values inside the intervals, mean over the seeds and over the boards."""
+    for variant in options.variants:
+        low, high = (read_predictions(options.folders, [f"{variant} {end}"], options.part) for end in ENDS)
+        print(f"variant {variant}; part {options.part}\n\n| board | seeds | rows | inside | mean width |")
+        print("| --- | --- | --- | --- | --- |")
+        shares = []
+        for name, by_seed in low.items():
+            truth = on_scale(read_board(options.data, name).values, BOARDS[name].scale)
+            inside, width = [], []
+            for seed, of_one in by_seed.items():
+                ends, at = np.stack([of_one[:, 1], high[name][seed][:, 1]]), of_one[:, 0].astype(np.int64)
+                inside.append(np.mean((np.nan_to_num(ends[0], nan=-np.inf) <= truth[at]) & (truth[at] <= ends[1])))
+                width.append(np.mean(ends[1] - ends[0]))
+            shares.append(np.mean(inside))
+            print(f"| {name} | {len(inside)} | {len(at)} | {shares[-1]:.3f} | {np.mean(width):.2f} |", flush=True)
+        print(f"\nmean over {len(shares)} boards: {np.mean(shares):.3f}\n")

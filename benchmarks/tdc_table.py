@@ -35,6 +35,11 @@ class Union:
     data: Dataset
     columns: list[str]
 
+    def without(self, names: Sequence[str]) -> Union:
+        """Without these columns."""
+        kept = [i for i, name in enumerate(self.columns) if name not in names]
+        return Union(replace(self.data, targets=self.data.targets[:, kept]), [self.columns[i] for i in kept])
+
 
 def read_union(table: Path) -> Union:
     """Read `table`, from the file beside it where that was made of the same table."""

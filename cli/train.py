@@ -54,8 +54,8 @@ def train(
         str | None,
         typer.Option(
             metavar="START",
-            help="What the encoder starts from: pretrained, random, or a file of `mora-lite pretrain`.",
-            show_default="pretrained",
+            help="What the encoder starts from: endpoints, structures, random, or a file of `mora-lite pretrain`.",
+            show_default="endpoints",
         ),
     ] = None,
     standardize: Annotated[

@@ -43,7 +43,7 @@ from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
 from .loop import weights_digest
 from .losses import TargetStats
-from .pretrain import SHIPPED, load_encoder
+from .pretrain import STARTS, load_encoder, start_notes
 from .provenance import run_metadata
 from .recipe import Recipe, choose_recipe, with_whole_names
 from .splits import Split, split_notes, split_rows
@@ -247,9 +247,9 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     if not len(valid):
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")
     recipe, scale_notes = choose_scales(recipe, train, valid)
-    for note in scale_notes:
+    for note in (later := scale_notes + start_notes(recipe.start, valid.smiles)):
         on_note(note)
-    notes += scale_notes
+    notes += later
     provenance = {"file": table.name, "rows": data.n_rows, "smiles_sha256": data.fingerprint, "merged": n_merged}
     return TrainingData(recipe, fitted_tasks(recipe, train), split, train, valid, provenance, notes)
 
@@ -258,7 +258,7 @@ def start_encoder(recipe: Recipe) -> GraphEncoder | None:
     """The encoder that the recipe starts from; None for a random one. Raises `InputError` when its sizes differ."""
     if recipe.start == "random":
         return None
-    encoder = load_encoder(SHIPPED if recipe.start == "pretrained" else Path(recipe.start))
+    encoder = load_encoder(STARTS.get(recipe.start) or Path(recipe.start))
     got, expected = (encoder.width, len(encoder.layers)), (recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
     if got != expected:
         raise InputError(

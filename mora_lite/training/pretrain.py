@@ -15,7 +15,7 @@ import functools
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors as descriptors
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..chem.featurizer import Featurizer
@@ -37,7 +38,15 @@ from .loop import TrainConfig, TrainProgress, fit
 from .losses import TargetStats
 
 SHIPPED = Path(__file__).parents[1] / "packs" / "shipped" / "encoder" / "encoder.safetensors"
+# What a recipe calls the encoders that ship: one that went on with measured values, and the one before it, which has
+# seen structures alone and was called `pretrained` when there was no other.
+STARTS = {"endpoints": SHIPPED.with_name("endpoints.safetensors"), "structures": SHIPPED, "pretrained": SHIPPED}
 FEATURIZER = Featurizer()
+PARENTS = Featurizer(standardize="parent")
+# Tensors of an encoder's file beside the weights: the gaps between ascending `molecule_ids`, unsigned numbers as signed
+# ones of their size; and of a matrix in 8 bits the scales of its rows.
+SEEN, SCALE = "seen", ".scale"
+ID_BITS = 28
 VALID_SHARE = 0.01
 CHUNK = 2000
 MIN_SHARE = 0.01  # bits that fewer (or all but fewer) molecules have teach little and are left out
@@ -175,8 +184,14 @@ def make_targets(numbers: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.
     return values, np.repeat([False, True], [int(varied.sum()), int(informative.sum())])
 
 
-def save_encoder(encoder: GraphEncoder, path: Path, metadata: dict[str, object]) -> None:
-    """Write the encoder as float16 with its sizes and the graph codes it was made for."""
+def save_encoder(
+    encoder: GraphEncoder, path: Path, metadata: dict[str, object], seen: Iterable[str] | None = None
+) -> None:
+    """Write the encoder as float16 with its sizes and the graph codes it was made for.
+
+    seen: SMILES of the molecules whose measured values it was trained on. With them its matrices are in 8 bits: such an
+    encoder ships beside the other, and half the size is enough for a start.
+    """
     sizes = {"width": encoder.width, "layers": len(encoder.layers)}
     header = {
         **sizes,
@@ -186,7 +201,24 @@ def save_encoder(encoder: GraphEncoder, path: Path, metadata: dict[str, object])
         **metadata,
     }
     tensors = {name: p.half() for name, p in encoder.state_dict().items()}
+    if seen is not None:
+        tensors = _eight_bit(encoder.state_dict())
+        gaps = np.diff(np.unique(molecule_ids(seen)), prepend=0)
+        size = 2 if gaps.max() < 2**16 else 4
+        tensors[SEEN] = torch.from_numpy(gaps.astype(f"u{size}").view(f"i{size}"))
     write_tensors(path, tensors, {"encoder": json.dumps(header)})
+
+
+def _eight_bit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8 with a float32 scale for each row; everything else as float16."""
+    tensors = {}
+    for name, weight in weights.items():
+        if weight.dim() == 2:
+            tensors[name + SCALE] = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+            tensors[name] = (weight / tensors[name + SCALE]).round().to(torch.int8)
+        else:
+            tensors[name] = weight.half()
+    return tensors
 
 
 def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
@@ -194,11 +226,45 @@ def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["encoder"])
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float() for name in file.keys() if name != SEEN}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise PackError(f"{path} is not an encoder that `mora-lite pretrain` made ({error})") from None
     if header["atom_fields"] != ATOM_FIELDS or header["bond_fields"] != BOND_FIELDS:
         raise PackError(f"{path}: made for other atom and bond codes than this version's; pre-train it again")
     encoder = GraphEncoder(header["width"], header["layers"])
-    encoder.load_state_dict(weights)
+    scales = {name: tensors.pop(name + SCALE, 1.0) for name in list(tensors) if not name.endswith(SCALE)}
+    encoder.load_state_dict({name: tensors[name] * scale for name, scale in scales.items()})
     return encoder
+
+
+def molecule_ids(smiles: Iterable[str]) -> np.ndarray:
+    """A number of `ID_BITS` bits for each molecule, int64 `[N]`: stereoisomers, and salts of one parent, have the same.
+
+    Two others seldom have the same by chance. What cannot be read has that of no atoms.
+    """
+    mols = (PARENTS.parse_smiles(text).mol or Chem.Mol() for text in smiles)
+    flat = (Chem.MolToSmiles(mol, isomericSmiles=False) for mol in mols)
+    heads = b"".join(hashlib.sha256(text.encode()).digest()[:4] for text in flat)
+    return np.frombuffer(heads, "<u4").astype(np.int64) >> (32 - ID_BITS)
+
+
+def seen_by_start(start: str, smiles: Sequence[str]) -> np.ndarray:
+    """Which molecules' measured values the encoder called `start` has seen: bool `[N]`."""
+    if start != "random":
+        with safe_open(STARTS.get(start) or Path(start), "np") as file:
+            if SEEN in file.keys():  # noqa: SIM118
+                gaps = file.get_tensor(SEEN)
+                return np.isin(molecule_ids(smiles), gaps.view(f"u{gaps.itemsize}").cumsum(dtype=np.int64))
+    return np.zeros(len(smiles), bool)
+
+
+def start_notes(start: str, valid: Sequence[str]) -> list[str]:
+    """A note, a line, if the encoder called `start` has seen measured values of molecules that validate, SMILES."""
+    n_seen = seen_by_start(start, valid).sum()
+    if not n_seen:
+        return []
+    return [
+        f"{n_seen} of {len(valid)} validation molecules are public ones that the start of the encoder has seen with "
+        "measured values; where yours are of the same kind, errors of validation and test look better than for new "
+        "molecules; --start structures has seen no values"
+    ]

@@ -8,7 +8,7 @@ standardize = "parent" # molecules are taken as their largest organic fragment, 
 keep_data = true       # SMILES and values of the training molecules in the pack
 members = 1            # networks whose mean the encoder learns in the end
 distill_epochs = 0     # of the one that learns it; as many as [encoder] has when left out
-start = "pretrained"   # of the encoder: that, "random", or a file of `mora-lite pretrain`
+start = "endpoints"    # of the encoder: that, "structures", "random", or a file of `mora-lite pretrain`
 [split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
 kind = "random"
 train = 110000
@@ -122,7 +122,8 @@ class Recipe:
 
     smiles: the SMILES column, its name or number; empty to find it.
     standardize: see `chem.featurizer.Featurizer`.
-    start: of the encoder: `pretrained` (the one that ships; [adapter] must have its sizes), `random`, or a file's path.
+    start: of the encoder: `endpoints` or `structures` (they ship, trained with measured values of public sets or with
+        none; [adapter] must have their sizes), `random`, or a file's path.
     four_bit: quantise the base to NF4 first; False is for measuring what that costs.
     keep_data: put SMILES and values of the training molecules into the pack, to name neighbours from.
     rare_sizes: see `Dataset.with_rare_sizes`; 0 repeats none.
@@ -138,7 +139,7 @@ class Recipe:
     smiles: str = ""
     seed: int = 0
     standardize: str = "parent"
-    start: str = "pretrained"
+    start: str = "endpoints"
     four_bit: bool = True
     keep_data: bool = True
     rare_sizes: float = 0.0

@@ -16,8 +16,11 @@ import tdc_scores
 from tdc_data import BOARDS, Keys, leaks, published, rank, read_board, scaffold_folds, tdc_scaffold_split
 from tdc_table import fit_tasks, read_union
 
+from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.scoring.tasks import on_scale
+from mora_lite.training.loop import fit
+from mora_lite.training.pretrain import load_encoder, save_encoder
 
 CHAINS = [f"{'C' * i}N" for i in range(1, 21)]
 RINGS = [f"c1ccc({'C' * i}{end})cc1" for i in range(8) for end in ("O", "N", "Cl")]
@@ -86,6 +89,44 @@ def test_test_molecules_are_gone_from_every_task_of_the_table(folder: Path) -> N
     assert not set(tasks.data.smiles) & set(tested)
     assert set(tasks.data.smiles) == set(MOLECULES) - set(tested)
     assert not np.isnan(tasks.data.targets).any()
+
+
+def test_the_start_of_train_sees_no_test_molecule_of_any_board(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor those of a fold, nor the columns that are left out; and `train` can start from what it writes."""
+    tested = [tested for tested, _ in DRAWN_AGAIN]
+    rows = [(s, i % 2, "test") for i, s in enumerate(tested)] + [(s, i % 2, "train_val") for i, s in enumerate(CHAINS)]
+    write_table(folder / "herg.csv.gz", ("smiles", "herg", "tdc_split"), rows)  # half_life_obach has other test rows
+    drawn = [drawn for _, drawn in DRAWN_AGAIN]
+    rows = [(s, i % 2, 1 + i, (i // 2) % 2) for i, s in enumerate([*drawn, *tested, *MOLECULES])]
+    write_table(folder / "boards.csv.gz", ("smiles", "herg", "half_life_obach", "NR-AR"), rows)
+    monkeypatch.setattr(tdc, "BOARDS", ("herg", "half_life_obach"))
+    monkeypatch.setattr(tdc, "MULTITASK", replace(tdc.MULTITASK, batch_size=16))
+    trained = []
+    monkeypatch.setattr(tdc, "fit", lambda model, data, *rest: trained.append(data) or fit(model, data, *rest))
+    out = folder / "endpoints.safetensors"
+    command = ["tdc.py", "start", "--data", folder, "--table", folder / "boards.csv.gz", "-o", out, "--visits", "64"]
+    keys = Keys(folder / "k")
+    boards = [read_board(folder, name) for name in ("herg", "half_life_obach")]
+    for part, without in (("test", []), ("3/5", ["--without", "NR-AR"])):
+        monkeypatch.setattr(sys, "argv", [str(word) for word in [*command, "--part", part, *without]])
+        tdc.main()
+        assert f"{2 if without else 3} tasks" in capsys.readouterr().out
+        held = [b.smiles[i] for b in boards for i in np.union1d(np.flatnonzero(b.test), b.held_out(part, 0))]
+        assert len(trained[-1]) > 16
+        assert not leaks(trained[-1].smiles, held, keys).any()
+    assert len(trained[1]) < len(trained[0]) < len(MOLECULES)
+    assert load_encoder(out).width == 256
+
+
+def test_a_start_that_has_seen_the_test_molecules_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "e.safetensors"
+    save_encoder(GraphEncoder(16, 2), path, {}, MOLECULES)
+    command = ["tdc.py", "single", "--data", folder, "-o", folder / "runs", "--boards", "herg", "--start", path]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    with pytest.raises(SystemExit, match="has seen values of 12 of the 13 molecules that it is asked"):
+        tdc.main()
 
 
 def test_keys_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +227,26 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
     tdc.main()
     assert "herg" not in capsys.readouterr().out
+
+
+def test_coverage_is_the_share_of_true_values_between_the_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(s, 10.0**i, "test") for i, s in enumerate(CHAINS[:4])]
+    write_table(tmp_path / "half_life_obach.csv.gz", ("smiles", "half_life_obach", "tdc_split"), rows)
+    ends = {"single low": [-1, np.nan, 2.5, 3], "single high": [1, 1, 4, 3.5]}  # of logarithms; the third is too high
+    lines: tdc.Lines = [
+        ("half_life_obach", 1, variant, "test", row, value)
+        for variant, of in ends.items()
+        for row, value in enumerate(of)
+    ]
+    tdc.write_lines(tmp_path / "runs" / "a.csv", lines)
+    command = ["tdc.py", "coverage", "--data", str(tmp_path), f"{tmp_path}/runs", "--variants", "single"]
+    monkeypatch.setattr(sys, "argv", command)
+    tdc.main()
+    printed = capsys.readouterr().out
+    assert "| half_life_obach | 1 | 4 | 0.750 |" in printed
+    assert "mean over 1 boards: 0.750" in printed
 
 
 def test_seeds_are_dealt_to_runs_in_turn_and_a_run_is_the_mean_of_its_own() -> None:

@@ -28,8 +28,8 @@ from mora_lite.training.pipeline import (
     start_encoder,
     train,
 )
-from mora_lite.training.pretrain import save_encoder
-from mora_lite.training.recipe import Recipe, TaskRecipe
+from mora_lite.training.pretrain import STARTS, save_encoder
+from mora_lite.training.recipe import DEFAULT_SIZES, Recipe, TaskRecipe
 from mora_lite.training.splits import Split
 from mora_lite.training.stages import shrink_batch
 
@@ -294,6 +294,13 @@ def test_an_encoder_of_ones_own_is_where_training_starts(recipe: Recipe, tmp_pat
     started = start_encoder(replace(recipe, start=str(tmp_path / "own.safetensors")))
     assert torch.equal(started.atom_codes.weight, own.atom_codes.weight.half().float())
     assert start_encoder(recipe) is None
+
+
+def test_the_encoders_that_ship_are_had_by_name(recipe: Recipe) -> None:
+    recipe = replace(recipe, adapter=DEFAULT_SIZES)
+    starts = {name: start_encoder(replace(recipe, start=name)) for name in STARTS}
+    assert torch.equal(starts["structures"].atom_codes.weight, starts["pretrained"].atom_codes.weight)
+    assert not torch.equal(starts["structures"].atom_codes.weight, starts["endpoints"].atom_codes.weight)
 
 
 def test_a_pack_remembers_the_encoder_but_not_its_folder(recipe: Recipe, folder: Path, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from mora_lite.training.pretrain import (
     pretrain_encoder,
     read_library,
     save_encoder,
+    seen_by_start,
+    start_notes,
 )
 
 CPU = torch.device("cpu")
@@ -294,6 +296,26 @@ def test_what_is_saved_is_what_is_loaded(dataset, tmp_path: Path) -> None:
     inputs = batch.atoms, batch.bonds, batch.source, batch.target, batch.graph, batch.n_graphs
     torch.testing.assert_close(loaded(*inputs), encoder(*inputs), rtol=2e-2, atol=2e-2)
     assert [path.name for path in tmp_path.iterdir()] == ["e.safetensors"]
+
+
+@pytest.mark.parametrize("n_others", [0, 20_000])
+def test_a_start_knows_the_molecules_whose_values_it_has_seen(
+    n_others: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there are few, whose numbers are far apart, or many."""
+    path = tmp_path / "e.safetensors"
+    others = np.random.default_rng(0).integers(2**28, size=n_others)
+    monkeypatch.setattr(pretrain, "molecule_ids", lambda s, of=pretrain.molecule_ids: np.concatenate([of(s), others]))
+    encoder = GraphEncoder(16, 2)
+    save_encoder(encoder, path, {}, ["CC(N)C(=O)O", "c1ccccc1O", "CCCCO"])
+    monkeypatch.undo()
+    for name, tensor in load_encoder(path).state_dict().items():  # in 8 bits
+        torch.testing.assert_close(tensor, encoder.state_dict()[name], rtol=1e-3, atol=float(tensor.abs().max()) / 250)
+    valid = ["[Na+].[O-]C(=O)[C@@H](C)N", "Oc1ccccc1", "CCCO", "CCN"]  # a salt, another order of atoms, and two others
+    assert seen_by_start(str(path), valid).tolist() == [True, True, False, False]
+    (note,) = start_notes(str(path), valid)
+    assert note.startswith("2 of 4 validation molecules are public ones that the start of the encoder has seen")
+    assert start_notes(str(path), valid[2:]) == start_notes("random", valid) == start_notes("structures", valid) == []
 
 
 def test_files_that_are_no_encoder_are_told(trained: Path, pack_path: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_everything_but_a_task_may_be_left_out(read) -> None:
     recipe = read(TASK)
     assert recipe == Recipe("mine", (TaskRecipe("logS"),))
     assert (recipe.encoder, recipe.mora, recipe.adapter) == (ENCODER, MORA, DEFAULT_SIZES)
-    assert recipe.start == "pretrained"
+    assert recipe.start == "endpoints"
     assert recipe.split_of(table_of(1000)) == Split(0, 800, 100)
     task = recipe.tasks[0]
     assert (task.column, task.unit, task.kind, task.weight) == ("logS", "", "", 1.0)
@@ -251,7 +251,7 @@ def test_options_win_over_the_recipe(trained_by) -> None:
         "--patience",
         "6",
         "--start",
-        "pretrained",
+        "structures",
         "--unquantized",
     ]
     assert read_recipe(QM9).four_bit
@@ -261,7 +261,7 @@ def test_options_win_over_the_recipe(trained_by) -> None:
     assert recipe.encoder.batch_size == recipe.mora.batch_size == 4
     assert recipe.encoder.patience == recipe.mora.patience == 6
     assert recipe.encoder.seed == recipe.mora.seed == recipe.split.seed == 5
-    assert (recipe.start, recipe.four_bit) == ("pretrained", False)
+    assert (recipe.start, recipe.four_bit) == ("structures", False)
     assert recipe.split.train == 110_000
     assert recipe.mora.encoder_lr_scale == read_recipe(QM9).mora.encoder_lr_scale
     assert recipe.tasks == read_recipe(QM9).tasks
