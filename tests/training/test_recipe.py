@@ -220,7 +220,7 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
             return pack
 
         monkeypatch.setattr(pipeline, "_train", train)
-        for name in ("evaluate", "record_metrics", "install_pack"):
+        for name in ("evaluate", "record_metrics", "install_pack", "copy_file"):
             monkeypatch.setattr(pipeline, name, lambda *_args, **_options: pack)
         code, _, err = run("train", "data.csv", *arguments, "-o", "out")
         return code, err, recipes[0] if recipes else None
@@ -231,7 +231,8 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
 def test_without_options_the_recipe_is_followed(trained_by) -> None:
     code, err, recipe = trained_by("--recipe", QM9)
     assert (code, recipe) == (0, read_recipe(QM9))
-    assert [line.split(":")[0] for line in err.splitlines()] == ["out", "next"], "the path and the next command alone"
+    written = [line.split(":")[0] for line in err.splitlines()]
+    assert written == ["out", "out.report.html", "next"], "the two paths and the next command alone"
 
 
 def test_options_win_over_the_recipe(trained_by) -> None:
