@@ -17,9 +17,10 @@ from ..errors import InputError
 from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
 from ..machine.progress import report, track
 from ..model import Model, Scores, load
-from ..packs.pack import Pack, write_manifest
+from ..packs.pack import Pack, open_pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
 from ..tables.library import open_library
+from ..tables.source import STDIO
 from ..tables.writers import claim_output, claim_table
 from .checks import first_rows, left_out_notes, merge_duplicates
 from .dataset import Dataset, read_dataset
@@ -95,11 +96,10 @@ def evaluate(
 
     pack: its name, its directory, or `hf:owner/name`.
     split: `train`, `valid` or `test` by the split that the pack records, or `all`.
-    tasks: names of those to evaluate; None for all. limit: only the first so many molecules.
+    tasks: names; None for all, but with `all` for those that the table has a column for. limit: molecules at most.
     bf16: the pack to compare with, as `mora-lite train --unquantized` makes it; None takes the metric that the pack
     records for its whole test set, if it records one.
-    smiles_column: None takes the name that the pack records.
-    tables: False leaves them empty, and saves computing the scaffolds of the training molecules.
+    smiles_column: None takes the name that the pack records. tables: False leaves them empty, which saves time.
     record: write metrics and tables into the pack, for the whole test set alone.
     columns: task name -> the table's column with its values, where this is not the name that the pack records.
     output: file for the columns of `Evaluation.molecules`. report: file for a page with charts, HTML. Each is replaced
@@ -111,6 +111,7 @@ def evaluate(
     whole = split == "test" and limit is None and tasks is None and not columns
     _check_pack(pack, record, whole and confidence == RECORDED_CONFIDENCE)
     _claim_files(data, output, report, force)
+    tasks = _tasks_of_table(pack, data, smiles_column, columns, on_note) if (tasks, split) == (None, "all") else tasks
     model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     provenance, data = model.pack.provenance, Path(data)
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
@@ -281,6 +282,40 @@ def baseline_values(model: Model, baseline: EncoderBaseline, graphs: Graphs) -> 
     return model.on_scales(np.concatenate(parts))
 
 
+def _headers(pack: Pack, columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Task name -> the column with its values: the one that the pack records, or that of `columns`."""
+    headers = {task["name"]: task["column"] for task in pack.provenance["recipe"]["tasks"]}
+    chosen = {pack.tasks[choose_tasks(pack.tasks, [name])[0]].name: header for name, header in (columns or {}).items()}
+    return headers | chosen
+
+
+def _smiles_column(pack: Pack, chosen: str | None) -> str | None:
+    """A column of the usual name is found by itself, and under other usual names in other tables too."""
+    recorded = pack.provenance["recipe"]["smiles"]
+    return chosen or (None if recorded.strip().lower() in ("", "smiles") else recorded)
+
+
+def _tasks_of_table(
+    name: str | Path,
+    path: str | Path,
+    smiles_column: str | None,
+    columns: Mapping[str, str] | None,
+    on_note: Callable[[str], None],
+) -> list[str] | None:
+    """Names of the tasks that a table has a column for; None where that is all or none of them."""
+    if str(path) == STDIO:  # is read once
+        return None
+    pack = open_pack(name)
+    with open_library(str(path), _smiles_column(pack, smiles_column), cells=True) as library:
+        there = {column.strip().lower() for column in library.columns}
+    headers = _headers(pack, columns)
+    found = [task.name for task in pack.tasks if headers[task.name].strip().lower() in there]
+    if len(found) in (0, len(pack.tasks)):
+        return None
+    on_note(f"the table has a column for {len(found)} of {len(pack.tasks)} tasks: {', '.join(found)}")
+    return found
+
+
 def read_training_table(
     path: Path,
     pack: Pack,
@@ -296,14 +331,8 @@ def read_training_table(
     columns: task name, in any case -> column, for those that have another name in this table.
     on_note: gets a line for each reason why rows are left out.
     """
-    provenance = pack.provenance
-    headers = {task["name"]: task["column"] for task in provenance["recipe"]["tasks"]}
-    for name, header in (columns or {}).items():
-        headers[pack.tasks[choose_tasks(pack.tasks, [name])[0]].name] = header
-    split_column = provenance["split"].get("column", "")
-    recorded = provenance["recipe"]["smiles"]
-    # A column of the usual name is found by itself, and under other usual names in other tables too.
-    smiles_column = smiles_column or (None if recorded.strip().lower() in ("", "smiles") else recorded)
+    provenance, headers = pack.provenance, _headers(pack, columns)
+    split_column, smiles_column = provenance["split"].get("column", ""), _smiles_column(pack, smiles_column)
     targets = [headers[task.name] for task in tasks]
     with open_library(str(path), smiles_column, cells=True) as library:
         if split == "all" and split_column not in library.columns:

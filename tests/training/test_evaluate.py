@@ -140,6 +140,24 @@ def test_a_missing_column_is_told(pack_path, table_path, tmp_path: Path) -> None
         evaluate(pack_path, path, **EXACT)
 
 
+def test_of_other_data_the_tasks_that_have_a_column_are_evaluated(pack_path, table_path, tmp_path: Path) -> None:
+    path, notes = tmp_path / "mine.csv", []
+    pd.read_csv(table_path).drop(columns="polarity").rename(columns={"size": " Size"}).to_csv(path, index=False)
+    got = evaluate(pack_path, path, split="all", on_note=notes.append, **EXACT)
+    assert list(got.metrics) == ["size", "mass"], "both have the column size"
+    assert notes[0] == "the table has a column for 2 of 3 tasks: size, mass"
+    chosen = evaluate(pack_path, path, split="all", tasks=["size", "mass"], **EXACT)
+    assert chosen.metrics == got.metrics
+    with pytest.raises(InputError, match=r"no column 'polarity'.*--tasks chooses"):
+        evaluate(pack_path, path, split="all", tasks=["polarity"], **EXACT)
+    pd.read_csv(table_path)[["smiles"]].to_csv(path, index=False)
+    with pytest.raises(InputError, match="no column 'size'"):
+        evaluate(pack_path, path, split="all", **EXACT)
+    mapped = {"polarity": "q"}
+    pd.read_csv(table_path)[["smiles", "polarity"]].rename(columns={"polarity": "q"}).to_csv(path, index=False)
+    assert list(evaluate(pack_path, path, split="all", columns=mapped, **EXACT).metrics) == ["polarity"]
+
+
 def test_a_smiles_column_of_another_name_is_found(pack_path, table_path, tmp_path: Path) -> None:
     path = tmp_path / "renamed.csv"
     path.write_text(table_path.read_text().replace("smiles", "X", 1))
