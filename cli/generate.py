@@ -11,6 +11,7 @@ from ..status import counted
 from .completion import complete_text_packs, complete_text_tasks
 from .messages import print_note
 from .options import Device, Dtype, Force, SmilesColumn, TextPackBase
+from .predict import typed_smiles
 from .progress import print_summary, progress_bar, show_work
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def generate(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="Molecules, or sets of them joined by dots: a table, a list, SDF or Parquet; - is standard input.",
+            help="Molecules, or sets of them joined by dots: a table, a list, SDF, Parquet, or a SMILES that is typed; "
+            "- is standard input.",
         ),
     ],
     *,
@@ -44,7 +46,7 @@ def generate(
             "-o",
             metavar="FILE",
             help="Where to write; - is standard output.",
-            show_default="INPUT.answers.csv",
+            show_default="INPUT.answers.csv; - for a typed SMILES",
         ),
     ] = None,
     task: Annotated[
@@ -109,11 +111,13 @@ def generate(
     \b
     Examples:
     mora-lite generate examples/reactions.csv
+    mora-lite generate 'CC(=O)Cl.NCc1ccccc1'
     mora-lite generate molecules.csv --task retro --top 5 --report routes.html
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
     from ..errors import InputError
+    from ..scoring.stream import TypedSmiles
     from ..tables.library import open_library
     from ..tables.writers import TableWriter
     from ..text.pack import choose_direction, open_text_pack
@@ -125,7 +129,9 @@ def generate(
     wanted = choose_direction(opened, task)
     if temperature is None and (top_p is not None or seed is not None):
         raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
-    with open_library(table_path, smiles_column, cells=True) as table:
+    typed = typed_smiles([table_path])
+    source = None if typed else table_path
+    with TypedSmiles(typed) if typed else open_library(table_path, smiles_column, cells=True) as table:
         asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
         kind = text_task(direction or opened.task)
         config = GenerationConfig(
@@ -144,12 +150,12 @@ def generate(
             spellings,
             short,
         )
-        target = claim_answers(table_path, output, report, force)
+        target = claim_answers(source, output, report, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         with (
-            TableWriter(target, answer_columns(table.columns, config), source=table_path, force=force) as writer,
+            TableWriter(target, answer_columns(table.columns, config), source=source, force=force) as writer,
             progress_bar(table) as on_progress,
         ):
             summary = answer_table(table, writer, answerer, config, on_progress, page.add)
@@ -168,16 +174,20 @@ def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str)
         return load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen), on_note=print_note)
 
 
-def claim_answers(table_path: str, output: str | None, report: Path | None, force: bool) -> str:
-    """The file of the answers. Raises `OutputError` before the work where it or the report cannot be written."""
+def claim_answers(source: str | None, output: str | None, report: Path | None, force: bool) -> str:
+    """The file of the answers; standard output for a SMILES that is typed, which has no source.
+
+    Raises `OutputError` before the work where it or the report cannot be written.
+    """
     from ..tables.formats import default_output
+    from ..tables.source import STDIO
     from ..tables.writers import claim_output, claim_table
 
-    default = default_output(table_path, "answers")
+    default = STDIO if source is None else default_output(source, "answers")
     if default.removesuffix(".gz").endswith(".sdf"):  # a record of an SDF is one molecule, an answer another
         default = f"{default.removesuffix('.gz').removesuffix('.sdf')}.csv"
     target = output or default
-    claim_table(target, source=table_path, force=force)
+    claim_table(target, source=source, force=force)
     if report is not None:
-        claim_output(report, source=table_path, force=force)
+        claim_output(report, source=source, force=force)
     return target

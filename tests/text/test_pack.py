@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -392,6 +393,25 @@ def test_answers_that_are_no_molecule_are_a_status(run: Any, pack_path: Path, tm
     assert "tokens, more than" in rows[1]["error"]
     assert rows[0]["status"] in ("ok", "no_molecule")
     assert code == (0 if rows[0]["status"] == "ok" else 1), err
+
+
+def test_a_smiles_that_is_typed_is_answered_on_stdout(run: Any, pack_path: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "out.csv", tmp_path / "page.html"
+    table = tmp_path / "one.csv"
+    table.write_text("smiles\nCCO.CCN\n")
+    options = ["--pack", pack_path, "--max-tokens", 12]
+    _, stdout, _ = run("generate", "CCO.CCN", *options, "--report", page)
+    assert "CCO" in page.read_text(encoding="utf-8")
+    run("generate", table, *options, "-o", out)
+    assert list(csv.DictReader(io.StringIO(stdout))) == read(out)
+    run("generate", "CCO.CCN", *options, "-o", out, "--force")
+    assert out.read_text(encoding="utf-8") == stdout.replace("\r\n", "\n")
+    code, stdout, err = run("generate", "missing.csv", *options)
+    assert (code, stdout) == (2, "")
+    assert "no such file: missing.csv" in err
+    code, stdout, _ = run("generate", "C1CC", *options)
+    assert code == 1, "no row has an answer"
+    assert next(csv.DictReader(io.StringIO(stdout)))["status"] == "unparsable"
 
 
 @pytest.mark.parametrize(
