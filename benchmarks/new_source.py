@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -78,7 +79,8 @@ def write_run(target: Path, union: Union, asked: list[str], run: tuple[int, str]
         names, settings, visits = [ASKED[asked[0]].board], ALONE, ASKED[asked[0]].visits
     tasks = fit_tasks(with_columns(union, names), np.zeros(len(union.data), dtype=bool))
     model = new_model(len(tasks.names), seed)
-    fit_many(model, tasks, visits, replace(settings, seed=seed), device)
+    with tempfile.TemporaryDirectory() as folder:
+        fit_many(model, tasks, visits, replace(settings, seed=seed), device, Path(folder))
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing_path(target) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

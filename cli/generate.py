@@ -15,6 +15,8 @@ from .predict import typed_smiles
 from .progress import print_summary, progress_bar, show_work
 
 if TYPE_CHECKING:
+    from ..scoring.stream import TypedSmiles
+    from ..tables.library import Library
     from ..text.answerer import Answerer
     from ..text.pack import TextPack
 
@@ -117,8 +119,6 @@ def generate(
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
     from ..errors import InputError
-    from ..scoring.stream import TypedSmiles
-    from ..tables.library import open_library
     from ..tables.writers import TableWriter
     from ..text.pack import choose_direction, open_text_pack
     from ..text.report import AnswersReport
@@ -129,9 +129,7 @@ def generate(
     wanted = choose_direction(opened, task)
     if temperature is None and (top_p is not None or seed is not None):
         raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
-    typed = typed_smiles([table_path])
-    source = None if typed else table_path
-    with TypedSmiles(typed) if typed else open_library(table_path, smiles_column, cells=True) as table:
+    with open_input(table_path, smiles_column) as table:
         asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
         kind = text_task(direction or opened.task)
         config = GenerationConfig(
@@ -150,7 +148,7 @@ def generate(
             spellings,
             short,
         )
-        target = claim_answers(source, output, report, force)
+        target = claim_answers(source := table_path if table.files else None, output, report, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
@@ -162,6 +160,15 @@ def generate(
     page.write({"Pack": pack, "Input": table_path, "Answers": writer.name}, summary)
     counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
     print_summary([f"{writer.name}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
+
+
+def open_input(text: str, smiles_column: str | None) -> Library | TypedSmiles:
+    """A file of molecules, or the SMILES that was typed."""
+    from ..scoring.stream import TypedSmiles
+    from ..tables.library import open_library
+
+    typed = typed_smiles([text])
+    return TypedSmiles(typed) if typed else open_library(text, smiles_column, cells=True)
 
 
 def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str) -> Answerer:

@@ -19,6 +19,7 @@ from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import canonical
 from ..errors import InputError
+from ..scoring.stream import TypedSmiles
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, RunSummary
 from ..tables.formats import add_columns
 from ..tables.library import Library, Window
@@ -126,7 +127,7 @@ def answer_columns(columns: Sequence[str], config: GenerationConfig) -> list[str
 
 
 def answer_table(
-    table: Library,
+    table: Library | TypedSmiles,
     writer: TableWriter,
     answerer: Answerer,
     config: GenerationConfig,
