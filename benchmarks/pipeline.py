@@ -1,11 +1,13 @@
 """`mora-lite screen` with the time of a GPU simulated: whether any stage in front of it is longer than its own.
 
-    python benchmarks/pipeline.py LIBRARY [--rows 1000000] [--device-us 2] [--tasks 3] [--threads 2] [--repeats 3]
+    python benchmarks/pipeline.py LIBRARY [--rows 1000000] [--device-us 2] [--calls 1] [--threads 2] [--repeats 3]
 
 The device sleeps `--device-us` microseconds a molecule, as long as a GPU scores (`mora-lite bench` there says how long
-that is), and needs no processor core meanwhile. All else is the program: reader, threads that parse, worker processes
-for what is left to RDKit, writer of Parquet. First each stage by itself, on windows that are in memory already, then
-the whole, in turn `--repeats` times; the shortest time counts. Prints a table in Markdown, and a line of JSON.
+that is), and needs no processor core meanwhile. `--calls` parts that: each time torch is called for a batch it gives
+the interpreter's lock away and has to wait for it again. All else is the program: reader, threads that parse, worker
+processes for what is left to RDKit, writer of Parquet. First each stage by itself, on windows that are in memory
+already, then the whole, in turn `--repeats` times; the shortest time counts. Prints a table in Markdown, and a line of
+JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pyarrow import parquet
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.machine.prefetch import map_ahead
+from mora_lite.machine.process import collect_rarely
 from mora_lite.machine.workers import usable_cores
 from mora_lite.scoring.engine import WINDOW_ROWS, ModelSource
 from mora_lite.scoring.predictor import Predictor
@@ -42,14 +45,15 @@ def tasks_of(n: int) -> tuple[Task, ...]:
 
 
 class SimulatedDevice(Predictor):
-    """Values, intervals and similarities that take `us` microseconds a molecule and no processor."""
+    """Values, intervals and similarities that take `us` microseconds a molecule in all `calls`, and no processor."""
 
-    def __init__(self, n_tasks: int, us: float):
+    def __init__(self, n_tasks: int, us: float, calls: int = 1):
         super().__init__(tasks_of(n_tasks), Featurizer(), None)
-        self.us = us
+        self.us, self.calls = us, calls
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        time.sleep(len(graphs) * self.us / 1e6)
+        for _ in range(self.calls):
+            time.sleep(len(graphs) * self.us / 1e6 / self.calls)
         values = graphs.n_atoms[:, None] * np.linspace(0.1, 1, len(self.tasks))
         return values.astype(np.float32)
 
@@ -61,9 +65,9 @@ class SimulatedDevice(Predictor):
         raise AssertionError("nobody asks for neighbours")
 
 
-def source(n_tasks: int, us: float) -> ModelSource:
+def source(n_tasks: int, us: float, calls: int) -> ModelSource:
     def load(*, device: str) -> SimulatedDevice:
-        return SimulatedDevice(n_tasks, us)
+        return SimulatedDevice(n_tasks, us, calls)
 
     def no_training() -> Any:
         raise AssertionError("nobody asks for neighbours")
@@ -96,9 +100,9 @@ def write(parsed: Sequence[ParsedWindow], scores: Sequence[Scores], n_tasks: int
             writer.write_batch(from_ipc(output(tasks, window, found).data))
 
 
-def screen(path: str, n_tasks: int, us: float, threads: int, out: Path) -> float:
+def screen(path: str, model: ModelSource, threads: int, out: Path) -> float:
     """Seconds of scoring, without start, ranking and report."""
-    summary = screen_library(path, out, source=lambda: source(n_tasks, us), workers=threads, force=True)
+    summary = screen_library(path, out, source=lambda: model, workers=threads, force=True)
     return summary.progress.seconds
 
 
@@ -107,10 +111,12 @@ def main() -> None:
     parser.add_argument("library", help="SMILES, as for screen")
     parser.add_argument("--rows", type=int, default=1_000_000, help="at most")
     parser.add_argument("--device-us", type=float, default=2.0)
+    parser.add_argument("--calls", type=int, default=1, help="of the device for a batch")
     parser.add_argument("--tasks", type=int, default=3)
     parser.add_argument("--threads", type=int, default=usable_cores(), help="that parse, and processes for the rest")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
+    collect_rarely()  # as the program does
     with tempfile.TemporaryDirectory() as folder:
         windows = read(args.library, args.rows)
         n_rows = sum(len(window.records) for window in windows)
@@ -132,7 +138,8 @@ def main() -> None:
                 started = time.perf_counter()
                 run()
                 seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - started)
-            whole = screen(library, args.tasks, args.device_us, args.threads, Path(folder, "run"))
+            device = source(args.tasks, args.device_us, args.calls)
+            whole = screen(library, device, args.threads, Path(folder, "run"))
             seconds["whole"] = min(seconds.get("whole", np.inf), whole)
         seconds["device, simulated"] = n_rows * args.device_us / 1e6
     print("| stage | us a row | rows/s | share of the device's time |\n|---|---|---|---|")
