@@ -1,6 +1,6 @@
 """A folder of static files that predicts in a browser: no server of this program's, nothing to install.
 
-    index.html, page.css, site.css, page.js, elements.js, table.js   the page
+    index.html, page.css, site.css, page.js, elements.js, form.js, table.js   the page
     worker.js, reader.js, scores.js   its thread: SMILES to graphs, graphs to values, intervals and domain
     reader.wasm                       the native reader (mora_lite/chem/csrc) compiled to WebAssembly
     runtime/ort.js, runtime/ort.wasm  ONNX Runtime Web, with its licence
@@ -47,6 +47,7 @@ RUNTIME_FILES = {
     "ort-wasm-simd-threaded.wasm": ("ort.wasm", "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"),
 }
 CONFIDENCE = 0.9
+SHARED = ("page.css", "elements.js", "form.js")  # with the page of `serve`
 SCORER, DOMAIN = "scorer.onnx", "domain.bin"
 DIGITS = 7  # significant, of numbers in site.json: those of float32
 
@@ -120,8 +121,8 @@ def _copy_program(stage: Path, runtime_files: dict[str, Path]) -> None:
     """What is the same for all packs."""
     for source in sorted(resources.files(__package__).joinpath("page").iterdir(), key=lambda file: file.name):
         (stage / source.name).write_bytes(source.read_bytes())
-    style = resources.files("mora_lite.serve").joinpath("page", "page.css")
-    (stage / "page.css").write_bytes(style.read_bytes())
+    for name in SHARED:
+        (stage / name).write_bytes(resources.files("mora_lite.serve").joinpath("page", name).read_bytes())
     (stage / "runtime").mkdir()
     (stage / "onnxruntime-web.txt").replace(stage / "runtime" / "LICENSE.txt")
     for name, path in runtime_files.items():

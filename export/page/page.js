@@ -1,5 +1,6 @@
 // The form, one molecule, a table of many. The model is in worker.js.
 import { byId, count, el, say, show } from "./elements.js";
+import { listenToForm } from "./form.js";
 import { emptyAnswers, percentile, place } from "./scores.js";
 import { csvPieces, MOST_BYTES, OK, readTable, statusOf } from "./table.js";
 
@@ -306,39 +307,6 @@ function submit() {
   return give(text, "");
 }
 
-function listen() {
-  byId("form").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
-  byId("smiles").addEventListener("keydown", (event) => {
-    const isMany = byId("smiles").value.includes("\n");
-    if (event.key === "Enter" && !event.isComposing && (event.ctrlKey || event.metaKey || (!event.shiftKey && !isMany))) {
-      event.preventDefault();
-      submit();
-    }
-  });
-  byId("open").addEventListener("click", () => byId("file").click());
-  byId("file").addEventListener("change", (event) => {
-    const [file] = event.target.files;
-    if (file) giveFile(file);
-    event.target.value = "";
-  });
-  for (const button of document.querySelectorAll("[data-smiles]")) {
-    button.addEventListener("click", () => { byId("smiles").value = button.dataset.smiles; submit(); });
-  }
-  let depth = 0;
-  const hasFile = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
-  document.addEventListener("dragenter", (event) => { if (hasFile(event)) { depth++; byId("drop").hidden = false; } });
-  document.addEventListener("dragleave", (event) => { if (hasFile(event) && --depth <= 0) byId("drop").hidden = true; });
-  document.addEventListener("dragover", (event) => { if (hasFile(event)) event.preventDefault(); });
-  document.addEventListener("drop", (event) => {
-    if (!hasFile(event)) return;
-    event.preventDefault();
-    depth = 0;
-    byId("drop").hidden = true;
-    const [file] = event.dataTransfer.files;
-    if (file) giveFile(file);
-  });
-}
-
 async function start() {
   byId("unstarted").remove();
   byId("ask").hidden = byId("start").hidden = false;
@@ -354,7 +322,7 @@ async function start() {
   worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
   listenToWorker();
   worker.postMessage({ kind: "start", site });
-  return listen();
+  return listenToForm(submit, giveFile);
 }
 
 start();

@@ -16,6 +16,8 @@ from .guard import Refusal
 PAGE_FILES = {  # of the folder `page`; nothing else can be asked for
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "elements.js": "text/javascript",
+    "form.js": "text/javascript",
     "table.js": "text/javascript",
     "molecule.js": "text/javascript",
     "text.js": "text/javascript",

@@ -6,14 +6,13 @@ import csv
 import io
 import json
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from headless_browser import open_browser
+from headless_browser import find, open_browser, wait
 from native_texts import GROUPED, HARD, assembled, mutated
 from static_site import StaticSite, sending
 
@@ -91,24 +90,6 @@ def browser(driver: Any, site: StaticSite) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def model(calibrated_pack_path: Path) -> Model:
     return load(calibrated_pack_path, device="cpu", dtype="float32")
-
-
-def wait(found: Any, seconds: float = 60) -> Any:
-    """What `found()` gives once it is true."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            result = found()
-        except Exception:  # the page changed under it
-            result = None
-        if result:
-            return result
-        assert time.monotonic() < end, "the page did not get there"
-        time.sleep(0.05)
-
-
-def find(browser: Any, selector: str) -> list[Any]:
-    return browser.find_elements("css selector", selector)
 
 
 def message(browser: Any) -> str:

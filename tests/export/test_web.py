@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from reader_wasm import SHIPPED, ZIG, compile_reader, recorded_sha256, sources_sha256
 
+from mora_lite import serve
 from mora_lite.errors import ExportError, OutputError
 from mora_lite.packs.pack import Pack, open_pack
 from mora_lite.scoring import predictor
@@ -28,6 +29,7 @@ from mora_lite.export.parity import Gate
 from mora_lite.export.web import describe_trust, export_site, find_runtime
 
 PAGE = Path(web.__file__).parent / "page"
+SERVED = Path(serve.__file__).parent / "page"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_it_holds_the_page_the_runtime_and_the_pack(site: Path, described: dict[
     files = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     page = {path.name for path in PAGE.iterdir()} - {"onnxruntime-web.txt"}
     runtime = {"runtime/ort.js", "runtime/ort.wasm", "runtime/LICENSE.txt"}
-    assert files == page | runtime | {"page.css", "scorer.onnx", "domain.bin", "site.json"}
+    assert files == page | runtime | {"page.css", "elements.js", "form.js", "scorer.onnx", "domain.bin", "site.json"}
     assert set(described["files"]) == files - {"site.json"}
     for name, entry in described["files"].items():
         content = (site / name).read_bytes()
@@ -87,7 +89,7 @@ def test_it_holds_the_page_the_runtime_and_the_pack(site: Path, described: dict[
 
 def test_the_page_asks_for_nothing_elsewhere() -> None:
     """Addresses in it are those of the user's own computer; the policy of the page forbids others anyway."""
-    for path in PAGE.iterdir():
+    for path in [*PAGE.iterdir(), *(SERVED / name for name in web.SHARED)]:
         if path.suffix not in (".wasm", ".txt"):
             text = path.read_text(encoding="utf-8")
             assert set(re.findall(r"(?:https?:)?//[\w.]+", text)) <= {"http://localhost"} | set(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 
 import pytest
-from headless_browser import open_browser
+from headless_browser import find, open_browser, wait
 
 ENTER, SHIFT, RELEASE = "\ue007", "\ue008", "\ue000"
 ROWS = 1_000
@@ -41,24 +40,6 @@ def table(tmp_path_factory, molecules):
     smiles = ["C1CC" if i in (5, 500) else molecules[i % len(molecules)] for i in range(ROWS)]
     path.write_text("id,smiles\n" + "".join(f"M{i},{text}\n" for i, text in enumerate(smiles)))
     return path
-
-
-def wait(found, seconds=60):
-    """What `found()` gives once it is true."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            result = found()
-        except Exception:  # the page changed under it
-            result = None
-        if result:
-            return result
-        assert time.monotonic() < end, "the page did not get there"
-        time.sleep(0.05)
-
-
-def find(browser, selector):
-    return browser.find_elements("css selector", selector)
 
 
 def type_smiles(browser, text):

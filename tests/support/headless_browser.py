@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,3 +37,22 @@ def open_browser(profile: Path, downloads: Path | None = None) -> Iterator[Any]:
         yield driver
     finally:
         driver.quit()
+
+
+def wait(found: Any, seconds: float = 60) -> Any:
+    """What `found()` gives once it is true."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            result = found()
+        except Exception:  # the page changed under it
+            result = None
+        if result:
+            return result
+        assert time.monotonic() < end, "the page did not get there"
+        time.sleep(0.05)
+
+
+def find(browser: Any, selector: str) -> list[Any]:
+    """The elements of a CSS selector."""
+    return browser.find_elements("css selector", selector)

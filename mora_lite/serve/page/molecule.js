@@ -1,5 +1,6 @@
 // One molecule: its drawing, its values with intervals and domain, and the nearest molecules that were measured.
-import { ask, byId, drawing, el, info, say, show } from "./page.js";
+import { byId, el, say, show } from "./elements.js";
+import { ask, drawing, info } from "./page.js";
 
 const FEW = 6; // measured values beside a neighbour; of a chosen task that one alone
 let current = null;

@@ -1,21 +1,9 @@
-// The form, and what the parts of the page share: requests, elements, numbers.
+// The form, and what the parts of the page share: requests, drawings.
+import { byId, el, say } from "./elements.js";
+import { listenToForm } from "./form.js";
 import { showMolecule } from "./molecule.js";
 import { showTable } from "./table.js";
 import { askAgain, offerText } from "./text.js";
-
-export const byId = (id) => document.getElementById(id);
-
-/** An element: attributes, "on..." listeners, then children; texts are text, never HTML. */
-export function el(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return element;
-}
 
 /** A drawing that the server made, or the SMILES where there is none. */
 export function drawing(svg, smiles) {
@@ -24,17 +12,6 @@ export function drawing(svg, smiles) {
   const picture = document.importNode(parsed.documentElement, true);
   picture.setAttribute("aria-label", `structure of ${smiles}`);
   return picture;
-}
-
-/** A number as people read it; decimals null: four significant digits. */
-export function show(value, decimals = null) {
-  if (value === null || value === undefined) return "–";
-  if (value === "inf") return "∞";
-  if (value === "-inf") return "−∞";
-  if (typeof value !== "number") return String(value);
-  let text = decimals === null ? String(Number(value.toPrecision(4))) : value.toFixed(decimals);
-  if (Number(text) === 0) text = text.replace("-", "");
-  return text.replace("-", "−");
 }
 
 export async function request(path, options = {}) {
@@ -51,12 +28,6 @@ export async function request(path, options = {}) {
 
 export const ask = (path, question) =>
   request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) });
-
-export function say(text, isError = false) {
-  const message = byId("message");
-  message.textContent = text;
-  message.classList.toggle("error", isError);
-}
 
 export const info = { tasks: [], byName: new Map() };
 let asked = 0; // answers to earlier questions come too late
@@ -143,38 +114,9 @@ function submit() {
 }
 
 function listen() {
-  byId("form").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
-  byId("smiles").addEventListener("keydown", (event) => {
-    const isMany = byId("smiles").value.includes("\n");
-    if (event.key === "Enter" && !event.isComposing && (event.ctrlKey || event.metaKey || (!event.shiftKey && !isMany))) {
-      event.preventDefault();
-      submit();
-    }
-  });
-  byId("open").addEventListener("click", () => byId("file").click());
-  byId("file").addEventListener("change", (event) => {
-    const [file] = event.target.files;
-    if (file) predictTable(file, file.name);
-    event.target.value = "";
-  });
+  listenToForm(submit, (file) => predictTable(file, file.name));
   byId("draw").addEventListener("click", toggleSketch);
-  for (const button of document.querySelectorAll("[data-smiles]")) {
-    button.addEventListener("click", () => { byId("smiles").value = button.dataset.smiles; submit(); });
-  }
   window.addEventListener("popstate", followAddress);
-  let depth = 0;
-  const hasFile = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
-  document.addEventListener("dragenter", (event) => { if (hasFile(event)) { depth++; byId("drop").hidden = false; } });
-  document.addEventListener("dragleave", (event) => { if (hasFile(event) && --depth <= 0) byId("drop").hidden = true; });
-  document.addEventListener("dragover", (event) => { if (hasFile(event)) event.preventDefault(); });
-  document.addEventListener("drop", (event) => {
-    if (!hasFile(event)) return;
-    event.preventDefault();
-    depth = 0;
-    byId("drop").hidden = true;
-    const [file] = event.dataTransfer.files;
-    if (file) predictTable(file, file.name);
-  });
   window.addEventListener("message", (event) => {
     const frame = document.querySelector("#sketch iframe");
     if (!frame || event.source !== frame.contentWindow || event.origin !== location.origin) return;

@@ -1,5 +1,6 @@
 // Many molecules: progress while the server works, then rows to sort, filter, page through and download.
-import { byId, drawing, el, info, predictOne, request, say, show } from "./page.js";
+import { byId, count, el, say, show } from "./elements.js";
+import { drawing, info, predictOne, request } from "./page.js";
 
 const PAGE = 50, FIRST_TASKS = 6;
 let state = null;
@@ -19,7 +20,7 @@ async function watch(mine) {
   while (mine === state) {
     const { job } = mine;
     bar.value = job.share;
-    words.textContent = job.state === "waiting" ? "waits for the model …" : `${job.n_rows.toLocaleString("en")} rows`;
+    words.textContent = job.state === "waiting" ? "waits for the model …" : `${count(job.n_rows)} rows`;
     if (job.state === "failed") {
       say(job.error || "stopped", true);
       place.hidden = true;
@@ -51,9 +52,9 @@ async function remove(mine, words) {
 
 function showDone() {
   const { job } = state, failed = job.n_rows - job.n_ok;
-  const counts = `${job.n_rows.toLocaleString("en")} rows, ${failed ? `${failed.toLocaleString("en")} without values` : "all with values"}`;
+  const counts = `${count(job.n_rows)} rows, ${failed ? `${count(failed)} without values` : "all with values"}`;
   const lines = [...job.notes, ...Object.entries(job.failures).map(([status, one]) =>
-    `${one.n_rows.toLocaleString("en")} ${status}; the first is row ${one.first_row.toLocaleString("en")}: ${one.error}`)];
+    `${count(one.n_rows)} ${status}; the first is row ${count(one.first_row)}: ${one.error}`)];
   byId("table").replaceChildren(
     el("div", { class: "head" }, el("h2", { id: "table-title" }, job.name), el("p", { class: "soft" }, counts),
       el("button", { type: "button", onclick: () => remove(state, "deleted") }, "Delete")),
@@ -119,11 +120,10 @@ function fill(page) {
   byId("rows").scrollTop = 0;
   const last = page.start + page.rows.length;
   const move = (by) => { state.start += by; load(); };
-  const number = (n) => n.toLocaleString("en");
   byId("pager").replaceChildren(
     el("button", { type: "button", disabled: page.start === 0, onclick: () => move(-PAGE) }, "Back"),
-    el("span", { role: "status", id: "count" }, page.n_rows ? `${number(page.start + 1)} to ${number(last)} of ${number(page.n_rows)}` : "no row fits",
-      page.n_rows < page.n_all ? `, filtered from ${number(page.n_all)}` : ""),
+    el("span", { role: "status", id: "count" }, page.n_rows ? `${count(page.start + 1)} to ${count(last)} of ${count(page.n_rows)}` : "no row fits",
+      page.n_rows < page.n_all ? `, filtered from ${count(page.n_all)}` : ""),
     el("button", { type: "button", disabled: last >= page.n_rows, onclick: () => move(PAGE) }, "Next"));
 }
 

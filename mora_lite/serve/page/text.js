@@ -1,5 +1,6 @@
 // The text pack: what can be asked of it, and its answers, drawn, with their probabilities and checks.
-import { ask, begin, byId, drawing, el, info, isLatest, predictOne, request, reveal, say, show } from "./page.js";
+import { byId, el, say, show } from "./elements.js";
+import { ask, begin, drawing, info, isLatest, predictOne, request, reveal } from "./page.js";
 
 const QUESTIONS = {
   forward: "What is the product?", retro: "What are the reactants?", reagents: "Which reagents does it need?",

@@ -1,4 +1,4 @@
-// Elements and numbers of the page.
+// What every page is made of: elements, numbers, the line of words. Also of the page that `export --web` writes.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -14,10 +14,12 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A number as people read it; decimals null: four significant digits. */
+/** A number as people read it, infinite ones also as the server writes them; decimals null: four significant digits. */
 export function show(value, decimals = null) {
-  if (Number.isNaN(value)) return "–";
-  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (value === "inf" || value === Infinity) return "∞";
+  if (value === "-inf" || value === -Infinity) return "−∞";
+  if (typeof value !== "number") return String(value);
   let text = decimals === null ? String(Number(value.toPrecision(4))) : value.toFixed(decimals);
   if (Number(text) === 0) text = text.replace("-", "");
   return text.replace("-", "−");
