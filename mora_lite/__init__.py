@@ -8,6 +8,7 @@ layers, `D` model width, `F` FFN width, `R` rank, `H` hypernetwork width, `G` qu
 
 from __future__ import annotations
 
+import os.path
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from .training.pipeline import train
 
 __version__ = "0.1.0"
+
+# Python that is started in a checkout takes this folder before what is installed; `quant` and others lie beside it.
+if not os.path.isdir(os.path.join(__path__[0], "quant")):
+    __path__.append(os.path.dirname(__path__[0]))
 
 # Imported at first use: `mora-lite --help` must not wait for torch.
 _PUBLIC = {

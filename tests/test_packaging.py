@@ -197,3 +197,15 @@ def test_no_function_outgrows_a_screen():
                 if n_lines > MAX_FUNCTION_LINES:
                     long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {n_lines} lines")
     assert not long, "\n".join(long)
+
+
+def test_python_started_in_a_checkout_finds_the_folders_beside_the_package():
+    """There `import mora_lite` takes the folder of that name before what is installed, which has the others inside."""
+    code = (
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
+        "import mora_lite.quant.nf4, mora_lite.export, mora_lite.cli\n"
+        "print(mora_lite.quant.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert Path(done.stdout.strip()) == ROOT / "quant" / "__init__.py", done.stderr
