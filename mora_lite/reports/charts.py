@@ -128,11 +128,12 @@ def histogram_svg(
     positions = x.ticks()
     lines = "".join(f"M{position} {foot + 1}v3" for _, position in positions) if not marks else ""
     labels = "".join(f'<text x="{position}" y="{height - 8}">{as_number(tick)}</text>' for tick, position in positions)
-    return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{as_html(title)}">'
+    return _svg(
+        size,
+        title,
         f'<g class="bar">{"".join(bars)}</g>'
         f'<path class="axis" d="M{_SIDE} {foot + 0.5}H{width - _SIDE}{lines}"/>'
-        f'<path class="rug" d="{marks}"/><g class="tick">{labels}</g></svg>'
+        f'<path class="rug" d="{marks}"/><g class="tick">{labels}</g>',
     )
 
 
@@ -223,12 +224,13 @@ class Plot:
         )
         grid = "".join(f"M{left:g} {p}H{self.x.stop:g}" for _, p in rungs)
         marks = "".join(f"M{p} {foot:g}v4" for _, p in steps)
-        return (
-            f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{as_html(title)}">'
+        return _svg(
+            (self.width, self.height),
+            title,
             f'<path class="grid" d="{grid}"/>{"".join(self._layers)}'
             f'<path class="axis" d="M{left:g} {foot:g}H{self.x.stop:g}{marks}"/><g class="tick">{along}{up}</g>'
             f'<g class="label"><text x="4" y="12">{as_html(y_label)}</text>'
-            f'<text class="end" x="{self.x.stop:g}" y="{self.height - 6}">{as_html(x_label)}</text></g></svg>'
+            f'<text class="end" x="{self.x.stop:g}" y="{self.height - 6}">{as_html(x_label)}</text></g>',
         )
 
 
@@ -279,6 +281,13 @@ def _rect(left: float, top: float, width: float, height: float, words: str) -> s
         f'<rect x="{_terse(left)}" y="{_terse(top)}" width="{_terse(width)}" height="{_terse(height)}">'
         f"<title>{as_html(words)}</title></rect>"
     )
+
+
+def _svg(size: tuple[int, int], title: str, content: str) -> str:
+    """The frame of every chart. title: in words, for screen readers. content: SVG."""
+    width, height = size
+    frame = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{as_html(title)}">'
+    return f"{frame}{content}</svg>"
 
 
 def _shown_bins(histogram: Bins) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,8 +106,6 @@ def _note(words: str) -> str:
 
 def _plain(words: str) -> str:
     """The text of a sentence that is HTML, for a title that is escaped again."""
-    import html
-
     return html.unescape(words)
 
 
