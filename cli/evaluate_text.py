@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .completion import complete_text_packs, complete_text_tasks
-from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase
+from .completion import complete_text_packs
+from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase, TextPackTask
 from .progress import show_work
 
 
@@ -25,17 +25,7 @@ def evaluate_text(
         Path, typer.Argument(metavar="DATA", help="Table with the columns that train-text reads: CSV, plain or .gz.")
     ],
     *,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="TASK",
-            autocompletion=complete_text_tasks,
-            help="forward, retro or reagents, of a pack that answers several.",
-            show_default="that of the pack",
-        ),
-    ] = None,
+    task: TextPackTask = None,
     split: SplitOption = DataSplit.TEST,
     limit: Limit = None,
     beams: Annotated[int, typer.Option(min=1, metavar="N", help="Width of the search; 1 is greedy.")] = 1,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..status import counted
-from .completion import complete_text_packs, complete_text_tasks
+from .completion import complete_text_packs
 from .messages import print_note
-from .options import Device, Dtype, Force, SmilesColumn, TextPackBase
+from .options import Device, Dtype, Force, SmilesColumn, TextPackBase, TextPackTask
 from .predict import typed_smiles
 from .progress import print_summary, progress_bar, show_work
 
@@ -51,17 +51,7 @@ def generate(
             show_default="INPUT.answers.csv; - for a typed SMILES",
         ),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="TASK",
-            autocompletion=complete_text_tasks,
-            help="forward, retro or reagents for the pack reactions; for others what they must be for.",
-            show_default="that of the pack",
-        ),
-    ] = None,
+    task: TextPackTask = None,
     question: Annotated[
         str | None,
         typer.Option(

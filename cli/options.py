@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .completion import complete_devices, complete_dtypes, complete_packs, complete_tasks
+from .completion import complete_devices, complete_dtypes, complete_packs, complete_tasks, complete_text_tasks
 
 PackArgument = Annotated[
     str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.", autocompletion=complete_packs)
@@ -32,6 +32,17 @@ TextPackBase = Annotated[
         metavar="MODEL",
         help="Base model: a name known to pull, its path, or owner/name.",
         show_default="the one the pack names",
+    ),
+]
+TextPackTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        "-t",
+        metavar="TASK",
+        autocompletion=complete_text_tasks,
+        help="forward, retro or reagents for the pack reactions; for others what they must be for.",
+        show_default="that of the pack",
     ),
 ]
 Tasks = Annotated[
