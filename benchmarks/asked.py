@@ -134,7 +134,9 @@ def ask(
 def read(table: Path, recipe: Recipe) -> tuple[Dataset, tuple[Task, ...]]:
     """z-scores of the recipe's tasks that are not auxiliary."""
     recipe = replace(recipe, tasks=tuple(task for task in recipe.tasks if not task.auxiliary))
-    data = read_dataset(table, recipe.smiles, [task.column for task in recipe.tasks], featurizer=recipe.featurizer)
+    data = read_dataset(
+        table, recipe.smiles or None, [task.column for task in recipe.tasks], featurizer=recipe.featurizer
+    )
     data = data.at(np.flatnonzero(~np.isnan(data.targets).all(axis=1)))
     recipe, _ = choose_scales(infer_task_kinds(recipe, data), data, data)
     tasks = fitted_tasks(recipe, data)
