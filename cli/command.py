@@ -114,8 +114,16 @@ def say_usage_error(error: Any) -> int:
         error.show()
         return int(error.exit_code)
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "mora-lite"
-    say_error(f"{error.format_message().rstrip('.')}; see {path} --help")
+    message = error.format_message().rstrip(".").replace("Input should be", "expected")
+    say_error(f"{message}{_got(error, message)}; see {path} --help")
     return int(error.exit_code)
+
+
+def _got(error: Any, message: str) -> str:
+    """The value that was wrong, where the message has only what was expected."""
+    found = getattr(error.__cause__, "errors", list)()  # of pydantic, which newer versions of Typer ask
+    got = repr(found[0]["input"]) if found else ""
+    return f", got {got}" if got not in message else ""
 
 
 def _styled(param: Any) -> Any:

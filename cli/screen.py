@@ -39,7 +39,7 @@ def screen(
     pack: PackOption = "admet",
     tasks: Tasks = None,
     shard_format: Annotated[str, typer.Option("--format", metavar="parquet|csv", help="Shard format.")] = "parquet",
-    top: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of top.csv and of the report's table.")] = 100,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of top.csv and of the report's table.")] = 100,
     by: Annotated[
         str | None,
         typer.Option(

@@ -227,7 +227,9 @@ class Campaign:
         unique: bool = False,
         diverse: bool = False,
     ) -> Ranking:
-        """Read the expressions. Raises `InputError` for what is wrong in them."""
+        """Read the expressions. Raises `InputError` for what is wrong in them, and where `n` is below 1."""
+        if n < 1:
+            raise InputError(f"--top: got {n}, expected 1 or more rows for top.csv")
         read = partial(parse_expression, tasks=self.tasks, columns=self.schema.names)
         formula = read(by if by is not None else f"`{self.tasks[0].name}`").must_be(NUMBER, "--by")
         condition = None if where is None else read(where).must_be(CONDITION, "--where")

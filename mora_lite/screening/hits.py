@@ -51,7 +51,7 @@ def find_hits(shards: Iterable[pa.Table], ranking: Ranking, featurizer: Featuriz
     """The rows that `ranking` asks for, with `rank`, the columns of the shards and after the SMILES two more: `score`,
     the value of `by`, and `repeat_of`, the rank of a better hit with the same molecule, null where there is none.
     """
-    n = max(ranking.n, 1)
+    n = ranking.n
     size = max(POOL * n, MIN_POOL) if ranking.diverse else n
     key = molecule_key if ranking.unique or ranking.diverse else None
     hits = rank(shards, ranking.by, size, ranking.where, ranking.ascending, key)
@@ -59,7 +59,6 @@ def find_hits(shards: Iterable[pa.Table], ranking: Ranking, featurizer: Featuriz
         chosen = choose_diverse(_smiles_of(hits), n, featurizer)
         hits = hits.take(pa.array(chosen, pa.int64()))
         hits = hits.set_column(0, "rank", pa.array(np.arange(1, len(chosen) + 1)))
-    hits = hits.slice(0, ranking.n)
     scores = rounded(ranking.by.evaluate(hits)) if hits.num_rows else np.empty(0)
     at = hits.schema.names.index("smiles") + 1
     hits = hits.add_column(at, SCORE, pa.array(scores, pa.float64()))

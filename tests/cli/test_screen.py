@@ -186,6 +186,7 @@ def test_wrong_use_is_one_line_before_the_work(screen: Any, library: Path, tmp_p
         ([library, "--format", "xlsx"], "expected parquet or csv"),
         ([library, "--tasks", "none"], "none"),
         ([library, "--shard", "0/2"], "--shard"),
+        ([library, "--top", "0"], "got '0'|0 is not in the range"),
         ([library, "--confidence", "1"], "confidence"),
         ([library, "--resume", "--force"], "give one of the two"),
         ([tmp_path / "none.smi"], "no such file"),

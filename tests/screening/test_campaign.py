@@ -83,6 +83,12 @@ def results(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for pattern in ("part-*", "top.csv") for file in path.glob(pattern)}
 
 
+def test_a_list_without_rows_is_refused_before_the_work(tmp_path: Path, pack_path: Path, library: Path) -> None:
+    with pytest.raises(InputError, match="--top: got 0, expected 1 or more"):
+        score(tmp_path / "run", library, pack=pack_path, top=0)
+    assert not (tmp_path / "run").exists()
+
+
 # --- any stop, the same bytes
 
 
