@@ -85,7 +85,7 @@ def explain(
     from ..errors import InputError
 
     kind = _check_output(output, inputs[0], force)
-    rows = list(_rows_of(typed_smiles(inputs), inputs, smiles_column, name_column))
+    rows = list(_rows_of(typed_smiles(inputs, smiles_column, name_column), inputs, smiles_column, name_column))
     tasks = split_names(task)
     if kind == ".svg" and (len(rows) != 1 or tasks is None or len(tasks) != 1):
         raise InputError(f"-o {output}: a drawing is of one molecule for one task: give one SMILES and one --task")

@@ -157,7 +157,7 @@ def open_input(text: str, smiles_column: str | None) -> Library | TypedSmiles:
     from ..scoring.stream import TypedSmiles
     from ..tables.library import open_library
 
-    typed = typed_smiles([text])
+    typed = typed_smiles([text], smiles_column)
     return TypedSmiles(typed) if typed else open_library(text, smiles_column, cells=True)
 
 

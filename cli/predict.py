@@ -113,7 +113,7 @@ def predict(
     answers = AnswerColumns(
         n_neighbours=neighbours, short=short, batch_size=batch_size, extras=extras, percentiles=percentiles
     )
-    smiles = typed_smiles(inputs)
+    smiles = typed_smiles(inputs, smiles_column, name_column)
     if smiles and output is None:
         print_answers(smiles, choice, answers)
         return
@@ -146,10 +146,11 @@ def predict(
         raise typer.Exit(1)
 
 
-def typed_smiles(inputs: Sequence[str]) -> list[str]:
+def typed_smiles(inputs: Sequence[str], *columns: str | None) -> list[str]:
     """`inputs` if they are SMILES, nothing if they are files. Raises `InputError` for a mixture, or for neither.
 
     What exists, or ends like a file, is a file.
+    columns: that options ask for, which SMILES do not have.
     """
     from ..errors import InputError
 
@@ -157,6 +158,10 @@ def typed_smiles(inputs: Sequence[str]) -> list[str]:
     if smiles and len(smiles) < len(inputs):
         file = next(text for text in inputs if text not in smiles)
         raise InputError(f"{file!r} is a file and {smiles[0]!r} is taken as a SMILES: give files or SMILES, not both")
+    if smiles and (column := next(filter(None, columns), None)):
+        raise InputError(
+            f"{smiles[0]!r} is taken as a SMILES, which has no column {column!r}: leave that option out, or name a file"
+        )
     return smiles
 
 

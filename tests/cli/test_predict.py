@@ -81,6 +81,19 @@ def test_a_mixture_and_a_strange_name_are_errors(tmp_path: Path, monkeypatch: py
     assert typed_smiles(["CCO"]) == []
 
 
+def test_a_column_is_for_files(run: Any, tmp_path: Path) -> None:
+    for command in (
+        ["predict", "CCO", "--name-column", "id"],
+        ["predict", "CCO", "--smiles-column", "id", "-o", tmp_path / "x.csv"],
+        ["explain", "CCO", "--name-column", "id"],
+        ["generate", "CCO", "--smiles-column", "id", "--pack", "reactions"],
+    ):
+        code, out, err = run(*command)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "'CCO' is taken as a SMILES, which has no column 'id'" in err
+    assert not any(tmp_path.iterdir())
+
+
 # --- formats
 
 
