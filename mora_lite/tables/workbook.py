@@ -69,6 +69,7 @@ class Workbook:
         others = [sheet.title for sheet in self._book.worksheets[1:]]
         if self._sheet is not None and others:
             self.notes.append(f"{path}: sheet {self._sheet.title!r} is read, not {', '.join(map(repr, others[:5]))}")
+            self.name = f"{path}, sheet {self._sheet.title!r} (the first of {1 + len(others)})"  # in errors
 
     @property
     def bytes_read(self) -> int:

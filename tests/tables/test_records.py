@@ -160,6 +160,13 @@ def test_a_workbook_gives_the_rows_of_its_first_sheet(tmp_path: Path) -> None:
     assert library.notes == [f"{tmp_path / 'a.xlsx'}: sheet 'sheet 1' is read, not 'sheet 2', 'sheet 3'"]
 
 
+def test_an_error_of_one_sheet_says_that_there_are_others(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"a\.xlsx, sheet 'sheet 1' \(the first of 2\): no SMILES column among 'about'"
+    ):
+        open_library(workbook(tmp_path / "a.xlsx", [["about"], ["me"]], [["smiles"], ["CCO"]]))
+
+
 def test_a_damaged_or_empty_workbook_is_told(tmp_path: Path) -> None:
     good = workbook(tmp_path / "a.xlsx", [["smiles"], ["CCO"]]).read_bytes()
     (tmp_path / "b.xlsx").write_bytes(good[: len(good) // 2])
