@@ -113,7 +113,7 @@ def choose_engine(scorer: Scorer, dtype: torch.dtype, exact: bool) -> Engine:
 
 
 def load(
-    pack: str | Path = "admet",
+    pack: str | Path | Pack = "admet",
     *,
     device: str = "auto",
     dtype: str = "auto",
@@ -123,6 +123,7 @@ def load(
 ) -> Model:
     """Load a pack for prediction, by name or path, or from the Hugging Face hub as `hf:owner/name[@revision]`.
 
+    pack: one that is open already is not checked again.
     device: `auto` (a CUDA device if there is one), `cpu`, `cuda` or `cuda:N`.
     dtype: `auto`, `float32`, `bfloat16`, `float16`. `auto` takes a fast engine (`fast/`) where it covers the pack; a
     type by name always takes the plain one.
@@ -137,7 +138,7 @@ def load(
     work_alone_after_fork()
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
-    opened = open_pack(pack)
+    opened = pack if isinstance(pack, Pack) else open_pack(pack)
     chosen = choose_tasks(opened.tasks, tasks)
     width = torch.empty((), dtype=torch_dtype).element_size()
     budget = memory_budget if memory_budget is not None else available_bytes(torch_device) // 2

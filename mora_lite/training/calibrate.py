@@ -38,7 +38,7 @@ def calibrate_pack(
     keep_data: write the training molecules and their values too; else those that were in the pack are taken out.
     """
     report("calibrating")
-    model = load(pack.path, device=device, dtype=dtype)
+    model = load(pack, device=device, dtype=dtype)
     training = TrainingMolecules.of(train.smiles, train.targets, train.fingerprints())
     domain = training.domain
     report("similarity to the training molecules")

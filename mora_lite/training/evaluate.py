@@ -111,8 +111,10 @@ def evaluate(
     whole = split == "test" and limit is None and tasks is None and not columns
     _check_pack(pack, record, whole and confidence == RECORDED_CONFIDENCE)
     _claim_files(data, output, report, force)
-    tasks = _tasks_of_table(pack, data, smiles_column, columns, on_note) if (tasks, split) == (None, "all") else tasks
-    model = load(pack, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
+    opened = open_pack(pack)
+    if (tasks, split) == (None, "all"):
+        tasks = _tasks_of_table(opened, data, smiles_column, columns, on_note)
+    model = load(opened, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
     provenance, data = model.pack.provenance, Path(data)
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
     parts = _parts_if_known(table, provenance) if split == "all" else parts_of(table, provenance, model.pack.name, data)
@@ -296,7 +298,7 @@ def _smiles_column(pack: Pack, chosen: str | None) -> str | None:
 
 
 def _tasks_of_table(
-    name: str | Path,
+    pack: Pack,
     path: str | Path,
     smiles_column: str | None,
     columns: Mapping[str, str] | None,
@@ -305,7 +307,6 @@ def _tasks_of_table(
     """Names of the tasks that a table has a column for; None where that is all or none of them."""
     if str(path) == STDIO:  # is read once
         return None
-    pack = open_pack(name)
     with open_library(str(path), _smiles_column(pack, smiles_column), cells=True) as library:
         there = {column.strip().lower() for column in library.columns}
     headers = _headers(pack, columns)

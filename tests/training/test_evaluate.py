@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 
 import mora_lite
 from mora_lite.errors import InputError, PackError
+from mora_lite.packs.manifest import FolderKind
 from mora_lite.packs.pack import MANIFEST, open_pack, write_manifest
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.evaluate import baseline_values, evaluate, record_metrics
@@ -50,6 +52,13 @@ def test_metrics_are_those_of_the_predictions(pack_path, table_path, dataset, mo
     assert got["size"]["n"] == n
     assert got["polarity"]["n"] == np.isfinite(true[:, 1]).sum()
     assert [row["unit"] for row in got.values()] == ["", "e", "u"]
+
+
+def test_the_files_of_the_pack_are_checked_once(pack_path, table_path) -> None:
+    with mock.patch.object(FolderKind, "check_file") as check:
+        evaluate(pack_path, table_path, split="all", **EXACT)
+    names = [call.args[1] for call in check.call_args_list]
+    assert len(names) == len(set(names)) > 0
 
 
 def test_the_encoder_alone_and_the_pack_without_quantisation_stand_beside_it(
