@@ -129,15 +129,11 @@ def scoring(
             yield pool.results
         return
     models = [source.load(device=device) for device in source.devices]
-    with (
-        WorkerPool[Window, ParsedWindow](n, RdkitParser, (source.featurizer, output.describe), time_limit) as pool,
-        ExitStack() as stack,
-    ):
+    with ExitStack() as stack:
 
         def results(windows: Iterator[Window]) -> Iterator[Any]:
-            # The writer is the caller's thread. Before it the others end, and then the processes.
-            natively = source.featurizer.is_native and output.describe is None
-            parsed = parse_ahead(windows, source.featurizer if natively else None, pool, n)
+            # The writer is the caller's thread. Before it the others end, and with them the processes.
+            parsed = parse_ahead(windows, source.featurizer, output.describe, n, time_limit)
             found = read_ahead(score_on(models, parsed, output))
             stack.callback(found.close)
             return found
@@ -146,25 +142,26 @@ def scoring(
 
 
 def parse_ahead(
-    windows: Iterator[Window], featurizer: Featurizer | None, pool: WorkerPool[Window, ParsedWindow], n: int
+    windows: Iterator[Window], featurizer: Featurizer, describe: Describe | None, n: int, time_limit: float
 ) -> Iterator[ParsedWindow]:
-    """Parse windows natively by `featurizer` in `n` threads, and what is left in the pool's processes.
+    """Parse windows natively in `n` threads, and what is left in `n` processes, which start when something is left.
 
-    featurizer: None has all of it done there.
+    describe: as for `parse_by_rdkit`; with it all rows are RDKit's. time_limit: seconds for parsing one molecule there.
     """
-    if featurizer is None:
-        yield from pool.results(windows)
-        return
-    begun: deque[CertainRows] = deque()
+    with WorkerPool[Window, ParsedWindow](n, RdkitParser, (featurizer, describe), time_limit) as pool:
+        if not featurizer.is_native or describe is not None:
+            yield from pool.results(windows)
+            return
+        begun: deque[CertainRows] = deque()
 
-    def rests() -> Generator[Window | None, None, None]:
-        for certain in map_ahead(partial(read_certain, featurizer=featurizer), read_ahead(windows), n):
-            begun.append(certain)
-            yield certain.rest
+        def rests() -> Generator[Window | None, None, None]:
+            for certain in map_ahead(partial(read_certain, featurizer=featurizer), read_ahead(windows), n):
+                begun.append(certain)
+                yield certain.rest
 
-    with closing(rests()) as jobs:
-        for rest in pool.results(jobs):
-            yield begun.popleft().with_rest(rest)
+        with closing(rests()) as jobs:
+            for rest in pool.results(jobs):
+                yield begun.popleft().with_rest(rest)
 
 
 def score_on(models: Sequence[Predictor], windows: Iterator[ParsedWindow], output: Output) -> Iterator[Any]:

@@ -4,16 +4,16 @@ The output has every column of the input, unchanged and in order, then those of 
 `error`. Where the input has a column of such a name already, the new one is called `<name> (mora-lite)`, then
 `<name> (mora-lite 2)`.
 
-A small table is scored in this process, for starting others would take longer. A larger one is scored as a screening
-is (`engine`).
+A small table is scored in this process, for loading the model in others would take longer. A larger one is scored as
+a screening is (`engine`).
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -24,9 +24,9 @@ import numpy as np
 from ..status import OK, RunSummary
 from ..tables.formats import TableFormat, add_columns, rounded
 from ..tables.library import Library, Window, regroup
-from ..tables.parsed import ParsedWindow, parse_window
+from ..tables.parsed import ParsedWindow
 from ..tables.writers import TableWriter
-from .engine import ModelSource, Output, scoring
+from .engine import ModelSource, Output, parse_ahead, scoring
 from .neighbours import Neighbours
 from .predictor import Predictor
 from .scores import Scores
@@ -121,7 +121,7 @@ def predict_library(
     """Score every row of `library`, opened with its cells, into the file `target`, in order, in constant memory.
 
     load: gives the model for this process. describe: the same model for others, asked when there are many rows.
-    workers: these other processes. time_limit: seconds for parsing one molecule there.
+    workers: these other processes. time_limit: seconds for parsing one molecule.
     on_note: called with each line for the user. on_progress: with the number of rows done, and the library.
     """
     # Tabs in a file that is called .csv are for an input that is so too.
@@ -134,7 +134,7 @@ def predict_library(
             model = load()
             featurizer, kinds = model.featurizer, answers.kinds_of(model)
             answers = replace(answers, names=_added_names(library, kinds))
-            answer: Answer = partial(_answer_here, model, answers)
+            answer: Answer = partial(_answer_here, model, answers, time_limit)
         else:
             source = describe()
             featurizer, kinds = source.featurizer, answers.kinds(source)
@@ -148,7 +148,8 @@ def predict_library(
         writer = TableWriter(target, columns, kinds=types, form=answers.form, force=force, molecules=True)
         stack.enter_context(writer)
         started = time.perf_counter()
-        for window, found in _answered(regroup(chain([head], windows), n_rows), answer):
+        answered = stack.enter_context(closing(_answered(regroup(chain([head], windows), n_rows), answer)))
+        for window, found in answered:
             _write(writer, library, window, found)
             summary.count(found.status, found.error)
             summary.outside.update(found.outside)
@@ -183,15 +184,20 @@ class TypedSmiles:
 Answer = Callable[[Iterator[Window]], Iterable[Answers]]
 
 
-def _answer_here(model: Predictor, answers: AnswerColumns, windows: Iterator[Window]) -> Iterator[Answers]:
-    return (answers.of(model, parse_window(window, model.featurizer, describe=answers.describe)) for window in windows)
+def _answer_here(
+    model: Predictor, answers: AnswerColumns, time_limit: float, windows: Iterator[Window]
+) -> Iterator[Answers]:
+    """Score in this process. Rows at which RDKit may hang or die are read in another, if there are such."""
+    with closing(parse_ahead(windows, model.featurizer, answers.describe, 1, time_limit)) as parsed:
+        for rows in parsed:
+            yield answers.of(model, rows)
 
 
 def _added_names(library: Library | TypedSmiles, kinds: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(add_columns(library.columns, [*kinds, "status", "error"])[len(library.columns) :])
 
 
-def _answered(windows: Iterable[Window], answer: Answer) -> Iterator[tuple[Window, Answers]]:
+def _answered(windows: Iterable[Window], answer: Answer) -> Generator[tuple[Window, Answers], None, None]:
     """Each window with its results. Its cells stay in this process."""
     sent: deque[Window] = deque()
 

@@ -11,11 +11,14 @@ from unittest import mock
 import numpy as np
 import pytest
 from atom_counter import AtomCounter
+from fragile_reading import CRASHES, HANGS, FragileFeaturizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pool_here import PoolHere
 
 from mora_lite.chem.molecules import parse_smiles
-from mora_lite.scoring import stream
+from mora_lite.machine.workers import WorkerPool
+from mora_lite.scoring import engine, stream
 from mora_lite.scoring.scores import Scores
 from mora_lite.scoring.stream import AnswerColumns, predict_library
 from mora_lite.tables.formats import add_columns
@@ -62,7 +65,28 @@ def predict(source, target, smiles_column=None, chunk_rows=1024, model=None, **o
 
 
 def unused():
-    raise AssertionError("a small table needs no other process")
+    raise AssertionError("a small table needs no other model")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def reading_here():
+    with mock.patch.object(engine, "WorkerPool", PoolHere):
+        yield
+
+
+def test_a_molecule_at_which_rdkit_hangs_or_dies_is_a_row_of_a_small_table_too(tmp_path):
+    source = write(tmp_path / "a.smi", "\n".join(["C", HANGS, "CC", CRASHES, "CCC"]))
+    model = counter()
+    model.featurizer = FragileFeaturizer()
+    with mock.patch.object(engine, "WorkerPool", WorkerPool), open_library(source, cells=True) as library:
+        summary = predict_library(
+            library, str(tmp_path / "o.csv"), AnswerColumns(), lambda: model, unused, time_limit=1.0
+        )
+    with open(tmp_path / "o.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["ok", "timeout", "ok", "crashed", "ok"]
+    assert [row["atoms"] for row in rows] == ["1", "", "2", "", "3"]
+    assert summary.n_ok == 3
 
 
 def test_the_summary_counts_by_task_whatever_its_name(tmp_path):

@@ -1,4 +1,4 @@
-"""A reader and a parser of molecules that tests of `screening.ray_engine` send to processes of a Ray cluster."""
+"""A reader and parsers of molecules that tests send to other processes, where they hang or die."""
 
 from __future__ import annotations
 
@@ -32,19 +32,35 @@ class WaitingReading(Reading):
             yield block
 
 
+def parse_badly(text: str) -> None:
+    """Hang at one molecule, and end the process at another."""
+    if text == HANGS:
+        time.sleep(3600)
+    if text == CRASHES:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@dataclass(frozen=True)
+class FragileFeaturizer(Featurizer):
+    """As if RDKit did so; the native reader leaves it all to RDKit."""
+
+    is_native = False
+
+    def parse_molecule(self, text: str) -> Any:
+        parse_badly(text)
+        return super().parse_molecule(text)
+
+
 @dataclass(frozen=True)
 class FragileLoad(LoadPack):
-    """Loads a pack in a process where RDKit hangs at one molecule and crashes at another."""
+    """Loads a pack in a process where RDKit does so."""
 
     def __call__(self, *, device: str, threads: int | None = None) -> Any:
         parse = Featurizer.parse_molecule
 
-        def parse_badly(featurizer: Featurizer, text: str) -> Any:
-            if text == HANGS:
-                time.sleep(3600)
-            if text == CRASHES:
-                os.kill(os.getpid(), signal.SIGSEGV)
+        def parse_molecule(featurizer: Featurizer, text: str) -> Any:
+            parse_badly(text)
             return parse(featurizer, text)
 
-        Featurizer.parse_molecule, Featurizer.is_native = parse_badly, False  # type: ignore[assignment, method-assign]
+        Featurizer.parse_molecule, Featurizer.is_native = parse_molecule, False  # type: ignore[assignment, method-assign]
         return super().__call__(device=device, threads=threads)
