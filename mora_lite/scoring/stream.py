@@ -24,6 +24,7 @@ import numpy as np
 from ..status import OK, RunSummary
 from ..tables.formats import TableFormat, add_columns, rounded
 from ..tables.library import Library, Window, regroup
+from ..tables.numbers import decimal_mark
 from ..tables.parsed import ParsedWindow
 from ..tables.writers import TableWriter
 from .engine import ModelSource, Output, parse_ahead, scoring
@@ -124,11 +125,9 @@ def predict_library(
     workers: these other processes. time_limit: seconds for parsing one molecule.
     on_note: called with each line for the user. on_progress: with the number of rows done, and the library.
     """
-    # Tabs in a file that is called .csv are for an input that is so too.
-    same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
-    answers = replace(answers, form=TableFormat.of(target).like(library.delimiter if same else "", library.bom))
     windows, started, n_rows = library.windows(SMALL_ROWS + 1), time.perf_counter(), CHUNK_ROWS
     head = next(windows, None) or Window(1, [])
+    answers = replace(answers, form=_form_of(target, library, head, on_note))
     with ExitStack() as stack:
         if len(head.records) <= SMALL_ROWS:
             model = load()
@@ -156,6 +155,20 @@ def predict_library(
             on_progress(summary.n_rows, library)
         summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _form_of(target: str, library: Library | TypedSmiles, head: Window, on_note: Callable[[str], None]) -> TableFormat:
+    """The format of the output, which goes on as its input has begun. on_note: as for `predict_library`."""
+    # Tabs in a file that is called .csv are for an input that is so too.
+    same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
+    decimal = "." if library.delimiter in ("", ",") else decimal_mark(head.cells)
+    form = TableFormat.of(target).like(library.delimiter if same else "", library.bom, decimal or ".")
+    if not decimal and library.delimiter == ";" and form.kind == "csv":
+        on_note(
+            "numbers are written with a decimal point, as those of the input do not show which mark they have; for a "
+            "spreadsheet with decimal commas write -o NAME.xlsx"
+        )
+    return form
 
 
 class TypedSmiles:

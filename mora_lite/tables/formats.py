@@ -39,12 +39,14 @@ class TableFormat:
 
     kind: `csv` (also with tabs), `parquet`, `xlsx` or `sdf`.
     delimiter: of `csv`. packed: whether gzip packs it. bom: whether a byte-order mark goes first.
+    decimal: mark of numbers, in what `csv` writes, and in the cells that `xlsx` is given as texts.
     """
 
     kind: str
     delimiter: str = ","
     packed: bool = False
     bom: bool = False
+    decimal: str = "."
 
     @classmethod
     def of(cls, path: str | Path, *, molecules: bool = True) -> TableFormat:
@@ -69,11 +71,12 @@ class TableFormat:
             raise OutputError(f"-o {path}: .xlsx needs openpyxl, which is not installed: pip install openpyxl")
         return cls("csv" if ending in (".csv", ".tsv") else ending[1:], "\t" if ending == ".tsv" else ",", packed)
 
-    def like(self, delimiter: str, bom: bool) -> TableFormat:
-        """The same with the delimiter and the byte-order mark of the table that was read. Tabs stay tabs."""
+    def like(self, delimiter: str, bom: bool, decimal: str = ".") -> TableFormat:
+        """The same with the delimiter and the marks of the table that was read. Tabs stay tabs."""
         if self.kind != "csv":
-            return self
-        return replace(self, delimiter=delimiter if delimiter and self.delimiter == "," else self.delimiter, bom=bom)
+            return replace(self, decimal=decimal) if self.kind == "xlsx" else self
+        delimiter = delimiter if delimiter and self.delimiter == "," else self.delimiter
+        return replace(self, delimiter=delimiter, bom=bom, decimal=decimal)
 
     def encode(
         self, names: Sequence[str], values: Sequence[np.ndarray], ok: np.ndarray, texts: Sequence[Sequence[str]]
@@ -85,7 +88,7 @@ class TableFormat:
         """
         if self.kind in ("parquet", "xlsx"):
             return [*((column, ok) for column in values), *texts]
-        rows = zip(*(column_texts(column, ok) for column in values), *texts, strict=True)
+        rows = zip(*(column_texts(column, ok, self.decimal) for column in values), *texts, strict=True)
         if self.kind == "sdf":
             return ["".join(map(sdf_field, names, row)) for row in rows]
         return csv_lines(rows, self.delimiter)
@@ -94,7 +97,7 @@ class TableFormat:
 Encoded = list[Any]  # by `TableFormat.encode`: a text for each row, or columns with their `ok`
 
 
-def column_texts(column: np.ndarray, ok: np.ndarray) -> list[str]:
+def column_texts(column: np.ndarray, ok: np.ndarray, decimal: str = ".") -> list[str]:
     """Each value as text, blank where `ok` is not set: numbers with `DIGITS` digits, flags as true and false."""
     cells = column.tolist()
     if column.dtype == object:
@@ -103,6 +106,7 @@ def column_texts(column: np.ndarray, ok: np.ndarray) -> list[str]:
         texts = ["true" if value else "false" for value in cells]
     else:
         texts = ["" if math.isnan(value) else f"{value:.{DIGITS}g}" for value in cells]  # nothing was measured
+        texts = texts if decimal == "." else [text.replace(".", decimal) for text in texts]
     return texts if ok.all() else [text if good else "" for text, good in zip(texts, ok.tolist(), strict=True)]
 
 

@@ -46,6 +46,24 @@ _KINDS: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "write the number alone, and its unit as --target COLUMN:UNIT",
     ),
 )
+_DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+def decimal_mark(rows: Sequence[Sequence[str]]) -> str:
+    """The decimal mark of a table: a point where any column of numbers has points; else a comma where one has commas,
+    beyond doubt; else empty.
+
+    rows: cells, of as many columns in each. A column of numbers has nothing but numbers and what stands for none.
+    """
+    mark, none = "", _MISSING.union(_BLANK)
+    for column in zip(*rows, strict=True):
+        texts = [text for text in map(str.strip, column) if text.lower() not in none]
+        broken = [text for text in texts if not text.lstrip("+-").isdecimal()]
+        if broken and all(map(_DECIMAL_POINT.fullmatch, broken)):
+            return "."
+        if broken and all(map(_DECIMAL_COMMA.fullmatch, broken)) and not all(map(_THOUSANDS.fullmatch, broken)):
+            mark = ","
+    return mark
 
 
 @dataclass

@@ -297,14 +297,16 @@ class _XlsxSink:
     def __init__(self, stream: Any, form: TableFormat, columns: Sequence[str], kinds: Kinds):
         from openpyxl import Workbook
 
-        self._stream, self._book = stream, Workbook(write_only=True)
+        self._stream, self._book, self._decimal = stream, Workbook(write_only=True), form.decimal
         self._sheet = self._book.create_sheet("predictions")
         self._sheet.freeze_panes = "A2"
         self._n_rows = 0
         self._append([list(columns)])
 
     def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: object) -> None:
-        columns: list[Sequence[Any]] = [[_sheet_value(cell) for cell in column] for column in zip(*cells, strict=True)]
+        columns: list[Sequence[Any]] = [
+            [_sheet_value(cell, self._decimal) for cell in column] for column in zip(*cells, strict=True)
+        ]
         for value in added or ():
             columns.append(_sheet_values(*value) if isinstance(value, tuple) else value)
         self._append(list(zip(*columns, strict=True)))
@@ -340,8 +342,11 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]
 _NUMERAL = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?")
 
 
-def _sheet_value(text: str) -> Any:
+def _sheet_value(text: str, decimal: str = ".") -> Any:
     """A cell that was read: a number where it reads back as the same text, else the text."""
+    if decimal == ",":
+        value = _sheet_value(text.replace(",", ".")) if "." not in text else text
+        return text if isinstance(value, str) else value
     if not _NUMERAL.fullmatch(text) or text == "-0":
         return text
     if "." not in text:

@@ -168,6 +168,47 @@ def test_byte_order_marks_line_ends_and_delimiters(tmp_path, mark, line_end, del
     assert [row[:2] for row in rows] == [["CCO", "a"], ["CC", "b"]]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_table_with_decimal_commas_goes_on_with_them(tmp_path, delimiter):
+    lines = ["smiles,logS,MW", "CCO,0|85,46|07", "xx,-1|2,", "C,,16"]
+    text = "\n".join(line.replace(",", delimiter).replace("|", ",") for line in lines)
+    source = write(tmp_path / "a.csv", text)
+    _, rows, _ = predict(source, tmp_path / "out.csv")
+    assert [row[1:5] for row in rows] == [
+        ["0,85", "46,07", "3", "37,037"],
+        ["-1,2", "", "", ""],
+        ["", "16", "1", "12,3457"],
+    ]
+    points = write(tmp_path / "b.csv", text.replace("46,07", "46.07").replace("16", "16.0"))
+    assert [row[4] for row in predict(points, tmp_path / "out2.csv")[1]] == ["37.037", "", "12.3457"]
+
+
+def test_decimal_commas_in_quotes_are_no_reason_to_write_more_of_them(tmp_path):
+    source = write(tmp_path / "a.csv", 'smiles,logS\nCCO,"0,85"\n')
+    assert predict(source, tmp_path / "out.csv")[1][0][1:4] == ["0,85", "3", "37.037"]
+
+
+def test_a_sheet_has_the_numbers_of_decimal_commas(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    source = write(tmp_path / "a.csv", "smiles;logS;name\nCCO;0,85;1\nC;-12,5;2\nCC;1,20;3\n")
+    with open_library(source, cells=True) as library:
+        predict_library(library, str(tmp_path / "o.xlsx"), AnswerColumns(), counter, unused)
+    _, *rows = openpyxl.load_workbook(tmp_path / "o.xlsx").active.values
+    assert [row[1] for row in rows] == [0.85, -12.5, "1,20"]  # what a number would not give back stays
+
+
+def test_where_no_number_shows_its_mark_a_note_says_so(tmp_path):
+    notes = []
+    for name, text in (
+        ("a.csv", "id;smiles\n1;CCO\n"),
+        ("b.csv", "id,smiles\n1,CCO\n"),
+        ("c.csv", "x;smiles\n0,5;C\n"),
+    ):
+        with open_library(write(tmp_path / name, text), cells=True) as library:
+            predict_library(library, str(tmp_path / f"o{name}"), AnswerColumns(), counter, unused, on_note=notes.append)
+    assert len([note for note in notes if "decimal point" in note]) == 1
+
+
 def test_a_tsv_output_has_tabs(tmp_path):
     source = write(tmp_path / "a.tsv", "smiles\tname\nCCO\ta,b\n")
     header, rows, _ = predict(source, tmp_path / "out.tsv.gz")

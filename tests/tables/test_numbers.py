@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mora_lite.errors import InputError
-from mora_lite.tables.numbers import NumberColumn
+from mora_lite.tables.numbers import NumberColumn, decimal_mark
 
 
 def read(*cells: str) -> tuple[list[float | None], list[str]]:
@@ -78,3 +78,22 @@ def test_any_cell_is_a_value_missing_or_one_error(cell: str) -> None:
     except InputError:
         return
     assert values[0] is None or values[0] in (0, 1) or float(cell.replace(",", ".")) == values[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "mark"),
+    [
+        (["CCO CCC", "0,85 -1,2"], ","),
+        (["0,85 n/a", "1 2"], ","),
+        (["0,85 1,2", "0.85 1"], "."),
+        (["0.85 1.2"], "."),
+        (["1,234 2,345"], ""),  # or thousands
+        (["1,234 2,5"], ","),
+        (["0,85 a,b"], ""),  # names
+        (["1 2", "CCO CCC"], ""),
+        (["- nan"], ""),
+        ([], ""),
+    ],
+)
+def test_the_decimal_mark_of_a_table_is_that_of_its_numbers(columns: list[str], mark: str) -> None:
+    assert decimal_mark(list(zip(*map(str.split, columns), strict=True))) == mark
