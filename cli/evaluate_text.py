@@ -21,9 +21,7 @@ def evaluate_text(
             autocompletion=complete_text_packs,
         ),
     ],
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Table with the columns that train-text reads: CSV, plain or .gz.")
-    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Table with the columns that train-text reads.")],
     *,
     task: TextPackTask = None,
     split: SplitOption = DataSplit.TEST,

@@ -16,7 +16,8 @@ from .progress import show_work
 
 def train_text(
     tables: Annotated[
-        list[Path], typer.Argument(metavar="TABLE...", help="Tables of questions and answers: CSV, plain or .gz.")
+        list[Path],
+        typer.Argument(metavar="TABLE...", help="Tables of questions and answers: files that predict reads."),
     ],
     *,
     task: Annotated[

@@ -14,21 +14,21 @@ model answers is made canonical before it is compared.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import random
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rdkit import Chem
+
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
 from ..chem.smiles import Aligner, canonical, flat, largest, reorder
-from ..errors import InputError, did_you_mean, error_text
+from ..errors import InputError, did_you_mean
+from ..tables.library import open_library
 from ..training.splits import PARTS
 
 # Several molecules are one source, and an answer speaks of them as they are drawn: nothing is taken away.
@@ -102,7 +102,7 @@ def read_reactions(
     on_note: Callable[[str], None] = lambda _note: None,
     test_paths: Sequence[str | Path] = (),
 ) -> list[TextPair]:
-    """Reactions of CSV tables (plain or .gz), each pair of source and target once, held out as `collect` says.
+    """Reactions of tables, each pair of source and target once, held out as `collect` says.
 
     forward: the source is all of the columns `reactants_and_reagents`, `reactants` and `reagents` that there are,
     unmarked, the target the column `product`. retro: from `product` to `reactants`. reagents: from `reactants` to
@@ -171,7 +171,7 @@ def read_captions(
     on_note: Callable[[str], None] = lambda _note: None,
     test_paths: Sequence[str | Path] = (),
 ) -> list[TextPair]:
-    """Molecules and what is said of them, from CSV tables (plain or .gz) with columns `smiles` and `description`.
+    """Molecules and what is said of them, from tables with columns `smiles` and `description`.
 
     Held out by molecule, as `collect` says. Each pair is taken once. Left out are molecules that RDKit cannot
     read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the molecule is in
@@ -256,7 +256,7 @@ def collect(
     rule = _Rule(split_column, test_paths, test, valid)
     for path in dict.fromkeys(map(Path, [*paths, *test_paths])):
         table = path.name.split(".")[0]
-        for row in read_rows(path, needed, any_of):
+        for row in read_rows(path, needed, any_of, on_note):
             found = pairs_of(row)
             if not found or all(pair in pairs for pair in found):
                 left_out["whose pair is there already" if found else SKIP_REASON] += 1
@@ -314,18 +314,44 @@ class _Rule:
             raise InputError(f"split: got {self.split_column!r}, but no table has that column")
 
 
-def read_rows(path: Path, needed: Sequence[str], any_of: Sequence[str] = ()) -> Iterator[dict[str, str]]:
-    """Rows of a CSV table that has all columns `needed` and one or more of `any_of`. Raises `InputError` otherwise."""
+def read_rows(
+    path: Path,
+    needed: Sequence[str],
+    any_of: Sequence[str] = (),
+    on_note: Callable[[str], None] = lambda _note: None,
+) -> Iterator[dict[str, str]]:
+    """Rows of a table of any kind that `open_library` reads, which has all columns `needed` and one or more of
+    `any_of`; a row that is malformed is blank. on_note: gets a line for each thing to know of the reading.
+
+    Raises `InputError` for other tables, and for text that is not UTF-8.
+    """
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if not set(needed) <= set(columns) or (any_of and not set(any_of) & set(columns)):
-                raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
-            yield from reader
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table: {error_text(error)}") from None
+        library = open_library(str(path), needed[0], cells=True)
+    except InputError as error:
+        words = str(error).replace(" for --smiles-column", "")  # there is no such option here
+        raise InputError(f"{path} cannot be read as a table: {words}; expected {_words(needed, any_of)}") from None
+    with library:
+        columns, at = library.columns, library.smiles_index
+        if not set(needed) <= set(columns) or (any_of and not set(any_of) & set(columns)):
+            raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
+        for window in library.windows(4096):
+            for record, cells, line in zip(window.records, window.cells, window.lines, strict=True):
+                row = dict(zip(columns, [""] * len(columns) if record.fault else cells, strict=True))
+                if not row[columns[at]] and "\n" in record.text:  # of an SDF
+                    drawn = FEATURIZER.parse_molecule(record.text).drawn
+                    row[columns[at]] = "" if drawn is None else Chem.MolToSmiles(drawn)
+                if not "".join(row.values()).isascii():
+                    _check_text(row, f"{path}, line {line}")
+                yield row
+        for note in library.notes:
+            on_note(note)
+
+
+def _check_text(row: dict[str, str], where: str) -> None:
+    try:
+        "".join(row.values()).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: got text that is not UTF-8; save the table in UTF-8") from None
 
 
 def _words(needed: Sequence[str], any_of: Sequence[str]) -> str:

@@ -65,7 +65,8 @@ def train_text(
     """Train an adapter for `task` and write it to `output` as a text pack; what `mora-lite train-text` does.
 
     task: of `tasks.TEXT_TASKS`, or several directions of reactions for one pack, as `tasks.task_shares` reads them.
-    tables: CSV, plain or .gz. split, tests: columns and tables that say what is held out, see `pairs.collect`.
+    tables: of any kind that `open_library` reads. split, tests: columns and tables that say what is held out, see
+    `pairs.collect`.
     minutes: budget of training. config: in place of `minutes` and `seed`, for a budget of steps or other settings.
     adapter, rank, target_modules, layers, start: see `start_run`. bits: of a weight in the pack, 16, 8 or 4.
     copies: orders in which a training row is written. base: a name known to `pull`, a path, or owner/name.
@@ -198,7 +199,7 @@ def text_metadata(
     """What tokenized pairs record of the tables that they were made of."""
     for file in [*tables, *tests]:
         if not file.is_file():
-            raise InputError(f"{file}: no such table; give CSV files, plain or .gz")
+            raise InputError(f"{file}: no such table; give files of tables: CSV, TSV, XLSX, Parquet or SDF")
     several = len(tasks) > 1
     task = ASK if several else tasks[0]
     # Several directions are of the same reactions, so all have what the first one is held out by.

@@ -6,7 +6,9 @@ import gzip
 import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from rdkit import Chem
 
 from mora_lite.chem.smiles import Aligner, canonical, flat, largest, reorder
 from mora_lite.errors import InputError
@@ -216,10 +218,33 @@ def test_copies_of_training_reactions_only_the_canonical_first(tmp_path: Path) -
     assert texts[0] != write_copies(reactions[0], 4, seed=1)
 
 
+def test_tables_of_every_kind_give_the_same_pairs(tmp_path: Path) -> None:
+    rows = [["CCO", "It is an alcohol; it burns."], ["CC(=O)O", "Eine Säure, klar."], ["xx", "nothing"]]
+    frame = pd.DataFrame(rows, columns=["smiles", "description"])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.csv", index=False, sep=";", encoding="utf-8-sig")  # as Excel does
+    frame.to_csv(tmp_path / "c.tsv", index=False, sep="\t")
+    frame.to_excel(tmp_path / "d.xlsx", index=False)
+    frame.to_parquet(tmp_path / "e.parquet")
+    blocks = [
+        f"{Chem.MolToMolBlock(Chem.MolFromSmiles(smiles))}>  <description>\n{text}\n\n$$$$\n"
+        for smiles, text in rows[:2]
+    ]
+    (tmp_path / "f.sdf").write_text("".join(blocks))
+    for path in sorted(tmp_path.iterdir()):
+        pairs = read_captions([path])
+        assert [(pair.source, pair.target) for pair in pairs] == [tuple(row) for row in rows[:2]], path
+
+
 def test_tables_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     bad = table(tmp_path / "bad.csv", "smiles,value", "C,1")
-    with pytest.raises(InputError, match="got the columns smiles, value; expected product"):
+    with pytest.raises(InputError, match="no column 'product'; known: smiles, value; expected product and "):
         read_reactions([bad])
+    with pytest.raises(InputError, match="got the columns product, value; expected product and reactants_and_reagents"):
+        read_reactions([table(tmp_path / "worse.csv", "product,value", "C,1")])
+    (tmp_path / "latin.csv").write_bytes("smiles,description\nC,Säure\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.csv, line 2: got text that is not UTF-8"):
+        read_captions([tmp_path / "latin.csv"])
     with pytest.raises(InputError, match="cannot be read as a table"):
         read_reactions([tmp_path / "missing.csv"])
     with pytest.raises(InputError, match="did you mean forward"):
