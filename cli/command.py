@@ -121,7 +121,7 @@ def say_usage_error(error: Any) -> int:
 
 def _got(error: Any, message: str) -> str:
     """The value that was wrong, where the message has only what was expected."""
-    found = getattr(error.__cause__, "errors", list)()  # of pydantic, which newer versions of Typer ask
+    found: list[Any] = getattr(error.__cause__, "errors", list)()  # of pydantic, which newer versions of Typer ask
     got = repr(found[0]["input"]) if found else ""
     return f", got {got}" if got not in message else ""
 

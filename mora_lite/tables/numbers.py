@@ -46,6 +46,7 @@ _KINDS: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "write the number alone, and its unit as --target COLUMN:UNIT",
     ),
 )
+_BOUNDS = "<>≤≥~≈= "
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -53,11 +54,12 @@ def decimal_mark(rows: Sequence[Sequence[str]]) -> str:
     """The decimal mark of a table: a point where any column of numbers has points; else a comma where one has commas,
     beyond doubt; else empty.
 
-    rows: cells, of as many columns in each. A column of numbers has nothing but numbers and what stands for none.
+    rows: cells, of as many columns in each. A column of numbers has nothing but numbers, perhaps with a bound, and what
+    stands for none.
     """
     mark, none = "", _MISSING.union(_BLANK)
     for column in zip(*rows, strict=True):
-        texts = [text for text in map(str.strip, column) if text.lower() not in none]
+        texts = [text for cell in column if (text := cell.strip().lstrip(_BOUNDS)).lower() not in none]
         broken = [text for text in texts if not text.lstrip("+-").isdecimal()]
         if broken and all(map(_DECIMAL_POINT.fullmatch, broken)):
             return "."
@@ -101,11 +103,12 @@ class NumberColumn:
                 missing.append(i)
             elif low not in _BLANK:
                 odd.append(i)
-        if odd and self._has_decimal_commas(cells, values, odd):
-            for i in odd:
+        commas = [i for i in odd if _DECIMAL_COMMA.fullmatch(cells[i].strip())]
+        if commas and self._are_decimals(cells, values, commas):
+            for i in commas:
                 values[i] = float(cells[i].strip().replace(",", "."))
-            self.notes.append(self._count(odd, cells, "a decimal comma and are read as decimals"))
-            odd = []
+            self.notes.append(self._count(commas, cells, "a decimal comma and are read as decimals"))
+            odd = [i for i in odd if np.isnan(values[i])]
         if odd:
             raise InputError(self._problem(odd, cells))
         if words:
@@ -114,10 +117,9 @@ class NumberColumn:
             self.notes.append(self._count(missing, cells, "no value and are taken as missing"))
         return values
 
-    def _has_decimal_commas(self, cells: Sequence[str], values: np.ndarray, odd: Sequence[int]) -> bool:
-        """Whether all cells that are no numbers are numbers with a decimal comma, beyond doubt."""
-        texts = [cells[i].strip() for i in odd]
-        if not all(map(_DECIMAL_COMMA.fullmatch, texts)) or all(map(_THOUSANDS.fullmatch, texts)):
+    def _are_decimals(self, cells: Sequence[str], values: np.ndarray, commas: Sequence[int]) -> bool:
+        """Whether the cells with a comma are numbers with a decimal comma, beyond doubt."""
+        if all(_THOUSANDS.fullmatch(cells[i].strip()) for i in commas):
             return False
         return not any("." in cells[i] for i in np.flatnonzero(~np.isnan(values)).tolist())
 

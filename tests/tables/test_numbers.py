@@ -71,6 +71,11 @@ def test_what_is_no_number_is_counted_with_a_hint(cells: list[str], words: str) 
     assert "\n" not in message
 
 
+def test_what_is_wrong_beside_decimal_commas_is_told_without_them() -> None:
+    with pytest.raises(InputError, match=r"got '<1', .*; 1 of 3 cells are no numbers: 1 with a bound"):
+        read("-0,5", "<1", "1,5")
+
+
 @given(st.text(max_size=12))
 def test_any_cell_is_a_value_missing_or_one_error(cell: str) -> None:
     try:
@@ -87,6 +92,7 @@ def test_any_cell_is_a_value_missing_or_one_error(cell: str) -> None:
         (["0,85 n/a", "1 2"], ","),
         (["0,85 1,2", "0.85 1"], "."),
         (["0.85 1.2"], "."),
+        (["<0,5 >1,2 ~3"], ","),
         (["1,234 2,345"], ""),  # or thousands
         (["1,234 2,5"], ","),
         (["0,85 a,b"], ""),  # names
