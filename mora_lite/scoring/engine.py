@@ -143,7 +143,7 @@ def scoring(
 
 def parse_ahead(
     windows: Iterator[Window], featurizer: Featurizer, describe: Describe | None, n: int, time_limit: float
-) -> Iterator[ParsedWindow]:
+) -> Generator[ParsedWindow, None, None]:
     """Parse windows natively in `n` threads, and what is left in `n` processes, which start when something is left.
 
     describe: as for `parse_by_rdkit`; with it all rows are RDKit's. time_limit: seconds for parsing one molecule there.
