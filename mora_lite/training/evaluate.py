@@ -97,8 +97,7 @@ def evaluate(
     pack: its name, its directory, or `hf:owner/name`.
     split: `train`, `valid` or `test` by the split that the pack records, or `all`.
     tasks: names; None for all, but with `all` for those that the table has a column for. limit: molecules at most.
-    bf16: the pack to compare with, as `mora-lite train --unquantized` makes it; None takes the metric that the pack
-    records for its whole test set, if it records one.
+    bf16: the pack to compare with, of `train --unquantized`; None takes what this one records of its whole test set.
     smiles_column: None takes the name that the pack records. tables: False leaves them empty, which saves time.
     record: write metrics and tables into the pack, for the whole test set alone.
     columns: task name -> the table's column with its values, where this is not the name that the pack records.
@@ -108,8 +107,8 @@ def evaluate(
 
     Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
-    whole = split == "test" and limit is None and tasks is None and not columns
-    _check_pack(pack, record, whole and confidence == RECORDED_CONFIDENCE)
+    whole = (split, limit, tasks) == ("test", None, None) and not columns and confidence == RECORDED_CONFIDENCE
+    _check_pack(pack, record, whole)
     _claim_files(data, output, report, force)
     opened = open_pack(pack)
     if (tasks, split) == (None, "all"):
@@ -118,12 +117,11 @@ def evaluate(
     provenance, data = model.pack.provenance, Path(data)
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
     parts = _parts_if_known(table, provenance) if split == "all" else parts_of(table, provenance, model.pack.name, data)
-    part = table if parts is None or split == "all" else parts[split]
+    part, train = (table, None) if parts is None or split == "all" else (parts[split], parts["train"])
     part = part if limit is None else part.subset(part.rows[:limit])
     scores = _score(model, part, batch_size, on_note if split == "all" else None)
-    train = None if parts is None or split == "all" else parts["train"]
     metrics, by_task = _measure(model, part, train, scores, tables=tables or record or report is not None)
-    recorded = provenance.get("test") if split == "test" and limit is None else None
+    recorded = provenance.get("test") if (split, limit) == ("test", None) else None
     _add_comparison(metrics, model, part, bf16, recorded, batch_size)
     evaluation = Evaluation(metrics, by_task, molecule_columns(part, scores, model.tasks, parts), table.n_rows)
     if record:
