@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT]
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels run without a GPU then
+if "OMP_NUM_THREADS" not in os.environ:
+    # Two threads of a tiny model wait for each other longer than they compute, on a busy machine forty times as long.
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+    torch.set_num_threads(1)
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # compiled functions run as they are written; test_layer_ops compiles
 
 MOLECULES = [

@@ -56,6 +56,6 @@ def sending(folder: Path) -> Iterator[StaticSite]:
     handler = functools.partial(_Handler, site=site, directory=str(folder))
     with _Server(("127.0.0.1", 0), handler) as server:
         site.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # how soon `shutdown` ends
         yield site
         server.shutdown()
