@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from headless_browser import find, open_browser, wait
 from native_texts import GROUPED, HARD, assembled, mutated
+from parity_gate import leave_open
 from static_site import StaticSite, sending
 
 from mora_lite.chem import native
@@ -28,7 +29,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from mora_lite.export import web
-from mora_lite.export.parity import Gate
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / web.RUNTIME_FOLDER
@@ -47,8 +47,7 @@ def folder(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathFactory)
     """The page of the tiny pack. Not to be changed."""
     out = tmp_path_factory.mktemp("sites") / "site"
     with pytest.MonkeyPatch.context() as patch:  # the gate of the model has tests of its own
-        for name in ("encoder", "scorer", "plain_scorer"):
-            patch.setattr(Gate, name, lambda *_: None)
+        leave_open(patch)
         web.export_site(open_pack(calibrated_pack_path), out, runtime=RUNTIME)
     return out
 

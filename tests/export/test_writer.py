@@ -24,7 +24,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from mora_lite.export import writer  # noqa: E402
 from mora_lite.export.featurizer import model_inputs  # noqa: E402
-from mora_lite.export.parity import Gate  # noqa: E402
 from mora_lite.export.writer import export_pack  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,15 +40,6 @@ def exported(calibrated_pack_path: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def manifest(exported: Path) -> dict[str, Any]:
     return json.loads((exported / "export.json").read_text())
-
-
-@pytest.fixture
-def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of what happens around it."""
-    for name in ("encoder", "scorer", "plain_scorer", "fp16_encoder", "int8_encoder"):
-        monkeypatch.setattr(Gate, name, lambda *args: None)
-    monkeypatch.setattr(Gate, "__init__", lambda self, *args: None)
-    monkeypatch.setattr(Gate, "report", lambda self: {"models": {}, "seconds": 0.0})
 
 
 def test_it_holds_what_it_should(exported: Path, manifest: dict[str, Any]) -> None:
@@ -200,7 +190,7 @@ def test_a_place_that_is_taken(pack_path: Path, tmp_path: Path, no_gate: None) -
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_place_that_cannot_be_written(pack_path: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written(pack_path: Path, tmp_path: Path, no_gate: None) -> None:
     (tmp_path / "file").write_text("")  # a folder without permission would not stop root
     with pytest.raises(OutputError, match=r"cannot write .*: \w+ .*; choose another place with -o"):
         export_pack(open_pack(pack_path), tmp_path / "file" / "out")
