@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import adapters_off
 import numpy as np
 import pytest
 import torch
@@ -113,14 +112,12 @@ def test_perplexity_is_that_of_the_base(model: TextModel, base_path: Path, ids: 
     assert perplexity(adapted, ids, window) != alone
 
 
-def test_the_benchmark_prints_the_table(trained: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "benchmarks" / "adapters_off.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
-    done = subprocess.run(
-        [sys.executable, str(script), str(trained)], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def test_the_benchmark_prints_the_table(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["adapters_off.py", str(trained)])
+    adapters_off.main()
+    found = json.loads(capsys.readouterr().out)
     assert found["perplexity_base"] == found["perplexity_adapter_off"] == found["perplexity_c_zero"]
     assert found["perplexity_adapter_on"] != found["perplexity_base"]
     assert found["same_tensors"] is found["same_logits"] is True

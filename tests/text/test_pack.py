@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reactions
 import torch
 from fake_hub import FakeHub
 from safetensors.torch import load_file
@@ -434,17 +433,16 @@ def test_generate_tells_what_is_wrong(run: Any, pack_path: Path, table: Path, op
     assert sorted(p.name for p in table.parent.iterdir()) == ["some.csv"]
 
 
-def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(base_path: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "benchmarks" / "reactions.py"
+def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(
+    base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = "".join(f"{'C' * n}O.N{'C' * m},{'C' * n}N{'C' * m}\n" for n in range(1, 15) for m in range(1, 15))
     (tmp_path / "some.csv").write_text("reactants,product\n" + lines)
 
     def call(*arguments: object) -> list[dict[str, Any]]:
-        command = [sys.executable, str(script), *map(str, arguments), "--base", str(base_path)]
-        environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        monkeypatch.setattr(sys, "argv", ["reactions.py", *map(str, arguments), "--base", str(base_path)])
+        reactions.main()
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     data = tmp_path / "data.npz"
     made = call("prepare", tmp_path / "some.csv", "--data", data, "--copies", 2)[-1]

@@ -261,7 +261,7 @@ def reacting(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "forward=4,retro=5",
         [write(folder / "both.csv", ("reactants", "product", "part"), rows)],
         folder / "pack",
-        config=TextTrainConfig(steps=250, peak_lr=5e-3),
+        config=TextTrainConfig(steps=150, peak_lr=8e-3),
         base=str(base_path),
         rank=8,
         copies=1,
