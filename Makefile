@@ -59,7 +59,7 @@ CSRC := mora_lite/chem/csrc
 fuzz: $(VENV)/.installed-dev
 	mkdir -p build
 	PYTHONPATH=tests/support $(BIN)/python -c "from native_texts import GROUPED, HARD; \
-	  from mora_lite.chem.probes import PROBES; print(*PROBES, *HARD, *GROUPED, sep='\n')" > build/fuzz.smi
+	  from mora_lite.chem.native import PROBES; print(*PROBES, *HARD, *GROUPED, sep='\n')" > build/fuzz.smi
 	$(CC) -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I$(CSRC) \
 	  $(filter-out $(CSRC)/module.c $(CSRC)/wasm.c,$(wildcard $(CSRC)/*.c)) tests/chem/fuzz_native.c -o build/fuzz_native -lm
 	build/fuzz_native build/fuzz.smi $(FUZZ_SECONDS) $$(date +%s)

@@ -12,13 +12,15 @@ from __future__ import annotations
 import numpy as np
 
 from . import extension
-from .graph import ATOM_FIELDS, Graphs
+from .graph import ATOM_FIELDS, Graphs, row_pointer
 from .refinement import Adjacency, atom_keys, bond_keys, mix
 
 NAME = "circular-counts-1"
 RADIUS = 2
 N_BITS = 1024
 LEVELS = (1, 2, 4, 8, 16, 32)  # what occurs so often sets one more bit; bits alone do not tell benzene from biphenyl
+PACKED_ROWS = 8192  # fingerprints that are packed together, when their positions were read
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 _COLUMN = {name: i for i, name in enumerate(ATOM_FIELDS)}
 _FIELDS = [_COLUMN[name] for name in ("element", "charge", "degree", "hydrogens", "aromatic")]
 
@@ -73,3 +75,22 @@ def _surroundings(graphs: Graphs) -> np.ndarray:
 def _invariants(atoms: np.ndarray) -> np.ndarray:
     """Element, charge, degree, hydrogens, aromatic, and whether in a ring: uint8 `[V, 6]`."""
     return np.concatenate([atoms[:, _FIELDS], atoms[:, [_COLUMN["ring_size"]]] > 0], axis=1)
+
+
+def bit_counts(packed: np.ndarray) -> np.ndarray:
+    """Number of set bits of each fingerprint: int64 `[N]`."""
+    return _BITS_OF_BYTE[packed].sum(1, dtype=np.int64)
+
+
+def pack_positions(position: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Fingerprints uint8 `[N, 128]` from the positions of their set bits, row by row. counts: set bits of each row."""
+    packed, starts = np.empty((len(counts), N_BITS // 8), np.uint8), row_pointer(counts)
+    bits = np.empty((min(PACKED_ROWS, len(counts)), N_BITS), np.uint8)
+    for start in range(0, len(counts), PACKED_ROWS):
+        rows = slice(start, start + PACKED_ROWS)
+        part = bits[: len(counts[rows])]
+        part[:] = 0
+        first = np.repeat(np.arange(len(part)) * N_BITS, counts[rows])
+        part.reshape(-1)[first + position[starts[start] : starts[start + len(part)]]] = 1
+        packed[rows] = np.packbits(part, axis=1)
+    return packed

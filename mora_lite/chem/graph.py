@@ -162,3 +162,8 @@ def concatenate(parts: Sequence[Graphs]) -> Graphs:
 def row_pointer(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Where each molecule's items begin, and the end of the last: int64 `[B+1]`."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def run_bounds(changes: np.ndarray) -> list[int]:
+    """Starts of runs and the end of the last. changes: bool, whether each row but the first differs from the last."""
+    return [0, *(np.flatnonzero(changes) + 1).tolist(), len(changes) + 1]

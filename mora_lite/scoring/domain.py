@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..chem.circular import N_BITS
+from ..chem.circular import N_BITS, bit_counts, pack_positions
+from ..chem.graph import run_bounds
 from ..errors import PackError
-from .bits import bit_counts, pack_positions, run_bounds
 
 if TYPE_CHECKING:
     import torch

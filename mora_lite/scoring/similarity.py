@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..chem.circular import N_BITS
-from ..chem.graph import row_pointer
-from .bits import bit_counts, run_bounds
+from ..chem.circular import N_BITS, bit_counts
+from ..chem.graph import row_pointer, run_bounds
 
 # On a CPU.
 CHUNK_ROWS = 2048  # training molecules whose counts are reduced together; they stay in the processor's cache

@@ -16,7 +16,7 @@ from mora_lite.chem import circular, extension
 from mora_lite.chem.codes import graph_codes
 from mora_lite.chem.graph import Graphs
 from mora_lite.chem.molecules import parse_smiles
-from mora_lite.chem.probes import PROBES
+from mora_lite.chem.native import PROBES
 from mora_lite.chem.stereo import Elements
 
 compiled = pytest.mark.skipif(not extension.is_compiled(), reason="the package was installed without a compiler")

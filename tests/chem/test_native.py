@@ -21,7 +21,7 @@ from rdkit import Chem, rdBase
 
 from mora_lite.chem import native
 from mora_lite.chem.featurizer import Featurizer
-from mora_lite.chem.probes import PROBES
+from mora_lite.chem.native import PROBES
 
 compiled = pytest.mark.skipif(
     "not compiled" in native.note(), reason="the C extension was not compiled when the package was installed"
