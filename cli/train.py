@@ -66,6 +66,12 @@ def train(
             show_default="parent",
         ),
     ] = None,
+    trees: Annotated[
+        bool,
+        typer.Option(
+            "--trees", help="Average with boosted trees on descriptors: better on small tables, but slow to predict."
+        ),
+    ] = False,
     encoder_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the encoder alone.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the whole, with the frozen base.")] = None,
     patience: Annotated[
@@ -131,6 +137,7 @@ def train(
             base=base,
             start=start,
             standardize=standardize,
+            trees=trees or None,
             encoder_epochs=encoder_epochs,
             epochs=epochs,
             patience=patience,

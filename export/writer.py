@@ -69,6 +69,11 @@ def export_pack(
         raise ExportError(f"opset: got {opset}, expected {OPSETS[0]} to {OPSETS[-1]}; leave --opset out for {OPSET}")
     if plain and not full:
         raise ExportError("--plain is a form of the whole scorer: give --full too")
+    if full and pack.has("trees"):
+        raise ExportError(
+            f"{pack.name} has trees on RDKit's descriptors, which ONNX files do not compute, so the whole scorer cannot be "
+            "exported; leave out --full for the encoder alone, or train the pack without --trees"
+        )
     EXPORT.check_free(out, force)  # before the slow work
     chosen = choose_tasks(pack.tasks, tasks)
 

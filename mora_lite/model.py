@@ -32,6 +32,7 @@ from .scoring.scorer import Engine, PlainScorer, Scorer
 from .scoring.scores import Calibrator, Scores
 from .scoring.tasks import Task, choose_tasks
 from .scoring.training_molecules import TrainingMolecules
+from .scoring.trees import Trees
 
 __all__ = ["Calibrator", "Model", "Predictions", "Scores", "from_pretrained", "is_out_of_memory", "load"]
 
@@ -51,10 +52,11 @@ class Model(Predictor):
         tasks: tuple[Task, ...],
         dtype: torch.dtype,
         calibrator: Calibrator | None = None,
+        trees: Trees | None = None,
     ):
         super().__init__(tasks, pack.featurizer, calibrator, scorer.c.device)
         self.pack, self.engine = pack, engine
-        self.scorer, self.dtype = scorer, dtype
+        self.scorer, self.dtype, self.trees = scorer, dtype, trees
         self._fits = sys.maxsize  # molecules at a time, once memory has run out
         self._mean = np.array([task.mean for task in tasks], dtype=np.float32)
         self._std = np.array([task.deviation for task in tasks], dtype=np.float32)
@@ -73,7 +75,8 @@ class Model(Predictor):
         return self.engine.batch_size if self.engine.fixed_size else batch_size or self.engine.batch_size
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        """See `Predictor.score_graphs`."""
+        """See `Predictor.score_graphs`. Of a pack with trees the mean of the network's values and theirs, where the graphs
+        have descriptors; parts of molecules, as `explain` asks for, have none."""
         size = min(self.fit_batch_size(batch_size), self._fits)
         z_scores = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
         # Molecules of one size beside each other: a batch may be padded to its largest molecule, and no batch is much
@@ -89,7 +92,11 @@ class Model(Predictor):
         fits = compute_in_batches(score, order, size, self.device, work=work, one=one, advice="fewer tasks")
         if fits < size:
             self._fits = fits
-        return self.on_scales(z_scores)
+        values = self.on_scales(z_scores)
+        if self.trees is None or graphs.descriptors is None:
+            return values
+        with self._timed("trees"):
+            return (values + self.trees.scores(graphs.descriptors)) / 2
 
     def load_training(self) -> TrainingMolecules:
         return self.pack.load_training().select([self.pack.tasks.index(task) for task in self.tasks])
@@ -148,7 +155,10 @@ def load(
     calibrator = Calibrator.of(opened.load_calibration(), opened.load_domain(), chosen, confidence)
     scorer = scorer.to(torch_device)
     engine = choose_engine(scorer, torch_dtype, exact=dtype != "auto")
-    return Model(opened, engine, scorer, tuple(opened.tasks[i] for i in chosen), torch_dtype, calibrator)
+    trees = opened.load_trees()
+    if trees is not None:
+        trees = trees.select(chosen)
+    return Model(opened, engine, scorer, tuple(opened.tasks[i] for i in chosen), torch_dtype, calibrator, trees)
 
 
 def from_pretrained(repository: str, revision: str | None = None, **options: Any) -> Model:

@@ -6,14 +6,14 @@ Packs record the `Featurizer` that they were made with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from rdkit import Chem
 
 from ..errors import PackError
-from . import circular, morgan, native
+from . import circular, descriptors, morgan, native
 from .codes import graph_codes
 from .graph import Graphs
 from .molecules import STANDARDIZE, Parsed, is_mol_block, parse_molblock, parse_smiles
@@ -30,12 +30,14 @@ class Featurizer:
         stereo tags, whose sense depends on the order of atoms in the text, and RDKit's Morgan fingerprints.
     standardize: `parent` takes the largest organic fragment, neutralised, in place of the molecule; `none` takes it as
         it is drawn. Version 1 knows `none` only.
+    descriptors: RDKit's names of those that `Graphs.descriptors` has (`descriptors.describe`); empty for no such array.
 
     Raises `PackError` for what this version of the program does not know.
     """
 
     version: int = 2
     standardize: str = "parent"
+    descriptors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
@@ -43,6 +45,8 @@ class Featurizer:
         known = STANDARDIZE if self.version >= 2 else ("none",)
         if self.standardize not in known:
             raise PackError(f"standardize: got {self.standardize!r}, expected {' or '.join(known)}")
+        if self.descriptors:
+            descriptors.check(self.descriptors)
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Featurizer:
@@ -54,17 +58,20 @@ class Featurizer:
         entry = manifest.get("featurizer")
         if entry is None:
             return cls(1, "none")
-        featurizer = cls(entry["version"], entry["standardize"])
+        featurizer = cls(entry["version"], entry["standardize"], tuple(entry.get("descriptors", ())))
         if entry != featurizer.as_dict():
             raise PackError(f"featurizer: got {entry}, expected {featurizer.as_dict()}; update mora-lite")
         return featurizer
 
     def __str__(self) -> str:
-        return f"graph codes {self.version}, standardize {self.standardize}"
+        described = f", {len(self.descriptors)} descriptors" if self.descriptors else ""
+        return f"graph codes {self.version}, standardize {self.standardize}{described}"
 
     @property
     def notes(self) -> list[str]:
         """What the user of a pack with it should know, a line each."""
+        if self.descriptors:
+            return ["this pack has trees, whose descriptors cost some milliseconds a molecule (docs/train.md)"]
         if self.version >= 2:
             return [note] if (note := native.note()) else []
         return [
@@ -76,7 +83,8 @@ class Featurizer:
         """Plain types for JSON, with the fingerprint that goes with them."""
         name = circular.NAME if self.version >= 2 else morgan.NAME
         fingerprint = {"name": name, "radius": circular.RADIUS, "bits": circular.N_BITS}
-        return {"version": self.version, "standardize": self.standardize, "fingerprint": fingerprint}
+        entry = {"version": self.version, "standardize": self.standardize, "fingerprint": fingerprint}
+        return entry | ({"descriptors": list(self.descriptors)} if self.descriptors else {})
 
     def parse_smiles(self, text: str) -> Parsed:
         """Read one SMILES."""
@@ -90,8 +98,9 @@ class Featurizer:
 
     @property
     def is_native(self) -> bool:
-        """Whether `read_natively` works: the C extension is compiled, agrees with this RDKit and knows this version."""
-        return self.version == native.VERSION and native.is_used()
+        """Whether `read_natively` works: the C extension is compiled, agrees with this RDKit and knows this version, and
+        no descriptors are wanted, which need RDKit's molecules."""
+        return not self.descriptors and self.version == native.VERSION and native.is_used()
 
     def read_natively(self, texts: Sequence[str]) -> native.Reading:
         """Read SMILES without RDKit. Rows that are not certain are for RDKit."""
@@ -110,7 +119,10 @@ class Featurizer:
 
     def graphs(self, molecules: Sequence[Chem.Mol]) -> Graphs:
         """Codes of molecules that this featurizer has read; none may be without atoms."""
-        return graph_codes(molecules, self.version)
+        graphs = graph_codes(molecules, self.version)
+        if not self.descriptors:
+            return graphs
+        return replace(graphs, descriptors=descriptors.describe(molecules, self.descriptors))
 
     def fingerprints(self, graphs: Graphs, molecules: Callable[[], Sequence[Chem.Mol]]) -> np.ndarray:
         """Packed bits, uint8 `[B, 128]`. molecules: those of `graphs`, for version 1, which needs them."""

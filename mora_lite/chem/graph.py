@@ -41,6 +41,7 @@ class Graphs:
     bonds: uint8 `[E/2]`, one code for each bond (see `BOND_FIELDS`).
     bond_endpoints: uint16 `[E/2, 2]`, the bond's atoms, counted from the molecule's first atom.
     atom_ptr, bond_ptr: int64 `[B+1]`.
+    descriptors: float32 `[B, F]` of whole molecules, for a pack whose featurizer has them.
     """
 
     atoms: np.ndarray
@@ -48,6 +49,7 @@ class Graphs:
     bond_endpoints: np.ndarray
     atom_ptr: np.ndarray
     bond_ptr: np.ndarray
+    descriptors: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.atom_ptr) - 1
@@ -68,7 +70,8 @@ class Graphs:
         atom_rows, atom_ptr = gather_rows(self.atom_ptr, rows)
         bond_rows, bond_ptr = gather_rows(self.bond_ptr, rows)
         atoms, bonds, endpoints = self.atoms[atom_rows], self.bonds[bond_rows], self.bond_endpoints[bond_rows]
-        return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr)
+        descriptors = None if self.descriptors is None else self.descriptors[rows]
+        return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr, descriptors)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All molecules of this store as one batch: int64 arrays, by the names of `GraphBatch.tensors`."""
@@ -149,14 +152,16 @@ def gather_rows(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def concatenate(parts: Sequence[Graphs]) -> Graphs:
-    """One store out of several, in order."""
+    """One store out of several, in order; with descriptors if all have them."""
     atoms, bonds, endpoints = (
         np.concatenate([getattr(p, name) for p in parts]) for name in ("atoms", "bonds", "bond_endpoints")
     )
     atom_ptr, bond_ptr = (
         row_pointer(np.concatenate([np.diff(getattr(p, name)) for p in parts])) for name in ("atom_ptr", "bond_ptr")
     )
-    return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr)
+    described = [p.descriptors for p in parts if p.descriptors is not None]
+    descriptors = np.concatenate(described) if described and len(described) == len(parts) else None
+    return Graphs(atoms, bonds, endpoints, atom_ptr, bond_ptr, descriptors)
 
 
 def row_pointer(counts: Sequence[int] | np.ndarray) -> np.ndarray:

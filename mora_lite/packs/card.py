@@ -64,6 +64,7 @@ METRICS_NOTE = (
     "unit."
 )
 CLASSES_NOTE = "ROC-AUC is 0.5 for guessing and 1 at best; Brier and ECE (calibration error) are 0 at best."
+TREES_NOTE = " Each value is the mean of the network's and that of boosted trees on RDKit's descriptors."
 ALONE_NOTE = "Encoder alone: the graph encoder trained on the same molecules, without a language model."
 LIMITS = (
     "A prediction is not a measurement. It stands for the measurement or calculation that the training table holds, "
@@ -116,9 +117,10 @@ def front_matter(manifest: Row, tags: Sequence[str] = TAGS) -> str:
 
 def _header(manifest: Row) -> str:
     n, base = len(manifest["tasks"]), _base(manifest)
+    trees = TREES_NOTE if "trees.safetensors" in manifest["files"] else ""
     what = "one property" if n == 1 else f"{n} properties"
     how = f", with {code(base)} as the frozen language model" if base else ""
-    return f"# {plain(manifest['name'])}\n\nA mora-lite pack: it predicts {what} of molecules from their SMILES{how}."
+    return f"# {plain(manifest['name'])}\n\nA mora-lite pack: it predicts {what} of molecules from their SMILES{how}.{trees}"
 
 
 def _answers(manifest: Row) -> str:

@@ -7,6 +7,7 @@
     baseline.safetensors the encoder-only baseline, float16 (optional)
     calibration.safetensors  error bars and calibrated probabilities (optional)
     domain.safetensors   fingerprints of the training molecules (optional)
+    trees.safetensors    boosted trees on descriptors (optional)
     training.safetensors   SMILES and measured values of the training molecules (optional)
     README.md            model card; not checked
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..adapter.lowrank import AdapterConfig
 from ..architecture import DecoderConfig
+from ..chem.descriptors import n_columns
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import PackError, did_you_mean
@@ -41,6 +43,7 @@ from ..scoring.domain import Domain
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from ..scoring.training_molecules import TrainingMolecules
+from ..scoring.trees import Trees
 from .card import model_card
 from .installed import find_installed, installed
 from .manifest import CARD, EXPORT, PACK, TRAINING, seal
@@ -111,6 +114,12 @@ class Pack:
     def load_domain(self) -> Domain | None:
         """The training molecules' fingerprints; None when the pack has none."""
         return Domain.from_tensors(self.tensors("domain")) if self.has("domain") else None
+
+    def load_trees(self) -> Trees | None:
+        """The trees beside the network; None when the pack has none. Raises `PackError` when they do not fit it."""
+        if not self.has("trees"):
+            return None
+        return Trees.from_tensors(self.tensors("trees"), len(self.tasks), n_columns(self.featurizer.descriptors))
 
     def load_training(self) -> TrainingMolecules:
         """The training molecules with their values. Raises `PackError` when the pack does not hold them."""

@@ -22,9 +22,10 @@ from ..machine.device import choose_device, training_dtype
 from ..machine.files import copy_file
 from ..machine.progress import report
 from ..packs.manifest import PACK
-from ..packs.pack import Pack, install_pack, remove_file, save_pack
+from ..packs.pack import Pack, add_files, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
+from ..scoring.trees import Trees, import_lightgbm
 from ..tables.library import open_library
 from ..tables.source import is_stream
 from ..tables.writers import claim_output
@@ -63,6 +64,7 @@ def train(
     base: str | None = None,
     start: str | None = None,
     standardize: str | None = None,
+    trees: bool | None = None,
     encoder_epochs: int | None = None,
     epochs: int | None = None,
     patience: int | None = None,
@@ -82,6 +84,7 @@ def train(
 
     targets, split: see `choose_recipe`. recipe: in place of targets, a recipe or the path of its TOML file; the options
     up to `seed` take precedence over its entries, and None leaves each as the recipe has it.
+    trees: grow boosted trees on RDKit's descriptors beside the network, which needs LightGBM.
     unquantized: leave the base model as it is, to measure what 4 bits cost.
     without_data: leave the training molecules and their values out of the pack, which then cannot name neighbours.
     share_upper: keep the base model's layers beside the pack, for several packs.
@@ -93,7 +96,7 @@ def train(
     Raises `InputError` for data that cannot be trained on.
     """
     entries: dict[str, Any] = {"smiles": smiles_column, "base": base, "start": start, "standardize": standardize}
-    entries |= {"four_bit": False if unquantized else None, "keep_data": False if without_data else None}
+    entries |= {"trees": trees, "four_bit": False if unquantized else None, "keep_data": False if without_data else None}
     stage_options = {"batch_size": batch_size, "seed": seed, "patience": patience}
     recipe = choose_recipe(
         recipe,
@@ -148,6 +151,8 @@ def _train(
     """Both stages and the calibration; the pack that comes of them is in the folder `run`, where checkpoints are."""
     if recipe.keep_data:
         on_note(KEEPS_DATA)
+    if recipe.trees:
+        import_lightgbm()  # before the work
     base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
     encoder = start_encoder(recipe)
     prepared = read_training_data(recipe, table, on_note)
@@ -195,8 +200,17 @@ def _train(
     shutil.rmtree(staged, ignore_errors=True)
     parts = scorer.cpu(), tasks, base.weights, source, provenance, baseline.cpu(), recipe.featurizer
     pack = save_pack(staged, recipe.name, *parts)
+    if recipe.trees:
+        add_files(pack, {"trees": grow_trees(prepared.train, tasks, recipe.seed).tensors()})
     calibrate_pack(pack, prepared.train, prepared.valid, keep_data=recipe.keep_data, device=str(device))
     return pack
+
+
+def grow_trees(train: Dataset, tasks: tuple[Task, ...], seed: int) -> Trees:
+    """Trees on the descriptors of molecules with targets in the tasks' units."""
+    assert train.graphs.descriptors is not None
+    targets = np.stack([task.on_scale(train.targets[:, i]) for i, task in enumerate(tasks)], axis=1)
+    return Trees.grow(train.graphs.descriptors, targets, [task.is_class for task in tasks], seed)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ standardize = "parent" # molecules are taken as their largest organic fragment, 
 keep_data = true       # SMILES and values of the training molecules in the pack
 members = 1            # networks whose mean the encoder learns in the end
 distill_epochs = 0     # of the one that learns it; as many as [encoder] has when left out
+trees = false          # boosted trees on RDKit's descriptors beside the network
 start = "endpoints"    # of the encoder: that, "structures", "random", or a file of `mora-lite pretrain`
 [split]            # random or by scaffold with these numbers of rows; or kind = "given" and a column
 kind = "random"
@@ -40,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from ..adapter.lowrank import AdapterConfig
+from ..chem import descriptors
 from ..chem.featurizer import Featurizer
 from ..chem.molecules import STANDARDIZE
 from ..errors import InputError, did_you_mean
@@ -130,6 +132,7 @@ class Recipe:
     members: of the encoder's stage: above 1, so many networks are trained as [encoder] says, with seeds of their own,
         and then one on the mean of their answers (arXiv 1503.02531).
     distill_epochs: of that last one; 0 for as many as [encoder] has.
+    trees: grow trees on descriptors too, whose mean with the network is the answer (`scoring.trees`).
     split: None is a random one; one without numbers of rows has 80 % train, 10 % validate, 10 % test.
     """
 
@@ -145,6 +148,7 @@ class Recipe:
     rare_sizes: float = 0.0
     members: int = 1
     distill_epochs: int = 0
+    trees: bool = False
     split: Split | None = None
     adapter: AdapterConfig = DEFAULT_SIZES
     encoder: TrainConfig = ENCODER
@@ -167,7 +171,7 @@ class Recipe:
 
     @property
     def featurizer(self) -> Featurizer:
-        return Featurizer(standardize=self.standardize)
+        return Featurizer(standardize=self.standardize, descriptors=descriptors.names() if self.trees else ())
 
     def split_of(self, data: Dataset) -> Split:
         """The split; numbers of rows that are left open are 80 % and 10 % of the table."""
