@@ -264,12 +264,14 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
                 writer.writerow([smiles, "" if mark == "test" else repr(float(value)), mark])
         target = [rows.board.name]
         to, device = Path(folder, "pack"), options.device
-        pack = train_pack(table, to, targets=target, split="split", seed=seed, start=options.start, device=device)
+        settings = {"split": "split", "seed": seed, "start": options.start, "trees": options.trees, "device": device}
+        pack = train_pack(table, to, targets=target, **settings)
         model = load(pack.path, device=options.device)
         graphs, good = board_graphs([rows.smiles[i] for i in held])
+        described = model.featurizer.read_smiles([rows.smiles[held[i]] for i in good])
         task = model.tasks[0]
         learnt = {
-            options.name: model.score_graphs(graphs)[:, 0],
+            options.name: model.score_graphs(described)[:, 0],
             f"{options.name} encoder": baseline_values(model, model.pack.load_baseline(), graphs)[:, 0],
         }
         learnt = {variant: scores.astype(np.float64) for variant, scores in learnt.items()}
@@ -299,6 +301,7 @@ def main() -> None:
     single.add_argument("--boards", nargs="+", choices=BOARDS, default=list(SMALL))
     single.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     single.add_argument("--name", default="single", help="of the variant")
+    single.add_argument("--trees", action="store_true", help="as of `mora-lite train`; give another --name too")
     single.add_argument("--start", help="of the encoder, as of `mora-lite train`")
     group.add_argument("--table", type=Path, required=True)
     group.add_argument("--groups", nargs="+", default=GROUPS, help="boards with commas between; all boards by default")

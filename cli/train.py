@@ -137,7 +137,7 @@ def train(
             base=base,
             start=start,
             standardize=standardize,
-            trees=trees or None,
+            trees=trees,
             encoder_epochs=encoder_epochs,
             epochs=epochs,
             patience=patience,

@@ -65,15 +65,7 @@ def export_pack(
     `DeviceError` when onnx or onnxruntime is missing; then nothing is written.
     """
     check_packages()
-    if opset not in OPSETS:
-        raise ExportError(f"opset: got {opset}, expected {OPSETS[0]} to {OPSETS[-1]}; leave --opset out for {OPSET}")
-    if plain and not full:
-        raise ExportError("--plain is a form of the whole scorer: give --full too")
-    if full and pack.has("trees"):
-        raise ExportError(
-            f"{pack.name} has trees on RDKit's descriptors, which ONNX files do not compute, so the whole scorer cannot be "
-            "exported; leave out --full for the encoder alone, or train the pack without --trees"
-        )
+    _check_options(pack, full, plain, opset)
     EXPORT.check_free(out, force)  # before the slow work
     chosen = choose_tasks(pack.tasks, tasks)
 
@@ -108,6 +100,18 @@ def export_pack(
         write_json(stage / "featuriser.json", featurizer)
         _write_manifest(stage, pack, selected, report, origin | ({"scorer": "scorer.onnx"} if full else {}))
     return report
+
+
+def _check_options(pack: Pack, full: bool, plain: bool, opset: int) -> None:
+    if opset not in OPSETS:
+        raise ExportError(f"opset: got {opset}, expected {OPSETS[0]} to {OPSETS[-1]}; leave --opset out for {OPSET}")
+    if plain and not full:
+        raise ExportError("--plain is a form of the whole scorer: give --full too")
+    if full and pack.has("trees"):
+        raise ExportError(
+            f"{pack.name} has trees on RDKit's descriptors, which ONNX files do not compute, so the whole scorer "
+            "cannot be exported; leave out --full for the encoder alone, or train the pack without --trees"
+        )
 
 
 def _save(path: Path, model: onnx.ModelProto) -> Path:

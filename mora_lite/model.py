@@ -75,8 +75,11 @@ class Model(Predictor):
         return self.engine.batch_size if self.engine.fixed_size else batch_size or self.engine.batch_size
 
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
-        """See `Predictor.score_graphs`. Of a pack with trees the mean of the network's values and theirs, where the graphs
-        have descriptors; parts of molecules, as `explain` asks for, have none."""
+        """See `Predictor.score_graphs`.
+
+        Of a pack with trees the mean of the network's values and theirs, where the graphs have descriptors; parts of
+        molecules, as `explain` asks for, have none.
+        """
         size = min(self.fit_batch_size(batch_size), self._fits)
         z_scores = np.empty((len(graphs), len(self.tasks)), dtype=np.float32)
         # Molecules of one size beside each other: a batch may be padded to its largest molecule, and no batch is much

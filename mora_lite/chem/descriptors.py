@@ -1,13 +1,14 @@
 """Numbers about a whole molecule, for trees that stand beside the network (`scoring.trees`).
 
 Counts of fragments (Morgan's of radius 2), ErG's reduced graph, and RDKit's descriptors: those of MapLight (arXiv
-2310.00174) without Avalon's counts, which did not help. They cost milliseconds a molecule, a thousand times its graph.
+2310.00174) without Avalon's counts. They cost milliseconds a molecule, a thousand times its graph.
 What computes them is imported at first use.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,8 +48,9 @@ def describe(molecules: Sequence[Chem.Mol], wanted: Sequence[str]) -> np.ndarray
     What a descriptor has no value for is 0. The order of a molecule's atoms does not matter.
     """
     described = np.zeros((len(molecules), n_columns(wanted)), np.float32)
-    for row, molecule in zip(described, molecules, strict=True):
-        _describe(_in_canonical_order(molecule), wanted, row)
+    with rdBase.BlockLogs():
+        for row, molecule in zip(described, molecules, strict=True):
+            _describe(_in_canonical_order(molecule), wanted, row)
     return described
 
 
@@ -56,16 +58,14 @@ def _describe(molecule: Chem.Mol, wanted: Sequence[str], row: np.ndarray) -> Non
     from rdkit.Chem import rdReducedGraphs
 
     row[:N_COUNTS] = _morgan().GetCountFingerprintAsNumPy(molecule)
-    row[N_COUNTS:N_FINGERPRINTS] = rdReducedGraphs.GetErGFingerprint(
-        molecule, fuzzIncrement=0.3, maxPath=21, minPath=1
-    )
+    row[N_COUNTS:N_FINGERPRINTS] = rdReducedGraphs.GetErGFingerprint(molecule, fuzzIncrement=0.3, maxPath=21, minPath=1)
     functions = _functions()
     for i, name in enumerate(wanted, N_FINGERPRINTS):
         try:
             value = float(functions[name](molecule))
         except Exception:  # RDKit has no base class for what it raises, as for charges of elements it does not know
             continue
-        if value == value:
+        if not math.isnan(value):
             row[i] = min(max(value, -LARGEST), LARGEST)
 
 

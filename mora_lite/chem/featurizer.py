@@ -98,8 +98,10 @@ class Featurizer:
 
     @property
     def is_native(self) -> bool:
-        """Whether `read_natively` works: the C extension is compiled, agrees with this RDKit and knows this version, and
-        no descriptors are wanted, which need RDKit's molecules."""
+        """Whether `read_natively` works: the C extension is compiled, agrees with this RDKit and knows this version.
+
+        For descriptors RDKit's molecules are needed.
+        """
         return not self.descriptors and self.version == native.VERSION and native.is_used()
 
     def read_natively(self, texts: Sequence[str]) -> native.Reading:

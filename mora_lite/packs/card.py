@@ -120,7 +120,8 @@ def _header(manifest: Row) -> str:
     trees = TREES_NOTE if "trees.safetensors" in manifest["files"] else ""
     what = "one property" if n == 1 else f"{n} properties"
     how = f", with {code(base)} as the frozen language model" if base else ""
-    return f"# {plain(manifest['name'])}\n\nA mora-lite pack: it predicts {what} of molecules from their SMILES{how}.{trees}"
+    title = f"# {plain(manifest['name'])}"
+    return f"{title}\n\nA mora-lite pack: it predicts {what} of molecules from their SMILES{how}.{trees}"
 
 
 def _answers(manifest: Row) -> str:

@@ -1,6 +1,6 @@
-"""Boosted trees that stand beside the network: they know a molecule by its descriptors, and a value is the mean of both.
+"""Boosted trees that stand beside the network; a value is the mean of both.
 
-They are grown by LightGBM (Ke et al. 2017) and answer as plain arrays, without it.
+They know a molecule by its descriptors. LightGBM (Ke et al. 2017) grows them; they answer as plain arrays, without it.
 """
 
 from __future__ import annotations
@@ -156,5 +156,7 @@ def import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError:
-        raise InputError("trees are grown by LightGBM, which is not installed; pip install 'mora-lite[trees]'") from None
+        raise InputError(
+            "trees are grown by LightGBM, which is not installed; pip install 'mora-lite[trees]'"
+        ) from None
     return lightgbm

@@ -5,6 +5,7 @@ ranked by, and what the library says of them besides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +86,7 @@ def choose_diverse(smiles: Sequence[str], n: int, featurizer: Featurizer) -> lis
     """Up to `n` molecules in their order, each no more similar than `MAX_SIMILARITY` to any that was chosen before."""
     if not smiles:
         return []
+    featurizer = replace(featurizer, descriptors=())  # fingerprints are all that is needed
     molecules = [featurizer.parse_smiles(text).mol for text in smiles]
     packed = featurizer.fingerprints(featurizer.graphs(molecules), lambda: molecules)
     bits = np.unpackbits(packed, axis=1).astype(np.float32)

@@ -64,7 +64,7 @@ def train(
     base: str | None = None,
     start: str | None = None,
     standardize: str | None = None,
-    trees: bool | None = None,
+    trees: bool = False,
     encoder_epochs: int | None = None,
     epochs: int | None = None,
     patience: int | None = None,
@@ -84,28 +84,26 @@ def train(
 
     targets, split: see `choose_recipe`. recipe: in place of targets, a recipe or the path of its TOML file; the options
     up to `seed` take precedence over its entries, and None leaves each as the recipe has it.
-    trees: grow boosted trees on RDKit's descriptors beside the network, which needs LightGBM.
-    unquantized: leave the base model as it is, to measure what 4 bits cost.
-    without_data: leave the training molecules and their values out of the pack, which then cannot name neighbours.
-    share_upper: keep the base model's layers beside the pack, for several packs.
-    drop_baseline: leave the encoder alone out of the pack, once its test metrics are recorded.
-    report: file for a page with charts of errors and training, HTML; None for `output` + `.report.html`.
+    trees: grow trees beside the network (`scoring.trees`). unquantized: leave the base as it is, to measure what 4 bits
+    cost. without_data: leave the training molecules and their values out of the pack, which then names no neighbours.
+    share_upper: keep the base's layers beside the pack, for several. drop_baseline: leave out the encoder alone, once
+    its metrics are recorded. report: file for a page with charts, HTML; None for `output` + `.report.html`.
     on_note: gets each note about the data, a line. on_progress: gets the name of the stage and its progress.
 
     Checkpoints are kept in `output` + `.run`; started again with the same arguments, training continues from them.
     Raises `InputError` for data that cannot be trained on.
     """
     entries: dict[str, Any] = {"smiles": smiles_column, "base": base, "start": start, "standardize": standardize}
-    entries |= {"trees": trees, "four_bit": False if unquantized else None, "keep_data": False if without_data else None}
-    stage_options = {"batch_size": batch_size, "seed": seed, "patience": patience}
+    off = {"four_bit": unquantized, "keep_data": without_data}
+    entries |= {name: False for name, is_off in off.items() if is_off}
+    entries |= {"trees": trees or None, "split": split, "seed": seed}
+    stage = {"batch_size": batch_size, "seed": seed, "patience": patience}
     recipe = choose_recipe(
         recipe,
         targets,
         Path(output).name,
-        split=split,
-        seed=seed,
-        encoder={"epochs": encoder_epochs, **stage_options},
-        mora={"epochs": epochs, **stage_options},
+        encoder={"epochs": encoder_epochs, **stage},
+        mora={"epochs": epochs, **stage},
         **entries,
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
@@ -184,15 +182,11 @@ def _train(
 
     # The name alone: a path on this machine is private.
     base_name = recipe.base if recipe.base in BASE_MODELS or is_hub_model(recipe.base) else base_path.name
+    trained = {"molecules": n_train, "values": prepared.n_values(), "valid_error": stages.done[-1]["best_error"]}
     provenance = {
         **prepared.as_provenance(),
         "recipe": {**recipe.as_dict(), "base": base_name, "start": Path(recipe.start).name},
-        "trained": {
-            "molecules": n_train,
-            "values": {task.name: n for task, n in zip(tasks, prepared.train.n_values(), strict=True)},
-            "valid_error": stages.done[-1]["best_error"],
-            **run_metadata(device),
-        },
+        "trained": trained | run_metadata(device),
         "stages": stages.done,
         "prompt_ids": base.ids,
     }
@@ -233,6 +227,11 @@ class TrainingData:
     def as_provenance(self) -> dict[str, Any]:
         """What the pack records of it."""
         return {"data": self.provenance, "split": asdict(self.split), "notes": self.notes}
+
+    def n_values(self) -> dict[str, int]:
+        """How many values each task that is answered is trained on."""
+        tasks = (task.name for task in self.recipe.tasks if not task.auxiliary)
+        return dict(zip(tasks, self.train.n_values(), strict=True))
 
 
 def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], None]) -> TrainingData:
