@@ -48,10 +48,13 @@ from tdc_scores import ENDS, print_changes, print_coverage, print_scores
 from tdc_table import Tasks, Union, board_graphs, fit_tasks, float32_scores, read_union
 
 from mora_lite.adapter.encoder import EncoderBaseline
+from mora_lite.chem.descriptors import names as descriptor_names
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.machine.device import choose_device
 from mora_lite.machine.files import replacing_path
 from mora_lite.model import load
 from mora_lite.scoring.tasks import on_scale
+from mora_lite.scoring.trees import Trees
 from mora_lite.training.evaluate import baseline_values
 from mora_lite.training.loop import TrainConfig, TrainProgress, fit
 from mora_lite.training.pipeline import train as train_pack
@@ -232,6 +235,27 @@ def train_start(options: argparse.Namespace) -> None:
 # Each board alone
 
 
+def train_trees(options: argparse.Namespace) -> None:
+    """Trees as of `mora-lite train --trees`, on all rows that a board may train on, without a network."""
+    for name in options.boards:
+        missing = [seed for seed in options.seeds if not run_file(options, [name], seed).exists()]
+        if not missing:
+            continue
+        rows = read_board(options.data, name)
+        graphs, good = board_graphs(rows.smiles, Featurizer(descriptors=descriptor_names()))
+        is_class = rows.board.scale == "odds"
+        targets = rows.values if is_class else on_scale(rows.values, rows.board.scale)
+        for seed in missing:
+            held = rows.held_out(options.part, seed)
+            trains = ~rows.test[good] & ~np.isin(good, held)
+            trees = Trees.grow(graphs.descriptors[trains], targets[good][trains, None], [is_class], seed)
+            scores = trees.scores(graphs.descriptors[np.isin(good, held)])[:, 0].astype(np.float64)
+            run = seed, options.name, options.part
+            lines = lines_of(rows, held, np.flatnonzero(np.isin(held, good)), scores, run)
+            write_lines(run_file(options, [name], seed), lines)
+            print(f"{name}, seed {seed}", flush=True)
+
+
 def train_single(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for name in options.boards:
@@ -289,18 +313,19 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    names = ("single", "start", "train", "score", "compare", "coverage")
-    single, start, group, score, compare, coverage = map(commands.add_parser, names)
-    for command in (single, start, group):
+    names = ("single", "trees", "start", "train", "score", "compare", "coverage")
+    single, trees, start, group, score, compare, coverage = map(commands.add_parser, names)
+    for command in (single, trees, start, group):
         command.add_argument("-o", "--out", type=Path, required=True, help="folder of predictions, or the encoder")
         command.add_argument("--device", default="cpu")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
-    for command in (single, start, group, score, compare, coverage):
+    for command in (single, trees, start, group, score, compare, coverage):
         command.add_argument("--data", type=Path, required=True, help="folder of the boards' .csv.gz files")
         command.add_argument("--part", default="test", help="test, valid, K/N, and cv for all folds")
-    single.add_argument("--boards", nargs="+", choices=BOARDS, default=list(SMALL))
-    single.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    single.add_argument("--name", default="single", help="of the variant")
+    for command, name in ((single, "single"), (trees, "trees")):
+        command.add_argument("--boards", nargs="+", choices=BOARDS, default=list(SMALL))
+        command.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+        command.add_argument("--name", default=name, help="of the variant")
     single.add_argument("--trees", action="store_true", help="as of `mora-lite train`; give another --name too")
     single.add_argument("--start", help="of the encoder, as of `mora-lite train`")
     group.add_argument("--table", type=Path, required=True)
@@ -320,9 +345,9 @@ def main() -> None:
     score.add_argument("--salts", choices=["only", "none"], help="rows drawn as several molecules, or the others")
     compare.add_argument("--reference", required=True, help="variant, or variants with commas between")
     options = parser.parse_args()
-    if options.command in ("single", "start", "train"):
+    if options.command in ("single", "trees", "start", "train"):
         torch.set_num_threads(options.threads)
-    actions = {"single": train_single, "start": train_start, "train": train_groups}
+    actions = {"single": train_single, "trees": train_trees, "start": train_start, "train": train_groups}
     actions |= {"score": print_scores, "compare": print_changes, "coverage": print_coverage}
     actions[options.command](options)
 

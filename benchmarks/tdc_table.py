@@ -124,9 +124,11 @@ def fit_tasks(union: Union, leave_out: np.ndarray) -> Tasks:
     return Tasks([name for name, _ in kept], mean, deviation, stats, data)
 
 
-def board_graphs(smiles: Sequence[str]) -> tuple[Graphs, np.ndarray]:
+def board_graphs(
+    smiles: Sequence[str],
+    featurizer: Featurizer = Featurizer(),  # noqa: B008 - it cannot change
+) -> tuple[Graphs, np.ndarray]:
     """Graphs of the molecules that can be read, and their positions, int64."""
-    featurizer = Featurizer()
     parsed = [featurizer.parse_smiles(text).mol for text in smiles]
     good = np.array([i for i, mol in enumerate(parsed) if mol is not None], dtype=np.int64)
     return featurizer.graphs([parsed[i] for i in good]), good

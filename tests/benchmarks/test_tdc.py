@@ -19,6 +19,7 @@ from tdc_table import fit_tasks, read_union
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.scoring.tasks import on_scale
+from mora_lite.scoring.trees import Trees
 from mora_lite.training.loop import fit
 from mora_lite.training.pretrain import load_encoder, save_encoder
 
@@ -227,6 +228,28 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
     tdc.main()
     assert "herg" not in capsys.readouterr().out
+
+
+def test_trees_learn_a_board_and_never_its_test_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    grow = Trees.grow
+
+    def remember(descriptors: np.ndarray, targets: np.ndarray, *rest: object) -> Trees:
+        asked.append(len(targets))
+        return grow(descriptors, targets, *rest)
+
+    monkeypatch.setattr(tdc.Trees, "grow", remember)
+    runs, board = folder / "runs", "half_life_obach"
+    command = ["tdc.py", "trees", "--data", str(folder), "-o", str(runs), "--boards", board, "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", command)
+    tdc.main()
+    tdc.main()  # what is there already is not run again
+    rows = read_board(folder, board)
+    assert asked == [(~rows.test).sum()]
+    with (runs / f"trees_{board}_test_1.csv").open(newline="") as file:
+        predicted = np.array([float(line["prediction"]) for line in csv.DictReader(file)])
+    truth = on_scale(rows.values[rows.test], "log")
+    assert np.corrcoef(predicted[:-1], truth[:-1])[0, 1] > 0.5  # the last is the molecule that RDKit does not read
 
 
 def test_coverage_is_the_share_of_true_values_between_the_ends(
