@@ -30,6 +30,7 @@ ATOM_FIELDS: dict[str, int] = {
     "ring_count": 4,  # 0 .. 2, then more
 }
 BOND_FIELDS: dict[str, int] = {"order": 5, "conjugated": 2, "ring": 2, "stereo": 4}
+ARRAYS = ("atoms", "bonds", "bond_endpoints", "atom_ptr", "bond_ptr")  # that every store has
 N_BOND_CODES = 5 * 2 * 2 * 4  # the four fields as the digits of one number, order the most significant
 
 

@@ -17,7 +17,7 @@ from rdkit import rdBase
 
 from . import circular, extension
 from .codes import graph_codes
-from .graph import ATOM_FIELDS, Graphs, concatenate
+from .graph import ARRAYS, ATOM_FIELDS, Graphs, concatenate
 from .molecules import STANDARDIZE, parse_smiles
 
 VERSION = 2  # of the graph codes
@@ -156,8 +156,7 @@ def first_difference(texts: Sequence[str], ways: Sequence[str] = STANDARDIZE) ->
 
 def _are_equal(reading: Reading, rows: Sequence[int], expected: Graphs, bits: np.ndarray) -> bool:
     graphs = reading.graphs.select(rows)
-    names = ("atoms", "bonds", "bond_endpoints", "atom_ptr", "bond_ptr")
-    return all(np.array_equal(getattr(graphs, name), getattr(expected, name)) for name in names) and np.array_equal(
+    return all(np.array_equal(getattr(graphs, name), getattr(expected, name)) for name in ARRAYS) and np.array_equal(
         reading.fingerprints[list(rows)], bits
     )
 

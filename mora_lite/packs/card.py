@@ -117,7 +117,7 @@ def front_matter(manifest: Row, tags: Sequence[str] = TAGS) -> str:
 
 def _header(manifest: Row) -> str:
     n, base = len(manifest["tasks"]), _base(manifest)
-    trees = TREES_NOTE if "trees.safetensors" in manifest["files"] else ""
+    trees = TREES_NOTE if "trees.safetensors" in (manifest.get("files") or {}) else ""
     what = "one property" if n == 1 else f"{n} properties"
     how = f", with {code(base)} as the frozen language model" if base else ""
     title = f"# {plain(manifest['name'])}"

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..chem.graph import GraphBatch, Graphs, concatenate
+from ..chem.graph import ARRAYS, GraphBatch, Graphs, concatenate
 from ..errors import InputError, error_text
 from ..machine.files import replacing
 from ..training.splits import PARTS
@@ -31,7 +31,7 @@ from .pairs import TextPair, write_block
 
 FORMAT = 1
 # Fields of `Graphs` and what the file calls them.
-GRAPH_KEYS = {f.name: f"graph_{f.name}" for f in fields(Graphs)} | {"bond_endpoints": "graph_ends"}
+GRAPH_KEYS = {name: f"graph_{name}" for name in ARRAYS} | {"bond_endpoints": "graph_ends"}
 TOKENIZER_BATCH = 4096  # texts at a time
 BLOCK = 256  # pairs that a process takes at a time
 WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded

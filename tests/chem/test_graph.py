@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from rdkit import Chem
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.chem.codes import graph_codes
 from mora_lite.chem.featurizer import Featurizer
-from mora_lite.chem.graph import ATOM_FIELDS, BOND_FIELDS, N_BOND_CODES, Graphs, concatenate
+from mora_lite.chem.graph import ARRAYS, ATOM_FIELDS, BOND_FIELDS, N_BOND_CODES, Graphs, concatenate
 
 SIZES = np.array(list(ATOM_FIELDS.values()))
 COLUMN = {name: i for i, name in enumerate(ATOM_FIELDS)}
@@ -26,7 +24,7 @@ def graphs_of(*smiles: str) -> Graphs:
 
 
 def same(a: Graphs, b: Graphs) -> bool:
-    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Graphs))
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ARRAYS)
 
 
 def assert_in_range(graphs: Graphs) -> None:
@@ -121,8 +119,7 @@ def test_a_batch_counts_atoms_on_and_has_every_bond_both_ways() -> None:
 
 def test_compact_types_hold_the_store() -> None:
     graphs = graphs_of(*FEW)
-    arrays = [getattr(graphs, f.name) for f in fields(Graphs) if f.name != "descriptors"]
-    assert [array.dtype for array in arrays] == ["uint8", "uint8", "uint16", "int64", "int64"]
+    assert [getattr(graphs, name).dtype for name in ARRAYS] == ["uint8", "uint8", "uint16", "int64", "int64"]
     assert graphs.descriptors is None
 
 

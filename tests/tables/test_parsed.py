@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from rdkit import Chem
 
 from mora_lite.chem import native
 from mora_lite.chem.featurizer import Featurizer
-from mora_lite.chem.graph import Graphs
+from mora_lite.chem.graph import ARRAYS, Graphs
 from mora_lite.machine.workers import BETWEEN
 from mora_lite.tables.library import Window
 from mora_lite.tables.parsed import ParsedWindow, RdkitParser, parse_by_rdkit, parse_window, read_certain
@@ -40,7 +40,7 @@ def assert_same(a: ParsedWindow, b: ParsedWindow) -> None:
         assert getattr(a, name) == getattr(b, name)
     for got, wanted in [
         (a.bits, b.bits),
-        *((getattr(a.graphs, f.name), getattr(b.graphs, f.name)) for f in fields(Graphs)),
+        *((getattr(a.graphs, name), getattr(b.graphs, name)) for name in ARRAYS),
     ]:
         assert got.dtype == wanted.dtype
         np.testing.assert_array_equal(got, wanted)
