@@ -291,11 +291,10 @@ def single_run(rows: BoardRows, seed: int, options: argparse.Namespace) -> Lines
         settings = {"split": "split", "seed": seed, "start": options.start, "trees": options.trees, "device": device}
         pack = train_pack(table, to, targets=target, **settings)
         model = load(pack.path, device=options.device)
-        graphs, good = board_graphs([rows.smiles[i] for i in held])
-        described = model.featurizer.read_smiles([rows.smiles[held[i]] for i in good])
+        graphs, good = board_graphs([rows.smiles[i] for i in held], model.featurizer)
         task = model.tasks[0]
         learnt = {
-            options.name: model.score_graphs(described)[:, 0],
+            options.name: model.score_graphs(graphs)[:, 0],
             f"{options.name} encoder": baseline_values(model, model.pack.load_baseline(), graphs)[:, 0],
         }
         learnt = {variant: scores.astype(np.float64) for variant, scores in learnt.items()}

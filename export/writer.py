@@ -182,9 +182,10 @@ def write_trust(folder: Path, pack: Pack, chosen: list[int], on_note: Callable[[
     _save_arrays(folder / TRUST, tensors)
     if pack.has(TRAINING):
         on_note(f"{TRAINING_FILE}: the training molecules and their values, as the pack holds them")
-        training = pack.load_training()
-        every = chosen == list(range(len(pack.tasks)))  # they are copied as they are: packing them again takes seconds
-        _save_arrays(folder / TRAINING_FILE, pack.tensors(TRAINING) if every else training.select(chosen).tensors())
+        # Of all tasks they are copied as they are: packing them again takes seconds.
+        every = chosen == list(range(len(pack.tasks)))
+        tensors = pack.tensors(TRAINING) if every else pack.load_training().select(chosen).tensors()
+        _save_arrays(folder / TRAINING_FILE, tensors)
 
 
 def _save_arrays(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -21,7 +21,7 @@ N_TREES, N_LEAVES = 500, 16
 N_NODES = 2 * N_LEAVES - 1
 DTYPES = {"feature": "int16", "threshold": "float32", "left": "uint8", "right": "uint8", "value": "float32"}
 ROWS = 256  # molecules that are led through the trees together
-# Chosen by cross-validation on public sets of 500 to 3,000 molecules (docs/benchmarks/tdc.md).
+# Set once and not tuned. Learner and descriptors were chosen by cross-validation (docs/benchmarks/tdc.md).
 SETTINGS = {
     "learning_rate": 0.03,
     "num_leaves": N_LEAVES,
@@ -75,18 +75,19 @@ class Trees:
         """float32 `[B, P]` on the tasks' scales, of a class its log-odds. descriptors: float32 `[B, F]`."""
         scores = np.empty((len(descriptors), len(self.feature)), np.float32)
         for start in range(0, len(descriptors), ROWS):
-            block = descriptors[start : start + ROWS]
+            columns = np.ascontiguousarray(descriptors[start : start + ROWS].T)
             for task in range(len(self.feature)):
-                scores[start : start + ROWS, task] = self._score(block, task)
+                scores[start : start + ROWS, task] = self._score(columns, task)
         return scores
 
-    def _score(self, descriptors: np.ndarray, task: int) -> np.ndarray:
+    def _score(self, columns: np.ndarray, task: int) -> np.ndarray:
+        """Of one task. columns: float32 `[F, B]`, the descriptors of a block."""
         n_trees, n_nodes = self.feature[task].shape
         first = np.arange(n_trees, dtype=np.int64) * n_nodes  # of each tree's nodes, all trees one after the other
-        columns, rows = np.ascontiguousarray(descriptors.T), np.arange(len(descriptors))[:, None]
+        rows = np.arange(columns.shape[1])[:, None]
         feature, threshold = self.feature[task].ravel(), self.threshold[task].ravel()
         left, right = ((child[task] + first[:, None]).ravel() for child in (self.left, self.right))
-        at = np.broadcast_to(first, (len(descriptors), n_trees))
+        at = np.broadcast_to(first, (columns.shape[1], n_trees))
         while True:
             goes_left = columns[feature[at], rows] <= threshold[at]
             below = np.where(goes_left, left[at], right[at])
