@@ -186,9 +186,7 @@ class WorkerPool(Generic[JobT, ResultT]):
             worker.marked[BETWEEN] = status
         elif item < 0:
             how = "killed: out of memory?" if code == _KILLED else f"exit code {code}"
-            raise WorkerDied(
-                f"a worker process died ({how}); what is finished is kept: use --resume with fewer --workers"
-            )
+            raise WorkerDied(f"a worker process died ({how}); use fewer --workers")
         elif status == CRASHED and code != _ENDED_BY_ALARM and worker.suspect != item:
             worker.suspect = item
         else:
@@ -196,7 +194,7 @@ class WorkerPool(Generic[JobT, ResultT]):
         if len(worker.marked) > MAX_MARKED:
             raise DeviceError(
                 f"more than {MAX_MARKED:,} rows near each other take too long or crash ({status}); look at the "
-                "library, or raise --time-limit; what is finished is kept: --resume goes on"
+                "input, or raise --time-limit"
             )
         fresh = self._start()
         worker.process, worker.pipe, worker.item, worker.ready = fresh.process, fresh.pipe, fresh.item, False
@@ -261,8 +259,7 @@ def _work_until_error(
     except MoraLiteError as error:
         return "error", error
     except MemoryError:
-        words = "a worker process is out of memory; what is finished is kept: use --resume with fewer --workers"
-        return "error", DeviceError(words)
+        return "error", DeviceError("a worker process is out of memory; use fewer --workers")
     except Exception:
         return "bug", traceback.format_exc()
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..chem.drawing import drawing_problem
-from ..errors import InputError
+from ..errors import DeviceError, InputError
 from ..machine.files import replacing
 from ..scoring.engine import ModelSource, scoring
 from ..scoring.tasks import Task
@@ -296,7 +296,10 @@ class Campaign:
             run = open_run(path, self.settings, part=name, resume=resume, force=force)
             for note in run.notes:
                 on_note(note)
-            progress, n_hits = score(run), 0
+            try:
+                progress, n_hits = score(run), 0
+            except DeviceError as error:
+                raise DeviceError(f"{error}; {RESUME_HINT}") from None
             if not name:
                 n_hits = self.finish(run, progress, ranking, library)
                 if drawing_problem():

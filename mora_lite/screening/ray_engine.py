@@ -230,8 +230,7 @@ class ShardScorer:
                 self._open.close()
                 self._scoring = None
         raise DeviceError(
-            f"{MAX_TRIES} actors died at {self._work.run.file(number).name} (out of memory?); what is finished is "
-            "kept: use --resume with fewer --workers"
+            f"{MAX_TRIES} actors died at {self._work.run.file(number).name} (out of memory?); use fewer --workers"
         )
 
     def _write(self, number: int, rows: pa.Scalar) -> dict[str, Any]:
@@ -280,7 +279,7 @@ def _answers(
             raise  # a bug in an actor: its traceback says more
         except ray.exceptions.RayError as error:
             words = " ".join(str(error).split())[:300]
-            raise DeviceError(f"Ray gave up ({words}); what is finished is kept: --resume goes on") from None
+            raise DeviceError(f"Ray gave up ({words})") from None
 
 
 def _resources(ray: Any, gpu: bool) -> tuple[int, int]:

@@ -110,7 +110,7 @@ def test_too_many_bad_items_end_the_run(works: Any, monkeypatch: pytest.MonkeyPa
         ("bug", RuntimeError, "(?s)in a worker process:.*pool_works.py.*ZeroDivisionError: a bug of ours"),
         ("refuse", InputError, "got this, expected that"),
         ("exhaust", DeviceError, "out of memory.*fewer --workers"),
-        ("later die", DeviceError, r"died \(killed: out of memory\?\).*--resume with fewer --workers"),
+        ("later die", DeviceError, r"died \(killed: out of memory\?\); use fewer --workers$"),
         ("later exit", DeviceError, r"died \(exit code 3\)"),
     ],
 )

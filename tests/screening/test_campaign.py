@@ -22,6 +22,7 @@ from mora_lite.chem.drawing import drawing_problem
 from mora_lite.errors import DeviceError, InputError, OutputError
 from mora_lite.machine.device import choose_devices
 from mora_lite.machine.workers import default_workers
+from mora_lite.screening import campaign
 from mora_lite.screening.campaign import Campaign, ScreenSummary, screen_library
 from mora_lite.screening.models import torch_source
 from mora_lite.screening.run_directory import RunDirectory, open_run, parse_part
@@ -279,6 +280,20 @@ def test_one_call_screens_a_library(tmp_path: Path, calibrated_pack_path: Path, 
     screen_library(library, tmp_path / "run", **options, resume=True, on_note=notes.append)
     assert "part-00001.parquet is missing: it is made again" in notes
     assert results(tmp_path / "run") == results(tmp_path / "parts")
+
+
+def test_a_device_that_gives_up_leaves_a_run_that_goes_on(
+    tmp_path: Path, calibrated_pack_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(*_: Any, **__: Any) -> Any:
+        raise DeviceError("a worker process died (killed: out of memory?); use fewer --workers")
+
+    options: dict[str, Any] = {"pack": str(calibrated_pack_path), "device": "cpu", "dtype": "float32"}
+    with monkeypatch.context() as patch:
+        patch.setattr(campaign, "scoring", give_up)
+        with pytest.raises(DeviceError, match="use fewer --workers; what is finished is kept: --resume goes on"):
+            screen_library(library, tmp_path / "run", **options)
+    assert screen_library(library, tmp_path / "run", **options, resume=True).counts.n_rows == 30
 
 
 # --- plans
