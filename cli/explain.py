@@ -120,8 +120,7 @@ def _rows_of(
 ) -> Iterator[tuple[int, str, str]]:
     """Number from 1, name and text of each molecule. Raises `InputError` for more than `MAX_MOLECULES`, or none."""
     from ..errors import InputError
-    from ..scoring.stream import TypedSmiles
-    from ..tables.library import open_library
+    from ..tables.library import TypedSmiles, open_library
 
     with TypedSmiles(smiles) if smiles else open_library(inputs, smiles_column, name_column) as library:
         window = next(library.windows(MAX_MOLECULES + 1), None)

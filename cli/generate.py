@@ -15,8 +15,7 @@ from .predict import typed_smiles
 from .progress import print_summary, progress_bar, show_work
 
 if TYPE_CHECKING:
-    from ..scoring.stream import TypedSmiles
-    from ..tables.library import Library
+    from ..tables.library import Library, TypedSmiles
     from ..text.answerer import Answerer
     from ..text.pack import TextPack
 
@@ -108,17 +107,14 @@ def generate(
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
-    from ..errors import InputError
-    from ..tables.writers import TableWriter
+    from ..tables.source import STDIO
     from ..text.pack import choose_direction, open_text_pack
     from ..text.report import AnswersReport
-    from ..text.stream import GenerationConfig, answer_columns, answer_table
+    from ..text.stream import GenerationConfig, answer_table
     from ..text.tasks import choose_question, text_task
 
     opened = open_text_pack(pack)
     wanted = choose_direction(opened, task)
-    if temperature is None and (top_p is not None or seed is not None):
-        raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
     with open_input(table_path, smiles_column) as table:
         asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
         kind = text_task(direction or opened.task)
@@ -129,33 +125,39 @@ def generate(
             beams or (1 if temperature else top),
             max_new_tokens,
             batch_size,
-            temperature or 0.0,
-            1.0 if top_p is None else top_p,
-            seed or 0,
+            *sampling(temperature, top_p, seed),
             asked,
             direction,
             opened.questions,
             spellings,
             short,
         )
-        target = claim_answers(source := table_path if table.files else None, output, report, force)
+        target = claim_answers(table_path if table.files else None, output, report, force)
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
-        with (
-            TableWriter(target, answer_columns(table.columns, config), source=source, force=force) as writer,
-            progress_bar(table) as on_progress,
-        ):
-            summary = answer_table(table, writer, answerer, config, on_progress, page.add)
-    page.write({"Pack": pack, "Input": table_path, "Answers": writer.name}, summary)
+        with progress_bar(table) as advance:
+            summary = answer_table(
+                table, target, answerer, config, force=force, on_note=print_note, on_progress=advance, on_rows=page.add
+            )
+    written = "standard output" if target == STDIO else target
+    page.write({"Pack": pack, "Input": table_path, "Answers": written}, summary)
     counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
-    print_summary([f"{writer.name}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
+    print_summary([f"{written}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
+
+
+def sampling(temperature: float | None, top_p: float | None, seed: int | None) -> tuple[float, float, int]:
+    """The three as `GenerationConfig` takes them. Raises `InputError` for those without a temperature."""
+    from ..errors import InputError
+
+    if temperature is None and (top_p is not None or seed is not None):
+        raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
+    return temperature or 0.0, 1.0 if top_p is None else top_p, seed or 0
 
 
 def open_input(text: str, smiles_column: str | None) -> Library | TypedSmiles:
     """A file of molecules, or the SMILES that was typed."""
-    from ..scoring.stream import TypedSmiles
-    from ..tables.library import open_library
+    from ..tables.library import TypedSmiles, open_library
 
     typed = typed_smiles([text], smiles_column)
     return TypedSmiles(typed) if typed else open_library(text, smiles_column, cells=True)

@@ -106,8 +106,8 @@ def predict(
     mora-lite predict molecules.csv --tasks logS --neighbours 3
     mora-lite predict molecules.csv --engine onnx --pack admet-onnx
     """
-    from ..scoring.stream import AnswerColumns, TypedSmiles, predict_library
-    from ..tables.library import open_library
+    from ..scoring.stream import AnswerColumns, predict_library
+    from ..tables.library import TypedSmiles, open_library
 
     choice = ModelChoice(pack, engine, provider, device, dtype, split_names(tasks), confidence)
     answers = AnswerColumns(

@@ -28,9 +28,9 @@ from .machine.workers import usable_cores
 from .model import Model
 from .scoring.engine import WINDOW_ROWS
 from .scoring.scores import Scores
-from .scoring.stream import AnswerColumns, TypedSmiles
+from .scoring.stream import AnswerColumns
 from .tables.formats import TableFormat
-from .tables.library import Library, Window
+from .tables.library import Library, TypedSmiles, Window
 from .tables.parsed import ParsedWindow, parse_window
 from .tables.writers import TableWriter
 

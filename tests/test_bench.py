@@ -8,7 +8,7 @@ import pytest
 
 from mora_lite import bench, load
 from mora_lite.bench import LEARNT, count_operations, measure, weight_bytes
-from mora_lite.scoring.stream import TypedSmiles
+from mora_lite.tables.library import TypedSmiles
 
 
 def test_stages_add_up_to_the_whole(calibrated_pack_path, molecules) -> None:

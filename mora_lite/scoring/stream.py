@@ -23,10 +23,9 @@ import numpy as np
 
 from ..status import OK, RunSummary
 from ..tables.formats import TableFormat, add_columns, rounded
-from ..tables.library import Library, Window, regroup
-from ..tables.numbers import decimal_mark
+from ..tables.library import Library, TypedSmiles, Window, regroup
 from ..tables.parsed import ParsedWindow
-from ..tables.writers import TableWriter
+from ..tables.writers import TableWriter, continued
 from .engine import ModelSource, Output, parse_ahead, scoring
 from .neighbours import Neighbours
 from .predictor import Predictor
@@ -127,7 +126,7 @@ def predict_library(
     """
     windows, started, n_rows = library.windows(SMALL_ROWS + 1), time.perf_counter(), CHUNK_ROWS
     head = next(windows, None) or Window(1, [])
-    answers = replace(answers, form=_form_of(target, library, head, on_note))
+    answers = replace(answers, form=continued(target, library, head.cells, on_note))
     with ExitStack() as stack:
         if len(head.records) <= SMALL_ROWS:
             model = load()
@@ -155,43 +154,6 @@ def predict_library(
             on_progress(summary.n_rows, library)
         summary.seconds = time.perf_counter() - started
     return summary
-
-
-def _form_of(target: str, library: Library | TypedSmiles, head: Window, on_note: Callable[[str], None]) -> TableFormat:
-    """The format of the output, which goes on as its input has begun. on_note: as for `predict_library`."""
-    # Tabs in a file that is called .csv are for an input that is so too.
-    same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
-    decimal = "." if library.delimiter in ("", ",") else decimal_mark(head.cells)
-    form = TableFormat.of(target).like(library.delimiter if same else "", library.bom, decimal or ".")
-    if not decimal and library.delimiter == ";" and form.kind == "csv":
-        on_note(
-            "numbers are written with a decimal point, as those of the input do not show which mark they have; for a "
-            "spreadsheet with decimal commas write -o NAME.xlsx"
-        )
-    return form
-
-
-class TypedSmiles:
-    """SMILES that were typed, used like an open `Library`."""
-
-    def __init__(self, smiles: Sequence[str]):
-        self.smiles = list(smiles)
-        self.columns, self.types, self.smiles_index = ["smiles"], [None], 0
-        self.files: list[str] = []
-        self.notes: list[str] = []
-        self.bom, self.delimiter = False, ""
-        self.bytes_total = self.bytes_read = 0
-
-    def windows(self, n_rows: int) -> Iterator[Window]:
-        for start in range(0, len(self.smiles), n_rows):
-            rows = self.smiles[start : start + n_rows]
-            yield Window.of(rows, start + 1, [[text] for text in rows])
-
-    def __enter__(self) -> TypedSmiles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open; here because `Library` has it."""
 
 
 Answer = Callable[[Iterator[Window]], Iterable[Answers]]

@@ -22,8 +22,10 @@ from ..errors import InputError, MoraLiteError
 from ..scoring.predictor import Predictor
 from ..scoring.stream import AnswerColumns
 from ..status import StatusCounts
+from ..tables.formats import TableFormat
 from ..tables.library import Library, Window, open_library
 from ..tables.parsed import ParsedWindow
+from ..tables.writers import continued
 from .limits import Limits
 from .results import Results, ResultWriter, View
 from .worker import BusyError, ModelThread
@@ -189,12 +191,14 @@ class Jobs:
                 shutil.rmtree(job.folder, ignore_errors=True)
 
     def _score(self, job: Job, model: Predictor, path: Path) -> Iterator[None]:
-        output, answers = job.folder / "results.arrow", AnswerColumns()
+        output, answers, form = job.folder / "results.arrow", AnswerColumns(), TableFormat("csv")
         kinds = answers.kinds_of(model)
         with open_library([path], cells=True) as library:
             job.notes = [note.replace(str(path), job.name) for note in library.notes]
             with ResultWriter(output, library.columns, kinds) as writer:
                 for window in library.windows(STEP_ROWS):
+                    if not job.n_rows:
+                        form = continued("results.csv", library, window.cells)
                     started = time.perf_counter()
                     parsed = self._parse(window)
                     scores = model.score_parsed(parsed)
@@ -210,7 +214,7 @@ class Jobs:
                         return
             job.notes = [note.replace(str(path), job.name) for note in library.notes]
             columns, index = library.columns, library.smiles_index
-        job.results = Results.open(output, columns, index, model.tasks, list(kinds))
+        job.results = Results.open(output, columns, index, model.tasks, list(kinds), form)
 
     def _count(self, job: Job, window: Window, library: Library, written: int) -> None:
         """Note what is done. Raises `InputError` where a limit is reached."""

@@ -97,21 +97,29 @@ class Results:
     """The rows of a finished table. Made by `open`.
 
     columns: of the input. names: of the columns of values, as `Scores.columns` has them.
+    form: as which rows are written as text.
     """
 
     columns: list[str]
     smiles_index: int
     tasks: tuple[Task, ...]
     names: list[str]
+    form: TableFormat
     table: pa.Table
     _orders: dict[View, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(
-        cls, path: Path, columns: Sequence[str], smiles_index: int, tasks: tuple[Task, ...], names: Sequence[str]
+        cls,
+        path: Path,
+        columns: Sequence[str],
+        smiles_index: int,
+        tasks: tuple[Task, ...],
+        names: Sequence[str],
+        form: TableFormat,
     ) -> Results:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        return cls(list(columns), smiles_index, tasks, list(names), table)
+        return cls(list(columns), smiles_index, tasks, list(names), form, table)
 
     def order(self, view: View) -> np.ndarray:
         """The numbers of the rows, from 0, that `view` shows, in its order: int64. Raises `InputError`."""
@@ -171,7 +179,7 @@ class Results:
 
     def write(self, path: Path, numbers: np.ndarray) -> None:
         """Write these rows, in this order, as `mora-lite predict` would, in the format of the path's ending."""
-        form = TableFormat.of(path)
+        form = TableFormat.of(path).like(self.form.delimiter, self.form.bom, self.form.decimal)
         names = add_columns(self.columns, [*self.names, STATUS, ERROR])
         added = names[len(self.columns) :]
         kinds = [None] * len(self.columns) + [self._kind(name) for name in self.names] + [None, None]

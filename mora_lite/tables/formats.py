@@ -83,12 +83,13 @@ class TableFormat:
     ) -> Encoded:
         """The columns that are added to `B` rows, as `TableWriter.write` takes them; may run in another process.
 
-        names: of the columns. values: float32, bool or text `[B]`, written only where `ok`, bool `[B]`, is set.
-        texts: the last columns, always written.
+        names: of the columns. values: K of float32, bool or text `[B]`, written only where `ok`, bool `[B]` or
+        `[K, B]`, is set. texts: the last columns, always written.
         """
+        pairs = zip(values, np.broadcast_to(ok, (len(values), ok.shape[-1])), strict=True)
         if self.kind in ("parquet", "xlsx"):
-            return [*((column, ok) for column in values), *texts]
-        rows = zip(*(column_texts(column, ok, self.decimal) for column in values), *texts, strict=True)
+            return [*pairs, *texts]
+        rows = zip(*(column_texts(*pair, self.decimal) for pair in pairs), *texts, strict=True)
         if self.kind == "sdf":
             return ["".join(map(sdf_field, names, row)) for row in rows]
         return csv_lines(rows, self.delimiter)

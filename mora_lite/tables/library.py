@@ -173,6 +173,29 @@ class Library:
         self.close()
 
 
+class TypedSmiles:
+    """SMILES that were typed, used like an open `Library`."""
+
+    def __init__(self, smiles: Sequence[str]):
+        self.smiles = list(smiles)
+        self.columns, self.types, self.smiles_index = ["smiles"], [None], 0
+        self.files: list[str] = []
+        self.notes: list[str] = []
+        self.bom, self.delimiter = False, ""
+        self.bytes_total = self.bytes_read = 0
+
+    def windows(self, n_rows: int) -> Iterator[Window]:
+        for start in range(0, len(self.smiles), n_rows):
+            rows = self.smiles[start : start + n_rows]
+            yield Window.of(rows, start + 1, [[text] for text in rows])
+
+    def __enter__(self) -> TypedSmiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open; here because `Library` has it."""
+
+
 def open_library(
     paths: str | Path | Sequence[str | Path],
     smiles_column: str | None = None,

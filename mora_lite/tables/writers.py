@@ -10,7 +10,7 @@ import gzip
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ import numpy as np
 from ..errors import OutputError, error_text
 from ..machine.files import replacing
 from .formats import Encoded, TableFormat, csv_lines, number, sdf_field
+from .library import Library, TypedSmiles
+from .numbers import decimal_mark
 from .source import STDIO
 
 ROW_GROUP = 16_384  # rows of a Parquet file that are kept until they are written
@@ -114,6 +116,29 @@ class TableWriter:
         except OSError as problem:
             if kind is None:  # else the disk is full again, and the first error is the one to report
                 raise OutputError(f"cannot write {self.name}: {error_text(problem)}") from None
+
+
+def continued(
+    target: str | Path,
+    library: Library | TypedSmiles,
+    cells: Sequence[Sequence[str]],
+    on_note: Callable[[str], None] = lambda note: None,
+) -> TableFormat:
+    """The format of the file `target`, which goes on as its input has begun: with its delimiter and its marks.
+
+    cells: the first rows of `library`, which show the decimal mark. on_note: called with each line for the user.
+    Raises `OutputError` as `TableFormat.of`.
+    """
+    # Tabs in a file that is called .csv are for an input that is so too.
+    same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
+    decimal = "." if library.delimiter in ("", ",") else decimal_mark(cells)
+    form = TableFormat.of(target).like(library.delimiter if same else "", library.bom, decimal or ".")
+    if not decimal and library.delimiter == ";" and form.kind == "csv":
+        on_note(
+            "numbers are written with a decimal point, as those of the input do not show which mark they have; for a "
+            "spreadsheet with decimal commas write -o NAME.xlsx"
+        )
+    return form
 
 
 def claim_output(path: str | Path, *, source: str | Path | None = None, force: bool = False) -> Path:

@@ -12,18 +12,20 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 
+import numpy as np
 from rdkit import Chem
 
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import canonical
 from ..errors import InputError
-from ..scoring.stream import TypedSmiles
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, RunSummary
-from ..tables.formats import add_columns
-from ..tables.library import Library, Window
-from ..tables.writers import TableWriter
+from ..tables.formats import Encoded, TableFormat, add_columns, rounded
+from ..tables.library import Library, TypedSmiles, Window
+from ..tables.writers import TableWriter, continued
 from .answerer import Answerer, Text
 from .checks import agreements, is_balanced, round_trips
 from .pairs import FEATURIZER, format_question
@@ -82,11 +84,12 @@ class GenerationConfig:
         return [self.column] if self.short else [self.column, "probability", *checks]
 
     @property
-    def columns(self) -> list[str]:
-        """All that is added to the columns of the input."""
+    def columns(self) -> dict[str, Any]:
+        """All that is added to the columns of the input but status and error: name -> NumPy's type."""
+        kinds = {self.column: np.dtype(object), "probability": np.dtype(np.float32)}
         numbers = ["", *(f"_{i}" for i in range(2, self.top + 1))]
-        once = [AGREEMENT] * bool(self.spellings)
-        return [*(name + number for name in self.per_answer for number in numbers), *once, "status", "error"]
+        columns = {f"{name}{n}": kinds.get(name, np.dtype(bool)) for name in self.per_answer for n in numbers}
+        return columns | ({AGREEMENT: np.dtype(np.float32)} if self.spellings else {})
 
 
 @dataclass
@@ -109,45 +112,59 @@ class Answered:
     checks: dict[str, list[bool]] = field(default_factory=dict)
     agreement: float | None = None
 
-    def cells(self, config: GenerationConfig) -> list[str]:
-        """A text for each of `GenerationConfig.columns`."""
-        texts = {config.column: self.answers, "probability": [f"{p:.6g}" for p in self.probabilities]}
-        texts |= {name: [str(value).lower() for value in values] for name, values in self.checks.items()}
-        cells = []
-        for name in config.per_answer:
-            known = texts.get(name, [])
-            cells += [*known, *[""] * (config.top - len(known))]
-        once = ["" if self.agreement is None else f"{self.agreement:.6g}"] * bool(config.spellings)
-        return [*cells, *once, self.status, self.error]
-
-
-def answer_columns(columns: Sequence[str], config: GenerationConfig) -> list[str]:
-    """Header of the output: the input's columns as they are, then ours under names that are not taken."""
-    return add_columns(columns, config.columns)
+    def values(self, config: GenerationConfig) -> list[Any]:
+        """One for each of `GenerationConfig.columns`, None where there is none."""
+        known: dict[str, Sequence[Any]] = {config.column: self.answers, "probability": self.probabilities}
+        known |= self.checks
+        none = [None] * config.top
+        of_each = chain.from_iterable([*known.get(name, ()), *none][: config.top] for name in config.per_answer)
+        return [*of_each, self.agreement] if config.spellings else list(of_each)
 
 
 def answer_table(
     table: Library | TypedSmiles,
-    writer: TableWriter,
+    target: str,
     answerer: Answerer,
     config: GenerationConfig,
+    *,
+    force: bool = False,
+    on_note: Callable[[str], None] = lambda note: None,
     on_progress: Callable[[int], None] = lambda n_rows: None,
     on_rows: Callable[[Sequence[Answered]], None] = lambda rows: None,
 ) -> RunSummary:
-    """Answer every row of `table`, opened with its cells, into `writer`, one record for each row, in order.
+    """Answer every row of `table`, opened with its cells, into the file `target`, in order.
 
-    The writer must have been opened with `answer_columns`. on_rows: gets what became of each row.
+    The columns of the output are those of the input, then ours under names that are not taken.
+    on_note: called with each line for the user. on_rows: gets what became of each row.
     """
     summary, started = RunSummary(), time.perf_counter()
-    for window in table.windows(CHUNK_BATCHES * config.batch_size):
-        answered = answer_window(window, table.smiles_index, answerer, config)
-        cells = [_shown_cells(*row, table.smiles_index) for row in zip(window.cells, answered, strict=True)]
-        writer.write([[*row, *done.cells(config)] for row, done in zip(cells, answered, strict=True)])
-        summary.count([done.status for done in answered], [done.error for done in answered])
-        on_rows(answered)
-        on_progress(summary.n_rows)
+    windows = table.windows(CHUNK_BATCHES * config.batch_size)
+    head = next(windows, None) or Window(1, [])
+    form, kinds = continued(target, table, head.cells, on_note), config.columns
+    columns = add_columns(table.columns, [*kinds, "status", "error"])
+    types = [*table.types, *kinds.values(), None, None]
+    with TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
+        for window in chain([head], windows):
+            answered = answer_window(window, table.smiles_index, answerer, config)
+            cells = [_shown_cells(*row, table.smiles_index) for row in zip(window.cells, answered, strict=True)]
+            writer.write(cells, _encoded(form, answered, config))
+            summary.count([done.status for done in answered], [done.error for done in answered])
+            on_rows(answered)
+            on_progress(summary.n_rows)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _encoded(form: TableFormat, rows: Sequence[Answered], config: GenerationConfig) -> Encoded:
+    """What is added to the cells of these rows."""
+    blank = {"O": "", "f": np.nan, "b": False}
+    kinds, cells = config.columns, [row.values(config) for row in rows]
+    found = np.array([[value is not None for value in row] for row in cells], bool).reshape(len(rows), len(kinds)).T
+    values = []
+    for i, kind in enumerate(kinds.values()):
+        column = np.array([blank[kind.kind] if row[i] is None else row[i] for row in cells], kind)
+        values.append(rounded(column) if kind.kind == "f" else column)
+    return form.encode([*kinds, "status", "error"], values, found, [[r.status for r in rows], [r.error for r in rows]])
 
 
 def _shown_cells(cells: Sequence[str], row: Answered, smiles: int) -> list[str]:

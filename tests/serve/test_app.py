@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -123,6 +124,14 @@ def test_the_csv_is_that_of_predict(server, job, calibrated_pack_path, tmp_path,
     answer = server.get(f"/api/jobs/{job['id']}/download")
     assert answer.body == (tmp_path / "out.csv").read_bytes()
     assert answer.headers["content-disposition"] == 'attachment; filename="molecules.predictions.csv"'
+
+
+def test_a_download_goes_on_as_the_table_has_begun(server):
+    """With its delimiter, its byte-order mark and its decimal commas."""
+    job = server.give("deutsch.csv", "\ufeffsmiles;Masse\nCCO;46,07\nC;16,04\n".encode())
+    header, first, *_ = server.get(f"/api/jobs/{job['id']}/download").body.decode().splitlines()
+    assert header.startswith("\ufeffsmiles;Masse;size")
+    assert re.match(r"CCO;46,07;-?\d+,\d+;", first)
 
 
 def test_a_download_is_filtered_and_sorted(server, job):

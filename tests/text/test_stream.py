@@ -10,18 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+from pyarrow import parquet
+
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.tables.library import open_library
-from mora_lite.tables.writers import TableWriter
 from mora_lite.text.answerer import Answerer, Text
-from mora_lite.text.stream import GenerationConfig, answer_columns, answer_table, row_seed
+from mora_lite.text.stream import GenerationConfig, answer_table, row_seed
 
 
 class Parrot:
     """Says the next of its texts for each row that it is asked, whatever is asked."""
 
     featurizer = Featurizer(standardize="none")
+    log_probability = 0.0
 
     def __init__(self, *texts: str):
         self.texts = texts
@@ -36,18 +39,15 @@ class Parrot:
     def answer(self, questions: list[list[int]], graphs: Graphs, *, seeds: list[int], **_: Any) -> list[list[Text]]:
         assert len(questions) == len(graphs) == len(seeds)
         self.seeds.append(seeds)
-        return [[Text(self.texts[len(self.seeds) - 1], 0.0)] for _ in questions]
+        return [[Text(self.texts[len(self.seeds) - 1], self.log_probability)] for _ in questions]
 
 
 def answer(parrot: Parrot, folder: Path, **options: Any) -> dict[str, str]:
     """The row of the output for a table of one molecule."""
     (folder / "in.csv").write_text("smiles\nCO\n")
     config = GenerationConfig("product", temperature=1.0, **options)
-    with (
-        open_library(folder / "in.csv", cells=True) as table,
-        TableWriter(folder / "out.csv", answer_columns(table.columns, config), force=True) as writer,
-    ):
-        answer_table(table, writer, cast(Answerer, parrot), config)
+    with open_library(folder / "in.csv", cells=True) as table:
+        answer_table(table, str(folder / "out.csv"), cast(Answerer, parrot), config, force=True)
     with (folder / "out.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     return row
@@ -68,6 +68,30 @@ def test_no_more_than_four_times_as_many_are_sampled(tmp_path: Path) -> None:
     row = answer(parrot, tmp_path, molecules=True)
     assert (row["product"], row["status"]) == ("", "no_molecule")
     assert len(parrot.seeds) == 4
+
+
+def test_answers_go_on_as_the_table_has_begun(tmp_path: Path) -> None:
+    """With its delimiter and decimal mark, and in Parquet as numbers and flags, missing where there is no answer."""
+    (tmp_path / "in.csv").write_text("smiles;yield\nCO;91,5\nx(;\n")
+    config = GenerationConfig("product", True, 2, temperature=1.0, direction="forward")
+    told: list[str] = []
+    for target in ("out.csv", "out.parquet"):
+        with open_library(tmp_path / "in.csv", cells=True) as table:
+            parrot = Parrot("C=O", *["O=C"] * 7)
+            parrot.log_probability = -1.0
+            answer_table(table, str(tmp_path / target), cast(Answerer, parrot), config, on_note=told.append)
+    assert told == []
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        "smiles;yield;product;product_2;probability;probability_2;balanced;balanced_2;status;error",
+        "CO;91,5;C=O;;0,735759;;true;;ok;",
+        "x(;;;;;;;;unparsable;syntax error near character 1",
+    ]
+    names = ["product", "product_2", "probability", "balanced", "balanced_2", "status"]
+    rows = [tuple(row[name] for name in names) for row in parquet.read_table(tmp_path / "out.parquet").to_pylist()]
+    assert rows == [
+        ("C=O", None, pytest.approx(0.735759), True, None, "ok"),
+        (None, None, None, None, None, "unparsable"),
+    ]
 
 
 def test_seeds_differ_by_seed_sample_and_question() -> None:
