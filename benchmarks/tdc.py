@@ -20,8 +20,9 @@ out.
 `score` averages the runs of a variant, then the variants that are named, and prints a table. Value and standard
 deviation are over the seeds. The interval is of the mean over the seeds, from 1,000 bootstrap samples of the test rows.
 `--runs 5` deals the seeds to five runs in turn, seeds 1, 6 and 11 to the first, and a run's answer is the mean over its
-networks; `--runs 1` makes one answer of all. `--salts only` takes the rows whose SMILES has several molecules, `none`
-the others.
+networks; `--runs 1` makes one answer of all. `--networks 5` prints what runs of five networks can be expected to have:
+the mean over 60 random choices of five of the seeds. `--salts only` takes the rows whose SMILES has several molecules,
+`none` the others.
 
 `coverage` prints how many true values are in the 90 % intervals of `single`.
 
@@ -341,6 +342,7 @@ def main() -> None:
         command.add_argument("folders", nargs="+", type=Path)
         command.add_argument("--variants", nargs="+", required=True)
     score.add_argument("--runs", type=int, default=0, help="average the seeds to so many answers; one each if left out")
+    score.add_argument("--networks", type=int, help="what runs of so many of the seeds can be expected to score")
     score.add_argument("--salts", choices=["only", "none"], help="rows drawn as several molecules, or the others")
     compare.add_argument("--reference", required=True, help="variant, or variants with commas between")
     options = parser.parse_args()

@@ -14,6 +14,7 @@ from tdc_data import BOARDS, LARGE, Board, published, rank, read_board
 from mora_lite.scoring.tasks import on_scale
 
 N_BOOTSTRAP = 1000
+N_CHOICES = 60  # of networks, each of which makes a run of its own
 CHEMPROP = "Chemprop-RDKit"
 ENDS = ("low", "high")  # of intervals, added to the name of a variant
 
@@ -64,9 +65,24 @@ def deal(by_seed: Mapping[int, np.ndarray], n_runs: int) -> list[np.ndarray]:
     by_seed, and each answer: float64 `[rows, 2]`, as of `read_predictions`.
     """
     seeds = sorted(by_seed)
-    if n_runs < len(seeds) and len({tuple(of_one[:, 0]) for of_one in by_seed.values()}) > 1:
+    return [_mean(by_seed, seeds[run::n_runs]) for run in range(n_runs)]
+
+
+def choose(by_seed: Mapping[int, np.ndarray], n_networks: int) -> list[np.ndarray]:
+    """The answers of `N_CHOICES` runs, each the mean over so many seeds, chosen at random without repeats (as `deal`).
+
+    Their mean score is what a run of so many networks can be expected to have. As they share networks, they differ less
+    than runs would.
+    """
+    generator, seeds = np.random.default_rng(0), sorted(by_seed)
+    return [_mean(by_seed, generator.choice(seeds, n_networks, replace=False)) for _ in range(N_CHOICES)]
+
+
+def _mean(by_seed: Mapping[int, np.ndarray], seeds: Sequence[int]) -> np.ndarray:
+    answers = [by_seed[seed] for seed in seeds]
+    if len({tuple(of_one[:, 0]) for of_one in answers}) > 1:
         raise SystemExit("the seeds have predicted different rows, which cannot be averaged")
-    return [np.mean([by_seed[seed] for seed in seeds[run::n_runs]], axis=0) for run in range(n_runs)]
+    return np.mean(answers, axis=0)
 
 
 def print_scores(options: argparse.Namespace) -> None:
@@ -80,11 +96,11 @@ def print_scores(options: argparse.Namespace) -> None:
         if name not in means:
             continue
         n_seeds = len(means[name])
-        n_runs = options.runs or n_seeds
-        if n_runs > n_seeds:
-            print(f"{name}: fewer than {n_runs} seeds; left out")
+        n_runs, n_networks = options.runs or n_seeds, options.networks
+        if max(n_runs, n_networks or 0) > n_seeds:
+            print(f"{name}: fewer than {max(n_runs, n_networks or 0)} seeds; left out")
             continue
-        answers = deal(means[name], n_runs)
+        answers = choose(means[name], n_networks) if n_networks else deal(means[name], n_runs)
         rows = read_board(options.data, name)
         values, is_salt = rows.values, np.array(["." in text for text in rows.smiles])
         if options.salts:
@@ -94,7 +110,7 @@ def print_scores(options: argparse.Namespace) -> None:
             continue
         scores = [board.score(values[m[:, 0].astype(np.int64)], m[:, 1]) for m in answers]
         at, interval = answers[0][:, 0].astype(np.int64), ""
-        if all(np.array_equal(of_one[:, 0], at) for of_one in answers):  # not so for `valid`
+        if not n_networks and all(np.array_equal(of_one[:, 0], at) for of_one in answers):  # not so for `valid`
             predicted = np.stack([of_one[:, 1] for of_one in answers])
             interval = "{:.3f} to {:.3f}".format(*bootstrap(board, values[at], predicted))
         value, entries = float(np.mean(scores)), published(name)
@@ -103,7 +119,8 @@ def print_scores(options: argparse.Namespace) -> None:
         ranks.append(place)
         arrow = "lower" if board.smaller_is_better else "higher"
         seeds = f"{n_seeds}" if n_runs == n_seeds else f"{n_seeds} in {n_runs} run{'s' if n_runs > 1 else ''}"
-        deviation = f" ± {np.std(scores):.3f}" if n_runs > 1 else ""
+        seeds = f"{n_networks} of {n_seeds}" if n_networks else seeds
+        deviation = f" ± {np.std(scores):.3f}" if n_runs > 1 and not n_networks else ""
         print(
             f"| {name} | {board.metric}, {arrow} is better | {seeds} | {len(at)} | {value:.3f}{deviation} | {interval} "
             f"| {place} of {len(entries) + 1} | {best:.3f} | {entries[CHEMPROP]:.3f} |",

@@ -225,6 +225,9 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     monkeypatch.setattr(sys, "argv", [*score, "--runs", "1"])
     tdc.main()
     assert "| herg | roc_auc, higher is better | 2 in 1 run |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*score, "--networks", "1"])
+    tdc.main()
+    assert "| herg | roc_auc, higher is better | 1 of 2 |" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
     tdc.main()
     assert "herg" not in capsys.readouterr().out
@@ -281,6 +284,13 @@ def test_seeds_are_dealt_to_runs_in_turn_and_a_run_is_the_mean_of_its_own() -> N
     assert len(tdc_scores.deal(differing, 4)) == 4
     with pytest.raises(SystemExit, match="different rows"):
         tdc_scores.deal(differing, 2)
+
+
+def test_chosen_networks_are_all_different_and_averaged() -> None:
+    by_seed = {seed: np.array([[3.0, 2.0**seed]]) for seed in range(4)}
+    means = [answer[0, 1] for answer in tdc_scores.choose(by_seed, 3)]
+    assert set(means) == {(15 - left_out) / 3 for left_out in (1, 2, 4, 8)}
+    assert len(means) == tdc_scores.N_CHOICES
 
 
 def test_changes_of_the_error_are_logarithms_and_weigh_every_board_alike(
