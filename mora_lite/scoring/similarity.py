@@ -5,14 +5,15 @@ table `[bits, molecules]` that its set bits name. Some 8 % of the bits are set, 
 of a matrix product. A float32 number of the table holds a bit of three molecules, as digits to base 256: it counts to
 2^24 without an error, and the three counts with it. Of molecules with more bits it holds two.
 
-On a GPU, where starting a kernel costs more than its work, they are a product of matrices of 0 and 1. float16 holds
-these counts without an error, up to 2,048, and so it does the number of bits that one of two has; the division is in
-float32.
+On a GPU they are a product of matrices of 0 and 1. float16 holds these counts without an error, up to 2,048, and so it
+does the number of bits that one of two has; the division is in float32. The kernels for a whole batch are captured as a
+CUDA graph: they take less time than starting them one by one, which other threads of Python delay besides.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from ..chem.circular import N_BITS, bit_counts
 from ..chem.graph import row_pointer, run_bounds
+from ..machine.capture import capture
+from ..machine.device import is_out_of_memory
 
 # On a CPU.
 CHUNK_ROWS = 2048  # training molecules whose counts are reduced together; they stay in the processor's cache
@@ -30,9 +33,9 @@ SHORT_RUN = 8  # reducing a run costs microseconds, so shorter ones are divided 
 
 # On a GPU.
 PRODUCT_ROWS = 16_384  # training molecules of one matrix product
-QUERY_ROWS = 4096  # molecules compared at a time, at most
+QUERY_ROWS = 4096  # molecules of a batch, whose kernels are captured
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
-RESULT_BYTES = 256 << 20  # that the similarities of so many molecules may take
+RESULT_BYTES = 256 << 20  # that similarities may take; of so many molecules they are found together
 GROUPS = (1, 2, 4, 8, 16)  # training molecules with equally many bits that are reduced before they are divided
 DIVIDED = 8  # what dividing costs, as a multiple of what one more training molecule costs
 PIECE = 32  # numbers that one thread of the GPU compares: of longer rows there are too few threads
@@ -168,8 +171,20 @@ def _has_group_per_row(span: tuple[int, int, int, int]) -> bool:
     return span[1] - span[0] == span[3] - span[2]
 
 
+class _Captured(NamedTuple):
+    """A graph that reads the molecules in `queries`, uint8 `[B, 128]`, and writes `nearest`, float32 `[B, P]`.
+
+    B is `QUERY_ROWS`. pinned: from where molecules are copied to the device.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    pinned: Tensor
+    queries: Tensor
+    nearest: Tensor
+
+
 class ProductReference:
-    """Training molecules sorted as in `Domain`, on a device, to be called with molecules.
+    """Training molecules sorted as in `Domain`, on a device, to be called with molecules; by one thread at a time.
 
     packed: uint8 `[N, 128]`. patterns: bool `[M, P]`. sizes: int64 `[M]`.
     """
@@ -189,17 +204,52 @@ class ProductReference:
             (None if index is None else torch.from_numpy(index).to(device), torch.from_numpy(lengths).to(device))
             for index, lengths in _levels(groups, patterns)
         ]
+        self.captures = device.type == "cuda"
+        self.captured: _Captured | None = None
 
     def __call__(self, packed: np.ndarray) -> np.ndarray:
-        """As `Domain.similarity`: float32 `[B, P]`."""
+        """As `Domain.similarity`: float32 `[B, P]`. Raises torch.OutOfMemoryError; then no graph is kept."""
         if not len(packed) or not len(self.counts):
             return np.zeros((len(packed), self.n_tasks), np.float32)
-        most = max(1, min(QUERY_ROWS, RESULT_BYTES // (4 * len(self.counts))))
+        batches = [packed[start : start + QUERY_ROWS] for start in range(0, len(packed), QUERY_ROWS)]
         with torch.inference_mode():
-            queries = torch.from_numpy(packed.copy()).to(self.device)
-            return torch.cat([self._nearest(_unpack(block)) for block in queries.split(most)]).cpu().numpy()
+            return np.concatenate([self._similarity(batch) for batch in batches])
 
-    def _nearest(self, query: Tensor) -> Tensor:
+    def _similarity(self, packed: np.ndarray) -> np.ndarray:
+        """The same for at most `QUERY_ROWS` molecules; more than half of them are filled up to a whole batch."""
+        if self.captures and len(packed) > QUERY_ROWS // 2:
+            try:
+                return self._replayed(packed)
+            except RuntimeError as error:
+                self.captured = None
+                if is_out_of_memory(error):
+                    raise
+                reason = str(error).strip().split("\n")[0]
+                logging.getLogger("mora_lite").warning("similarity cannot be captured, which is slower: %s", reason)
+                self.captures = False
+        return self._nearest(torch.from_numpy(packed.copy()).to(self.device)).cpu().numpy()
+
+    def _replayed(self, packed: np.ndarray) -> np.ndarray:
+        self.captured = self.captured or self._capture()
+        graph, pinned, queries, nearest = self.captured
+        pinned.numpy()[: len(packed)] = packed
+        queries.copy_(pinned, non_blocking=True)
+        graph.replay()
+        return nearest[: len(packed)].to("cpu", copy=True).numpy()  # the next replay writes into `nearest`
+
+    def _capture(self) -> _Captured:
+        pinned = torch.zeros(QUERY_ROWS, N_BITS // 8, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        queries = pinned.to(self.device, copy=True)
+        graph, nearest = capture(lambda: self._nearest(queries), self.device)
+        return _Captured(graph, pinned, queries, nearest)
+
+    def _nearest(self, packed: Tensor) -> Tensor:
+        """packed: uint8 `[B, 128]`. Returns float32 `[B, P]`."""
+        most = max(1, RESULT_BYTES // (4 * len(self.counts)))
+        n_blocks = -(-len(packed) // most)
+        return torch.cat([self._nearest_of_block(_unpack(block)) for block in packed.chunk(n_blocks)])
+
+    def _nearest_of_block(self, query: Tensor) -> Tensor:
         """query: float16 `[B, 1024]`. Returns float32 `[B, P]`."""
         query_counts, group = query.sum(1, dtype=torch.float32).half(), self.group
         nearest = torch.empty(len(self.counts), len(query), device=self.device)
@@ -214,7 +264,8 @@ class ProductReference:
             torch.div(shared.float(), union, out=nearest[groups])
         for index, lengths in self.levels:
             runs = nearest if index is None else nearest.index_select(0, index)
-            nearest = torch.segment_reduce(runs, "max", lengths=lengths, axis=0, initial=0.0)
+            # The lengths are ours, and to check them the processor would wait for the device.
+            nearest = torch.segment_reduce(runs, "max", lengths=lengths, axis=0, initial=0.0, unsafe=True)
         return nearest.T
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -255,10 +258,56 @@ def test_all_ways_give_the_numbers_of_the_plain_one(data: st.DataObject) -> None
         np.testing.assert_array_equal(got, expected)
 
 
+def test_most_of_a_batch_is_captured_and_filled_up(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    domain: Domain,
+    packed: np.ndarray,
+    expected: np.ndarray,
+) -> None:
+    class Graph(NamedTuple):
+        """What a graph does, on a CPU: the same work on what is in its input now, into its first result."""
+
+        work: Callable[[], torch.Tensor]
+        result: torch.Tensor
+
+        def replay(self) -> None:
+            self.result.copy_(self.work())
+
+    def capture(work: Callable[[], torch.Tensor], device: torch.device) -> tuple[Graph, torch.Tensor]:
+        graphs.append(Graph(work, work()))
+        return graphs[-1], graphs[-1].result
+
+    graphs: list[Graph] = []
+    monkeypatch.setattr(similarity, "capture", capture)
+    monkeypatch.setattr(similarity, "QUERY_ROWS", 8)
+    reference = similarity.ProductReference(domain.packed, domain.patterns, domain.sizes, CPU)
+    reference.captures = True
+    np.testing.assert_array_equal(reference(packed[:4]), expected[:4])
+    assert not graphs, "half a batch runs kernel by kernel"
+    np.testing.assert_array_equal(reference(packed), expected)
+    np.testing.assert_array_equal(reference(packed[5:11]), expected[5:11])
+    assert len(graphs) == 1
+    replay = Mock(side_effect=[torch.OutOfMemoryError("full"), RuntimeError("not\nsupported")])
+    monkeypatch.setattr(Graph, "replay", replay)
+    with pytest.raises(torch.OutOfMemoryError):
+        reference(packed[:8])
+    assert reference.captured is None, "its memory is free again"
+    np.testing.assert_array_equal(reference(packed), expected)
+    assert caplog.messages == ["similarity cannot be captured, which is slower: not"]
+    assert replay.call_count == 2
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_gives_the_same_numbers(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_array_equal(domain.similarity(packed, torch.device("cuda")), expected)
+def test_a_gpu_gives_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, domain: Domain, packed: np.ndarray, expected: np.ndarray
+) -> None:
+    cuda = torch.device("cuda")
+    np.testing.assert_array_equal(domain.similarity(packed, cuda), expected)
+    monkeypatch.setattr(similarity, "QUERY_ROWS", 8)
+    for rows in (slice(None), slice(5, 11), slice(2), slice(None)):  # captured, replayed, kernel by kernel, replayed
+        np.testing.assert_array_equal(domain.similarity(packed[rows], cuda), expected[rows])
 
 
 def test_a_molecule_alone_or_among_others(domain: Domain, packed: np.ndarray, expected: np.ndarray) -> None:
