@@ -54,7 +54,7 @@ from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig, fit, predict_scores
 from mora_lite.training.losses import TargetStats
 from mora_lite.training.pipeline import choose_scales, fitted_tasks, new_scorer, standardize
-from mora_lite.training.pretrain import SHIPPED, load_encoder
+from mora_lite.training.pretrain import STARTS, load_encoder
 from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA, Recipe, TaskRecipe
 
 CPU = torch.device("cpu")
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=list(MAIN))
-    parser.add_argument("--start", default="pretrained", choices=("pretrained", "random"))
+    parser.add_argument("--start", default="pretrained", choices=(*STARTS, "random"), help="of the encoder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -223,7 +223,7 @@ def main() -> None:
             todo = [v for v in options.variants if (name, seed, options.start, v) not in done]
             if not todo:
                 continue
-            start = SHIPPED if options.start == "pretrained" and not name.startswith("qm9") else None
+            start = None if name.startswith("qm9") else STARTS.get(options.start)
             one = Comparison(SETS[name], options.data, seed, start)
             for variant in todo:
                 write(SETS[name], seed, variant, one.run(variant))
