@@ -143,7 +143,7 @@ def products(
     sets = [answer for answers in found for answer, _ in answers if answer is not None]
     questions = ["What is the product?"] * len(sets)
     made = iter(greedy(answerer, sets, sets, questions, MAX_NEW_TOKENS, batch) if sets else [])
-    return [[None if answer is None else next(made) for answer, _ in answers] for answers in found]
+    return [[None if answer is None else next(made)[0] for answer, _ in answers] for answers in found]
 
 
 def in_parts(

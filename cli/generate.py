@@ -76,7 +76,7 @@ def generate(
         int, typer.Option("--max-tokens", min=1, metavar="N", help="Largest number of tokens of an answer.")
     ] = 256,
     spellings: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Ask in N other orders of atoms too; the share that agrees.")
+        int, typer.Option(min=0, metavar="N", help="Ask in N other orders of atoms too, which vote.")
     ] = 0,
     short: Annotated[bool, typer.Option("--short", help="Leave out probabilities and checks.")] = False,
     report: Annotated[

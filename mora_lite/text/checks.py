@@ -1,21 +1,24 @@
 """What can be checked of an answer about a reaction without knowing the right one.
 
 `balanced`: no atom of the product comes from nowhere. `round_trip`: the reactants, asked for their product, give it
-back. `agreement`: the share of other orders of the question that get the same answer.
+back. What other orders of the question get (`in_other_orders`) can vote, and the share that agrees is a confidence.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rdkit import Chem, rdBase
 
 from ..chem.smiles import canonical, reorder
 from .answerer import Answerer
 from .pairs import format_question
+
+Given = tuple[str | None, float]  # an answer, and its probability
 
 
 def is_balanced(inputs: str, product: str) -> bool:
@@ -48,24 +51,36 @@ def round_trips(
     """
     answers = greedy(answerer, reactants, reactants, [question] * len(reactants), max_new_tokens, size)
     rows = zip(answers, products, reactants, strict=True)
-    return [answer == product and product not in source.split(".") for answer, product, source in rows]
+    return [answer == product and product not in source.split(".") for (answer, _), product, source in rows]
 
 
-def agreements(
-    answerer: Answerer,
-    sources: Sequence[str],
-    questions: Sequence[str],
-    answers: Sequence[str],
-    n: int,
-    max_new_tokens: int,
-    size: int,
-) -> list[float]:
-    """Share of `n` other orders of each source that get the same answer. sources, answers: canonical SMILES."""
+def in_other_orders(
+    answerer: Answerer, sources: Sequence[str], questions: Sequence[str], n: int, max_new_tokens: int, size: int
+) -> list[list[Given]]:
+    """What `n` other orders of each source get, as of `greedy`. sources: canonical SMILES."""
     texts = [order for source in sources for order in other_orders(source, n)]
     wide = [[each for each in column for _ in range(n)] for column in (sources, questions)]
     found = greedy(answerer, texts, wide[0], wide[1], max_new_tokens, size)
-    same = [found[i * n : (i + 1) * n].count(answer) for i, answer in enumerate(answers)]
-    return [count / n for count in same]
+    return [found[start : start + n] for start in range(0, len(found), n)]
+
+
+def elect(own: Mapping[str, float], others: Sequence[Given]) -> dict[str, float]:
+    """Answers and their probability in the mean of all orders, the likeliest first.
+
+    own: answer -> probability, of the question as it is. others: of its other orders. An order counts for the answers
+    that it gave, so the numbers are too low rather than too high.
+    """
+    total = dict(own)
+    for answer, probability in others:
+        if answer is not None:
+            total[answer] = total.get(answer, 0.0) + probability
+    likeliest = sorted(total.items(), key=lambda pair: -pair[1])
+    return {answer: value / (1 + len(others)) for answer, value in likeliest}
+
+
+def agreement(answer: str, others: Sequence[Given]) -> float:
+    """Share of the other orders that get this answer."""
+    return sum(other == answer for other, _ in others) / len(others)
 
 
 def greedy(
@@ -75,18 +90,18 @@ def greedy(
     questions: Sequence[str],
     max_new_tokens: int,
     size: int,
-) -> list[str | None]:
-    """The canonical SMILES of each likeliest answer; None where it is no molecule, or the question is too long.
+) -> list[Given]:
+    """Each likeliest answer as canonical SMILES; None where it is no molecule, or the question is too long.
 
     texts: SMILES of the molecules in any order. sources: the same, for the graphs.
     """
     ids = answerer.ids([format_question(*pair) for pair in zip(texts, questions, strict=True)])
     limit = answerer.max_question_tokens(max_new_tokens)
     fits = [i for i, tokens in enumerate(ids) if len(tokens) <= limit]
-    found: list[str | None] = [None] * len(texts)
+    found: list[Given] = [(None, 0.0)] * len(texts)
     if fits:
         graphs = answerer.featurizer.read_smiles([sources[i] for i in fits])
         answers = answerer.answer([ids[i] for i in fits], graphs, max_new_tokens=max_new_tokens, batch_size=size)
         for i, (answer,) in zip(fits, answers, strict=True):
-            found[i] = canonical(answer.text)
+            found[i] = canonical(answer.text), math.exp(answer.score)
     return found

@@ -27,7 +27,7 @@ from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
 from ..tables.writers import TableWriter, continued
 from .answerer import Answerer, Text
-from .checks import agreements, is_balanced, round_trips
+from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips
 from .pairs import FEATURIZER, format_question
 from .tasks import Question, direction_of
 
@@ -45,7 +45,7 @@ class GenerationConfig:
     temperature, top_p: above 0 answers are sampled; `seed` and the row's question decide them.
     question: about each row; None for none. direction: which way of a reaction all rows are about, None where their
     questions say it. questions: those that the pack has learnt, by direction; empty for a pack with one task.
-    spellings: other orders of each question that are asked too. short: leave probabilities and checks out.
+    spellings: other orders of each question that are asked too, and vote. short: leave probabilities and checks out.
     """
 
     column: str
@@ -98,7 +98,7 @@ class Answered:
 
     text: SMILES as the row has it. source: canonical SMILES of the molecules in it, empty without any.
     direction: of the reaction, None for others. answers: the texts, or canonical SMILES. probabilities: of each.
-    checks: name -> one for each answer. agreement: see `checks.agreements`.
+    checks: name -> one for each answer. agreement: share of the question's other orders that get the first one.
     """
 
     status: str = OK
@@ -187,8 +187,9 @@ def answer_window(window: Window, smiles: int, answerer: Answerer, config: Gener
         method = _sample if config.temperature > 0 else _search
         texts = [format_question(rows[i].source, rows[i].question) for i in good]
         found = method(texts, [ids[i] for i in good], graphs, answerer, config)
-        for i, row_texts in zip(good, found, strict=True):
-            _choose(rows[i], row_texts, config)
+        others = _others([rows[i] for i in good], answerer, config)
+        for i, row_texts, of_row in zip(good, found, others, strict=True):
+            _choose(rows[i], row_texts, of_row, config)
         _check([rows[i] for i in good if rows[i].status == OK], answerer, config)
     return rows
 
@@ -257,15 +258,29 @@ def _different(texts: Sequence[Text], molecules: bool) -> dict[str, float]:
     return found
 
 
-def _choose(row: Answered, texts: Sequence[Text], config: GenerationConfig) -> None:
-    """Enter the first valid answers; of a search those with the largest probability."""
-    found = list(_different(texts, config.molecules or row.direction is not None).items())
+def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> list[list[Given]]:
+    """What the other orders of each row's question get; nothing where none are asked."""
+    others: list[list[Given]] = [[] for _ in rows]
+    asked = [i for i, row in enumerate(rows) if config.spellings and (config.molecules or row.direction is not None)]
+    if not asked:
+        return others
+    sources, questions = [rows[i].source for i in asked], [rows[i].question for i in asked]
+    found = in_other_orders(answerer, sources, questions, config.spellings, config.max_new_tokens, config.batch_size)
+    for i, of_row in zip(asked, found, strict=True):
+        others[i] = of_row
+    return others
+
+
+def _choose(row: Answered, texts: Sequence[Text], others: Sequence[Given], config: GenerationConfig) -> None:
+    """Enter the first valid answers; of a search those with the largest probability, by all orders of the question."""
+    found = _different(texts, config.molecules or row.direction is not None)
     if config.temperature == 0:
-        found.sort(key=lambda pair: -pair[1])
-    row.answers = [answer for answer, _ in found[: config.top]]
-    row.probabilities = [probability for _, probability in found[: config.top]]
+        found = elect(found, others)
+    row.answers, row.probabilities = list(found)[: config.top], list(found.values())[: config.top]
     if not found:
         row.status, row.error = INVALID, f"RDKit cannot read the answer {texts[0].text[:60]!r}"
+    elif others:
+        row.agreement = agreement(row.answers[0], others)
 
 
 def _check(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> None:
@@ -284,8 +299,3 @@ def _check(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfi
             back = iter(round_trips(answerer, reactants, products, config.questions["forward"], *limits))
             for row in retro:
                 row.checks[ROUND_TRIP] = [next(back) for _ in row.answers]
-    if config.spellings:
-        asked = [row for row in rows if config.molecules or row.direction is not None]
-        columns = ([row.source for row in asked], [row.question for row in asked], [row.answers[0] for row in asked])
-        for row, share in zip(asked, agreements(answerer, *columns, config.spellings, *limits), strict=True):
-            row.agreement = share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.chem.smiles import canonical
 from mora_lite.text.answerer import Answerer, Text
-from mora_lite.text.checks import agreements, is_balanced, other_orders, round_trips
+from mora_lite.text.checks import agreement, elect, in_other_orders, is_balanced, other_orders, round_trips
 
 
 class Knowing:
@@ -76,10 +77,24 @@ def test_reactants_are_asked_for_their_product() -> None:
     assert back == [True, False, False, False]  # wrong; what was to be made is there already; too long
 
 
-def test_agreement_is_the_share_of_spellings_with_the_answer() -> None:
+def test_other_orders_are_asked_and_vote() -> None:
     orders = other_orders("CCO.CN", 4)
-    answerer = Knowing({order: "CC=O" if i else "C" for i, order in enumerate(orders)})
     assert len(set(orders)) == 4
-    shares = agreements(cast(Answerer, answerer), ["CCO.CN"], [""], ["CC=O"], 4, 10, 4)
-    assert shares == [0.75]
     assert Chem.MolFromSmiles(orders[0]).GetNumAtoms() == 5
+    answerer = Knowing({order: "CC=O" if i else "C" for i, order in enumerate(orders[:3])})
+    (others,) = in_other_orders(cast(Answerer, answerer), ["CCO.CN"], [""], 4, 10, 4)
+    p = pytest.approx(math.exp(-1))
+    assert others == [("C", p), ("CC=O", p), ("CC=O", p), (None, p)]
+    assert agreement("CC=O", others) == 0.5
+    assert elect({"C": 0.1}, others) == {
+        "CC=O": pytest.approx(2 * math.exp(-1) / 5),
+        "C": pytest.approx((0.1 + math.exp(-1)) / 5),
+    }
+    assert list(elect({"C": 0.5}, others)) == ["C", "CC=O"], "a sure answer outweighs two that are less so"
+
+
+@given(st.dictionaries(st.sampled_from("CNOS"), st.floats(0, 1)))
+def test_without_other_orders_the_likeliest_answer_is_first(own: dict[str, float]) -> None:
+    elected = elect(own, [])
+    assert elected == own
+    assert list(elected.values()) == sorted(own.values(), reverse=True)
