@@ -38,12 +38,11 @@ def capture(
     """
     # With a first run on the stream of that run, whose buffers kernels keep; else on the one that torch keeps for
     # captures, so that graphs of one pool share its memory.
-    with torch.cuda.device(device):
-        if warm_up:
-            stream = stream or torch.cuda.Stream(device)
-            run_aside(work, device, stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may work meanwhile, on their devices or pinning memory: only the strictest mode forbids it.
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            result = work()
-        return graph, result
+    if warm_up:
+        stream = stream or torch.cuda.Stream(device)
+        run_aside(work, device, stream)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may work meanwhile, on their devices or pinning memory: only the strictest mode forbids it.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        result = work()
+    return graph, result

@@ -240,7 +240,8 @@ class ProductReference:
     def _capture(self) -> _Captured:
         pinned = torch.zeros(QUERY_ROWS, N_BITS // 8, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         queries = pinned.to(self.device, copy=True)
-        graph, nearest = capture(lambda: self._nearest(queries), self.device)
+        with torch.cuda.device_of(queries):
+            graph, nearest = capture(lambda: self._nearest(queries), self.device)
         return _Captured(graph, pinned, queries, nearest)
 
     def _nearest(self, packed: Tensor) -> Tensor:
