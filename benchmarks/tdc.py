@@ -341,8 +341,9 @@ def main() -> None:
     for command in (score, compare, coverage):
         command.add_argument("folders", nargs="+", type=Path)
         command.add_argument("--variants", nargs="+", required=True)
-    score.add_argument("--runs", type=int, default=0, help="average the seeds to so many answers; one each if left out")
-    score.add_argument("--networks", type=int, help="what runs of so many of the seeds can be expected to score")
+    runs = score.add_mutually_exclusive_group()
+    runs.add_argument("--runs", type=int, default=0, help="average the seeds to so many answers; one each if left out")
+    runs.add_argument("--networks", type=int, help="what runs of so many of the seeds can be expected to score")
     score.add_argument("--salts", choices=["only", "none"], help="rows drawn as several molecules, or the others")
     compare.add_argument("--reference", required=True, help="variant, or variants with commas between")
     options = parser.parse_args()

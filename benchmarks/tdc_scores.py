@@ -96,9 +96,9 @@ def print_scores(options: argparse.Namespace) -> None:
         if name not in means:
             continue
         n_seeds = len(means[name])
-        n_runs, n_networks = options.runs or n_seeds, options.networks
-        if max(n_runs, n_networks or 0) > n_seeds:
-            print(f"{name}: fewer than {max(n_runs, n_networks or 0)} seeds; left out")
+        n_networks, n_runs = options.networks, options.runs or n_seeds
+        if (needed := n_networks or n_runs) > n_seeds:
+            print(f"{name}: fewer than {needed} seeds; left out")
             continue
         answers = choose(means[name], n_networks) if n_networks else deal(means[name], n_runs)
         rows = read_board(options.data, name)
@@ -118,9 +118,11 @@ def print_scores(options: argparse.Namespace) -> None:
         place = rank(board, value)
         ranks.append(place)
         arrow = "lower" if board.smaller_is_better else "higher"
-        seeds = f"{n_seeds}" if n_runs == n_seeds else f"{n_seeds} in {n_runs} run{'s' if n_runs > 1 else ''}"
-        seeds = f"{n_networks} of {n_seeds}" if n_networks else seeds
-        deviation = f" ± {np.std(scores):.3f}" if n_runs > 1 and not n_networks else ""
+        seeds, deviation = f"{n_seeds}", f" ± {np.std(scores):.3f}" if n_runs > 1 else ""
+        if n_networks:
+            seeds, deviation = f"{n_networks} of {n_seeds}", ""
+        elif n_runs < n_seeds:
+            seeds = f"{n_seeds} in {n_runs} run{'s' if n_runs > 1 else ''}"
         print(
             f"| {name} | {board.metric}, {arrow} is better | {seeds} | {len(at)} | {value:.3f}{deviation} | {interval} "
             f"| {place} of {len(entries) + 1} | {best:.3f} | {entries[CHEMPROP]:.3f} |",

@@ -107,7 +107,7 @@ def generate(
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
-    from ..tables.source import STDIO
+    from ..tables.source import output_name
     from ..text.pack import choose_direction, open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
@@ -140,7 +140,7 @@ def generate(
             summary = answer_table(
                 table, target, answerer, config, force=force, on_note=print_note, on_progress=advance, on_rows=page.add
             )
-    written = "standard output" if target == STDIO else target
+    written = output_name(target)
     page.write({"Pack": pack, "Input": table_path, "Answers": written}, summary)
     counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
     print_summary([f"{written}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)

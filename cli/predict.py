@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..tables.source import STDIO
+from ..tables.source import STDIO, output_name
 from .engine import Engine, ModelChoice, Provider
 from .options import (
     BatchSize,
@@ -140,7 +140,7 @@ def predict(
             )
         for note in library.notes[n_notes:]:
             print_note(note)
-        print_lines(summary.lines("standard output" if target == STDIO else target, summary.load_seconds))
+        print_lines(summary.lines(output_name(target), summary.load_seconds))
         failed = failed or bool(summary.n_rows and not summary.n_ok)
     if failed:
         raise typer.Exit(1)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 
+from .device import is_out_of_memory
+
 Result = TypeVar("Result")
+
+
+def warn_uncaptured(what: str, error: RuntimeError) -> None:
+    """Say that `what`, for a driver or a kernel that cannot be captured. Raises the error where memory ran out."""
+    if is_out_of_memory(error):
+        raise error
+    reason = str(error).strip().split("\n")[0]
+    logging.getLogger("mora_lite").warning("%s, which is slower: %s", what, reason)
 
 
 def run_aside(work: Callable[[], Result], device: torch.device, stream: torch.cuda.Stream | None = None) -> Result:

@@ -13,7 +13,6 @@ CUDA graph: they take less time than starting them one by one, which other threa
 from __future__ import annotations
 
 import itertools
-import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +21,7 @@ from torch import Tensor
 
 from ..chem.circular import N_BITS, bit_counts
 from ..chem.graph import row_pointer, run_bounds
-from ..machine.capture import capture
-from ..machine.device import is_out_of_memory
+from ..machine.capture import capture, warn_uncaptured
 
 # On a CPU.
 CHUNK_ROWS = 2048  # training molecules whose counts are reduced together; they stay in the processor's cache
@@ -222,10 +220,7 @@ class ProductReference:
                 return self._replayed(packed)
             except RuntimeError as error:
                 self.captured = None
-                if is_out_of_memory(error):
-                    raise
-                reason = str(error).strip().split("\n")[0]
-                logging.getLogger("mora_lite").warning("similarity cannot be captured, which is slower: %s", reason)
+                warn_uncaptured("similarity cannot be captured", error)
                 self.captures = False
         return self._nearest(torch.from_numpy(packed.copy()).to(self.device)).cpu().numpy()
 

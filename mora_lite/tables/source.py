@@ -54,6 +54,11 @@ def _utf16(start: bytes) -> str | None:
     return None
 
 
+def output_name(path: str | Path) -> str:
+    """What messages call an output."""
+    return "standard output" if str(path) == STDIO else str(path)
+
+
 class Source:
     """An open file; `-` is standard input.
 

@@ -13,16 +13,18 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..errors import OutputError, error_text
 from ..machine.files import replacing
 from .formats import Encoded, TableFormat, csv_lines, number, sdf_field
-from .library import Library, TypedSmiles
 from .numbers import decimal_mark
-from .source import STDIO
+from .source import STDIO, output_name
+
+if TYPE_CHECKING:
+    from .library import Library, TypedSmiles
 
 ROW_GROUP = 16_384  # rows of a Parquet file that are kept until they are written
 MAX_SHEET_ROWS = 2**20  # of an Excel sheet, the header included
@@ -56,7 +58,7 @@ class TableWriter:
         molecules: bool = False,
     ):
         self._to_stdout = str(path) == STDIO
-        self.name = "standard output" if self._to_stdout else str(path)
+        self.name = output_name(path)
         self.form = form or TableFormat.of(path, molecules=molecules)
         with ExitStack() as files:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ from ..chem.molecules import parse_smiles
 from ..lm.beam import beam_search
 from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import Answer, generate_answers
-from ..machine.device import compute_in_batches, is_out_of_memory, training_dtype
+from ..machine.capture import warn_uncaptured
+from ..machine.device import compute_in_batches, training_dtype
 from .model import TextModel
 from .pairs import FEATURIZER, format_question
 from .sequences import Prompt, token_ids
@@ -149,10 +149,7 @@ class Answerer:
             return None
         try:
             return self.captured.generate_answers(ids, branch=branch, max_new_tokens=limit, stop_ids=[self.end])
-        except RuntimeError as error:  # a driver or a kernel that cannot be captured
-            if is_out_of_memory(error):
-                raise
-            reason = str(error).strip().split("\n")[0]
-            logging.getLogger("mora_lite").warning("steps cannot be recorded, which is slower: %s", reason)
+        except RuntimeError as error:
+            warn_uncaptured("steps cannot be recorded", error)
             self.captured = None
             return None

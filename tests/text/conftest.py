@@ -68,44 +68,26 @@ def make(reactions: Path, base_path: Path, tmp_path: Path) -> Any:
     return make
 
 
+def learn(task: str, table: Path, steps: int, peak_lr: float, base_path: Path, **options: Any) -> Path:
+    """The pack of a model that learns all training rows of a table by heart, beside the table."""
+    config, pack = TextTrainConfig(steps=steps, peak_lr=peak_lr), table.with_name("pack")
+    common: dict[str, Any] = {"base": str(base_path), "rank": 8, "copies": 1, "split": "part", "device": "cpu"}
+    train_text(task, [table], pack, config=config, **common | options)
+    return pack
+
+
 @pytest.fixture(scope="session")
 def asked(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack that has learnt five questions by heart. Not to be changed."""
-    folder = tmp_path_factory.mktemp("asked")
-    table = write(
-        folder / "questions.csv", ("smiles", "question", "answer", "part"), [(*q, "train") for q in QUESTIONS]
-    )
-    train_text(
-        "ask",
-        [table],
-        folder / "pack",
-        config=TextTrainConfig(steps=120, peak_lr=5e-3),
-        base=str(base_path),
-        rank=8,
-        copies=1,
-        split="part",
-        device="cpu",
-    )
-    return folder / "pack"
+    header, rows = ("smiles", "question", "answer", "part"), [(*question, "train") for question in QUESTIONS]
+    table = write(tmp_path_factory.mktemp("asked") / "questions.csv", header, rows)
+    return learn("ask", table, 120, 5e-3, base_path)
 
 
 @pytest.fixture(scope="session")
 def reacting(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack that has learnt both ways of three reactions by heart, by their questions. Not to be changed."""
-    folder = tmp_path_factory.mktemp("reacting")
     rows = [(source, product, "train") for source, product in OXIDATIONS[:3]]
     rows += [("CCCO", "CCC=O", "test"), ("CCCN", "CCC#N", "test")]
-    train_text(
-        "forward=4,retro=5",
-        [write(folder / "both.csv", ("reactants", "product", "part"), rows)],
-        folder / "pack",
-        config=TextTrainConfig(steps=150, peak_lr=8e-3),
-        base=str(base_path),
-        rank=8,
-        copies=1,
-        split="part",
-        device="cpu",
-        test_rows=1,
-        bits=8,
-    )
-    return folder / "pack"
+    table = write(tmp_path_factory.mktemp("reacting") / "both.csv", ("reactants", "product", "part"), rows)
+    return learn("forward=4,retro=5", table, 150, 8e-3, base_path, test_rows=1, bits=8)
