@@ -1,9 +1,11 @@
 """Hypernetwork: the tokens of one molecule -> low-rank factors for every adapted layer.
 
 `K` learned queries, to which the molecule token is added, pass two decoder blocks (self-attention over the queries,
-cross-attention to the molecule's tokens, FFN), then one linear head makes `A [K, D, R]`. Molecules stay flat and are
-never padded to the largest of the batch: the softmax over a molecule's tokens is a sum over a segment, so a molecule's
-numbers do not depend on its neighbours.
+cross-attention to the molecule's tokens, FFN), then one linear head makes `A [K, D, R]`.
+
+With few queries molecules stay flat: the softmax over a molecule's tokens is a sum over a segment, and nothing is
+padded to the largest molecule of the batch. This copies each molecule's queries to each of its tokens, though, which
+for the thirty layers of a text model is more than the padding; there the tokens are padded (`Tokens`).
 """
 
 from __future__ import annotations
@@ -16,13 +18,28 @@ class Tokens:
     """The tokens of a batch, flat: all atoms, then one molecule token each.
 
     values: `[V+B, H]`; molecules: `[B, H]`; graph: int64 `[V+B]`.
+
+    longest: most atoms of a molecule, where tokens are to be padded; `graph` must be ascending then. `values` are
+    `[B, T, H]`, the atoms of a molecule, its token and padding, and `bias` is float32 `[B, 1, 1, T]`, 0 and for padding
+    -inf. Atoms of a molecule beyond `longest` are left out: in a batch of fixed sizes the molecule that owns the added
+    atoms may have more.
     """
 
-    def __init__(self, atoms: Tensor, molecules: Tensor, graph: Tensor):
-        self.n_graphs = len(molecules)
+    def __init__(self, atoms: Tensor, molecules: Tensor, graph: Tensor, longest: int | None = None):
         self.molecules = molecules
         self.values = torch.cat([atoms, molecules])
-        self.graph = torch.cat([graph, torch.arange(self.n_graphs, device=graph.device)])
+        numbers = torch.arange(len(molecules), device=graph.device)
+        self.bias: Tensor | None = None
+        if longest is None:
+            self.graph = torch.cat([graph, numbers])
+            return
+        counts = torch.zeros_like(numbers).index_add_(0, graph, torch.ones_like(graph))[:, None]
+        position = torch.arange(longest + 1, device=graph.device)
+        index = torch.where(position < counts, counts.cumsum(0) - counts + position, len(atoms) + numbers[:, None])
+        self.values = self.values.index_select(0, index.flatten()).unflatten(0, index.shape)
+        self.bias = torch.zeros(index.shape, device=graph.device).masked_fill_(position > counts, -torch.inf)[
+            :, None, None
+        ]
 
 
 def segment_attention(query: Tensor, key: Tensor, value: Tensor, graph: Tensor) -> Tensor:
@@ -44,6 +61,14 @@ def segment_attention(query: Tensor, key: Tensor, value: Tensor, graph: Tensor) 
     return torch.zeros_like(query, dtype=mixed.dtype).index_add(0, graph, mixed)
 
 
+def padded_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`segment_attention` with as many tokens for each molecule: key, value `[B, T, heads, d]`; bias: see `Tokens`."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    logits = (query @ key.transpose(2, 3)).float() * query.shape[-1] ** -0.5
+    weight = (logits if bias is None else logits + bias).softmax(-1)
+    return (weight.to(value.dtype) @ value).transpose(1, 2)
+
+
 class CrossAttention(nn.Module):
     """Queries of each molecule look at that molecule's tokens."""
 
@@ -56,8 +81,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
         query = self.query(x).unflatten(-1, (self.heads, -1))
-        key, value = self.key_value(tokens.values).unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=1)
-        return self.out(segment_attention(query, key, value, tokens.graph).flatten(2))
+        key, value = self.key_value(tokens.values).unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=-2)
+        if tokens.bias is None:
+            return self.out(segment_attention(query, key, value, tokens.graph).flatten(2))
+        return self.out(padded_attention(query, key, value, tokens.bias).flatten(2))
 
 
 class SelfAttention(nn.Module):
@@ -71,10 +98,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.joined(x).unflatten(-1, (3 * self.heads, -1)).chunk(3, dim=2)
-        # K is small (4 to 30), so the K x K products are written out: no kernel choice that depends on the batch.
-        logits = (query.unsqueeze(2) * key.unsqueeze(1)).sum(-1).float() * query.shape[-1] ** -0.5
-        weight = logits.softmax(2).to(value.dtype)  # [B, K, K, heads]
-        return self.out((weight.unsqueeze(-1) * value.unsqueeze(1)).sum(2).flatten(2))
+        return self.out(padded_attention(query, key, value).flatten(2))
 
 
 class HypernetBlock(nn.Module):

@@ -90,7 +90,7 @@ class Graphs:
         import torch
 
         tensors = {name: torch.from_numpy(array).to(device) for name, array in self.arrays().items()}
-        return GraphBatch(**tensors, n_graphs=len(self))
+        return GraphBatch(**tensors, n_graphs=len(self), longest=int(self.n_atoms.max(initial=0)))
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class GraphBatch:
 
     atoms: int64 `[V, 10]`; bonds: int64 `[E]`; source, target: int64 `[E]`, atom numbers within the batch;
     graph: int64 `[V]`, the molecule of each atom, ascending; n_graphs: `B`.
+    longest: no molecule has more atoms, but for one that owns added ones.
     """
 
     atoms: torch.Tensor
@@ -107,6 +108,7 @@ class GraphBatch:
     target: torch.Tensor
     graph: torch.Tensor
     n_graphs: int
+    longest: int
     tensors = ("atoms", "bonds", "source", "target", "graph")
 
     def padded(self, n_atoms: int, n_bonds: int) -> GraphBatch:
@@ -126,6 +128,7 @@ class GraphBatch:
             torch.cat([self.target, loops]),
             torch.cat([self.graph, self.graph.new_full((more_atoms,), self.n_graphs)]),
             self.n_graphs + 1,
+            self.longest,
         )
 
     def rounded(self, multiple: int = 128) -> GraphBatch:

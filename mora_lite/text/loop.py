@@ -285,9 +285,9 @@ class _Step:
         return loss.clone()
 
     def _is_standard(self, width: int, batch: TextBatch) -> bool:
-        n_answers, n_atoms, n_bonds = self.batches.capacity.get(width, (0, 0, 0))
-        sizes = len(batch.label_positions), len(batch.graphs.atoms), len(batch.graphs.bonds), len(batch.ids)
-        return sizes == (n_answers, n_atoms, n_bonds, self.batches.size(width))
+        graphs, capacity = batch.graphs, self.batches.capacity.get(width, (0, 0, 0, 0))
+        sizes = len(batch.label_positions), len(graphs.atoms), len(graphs.bonds), graphs.longest, len(batch.ids)
+        return sizes == (*capacity, self.batches.size(width))
 
     def _run(self, batch: TextBatch) -> Tensor:
         loss = self.model(batch)

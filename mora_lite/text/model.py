@@ -84,7 +84,7 @@ class TextModel(nn.Module):
         atoms, molecules = self.encoder(
             graphs.atoms, graphs.bonds, graphs.source, graphs.target, graphs.graph, graphs.n_graphs
         )
-        tokens = Tokens(atoms, molecules, graphs.graph)
+        tokens = Tokens(atoms, molecules, graphs.graph, graphs.longest)
         if self.kind == "prompt":
             soft = self.soft(tokens)[:n_rows].squeeze(-1)
             return Branch(self.a[None], self.c, scale, "all", modules, layers, soft)

@@ -13,7 +13,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -294,8 +294,8 @@ class Batches:
         """Rows of a batch."""
         return max(1, self.tokens // width)
 
-    def _capacity(self) -> dict[int, tuple[int, int, int]]:
-        """For each width: answer positions, atoms and bonds that nearly every batch fits into.
+    def _capacity(self) -> dict[int, tuple[int, int, int, int]]:
+        """For each width: answer positions, atoms, bonds and atoms of a row that nearly every batch fits into.
 
         Counted in two epochs and with an eighth more; a batch beyond it is still trained on, uncaptured.
         """
@@ -304,10 +304,11 @@ class Batches:
         atoms, bonds = self.data.graphs.n_atoms, 2 * np.diff(self.data.graphs.bond_ptr)
         for number in range(2):
             for width, rows, copies in self.epoch(number):
-                sizes = np.array([answers[copies].sum(), atoms[rows].sum(), bonds[rows].sum()])
+                sizes = np.array([answers[copies].sum(), atoms[rows].sum(), bonds[rows].sum(), atoms[rows].max()])
                 largest[width] = np.maximum(largest.get(width, sizes), sizes)
-        rounded = {width: [int(n) for n in 64 * np.ceil((1.125 * n + 1) / 64)] for width, n in largest.items()}
-        return {width: (sizes[0], sizes[1], sizes[2]) for width, sizes in rounded.items()}
+        steps = np.array([64, 64, 64, 8])
+        rounded = {width: (steps * np.ceil((1.125 * n + 1) / steps)).astype(int) for width, n in largest.items()}
+        return {width: tuple(sizes.tolist()) for width, sizes in rounded.items()}
 
     def make(self, width: int, rows: np.ndarray, copies: np.ndarray) -> TextBatch:
         """The batch itself, on the CPU; padded to the capacity of its width where it fits."""
@@ -324,13 +325,13 @@ class Batches:
             labels.append(np.array(answer))
         position, label = np.concatenate(label_positions), np.concatenate(labels).astype(np.int64)
         graphs = data.graphs.select(rows).batch()
-        n_answers, n_atoms, n_bonds = self.capacity.get(width, (0, 0, 0))
+        n_answers, n_atoms, n_bonds, longest = self.capacity.get(width, (0, 0, 0, 0))
         fits = len(position) <= n_answers and len(graphs.atoms) < n_atoms and len(graphs.bonds) <= n_bonds
+        fits = fits and graphs.longest <= longest
         missing = n_answers - len(position) if fits else 0
         position = np.concatenate([position, np.zeros(missing, np.int64)])
         label = np.concatenate([label, np.full(missing, IGNORE_INDEX)])
         if not fits:
-            n_atoms, n_bonds = len(graphs.atoms) + 1, len(graphs.bonds)
-        return TextBatch(
-            torch.from_numpy(ids), torch.from_numpy(position), torch.from_numpy(label), graphs.padded(n_atoms, n_bonds)
-        )
+            n_atoms, n_bonds, longest = len(graphs.atoms) + 1, len(graphs.bonds), graphs.longest
+        graphs = replace(graphs.padded(n_atoms, n_bonds), longest=longest)
+        return TextBatch(torch.from_numpy(ids), torch.from_numpy(position), torch.from_numpy(label), graphs)

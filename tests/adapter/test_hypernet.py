@@ -1,4 +1,4 @@
-"""The hypernetwork's attention over flat molecules is attention over padded ones, and A starts as a LoRA A does."""
+"""Attention over flat molecules is attention over padded ones, with the same factors; A starts as a LoRA A does."""
 
 from __future__ import annotations
 
@@ -65,6 +65,26 @@ def test_tokens_need_not_be_in_order_of_their_molecules() -> None:
 def test_huge_logits_do_not_overflow() -> None:
     query, key, value, graph = inputs(1e6)
     assert segment_attention(query, key, value, graph).isfinite().all()
+
+
+@pytest.mark.parametrize("added", [0, 40], ids=["", "with added atoms"])
+def test_padded_tokens_give_the_factors_and_gradients_of_flat_ones(added: int) -> None:
+    """Atoms that were added for a fixed size are more than `longest`; their molecule's factors do not count."""
+    torch.manual_seed(0)
+    hypernet = Hypernet(16, 3, 32, 2, 32)
+    lengths = torch.tensor([*LENGTHS, added])
+    graph = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    results = []
+    for longest in (None, max(LENGTHS)):
+        rng = torch.Generator().manual_seed(1)
+        atoms, molecules = (torch.randn(n, 16, generator=rng).requires_grad_() for n in (len(graph), len(lengths)))
+        factors = hypernet(Tokens(atoms, molecules, graph, longest))[: len(LENGTHS)]
+        hypernet.zero_grad()
+        factors.square().sum().backward()
+        weights = [p.grad for p in hypernet.parameters() if p.grad is not None]
+        results.append([factors.detach(), atoms.grad, molecules.grad, *weights])
+    for padded, flat in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(padded, flat, rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()
