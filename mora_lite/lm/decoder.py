@@ -200,7 +200,7 @@ class Decoder(nn.Module):
 
     def __init__(self, source: TensorSource, sizes: DecoderConfig, dtype: torch.dtype, mode: Mode) -> None:
         super().__init__()
-        self.sizes, self.dtype = sizes, dtype
+        self.sizes, self.dtype, self.ops = sizes, dtype, OPS
         self.embedding = nn.Parameter(to_dense(source.load("model.embed_tokens.weight"), dtype), requires_grad=False)
         self.layers = nn.ModuleList(DecoderLayer(source, i, sizes, dtype, mode) for i in range(sizes.layers))
         self.norm = RMSNorm(source.load("model.norm.weight"), sizes.norm_eps, dtype)
@@ -217,7 +217,8 @@ class Decoder(nn.Module):
         return decoder
 
     def use_ops(self, ops: LayerOps) -> None:
-        """Let all layers compute by these functions."""
+        """Compute by these functions, in all layers."""
+        self.ops = ops
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)
             layer.ops = ops
@@ -272,6 +273,18 @@ class Decoder(nn.Module):
         """Logits float32 `[..., vocabulary]` of final-normed hidden states."""
         out = F.linear(hidden, self.embedding) if self.untied_head is None else self.untied_head(hidden)
         return out.float()
+
+    def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy of the tokens after final-normed hidden states `[M, D]`: float32 scalar, in nats.
+
+        labels: int64 `[M]`; those below 0 do not count.
+        """
+        head = self.untied_head
+        if head is None:
+            return self.ops.cross_entropy(hidden, self.embedding, labels)
+        if isinstance(head, nn.Linear) and head.bias is None:
+            return self.ops.cross_entropy(hidden, head.weight, labels)
+        return F.cross_entropy(self.head(hidden), labels.clamp_min(-1), ignore_index=-1)
 
     def logits(self, ids: Tensor, **options: Any) -> Tensor:
         """Logits float32 `[B, T, vocabulary]`; arguments as for `hidden`."""

@@ -1,4 +1,4 @@
-"""The parts of a decoder layer that only move bytes, in plain torch: norm, rotary positions, gate; and attention.
+"""The parts of a decoder that only move bytes, in plain torch: norm, rotary positions, gate, loss; and attention.
 
 `layer_ops_triton` (CUDA) and `layer_ops_compiled` (CPU) have the same functions, for training, which is bound by them
 and not by the matrix products; `choose_layer_ops` says which to use. Each module's are its `OPS`.
@@ -81,6 +81,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=True)
 
 
+def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of `labels` by a head, float32 scalar, in nats; those below 0 do not count.
+
+    hidden: `[M, D]`. weight: `[vocabulary, D]`, in the same type, frozen. labels: int64 `[M]`, one of them at least 0.
+    """
+    return F.cross_entropy(F.linear(hidden, weight).float(), labels.clamp_min(-1), ignore_index=-1)
+
+
 class LayerOps(NamedTuple):
     """The functions of this module, or others that do the same."""
 
@@ -88,9 +96,10 @@ class LayerOps(NamedTuple):
     rotate: Callable[[Tensor, Tensor, Tensor], Tensor]
     gate: Callable[[Tensor], Tensor]
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    cross_entropy: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-OPS = LayerOps(norm, rotate, gate, attention)
+OPS = LayerOps(norm, rotate, gate, attention, cross_entropy)
 
 
 def compare(ops: LayerOps, device: torch.device) -> None:
@@ -100,17 +109,20 @@ def compare(ops: LayerOps, device: torch.device) -> None:
     angle = torch.randn(2, 3, 4, generator=rng).to(device)
     weight = RMSNorm(torch.rand(8, generator=rng), 1e-5, torch.float32).to(device)
     half = x[:, :, :2]  # as many keys as queries, half the heads
+    labels = torch.arange(-1, 23, device=device)
     cases: dict[str, tuple[Any, ...]] = {
         "norm": (weight,),
         "rotate": (angle.cos(), angle.sin()),
         "gate": (),
         "attention": (half.transpose(1, 2), half.cos().transpose(1, 2), None),
+        "cross_entropy": (x.flatten(0, 2).detach(), labels),
     }
+    shapes = {"attention": lambda leaf: leaf.transpose(1, 2), "cross_entropy": lambda leaf: leaf.flatten(0, 2)}
     for name, arguments in cases.items():
         results = []
         for function in (getattr(OPS, name), getattr(ops, name)):
             leaf = x.clone().requires_grad_()
-            out = function(leaf.transpose(1, 2) if name == "attention" else leaf, *arguments)
+            out = function(shapes.get(name, lambda leaf: leaf)(leaf), *arguments)
             out.square().sum().backward()
             results.append((out.detach(), leaf.grad))
         for plain, other in zip(*results, strict=True):

@@ -37,7 +37,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     return (shares.view(groups, -1, tokens) @ value).view(rows, heads, tokens, head_dim)
 
 
-OPS = LayerOps(norm, rotate, gate, attention)
+OPS = LayerOps(norm, rotate, gate, attention, layer_ops.cross_entropy)
 
 
 def check(device: torch.device) -> None:

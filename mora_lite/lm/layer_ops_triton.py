@@ -18,6 +18,7 @@ from .layer_ops import LayerOps
 from .weights import RMSNorm
 
 BLOCK = 1024  # numbers that a program of `gate` takes
+VOCABULARY_BLOCK = 4096  # that a program of `cross_entropy` takes at a time
 
 
 @triton.jit
@@ -95,6 +96,32 @@ def _gate_backward(
     tl.store(out + index + width, d * g * s, mask=within)
 
 
+@triton.jit
+def _cross_entropy(
+    logits: tl.tensor, labels: tl.tensor, counted: tl.tensor, loss: tl.tensor, width: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    start, label = logits + row * width, tl.load(labels + row)
+    known = label >= 0
+    column = tl.arange(0, block)
+    largest = -float("inf")
+    total = 0.0
+    for at in range(0, width, block):
+        value = tl.load(start + at + column, mask=at + column < width, other=-float("inf")).to(tl.float32)
+        larger = tl.maximum(largest, tl.max(value, 0))
+        total = total * tl.exp(largest - larger) + tl.sum(tl.exp(value - larger), 0)
+        largest = larger
+    level = largest + tl.log(total)
+    of_label = tl.load(start + tl.where(known, label, 0)).to(tl.float32)
+    tl.store(loss + row, tl.where(known, level - of_label, 0.0))
+    share = tl.where(known, 1.0 / tl.load(counted), 0.0)
+    for at in range(0, width, block):
+        within = at + column < width
+        value = tl.load(start + at + column, mask=within, other=-float("inf")).to(tl.float32)
+        grad = (tl.exp(value - level) - tl.where(at + column == label, 1.0, 0.0)) * share
+        tl.store(start + at + column, grad, mask=within)
+
+
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -157,6 +184,24 @@ class _Gate(torch.autograd.Function):
         return out
 
 
+class _CrossEntropy(torch.autograd.Function):
+    """The loss and its gradient at once: the logits become their own gradient, so they are kept once, in 16 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        logits = hidden @ weight.T
+        counted = (labels >= 0).sum().float()
+        loss = torch.empty(len(labels), device=labels.device)
+        _cross_entropy[len(labels),](logits, labels, counted, loss, logits.shape[1], VOCABULARY_BLOCK, num_warps=8)
+        ctx.save_for_backward(logits @ weight)
+        return loss.sum() / counted
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (of_hidden,) = ctx.saved_tensors
+        return of_hidden * grads[0].to(of_hidden.dtype), None, None
+
+
 def norm(x: Tensor, layer: RMSNorm) -> Tensor:
     return _Norm.apply(x, layer.weight, layer.eps, layer.dtype)
 
@@ -170,7 +215,11 @@ def gate(gate_up: Tensor) -> Tensor:
     return _Gate.apply(gate_up)
 
 
-OPS = LayerOps(norm, rotate, gate, layer_ops.attention)  # torch's own attention is one kernel already
+def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return _CrossEntropy.apply(hidden, weight, labels)
+
+
+OPS = LayerOps(norm, rotate, gate, layer_ops.attention, cross_entropy)  # torch's own attention is one kernel already
 
 
 def check(device: torch.device) -> None:

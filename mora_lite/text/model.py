@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..adapter.encoder import GraphEncoder
 from ..adapter.hypernet import Hypernet, Tokens
@@ -21,7 +20,7 @@ from ..chem.graph import GraphBatch
 from ..errors import PackError
 from ..lm.decoder import Decoder
 from ..machine.device import training_autocast
-from .sequences import IGNORE_INDEX, TextBatch
+from .sequences import TextBatch
 
 ADAPTERS = ("mora", "static", "prompt")
 SOFT_TOKENS = 8
@@ -99,8 +98,7 @@ class TextModel(nn.Module):
             branch = self.branch(batch.graphs, len(batch.ids))
         hidden = self.decoder.hidden(batch.ids, branch=branch).flatten(0, 1)
         # Only where an answer's token is predicted: the vocabulary is the widest product there is.
-        logits = self.decoder.head(hidden.index_select(0, batch.label_positions))
-        return F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX)
+        return self.decoder.cross_entropy(hidden.index_select(0, batch.label_positions), batch.labels)
 
 
 def module_widths(sizes: AdapterConfig, decoder: DecoderConfig) -> tuple[list[int], list[int]]:

@@ -27,7 +27,7 @@ CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).to(DEVICE)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).to(DEVICE)
 
 
 def both(name: str, x: Tensor, *arguments: Any, other: LayerOps = layer_ops_triton.OPS) -> None:
@@ -71,6 +71,27 @@ def test_rotate(dtype: torch.dtype, rows: int, tokens: int, heads: int, width: i
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("dtype", list(CLOSE))
+@pytest.mark.parametrize(("rows", "vocabulary"), [(1, 3), (7, 100), (4, 9000)])
+def test_cross_entropy(dtype: torch.dtype, rows: int, vocabulary: int) -> None:
+    """Also of more tokens than a program takes at a time, and of rows without a label, as padding has none."""
+    labels = torch.arange(rows, device=DEVICE) * (vocabulary - 1) // rows
+    labels[1::3] = -1
+    both("cross_entropy", random(rows, 16, dtype=dtype), random(vocabulary, 16, dtype=dtype), labels)
+
+
+@pytest.mark.gpu
+def test_cross_entropy_of_large_logits_is_finite() -> None:
+    hidden = random(3, 8).mul(1e3).requires_grad_()
+    loss = layer_ops_triton.cross_entropy(hidden, random(50, 8), torch.tensor([-1, 0, 49], device=DEVICE))
+    loss.backward()
+    assert loss.isfinite()
+    assert hidden.grad is not None
+    assert hidden.grad.isfinite().all()
+    assert not hidden.grad[0].any()  # it has no label
+
+
+@pytest.mark.gpu
 def test_rotate_takes_a_gradient_in_another_layout() -> None:
     angle = random(2, 5, 8)
     grads = []
@@ -109,7 +130,7 @@ def test_the_check_at_the_start_passes() -> None:
 
 
 @pytest.mark.parametrize("ops", [layer_ops_triton, layer_ops_compiled])
-@pytest.mark.parametrize("name", ["norm", "rotate", "gate", "attention"])
+@pytest.mark.parametrize("name", ["norm", "rotate", "gate", "attention", "cross_entropy"])
 def test_the_check_finds_a_wrong_function(ops: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = ops.OPS._replace(**{name: lambda *arguments: getattr(layer_ops, name)(*arguments) * 1.01})
     monkeypatch.setattr(ops, "OPS", wrong)
@@ -138,9 +159,10 @@ def test_a_whole_decoder_has_the_same_loss_and_gradients(base_path: Path, module
     for ops in (layer_ops.OPS, layer_ops_triton.OPS, layer_ops_compiled.OPS):
         decoder.use_ops(ops)
         a, c = random(2, 4, ins, 4).requires_grad_(), random(4, 4, outs).requires_grad_()
-        logits = decoder.logits(ids, branch=Branch(a, c, 0.1, target_modules=modules))
-        logits.square().mean().backward()
-        found.append((logits.detach(), a.grad, c.grad))
+        hidden = decoder.hidden(ids[:, :-1], branch=Branch(a, c, 0.1, target_modules=modules))
+        loss = decoder.cross_entropy(hidden.flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        found.append((hidden.detach(), loss.detach(), a.grad, c.grad))
     for plain, *others in zip(*found, strict=True):
         for other in others:
             torch.testing.assert_close(plain, other, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
