@@ -24,7 +24,7 @@ from serve_load import ROOT, Server
 
 FLAGS = "--headless=new --no-sandbox --disable-gpu --hide-scrollbars --disable-dev-shm-usage"
 SMILES = "CC(C)(C)c1ccc(cc1)C(O)CCCN1CCC(CC1)C(O)(c1ccccc1)c1ccccc1"
-TEXT = "retro,3,CC(%3DO)Nc1ccc(OCC(O)CNC(C)C)cc1"
+TEXT = "retro,3,CC(%3DO)Nc1ccc(OCC(O)CNC(C)C)cc1,,8"
 HEIGHT = 1500  # pixels of a page that is longer
 DOCS = {
     "molecule-1280-light": ("serve.png", 1160),

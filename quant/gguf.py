@@ -128,7 +128,11 @@ class GGUFCheckpoint(Checkpoint):
         return FLOATS.get(self._find(name).tensor_type.name, torch.float16)
 
     def _load_tokenizer(self) -> Any:
-        return load_tokenizer(self.path.parent, gguf_file=self.path.name)
+        tokenizer = load_tokenizer(self.path.parent, gguf_file=self.path.name)
+        end = self.config["eos_token_id"]
+        if end is not None and tokenizer.eos_token_id != end:  # some versions of transformers take another token
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(int(end))
+        return tokenizer
 
     def files(self) -> list[Path]:
         return list(self._files)

@@ -29,7 +29,7 @@ from .limits import Limits
 from .pages import add_pages
 from .reader import SafeReader
 from .results import Results, View
-from .text import MAX_ANSWERS, TextAnswers
+from .text import MAX_ANSWERS, MAX_SPELLINGS, TextAnswers
 from .worker import ROWS, BusyError, ModelThread
 
 SLICE = 64  # molecules of one request that are scored before others have their turn
@@ -70,6 +70,7 @@ class ReactionQuestion(BaseModel):
     task: str = Field(max_length=200, examples=["forward"], description="One of the `tasks` in `/api/info`.")
     top: int = Field(1, ge=1, le=MAX_ANSWERS, description="How many answers, all different, the likeliest first.")
     question: str = Field("", max_length=1000, description="In words, for a pack that takes one.")
+    spellings: int = Field(0, ge=0, le=MAX_SPELLINGS, description="How many other orders of the question vote.")
 
 
 @dataclass
@@ -251,11 +252,14 @@ def _add_text(app: FastAPI, service: Service) -> None:
         """Ask the text pack: the product of a reaction, reactants, reagents, or what the pack is for.
 
         `balanced`: no atom of the product comes from nowhere. `round_trip`: the reactants give the product back.
+        `agreement`: share of the other orders that get the first answer.
         """
         text = service.text
         if text is None:
             raise Refusal(404, "this server has no text pack; start mora-lite serve without --text none")
-        asked = text.source.question(question.task, question.smiles, question.question, question.top)
+        asked = text.source.question(
+            question.task, question.smiles, question.question, question.top, question.spellings
+        )
         row = _without_surrogates(await service.wait(lambda: text.ask(asked)))
         texts = [row["source"], *(answer["text"] for answer in row["answers"] if row["of_molecules"])]
         sides = await asyncio.to_thread(text.draw_sides, texts, service.reader.draw)

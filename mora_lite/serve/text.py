@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..text.pack import TextPack
 
 MAX_ANSWERS = 5
+MAX_SPELLINGS = 8
 MAX_DRAWN = 8  # molecules of one side of a reaction
 MAX_NEW_TOKENS = 256  # of an answer, and no more than half of what the base reads
 THREADS = min(2, max(1, usable_cores() // 2))  # more gain nothing with a small model; pages need a core too
@@ -44,7 +45,8 @@ _MAP_NUMBER = re.compile(r":\d+\]")
 class TextQuestion(NamedTuple):
     """task: as `mora-lite generate --task` has it. smiles: of the molecules. product: of a reaction, for reagents.
 
-    question: in words, for a pack that takes one. base: path of the base model.
+    question: in words, for a pack that takes one. spellings: other orders of the question that vote. base: path of the
+    base model.
     """
 
     task: str
@@ -52,6 +54,7 @@ class TextQuestion(NamedTuple):
     product: str
     question: str
     top: int
+    spellings: int
     base: str
 
 
@@ -101,16 +104,23 @@ class TextSource:
         advice = f"type there: {command}" if command else "start mora-lite serve with its path as --base"
         return f"the base model {name} is not on the computer that serves this page; {advice}"
 
-    def question(self, task: str, text: str, words: str, top: int) -> TextQuestion:
+    @property
+    def of_molecules(self) -> bool:
+        """Whether answers are molecules, so that those to several orders of a question can be compared."""
+        return not {FORWARD, RETRO, REAGENTS}.isdisjoint(self.tasks)
+
+    def question(self, task: str, text: str, words: str, top: int, spellings: int = 0) -> TextQuestion:
         """What is asked about a text. Raises `InputError` for what cannot be asked."""
         if task not in self.tasks:
             raise InputError(f"task: got {task[:80]!r}; {did_you_mean(task, self.tasks)}")
         if self.wants_words != bool(words.strip()):
             verb = "has to be asked in words" if self.wants_words else "takes no question in words"
             raise InputError(f"question: the pack {self.path.name} {verb}")
+        if spellings and not self.of_molecules:
+            raise InputError(f"spellings: got {spellings}, expected 0: what {self.path.name} answers is no molecule")
         if missing := self.missing():
             raise InputError(missing)
-        return TextQuestion(task, *read_sides(task, text), words, top, str(self.find_base()))
+        return TextQuestion(task, *read_sides(task, text), words, top, spellings, str(self.find_base()))
 
     def describe(self) -> dict[str, Any]:
         """For the page."""
@@ -124,6 +134,7 @@ class TextSource:
             "memory": MEMORY.get(base, ""),
             "missing": self.missing(),
             "max_answers": MAX_ANSWERS,
+            "max_spellings": MAX_SPELLINGS if self.of_molecules else 0,
         }
 
 
@@ -272,6 +283,7 @@ class TextWork:
             question=question,
             direction=direction,
             questions=questions,
+            spellings=asked.spellings,
         )
         window = Window.of([asked.smiles], cells=[[asked.smiles, asked.product]])
         (row,) = answer_window(window, 0, answerer, config)
@@ -285,7 +297,7 @@ class TextWork:
             }
             for i, answer in enumerate(row.answers)
         ]
-        return _row(row.status, row.error, row.source, row.question, answers, kind.of_molecules)
+        return _row(row.status, row.error, row.source, row.question, answers, kind.of_molecules, row.agreement)
 
 
 def _row(
@@ -295,6 +307,7 @@ def _row(
     question: str = "",
     answers: list[dict[str, Any]] | None = None,
     of_molecules: bool = True,
+    agreement: float | None = None,
 ) -> dict[str, Any]:
     return {
         "status": status,
@@ -303,6 +316,7 @@ def _row(
         "question": question,
         "of_molecules": of_molecules,
         "answers": (answers or []) if status == OK else [],
+        "agreement": agreement,
     }
 
 

@@ -239,6 +239,17 @@ def test_values_that_are_not_finite(run: Any, base_path: Path, tmp_path: Path) -
     assert "model.layers.1.mlp.up_proj.weight holds values that are not finite" in err
 
 
+def test_a_text_ends_where_the_file_says(base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever token the installed version of transformers takes for the end."""
+    tokenizer = open_checkpoint(base_path).tokenizer()
+    model = make_model("llama", vocab_size=len(tokenizer) + 1)
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", model, "llama", Kind.F16, tokenizer))
+    end = checkpoint.config["eos_token_id"]
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end + 1)
+    monkeypatch.setattr(quant_gguf, "load_tokenizer", lambda *_, **__: tokenizer)
+    assert checkpoint.tokenizer().eos_token_id == end
+
+
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", make_model("llama"), "llama")
     whole = path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 from headless_browser import find, open_browser, wait
@@ -198,12 +199,17 @@ def test_the_text_pack_is_asked_from_the_keyboard_and_its_answer_is_drawn(browse
     assert "1 answer in" in message(browser)
     assert "the likeliest: CCO" in message(browser), "for screen readers"
     (answer,) = find(browser, ".texts li")
-    assert [badge.text for badge in answer.find_elements("css selector", ".badge")] == ["balanced", "gives it back"]
+    badges = [badge.text for badge in answer.find_elements("css selector", ".badge")]
+    assert badges[:2] == ["balanced", "gives it back"]
+    assert re.fullmatch(r"[0-8] of 8 orders agree", badges[2])
     assert answer.find_element("css selector", ".given").text == "CCO"
     answer.find_element("css selector", ".side button").click()
     assert wait(lambda: find(browser, ".answers tbody tr")), "its molecules can be predicted"
     browser.back()
     assert wait(lambda: find(browser, "#reaction:not([hidden]) .texts li"))
+    browser.find_element("id", "text-orders").click()
+    browser.find_element("id", "text-ask").click()
+    wait(lambda: len(find(browser, ".texts .badge")) == 2)
 
 
 @pytest.mark.parametrize("text", ["C1CC", "<img src=x onerror=window.hacked=1", "CC>"])
@@ -254,4 +260,4 @@ def test_nothing_is_asked_of_anybody_else(browser, server, table):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             url = message["params"]["request"]["url"]
-            assert url.startswith((server.url, "data:", "about:", "chrome:")), url
+            assert url.startswith((server.url, "data:", "about:", "chrome:", "chrome-untrusted:")), url

@@ -103,6 +103,23 @@ def test_the_answers_are_those_of_generate(server, run, text_pack_path, base_pat
     assert [str(one["round_trip"]).lower() for one in answers] == [row[f"round_trip{n}"] for n in numbers]
 
 
+def test_other_orders_of_the_question_vote(server):
+    """What was learnt by heart is known in its own order best; the numbers are those of `generate --spellings`."""
+    alone, elected = (ask(server, "forward", "OCC", spellings=n) for n in (0, 4))
+    assert alone["agreement"] is None
+    assert elected["agreement"] in (0, 0.25, 0.5, 0.75, 1)
+    best = elected["answers"][0]
+    assert best["text"] == "CC=O"
+    assert best["probability"] >= alone["answers"][0]["probability"] / 5 - 1e-4
+
+
+def test_answers_in_words_do_not_vote(source):
+    in_words = TextSource(source.path, {**source.manifest, "task": "describe", "questions": {}}, source.base)
+    assert in_words.describe()["max_spellings"] == 0
+    with pytest.raises(InputError, match="no molecule"):
+        in_words.question("describe", "CCO", "", 1, 8)
+
+
 @pytest.mark.parametrize("smiles", ["C1CC", "", "<b onclick=alert(1)", "not.a.molecule", "\N{BUG}", "[Xx]", "*" * 9])
 def test_what_is_no_molecule_is_a_status(server, smiles):
     answer = ask(server, "forward", smiles)
@@ -121,6 +138,7 @@ def test_a_question_that_the_base_cannot_read_is_too_long(server):
         ({"task": "forward", "smiles": "C" * (10 << 20)}, 413, "larger than"),
         ({"task": "forward", "smiles": "C", "top": 6}, 422, "top"),
         ({"task": "forward", "smiles": "C", "top": 0}, 422, "top"),
+        ({"task": "forward", "smiles": "C", "spellings": 9}, 422, "spellings"),
         ({"task": "backward", "smiles": "C"}, 400, "did you mean forward"),
         ({"task": "forward", "smiles": "C", "question": "Why?"}, 400, "takes no question in words"),
         ({"task": "reagents", "smiles": "C"}, 400, "expected reactants>>product"),

@@ -23,6 +23,9 @@ export function offerText() {
   byId("text-task").replaceChildren(...text.tasks.map(({ name }) => el("option", { value: name }, QUESTIONS[name] || name)));
   byId("text-top").replaceChildren(...Array.from({ length: text.max_answers }, (_, i) => el("option", { value: i + 1, selected: i === 2 }, String(i + 1))));
   byId("text-words-label").hidden = !text.wants_words;
+  byId("text-orders-label").hidden = !text.max_spellings;
+  byId("text-orders-label").title = `The molecules in ${text.max_spellings} other orders, whose answers vote: more often right, and slower.`;
+  byId("text-orders").checked = text.max_spellings > 0;
   byId("text-example").hidden = !text.tasks.some(({ name }) => name === "retro");
   byId("text-try").addEventListener("click", () => {
     byId("smiles").value = "CC(=O)Nc1ccc(O)cc1";
@@ -54,28 +57,30 @@ function submit() {
   const smiles = byId("smiles").value.trim();
   if (!smiles) return say("type a SMILES first", true);
   if (/[\r\n]/.test(smiles)) return say("ask about one line; for a table there is mora-lite generate", true);
-  askText(byId("text-task").value, Number(byId("text-top").value), smiles, info.text.wants_words ? byId("text-words").value : "");
+  const words = info.text.wants_words ? byId("text-words").value : "";
+  askText(byId("text-task").value, Number(byId("text-top").value), smiles, words, byId("text-orders").checked ? info.text.max_spellings : 0);
 }
 
 /** The question that the address has in it. */
 export function askAgain(address) {
-  const [task, top, smiles, words] = address.split(",").map(decodeURIComponent);
+  const [task, top, smiles, words, spellings] = address.split(",").map(decodeURIComponent);
   byId("smiles").value = smiles || "";
   byId("text-task").value = task;
   byId("text-top").value = top;
   byId("text-words").value = words || "";
+  byId("text-orders").checked = Number(spellings) > 0;
   hint();
-  return askText(task, Number(top), smiles || "", words || "", false);
+  return askText(task, Number(top), smiles || "", words || "", Number(spellings) || 0, false);
 }
 
-async function askText(task, top, smiles, question, keep = true) {
+async function askText(task, top, smiles, question, spellings, keep = true) {
   const number = begin(), button = byId("text-ask");
-  if (keep) history.pushState(null, "", `#ask=${[task, top, smiles, question].map(encodeURIComponent).join(",")}`);
+  if (keep) history.pushState(null, "", `#ask=${[task, top, smiles, question, spellings].map(encodeURIComponent).join(",")}`);
   say(info.text.mib ? "answering …" : "loading the language model, then answering …");
   button.disabled = true;
   try {
-    const answer = await ask("/api/text", { task, top, smiles, question });
-    if (isLatest(number)) showAnswers(task, answer);
+    const answer = await ask("/api/text", { task, top, smiles, question, spellings });
+    if (isLatest(number)) showAnswers(task, answer, spellings);
     if (!info.text.mib) info.text = (await request("/api/info")).text;
     hint();
   } catch (error) {
@@ -85,18 +90,19 @@ async function askText(task, top, smiles, question, keep = true) {
   }
 }
 
-function showAnswers(task, answer) {
+function showAnswers(task, answer, spellings) {
   if (answer.status !== "ok") return say(`${answer.status}: ${answer.error}`, true);
-  const { answers } = answer, isReaction = answer.of_molecules;
+  const { answers, agreement } = answer, isReaction = answer.of_molecules;
   byId("reaction").replaceChildren(
     el("h2", { id: "reaction-title" }, answer.question || QUESTIONS[task] || task),
     el("div", { class: "card" }, side(answer.molecules)),
-    el("ol", { class: "texts" }, answers.map((one) => el("li", { class: "card" },
+    el("ol", { class: "texts" }, answers.map((one, i) => el("li", { class: "card" },
       isReaction ? el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[task] || "→") : null,
       isReaction ? side(one.molecules) : el("p", { class: "words" }, one.text),
-      el("p", { class: "odds" }, el("strong", {}, `${show(100 * one.probability, 1)} %`), ...checks(one)),
+      el("p", { class: "odds" }, el("strong", {}, `${show(100 * one.probability, 1)} %`), ...checks(one), ...(i || agreement === null ? [] : vote(agreement, spellings))),
       isReaction ? el("p", { class: "given" }, one.text) : null))),
     el("p", { class: "soft" }, "Probability: that the model writes this text; those of several need not add up to 100 %.",
+      agreement === null ? "" : ` It is the mean over the question and ${spellings} other orders of its molecules and atoms.`,
       answers.some((one) => "balanced" in one) ? " Balanced: every atom of the product can come from the other side." : "",
       answers.some((one) => "round_trip" in one) ? " Gives it back: asked for the product of these reactants, the model names the molecule again." : ""));
   reveal("reaction");
@@ -109,6 +115,9 @@ const side = (molecules) => el("div", { class: "side" }, molecules.flatMap(({ sm
   i ? el("span", { "aria-hidden": "true" }, "+") : null,
   el("button", { type: "button", title: smiles, "aria-label": `Predict ${smiles}`, onclick: () => { byId("smiles").value = smiles; predictOne(smiles); scrollTo(0, 0); } }, drawing(svg, smiles)),
 ]));
+
+const vote = (agreement, spellings) =>
+  [" ", el("span", { class: agreement > 0.8 ? "badge good" : "badge" }, `${Math.round(agreement * spellings)} of ${spellings} orders agree`)];
 
 const checks = (one) => Object.entries(CHECKS).filter(([name]) => name in one).flatMap(([name, words]) =>
   [" ", el("span", { class: one[name] ? "badge good" : "badge" }, words[one[name] ? 0 : 1])]);
