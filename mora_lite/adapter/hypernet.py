@@ -37,9 +37,8 @@ class Tokens:
         position = torch.arange(longest + 1, device=graph.device)
         index = torch.where(position < counts, counts.cumsum(0) - counts + position, len(atoms) + numbers[:, None])
         self.values = self.values.index_select(0, index.flatten()).unflatten(0, index.shape)
-        self.bias = torch.zeros(index.shape, device=graph.device).masked_fill_(position > counts, -torch.inf)[
-            :, None, None
-        ]
+        bias = torch.zeros(index.shape, device=graph.device).masked_fill_(position > counts, -torch.inf)
+        self.bias = bias[:, None, None]
 
 
 def segment_attention(query: Tensor, key: Tensor, value: Tensor, graph: Tensor) -> Tensor:

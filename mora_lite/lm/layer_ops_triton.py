@@ -106,13 +106,14 @@ def _cross_entropy(
     column = tl.arange(0, block)
     largest = -float("inf")
     total = 0.0
+    of_label = 0.0  # taken here: below, another warp may have written over it
     for at in range(0, width, block):
         value = tl.load(start + at + column, mask=at + column < width, other=-float("inf")).to(tl.float32)
         larger = tl.maximum(largest, tl.max(value, 0))
         total = total * tl.exp(largest - larger) + tl.sum(tl.exp(value - larger), 0)
         largest = larger
+        of_label += tl.sum(tl.where(at + column == label, value, 0.0), 0)
     level = largest + tl.log(total)
-    of_label = tl.load(start + tl.where(known, label, 0)).to(tl.float32)
     tl.store(loss + row, tl.where(known, level - of_label, 0.0))
     share = tl.where(known, 1.0 / tl.load(counted), 0.0)
     for at in range(0, width, block):
