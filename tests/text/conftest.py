@@ -81,7 +81,7 @@ def asked(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack that has learnt five questions by heart. Not to be changed."""
     header, rows = ("smiles", "question", "answer", "part"), [(*question, "train") for question in QUESTIONS]
     table = write(tmp_path_factory.mktemp("asked") / "questions.csv", header, rows)
-    return learn("ask", table, 120, 5e-3, base_path)
+    return learn("ask", table, 180, 5e-3, base_path)
 
 
 @pytest.fixture(scope="session")
