@@ -130,7 +130,7 @@ class GGUFCheckpoint(Checkpoint):
     def _load_tokenizer(self) -> Any:
         tokenizer = load_tokenizer(self.path.parent, gguf_file=self.path.name)
         end = self.config["eos_token_id"]
-        if end is not None and tokenizer.eos_token_id != end:  # some versions of transformers take another token
+        if end is not None and tokenizer.eos_token_id != end:  # seen once, with transformers 5.17
             tokenizer.eos_token = tokenizer.convert_ids_to_tokens(int(end))
         return tokenizer
 

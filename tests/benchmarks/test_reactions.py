@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import reactions
-from text_packs import read
+from text_packs import AMINATIONS, read, write
 
 from mora_lite.text.pack import open_text_pack
 
@@ -17,8 +17,7 @@ from mora_lite.text.pack import open_text_pack
 def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(
     base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = "".join(f"{'C' * n}O.N{'C' * m},{'C' * n}N{'C' * m}\n" for n in range(1, 15) for m in range(1, 15))
-    (tmp_path / "some.csv").write_text("reactants,product\n" + lines)
+    table = write(tmp_path / "some.csv", ("reactants", "product"), AMINATIONS)
 
     def call(*arguments: object) -> list[dict[str, Any]]:
         monkeypatch.setattr(sys, "argv", ["reactions.py", *map(str, arguments), "--base", str(base_path)])
@@ -26,7 +25,7 @@ def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     data = tmp_path / "data.npz"
-    made = call("prepare", tmp_path / "some.csv", "--data", data, "--copies", 2)[-1]
+    made = call("prepare", table, "--data", data, "--copies", 2)[-1]
     options = [
         "--data",
         data,

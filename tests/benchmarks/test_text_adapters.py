@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import reactions
 import text_adapters
+from text_packs import AMINATIONS, write
 
 
 def test_it_goes_on_and_its_table_has_every_variant(
     base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = "".join(f"{'C' * n}O.N{'C' * m},{'C' * n}N{'C' * m}\n" for n in range(1, 15) for m in range(1, 15))
-    (tmp_path / "some.csv").write_text("reactants,product\n" + lines)
+    table = write(tmp_path / "some.csv", ("reactants", "product"), AMINATIONS)
     data, out, base = tmp_path / "data.npz", tmp_path / "out.jsonl", str(base_path)
 
     def call(module, *arguments: object) -> str:
@@ -23,7 +23,7 @@ def test_it_goes_on_and_its_table_has_every_variant(
         module.main()
         return capsys.readouterr().out
 
-    call(reactions, "prepare", tmp_path / "some.csv", "--data", data, "--copies", 1)
+    call(reactions, "prepare", table, "--data", data, "--copies", 1)
     options = [data, "--out", out, "--seeds", 1, "--steps", 1, "--tokens", 640, "--rank", 4, "--rows", 2]
     call(text_adapters, *options, "--variants", "mora")
     call(text_adapters, *options)
@@ -32,8 +32,8 @@ def test_it_goes_on_and_its_table_has_every_variant(
     assert all(record["steps"] == 1 and len(record["right"]) == 2 for record in records)
     trained = {record["variant"]: record["trained"] for record in records}
     assert trained["static-large"] == pytest.approx(trained["mora"], rel=0.1)
-    table = call(text_adapters, *options, "--table")
-    assert all(f"| {variant} |" in table for variant in text_adapters.VARIANTS)
+    printed = call(text_adapters, *options, "--table")
+    assert all(f"| {variant} |" in printed for variant in text_adapters.VARIANTS)
 
 
 def test_a_gain_has_an_interval_around_it() -> None:

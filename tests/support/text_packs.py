@@ -20,6 +20,7 @@ QUESTIONS = [
     ("CCC", "Carbons?", "three"),
     ("CCC", "Acid?", "no"),
 ]
+AMINATIONS = [("C" * n + "O.N" + "C" * m, "C" * n + "N" + "C" * m) for n in range(1, 15) for m in range(1, 15)]
 FORWARD, RETRO = "What is the product?", "What are the reactants?"
 
 
