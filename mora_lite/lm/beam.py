@@ -3,6 +3,9 @@
 Rows do not influence each other. An answer's score is the sum of its tokens' log-probabilities, that of its end
 included; longer answers get no bonus. Every end that a beam could take at once is looked at, also where the beam's
 likelier tokens go on.
+
+The beams of a row are tokens of one sequence, each of which sees its own past alone: what beams have in common is kept
+and read once, the row's adapter too, and nothing moves when a beam takes another's place.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from torch import Tensor
 
 from ..adapter.lowrank import Branch
 from ..errors import InputError
-from .decoder import Decoder, KVCache
+from .decoder import Decoder, DecodeStep, KVCache
 from .generation import Answer, check_ids, pad_left
+
+STEPS = 16  # tokens of every beam that find room in the cache before what no beam sees any more is taken out
 
 
 class _BestAnswers:
@@ -34,6 +39,58 @@ class _BestAnswers:
         return len(self.answers) == self.n and self.answers[-1].score >= best_open
 
 
+class _Tree:
+    """The tokens of all open beams of B rows, in S slots of a cache.
+
+    seen: bool `[B, beams, S]`, the slots of each beam's own past; of one beam after the prompt.
+    position: int64 `[B, S]`, of each slot's token in its beam. next: int64 `[B, 1]`, of the tokens to come.
+    """
+
+    def __init__(self, decoder: Decoder, ids: Sequence[Sequence[int]], branch: Branch | None, beams: int):
+        tokens, real = pad_left(ids, decoder.embedding.device)
+        n_soft = branch.n_soft if branch is not None else 0
+        self.decoder, self.branch, self.beams = decoder, branch, beams
+        self.cache = KVCache(decoder, len(ids), n_soft + tokens.shape[1] + STEPS * beams)
+        hidden = decoder.hidden(tokens, real=real, cache=self.cache, branch=branch)
+        self.scores = decoder.head(hidden[:, -1:]).log_softmax(-1)  # float32 [B, beams, vocabulary], of the next token
+        self.seen = self.cache.real[:, None, : self.cache.used]
+        self.position = self.seen[:, 0].cumsum(1) - 1
+        self.next = self.position[:, -1:] + 1
+
+    def extend(self, origin: Tensor, token: Tensor) -> None:
+        """Go on with these tokens of the beams `origin`, both int64 `[B, beams]`."""
+        self.seen = self.seen.gather(1, origin[..., None].expand(-1, -1, self.seen.shape[2]))
+        if self.cache.used + self.beams > self.cache.keys.shape[3]:
+            self._clear()
+        rows, start = len(token), self.cache.used
+        itself = torch.eye(self.beams, dtype=torch.bool, device=token.device).expand(rows, -1, -1)
+        at = self.next.expand(-1, self.beams)
+        self.seen, self.position = torch.cat([self.seen, itself], 2), torch.cat([self.position, at], 1)
+        masks: dict[int, Tensor | None] = {
+            window: (self.seen & (self.position > self.next - window)[:, None] if window else self.seen)[:, None]
+            for window in set(self.decoder.sizes.windows)
+        }
+        step = DecodeStep(*self.decoder.rotary(at), masks, torch.ones_like(at, dtype=torch.bool), self.cache, start)
+        self.cache.used, self.next = start + self.beams, self.next + 1
+        hidden = self.decoder.norm(self.decoder.run(self.decoder.embed(token), step, self.branch))
+        self.scores = self.decoder.head(hidden).log_softmax(-1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone. rows: int64 `[R]`."""
+        self.cache.take(rows)
+        self.seen, self.position, self.next = self.seen[rows], self.position[rows], self.next[rows]
+        if self.branch is not None and self.branch.a.shape[0] > 1:
+            self.branch = replace(self.branch, a=self.branch.a[rows])
+
+    def _clear(self) -> None:
+        """Take the slots out that no beam sees, and make room for more."""
+        needed = self.seen.any(1)
+        slots = (~needed).int().argsort(dim=1, stable=True)[:, : int(needed.sum(1).max())]
+        self.cache.select(slots, slots.shape[1] + STEPS * self.beams)
+        self.seen = self.seen.gather(2, slots[:, None].expand(-1, self.seen.shape[1], -1))
+        self.position = self.position.gather(1, slots)
+
+
 @torch.no_grad()
 def beam_search(
     decoder: Decoder,
@@ -49,38 +106,28 @@ def beam_search(
     if beams < 1 or max_new_tokens < 1:
         raise InputError(f"beams and max_new_tokens: got {beams} and {max_new_tokens}, expected 1 or more")
     n, device = len(ids), decoder.embedding.device
-    assert branch is None or branch.a.shape[0] in (1, n), "the branch has another number of rows"
-    tokens, real = pad_left(ids, device)
-    n_soft = branch.n_soft if branch is not None else 0
-    cache = KVCache(decoder, n, n_soft + tokens.shape[1] + max_new_tokens)
-    hidden = decoder.hidden(tokens, real=real, cache=cache, branch=branch)[:, -1]
-    scores = decoder.head(hidden).log_softmax(-1)[:, None]  # [B, 1, vocabulary]: all beams of a row begin as one
-    stops = sorted(stop_ids)
+    assert branch is None or (branch.a.shape[0] in (1, n) and branch.positions == "all"), "no branch of these rows"
+    tree, stops = _Tree(decoder, ids, branch, beams), sorted(stop_ids)
     answers = [_BestAnswers(beams) for _ in range(n)]
-    open_rows = list(range(n))  # rows with open beams, in the order in which the cache holds them
-    texts: list[list[list[int]]] = [[[]] for _ in range(n)]
-    wide = branch
+    open_rows = list(range(n))  # rows with open beams, in the order in which the tree holds them
+    texts: list[list[list[int]]] = [[[]] for _ in range(n)]  # of each row's beams; all begin as one
+    scores = tree.scores
     for step in range(max_new_tokens):
-        best, origin, token = _continue(scores, beams, stops, answers, open_rows, texts, step == max_new_tokens - 1)
-        continued = [
-            i
-            for i, row in enumerate(open_rows)
-            if step < max_new_tokens - 1 and not answers[row].is_final(float(best[i, 0]))
-        ]
+        last = step == max_new_tokens - 1
+        best, origin, token = _continue(scores, beams, stops, answers, open_rows, texts, last)
+        continued = [i for i, row in enumerate(open_rows) if not last and not answers[row].is_final(float(best[i, 0]))]
         if not continued:
             break
-        at = torch.tensor(continued, device=device)
-        lines = (at[:, None] * scores.shape[1] + origin[at]).flatten()
-        cache.take(lines)
-        if wide is not None and wide.a.shape[0] > 1:
-            wide = replace(wide, a=wide.a[lines])
         for i in continued:
             row = open_rows[i]
             texts[row] = [[*texts[row][o], t] for o, t in zip(origin[i].tolist(), token[i].tolist(), strict=True)]
-        open_rows = [open_rows[i] for i in continued]
-        hidden = decoder.hidden(token[at].flatten()[:, None], cache=cache, branch=wide)[:, -1]
-        step_scores = decoder.head(hidden).log_softmax(-1).unflatten(0, (len(continued), beams))
-        scores = best[at][:, :, None] + step_scores
+        if len(continued) < len(open_rows):
+            at = torch.tensor(continued, device=device)
+            tree.keep(at)
+            best, origin, token = best[at], origin[at], token[at]
+            open_rows = [open_rows[i] for i in continued]
+        tree.extend(origin, token)
+        scores = tree.scores.add_(best[:, :, None])
     return [row.answers for row in answers]
 
 
@@ -93,17 +140,16 @@ def _continue(
     texts: list[list[list[int]]],
     last: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take ended answers out, and choose the beams that continue: score, origin and token, `[B, beams]` each."""
+    """Take ended answers out of `scores`, and choose the beams that go on: score, origin, token, `[B, beams]` each."""
     size = scores.shape[2]
     for stop in stops:
         for i, ended in enumerate(scores[:, :, stop].tolist()):
             for o, score in enumerate(ended):
                 if score > -torch.inf:
                     answers[open_rows[i]].add(Answer(texts[open_rows[i]][o], score, True))
-    going = scores.clone()
     if stops:
-        going[:, :, stops] = -torch.inf
-    best, index = going.flatten(1).topk(min(beams, going[0].numel()), dim=1)
+        scores[:, :, stops] = -torch.inf
+    best, index = scores.flatten(1).topk(min(beams, scores[0].numel()), dim=1)
     if best.shape[1] < beams:  # a vocabulary smaller than the number of beams
         missing = beams - best.shape[1]
         best = torch.cat([best, best.new_full((len(best), missing), -torch.inf)], 1)

@@ -55,6 +55,20 @@ class KVCache:
         """Keep the rows `rows` alone, in that order; a row may come several times. rows: int64 `[B]`."""
         self.keys, self.values, self.real = self.keys[:, rows], self.values[:, rows], self.real[rows]
 
+    def select(self, slots: Tensor, capacity: int) -> None:
+        """Keep the tokens in these slots of each row alone, in that order, with room for `capacity`.
+
+        slots: int64 `[B, W]`.
+        """
+        for name in ("keys", "values"):
+            before = getattr(self, name)
+            after = before.new_zeros((*before.shape[:3], capacity, before.shape[4]))
+            for row, at in enumerate(slots):
+                after[:, row, :, : len(at)] = before[:, row].index_select(2, at)
+            setattr(self, name, after)
+        real = self.real.gather(1, slots)
+        self.real, self.used = F.pad(real, (0, capacity - real.shape[1])), real.shape[1]
+
 
 @dataclass(frozen=True)
 class DecodeStep:
@@ -262,12 +276,16 @@ class Decoder(nn.Module):
         slots = None
         if branch is not None and branch.soft is not None and (cache is None or cache.used == 0):
             x, real, slots = prepend_soft_tokens(branch.soft, x, real)
-        step = self.prepare_step(x.shape[0], x.shape[1], real, cache)
+        x = self.run(x, self.prepare_step(x.shape[0], x.shape[1], real, cache), branch)
+        return self.norm(x if slots is None else x.gather(1, slots[..., None].expand(-1, -1, x.shape[2])))
+
+    def run(self, x: Tensor, step: DecodeStep, branch: Branch | None = None) -> Tensor:
+        """All layers: the residual stream in and out, float32 `[B, T, D]`."""
         n_layers = self.sizes.layers
         branches = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.module_widths())
         for layer, layer_branch in zip(self.layers, branches, strict=True):
             x = layer(x, step, layer_branch)
-        return self.norm(x if slots is None else x.gather(1, slots[..., None].expand(-1, -1, x.shape[2])))
+        return x
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits float32 `[..., vocabulary]` of final-normed hidden states."""

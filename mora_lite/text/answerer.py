@@ -24,6 +24,7 @@ from .pairs import FEATURIZER, format_question
 from .sequences import Prompt, token_ids
 
 MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
+BEAMS_AT_ONCE = 512  # of all rows of a batch: each has scores for the whole vocabulary
 
 
 class Text(NamedTuple):
@@ -94,12 +95,13 @@ class Answerer:
 
         questions: token ids of each, without the prompt's pieces. graphs: of their molecules.
         temperature, top_p, seeds: above 0 the answer is sampled (`generation.sample`), with the row's entry of `seeds`;
-        there are no beams then.
+        there are no beams then. batch_size: rows at a time, fewer with many beams.
 
         Questions of one length are taken together; a row's answer does not depend on the rows beside it.
         """
         assert temperature == 0 or (beams == 1 and seeds is not None and len(seeds) == len(questions))
         order = np.argsort([len(question) for question in questions], kind="stable")
+        size = min(batch_size, max(1, BEAMS_AT_ONCE // beams))
         texts: list[list[Text]] = [[] for _ in questions]
 
         def answer(rows: np.ndarray) -> None:
@@ -114,7 +116,7 @@ class Answerer:
                 texts[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
 
         advice = "fewer --beams or --max-tokens"
-        compute_in_batches(answer, order, batch_size, self.device, work="answering rows", one="one row", advice=advice)
+        compute_in_batches(answer, order, size, self.device, work="answering rows", one="one row", advice=advice)
         return texts
 
     def _decode(self, ids: list[int]) -> str:
@@ -133,11 +135,11 @@ class Answerer:
         with torch.autocast(device.type, dtype, enabled=dtype == decoder.dtype != torch.float32):
             branch = self.model.branch(graphs.batch(device), len(ids))
         stop = [self.end]
+        # In the type of the products: every step would convert it again.
+        branch = replace(branch, a=branch.a.to(decoder.dtype), c=branch.c.to(decoder.dtype))
         if beams > 1:
             return beam_search(decoder, ids, branch=branch, beams=beams, max_new_tokens=limit, stop_ids=stop)
-        # In the type of the products: every step would convert it again.
-        a, c = branch.a.to(decoder.dtype), branch.c.to(decoder.dtype)
-        wide = replace(branch, a=a.expand(len(ids), -1, -1, -1), c=c)
+        wide = replace(branch, a=branch.a.expand(len(ids), -1, -1, -1))
         rows = self._captured_rows(ids, wide, limit) if sampling["temperature"] == 0 else None
         if rows is None:
             rows = generate_answers(decoder, ids, branch=wide, max_new_tokens=limit, stop_ids=stop, **sampling)

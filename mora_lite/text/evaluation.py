@@ -92,7 +92,7 @@ def _answers(
     # In steps, so that answers without an end are cut in one place whichever rows are asked; more than the widest take
     # no part in training either.
     limit = min(-(-(longest + 1) // ANSWER_STEP) * ANSWER_STEP, WIDTHS[-1])
-    size = max(1, (ROWS_ON_GPU if answerer.device.type == "cuda" else ROWS_ON_CPU) // beams)
+    size = ROWS_ON_GPU if answerer.device.type == "cuda" else ROWS_ON_CPU
     texts = answerer.answer(questions, graphs, beams=beams, max_new_tokens=limit, batch_size=size)
     return [[answer.text for answer in row] for row in texts]
 

@@ -32,6 +32,7 @@ from .pairs import FEATURIZER, format_question
 from .tasks import Question, direction_of
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
+MAX_BEAMS = 100  # memory and time of a search grow with them; samples are taken one after the other
 MAX_SAMPLES = 4  # for each answer of a row, until there are enough that differ
 BALANCED, ROUND_TRIP, AGREEMENT = "balanced", "round_trip", "agreement"
 
@@ -72,6 +73,10 @@ class GenerationConfig:
             raise InputError(f"beams: got {self.beams} with a temperature; expected one of the two")
         if self.temperature == 0 and not 1 <= self.top <= self.beams:
             raise InputError(f"top: got {self.top} with {self.beams} beams; expected 1 to the number of beams")
+        if self.beams > MAX_BEAMS:
+            raise InputError(
+                f"beams: got {self.beams}, expected 1 to {MAX_BEAMS}; for more answers sample them with --temperature"
+            )
         if self.spellings and not (self.molecules or self.questions):
             raise InputError("spellings: the pack's answers are no molecules, which alone can be compared")
 

@@ -6,7 +6,9 @@ from itertools import product
 
 import pytest
 import torch
+from model_source import ModelSource
 from torch import Tensor
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from mora_lite.adapter.lowrank import Branch
 from mora_lite.errors import InputError
@@ -93,7 +95,9 @@ def test_with_a_beam_for_everything_the_answers_are_the_best_there_are(decoder: 
 
 
 @torch.no_grad()
-def plain_search(decoder: Decoder, prompt: list[int], branch: Branch, beams: int, limit: int, stops: set[int]) -> list:
+def plain_search(
+    decoder: Decoder, prompt: list[int], branch: Branch | None, beams: int, limit: int, stops: set[int]
+) -> list:
     """The same search without a cache and without leaving off early: (tokens, score), the likeliest first."""
     going: list[tuple[list[int], float]] = [([], 0.0)]
     ended: list[tuple[list[int], float]] = []
@@ -118,6 +122,42 @@ def test_leaving_off_early_loses_no_answer(decoder: Decoder, branch: Branch, n_s
         expected = plain_search(decoder, PROMPTS[row], one_row(branch, row), 4, 7, stops)
         assert [answer.tokens for answer in answers] == [tokens for tokens, _ in expected]
         assert [answer.score for answer in answers] == pytest.approx([score for _, score in expected], abs=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 16])
+def test_clearing_the_cache_loses_nothing(
+    decoder: Decoder, branch: Branch, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of other lengths need other numbers of slots, and leave the batch when they are done."""
+    monkeypatch.setattr("mora_lite.lm.beam.STEPS", steps)
+    stops = set(range(5, 65))
+    found = beam_search(decoder, PROMPTS, branch=branch, beams=3, max_new_tokens=20, stop_ids=stops)
+    for row, answers in enumerate(found):
+        expected = plain_search(decoder, PROMPTS[row], one_row(branch, row), 3, 20, stops)
+        assert [answer.tokens for answer in answers] == [tokens for tokens, _ in expected]
+
+
+def test_a_beam_sees_no_further_back_than_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots are numbered by the step that filled them, and each step fills one for every beam."""
+    monkeypatch.setattr("mora_lite.lm.beam.STEPS", 4)
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 6}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = Qwen3Config(
+        vocab_size=97,
+        num_key_value_heads=2,
+        head_dim=16,
+        use_sliding_window=True,
+        sliding_window=4,
+        layer_types=kinds,
+        initializer_range=0.3,
+        **sizes,
+    )
+    decoder = Decoder.from_checkpoint(ModelSource(AutoModelForCausalLM.from_config(config).eval()))
+    found = beam_search(decoder, PROMPTS, beams=3, max_new_tokens=14)
+    for prompt, answers in zip(PROMPTS, found, strict=True):
+        expected = plain_search(decoder, prompt, None, 3, 14, set())
+        assert [answer.tokens for answer in answers] == [tokens for tokens, _ in expected]
 
 
 def test_rows_of_a_batch_equal_the_rows_alone(decoder: Decoder, branch: Branch) -> None:

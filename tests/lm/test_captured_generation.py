@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from model_source import ModelSource
 
 pytest.importorskip("transformers")
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -20,7 +20,6 @@ from mora_lite.lm.decoder import Decoder, DecoderLayer
 from mora_lite.lm.generation import generate
 from mora_lite.quant import matmul
 from mora_lite.quant.linear import Linear4bit
-from mora_lite.quant.nf4 import quantize_nf4
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 KINDS: dict[str, dict[str, Any]] = {
@@ -28,21 +27,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "mistral": {"num_key_value_heads": 2, "sliding_window": 4},
     "qwen3": {"num_key_value_heads": 3, "head_dim": 16, "tie_word_embeddings": True},
 }
-
-
-class ModelSource:
-    """A transformers model as a checkpoint; its matrices in NF4 if asked for."""
-
-    def __init__(self, model: Any, four_bit: bool = False) -> None:
-        self.config = json.loads(json.dumps(model.config.to_dict()))
-        self.tensors = dict(model.state_dict())
-        self.four_bit = four_bit
-
-    def names(self) -> list[str]:
-        return list(self.tensors)
-
-    def load(self, name: str) -> Any:
-        return quantize_nf4(self.tensors[name]) if self.four_bit and "proj" in name else self.tensors[name]
 
 
 def tiny_source(kind: str, width: int = 48, four_bit: bool = False) -> ModelSource:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from model_source import ModelSource
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -70,20 +71,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-
-
-class ModelSource:
-    """A transformers model as a checkpoint."""
-
-    def __init__(self, model: Any) -> None:
-        self.config = json.loads(json.dumps(model.config.to_dict()))
-        self.tensors: dict[str, Any] = dict(model.state_dict())
-
-    def names(self) -> list[str]:
-        return list(self.tensors)
-
-    def load(self, name: str) -> Any:
-        return self.tensors[name]
 
 
 def tiny_model(case: str) -> Any:

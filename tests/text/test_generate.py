@@ -144,6 +144,7 @@ def test_a_smiles_that_is_typed_is_answered_on_stdout(run: Any, forward_pack: Pa
         (["--temperature", "1", "--beams", "3"], "got 3 with a temperature; expected one of the two"),
         (["--temperature", "1", "--top-p", "0"], "got 1.0 and 0.0; expected 0 or more, and a share"),
         (["--top", "3", "--beams", "2"], "top: got 3 with 2 beams"),
+        (["--top", "1000"], "beams: got 1000, expected 1 to 100"),
         (["--base", "nowhere"], "nowhere: neither a path nor a known base model"),
     ],
 )
