@@ -89,9 +89,9 @@ def prepare(args: argparse.Namespace) -> None:
     """Tables to one file."""
     from mora_lite.hub.bases import resolve_base
     from mora_lite.quant.formats import open_checkpoint
+    from mora_lite.text.pairs import read_pairs
     from mora_lite.text.pipeline import text_metadata
     from mora_lite.text.sequences import tokenize_pairs
-    from mora_lite.text.tasks import read_pairs
     from mora_lite.training.splits import PARTS
 
     started = time.perf_counter()

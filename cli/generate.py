@@ -25,8 +25,8 @@ def generate(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="Molecules, or sets of them joined by dots: a table, a list, SDF, Parquet, or a SMILES that is typed; "
-            "- is standard input.",
+            help="Molecules, or sets of them joined by dots, or reactions: a table, a list, SDF, Parquet, or a SMILES "
+            "that is typed; - is standard input.",
         ),
     ],
     *,
@@ -103,6 +103,7 @@ def generate(
     Examples:
     mora-lite generate examples/reactions.csv
     mora-lite generate 'CC(=O)Cl.NCc1ccccc1'
+    mora-lite generate --task reagents 'Nc1ccccc1>>CC(=O)Nc1ccccc1'
     mora-lite generate molecules.csv --task retro --top 5 --report routes.html
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"

@@ -6,7 +6,6 @@ at the first question; nothing is ever fetched.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from ..machine.workers import usable_cores
 from ..packs.installed import find_installed
 from ..packs.manifest import TEXT_PACK
 from ..status import OK
+from ..text.tasks import DIRECTIONS, PRODUCT, read_sides, text_task
 from .limits import Limits
 from .process import SideProcess
 from .worker import ModelThread
@@ -36,10 +36,6 @@ MAX_DRAWN = 8  # molecules of one side of a reaction
 MAX_NEW_TOKENS = 256  # of an answer, and no more than half of what the base reads
 THREADS = min(2, max(1, usable_cores() // 2))  # more gain nothing with a small model; pages need a core too
 MEMORY = {"smollm2-135m": "about 0.9 GB"}  # of the process with a base in 16 bits, measured
-SMILES, PRODUCT = "smiles", "product"  # what a question may have in it
-FORWARD, RETRO, REAGENTS = "forward", "retro", "reagents"
-_ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
-_MAP_NUMBER = re.compile(r":\d+\]")
 
 
 class TextQuestion(NamedTuple):
@@ -107,7 +103,7 @@ class TextSource:
     @property
     def of_molecules(self) -> bool:
         """Whether answers are molecules, so that those to several orders of a question can be compared."""
-        return not {FORWARD, RETRO, REAGENTS}.isdisjoint(self.tasks)
+        return any(text_task(task).of_molecules for task in self.tasks)
 
     def question(self, task: str, text: str, words: str, top: int, spellings: int = 0) -> TextQuestion:
         """What is asked about a text. Raises `InputError` for what cannot be asked."""
@@ -120,7 +116,10 @@ class TextSource:
             raise InputError(f"spellings: got {spellings}, expected 0: what {self.path.name} answers is no molecule")
         if missing := self.missing():
             raise InputError(missing)
-        return TextQuestion(task, *read_sides(task, text), words, top, spellings, str(self.find_base()))
+        smiles, product = read_sides(task if task in DIRECTIONS else None, text)
+        if f"{{{PRODUCT}}}" in self.manifest.get("questions", {}).get(task, "") and not product:
+            raise InputError(f"smiles: got no reaction, expected reactants>>product to find {task} for")
+        return TextQuestion(task, smiles, product, words, top, spellings, str(self.find_base()))
 
     def describe(self) -> dict[str, Any]:
         """For the page."""
@@ -202,32 +201,6 @@ class TextAnswers:
         return row
 
 
-def read_sides(task: str, text: str) -> tuple[str, str]:
-    """The molecules to ask about, and the product where that is asked about too.
-
-    text: SMILES, or a reaction `reactants>reagents>product`, of which the task takes what it needs; numbers that map
-    its atoms are left out. Raises `InputError` for half a reaction.
-    """
-    parts = [part.strip() for part in _ARROW.split(_MAP_NUMBER.sub("]", text.strip()))]
-    if len(parts) == 1:
-        if task == REAGENTS:
-            raise InputError("smiles: got no reaction, expected reactants>>product to find reagents for")
-        return parts[0], ""
-    if len(parts) != 3:
-        raise InputError("smiles: got half a reaction, expected reactants>reagents>product or reactants>>product")
-    reactants, reagents, product = parts
-    sides = {
-        FORWARD: (".".join(filter(None, (reactants, reagents))), ""),
-        RETRO: (product, ""),
-        REAGENTS: (reactants, product),
-    }
-    if task not in sides:
-        raise InputError(f"smiles: got a reaction, expected molecules: the pack answers {task}")
-    if not sides[task][0] or (task == REAGENTS and not product):
-        raise InputError(f"smiles: the side of the reaction that {task} needs is empty")
-    return sides[task]
-
-
 class TextWork:
     """The work of the process: one question at a time."""
 
@@ -267,11 +240,11 @@ class TextWork:
     def _answer(self, asked: TextQuestion, answerer: Answerer) -> dict[str, Any]:
         from ..tables.library import Window
         from ..text.stream import GenerationConfig, answer_window
-        from ..text.tasks import choose_question, text_task
+        from ..text.tasks import choose_question
 
         assert self._opened is not None
         questions, task = self._opened.questions, self._opened.task
-        columns, wanted = [SMILES, PRODUCT], asked.task if asked.task in questions else None
+        columns, wanted = ["smiles", PRODUCT], asked.task if asked.task in questions else None
         question, direction, _ = choose_question(columns, task, asked.question or None, questions, wanted)
         kind = text_task(direction or task)
         config = GenerationConfig(

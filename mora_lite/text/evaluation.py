@@ -16,9 +16,9 @@ from ..machine.device import choose_device, choose_dtype
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
 from .pack import TextPack, choose_direction, load_text_pack, open_text_pack
-from .pairs import format_question, read_directions
+from .pairs import format_question, read_directions, read_pairs
 from .sequences import WIDTHS, TokenizedPairs
-from .tasks import TEXT_TASKS, read_pairs, text_task
+from .tasks import TEXT_TASKS, text_task
 
 ROWS_ON_GPU, ROWS_ON_CPU = 256, 32  # at a time
 ANSWER_STEP = 64  # tokens

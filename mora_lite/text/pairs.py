@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,16 +30,10 @@ from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError, did_you_mean
 from ..tables.library import open_library
 from ..training.splits import PARTS
+from .tasks import ASK, DIRECTIONS, QUESTIONS, TEXT_TASKS, text_task
 
 # Several molecules are one source, and an answer speaks of them as they are drawn: nothing is taken away.
 FEATURIZER = Featurizer(standardize="none")
-TARGETS = {"forward": "product", "retro": "reactants", "reagents": "reagents"}  # the column of the answer
-DIRECTIONS = tuple(TARGETS)
-QUESTIONS = {  # in words, by direction, for a pack that learns several
-    "forward": "What is the product?",
-    "retro": "What are the reactants?",
-    "reagents": "Which reagents turn it into {product}?",
-}
 TEST, VALID = 0.08, 0.02  # shares of described molecules: larger than of reactions, as the sets are small
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
 SKIP_REASON = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
@@ -95,6 +89,28 @@ class PairRow(NamedTuple):
     direction: str = ""
 
 
+def read_pairs(
+    tasks: Collection[str],
+    paths: Iterable[str | Path],
+    split_column: str | None = None,
+    on_note: Callable[[str], None] = lambda _note: None,
+    test_paths: Sequence[str | Path] = (),
+) -> list[TextPair]:
+    """The rows of tables that a pack learns from and is tested on; see `read_reactions`, `read_directions`,
+    `read_captions` and `read_questions` for the columns.
+
+    tasks: one, or several directions of reactions. on_note: gets a line for each reason for which rows were left out.
+    Raises `InputError` for unknown tasks and tables that cannot be used.
+    """
+    if len(tasks) > 1:
+        return read_directions(paths, list(tasks), split_column, on_note, test_paths)
+    (task,) = tasks
+    text_task(task)
+    if task in DIRECTIONS:
+        return read_reactions(paths, task, split_column, on_note, test_paths)
+    return (read_questions if task == ASK else read_captions)(paths, split_column, on_note, test_paths)
+
+
 def read_reactions(
     paths: Iterable[str | Path],
     direction: str = "forward",
@@ -117,7 +133,7 @@ def read_reactions(
             source = _inputs(row)
         else:
             source = canonical(row["product" if direction == "retro" else "reactants"])
-        target = canonical(row[TARGETS[direction]])
+        target = canonical(row[TEXT_TASKS[direction].column])
         if source is None or target is None:
             return []
         keys = {"forward": lambda: largest(target), "retro": lambda: largest(source), "reagents": lambda: flat(source)}

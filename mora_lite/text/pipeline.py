@@ -26,9 +26,9 @@ from .evaluation import answer_metrics, answer_rows
 from .loop import TextProgress, TextRun, TextTrainConfig
 from .model import TextModel, equal_size_rank
 from .pack import BITS, TextPack, from_stored, load_weights, record_test, save_text_pack, to_stored
-from .pairs import FEATURIZER, QUESTIONS
+from .pairs import FEATURIZER, read_pairs
 from .sequences import WIDTHS, Batches, Prompt, TokenizedPairs, load_tokenized_pairs, tokenize_pairs
-from .tasks import ASK, read_pairs, task_shares, text_task
+from .tasks import ASK, QUESTIONS, task_shares, text_task
 
 VARIANTS = ("mora", "static", "static-large", "prompt")  # static-large: static with as many trained numbers as mora
 TOKENS_ON_CPU = 2048  # of a batch; on a GPU it is that of `TextTrainConfig`

@@ -22,14 +22,14 @@ from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import canonical
 from ..errors import InputError
-from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, RunSummary
+from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
 from ..tables.writers import TableWriter, continued
 from .answerer import Answerer, Text
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips
 from .pairs import FEATURIZER, format_question
-from .tasks import Question, direction_of
+from .tasks import Question, Sides, direction_of, read_sides
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_BEAMS = 100  # memory and time of a search grow with them; samples are taken one after the other
@@ -140,8 +140,14 @@ def answer_table(
     """Answer every row of `table`, opened with its cells, into the file `target`, in order.
 
     The columns of the output are those of the input, then ours under names that are not taken.
-    on_note: called with each line for the user. on_rows: gets what became of each row.
+    on_note: called with each line for the user. on_rows: gets what became of each row. Raises `InputError` where an
+    answer may be so long that no question has room beside it.
     """
+    if answerer.max_question_tokens(config.max_new_tokens) < 1:
+        raise InputError(
+            f"max-tokens: got {config.max_new_tokens}, but the base reads {answerer.max_tokens} tokens, question and "
+            "answer together"
+        )
     summary, started = RunSummary(), time.perf_counter()
     windows = table.windows(CHUNK_BATCHES * config.batch_size)
     head = next(windows, None) or Window(1, [])
@@ -203,16 +209,25 @@ def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig)
     """A row before it is answered."""
     if fault:
         return Answered(MALFORMED, fault)
-    parsed = parse_smiles(text) if "\n" not in text else FEATURIZER.parse_molecule(text)
+    asked, direction = config.question, config.direction
+    if direction is None and asked is not None:
+        direction = direction_of(asked.of_row(cells), config.questions)
+    try:
+        sides = read_sides(direction, text) if "\n" not in text else Sides(text)
+    except InputError as error:
+        return Answered(UNPARSABLE, str(error))
+    parsed = parse_smiles(sides.smiles) if "\n" not in text else FEATURIZER.parse_molecule(text)
     if parsed.mol is None:
         return Answered(parsed.status, parsed.reason)
     source = Chem.MolToSmiles(parsed.mol)
-    row = Answered(text=source if "\n" in text else text, source=source, direction=config.direction)
-    if config.question is not None:
-        row.question = config.question.of_row(cells)
-        row.direction = row.direction or direction_of(row.question, config.questions)
+    row = Answered(text=source if "\n" in text else sides.smiles, source=source, direction=direction)
+    if asked is not None:
+        row.question = asked.of_row(cells, sides.product)
         if not row.question:
-            row.status, row.error = NO_QUESTION, "no question in this row, or a blank cell that belongs to it"
+            lacks = "no question in this row, or a blank cell that belongs to it"
+            if config.direction is not None:
+                lacks = "no product that RDKit reads, in a column product or in a reaction reactants>>product"
+            row.status, row.error = NO_QUESTION, lacks
     return row
 
 

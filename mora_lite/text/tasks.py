@@ -1,19 +1,17 @@
-"""What a text pack can be for: the prompt, the column of the answer, and the tables that it learns from.
+"""What a text pack can be for: the prompt, the column of the answer, and what is asked about each row of a table.
 
-And what it is asked about each row of a table: a text with columns in it, and which way of a reaction that is about.
+A question is a text with columns in it. One about a reaction is about one of its sides, whichever way it is written.
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
-from ..chem.smiles import canonical
 from ..errors import InputError, did_you_mean
-from .pairs import DIRECTIONS, TextPair, read_captions, read_directions, read_questions, read_reactions
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,16 @@ TEXT_TASKS = {
 }
 ASK = "ask"  # the task with a question in words
 QUESTION_COLUMN = "question"  # of a table, where each row has its own
+PRODUCT = "product"  # what a question about a reaction may have in it: the name of a column, or of a side
+QUESTIONS = {  # in words, by direction, for a pack that learns several
+    "forward": "What is the product?",
+    "retro": "What are the reactants?",
+    "reagents": "Which reagents turn it into {product}?",
+}
+DIRECTIONS = tuple(QUESTIONS)
+_ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
+_WIDE_ARROW = re.compile(r"\s*>>\s*")
+_MAP_NUMBER = re.compile(r":\d+\]")
 
 
 def text_task(name: str) -> TextTask:
@@ -73,55 +81,74 @@ def task_shares(text: str) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def read_pairs(
-    tasks: Collection[str],
-    paths: Iterable[str | Path],
-    split_column: str | None = None,
-    on_note: Callable[[str], None] = lambda _note: None,
-    test_paths: Sequence[str | Path] = (),
-) -> list[TextPair]:
-    """The rows of tables that a pack learns from and is tested on; see `read_reactions`, `read_directions`,
-    `read_captions` and `read_questions` for the columns.
+class Sides(NamedTuple):
+    """What is asked about. smiles: the molecules in question. product: of a reaction, where that is in the question."""
 
-    tasks: one, or several directions of reactions. on_note: gets a line for each reason for which rows were left out.
-    Raises `InputError` for unknown tasks and tables that cannot be used.
+    smiles: str
+    product: str = ""
+
+
+def read_sides(direction: str | None, text: str) -> Sides:
+    """The molecules in question, without the numbers that map atoms.
+
+    text: SMILES, or a reaction `reactants>reagents>product`, of which the direction takes what it needs; a name may
+    follow. direction: of `DIRECTIONS`, or None. Raises `InputError` for half a reaction, and for one without direction.
     """
-    if len(tasks) > 1:
-        return read_directions(paths, list(tasks), split_column, on_note, test_paths)
-    (task,) = tasks
-    text_task(task)
-    if task in DIRECTIONS:
-        return read_reactions(paths, task, split_column, on_note, test_paths)
-    return (read_questions if task == ASK else read_captions)(paths, split_column, on_note, test_paths)
+    smiles, *name = _WIDE_ARROW.sub(">>", text.strip()).split(None, 1) or [""]
+    parts = _ARROW.split(_MAP_NUMBER.sub("]", smiles))
+    if len(parts) == 1:
+        return Sides(" ".join([*parts, *name]))
+    if len(parts) != 3:
+        raise InputError("got half a reaction, expected reactants>reagents>product or reactants>>product")
+    reactants, reagents, product = parts
+    sides = {
+        "forward": Sides(".".join(filter(None, (reactants, reagents)))),
+        "retro": Sides(product),
+        "reagents": Sides(reactants, product),
+    }
+    if direction not in sides:
+        raise InputError("got a reaction, expected molecules: the question is about no reaction")
+    if not sides[direction].smiles:
+        raise InputError(f"the side of the reaction that {direction} needs is empty")
+    return sides[direction]
 
 
 class Question:
-    """A question in words, with `{name}` for the cell of a column. of_molecules: whether these cells are SMILES.
+    """A question in words, with `{name}` for the cell of a column. of_molecules: whether these cells are SMILES; then
+    `{product}` may be that of a reaction, where there is no such column.
 
     Raises `InputError` for a column that is not there.
     """
 
     def __init__(self, template: str, columns: Sequence[str], of_molecules: bool = False):
         self.of_molecules = of_molecules
-        names = [name.strip().lower() for name in columns]
-        self._parts: list[tuple[str, int | None]] = []
+        self._columns = {name.strip().lower(): i for i, name in reversed([*enumerate(columns)])}
+        self._parts: list[tuple[str, str | None]] = []
         try:
             parts = [(text, name) for text, name, _, _ in string.Formatter().parse(" ".join(template.split()))]
         except ValueError as error:
             raise InputError(f"question: got {template!r} ({error}); write {{{{ and }}}} for braces") from None
         for text, name in parts:
-            if name is not None and name.strip().lower() not in names:
-                raise InputError(f"question: the table has no column {name!r}; {did_you_mean(name, columns)}")
-            self._parts.append((text, None if name is None else names.index(name.strip().lower())))
+            key = None if name is None else name.strip().lower()
+            if key is not None and key not in self._columns and not (of_molecules and key == PRODUCT):
+                raise InputError(f"question: the table has no column {name!r}; {did_you_mean(name or '', columns)}")
+            self._parts.append((text, key))
 
-    def of_row(self, cells: Sequence[str]) -> str:
-        """The question about a row; empty where a cell that it needs is blank, or no SMILES where it should be one."""
+    def of_row(self, cells: Sequence[str], product: str = "") -> str:
+        """The question about a row; empty where a cell that it needs is blank, or no SMILES where it should be one.
+
+        product: of the row's reaction.
+        """
+        from ..chem.smiles import canonical  # RDKit, which a server that only asks others does without
+
         out = ""
-        for text, column in self._parts:
-            cell = "" if column is None else cells[column].strip()
-            if column is not None and self.of_molecules:
+        for text, name in self._parts:
+            cell = cells[self._columns[name]].strip() if name in self._columns else ""
+            if name == PRODUCT and self.of_molecules:
+                cell = cell or product
+            if name is not None and self.of_molecules:
                 cell = canonical(cell) or ""
-            if column is not None and not cell:
+            if name is not None and not cell:
                 return ""
             out += text + cell
         return out

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 pytest.importorskip("fastapi")
 
@@ -20,7 +18,7 @@ from reaction_pack import QUESTIONS, REACTIONS
 from mora_lite.errors import InputError, PackError
 from mora_lite.packs.manifest import TEXT_PACK, seal
 from mora_lite.serve.limits import Limits
-from mora_lite.serve.text import TextAnswers, TextSource, read_sides
+from mora_lite.serve.text import TextAnswers, TextSource
 from mora_lite.serve.worker import BusyError
 
 
@@ -271,30 +269,3 @@ def test_a_pack_that_is_asked_in_words_needs_some(source, text_pack_path, base_p
         assert (row["answers"][0]["text"], row["of_molecules"]) == ("C=O", False)
     finally:
         answers.close()
-
-
-@pytest.mark.parametrize(
-    ("task", "text", "sides"),
-    [
-        ("forward", " CO.O ", ("CO.O", "")),
-        ("forward", "[CH3:1][OH:2]>O=O>[CH2:1]=[O:2]", ("[CH3][OH].O=O", "")),
-        ("retro", "CO>>C=O", ("C=O", "")),
-        ("reagents", "CO>O=O>C=O", ("CO", "C=O")),
-        ("forward", "[NH3]->[Cu]", ("[NH3]->[Cu]", "")),
-        ("forward", "[NH3]->[Cu].C>>C", ("[NH3]->[Cu].C", "")),
-        ("describe", "CO", ("CO", "")),
-    ],
-)
-def test_a_task_takes_its_side_of_a_reaction(task, text, sides):
-    assert read_sides(task, text) == sides
-
-
-@given(st.text(max_size=30), st.sampled_from(["forward", "retro", "reagents", "describe", "ask"]))
-def test_any_text_is_read_or_refused_in_one_line(text, task):
-    refusal = ""
-    try:
-        smiles, _ = read_sides(task, text)
-    except InputError as error:
-        smiles, refusal = "", str(error)
-    assert "\n" not in refusal
-    assert len(smiles) <= len(text) + 1

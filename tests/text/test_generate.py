@@ -116,6 +116,23 @@ def test_answers_that_are_no_molecule_are_a_status(run: Any, forward_pack: Path,
     assert code == (0 if rows[0]["status"] == "ok" else 1), err
 
 
+def test_a_reaction_is_asked_for_its_product_by_its_other_sides(run: Any, forward_pack: Path, tmp_path: Path) -> None:
+    """As reaction databases write it, with numbers that map atoms, which no question had in training."""
+    table, out = tmp_path / "some.csv", tmp_path / "out.csv"
+    written = ["CO", "[CH3:1][OH:2]", "CO>>", "[CH3:1][OH:2]>>[CH2:1]=[O:2]", "CO>C=O", ">>CO"]
+    table.write_text("reaction_smiles\n" + "\n".join(written) + "\n")
+    code, _, err = run("generate", table, "--pack", forward_pack, "-o", out, "--max-tokens", 12, *EXACT)
+    assert code == 0, err
+    rows = read(out)
+    assert [row["reaction_smiles"] for row in rows] == written
+    assert [row["product"] for row in rows] == ["C=O"] * 4 + [""] * 2
+    assert len({row["probability"] for row in rows[:4]}) == 1
+    assert [row["error"] for row in rows[4:]] == [
+        "got half a reaction, expected reactants>reagents>product or reactants>>product",
+        "the side of the reaction that forward needs is empty",
+    ]
+
+
 def test_a_smiles_that_is_typed_is_answered_on_stdout(run: Any, forward_pack: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "out.csv", tmp_path / "page.html"
     table = tmp_path / "one.csv"
@@ -144,6 +161,7 @@ def test_a_smiles_that_is_typed_is_answered_on_stdout(run: Any, forward_pack: Pa
         (["--temperature", "1", "--beams", "3"], "got 3 with a temperature; expected one of the two"),
         (["--temperature", "1", "--top-p", "0"], "got 1.0 and 0.0; expected 0 or more, and a share"),
         (["--top", "3", "--beams", "2"], "top: got 3 with 2 beams"),
+        (["--max-tokens", "1000000"], "max-tokens: got 1000000, but the base reads"),
         (["--top", "1000"], "beams: got 1000, expected 1 to 100"),
         (["--base", "nowhere"], "nowhere: neither a path nor a known base model"),
     ],

@@ -1,17 +1,14 @@
-"""Questions with columns in them, and which way of a reaction a question is about."""
+"""Questions with columns in them, which way of a reaction a question is about, and the sides of a reaction."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mora_lite.errors import InputError
-from mora_lite.text.tasks import Question, choose_question, direction_of
+from mora_lite.text.tasks import QUESTIONS, Question, choose_question, direction_of, read_sides
 
-QUESTIONS = {
-    "forward": "What is the product?",
-    "retro": "What are the reactants?",
-    "reagents": "Which reagents turn it into {product}?",
-}
 COLUMNS = ["smiles", "Product ", "note"]
 
 
@@ -25,6 +22,14 @@ def test_a_cell_that_should_be_a_molecule_is_canonical_or_there_is_no_question()
     question = Question(QUESTIONS["reagents"], COLUMNS, of_molecules=True)
     assert question.of_row(["CO", "OCC", ""]) == "Which reagents turn it into CCO?"
     assert question.of_row(["CO", "none", ""]) == ""
+
+
+def test_the_product_of_a_reaction_stands_in_where_no_column_has_one() -> None:
+    question = Question(QUESTIONS["reagents"], ["smiles"], of_molecules=True)
+    assert question.of_row(["CO>>OCC"], "OCC") == "Which reagents turn it into CCO?"
+    assert question.of_row(["CO"]) == ""
+    question = Question(QUESTIONS["reagents"], COLUMNS, of_molecules=True)
+    assert question.of_row(["CO>>OC", "CCO", ""], "OC") == "Which reagents turn it into CCO?", "the column is first"
 
 
 @pytest.mark.parametrize(
@@ -71,3 +76,47 @@ def test_who_asks() -> None:
         ask(with_column, "Base?", "retro")
     assert choose_question(with_column, "forward", None, {}) == (None, "forward", [])
     assert choose_question(with_column, "describe", None, {}) == (None, None, [])
+
+
+@pytest.mark.parametrize(
+    ("direction", "text", "sides"),
+    [
+        ("forward", " CO.O ", ("CO.O", "")),
+        ("forward", "[CH3:1][OH:2]>O=O>[CH2:1]=[O:2]", ("[CH3][OH].O=O", "")),
+        ("forward", "CO.O>>", ("CO.O", "")),
+        ("retro", "CO>>C=O", ("C=O", "")),
+        ("retro", "CO >> C=O formaldehyde", ("C=O", "")),
+        ("retro", ">>C=O", ("C=O", "")),
+        ("reagents", "CO>O=O>C=O", ("CO", "C=O")),
+        ("forward", "[NH3]->[Cu]", ("[NH3]->[Cu]", "")),
+        ("forward", "[NH3]->[Cu].C>>C", ("[NH3]->[Cu].C", "")),
+        ("retro", "CO methanol, > 99 %", ("CO methanol, > 99 %", "")),
+        (None, "CO", ("CO", "")),
+    ],
+)
+def test_a_direction_takes_its_side_of_a_reaction(direction: str | None, text: str, sides: tuple[str, str]) -> None:
+    assert read_sides(direction, text) == sides
+
+
+@pytest.mark.parametrize(
+    ("direction", "text", "message"),
+    [
+        ("forward", "C>CC", "half a reaction"),
+        ("retro", "CO>>", "that retro needs is empty"),
+        (None, "C>>C", "about no"),
+    ],
+)
+def test_what_is_no_reaction_to_ask_about_is_told(direction: str | None, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_sides(direction, text)
+
+
+@given(st.text(max_size=30), st.sampled_from(["forward", "retro", "reagents", None]))
+def test_any_text_is_read_or_refused_in_one_line(text: str, direction: str | None) -> None:
+    refusal = ""
+    try:
+        smiles, _ = read_sides(direction, text)
+    except InputError as error:
+        smiles, refusal = "", str(error)
+    assert "\n" not in refusal
+    assert len(smiles) <= len(text) + 1
