@@ -70,7 +70,8 @@ class _Tree:
             window: (self.seen & (self.position > self.next - window)[:, None] if window else self.seen)[:, None]
             for window in set(self.decoder.sizes.windows)
         }
-        step = DecodeStep(*self.decoder.rotary(at), masks, torch.ones_like(at, dtype=torch.bool), self.cache, start)
+        cos, sin = self.decoder.rotary(at)
+        step = DecodeStep(cos, sin, masks, torch.ones_like(at, dtype=torch.bool), self.cache, start)
         self.cache.used, self.next = start + self.beams, self.next + 1
         hidden = self.decoder.norm(self.decoder.run(self.decoder.embed(token), step, self.branch))
         self.scores = self.decoder.head(hidden).log_softmax(-1)
