@@ -65,7 +65,6 @@ def main() -> None:
     train_options.add_argument("--look-rows", type=int, default=128)
     train_options.add_argument("--test-rows", type=int, default=0, help="0: all that are held out for the test")
     train_options.add_argument("--beams", type=int, default=1)
-    train_options.add_argument("--votes", type=int, default=1, help="orders of a test question that vote, if above 1")
     train_options.add_argument("--answers", type=Path, help="write the test rows with their answers as CSV")
     train_options.add_argument("--hypernet-width", type=int, default=256)
     train_options.add_argument("--commit", help="for the record, where there is no git")
@@ -174,10 +173,6 @@ def train(args: argparse.Namespace) -> None:
         machine=machine(device, args.commit),
         command=" ".join(sys.argv),
     )
-    if args.votes > 1:
-        with run.averaged() as averaged:
-            answerer = Answerer(averaged, tokenizer, prompt)
-            print_json(kind="votes", variant=args.variant, votes=args.votes, **vote(answerer, data, test, args.votes))
     if args.answers:
         write_answers(args.answers, data, test, answers, tokenizer)
 
@@ -223,30 +218,6 @@ def evaluate(answerer: Any, data: Any, rows: Any, beams: int) -> tuple[dict[str,
     answers = answer_rows(answerer, data, rows, beams)
     seconds = time.perf_counter() - started
     return {**answer_metrics(data, rows, answers, beams), "answer_seconds": round(seconds, 1)}, answers
-
-
-def vote(answerer: Any, data: Any, rows: Any, votes: int) -> dict[str, float]:
-    """Share of exact answers where each question is asked in several orders and the commonest molecules win."""
-    import random
-    from collections import Counter
-
-    from mora_lite.chem.smiles import canonical, reorder
-
-    started = time.perf_counter()
-    texts = [answerer.tokenizer.decode(data.question(data.first[row])) for row in rows]
-    ballots: list[list[str]] = [[] for _ in rows]
-    for number in range(votes):
-        # The question as it is comes first: at a tie its answer wins.
-        questions = texts if number == 0 else [reorder(text, random.Random(f"{number} {text}"))[0] for text in texts]
-        limit = max(len(data.answer(data.first[row])) for row in rows) + 32  # other orders may be longer
-        answers = answerer.answer(
-            answerer.ids(questions), data.graphs.select(rows), max_new_tokens=limit, batch_size=256
-        )
-        for ballot, row in zip(ballots, answers, strict=True):
-            ballot += [smiles for text in row if (smiles := canonical(text.text)) is not None]
-    won = [Counter(ballot).most_common(1)[0][0] if ballot else None for ballot in ballots]
-    right = sum(answer == data.answers[row] for answer, row in zip(won, rows, strict=True))
-    return {"rows": len(rows), "exact": round(right / len(rows), 4), "answer_seconds": time.perf_counter() - started}
 
 
 def save(args: argparse.Namespace, run: Any, source: Any, prompt: Any, data: Any) -> None:

@@ -235,6 +235,8 @@ def _count_heavy_atoms(text: str) -> int:
 
 def _explain(text: str) -> str:
     """Why RDKit refused `text`, in one line. Costs about two more parses, so it is for failures only."""
+    if text.count(">") - text.count("->") >= 2:
+        return "a reaction, not a molecule"
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(text, sanitize=False)
         problem = _chemistry_problem(mol)

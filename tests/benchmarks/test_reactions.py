@@ -43,10 +43,8 @@ def test_the_benchmark_prepares_trains_resumes_and_writes_a_pack(
         0.01,
     ]
     first = call("train", *options)
-    again = call("train", *options, "--votes", 2, "--out", tmp_path / "pack", "--answers", tmp_path / "answers.csv")
-    votes = again.pop()
+    again = call("train", *options, "--out", tmp_path / "pack", "--answers", tmp_path / "answers.csv")
     assert first[-1]["kind"] == again[-1]["kind"] == "result"
-    assert (votes["kind"], votes["rows"]) == ("votes", again[-1]["rows"])
     assert 0 < first[-1]["steps"] == again[0]["step"] < again[-1]["steps"]
     assert first[-1]["seconds"] < again[-1]["seconds"]
     assert again[-1]["rows"] == len(read(tmp_path / "answers.csv")) > 0
