@@ -3,7 +3,7 @@
 | kind | files | a row |
 |---|---|---|
 | table | .csv, .tsv, or a first line with commas, semicolons, tabs or bars | a record; see `table` |
-| workbook | .xlsx, .xlsm | a row of the first sheet |
+| workbook | .xlsx, .xlsm | a row of the first sheet with molecules |
 | list | .smi, .ism, .smiles, .cxsmiles, or a first line without them | a line; see `records` |
 | SDF | .sdf, .sd, .mol, or what looks like a mol block | a record, ended by `$$$$` |
 | Parquet | what begins like one | a row |

@@ -1,7 +1,7 @@
 """Tables of molecules, read in a stream, nothing lost.
 
 Reading keeps the text of every cell as it is, in constant memory: comma, tab, semicolon or bar, plain, gzip or zstd,
-UTF-8 or UTF-16, any line ends, and the first sheet of an Excel workbook. Bytes that are not UTF-8 are carried as
+UTF-8 or UTF-16, any line ends, and a sheet of an Excel workbook. Bytes that are not UTF-8 are carried as
 surrogates and written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
 blank line between others (all cells empty; blank lines at the end of the file are not rows) and one with
 too many cells (`Row.fault` says so and lists them).

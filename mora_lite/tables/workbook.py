@@ -1,4 +1,4 @@
-"""Excel workbooks (.xlsx): the rows of the first sheet, every cell as text."""
+"""Excel workbooks (.xlsx): the rows of the first sheet with molecules, every cell as text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import datetime
 import os
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from ..errors import DeviceError, InputError, error_text
+from .columns import SAMPLE_ROWS, is_smiles_name, reads_as_smiles
 from .delimited import RowBlock
 from .source import STDIO, ZIP
 
@@ -36,7 +38,9 @@ def _has_sheets(path: str) -> bool:
 
 
 class Workbook:
-    """An open workbook, used like a `Source`; iterating reads the rows of its first sheet, once.
+    """An open workbook, used like a `Source`; iterating reads the rows of one sheet, once.
+
+    The sheet is the first with a column of molecules, or else the first.
 
     notes: lines for the user. bytes_total: size of the file on disk.
     """
@@ -64,12 +68,13 @@ class Workbook:
             raise
         except Exception as error:  # openpyxl has no base class for what a damaged file makes it raise
             raise InputError(f"{path} cannot be read as an Excel file: {error_text(error)}") from None
-        self._sheet = self._book.worksheets[0] if self._book.worksheets else None
+        sheets = self._book.worksheets
+        self._sheet = next(filter(_has_molecules, sheets), sheets[0]) if len(sheets) > 1 else next(iter(sheets), None)
         self.notes = []
-        others = [sheet.title for sheet in self._book.worksheets[1:]]
+        others = [sheet.title for sheet in sheets if sheet is not self._sheet]
         if self._sheet is not None and others:
             self.notes.append(f"{path}: sheet {self._sheet.title!r} is read, not {', '.join(map(repr, others[:5]))}")
-            self.name = f"{path}, sheet {self._sheet.title!r} (the first of {1 + len(others)})"  # in errors
+            self.name = f"{path}, sheet {self._sheet.title!r} (one of {len(sheets)})"  # in errors
 
     @property
     def bytes_read(self) -> int:
@@ -110,6 +115,17 @@ class Workbook:
 
     def close(self) -> None:
         self._book.close()
+
+
+def _has_molecules(sheet: Any) -> bool:
+    """Whether a column of the sheet has a typical name or reads as SMILES, by its first rows."""
+    try:
+        rows = [[_text(value) for value in row] for row in islice(sheet.iter_rows(values_only=True), SAMPLE_ROWS)]
+    except Exception:  # of a damaged sheet; it is told where that sheet is read
+        return False
+    header, *below = [row for row in rows if any(row)] or [[]]
+    columns = ([row[i] for row in below if i < len(row)] for i in range(len(header)))
+    return any(is_smiles_name(name) or reads_as_smiles(cells) for name, cells in zip(header, columns, strict=True))
 
 
 def _text(value: Any) -> str:

@@ -142,7 +142,7 @@ def test_views_of_text_are_read_as_text(tmp_path: Path) -> None:
 # --- workbooks
 
 
-def test_a_workbook_gives_the_rows_of_its_first_sheet(tmp_path: Path) -> None:
+def test_a_workbook_gives_the_rows_of_a_sheet(tmp_path: Path) -> None:
     rows = [
         ["ID", "SMILES", "logS", "when", "ok"],
         [1, "CCO", -0.77, datetime.datetime(2024, 5, 1), True],
@@ -160,11 +160,17 @@ def test_a_workbook_gives_the_rows_of_its_first_sheet(tmp_path: Path) -> None:
     assert library.notes == [f"{tmp_path / 'a.xlsx'}: sheet 'sheet 1' is read, not 'sheet 2', 'sheet 3'"]
 
 
+@pytest.mark.parametrize("header", [["smiles", "n"], ["compound of ours", "n"]])
+def test_the_first_sheet_with_molecules_is_read(tmp_path: Path, header: list[object]) -> None:
+    rows = [header, ["CCO", 1], ["c1ccccc1", 2]]
+    library, cells, _ = read(workbook(tmp_path / "a.xlsx", [["about"], ["me"]], [], rows, [["smiles"], ["CN"]]))
+    assert cells == [["CCO", "1"], ["c1ccccc1", "2"]]
+    assert library.notes[0].endswith("sheet 'sheet 3' is read, not 'sheet 1', 'sheet 2', 'sheet 4'")
+
+
 def test_an_error_of_one_sheet_says_that_there_are_others(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"a\.xlsx, sheet 'sheet 1' \(the first of 2\): no SMILES column among 'about'"
-    ):
-        open_library(workbook(tmp_path / "a.xlsx", [["about"], ["me"]], [["smiles"], ["CCO"]]))
+    with pytest.raises(InputError, match=r"a\.xlsx, sheet 'sheet 1' \(one of 2\): no SMILES column among 'about'"):
+        open_library(workbook(tmp_path / "a.xlsx", [["about"], ["me"]], [["n"], [1]]))
 
 
 def test_a_damaged_or_empty_workbook_is_told(tmp_path: Path) -> None:
