@@ -10,9 +10,15 @@ NGRAM_LENGTHS = (4, 10)  # of the substrings that `Aligner` compares: short ones
 
 
 def canonical(smiles: str) -> str | None:
-    """RDKit's canonical SMILES of a molecule, or of several joined by dots; None if it is invalid or has no atoms."""
+    """RDKit's canonical SMILES of a molecule, or of several joined by dots; None if it is invalid or has no atoms.
+
+    Without the numbers that map the atoms of a reaction: they would name the answer to a question about it.
+    """
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if smiles and smiles.isascii() else None
+    if mol is not None and ":" in smiles:
+        for atom in mol.GetAtoms():
+            atom.SetAtomMapNum(0)
     return Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else None
 
 

@@ -278,6 +278,11 @@ def test_text_that_is_no_molecule_has_no_canonical_form(text: str) -> None:
     assert canonical(text) is None
 
 
+def test_numbers_that_map_atoms_are_no_part_of_a_text() -> None:
+    assert canonical("[CH3:7][C@@H:2]([OH:1])[c:3]1[cH:4][nH:5][cH:6][n:8]1") == canonical("C[C@@H](O)c1c[nH]cn1")
+    assert canonical("C1:C:C:C:C:C1.[13CH4:9]") == canonical("[13CH4].c1ccccc1")
+
+
 # --- descriptions and questions
 
 
