@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,8 +74,11 @@ def generate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.", show_default="0")] = None,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, metavar="N", help="Largest number of tokens of an answer.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            "--max-tokens", min=1, metavar="N", help="Largest number of tokens of an answer.", show_default="256"
+        ),
+    ] = None,
     spellings: Annotated[
         int, typer.Option(min=0, metavar="N", help="Ask in N other orders of atoms too, which vote.")
     ] = 0,
@@ -109,6 +113,7 @@ def generate(
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
     from ..tables.source import output_name
+    from ..text.answerer import LONG_ANSWER
     from ..text.pack import choose_direction, open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
@@ -124,7 +129,7 @@ def generate(
             kind.of_molecules,
             top,
             beams or (1 if temperature else top),
-            max_new_tokens,
+            max_new_tokens or LONG_ANSWER,
             batch_size,
             *sampling(temperature, top_p, seed),
             asked,
@@ -137,6 +142,7 @@ def generate(
         for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
+        config = config if max_new_tokens else replace(config, max_new_tokens=answerer.long_answer)
         with progress_bar(table) as advance:
             summary = answer_table(
                 table, target, answerer, config, force=force, on_note=print_note, on_progress=advance, on_rows=page.add

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 MAX_ANSWERS = 5
 MAX_SPELLINGS = 8
 MAX_DRAWN = 8  # molecules of one side of a reaction
-MAX_NEW_TOKENS = 256  # of an answer, and no more than half of what the base reads
 THREADS = min(2, max(1, usable_cores() // 2))  # more gain nothing with a small model; pages need a core too
 MEMORY = {"smollm2-135m": "about 0.9 GB"}  # of the process with a base in 16 bits, measured
 
@@ -252,7 +251,7 @@ class TextWork:
             kind.of_molecules,
             asked.top,
             asked.top,
-            min(MAX_NEW_TOKENS, answerer.max_tokens // 2),
+            answerer.long_answer,
             question=question,
             direction=direction,
             questions=questions,

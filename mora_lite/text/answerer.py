@@ -24,6 +24,7 @@ from .pairs import FEATURIZER, format_question
 from .sequences import Prompt, token_ids
 
 MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
+LONG_ANSWER = 256  # the same of a command or a page
 BEAMS_AT_ONCE = 512  # of all rows of a batch: each has scores for the whole vocabulary
 
 
@@ -56,6 +57,11 @@ class Answerer:
         self.device = model.decoder.embedding.device
         self.captured = CapturedGenerator(model.decoder) if self.device.type == "cuda" else None
         self.before, self.between, self.end = prompt.pieces(tokenizer)
+
+    @property
+    def long_answer(self) -> int:
+        """`LONG_ANSWER`, or half of what the base reads."""
+        return min(LONG_ANSWER, self.max_tokens // 2)
 
     def max_question_tokens(self, max_new_tokens: int) -> int:
         """Most tokens that a question may have, where its answer may have `max_new_tokens`."""

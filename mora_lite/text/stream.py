@@ -26,7 +26,7 @@ from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, 
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
 from ..tables.writers import TableWriter, continued
-from .answerer import Answerer, Text
+from .answerer import LONG_ANSWER, Answerer, Text
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips
 from .pairs import FEATURIZER, format_question
 from .tasks import Question, Sides, direction_of, read_sides
@@ -53,7 +53,7 @@ class GenerationConfig:
     molecules: bool
     top: int = 1
     beams: int = 1
-    max_new_tokens: int = 256
+    max_new_tokens: int = LONG_ANSWER
     batch_size: int = 32
     temperature: float = 0.0
     top_p: float = 1.0
