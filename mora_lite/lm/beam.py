@@ -52,13 +52,16 @@ class _Tree:
         self.decoder, self.branch, self.beams = decoder, branch, beams
         self.cache = KVCache(decoder, len(ids), n_soft + tokens.shape[1] + STEPS * beams)
         hidden = decoder.hidden(tokens, real=real, cache=self.cache, branch=branch)
-        self.scores = decoder.head(hidden[:, -1:]).log_softmax(-1)  # float32 [B, beams, vocabulary], of the next token
+        self.first_scores = decoder.head(hidden[:, -1:]).log_softmax(-1)  # as of `extend`, of one beam
         self.seen = self.cache.real[:, None, : self.cache.used]
         self.position = self.seen[:, 0].cumsum(1) - 1
         self.next = self.position[:, -1:] + 1
 
-    def extend(self, origin: Tensor, token: Tensor) -> None:
-        """Go on with these tokens of the beams `origin`, both int64 `[B, beams]`."""
+    def extend(self, origin: Tensor, token: Tensor) -> Tensor:
+        """Go on with these tokens of the beams `origin`, both int64 `[B, beams]`.
+
+        Returns the logarithms of the next token's probabilities, float32 `[B, beams, vocabulary]`.
+        """
         self.seen = self.seen.gather(1, origin[..., None].expand(-1, -1, self.seen.shape[2]))
         if self.cache.used + self.beams > self.cache.keys.shape[3]:
             self._clear()
@@ -74,7 +77,7 @@ class _Tree:
         step = DecodeStep(cos, sin, masks, torch.ones_like(at, dtype=torch.bool), self.cache, start)
         self.cache.used, self.next = start + self.beams, self.next + 1
         hidden = self.decoder.norm(self.decoder.run(self.decoder.embed(token), step, self.branch))
-        self.scores = self.decoder.head(hidden).log_softmax(-1)
+        return self.decoder.head(hidden).log_softmax(-1)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone. rows: int64 `[R]`."""
@@ -112,7 +115,7 @@ def beam_search(
     answers = [_BestAnswers(beams) for _ in range(n)]
     open_rows = list(range(n))  # rows with open beams, in the order in which the tree holds them
     texts: list[list[list[int]]] = [[[]] for _ in range(n)]  # of each row's beams; all begin as one
-    scores = tree.scores
+    scores = tree.first_scores
     for step in range(max_new_tokens):
         last = step == max_new_tokens - 1
         best, origin, token = _continue(scores, beams, stops, answers, open_rows, texts, last)
@@ -127,8 +130,7 @@ def beam_search(
             tree.keep(at)
             best, origin, token = best[at], origin[at], token[at]
             open_rows = [open_rows[i] for i in continued]
-        tree.extend(origin, token)
-        scores = tree.scores.add_(best[:, :, None])
+        scores = tree.extend(origin, token).add_(best[:, :, None])
     return [row.answers for row in answers]
 
 

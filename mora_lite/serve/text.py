@@ -102,7 +102,7 @@ class TextSource:
     @property
     def of_molecules(self) -> bool:
         """Whether answers are molecules, so that those to several orders of a question can be compared."""
-        return any(text_task(task).of_molecules for task in self.tasks)
+        return not set(DIRECTIONS).isdisjoint(self.tasks)
 
     def question(self, task: str, text: str, words: str, top: int, spellings: int = 0) -> TextQuestion:
         """What is asked about a text. Raises `InputError` for what cannot be asked."""

@@ -209,18 +209,18 @@ def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig)
     """A row before it is answered."""
     if fault:
         return Answered(MALFORMED, fault)
-    asked, direction = config.question, config.direction
+    asked, direction, drawn = config.question, config.direction, "\n" in text  # drawn: a record of an SDF
     if direction is None and asked is not None:
         direction = direction_of(asked.of_row(cells), config.questions)
     try:
-        sides = read_sides(direction, text) if "\n" not in text else Sides(text)
+        sides = Sides(text) if drawn else read_sides(direction, text)
     except InputError as error:
         return Answered(UNPARSABLE, str(error))
-    parsed = parse_smiles(sides.smiles) if "\n" not in text else FEATURIZER.parse_molecule(text)
+    parsed = FEATURIZER.parse_molecule(text) if drawn else parse_smiles(sides.smiles)
     if parsed.mol is None:
         return Answered(parsed.status, parsed.reason)
     source = Chem.MolToSmiles(parsed.mol)
-    row = Answered(text=source if "\n" in text else sides.smiles, source=source, direction=direction)
+    row = Answered(text=source if drawn else sides.smiles, source=source, direction=direction)
     if asked is not None:
         row.question = asked.of_row(cells, sides.product)
         if not row.question:
