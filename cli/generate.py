@@ -117,12 +117,15 @@ def generate(
     from ..text.pack import choose_direction, open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
-    from ..text.tasks import choose_question, text_task
+    from ..text.tasks import SideColumns, choose_question, text_task
 
     opened = open_text_pack(pack)
     wanted = choose_direction(opened, task)
-    with open_input(table_path, smiles_column) as table:
+    with open_input(table_path, smiles_column, opened.of_reactions) as table:
         asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
+        sides = SideColumns() if smiles_column else SideColumns(table.columns, table.smiles_index, direction)
+        if len(sides.asked) > 1:
+            notes.append(f"what goes in is read from the columns {' and '.join(sides.asked)}")
         kind = text_task(direction or opened.task)
         config = GenerationConfig(
             kind.column,
@@ -134,6 +137,7 @@ def generate(
             *sampling(temperature, top_p, seed),
             asked,
             direction,
+            sides,
             opened.questions,
             spellings,
             short,
@@ -162,12 +166,13 @@ def sampling(temperature: float | None, top_p: float | None, seed: int | None) -
     return temperature or 0.0, 1.0 if top_p is None else top_p, seed or 0
 
 
-def open_input(text: str, smiles_column: str | None) -> Library | TypedSmiles:
-    """A file of molecules, or the SMILES that was typed."""
+def open_input(text: str, smiles_column: str | None, of_reactions: bool) -> Library | TypedSmiles:
+    """A file of molecules, or of reactions, or the SMILES that was typed."""
     from ..tables.library import TypedSmiles, open_library
+    from ..text.tasks import REACTION_COLUMNS
 
-    typed = typed_smiles([text], smiles_column)
-    return TypedSmiles(typed) if typed else open_library(text, smiles_column, cells=True)
+    typed, expected = typed_smiles([text], smiles_column), REACTION_COLUMNS if of_reactions else ()
+    return TypedSmiles(typed) if typed else open_library(text, smiles_column, cells=True, expected=expected)
 
 
 def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str) -> Answerer:

@@ -190,6 +190,7 @@ def _open_session(file: Path, asked: str, threads: int | None) -> Any:
     options = runtime.SessionOptions()
     # ONNX Runtime would count all cores that there are, and then wait for its own threads.
     options.intra_op_num_threads = threads or usable_cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see `machine.process.wait_asleep`
     options.log_severity_level = 3  # warnings of a provider that is left out are not for stderr
     # Every batch has other sizes, so a plan of memory made for one is of no use for the next.
     options.enable_mem_pattern = False

@@ -10,16 +10,21 @@ NGRAM_LENGTHS = (4, 10)  # of the substrings that `Aligner` compares: short ones
 
 
 def canonical(smiles: str) -> str | None:
-    """RDKit's canonical SMILES of a molecule, or of several joined by dots; None if it is invalid or has no atoms.
-
-    Without the numbers that map the atoms of a reaction: they would name the answer to a question about it.
-    """
+    """`write` of a molecule, or of several joined by dots; None if it is invalid or has no atoms."""
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if smiles and smiles.isascii() else None
-    if mol is not None and ":" in smiles:
-        for atom in mol.GetAtoms():
+    return write(mol) if mol is not None and mol.GetNumAtoms() else None
+
+
+def write(mol: Chem.Mol) -> str:
+    """RDKit's canonical SMILES without the numbers that map the atoms of a reaction, which `mol` loses.
+
+    They would name the answer to a question about it.
+    """
+    for atom in mol.GetAtoms():
+        if atom.GetAtomMapNum():
             atom.SetAtomMapNum(0)
-    return Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else None
+    return Chem.MolToSmiles(mol)
 
 
 def flat(smiles: str) -> str:

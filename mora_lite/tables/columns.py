@@ -1,7 +1,8 @@
 """Which columns of a table hold the SMILES and the molecules' names.
 
-SMILES: the column that the user names, else one with a typical name, else the one that reads as SMILES. Names: the
-column that the user names, else the first with a typical name.
+SMILES: the column that the user names, else one with a typical name, else the one that reads as SMILES; where none or
+several do, one with a name that the caller expects. Names: the column that the user names, else the first with a
+typical name.
 """
 
 from __future__ import annotations
@@ -77,11 +78,16 @@ class ColumnChoice:
 
 
 def choose_smiles_column(
-    header: Sequence[str], rows: Sequence[Sequence[str]], requested: str | None, source: str
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    requested: str | None,
+    source: str,
+    expected: Sequence[str] = (),
 ) -> ColumnChoice:
     """Choose among the columns of `header` with the help of the first `rows`.
 
     requested: a name, or a number counted from 1. source: the table's name, for messages.
+    expected: names, the likeliest first, of which one is taken where neither typical names nor the rows decide it.
 
     Raises `InputError` when no column fits, or several do.
     """
@@ -103,6 +109,9 @@ def choose_smiles_column(
         by_content = [
             i for i, cell in enumerate(header) if reads_as_smiles([cell]) and reads_as_smiles(_column(rows, i), 0.5)
         ]
+    named = [i for name in expected for i, column in enumerate(header) if _plain(column) == _plain(name)]
+    if len(by_content) != 1 and named:
+        return _with_header(header, named[0])
     if len(by_content) > 1:
         names = ", ".join(repr(header[i]) for i in by_content)
         raise InputError(f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column")

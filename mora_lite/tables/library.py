@@ -67,13 +67,20 @@ class Library:
     is no table. bom: whether the first file begins with a byte-order mark.
     """
 
-    def __init__(self, files: Sequence[str], smiles_column: str | None, name_column: str | None, cells: bool):
+    def __init__(
+        self,
+        files: Sequence[str],
+        smiles_column: str | None,
+        name_column: str | None,
+        cells: bool,
+        expected: Sequence[str],
+    ):
         self.files = list(files)
         self.notes: list[str] = []
         self.columns: list[str] = []
         self.types: list[Any] = []
         self.smiles_index, self.delimiter, self.bom = -1, "", False
-        self._options = (smiles_column, name_column, cells)
+        self._options = (smiles_column, name_column, cells, expected)
         self._done = 0  # bytes of the files before the current one
         self._current: _File | None = None
         self._pipes: list[_File | None] = []  # stay open: what was read from them already does not come again
@@ -202,6 +209,7 @@ def open_library(
     name_column: str | None = None,
     *,
     cells: bool = False,
+    expected: Sequence[str] = (),
 ) -> Library:
     """Open files of molecules. Each is looked into now, so that a typo in the last is reported before the work.
 
@@ -210,8 +218,10 @@ def open_library(
     name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
         of the SDF record.
     cells: read every column, not only SMILES and names.
+    expected: further names of SMILES columns, the likeliest first, for tables where neither the typical names nor the
+        cells decide it.
     """
-    return Library(expand_paths(paths), smiles_column, name_column, cells)
+    return Library(expand_paths(paths), smiles_column, name_column, cells, expected)
 
 
 def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
@@ -266,13 +276,13 @@ class _File(NamedTuple):
     delimiter: str = ""
 
 
-def _open(path: str, smiles_column: str | None, name_column: str | None, cells: bool) -> _File:
+def _open(path: str, smiles_column: str | None, name_column: str | None, cells: bool, expected: Sequence[str]) -> _File:
     if is_parquet(path):
-        parquet = ParquetSource(path, smiles_column, name_column)
+        parquet = ParquetSource(path, smiles_column, name_column, expected)
         file = _File(parquet, parquet.blocks(cells), lambda: parquet.notes, parquet.columns)
         return file._replace(smiles_index=parquet.smiles_index, types=parquet.types)
     if is_workbook(path):
-        return _open_table(read_table(Workbook(path), smiles_column), name_column)
+        return _open_table(read_table(Workbook(path), smiles_column, expected), name_column)
     source = Source(path)
     try:
         kind = _kind_of(path, source.start, smiles_column)
@@ -282,7 +292,7 @@ def _open(path: str, smiles_column: str | None, name_column: str | None, cells: 
             fields = _fields_of(path, source) if cells else None
             reader = SdfReader(source, name_column, fields)
             return _File(source, iter(reader), lambda: reader.notes, sdf_columns(fields or []))
-        return _open_table(read_table(source, smiles_column), name_column)
+        return _open_table(read_table(source, smiles_column, expected), name_column)
     except BaseException:
         source.close()
         raise

@@ -39,7 +39,7 @@ class ParquetSource:
 
     bom = False
 
-    def __init__(self, path: str, smiles_column: str | None, name_column: str | None):
+    def __init__(self, path: str, smiles_column: str | None, name_column: str | None, expected: Sequence[str] = ()):
         """Raises `InputError` when it is no Parquet file, or when no column or several can be the SMILES column."""
         import pyarrow.parquet as pq
 
@@ -53,7 +53,7 @@ class ParquetSource:
         self.types: list[Any] = self._schema.types
         self.notes: list[str] = []
         try:
-            self._smiles, self._label = self._choose(smiles_column, name_column)
+            self._smiles, self._label = self._choose(smiles_column, name_column, expected)
             self.smiles_index = self.columns.index(self._smiles)
         except BaseException:
             self.close()
@@ -79,9 +79,11 @@ class ParquetSource:
     def close(self) -> None:
         self.file.close()
 
-    def _choose(self, smiles_column: str | None, name_column: str | None) -> tuple[str, str | None]:
+    def _choose(
+        self, smiles_column: str | None, name_column: str | None, expected: Sequence[str]
+    ) -> tuple[str, str | None]:
         """The columns of SMILES and of names."""
-        choice = choose_smiles_column(self.columns, self._head(), smiles_column, self.name)
+        choice = choose_smiles_column(self.columns, self._head(), smiles_column, self.name, expected)
         smiles = self.columns[choice.smiles_index]
         label_index = choose_name_column(self.columns, name_column, choice.smiles_index, self.name)
         label = None if label_index is None else self.columns[label_index]

@@ -9,7 +9,7 @@ too many cells (`Row.fault` says so and lists them).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Table:
     notes: lines for the user; complete when all rows are read. source: has `bytes_total`, `bytes_read` and `close`.
     """
 
-    def __init__(self, source: Source | Workbook, smiles_column: str | None):
+    def __init__(self, source: Source | Workbook, smiles_column: str | None, expected: Sequence[str] = ()):
         """Raises `InputError` when there is no row, or no column or several can be the SMILES column."""
         self.name, self.source = source.name, source
         self.delimiter = ""
@@ -55,7 +55,7 @@ class Table:
         if not head:
             raise InputError(f"{source.name} is empty: a header with a SMILES column is needed")
         rows = [cells for block in head for cells in block.cells][: SAMPLE_ROWS + 1]
-        choice = choose_smiles_column(rows[0], rows[1:], smiles_column, source.name)
+        choice = choose_smiles_column(rows[0], rows[1:], smiles_column, source.name, expected)
         self.columns, self.smiles_index = choice.columns, choice.smiles_index
         self._own_notes = choice.notes
         if choice.has_header:
@@ -116,10 +116,10 @@ def open_table(path: str | Path, smiles_column: str | None = None) -> Table:
     return read_table(Workbook(str(path)) if is_workbook(str(path)) else Source(path), smiles_column)
 
 
-def read_table(source: Source | Workbook, smiles_column: str | None = None) -> Table:
-    """`open_table` for a file that is open already."""
+def read_table(source: Source | Workbook, smiles_column: str | None = None, expected: Sequence[str] = ()) -> Table:
+    """`open_table` for a file that is open already. expected: further names of SMILES columns."""
     try:
-        return Table(source, smiles_column)
+        return Table(source, smiles_column, expected)
     except BaseException:
         source.close()
         raise

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rdkit import Chem
 
 from ..adapter.lowrank import Branch
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
+from ..chem.smiles import write
 from ..lm.beam import beam_search
 from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import Answer, generate_answers
@@ -72,15 +72,14 @@ class Answerer:
 
         question: in words, for packs that take one. options: of `answer`.
         """
-        mols = [parse_smiles(text).mol for text in smiles]
-        ids = self.ids([format_question(Chem.MolToSmiles(mol), question) if mol is not None else "" for mol in mols])
+        sources = [write(mol) if (mol := parse_smiles(text).mol) is not None else "" for text in smiles]
+        ids = self.ids([format_question(source, question) if source else "" for source in sources])
         limit = self.max_question_tokens(options.get("max_new_tokens", MAX_NEW_TOKENS))
-        good = [i for i, mol in enumerate(mols) if mol is not None and len(ids[i]) <= limit]
+        good = [i for i, source in enumerate(sources) if source and len(ids[i]) <= limit]
         texts: list[list[Text]] = [[] for _ in smiles]
         if good:
-            answered = self.answer(
-                [ids[i] for i in good], self.featurizer.read_smiles([smiles[i] for i in good]), **options
-            )
+            graphs = self.featurizer.read_smiles([sources[i] for i in good])
+            answered = self.answer([ids[i] for i in good], graphs, **options)
             for i, answers in zip(good, answered, strict=True):
                 texts[i] = answers
         return texts

@@ -39,7 +39,7 @@ from .card import text_card
 from .model import TextModel
 from .pairs import FEATURIZER
 from .sequences import Prompt
-from .tasks import TEXT_TASKS
+from .tasks import DIRECTIONS, TEXT_TASKS
 
 MANIFEST = TEXT_PACK.manifest
 ADAPTER = "adapter.safetensors"
@@ -72,6 +72,11 @@ class TextPack:
     def questions(self) -> dict[str, str]:
         """The questions about reactions that a pack for `ask` has learnt, by direction; see `tasks.Question`."""
         return self.manifest.get("questions", {})
+
+    @property
+    def of_reactions(self) -> bool:
+        """Whether it answers about reactions."""
+        return self.task in DIRECTIONS or bool(self.questions)
 
     @property
     def base(self) -> dict[str, str]:

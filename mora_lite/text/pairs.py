@@ -30,12 +30,11 @@ from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError, did_you_mean
 from ..tables.library import open_library
 from ..training.splits import PARTS
-from .tasks import ASK, DIRECTIONS, QUESTIONS, TEXT_TASKS, text_task
+from .tasks import ASK, DIRECTIONS, INPUT_COLUMNS, QUESTIONS, TEXT_TASKS, text_task
 
 # Several molecules are one source, and an answer speaks of them as they are drawn: nothing is taken away.
 FEATURIZER = Featurizer(standardize="none")
 TEST, VALID = 0.08, 0.02  # shares of described molecules: larger than of reactions, as the sets are small
-INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")
 SKIP_REASON = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
 
 

@@ -16,11 +16,10 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
 
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
-from ..chem.smiles import canonical
+from ..chem.smiles import canonical, write
 from ..errors import InputError
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
@@ -29,7 +28,7 @@ from ..tables.writers import TableWriter, continued
 from .answerer import LONG_ANSWER, Answerer, Text
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips
 from .pairs import FEATURIZER, format_question
-from .tasks import Question, Sides, direction_of, read_sides
+from .tasks import Question, SideColumns, Sides, direction_of
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_BEAMS = 100  # memory and time of a search grow with them; samples are taken one after the other
@@ -45,7 +44,8 @@ class GenerationConfig:
     top: answers of a row. beams: width of the search; 1 is greedy. max_new_tokens: of an answer.
     temperature, top_p: above 0 answers are sampled; `seed` and the row's question decide them.
     question: about each row; None for none. direction: which way of a reaction all rows are about, None where their
-    questions say it. questions: those that the pack has learnt, by direction; empty for a pack with one task.
+    questions say it. sides: where those of a reaction stand. questions: those that the pack has learnt, by direction;
+    empty for a pack with one task.
     spellings: other orders of each question that are asked too, and vote. short: leave probabilities and checks out.
     """
 
@@ -60,6 +60,7 @@ class GenerationConfig:
     seed: int = 0
     question: Question | None = None
     direction: str | None = None
+    sides: SideColumns = field(default_factory=SideColumns)
     questions: Mapping[str, str] = field(default_factory=dict)
     spellings: int = 0
     short: bool = False
@@ -101,14 +102,13 @@ class GenerationConfig:
 class Answered:
     """What became of a row.
 
-    text: SMILES as the row has it. source: canonical SMILES of the molecules in it, empty without any.
+    source: canonical SMILES of the molecules in question, empty without any.
     direction: of the reaction, None for others. answers: the texts, or canonical SMILES. probabilities: of each.
     checks: name -> one for each answer. agreement: share of the question's other orders that get the first one.
     """
 
     status: str = OK
     error: str = ""
-    text: str = ""
     source: str = ""
     question: str = ""
     direction: str | None = None
@@ -194,7 +194,7 @@ def answer_window(window: Window, smiles: int, answerer: Answerer, config: Gener
             row.error = f"{len(tokens)} tokens, more than the {limit} that leave room for an answer"
     good = [i for i, row in enumerate(rows) if row.status == OK]
     if good:
-        graphs = answerer.featurizer.read_smiles([rows[i].text for i in good])
+        graphs = answerer.featurizer.read_smiles([rows[i].source for i in good])
         method = _sample if config.temperature > 0 else _search
         texts = [format_question(rows[i].source, rows[i].question) for i in good]
         found = method(texts, [ids[i] for i in good], graphs, answerer, config)
@@ -213,14 +213,13 @@ def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig)
     if direction is None and asked is not None:
         direction = direction_of(asked.of_row(cells), config.questions)
     try:
-        sides = Sides(text) if drawn else read_sides(direction, text)
+        sides = Sides(text) if drawn else config.sides.read(direction, text, cells)
     except InputError as error:
         return Answered(UNPARSABLE, str(error))
     parsed = FEATURIZER.parse_molecule(text) if drawn else parse_smiles(sides.smiles)
     if parsed.mol is None:
         return Answered(parsed.status, parsed.reason)
-    source = Chem.MolToSmiles(parsed.mol)
-    row = Answered(text=source if drawn else sides.smiles, source=source, direction=direction)
+    row = Answered(source=write(parsed.mol), direction=direction)
     if asked is not None:
         row.question = asked.of_row(cells, sides.product)
         if not row.question:

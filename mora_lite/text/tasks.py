@@ -18,7 +18,7 @@ from ..errors import InputError, did_you_mean
 class TextTask:
     """What a text pack can be for.
 
-    column: of the answer, in tables of answers.
+    column: of the answer, in tables of answers. sources: columns of what is asked about, in tables of reactions.
     template: of the prompt, with `{}` for the molecules (and the question about them, where the task has one).
     of_molecules: whether answers are molecules.
     held_out: what rows are held out by, where no column decides it.
@@ -28,27 +28,30 @@ class TextTask:
     template: str
     of_molecules: bool
     held_out: str
+    sources: tuple[str, ...] = ()
 
 
+PRODUCT = "product"  # what a question about a reaction may have in it: the name of a column, or of a side
+INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")  # of what goes in; all that a table has
 TEXT_TASKS = {
-    "forward": TextTask("product", "Reactants: {}\nProduct: ", True, "by product"),
-    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product"),
-    "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants"),
+    "forward": TextTask("product", "Reactants: {}\nProduct: ", True, "by product", INPUT_COLUMNS),
+    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product", (PRODUCT,)),
+    "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants", ("reactants",)),
     "describe": TextTask("description", "Molecule: {}\nDescription:", False, "by molecule"),
     "ask": TextTask("answer", "Molecule: {}\nAnswer:", False, "by molecule"),
 }
 ASK = "ask"  # the task with a question in words
 QUESTION_COLUMN = "question"  # of a table, where each row has its own
-PRODUCT = "product"  # what a question about a reaction may have in it: the name of a column, or of a side
 QUESTIONS = {  # in words, by direction, for a pack that learns several
     "forward": "What is the product?",
     "retro": "What are the reactants?",
     "reagents": "Which reagents turn it into {product}?",
 }
 DIRECTIONS = tuple(QUESTIONS)
+SIDES = ("reactants_and_reagents", "reactants", PRODUCT)  # columns that can be asked about by themselves
+REACTION_COLUMNS = (*SIDES, "reaction", "rxn")  # names that a table's SMILES column may have in place of a typical one
 _ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
 _WIDE_ARROW = re.compile(r"\s*>>\s*")
-_MAP_NUMBER = re.compile(r":\d+\]")
 
 
 def text_task(name: str) -> TextTask:
@@ -89,13 +92,13 @@ class Sides(NamedTuple):
 
 
 def read_sides(direction: str | None, text: str) -> Sides:
-    """The molecules in question, without the numbers that map atoms.
+    """The molecules in question.
 
     text: SMILES, or a reaction `reactants>reagents>product`, of which the direction takes what it needs; a name may
     follow. direction: of `DIRECTIONS`, or None. Raises `InputError` for half a reaction, and for one without direction.
     """
     smiles, *name = _WIDE_ARROW.sub(">>", text.strip()).split(None, 1) or [""]
-    parts = _ARROW.split(_MAP_NUMBER.sub("]", smiles))
+    parts = _ARROW.split(smiles)
     if len(parts) == 1:
         return Sides(" ".join([*parts, *name]))
     if len(parts) != 3:
@@ -111,6 +114,36 @@ def read_sides(direction: str | None, text: str) -> Sides:
     if not sides[direction].smiles:
         raise InputError(f"the side of the reaction that {direction} needs is empty")
     return sides[direction]
+
+
+class SideColumns:
+    """Where the sides of the reactions of a table stand: in columns of their own, or all in its SMILES column.
+
+    columns: of the table. smiles_index: which is its SMILES column; the sides have their own where its name is one of
+    `SIDES`. direction: of all rows, None where rows have their own. Raises `InputError` where it needs other columns.
+    """
+
+    def __init__(self, columns: Sequence[str] = (), smiles_index: int = 0, direction: str | None = None):
+        names = [name.strip().lower() for name in columns]
+        self._places: dict[str, list[int]] = {}  # of what each direction asks about
+        if names and names[smiles_index] in SIDES:
+            for name in DIRECTIONS:
+                self._places[name] = [names.index(column) for column in TEXT_TASKS[name].sources if column in names]
+        self.asked = [columns[i] for i in self._of(direction)]
+
+    def _of(self, direction: str | None) -> list[int]:
+        if direction not in self._places:
+            return []
+        if not self._places[direction]:
+            needed = " or ".join(TEXT_TASKS[direction].sources)
+            raise InputError(f"the table has no column {needed}, which {direction} is asked about")
+        return self._places[direction]
+
+    def read(self, direction: str | None, text: str, cells: Sequence[str]) -> Sides:
+        """What is asked about a row; see `read_sides`. text: of its SMILES column. cells: of all."""
+        if places := self._of(direction):
+            text = ".".join(cell for i in places if (cell := cells[i].strip()))
+        return read_sides(direction, text)
 
 
 class Question:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from mora_lite.machine.process import SPINS
+
 STAYS = """
 class Stays:
     def __del__(self):
@@ -41,6 +43,29 @@ def test_what_cannot_be_written_is_an_error() -> None:
         ended = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
     assert ended.returncode != 0
     assert b"No space left" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, 7), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_how_they_wait(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: int | None
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    program = """
+import os, sys
+from mora_lite.cli import app
+app.end_quickly = lambda: lambda code: code
+sys.argv = ["mora-lite", "--version"]
+app.main()
+print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+"""
+    code, out, _ = run(program)
+    assert (code, out.splitlines()[1:]) == (0, [f"{expected} False"])
 
 
 def test_garbage_is_searched_for_rarely() -> None:

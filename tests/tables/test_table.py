@@ -8,7 +8,8 @@ import os
 import pytest
 
 from mora_lite.errors import InputError, OutputError
-from mora_lite.tables.table import open_table
+from mora_lite.tables.source import Source
+from mora_lite.tables.table import open_table, read_table
 from mora_lite.tables.writers import claim_output
 
 
@@ -39,6 +40,21 @@ def test_the_smiles_column_is_found_by_name_then_by_content(tmp_path, text, inde
     with open_table(write(tmp_path / "a.csv", text)) as table:
         assert table.smiles_index == index
         assert table.notes == []
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("id,reactants,product\n1,CCO,CC=O\n", 1),  # several read as SMILES
+        ("id,Reaction\n1,CCO>>CC=O\n", 1),  # none does
+        ("product,x\nA-17,CCO\n", 1),
+        ("product,smiles\nCC=O,CCO\n", 1),
+    ],
+)
+def test_expected_names_decide_where_nothing_else_does(tmp_path, text, index):
+    path = str(write(tmp_path / "a.csv", text))
+    with read_table(Source(path), expected=("reactants", "product", "reaction")) as table:
+        assert table.smiles_index == index
 
 
 @pytest.mark.parametrize(

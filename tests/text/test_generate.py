@@ -133,6 +133,22 @@ def test_a_reaction_is_asked_for_its_product_by_its_other_sides(run: Any, forwar
     ]
 
 
+def test_a_table_that_trains_can_be_asked(run: Any, forward_pack: Path, tmp_path: Path) -> None:
+    """Its sides stand in columns of their own, unless one column is named."""
+    table, out = tmp_path / "some.csv", tmp_path / "out.csv"
+    table.write_text("id,reactants,reagents,product\n1,[CH3:1][OH:2],,C=O\n2,c1ccccc1, Cl ,C=O\n3,,,C=O\n")
+    options = ["--pack", forward_pack, "-o", out, "--max-tokens", 20, "--force", *EXACT]
+    code, _, err = run("generate", table, *options)
+    assert code == 0, err
+    assert "note: what goes in is read from the columns reactants and reagents" in err
+    assert [row["product (mora-lite)"] for row in read(out)] == ["C=O", "Clc1ccccc1", ""]
+    assert [row["status"] for row in read(out)] == ["ok", "ok", "empty"]
+    with_reagents = read(out)[1]["probability"]
+    code, _, err = run("generate", table, *options, "--smiles-column", "reactants")
+    assert (code, "note: what goes in" in err) == (0, False)
+    assert read(out)[1]["probability"] != with_reagents
+
+
 def test_a_smiles_that_is_typed_is_answered_on_stdout(run: Any, forward_pack: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "out.csv", tmp_path / "page.html"
     table = tmp_path / "one.csv"

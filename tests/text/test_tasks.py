@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mora_lite.errors import InputError
-from mora_lite.text.tasks import QUESTIONS, Question, choose_question, direction_of, read_sides
+from mora_lite.text.tasks import QUESTIONS, Question, SideColumns, choose_question, direction_of, read_sides
 
 COLUMNS = ["smiles", "Product ", "note"]
 
@@ -82,7 +82,7 @@ def test_who_asks() -> None:
     ("direction", "text", "sides"),
     [
         ("forward", " CO.O ", ("CO.O", "")),
-        ("forward", "[CH3:1][OH:2]>O=O>[CH2:1]=[O:2]", ("[CH3][OH].O=O", "")),
+        ("forward", "CO>O=O>C=O", ("CO.O=O", "")),
         ("forward", "CO.O>>", ("CO.O", "")),
         ("retro", "CO>>C=O", ("C=O", "")),
         ("retro", "CO >> C=O formaldehyde", ("C=O", "")),
@@ -109,6 +109,21 @@ def test_a_direction_takes_its_side_of_a_reaction(direction: str | None, text: s
 def test_what_is_no_reaction_to_ask_about_is_told(direction: str | None, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_sides(direction, text)
+
+
+def test_each_direction_asks_about_the_columns_of_its_sides() -> None:
+    columns, cells = ["id", "Reactants", "reagents", "product "], ["1", "CO", " O=O ", "C=O"]
+    sides = SideColumns(columns, 1)
+    assert sides.read("forward", "CO", cells) == ("CO.O=O", "")
+    assert sides.read("retro", "CO", cells) == ("C=O", "")
+    assert sides.read("reagents", "CO", cells) == ("CO", "")  # the product is the question's
+    assert sides.read(None, "CO", cells) == ("CO", "")
+    assert SideColumns(columns, 1, "forward").asked == ["Reactants", "reagents"]
+    assert SideColumns(columns, 0).read("retro", "CO", cells) == ("CO", ""), "the SMILES column holds all"
+    with pytest.raises(InputError, match="no column product, which retro is asked about"):
+        SideColumns(columns[:3], 1, "retro")
+    with pytest.raises(InputError, match="no column product"):
+        SideColumns(columns[:3], 1).read("retro", "CO", cells[:3])
 
 
 @given(st.text(max_size=30), st.sampled_from(["forward", "retro", "reagents", None]))
