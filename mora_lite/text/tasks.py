@@ -136,7 +136,7 @@ class SideColumns:
             return []
         if not self._places[direction]:
             needed = " or ".join(TEXT_TASKS[direction].sources)
-            raise InputError(f"the table has no column {needed}, which {direction} is asked about")
+            raise InputError(f"{direction} is asked about {needed}, but the table has no such column; rename one")
         return self._places[direction]
 
     def read(self, direction: str | None, text: str, cells: Sequence[str]) -> Sides:
