@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..machine.process import collect_rarely, end_quickly, wait_asleep
+from ..machine.process import collect_rarely, end_quickly
 from . import (
     bench,
     cache,
@@ -95,7 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program with `arguments`, or, as the whole of a process, with its own; returns the exit code."""
     if arguments is None:
         collect_rarely()
-        wait_asleep()
         return end_quickly()(main(sys.argv[1:]))
     arguments = list(arguments)
     messages.start(arguments)

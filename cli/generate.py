@@ -124,8 +124,6 @@ def generate(
     with open_input(table_path, smiles_column, opened.of_reactions) as table:
         asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
         sides = SideColumns() if smiles_column else SideColumns(table.columns, table.smiles_index, direction)
-        if len(sides.asked) > 1:
-            notes.append(f"what goes in is read from the columns {' and '.join(sides.asked)}")
         kind = text_task(direction or opened.task)
         config = GenerationConfig(
             kind.column,
@@ -143,7 +141,7 @@ def generate(
             short,
         )
         target = claim_answers(table_path if table.files else None, output, report, force)
-        for note in [*table.notes, *notes, *opened.featurizer.notes]:
+        for note in [*table.notes, *notes, *sides.notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         config = config if max_new_tokens else replace(config, max_new_tokens=answerer.long_answer)

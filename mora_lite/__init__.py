@@ -12,6 +12,8 @@ import os.path
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .machine.process import wait_asleep as _wait_asleep
+
 if TYPE_CHECKING:
     from .model import Model, Predictions, from_pretrained, load
     from .publish import push_to_hub
@@ -27,6 +29,8 @@ __version__ = "0.1.0"
 # Python that is started in a checkout takes this folder before what is installed; `quant` and others lie beside it.
 if not os.path.isdir(os.path.join(__path__[0], "quant")):
     __path__.append(os.path.dirname(__path__[0]))
+
+_wait_asleep()
 
 # Imported at first use: `mora-lite --help` must not wait for torch.
 _PUBLIC = {

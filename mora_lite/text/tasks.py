@@ -120,7 +120,8 @@ class SideColumns:
     """Where the sides of the reactions of a table stand: in columns of their own, or all in its SMILES column.
 
     columns: of the table. smiles_index: which is its SMILES column; the sides have their own where its name is one of
-    `SIDES`. direction: of all rows, None where rows have their own. Raises `InputError` where it needs other columns.
+    `SIDES`. direction: of all rows, None where rows have their own. notes: lines for the user. Raises `InputError` where
+    it needs other columns.
     """
 
     def __init__(self, columns: Sequence[str] = (), smiles_index: int = 0, direction: str | None = None):
@@ -129,7 +130,8 @@ class SideColumns:
         if names and names[smiles_index] in SIDES:
             for name in DIRECTIONS:
                 self._places[name] = [names.index(column) for column in TEXT_TASKS[name].sources if column in names]
-        self.asked = [columns[i] for i in self._of(direction)]
+        asked = [columns[i] for i in self._of(direction)]
+        self.notes = [f"what goes in is read from the columns {' and '.join(asked)}"] if len(asked) > 1 else []
 
     def _of(self, direction: str | None) -> list[int]:
         if direction not in self._places:

@@ -118,7 +118,8 @@ def test_each_direction_asks_about_the_columns_of_its_sides() -> None:
     assert sides.read("retro", "CO", cells) == ("C=O", "")
     assert sides.read("reagents", "CO", cells) == ("CO", "")  # the product is the question's
     assert sides.read(None, "CO", cells) == ("CO", "")
-    assert SideColumns(columns, 1, "forward").asked == ["Reactants", "reagents"]
+    assert SideColumns(columns, 1, "forward").notes == ["what goes in is read from the columns Reactants and reagents"]
+    assert not SideColumns(columns, 1, "retro").notes
     assert SideColumns(columns, 0).read("retro", "CO", cells) == ("CO", ""), "the SMILES column holds all"
     with pytest.raises(InputError, match="retro is asked about product, but the table has no such column"):
         SideColumns(columns[:3], 1, "retro")
