@@ -120,8 +120,9 @@ class SideColumns:
     """Where the sides of the reactions of a table stand: in columns of their own, or all in its SMILES column.
 
     columns: of the table. smiles_index: which is its SMILES column; the sides have their own where its name is one of
-    `SIDES`. direction: of all rows, None where rows have their own. notes: lines for the user. Raises `InputError` where
-    it needs other columns.
+    `SIDES`. direction: of all rows, None where rows have their own. notes: lines for the user.
+
+    Raises `InputError` where the direction needs other columns.
     """
 
     def __init__(self, columns: Sequence[str] = (), smiles_index: int = 0, direction: str | None = None):
