@@ -7,9 +7,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHOWN := logS logS_lo logS_hi logD Caco2 hERG_blocker CYP3A4_inhibitor in_domain
 INSTALL := $(PIP) install --quiet --constraint .constraints.txt
 
-# As `import mora_lite` sets it; tests import torch first, and would take many times longer on a busy machine.
-export GOMP_SPINCOUNT ?= 3000
-
 .PHONY: demo test lint types tests docs interop gpu-test base fuzz web-runtime zig reader clean
 
 # Predict the example and print the table that README.md shows.
