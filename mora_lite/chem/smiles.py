@@ -21,9 +21,11 @@ def write(mol: Chem.Mol) -> str:
 
     They would name the answer to a question about it.
     """
+    smiles = Chem.MolToSmiles(mol)
+    if ":" not in smiles:  # as nearly always; a look at each atom takes a third of the time of writing
+        return smiles
     for atom in mol.GetAtoms():
-        if atom.GetAtomMapNum():
-            atom.SetAtomMapNum(0)
+        atom.SetAtomMapNum(0)
     return Chem.MolToSmiles(mol)
 
 
