@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,7 +113,6 @@ def generate(
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
     from ..tables.source import output_name
-    from ..text.answerer import LONG_ANSWER
     from ..text.pack import choose_direction, open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
@@ -130,21 +129,20 @@ def generate(
             kind.of_molecules,
             top,
             beams or (1 if temperature else top),
-            max_new_tokens or LONG_ANSWER,
-            batch_size,
-            *sampling(temperature, top_p, seed),
-            asked,
-            direction,
-            sides,
-            opened.questions,
-            spellings,
-            short,
+            batch_size=batch_size,
+            **sampling(temperature, top_p, seed),
+            question=asked,
+            direction=direction,
+            sides=sides,
+            questions=opened.questions,
+            spellings=spellings,
+            short=short,
         )
         target = claim_answers(table_path if table.files else None, output, report, force)
         for note in [*table.notes, *notes, *sides.notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
-        config = config if max_new_tokens else replace(config, max_new_tokens=answerer.long_answer)
+        config = replace(config, max_new_tokens=max_new_tokens or answerer.long_answer)
         with progress_bar(table) as advance:
             summary = answer_table(
                 table, target, answerer, config, force=force, on_note=print_note, on_progress=advance, on_rows=page.add
@@ -155,13 +153,13 @@ def generate(
     print_summary([f"{written}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
 
 
-def sampling(temperature: float | None, top_p: float | None, seed: int | None) -> tuple[float, float, int]:
+def sampling(temperature: float | None, top_p: float | None, seed: int | None) -> dict[str, Any]:
     """The three as `GenerationConfig` takes them. Raises `InputError` for those without a temperature."""
     from ..errors import InputError
 
     if temperature is None and (top_p is not None or seed is not None):
         raise InputError("top-p and seed: only sampled answers have them; give a --temperature too")
-    return temperature or 0.0, 1.0 if top_p is None else top_p, seed or 0
+    return {"temperature": temperature or 0.0, "top_p": 1.0 if top_p is None else top_p, "seed": seed or 0}
 
 
 def open_input(text: str, smiles_column: str | None, of_reactions: bool) -> Library | TypedSmiles:

@@ -127,22 +127,16 @@ def read_reactions(
     if direction not in DIRECTIONS:
         raise InputError(f"direction: got {direction!r}; {did_you_mean(direction, DIRECTIONS)}")
 
+    sources, column = TEXT_TASKS[direction].sources, TEXT_TASKS[direction].column
+
     def pairs(row: dict[str, str]) -> list[PairRow]:
-        if direction == "forward":
-            source = _inputs(row)
-        else:
-            source = canonical(row["product" if direction == "retro" else "reactants"])
-        target = canonical(row[TEXT_TASKS[direction].column])
+        source, target = _together(row, sources), canonical(row[column])
         if source is None or target is None:
             return []
         keys = {"forward": lambda: largest(target), "retro": lambda: largest(source), "reagents": lambda: flat(source)}
         return [PairRow(source, target, keys[direction]())]
 
-    needed, any_of = {
-        "forward": (("product",), INPUT_COLUMNS),
-        "retro": (("product", "reactants"), ()),
-        "reagents": (("reactants", "reagents"), ()),
-    }[direction]
+    needed, any_of = ((column,), sources) if len(sources) > 1 else ((*sources, column), ())
     return collect(paths, needed, pairs, split_column, on_note, any_of=any_of, test_paths=test_paths)
 
 
@@ -160,7 +154,7 @@ def read_directions(
     """
 
     def pairs(row: dict[str, str]) -> list[PairRow]:
-        product, inputs = canonical(row["product"]), _inputs(row)
+        product, inputs = canonical(row["product"]), _together(row, INPUT_COLUMNS)
         if product is None or inputs is None:
             return []
         key, reactants = largest(product), canonical(row.get("reactants") or "")
@@ -176,8 +170,9 @@ def read_directions(
     return collect(paths, ("product",), pairs, split_column, on_note, any_of=INPUT_COLUMNS, test_paths=test_paths)
 
 
-def _inputs(row: dict[str, str]) -> str | None:
-    return canonical(".".join(row[name] for name in INPUT_COLUMNS if row.get(name)))
+def _together(row: dict[str, str], columns: Iterable[str]) -> str | None:
+    """The molecules of these columns, of which a table need not have all."""
+    return canonical(".".join(row[name] for name in columns if row.get(name)))
 
 
 def read_captions(
