@@ -53,7 +53,9 @@ def _arrow_texts(given: Any, smiles_column: str | None) -> list[str]:
     """Of an object with one of the Arrow C interfaces: an array, a stream of arrays, or either of a table."""
     import pyarrow
 
-    if hasattr(given, "__arrow_c_stream__"):
+    if isinstance(given, pyarrow.ChunkedArray):  # older versions of pyarrow crash as they export one of string views
+        column = given
+    elif hasattr(given, "__arrow_c_stream__"):
         column = pyarrow.chunked_array(given)
     else:
         column = pyarrow.chunked_array([pyarrow.array(given)])

@@ -26,6 +26,7 @@ from rdkit import Chem
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
+from ..chem.molecules import MAX_ATOMS
 from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError, did_you_mean
 from ..tables.library import open_library
@@ -219,15 +220,7 @@ def _read(
 
     needed = [name for name in ("smiles", question, text) if name]
     return collect(
-        paths,
-        needed,
-        pairs,
-        split_column,
-        on_note,
-        of_molecules=False,
-        test=TEST,
-        valid=VALID,
-        test_paths=test_paths,
+        paths, needed, pairs, split_column, on_note, of_molecules=False, test=TEST, valid=VALID, test_paths=test_paths
     )
 
 
@@ -268,6 +261,9 @@ def collect(
         table = path.name.split(".")[0]
         for row in read_rows(path, needed, any_of, on_note):
             found = pairs_of(row)
+            if any(_is_too_large(pair.source) for pair in found):
+                left_out[f"of more than {MAX_ATOMS} atoms"] += 1
+                continue
             if not found or all(pair in pairs for pair in found):
                 left_out["whose pair is there already" if found else SKIP_REASON] += 1
             for pair in found:
@@ -292,6 +288,11 @@ def collect(
         if n:
             on_note(f"left out: {n:,} row{'s' * (n > 1)} {reason}")
     return usable
+
+
+def _is_too_large(smiles: str) -> bool:
+    """Whether it has no graph for its number of atoms. An atom takes at least a character."""
+    return len(smiles) > MAX_ATOMS and FEATURIZER.parse_smiles(smiles).mol is None
 
 
 class _Rule:

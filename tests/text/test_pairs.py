@@ -41,6 +41,20 @@ def table(path: Path, *lines: str) -> Path:
     return path
 
 
+def test_molecules_without_a_graph_are_left_out(tmp_path: Path) -> None:
+    largest_one, larger = "C" * 400, "C" * 401
+    path = table(
+        tmp_path / "names.csv",
+        "smiles,question,answer,split",
+        *(f"{smiles},What is it?,an alkane,train" for smiles in (largest_one, larger)),
+    )
+    lines: list[str] = []
+    pairs = read_questions([path], split_column="split", on_note=lines.append)
+    assert lines == ["left out: 1 row of more than 400 atoms"]
+    assert [pair.source for pair in pairs] == [largest_one]
+    assert len(write_block(pairs, 2, seed=0)[1]) == 1
+
+
 def test_sources_of_all_columns_and_both_directions(tmp_path: Path) -> None:
     path = table(
         tmp_path / "some.csv.gz",
