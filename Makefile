@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHOWN := logS logS_lo logS_hi logD Caco2 hERG_blocker CYP3A4_inhibitor in_domain
 INSTALL := $(PIP) install --quiet --constraint .constraints.txt
 
-.PHONY: demo test lint types tests docs interop gpu-test base fuzz web-runtime zig reader clean
+.PHONY: demo test lint types tests docs interop oldest gpu-test base fuzz web-runtime zig reader clean
 
 # Predict the example and print the table that README.md shows.
 demo: $(VENV)/.installed
@@ -44,6 +44,14 @@ interop: $(VENV)/.installed-dev $(INTEROP)/.installed
 	$(BIN)/python tests/support/optimum_values.py export build/interop
 	HF_HUB_OFFLINE=1 $(INTEROP)/bin/python tests/support/optimum_values.py compare build/interop
 
+# The tests with the oldest versions of the dependencies that pyproject.toml allows; with torch's CUDA libraries 6 GB.
+OLDEST := .venv-oldest
+oldest:
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/pip --disable-pip-version-check install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct --editable ".[test]"
+	$(OLDEST)/bin/pytest -q $(PYTEST_OPTIONS)
+
 # On a machine with a CUDA device: torch, Triton, RDKit, pytest and this package are enough (`pip install --no-deps .`).
 # Only the files that hold such tests are read, since others import more. Tests whose packages are missing are skipped.
 gpu-test:
@@ -76,7 +84,7 @@ docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(INTEROP) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamps are older than pyproject.toml when its dependencies may have changed.
 $(BIN)/python:

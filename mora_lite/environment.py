@@ -77,8 +77,12 @@ def _describe_packs() -> dict[str, Any]:
         for folder, manifest in installed(PACK)
     }
     for folder, manifest in installed(TEXT_PACK):
-        described = {"mb": _megabytes(manifest), "base": manifest["base"]["name"], "answers": manifest["task"]}
-        packs[folder.name] = {**described, "path": str(folder)}
+        packs[folder.name] = {
+            "mb": _megabytes(manifest),
+            "base": manifest["base"]["name"],
+            "tasks": list(manifest.get("questions") or [manifest["task"]]),
+            "path": str(folder),
+        }
     return packs
 
 

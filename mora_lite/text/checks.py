@@ -16,7 +16,7 @@ from rdkit import Chem, rdBase
 
 from ..chem.smiles import canonical, reorder
 from .answerer import Answerer
-from .pairs import format_question
+from .pairs import format_question, is_too_large
 
 Given = tuple[str | None, float]  # an answer, and its probability
 
@@ -91,13 +91,13 @@ def greedy(
     max_new_tokens: int,
     size: int,
 ) -> list[Given]:
-    """Each likeliest answer as canonical SMILES; None where it is no molecule, or the question is too long.
+    """Each likeliest answer as canonical SMILES; None where it is none, or what is asked is too long or large.
 
     texts: SMILES of the molecules in any order. sources: the same, for the graphs.
     """
     ids = answerer.ids([format_question(*pair) for pair in zip(texts, questions, strict=True)])
     limit = answerer.max_question_tokens(max_new_tokens)
-    fits = [i for i, tokens in enumerate(ids) if len(tokens) <= limit]
+    fits = [i for i, tokens in enumerate(ids) if len(tokens) <= limit and not is_too_large(sources[i])]
     found: list[Given] = [(None, 0.0)] * len(texts)
     if fits:
         graphs = answerer.featurizer.read_smiles([sources[i] for i in fits])

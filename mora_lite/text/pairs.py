@@ -261,7 +261,7 @@ def collect(
         table = path.name.split(".")[0]
         for row in read_rows(path, needed, any_of, on_note):
             found = pairs_of(row)
-            if any(_is_too_large(pair.source) for pair in found):
+            if any(is_too_large(pair.source) for pair in found):
                 left_out[f"of more than {MAX_ATOMS} atoms"] += 1
                 continue
             if not found or all(pair in pairs for pair in found):
@@ -290,7 +290,7 @@ def collect(
     return usable
 
 
-def _is_too_large(smiles: str) -> bool:
+def is_too_large(smiles: str) -> bool:
     """Whether it has no graph for its number of atoms. An atom takes at least a character."""
     return len(smiles) > MAX_ATOMS and FEATURIZER.parse_smiles(smiles).mol is None
 

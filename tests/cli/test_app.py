@@ -287,6 +287,7 @@ def test_info_prints_all_sections(run):
     described = json.loads(out)
     assert set(described) == {"versions", "devices", "packs", "caches"}
     assert "native reader" in described["versions"]["SMILES"]  # is used, or why not
+    assert described["packs"]["reactions"]["tasks"] == ["forward", "retro", "reagents"]
 
 
 def test_nested_facts_fit_in_one_line():

@@ -105,7 +105,7 @@ def test_an_export_without_them_says_so(folder: Path, table_path: Path, run) -> 
 
 def test_arrays_that_were_compressed_are_not_unpacked(folder: Path) -> None:
     for name in ("training.npz", "trust.npz"):
-        np.savez_compressed(folder / name, allow_pickle=False, smiles=np.zeros(1 << 20, np.uint8))
+        np.savez_compressed(folder / name, smiles=np.zeros(1 << 20, np.uint8))
         files = json.loads((folder / "export.json").read_text())["files"]
         change(folder, files=files | {name: file_entry(folder / name)})
         with pytest.raises(PackError, match=rf"{name} cannot be read: its arrays are compressed"):

@@ -77,6 +77,14 @@ def test_reactants_are_asked_for_their_product() -> None:
     assert back == [True, False, False, False]  # wrong; what was to be made is there already; too long
 
 
+def test_reactants_without_a_graph_have_no_way_back() -> None:
+    """A model that repeats itself writes a chain of more atoms than a graph may have, in few tokens."""
+    answerer = Knowing({"CCO": "CC=O"})
+    answerer.ids = lambda texts: [[0] for _ in texts]  # type: ignore[method-assign]
+    answerer.asked = ["CCO"]
+    assert round_trips(cast(Answerer, answerer), ["C" * 401, "CCO"], ["C", "CC=O"], "", 10, 4) == [False, True]
+
+
 def test_other_orders_are_asked_and_vote() -> None:
     orders = other_orders("CCO.CN", 4)
     assert len(set(orders)) == 4
