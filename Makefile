@@ -49,7 +49,7 @@ OLDEST := .venv-oldest
 oldest:
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/pip --disable-pip-version-check install --quiet uv
-	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct --editable ".[test]"
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct --compile-bytecode --editable ".[test]"
 	$(OLDEST)/bin/pytest -q $(PYTEST_OPTIONS)
 
 # On a machine with a CUDA device: torch, Triton, RDKit, pytest and this package are enough (`pip install --no-deps .`).
