@@ -24,6 +24,8 @@ FP4_STATE = ".quant_state.bitsandbytes__fp4"
 HEAD = "lm_head.weight"
 INDEX = "model.safetensors.index.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# What is read: weights, and the parts of those in 4 bits.
+TYPES = FLOATS | {"U8": torch.uint8, "I8": torch.int8, "I32": torch.int32, "I64": torch.int64}
 
 
 class HuggingFaceCheckpoint(Checkpoint):
@@ -175,8 +177,7 @@ class HuggingFaceCheckpoint(Checkpoint):
     def _read(self, name: str) -> Tensor:
         if name not in self._where:
             raise self._unknown(name)
-        tensor: Tensor = _opened(self._where[name]).get_tensor(name)
-        return tensor
+        return _read_entry(self._where[name], name, self._entry(name))
 
 
 class Entry(NamedTuple):
@@ -207,7 +208,8 @@ def _header_at(path: Path, size: int, modified: int) -> dict[str, Entry]:
         if end != size:
             raise ValueError(f"{size} bytes, its header says {end}")
         # safetensors checks types, shapes and overlaps when it opens the file.
-        _opened(path)
+        with safe_open(path, framework="pt", device="cpu"):
+            pass
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged or truncated safetensors ({error}); fetch it again") from None
     return entries
@@ -221,9 +223,25 @@ def _header(path: Path) -> dict[str, Entry]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _opened(path: Path) -> Any:
-    """A memory-mapped safetensors file; mapping costs microseconds, so no handle is kept open."""
-    return safe_open(path, framework="pt", device="cpu").__enter__()
+def _read_entry(path: Path, name: str, entry: Entry) -> Tensor:
+    """One tensor of a safetensors file.
+
+    Read by itself: safetensors reads the whole header each time that it opens a file, a millisecond for a thousand
+    tensors, and what it maps of an open one stays in memory until that is closed.
+    """
+    if entry.dtype not in TYPES:
+        raise CheckpointError(f"{path}: {name} holds {entry.dtype}, expected one of {', '.join(TYPES)}")
+    content = bytearray(entry.nbytes)
+    try:
+        with open(path, "rb") as file:
+            file.seek(entry.start)
+            n_read = file.readinto(content)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if n_read != entry.nbytes:
+        raise CheckpointError(f"{path}: damaged or truncated safetensors (it ends in {name}); fetch it again")
+    flat = torch.frombuffer(content, dtype=TYPES[entry.dtype]) if content else torch.empty(0, dtype=TYPES[entry.dtype])
+    return flat.view(entry.shape)
 
 
 def read_json(path: Path, if_missing: str = "no such file") -> dict[str, Any]:

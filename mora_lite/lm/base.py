@@ -21,24 +21,28 @@ from ..quant.checkpoint import Checkpoint, sha256_of_files
 from ..quant.convert import MATRIX
 from ..quant.formats import open_checkpoint
 from ..quant.gguf_split import split_files
+from ..quant.huggingface import HuggingFaceCheckpoint
 from ..quant.linear import choose_mode
 from ..quant.nf4 import NF4Tensor, quantize_nf4
 from ..quant.writer import write_checkpoint
 from .decoder import Decoder
 from .prefix import CompiledPrompts, UpperLayers, compile_prompts, prompt_ids, upper_tensor_names
+from .tokenizer import PlainTokenizer
 
 COPY_FROM = 32_000_000  # weights in matrices; fewer are quantised in less than a second
 COPY_FORMAT = 1  # goes up when the same base model gives other bits
+SIZES = "mora_lite_sizes"  # in the configuration of a copy: what transformers made of it, which is slow to import
 
 
 class NF4Source:
     """A checkpoint whose decoder matrices are read as NF4, whatever they are stored as.
 
-    original: what it was copied from, if it is a copy.
+    original: what it was copied from, if it is a copy. sizes: of the decoder, where the copy holds them.
     """
 
-    def __init__(self, checkpoint: Checkpoint, original: Original | None = None):
+    def __init__(self, checkpoint: Checkpoint, original: Original | None = None, sizes: DecoderConfig | None = None):
         self.checkpoint = checkpoint
+        self.sizes = sizes
         self._original = original
 
     @property
@@ -52,6 +56,13 @@ class NF4Source:
 
     def tokenizer(self) -> Any:
         return ((self._original and self._original.directory) or self.checkpoint).tokenizer()
+
+    def plain_tokenizer(self) -> Any:
+        """`tokenizer` for plain texts; of a copy that holds it, `PlainTokenizer`."""
+        file = self.checkpoint.path / "tokenizer.json"
+        if self._original is None or self._original.directory is not None or not file.is_file():
+            return self.tokenizer()
+        return PlainTokenizer(file)
 
     def names(self) -> Iterable[str]:
         return self.checkpoint.names()
@@ -82,7 +93,7 @@ def open_nf4(path: Path) -> NF4Source:
     original = Original(directory.source_sha256 if directory else sha256_of_files(split_files(path)), directory)
     home = cache_dir() / "nf4" / f"{original.sha256[:32]}-{COPY_FORMAT}"
     if verify_sums(home):
-        return NF4Source(open_checkpoint(home), original)
+        return _open_copy(home, original)
     source = NF4Source(directory or open_checkpoint(path))
     if source.config.get("quantization_config") or _n_in_matrices(source.checkpoint) < COPY_FROM:
         return source
@@ -92,10 +103,18 @@ def open_nf4(path: Path) -> NF4Source:
             if not verify_sums(home):  # another process may have written it meanwhile
                 weights = ((name, source.load(name)) for name in source.names())
                 tokenizer = None if directory else source.tokenizer
-                write_checkpoint(home, source.config, weights, tokenizer, force=True)
+                config = source.config | {SIZES: DecoderConfig.from_config(source.config).as_dict()}
+                write_checkpoint(home, config, weights, tokenizer, force=True)
     except (OSError, OutputError):
         return source
-    return NF4Source(open_checkpoint(home), original)
+    return _open_copy(home, original)
+
+
+def _open_copy(home: Path, original: Original) -> NF4Source:
+    """What `open_nf4` wrote, if its sums hold: what was checked of the original is not checked again."""
+    checkpoint = HuggingFaceCheckpoint(home)
+    sizes = checkpoint.config.get(SIZES)
+    return NF4Source(checkpoint, original, DecoderConfig.from_dict(sizes) if sizes else None)
 
 
 def _n_in_matrices(checkpoint: Checkpoint) -> int:
@@ -113,7 +132,7 @@ def load_decoder(
     """
     budget = available_bytes(device) // 2 if memory_budget is None else memory_budget
     mode = choose_mode(_n_in_matrices(source.checkpoint) * dtype.itemsize, budget)
-    return Decoder.from_checkpoint(source, dtype, mode).to(device)
+    return Decoder.from_checkpoint(source, dtype, mode, source.sizes).to(device)
 
 
 @dataclass(frozen=True)

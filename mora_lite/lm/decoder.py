@@ -223,10 +223,16 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: CheckpointLike, dtype: torch.dtype = torch.float32, mode: Mode = "resident"
+        cls,
+        checkpoint: CheckpointLike,
+        dtype: torch.dtype = torch.float32,
+        mode: Mode = "resident",
+        sizes: DecoderConfig | None = None,
     ) -> Decoder:
-        """mode "resident" dequantises the matrices once to `dtype`; "4bit" does so in each call."""
-        decoder = cls(checkpoint, DecoderConfig.from_config(checkpoint.config), dtype, mode)
+        """mode "resident" dequantises the matrices once to `dtype`; "4bit" does so in each call. sizes: where they are
+        known, so that the configuration need not be read.
+        """
+        decoder = cls(checkpoint, sizes or DecoderConfig.from_config(checkpoint.config), dtype, mode)
         decoder.context = int(checkpoint.config.get("max_position_embeddings") or 0)
         return decoder
 

@@ -246,7 +246,7 @@ def load_text_pack(
     )
     _put_weights(model, pack)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), source.tokenizer(), pack.prompt, limit, pack.featurizer)
+    return Answerer(model.to(device).eval(), source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)
 
 
 def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:

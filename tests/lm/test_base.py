@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_gguf import Kind, make_model, write_gguf
 
+from mora_lite.errors import CheckpointError
+from mora_lite.hub.bases import resolve_base
 from mora_lite.hub.cache import cache_dir
 from mora_lite.lm import base
 from mora_lite.lm.base import NF4Source, load_decoder, open_nf4
 from mora_lite.lm.decoder import Decoder
+from mora_lite.lm.tokenizer import PlainTokenizer
 from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.linear import Linear4bit
 from mora_lite.quant.nf4 import NF4Tensor
@@ -55,6 +64,44 @@ def test_a_copy_has_the_bits_of_its_source(base_path: Path, gguf_path: Path, cop
         assert ids == plain.tokenizer()("CCO c1ccccc1 and so on").input_ids
         theirs = Decoder.from_checkpoint(plain).logits(torch.tensor([ids]))
         assert torch.equal(Decoder.from_checkpoint(source).logits(torch.tensor([ids])), theirs)
+
+
+def test_a_copy_is_read_without_transformers(gguf_path: Path, copies: Path) -> None:
+    open_nf4(gguf_path)
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from mora_lite.lm.base import load_decoder, open_nf4\n"
+        "source = open_nf4(Path(sys.argv[1]))\n"
+        "load_decoder(source, torch.float32, torch.device('cpu'))\n"
+        "print(source.plain_tokenizer()(['CCO']).input_ids, 'transformers' in sys.modules)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code, gguf_path], capture_output=True, text=True, check=True).stdout
+    ids = open_checkpoint(gguf_path).tokenizer()(["CCO"], add_special_tokens=False).input_ids
+    assert out == f"{ids} False\n"
+
+
+@settings(deadline=None)  # the first example loads both
+@given(st.lists(st.text(max_size=20) | st.sampled_from(["CC(=O)Nc1ccc(O)cc1", "<|endoftext|>C", " a  b "])))
+def test_the_plain_tokenizer_does_as_that_of_transformers(texts: list[str]) -> None:
+    theirs, plain = tokenizers_of_a_copy()
+    ids = plain(texts, add_special_tokens=False).input_ids
+    assert ids == [list(row) for row in theirs(texts, add_special_tokens=False).input_ids] if texts else not ids
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    assert [plain.decode(row, **options) for row in ids] == [theirs.decode(row, **options) for row in ids]
+
+
+@functools.cache
+def tokenizers_of_a_copy() -> tuple[Any, PlainTokenizer]:
+    """The tokenizer of the real base model in its GGUF file, and that of its copy."""
+    try:
+        path = resolve_base("smollm2-135m")
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    source = open_nf4(path)
+    plain = source.plain_tokenizer()
+    assert isinstance(plain, PlainTokenizer)
+    return source.tokenizer(), plain
 
 
 def test_it_is_made_once(gguf_path: Path, copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:

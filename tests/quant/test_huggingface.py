@@ -15,7 +15,7 @@ from mora_lite.errors import CheckpointError, OutputError
 from mora_lite.machine.files import SUMS, sha256_of
 from mora_lite.quant.checkpoint import Checkpoint
 from mora_lite.quant.formats import open_checkpoint
-from mora_lite.quant.huggingface import INDEX
+from mora_lite.quant.huggingface import INDEX, _read_entry
 from mora_lite.quant.nf4 import NF4Tensor, dequantize_nf4, quantize_nf4
 from mora_lite.quant.writer import write_checkpoint
 
@@ -47,6 +47,26 @@ def test_a_plain_directory(plain: Path, model: LlamaForCausalLM) -> None:
         assert checkpoint.shape(name) == tuple(weights[name].shape)
         assert checkpoint.nbytes(name) == weights[name].numel() * 4
     assert len(checkpoint.source_sha256) == 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_weights_of_all_types_are_those_that_safetensors_reads(plain: Path, dtype: torch.dtype) -> None:
+    file = plain / "model.safetensors"
+    save_file({name: weight.to(dtype) for name, weight in load_file(file).items()}, file)
+    checkpoint, theirs = open_checkpoint(plain), load_file(file)
+    for name, weight in theirs.items():
+        loaded = checkpoint.load(name)
+        assert isinstance(loaded, torch.Tensor)
+        assert loaded.dtype == dtype
+        assert torch.equal(loaded, weight)
+
+
+def test_a_file_that_shrinks_after_it_was_opened_is_an_error(plain: Path) -> None:
+    checkpoint, file = open_checkpoint(plain), plain / "model.safetensors"
+    where = checkpoint._where[NAME], NAME, checkpoint._entry(NAME)  # type: ignore[attr-defined]
+    file.write_bytes(file.read_bytes()[: where[2].start + 4])
+    with pytest.raises(CheckpointError, match=r"it ends in model\.layers\.0\.mlp\.gate_proj\.weight"):
+        _read_entry(*where)
 
 
 def test_shards_and_a_missing_one(model: LlamaForCausalLM, tmp_path: Path) -> None:
