@@ -93,11 +93,13 @@ def our_answers(folder: Path, rows: int, side: str) -> Callable[[], None]:
 
     from mora_lite.lm.base import load_decoder, open_nf4
     from mora_lite.lm.generation import generate_answers
+    from mora_lite.lm.prepacked import prepack
     from mora_lite.text.pairs import FEATURIZER
 
     source, cpu = open_nf4(folder), torch.device("cpu")
     budget = 0 if side == "ours in 4 bits" else None
     model = our_model(load_decoder(source, torch.bfloat16, cpu, budget), "mora").eval()
+    prepack(model.decoder)
     ids = torch.randint(100, 40_000, (rows, PROMPT)).tolist()
     graphs = FEATURIZER.read_smiles([MOLECULE] * rows)
 

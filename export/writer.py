@@ -189,4 +189,5 @@ def write_trust(folder: Path, pack: Pack, chosen: list[int], on_note: Callable[[
 
 
 def _save_arrays(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    np.savez(path, **arrays)

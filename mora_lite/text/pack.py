@@ -29,6 +29,7 @@ from ..errors import CheckpointError, InputError, PackError
 from ..hub.bases import base_of_pack, resolve_base
 from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
+from ..lm.prepacked import prepack
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_installed
@@ -245,8 +246,10 @@ def load_text_pack(
         pack.manifest["adapter"],
     )
     _put_weights(model, pack)
+    model.to(device).eval()
+    prepack(model.decoder)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model.to(device).eval(), source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)
+    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)
 
 
 def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:
