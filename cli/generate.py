@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def generate(
-    table_path: Annotated[
-        str,
+    inputs: Annotated[
+        list[str],
         typer.Argument(
-            metavar="INPUT",
-            help="Molecules, or sets of them joined by dots, or reactions: a table, a list, SDF, Parquet, or a SMILES "
-            "that is typed; - is standard input.",
+            metavar="INPUT...",
+            help="Molecules, or sets of them joined by dots, or reactions: a table, a list, SDF, Parquet, or SMILES "
+            "that are typed; - is standard input.",
         ),
     ],
     *,
@@ -48,7 +48,7 @@ def generate(
             "-o",
             metavar="FILE",
             help="Where to write; - is standard output.",
-            show_default="INPUT.answers.csv; - for a typed SMILES",
+            show_default="INPUT.answers.csv; - for typed SMILES",
         ),
     ] = None,
     task: TextPackTask = None,
@@ -120,7 +120,7 @@ def generate(
 
     opened = open_text_pack(pack)
     wanted = choose_direction(opened, task)
-    with open_input(table_path, smiles_column, opened.of_reactions) as table:
+    with open_input(inputs, smiles_column, opened.of_reactions) as table:
         asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
         sides = SideColumns() if smiles_column else SideColumns(table.columns, table.smiles_index, direction)
         kind = text_task(direction or opened.task)
@@ -138,7 +138,7 @@ def generate(
             spellings=spellings,
             short=short,
         )
-        target = claim_answers(table_path if table.files else None, output, report, force)
+        target = claim_answers(inputs[0] if table.files else None, output, report, force)
         for note in [*table.notes, *notes, *sides.notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
@@ -148,7 +148,7 @@ def generate(
                 table, target, answerer, config, force=force, on_note=print_note, on_progress=advance, on_rows=page.add
             )
     written = output_name(target)
-    page.write({"Pack": pack, "Input": table_path, "Answers": written}, summary)
+    page.write({"Pack": pack, "Input": ", ".join(inputs), "Answers": written}, summary)
     counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
     print_summary([f"{written}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
 
@@ -162,13 +162,20 @@ def sampling(temperature: float | None, top_p: float | None, seed: int | None) -
     return {"temperature": temperature or 0.0, "top_p": 1.0 if top_p is None else top_p, "seed": seed or 0}
 
 
-def open_input(text: str, smiles_column: str | None, of_reactions: bool) -> Library | TypedSmiles:
-    """A file of molecules, or of reactions, or the SMILES that was typed."""
+def open_input(inputs: list[str], smiles_column: str | None, of_reactions: bool) -> Library | TypedSmiles:
+    """A file of molecules, or of reactions, or the SMILES that were typed. Raises `InputError` for several files."""
+    from ..errors import InputError
     from ..tables.library import TypedSmiles, open_library
     from ..text.tasks import REACTION_COLUMNS
 
-    typed, expected = typed_smiles([text], smiles_column), REACTION_COLUMNS if of_reactions else ()
-    return TypedSmiles(typed) if typed else open_library(text, smiles_column, cells=True, expected=expected)
+    typed, expected = typed_smiles(inputs, smiles_column), REACTION_COLUMNS if of_reactions else ()
+    if typed:
+        return TypedSmiles(typed)
+    if len(inputs) > 1:
+        raise InputError(
+            f"got {len(inputs)} files, expected one, or SMILES: give one file after the other"
+        )
+    return open_library(inputs[0], smiles_column, cells=True, expected=expected)
 
 
 def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str) -> Answerer:
@@ -182,7 +189,7 @@ def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str)
 
 
 def claim_answers(source: str | None, output: str | None, report: Path | None, force: bool) -> str:
-    """The file of the answers; standard output for a SMILES that is typed, which has no source.
+    """The file of the answers; standard output for SMILES that are typed, which have no source.
 
     Raises `OutputError` before the work where it or the report cannot be written.
     """

@@ -160,6 +160,11 @@ def test_a_smiles_that_is_typed_is_answered_on_stdout(run: Any, forward_pack: Pa
     assert list(csv.DictReader(io.StringIO(stdout))) == read(out)
     run("generate", "CCO.CCN", *options, "-o", out, "--force")
     assert out.read_text(encoding="utf-8") == stdout.replace("\r\n", "\n")
+    _, stdout, _ = run("generate", "CCO.CCN", "CCO", *options)
+    assert [row["smiles"] for row in csv.DictReader(io.StringIO(stdout))] == ["CCO.CCN", "CCO"]
+    code, stdout, err = run("generate", table, out, *options)
+    assert (code, stdout) == (2, "")
+    assert "got 2 files, expected one" in err
     code, stdout, err = run("generate", "missing.csv", *options)
     assert (code, stdout) == (2, "")
     assert "no such file: missing.csv" in err
