@@ -172,9 +172,7 @@ def open_input(inputs: list[str], smiles_column: str | None, of_reactions: bool)
     if typed:
         return TypedSmiles(typed)
     if len(inputs) > 1:
-        raise InputError(
-            f"got {len(inputs)} files, expected one, or SMILES: give one file after the other"
-        )
+        raise InputError(f"got {len(inputs)} files, expected one, or SMILES: give one file after the other")
     return open_library(inputs[0], smiles_column, cells=True, expected=expected)
 
 
