@@ -104,10 +104,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def _state(self, name: str) -> Any:
         """What a 4-bit weight says of itself."""
-        entry = self._entry(f"{name}.{STATE_KEY}")
-        with open(self._where[f"{name}.{STATE_KEY}"], "rb") as file:
-            file.seek(entry.start)
-            return json.loads(file.read(entry.nbytes))
+        return json.loads(self._read(f"{name}.{STATE_KEY}").numpy().tobytes())
 
     def _damaged_state(self, name: str, error: Exception) -> CheckpointError:
         return CheckpointError(f"{self.path}: the 4-bit description of {name} is damaged ({error})")
