@@ -6,7 +6,7 @@
 `reactions.py prepare` makes the data. Seed by seed every variant of `--variants` is trained for `--steps` batches, and
 answers the same random `--rows` test rows greedily: the variants of `reactions.py`, and `mora-shuffled`, which is mora
 over the base with the numbers of each of its matrices shuffled. Each run is a line of JSON in `--out`, and a call that
-was stopped goes on behind the last one; with `--until SECONDS` it begins no run that would not end in time. `--table`
+was stopped goes on where it was; with `--until SECONDS` it begins no run that would not end in time. `--table`
 prints the means, and how many more exact matches mora makes than each other variant, with a 95 % interval by bootstrap
 over test rows and seeds.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,27 +86,27 @@ def train(args: argparse.Namespace, data: TokenizedPairs, seed: int, variant: st
     shuffled = variant == SHUFFLED
     source = NF4Source(ShuffledSource(open_checkpoint(base), seed)) if shuffled else open_nf4(base)  # type: ignore[arg-type]
     settings = TextTrainConfig(steps=args.steps, tokens=args.tokens, seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        kind = "mora" if shuffled else variant
-        run, prompt = start_run(data, source, settings, Path(folder), device, kind, rank=args.rank)
-        run.train()
-        rows = np.random.default_rng(0).permutation(np.flatnonzero(data.part == 2))[: args.rows]
-        with run.averaged() as model:
-            answers = answer_rows(Answerer(model, source.tokenizer(), prompt), data, rows)
-        right = [canonical(row[0]) == data.answers[i] for row, i in zip(answers, rows, strict=True)]
-        return {
-            "seed": seed,
-            "variant": variant,
-            "exact": round(sum(right) / len(right), 4),
-            "steps": run.step,
-            "tokens": args.tokens,
-            "rank": run.model.sizes.rank,
-            "trained": sum(p.numel() for p in run.model.trained().values()),
-            "seconds": round(run.state.seconds, 1),
-            "rows": rows.tolist(),
-            "right": "".join(str(int(r)) for r in right),
-            "machine": machine(device, args.commit),
-        }
+    kind, folder = "mora" if shuffled else variant, args.out.with_suffix(".run") / f"{variant}-{seed}"
+    run, prompt = start_run(data, source, settings, folder, device, kind, rank=args.rank)
+    run.train()
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(data.part == 2))[: args.rows]
+    with run.averaged() as model:
+        answers = answer_rows(Answerer(model, source.tokenizer(), prompt), data, rows)
+    shutil.rmtree(folder)
+    right = [canonical(row[0]) == data.answers[i] for row, i in zip(answers, rows, strict=True)]
+    return {
+        "seed": seed,
+        "variant": variant,
+        "exact": round(sum(right) / len(right), 4),
+        "steps": run.step,
+        "tokens": args.tokens,
+        "rank": run.model.sizes.rank,
+        "trained": sum(p.numel() for p in run.model.trained().values()),
+        "seconds": round(run.state.seconds, 1),
+        "rows": rows.tolist(),
+        "right": "".join(str(int(r)) for r in right),
+        "machine": machine(device, args.commit),
+    }
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> list[str]:

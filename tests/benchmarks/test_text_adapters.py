@@ -25,8 +25,14 @@ def test_it_goes_on_and_its_table_has_every_variant(
 
     call(reactions, "prepare", table, "--data", data, "--copies", 1)
     options = [data, "--out", out, "--seeds", 1, "--steps", 1, "--tokens", 640, "--rank", 4, "--rows", 2]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(text_adapters, "answer_rows", lambda *_: pytest.fail("stopped behind the training"))
+        with pytest.raises(pytest.fail.Exception):
+            call(text_adapters, *options, "--variants", "mora")
+    assert (tmp_path / "out.run" / "mora-0" / "checkpoint.safetensors").exists()
     call(text_adapters, *options, "--variants", "mora")
     call(text_adapters, *options)
+    assert not any((tmp_path / "out.run").iterdir())
     records = text_adapters.read(out)
     assert [record["variant"] for record in records] == list(text_adapters.VARIANTS)
     assert all(record["steps"] == 1 and len(record["right"]) == 2 for record in records)
