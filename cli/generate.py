@@ -121,7 +121,9 @@ def generate(
     opened = open_text_pack(pack)
     wanted = choose_direction(opened, task)
     with open_input(inputs, smiles_column, opened.of_reactions) as table:
-        asked, direction, notes = choose_question(table.columns, opened.task, question, opened.questions, wanted)
+        asked, direction, notes = choose_question(
+            table.columns, opened.task, question, opened.questions, wanted, opened.asked
+        )
         sides = SideColumns() if smiles_column else SideColumns(table.columns, table.smiles_index, direction)
         kind = text_task(direction or opened.task)
         config = GenerationConfig(

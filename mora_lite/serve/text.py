@@ -85,6 +85,11 @@ class TextSource:
         """Whether whoever asks has to say what in words."""
         return self.tasks == ["ask"]
 
+    @property
+    def asked(self) -> list[str]:
+        """The questions in words that it was trained on, where they are few."""
+        return self.manifest.get("asked", [])
+
     def find_base(self) -> Path | None:
         """The base model, where it is here."""
         return self.base or find_base_of_pack(**self.manifest["base"])
@@ -108,9 +113,10 @@ class TextSource:
         """What is asked about a text. Raises `InputError` for what cannot be asked."""
         if task not in self.tasks:
             raise InputError(f"task: got {task[:80]!r}; {did_you_mean(task, self.tasks)}")
-        if self.wants_words != bool(words.strip()):
-            verb = "has to be asked in words" if self.wants_words else "takes no question in words"
-            raise InputError(f"question: the pack {self.path.name} {verb}")
+        if words.strip() and not self.wants_words:
+            raise InputError(f"question: the pack {self.path.name} takes no question in words")
+        if self.wants_words and not words.strip() and len(self.asked) != 1:
+            raise InputError(f"question: the pack {self.path.name} has to be asked in words")
         if spellings and not self.of_molecules:
             raise InputError(f"spellings: got {spellings}, expected 0: what {self.path.name} answers is no molecule")
         if missing := self.missing():
@@ -128,6 +134,7 @@ class TextSource:
             "pack": self.path.name,
             "tasks": [{"name": task, "question": questions.get(task, "")} for task in self.tasks],
             "wants_words": self.wants_words,
+            "asked": self.asked,
             "base": base,
             "memory": MEMORY.get(base, ""),
             "missing": self.missing(),
@@ -244,7 +251,9 @@ class TextWork:
         assert self._opened is not None
         questions, task = self._opened.questions, self._opened.task
         columns, wanted = ["smiles", PRODUCT], asked.task if asked.task in questions else None
-        question, direction, _ = choose_question(columns, task, asked.question or None, questions, wanted)
+        question, direction, _ = choose_question(
+            columns, task, asked.question or None, questions, wanted, self._opened.asked
+        )
         kind = text_task(direction or task)
         config = GenerationConfig(
             kind.column,

@@ -40,6 +40,7 @@ class Answerer:
 
     featurizer: how the graphs of molecules are made, as in training.
     max_tokens: of prompt and answer together, what the base was made for. The model must not move afterwards.
+    question: in words, for `ask` where it is given none.
     captured: generates greedily by captured steps; None on a CPU, where nothing is gained by capturing.
     """
 
@@ -50,8 +51,9 @@ class Answerer:
         prompt: Prompt,
         max_tokens: int = 2048,
         featurizer: Featurizer = FEATURIZER,
+        question: str = "",
     ):
-        self.featurizer = featurizer
+        self.featurizer, self.question = featurizer, question
         self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.device = model.decoder.embedding.device
@@ -70,9 +72,10 @@ class Answerer:
     def ask(self, smiles: Sequence[str], question: str = "", **options: Any) -> list[list[Text]]:
         """Answers for molecules, or sets of them joined by dots; none for what RDKit cannot read or is too long.
 
-        question: in words, for packs that take one. options: of `answer`.
+        question: in words, for packs that take one; that of training where all rows had the same. options: of `answer`.
         """
         sources = [write(mol) if (mol := parse_smiles(text).mol) is not None else "" for text in smiles]
+        question = question or self.question
         ids = self.ids([format_question(source, question) if source else "" for source in sources])
         limit = self.max_question_tokens(options.get("max_new_tokens", MAX_NEW_TOKENS))
         good = [i for i, source in enumerate(sources) if source and len(ids[i]) <= limit]

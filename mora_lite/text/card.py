@@ -41,12 +41,15 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
     prompt, column = manifest["prompt"], text_task(task).column
     asked = f"{prompt['before']}...{prompt['between']}"
     questions = manifest.get("questions") or {}
-    ask = f" --task {next(iter(questions))}" if questions else ' --question "..."' if task == ASK else ""
+    words = manifest.get("asked") or []
+    needs_words = task == ASK and len(words) != 1
+    ask = f" --task {next(iter(questions))}" if questions else ' --question "..."' if needs_words else ""
     sections = [
         f"# {plain(name)}\n\nA mora-lite text pack for the task {code(task)}: an adapter over the frozen language "
         f"model {code(manifest['base']['name'])}, which is fetched separately.",
         f"## What it is asked\n\n```text\n{asked}\n```\n\nThe answer goes into the column {code(column)}.",
         section("What it has learnt", [f"{code('--task ' + name)}: {plain(text)}" for name, text in questions.items()]),
+        section("Questions it was trained on", [*map(plain, words)]),
         _quality(provenance.get("test") or {}),
         section("Data", [*data, *value_lines(held_out)]),
         section("How it was made", value_lines(made)),

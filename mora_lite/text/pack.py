@@ -12,7 +12,7 @@ it is NF4 as bitsandbytes lays it down, with scales in 8 bits (`quant.nf4.to_ten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,11 @@ class TextPack:
         return self.manifest.get("questions", {})
 
     @property
+    def asked(self) -> list[str]:
+        """The questions in words that it was trained on, where they are few; see `sequences.few_questions`."""
+        return self.manifest.get("asked", [])
+
+    @property
     def of_reactions(self) -> bool:
         """Whether it answers about reactions."""
         return self.task in DIRECTIONS or bool(self.questions)
@@ -95,6 +100,7 @@ def save_text_pack(
     provenance: dict[str, Any],
     featurizer: Featurizer = FEATURIZER,
     questions: Mapping[str, str] | None = None,
+    asked: Sequence[str] = (),
     bits: int = 16,
     force: bool = False,
 ) -> TextPack:
@@ -102,6 +108,7 @@ def save_text_pack(
 
     base: `name` (known to `pull`, or a path) and `sha256` of the base model's files.
     questions: those that it has learnt, by direction, of a pack for `ask` that answers about reactions.
+    asked: those in words of its training, where they are few.
     bits: of a weight, 16, 8 or 4.
     force: replace a text pack that is there.
 
@@ -122,6 +129,7 @@ def save_text_pack(
             "atom_fields": ATOM_FIELDS,
             "bond_fields": BOND_FIELDS,
             **({"questions": dict(questions)} if questions else {}),
+            **({"asked": list(asked)} if asked else {}),
             "provenance": provenance,
             "files": {ADAPTER: file_entry(stage / ADAPTER)},
         }
@@ -249,7 +257,8 @@ def load_text_pack(
     model.to(device).eval()
     prepack(model.decoder)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)
+    question = pack.asked[0] if len(pack.asked) == 1 else ""
+    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer, question)
 
 
 def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:

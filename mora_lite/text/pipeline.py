@@ -117,6 +117,7 @@ def _save(
         base=base,
         provenance=provenance,
         questions=data.metadata.get("questions"),
+        asked=data.metadata.get("asked", ()),
         bits=bits,
         force=force,
     )

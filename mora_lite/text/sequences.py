@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import chain, repeat
@@ -34,6 +35,7 @@ FORMAT = 1
 GRAPH_KEYS = {name: f"graph_{name}" for name in ARRAYS} | {"bond_endpoints": "graph_ends"}
 TOKENIZER_BATCH = 4096  # texts at a time
 BLOCK = 256  # pairs that a process takes at a time
+FEW_QUESTIONS = 5
 WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256)  # tokens of a row, to which rows are padded
 IGNORE_INDEX = -100  # label of a padding position, as torch.nn.functional.cross_entropy has it
 
@@ -165,9 +167,19 @@ def tokenize_pairs(
             "copies": copies,
             "seed": seed,
             "origins": origins,
+            "asked": [] if "questions" in metadata else few_questions(pairs),
             "answers": ["" if pair.part == "train" else pair.target for pair in pairs],
         },
     )
+
+
+def few_questions(pairs: Iterable[TextPair]) -> list[str]:
+    """The questions in words, the commonest first, where all rows together have no more than `FEW_QUESTIONS`.
+
+    More are those of a table that has others in each row, which a pack does not give away.
+    """
+    counts = Counter(pair.question for pair in pairs if pair.question)
+    return [question for question, _ in counts.most_common()] if len(counts) <= FEW_QUESTIONS else []
 
 
 def _flat(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

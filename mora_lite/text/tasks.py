@@ -191,13 +191,19 @@ class Question:
 
 
 def choose_question(
-    columns: Sequence[str], task: str, question: str | None, questions: Mapping[str, str], direction: str | None = None
+    columns: Sequence[str],
+    task: str,
+    question: str | None,
+    questions: Mapping[str, str],
+    direction: str | None = None,
+    asked: Sequence[str] = (),
 ) -> tuple[Question | None, str | None, list[str]]:
     """The question about each row, the direction where it is the same for all, and notes for the user.
 
     task: of the pack. question: one for all rows, or None. questions: those that the pack has learnt, by direction.
-    direction: what the user wants of a pack with `questions`. Raises `InputError` where the task needs a question and
-    there is none, or takes none and there is one.
+    direction: what the user wants of a pack with `questions`. asked: those that it was trained on in words; one alone
+    is asked where nothing else is. Raises `InputError` where the task needs a question and there is none, or takes none
+    and there is one.
     """
     has_column = any(name.strip().lower() == QUESTION_COLUMN for name in columns)
     if task != ASK:
@@ -220,7 +226,16 @@ def choose_question(
             f"asked of each row: {questions['forward']} For other questions give --task, one of {', '.join(questions)}"
         )
         return Question(questions["forward"], columns, True), "forward", [note]
-    raise InputError("question: none is given; say what to ask with --question, or in a column named question")
+    if question is None and len(asked) == 1:
+        note = f"asked of each row, as in training: {asked[0]} For another question give --question"
+        return Question(_literal(asked[0]), columns), None, [note]
+    known = f"; the pack was trained on {' and '.join(map(repr, asked))}" if asked else ""
+    raise InputError(f"question: none is given; say what to ask with --question, or in a column named question{known}")
+
+
+def _literal(question: str) -> str:
+    """The template of `Question` that is this question, braces and all."""
+    return question.replace("{", "{{").replace("}", "}}")
 
 
 def direction_of(question: str, questions: Mapping[str, str]) -> str | None:

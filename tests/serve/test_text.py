@@ -263,9 +263,15 @@ def test_a_pack_that_is_asked_in_words_needs_some(source, text_pack_path, base_p
     assert (asked.tasks, asked.wants_words) == (["ask"], True)
     with pytest.raises(InputError, match="has to be asked in words"):
         asked.question("ask", "CO", " ", 1)
+    manifest["asked"] = [QUESTIONS["forward"]]
+    (tmp_path / "asked" / TEXT_PACK.manifest).write_text(seal(manifest))
+    asked = TextSource.of(str(tmp_path / "asked"), str(base_path), "cpu", "float32")
+    assert asked.describe()["asked"] == [QUESTIONS["forward"]], "for the page"
     answers = TextAnswers(asked, Limits())
     try:
         row = answers.ask(asked.question("ask", "CO", QUESTIONS["forward"], 1)).result()
         assert (row["answers"][0]["text"], row["of_molecules"]) == ("C=O", False)
+        unasked = answers.ask(asked.question("ask", "CO", "", 1)).result()
+        assert unasked["answers"] == row["answers"], "the only question of training"
     finally:
         answers.close()

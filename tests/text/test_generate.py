@@ -13,9 +13,12 @@ import pytest
 from rdkit import Chem
 from text_packs import FORWARD, QUESTIONS, RETRO, read, write
 
+from mora_lite import load_text
 from mora_lite.chem.smiles import canonical
 from mora_lite.packs.manifest import seal
+from mora_lite.text.loop import TextTrainConfig
 from mora_lite.text.pack import MANIFEST
+from mora_lite.text.pipeline import train_text
 
 EXACT = ["--dtype", "float32"]  # in 16 bits a draw that is nearly between two tokens may turn with the batch
 
@@ -219,6 +222,25 @@ def test_a_question_is_needed(run: Any, asked: Path, base_path: Path, tmp_path: 
     code, _, err = run("generate", table, "--pack", asked, "--base", base_path, *options)
     assert code == 2
     assert "say what to ask with --question, or in a column named question" in err
+    assert "the pack was trained on 'Acid?' and " in err
+
+
+def test_the_only_question_of_training_need_not_be_given(run: Any, base_path: Path, tmp_path: Path) -> None:
+    rows = [("CO", "no"), ("CC(=O)O", "yes")]
+    table = write(tmp_path / "acids.csv", ("smiles", "question", "answer"), [(s, "Acid {a}?", a) for s, a in rows])
+    config = TextTrainConfig(steps=1)
+    pack = train_text("ask", [table], tmp_path / "acids", base=str(base_path), rank=4, copies=1, config=config)
+    assert "mora-lite generate molecules.csv --pack ./acids\n" in (pack.path / "README.md").read_text()
+    molecules, out = write(tmp_path / "molecules.csv", ("smiles",), [("CO",)]), tmp_path / "out.csv"
+    options = ["--pack", pack.path, "--base", base_path, "--max-tokens", 4, "--dtype", "float32", "--force", "-o", out]
+    code, _, err = run("generate", molecules, *options)
+    assert code == 0, err
+    assert "note: asked of each row, as in training: Acid {a}?" in err
+    (silent,) = read(out)
+    assert run("generate", molecules, *options, "--question", "Acid {{a}}?")[0] == 0
+    assert read(out) == [silent]
+    answerer = load_text(pack.path, base_path, device="cpu", dtype="float32")
+    assert answerer.ask(["CO"], max_new_tokens=4)[0][0].text == silent["answer"]
 
 
 def test_a_pack_of_reactions_is_asked_by_the_task_and_its_answers_are_checked(

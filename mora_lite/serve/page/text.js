@@ -23,6 +23,8 @@ export function offerText() {
   byId("text-task").replaceChildren(...text.tasks.map(({ name }) => el("option", { value: name }, QUESTIONS[name] || name)));
   byId("text-top").replaceChildren(...Array.from({ length: text.max_answers }, (_, i) => el("option", { value: i + 1, selected: i === 2 }, String(i + 1))));
   byId("text-words-label").hidden = !text.wants_words;
+  byId("text-words").value = text.asked[0] || "";
+  byId("text-asked").replaceChildren(...text.asked.map((value) => el("option", { value })));
   byId("text-orders-label").hidden = !text.max_spellings;
   byId("text-orders-label").title = `The molecules in ${text.max_spellings} other orders, whose answers vote: more often right, and slower.`;
   byId("text-orders").checked = text.max_spellings > 0;
