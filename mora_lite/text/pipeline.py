@@ -14,6 +14,7 @@ from ..adapter.lowrank import AdapterConfig
 from ..errors import InputError
 from ..hub.bases import BASE_MODELS, resolve_base
 from ..lm.base import NF4Source, load_decoder, open_nf4
+from ..lm.prepacked import prepack
 from ..machine.device import choose_device, training_dtype
 from ..machine.files import sha256_of
 from ..machine.workers import default_workers
@@ -94,6 +95,7 @@ def train_text(
     entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
     facts = {**text_provenance(run, data), "variant": adapter, **_provenance(run, data, shares, chosen)}
     pack = _save(output, model, prompt, data, entry, facts, bits, force)
+    prepack(model.decoder)  # from here on it only answers
     if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
         record_test(pack, metrics)
     return pack
