@@ -63,7 +63,13 @@ def generate(
         int, typer.Option(min=1, metavar="N", help="Answers of each row, all different, the likeliest first.")
     ] = 1,
     beams: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Width of the search; 1 is greedy.", show_default="as --top")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Width of the search; 1 is greedy.",
+            show_default="as --top; at least 5 for reactants and reagents",
+        ),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, metavar="T", help="Sample the answers; 0 is greedy, 1 is as learnt.")
@@ -130,7 +136,7 @@ def generate(
             kind.column,
             kind.of_molecules,
             top,
-            beams or (1 if temperature else top),
+            beams or 0,
             batch_size=batch_size,
             **sampling(temperature, top_p, seed),
             question=asked,

@@ -28,7 +28,7 @@ from ..tables.writers import TableWriter, continued
 from .answerer import LONG_ANSWER, Answerer, Text
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips
 from .pairs import FEATURIZER, format_question
-from .tasks import Question, SideColumns, Sides, direction_of
+from .tasks import TEXT_TASKS, Question, SideColumns, Sides, direction_of
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_BEAMS = 100  # memory and time of a search grow with them; samples are taken one after the other
@@ -41,7 +41,7 @@ class GenerationConfig:
     """How the rows of a table are answered.
 
     column: of the answer; further answers go into `column_2`, `column_3`, ... molecules: whether answers are.
-    top: answers of a row. beams: width of the search; 1 is greedy. max_new_tokens: of an answer.
+    top: answers of a row. beams: width of the search; 1 is greedy, 0 what `width` says. max_new_tokens: of an answer.
     temperature, top_p: above 0 answers are sampled; `seed` and the row's question decide them.
     question: about each row; None for none. direction: which way of a reaction all rows are about, None where their
     questions say it. sides: where those of a reaction stand. questions: those that the pack has learnt, by direction;
@@ -52,7 +52,7 @@ class GenerationConfig:
     column: str
     molecules: bool
     top: int = 1
-    beams: int = 1
+    beams: int = 0
     max_new_tokens: int = LONG_ANSWER
     batch_size: int = 32
     temperature: float = 0.0
@@ -72,14 +72,19 @@ class GenerationConfig:
             )
         if self.temperature > 0 and self.beams > 1:
             raise InputError(f"beams: got {self.beams} with a temperature; expected one of the two")
-        if self.temperature == 0 and not 1 <= self.top <= self.beams:
-            raise InputError(f"top: got {self.top} with {self.beams} beams; expected 1 to the number of beams")
-        if self.beams > MAX_BEAMS:
+        beams = self.width(None)
+        if self.temperature == 0 and not 1 <= self.top <= beams:
+            raise InputError(f"top: got {self.top} with {beams} beams; expected 1 to the number of beams")
+        if self.temperature == 0 and beams > MAX_BEAMS:
             raise InputError(
-                f"beams: got {self.beams}, expected 1 to {MAX_BEAMS}; for more answers sample them with --temperature"
+                f"beams: got {beams}, expected 1 to {MAX_BEAMS}; for more answers sample them with --temperature"
             )
         if self.spellings and not (self.molecules or self.questions):
             raise InputError("spellings: the pack's answers are no molecules, which alone can be compared")
+
+    def width(self, direction: str | None) -> int:
+        """Of the search for answers to a question of that direction."""
+        return self.beams or max(self.top, TEXT_TASKS[direction].beams if direction else 1)
 
     @property
     def per_answer(self) -> list[str]:
@@ -196,9 +201,9 @@ def answer_window(window: Window, smiles: int, answerer: Answerer, config: Gener
     if good:
         graphs = answerer.featurizer.read_smiles([rows[i].source for i in good])
         method = _sample if config.temperature > 0 else _search
-        texts = [format_question(rows[i].source, rows[i].question) for i in good]
-        found = method(texts, [ids[i] for i in good], graphs, answerer, config)
-        others = _others([rows[i] for i in good], answerer, config)
+        asked = [rows[i] for i in good]
+        found = method(asked, [ids[i] for i in good], graphs, answerer, config)
+        others = _others(asked, answerer, config)
         for i, row_texts, of_row in zip(good, found, others, strict=True):
             _choose(rows[i], row_texts, of_row, config)
         _check([rows[i] for i in good if rows[i].status == OK], answerer, config)
@@ -231,18 +236,27 @@ def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig)
 
 
 def _search(
-    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
+    asked: list[Answered], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
 ) -> list[list[Text]]:
     """The likeliest answers of each question."""
-    return answerer.answer(
-        ids, graphs, beams=config.beams, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
-    )
+    found: list[list[Text]] = [[] for _ in asked]
+    widths = np.array([config.width(row.direction) for row in asked])
+    for beams in np.unique(widths).tolist():
+        rows = np.flatnonzero(widths == beams)
+        questions, limit = [ids[i] for i in rows], config.max_new_tokens
+        answers = answerer.answer(
+            questions, graphs.select(rows), beams=beams, max_new_tokens=limit, batch_size=config.batch_size
+        )
+        for i, texts in zip(rows, answers, strict=True):
+            found[i] = texts
+    return found
 
 
 def _sample(
-    texts: list[str], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
+    asked: list[Answered], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
 ) -> list[list[Text]]:
     """Sample until each question has `config.top` different answers, or `MAX_SAMPLES` times that number in all."""
+    texts = [format_question(row.source, row.question) for row in asked]
     samples: list[list[Text]] = [[] for _ in texts]
     for number in range(config.top * MAX_SAMPLES):
         rows = [i for i, row in enumerate(samples) if len(_different(row, config.molecules)) < config.top]

@@ -22,6 +22,8 @@ class TextTask:
     template: of the prompt, with `{}` for the molecules (and the question about them, where the task has one).
     of_molecules: whether answers are molecules.
     held_out: what rows are held out by, where no column decides it.
+    beams: width of the search for an answer. The likeliest product is nearly always the greedy one, but many sets of
+    reactants or reagents would do (docs/benchmarks/text.md).
     """
 
     column: str
@@ -29,14 +31,15 @@ class TextTask:
     of_molecules: bool
     held_out: str
     sources: tuple[str, ...] = ()
+    beams: int = 1
 
 
 PRODUCT = "product"  # what a question about a reaction may have in it: the name of a column, or of a side
 INPUT_COLUMNS = ("reactants_and_reagents", "reactants", "reagents")  # of what goes in; all that a table has
 TEXT_TASKS = {
     "forward": TextTask("product", "Reactants: {}\nProduct: ", True, "by product", INPUT_COLUMNS),
-    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product", (PRODUCT,)),
-    "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants", ("reactants",)),
+    "retro": TextTask("reactants", "Product: {}\nReactants: ", True, "by product", (PRODUCT,), beams=5),
+    "reagents": TextTask("reagents", "Reactants: {}\nReagents: ", True, "by reactants", ("reactants",), beams=5),
     "describe": TextTask("description", "Molecule: {}\nDescription:", False, "by molecule"),
     "ask": TextTask("answer", "Molecule: {}\nAnswer:", False, "by molecule"),
 }

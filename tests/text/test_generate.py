@@ -16,6 +16,7 @@ from text_packs import FORWARD, QUESTIONS, RETRO, read, write
 from mora_lite import load_text
 from mora_lite.chem.smiles import canonical
 from mora_lite.packs.manifest import seal
+from mora_lite.text.answerer import Answerer
 from mora_lite.text.loop import TextTrainConfig
 from mora_lite.text.pack import MANIFEST
 from mora_lite.text.pipeline import train_text
@@ -269,6 +270,28 @@ def test_a_pack_of_reactions_is_asked_by_the_task_and_its_answers_are_checked(
     code, _, err = run("generate", back, *options, "-o", out, "--task", "reagents")
     assert (code, err.count("\n")) == (2, 1)
     assert "is for ask and forward and retro" in err
+
+
+def test_reactants_are_searched_for_more_widely_than_products(
+    run: Any, reacting: Path, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: list[tuple[int, int]] = []
+
+    def note(self: Answerer, questions: Any, graphs: Any, *, beams: int = 1, **options: Any) -> Any:
+        widths.append((beams, len(questions)))
+        return answer(self, questions, graphs, beams=beams, **options)
+
+    answer = Answerer.answer
+    monkeypatch.setattr(Answerer, "answer", note)
+    rows = [("C=O", RETRO), ("OC", FORWARD), ("CC=O", RETRO)]
+    table, out = write(tmp_path / "in.csv", ("smiles", "question"), rows), tmp_path / "out.csv"
+    options = ["--pack", reacting, "--base", base_path, "--max-tokens", 12, "--dtype", "float32", "--force", "-o", out]
+    assert run("generate", table, *options)[0] == 0
+    assert [row["answer"] for row in read(out)] == ["CO", "C=O", "CCO"]
+    assert widths == [(1, 1), (5, 2), (1, 2)], "products, reactants, and what these give back"
+    widths.clear()
+    assert run("generate", table, *options, "--beams", 1)[0] == 0
+    assert widths == [(1, 3), (1, 2)]
 
 
 def test_each_row_of_reactions_may_go_its_own_way(run: Any, reacting: Path, base_path: Path, tmp_path: Path) -> None:
