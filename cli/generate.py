@@ -119,17 +119,15 @@ def generate(
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
     from ..tables.source import output_name
-    from ..text.pack import choose_direction, open_text_pack
+    from ..text.pack import open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
-    from ..text.tasks import SideColumns, choose_question, text_task
+    from ..text.tasks import SideColumns, text_task
 
     opened = open_text_pack(pack)
-    wanted = choose_direction(opened, task)
-    with open_input(inputs, smiles_column, opened.of_reactions) as table:
-        asked, direction, notes = choose_question(
-            table.columns, opened.task, question, opened.questions, wanted, opened.asked
-        )
+    wanted = opened.questions.direction(task)
+    with open_input(inputs, smiles_column, opened.questions.of_reactions) as table:
+        asked, direction, notes = opened.questions.choose(table.columns, question, wanted)
         sides = SideColumns() if smiles_column else SideColumns(table.columns, table.smiles_index, direction)
         kind = text_task(direction or opened.task)
         config = GenerationConfig(
@@ -142,7 +140,7 @@ def generate(
             question=asked,
             direction=direction,
             sides=sides,
-            questions=opened.questions,
+            questions=opened.questions.by_direction,
             spellings=spellings,
             short=short,
         )

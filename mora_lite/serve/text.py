@@ -21,7 +21,7 @@ from ..machine.workers import usable_cores
 from ..packs.installed import find_installed
 from ..packs.manifest import TEXT_PACK
 from ..status import OK
-from ..text.tasks import DIRECTIONS, PRODUCT, read_sides, text_task
+from ..text.tasks import DIRECTIONS, PRODUCT, PackQuestions, read_sides, text_task
 from .limits import Limits
 from .process import SideProcess
 from .worker import ModelThread
@@ -76,19 +76,9 @@ class TextSource:
         )
 
     @property
-    def tasks(self) -> list[str]:
+    def questions(self) -> PackQuestions:
         """What it can be asked."""
-        return list(self.manifest.get("questions", ())) or [self.manifest["task"]]
-
-    @property
-    def wants_words(self) -> bool:
-        """Whether whoever asks has to say what in words."""
-        return self.tasks == ["ask"]
-
-    @property
-    def asked(self) -> list[str]:
-        """The questions in words that it was trained on, where they are few."""
-        return self.manifest.get("asked", [])
+        return PackQuestions.of(self.manifest)
 
     def find_base(self) -> Path | None:
         """The base model, where it is here."""
@@ -104,42 +94,38 @@ class TextSource:
         advice = f"type there: {command}" if command else "start mora-lite serve with its path as --base"
         return f"the base model {name} is not on the computer that serves this page; {advice}"
 
-    @property
-    def of_molecules(self) -> bool:
-        """Whether answers are molecules, so that those to several orders of a question can be compared."""
-        return not set(DIRECTIONS).isdisjoint(self.tasks)
-
     def question(self, task: str, text: str, words: str, top: int, spellings: int = 0) -> TextQuestion:
         """What is asked about a text. Raises `InputError` for what cannot be asked."""
-        if task not in self.tasks:
-            raise InputError(f"task: got {task[:80]!r}; {did_you_mean(task, self.tasks)}")
-        if words.strip() and not self.wants_words:
+        known = self.questions
+        if task not in known.tasks:
+            raise InputError(f"task: got {task[:80]!r}; {did_you_mean(task, known.tasks)}")
+        if words.strip() and not known.wants_words:
             raise InputError(f"question: the pack {self.path.name} takes no question in words")
-        if self.wants_words and not words.strip() and len(self.asked) != 1:
+        if known.wants_words and not words.strip() and not known.only:
             raise InputError(f"question: the pack {self.path.name} has to be asked in words")
-        if spellings and not self.of_molecules:
+        if spellings and not known.of_reactions:
             raise InputError(f"spellings: got {spellings}, expected 0: what {self.path.name} answers is no molecule")
         if missing := self.missing():
             raise InputError(missing)
         smiles, product = read_sides(task if task in DIRECTIONS else None, text)
-        if f"{{{PRODUCT}}}" in self.manifest.get("questions", {}).get(task, "") and not product:
+        if f"{{{PRODUCT}}}" in known.by_direction.get(task, "") and not product:
             raise InputError(f"smiles: got no reaction, expected reactants>>product to find {task} for")
-        return TextQuestion(task, smiles, product, words, top, spellings, str(self.find_base()))
+        return TextQuestion(task, smiles, product, words.strip(), top, spellings, str(self.find_base()))
 
     def describe(self) -> dict[str, Any]:
         """For the page."""
         base = str(self.manifest["base"]["name"])
-        questions = self.manifest.get("questions", {})
+        known = self.questions
         return {
             "pack": self.path.name,
-            "tasks": [{"name": task, "question": questions.get(task, "")} for task in self.tasks],
-            "wants_words": self.wants_words,
-            "asked": self.asked,
+            "tasks": [{"name": task, "question": known.by_direction.get(task, "")} for task in known.tasks],
+            "wants_words": known.wants_words,
+            "asked": list(known.in_words),
             "base": base,
             "memory": MEMORY.get(base, ""),
             "missing": self.missing(),
             "max_answers": MAX_ANSWERS,
-            "max_spellings": MAX_SPELLINGS if self.of_molecules else 0,
+            "max_spellings": MAX_SPELLINGS if known.of_reactions else 0,
         }
 
 
@@ -246,15 +232,10 @@ class TextWork:
     def _answer(self, asked: TextQuestion, answerer: Answerer) -> dict[str, Any]:
         from ..tables.library import Window
         from ..text.stream import GenerationConfig, answer_window
-        from ..text.tasks import choose_question
 
-        assert self._opened is not None
-        questions, task = self._opened.questions, self._opened.task
-        columns, wanted = ["smiles", PRODUCT], asked.task if asked.task in questions else None
-        question, direction, _ = choose_question(
-            columns, task, asked.question or None, questions, wanted, self._opened.asked
-        )
-        kind = text_task(direction or task)
+        known = self._source.questions
+        question, direction, _ = known.choose(["smiles", PRODUCT], asked.question or None, known.direction(asked.task))
+        kind = text_task(direction or known.task)
         config = GenerationConfig(
             kind.column,
             kind.of_molecules,
@@ -262,7 +243,7 @@ class TextWork:
             max_new_tokens=answerer.long_answer,
             question=question,
             direction=direction,
-            questions=questions,
+            questions=known.by_direction,
             spellings=asked.spellings,
         )
         window = Window.of([asked.smiles], cells=[[asked.smiles, asked.product]])

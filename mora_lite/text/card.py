@@ -7,7 +7,7 @@ from typing import Any
 
 from ..packs.card import code, front_matter, markdown_table, plain, section, value_lines
 from .metrics import metrics_by_table
-from .tasks import ASK, text_task
+from .tasks import PackQuestions, text_task
 
 TAGS = ("chemistry", "cheminformatics", "smiles", "mora")
 METRICS_NOTE = (
@@ -40,16 +40,16 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
     held_out = {"held out": provenance.get("held_out"), **{f"{part} rows": n for part, n in rows.items()}}
     prompt, column = manifest["prompt"], text_task(task).column
     asked = f"{prompt['before']}...{prompt['between']}"
-    questions = manifest.get("questions") or {}
-    words = manifest.get("asked") or []
-    needs_words = task == ASK and len(words) != 1
-    ask = f" --task {next(iter(questions))}" if questions else ' --question "..."' if needs_words else ""
+    known = PackQuestions.of(manifest)
+    needs_words = known.wants_words and not known.only
+    learnt = [f"{code('--task ' + task)}: {plain(question)}" for task, question in known.by_direction.items()]
+    ask = f" --task {known.tasks[0]}" if known.by_direction else ' --question "..."' if needs_words else ""
     sections = [
         f"# {plain(name)}\n\nA mora-lite text pack for the task {code(task)}: an adapter over the frozen language "
         f"model {code(manifest['base']['name'])}, which is fetched separately.",
         f"## What it is asked\n\n```text\n{asked}\n```\n\nThe answer goes into the column {code(column)}.",
-        section("What it has learnt", [f"{code('--task ' + name)}: {plain(text)}" for name, text in questions.items()]),
-        section("Questions it was trained on", [*map(plain, words)]),
+        section("What it has learnt", learnt),
+        section("Questions it was trained on", [*map(plain, known.in_words)]),
         _quality(provenance.get("test") or {}),
         section("Data", [*data, *value_lines(held_out)]),
         section("How it was made", value_lines(made)),

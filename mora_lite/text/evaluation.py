@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..machine.device import choose_device, choose_dtype
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
-from .pack import TextPack, choose_direction, load_text_pack, open_text_pack
+from .pack import TextPack, load_text_pack, open_text_pack
 from .pairs import format_question, read_directions, read_pairs
 from .sequences import WIDTHS, TokenizedPairs
 from .tasks import TEXT_TASKS, text_task
@@ -50,9 +50,9 @@ def evaluate_text(
     answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
     held_out = opened.manifest["provenance"]["held_out"]
     by_rule = held_out in {task.held_out for task in TEXT_TASKS.values()}
-    direction = choose_direction(opened, task)
-    if task is None and opened.questions:
-        raise InputError(f"task: {opened.path.name} answers {' and '.join(opened.questions)}; say which with --task")
+    direction = opened.questions.direction(task)
+    if task is None and (several := opened.questions.by_direction):
+        raise InputError(f"task: {opened.path.name} answers {' and '.join(several)}; say which with --task")
     column = None if by_rule or split == "all" else held_out
     if direction is None:
         pairs = read_pairs([opened.task], [data], column)

@@ -40,7 +40,7 @@ from .card import text_card
 from .model import TextModel
 from .pairs import FEATURIZER
 from .sequences import Prompt
-from .tasks import DIRECTIONS, TEXT_TASKS
+from .tasks import TEXT_TASKS, PackQuestions
 
 MANIFEST = TEXT_PACK.manifest
 ADAPTER = "adapter.safetensors"
@@ -70,19 +70,9 @@ class TextPack:
         return Featurizer.of(self.manifest)
 
     @property
-    def questions(self) -> dict[str, str]:
-        """The questions about reactions that a pack for `ask` has learnt, by direction; see `tasks.Question`."""
-        return self.manifest.get("questions", {})
-
-    @property
-    def asked(self) -> list[str]:
-        """The questions in words that it was trained on, where they are few; see `sequences.few_questions`."""
-        return self.manifest.get("asked", [])
-
-    @property
-    def of_reactions(self) -> bool:
-        """Whether it answers about reactions."""
-        return self.task in DIRECTIONS or bool(self.questions)
+    def questions(self) -> PackQuestions:
+        """What it can be asked."""
+        return PackQuestions.of(self.manifest)
 
     @property
     def base(self) -> dict[str, str]:
@@ -177,21 +167,6 @@ def from_stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def choose_direction(pack: TextPack, task: str | None) -> str | None:
-    """The direction of a reaction that is asked for by `task`, of a pack that has learnt several by their questions.
-
-    task: what the user wants; None, or the pack's own, asks for none. Raises `InputError` where it is for another.
-    """
-    if task in (None, pack.task):
-        return None
-    if task not in pack.questions:
-        known = " and ".join([pack.task, *pack.questions])
-        raise InputError(
-            f"task: got {task}, but {pack.path.name} is for {known}; leave --task out or give another pack"
-        )
-    return task
-
-
 def open_text_pack(path: str | Path) -> TextPack:
     """Check a text pack's files. path: its directory, its name as for packs of values, or `hf:owner/name`.
 
@@ -257,8 +232,7 @@ def load_text_pack(
     model.to(device).eval()
     prepack(model.decoder)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    question = pack.asked[0] if len(pack.asked) == 1 else ""
-    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer, question)
+    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer, pack.questions.only)
 
 
 def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from ..errors import InputError, did_you_mean
 
@@ -193,47 +193,90 @@ class Question:
         return out
 
 
-def choose_question(
-    columns: Sequence[str],
-    task: str,
-    question: str | None,
-    questions: Mapping[str, str],
-    direction: str | None = None,
-    asked: Sequence[str] = (),
-) -> tuple[Question | None, str | None, list[str]]:
-    """The question about each row, the direction where it is the same for all, and notes for the user.
+@dataclass(frozen=True)
+class PackQuestions:
+    """What a text pack can be asked.
 
-    task: of the pack. question: one for all rows, or None. questions: those that the pack has learnt, by direction.
-    direction: what the user wants of a pack with `questions`. asked: those that it was trained on in words; one alone
-    is asked where nothing else is. Raises `InputError` where the task needs a question and there is none, or takes none
-    and there is one.
+    task: of `TEXT_TASKS`. by_direction: the questions about reactions that a pack for `ask` has learnt.
+    in_words: all that were asked in its training, where they are few; one alone is asked where nothing else is.
     """
-    has_column = any(name.strip().lower() == QUESTION_COLUMN for name in columns)
-    if task != ASK:
-        if question is not None:
-            raise InputError(f"question: the pack is for {task} and takes none; leave --question out")
-        return None, task if task in DIRECTIONS else None, []
-    if direction is not None and question is not None:
-        raise InputError(f"question: --task {direction} has its own; leave one of the two out")
-    unused = [f"the column {name} is not used" for name in columns if name.strip().lower() == QUESTION_COLUMN]
-    if direction is not None:
-        notes = [f"{unused[0]}: --task asks every row the same"] if unused else []
-        return Question(questions[direction], columns, True), direction, notes
-    if question is not None and question.strip():
-        notes = [f"{unused[0]}: --question asks every row the same"] if unused else []
-        return Question(question, columns), None, notes
-    if question is None and has_column:
-        return Question(f"{{{QUESTION_COLUMN}}}", columns), None, []
-    if question is None and "forward" in questions:
-        note = (
-            f"asked of each row: {questions['forward']} For other questions give --task, one of {', '.join(questions)}"
+
+    task: str
+    by_direction: Mapping[str, str] = field(default_factory=dict)
+    in_words: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> PackQuestions:
+        """manifest: of a text pack."""
+        return cls(manifest["task"], manifest.get("questions", {}), manifest.get("asked", ()))
+
+    @property
+    def tasks(self) -> list[str]:
+        """What it can be asked."""
+        return list(self.by_direction) or [self.task]
+
+    @property
+    def of_reactions(self) -> bool:
+        """Whether it answers about reactions."""
+        return not set(DIRECTIONS).isdisjoint(self.tasks)
+
+    @property
+    def wants_words(self) -> bool:
+        """Whether whoever asks has to say what in words."""
+        return self.tasks == [ASK]
+
+    @property
+    def only(self) -> str:
+        """The only question in words of its training; empty where there were others."""
+        return self.in_words[0] if len(self.in_words) == 1 else ""
+
+    def direction(self, task: str | None) -> str | None:
+        """The direction of a reaction that is asked for by `task`, of a pack that has learnt several.
+
+        task: what the user wants; None, or the pack's own, asks for none. Raises `InputError` where it is for another.
+        """
+        if task in (None, self.task):
+            return None
+        if task not in self.by_direction:
+            known = " and ".join([self.task, *self.by_direction])
+            raise InputError(f"task: got {task}, but the pack is for {known}; leave --task out or give another pack")
+        return task
+
+    def choose(
+        self, columns: Sequence[str], question: str | None, direction: str | None = None
+    ) -> tuple[Question | None, str | None, list[str]]:
+        """The question about each row, the direction where it is the same for all, and notes for the user.
+
+        question: one for all rows, or None. direction: what the user wants, as `direction` gives it. Raises
+        `InputError` where the task needs a question and there is none, or takes none and there is one.
+        """
+        has_column = any(name.strip().lower() == QUESTION_COLUMN for name in columns)
+        if self.task != ASK:
+            if question is not None:
+                raise InputError(f"question: the pack is for {self.task} and takes none; leave --question out")
+            return None, self.task if self.task in DIRECTIONS else None, []
+        if direction is not None and question is not None:
+            raise InputError(f"question: --task {direction} has its own; leave one of the two out")
+        unused = [f"the column {name} is not used" for name in columns if name.strip().lower() == QUESTION_COLUMN]
+        if direction is not None:
+            notes = [f"{unused[0]}: --task asks every row the same"] if unused else []
+            return Question(self.by_direction[direction], columns, True), direction, notes
+        if question is not None and question.strip():
+            notes = [f"{unused[0]}: --question asks every row the same"] if unused else []
+            return Question(question, columns), None, notes
+        if question is None and has_column:
+            return Question(f"{{{QUESTION_COLUMN}}}", columns), None, []
+        if question is None and "forward" in self.by_direction:
+            asked, others = self.by_direction["forward"], ", ".join(self.by_direction)
+            note = f"asked of each row: {asked} For other questions give --task, one of {others}"
+            return Question(asked, columns, True), "forward", [note]
+        if question is None and self.only:
+            note = f"asked of each row, as in training: {self.only} For another question give --question"
+            return Question(_literal(self.only), columns), None, [note]
+        known = f"; the pack was trained on {' and '.join(map(repr, self.in_words))}" if self.in_words else ""
+        raise InputError(
+            f"question: none is given; say what to ask with --question, or in a column named question{known}"
         )
-        return Question(questions["forward"], columns, True), "forward", [note]
-    if question is None and len(asked) == 1:
-        note = f"asked of each row, as in training: {asked[0]} For another question give --question"
-        return Question(_literal(asked[0]), columns), None, [note]
-    known = f"; the pack was trained on {' and '.join(map(repr, asked))}" if asked else ""
-    raise InputError(f"question: none is given; say what to ask with --question, or in a column named question{known}")
 
 
 def _literal(question: str) -> str:

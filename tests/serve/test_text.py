@@ -260,7 +260,7 @@ def test_a_pack_that_is_asked_in_words_needs_some(source, text_pack_path, base_p
     del manifest["questions"]
     (tmp_path / "asked" / TEXT_PACK.manifest).write_text(seal(manifest))
     asked = TextSource.of(str(tmp_path / "asked"), str(base_path), "cpu", "float32")
-    assert (asked.tasks, asked.wants_words) == (["ask"], True)
+    assert (asked.questions.tasks, asked.questions.wants_words) == (["ask"], True)
     with pytest.raises(InputError, match="has to be asked in words"):
         asked.question("ask", "CO", " ", 1)
     manifest["asked"] = [QUESTIONS["forward"]]
@@ -271,7 +271,7 @@ def test_a_pack_that_is_asked_in_words_needs_some(source, text_pack_path, base_p
     try:
         row = answers.ask(asked.question("ask", "CO", QUESTIONS["forward"], 1)).result()
         assert (row["answers"][0]["text"], row["of_molecules"]) == ("C=O", False)
-        unasked = answers.ask(asked.question("ask", "CO", "", 1)).result()
+        unasked = answers.ask(asked.question("ask", "CO", " ", 1)).result()
         assert unasked["answers"] == row["answers"], "the only question of training"
     finally:
         answers.close()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mora_lite.errors import InputError
-from mora_lite.text.tasks import QUESTIONS, Question, SideColumns, choose_question, direction_of, read_sides
+from mora_lite.text.tasks import QUESTIONS, PackQuestions, Question, SideColumns, direction_of, read_sides
 
 COLUMNS = ["smiles", "Product ", "note"]
 
@@ -64,7 +64,7 @@ def test_who_asks() -> None:
     cells = ["CO", "Acid?"]
 
     def ask(columns: list[str], question: str | None, direction: str | None) -> tuple[str, str | None, int]:
-        asked, found, notes = choose_question(columns, "ask", question, QUESTIONS, direction)
+        asked, found, notes = PackQuestions("ask", QUESTIONS).choose(columns, question, direction)
         assert asked is not None
         return asked.of_row(cells), found, len(notes)
 
@@ -74,8 +74,8 @@ def test_who_asks() -> None:
     assert ask(["smiles"], None, None) == ("What is the product?", "forward", 1)
     with pytest.raises(InputError, match="has its own"):
         ask(with_column, "Base?", "retro")
-    assert choose_question(with_column, "forward", None, {}) == (None, "forward", [])
-    assert choose_question(with_column, "describe", None, {}) == (None, None, [])
+    assert PackQuestions("forward").choose(with_column, None) == (None, "forward", [])
+    assert PackQuestions("describe").choose(with_column, None) == (None, None, [])
 
 
 @pytest.mark.parametrize(
