@@ -18,12 +18,11 @@ from mora_lite.errors import CheckpointError
 from mora_lite.fast.scorer import FastScorer
 from mora_lite.fast.upper import COLUMNS
 from mora_lite.hub.bases import resolve_base
-from mora_lite.lm.base import NF4Source
+from mora_lite.lm.base import open_nf4
 from mora_lite.lm.decoder import Decoder
 from mora_lite.model import Model
 from mora_lite.packs.installed import SHIPPED
 from mora_lite.packs.pack import list_packs, open_pack
-from mora_lite.quant.formats import open_checkpoint
 from mora_lite.text.pack import load_text, open_text_pack
 from mora_lite.training.pretrain import load_encoder
 
@@ -138,7 +137,7 @@ def test_it_equals_the_whole_model_run_on_the_whole_prompt(qm9: Model) -> None:
         base = resolve_base(qm9.pack.base)
     except CheckpointError as error:
         pytest.skip(str(error))
-    decoder = Decoder.from_checkpoint(NF4Source(open_checkpoint(base)))
+    decoder = Decoder.from_checkpoint(open_nf4(base))
     scorer = qm9.scorer
     graphs = qm9.featurizer.read_smiles(("CC(C)=O", "c1ccoc1"))
     with torch.inference_mode():
