@@ -6,9 +6,9 @@
 `reactions.py prepare` makes the data. Seed by seed every variant of `--variants` is trained for `--steps` batches, and
 answers the same random `--rows` test rows greedily: the variants of `reactions.py`, and `mora-shuffled`, which is mora
 over the base with the numbers of each of its matrices shuffled. Each run is a line of JSON in `--out`, and a call that
-was stopped goes on where it was; with `--until SECONDS` it begins no run that would not end in time. `--table`
-prints the means, and how many more exact matches mora makes than each other variant, with a 95 % interval by bootstrap
-over test rows and seeds.
+was stopped goes on where it was; with `--until SECONDS` it begins no run that would not end in time. `--table` prints
+the means, and how many more exact matches mora makes than each other variant, with a 95 % interval by bootstrap over
+test rows and seeds.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def main() -> None:
             record = train(args, data, seed, variant)
             with args.out.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+            shutil.rmtree(run_folder(args.out, seed, variant))
             longest = max(longest, time.perf_counter() - started)
             print(json.dumps({name: record[name] for name in ("seed", "variant", "exact", "seconds")}), flush=True)
 
@@ -80,19 +81,23 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def run_folder(out: Path, seed: int, variant: str) -> Path:
+    """Where a run's checkpoint is until its line is in `out`."""
+    return out.with_suffix(".run") / f"{variant}-{seed}"
+
+
 def train(args: argparse.Namespace, data: TokenizedPairs, seed: int, variant: str) -> dict[str, Any]:
     """One run. `right` has a digit for each test row, in the order of `rows`."""
     device, base = choose_device(args.device), resolve_base(args.base)
     shuffled = variant == SHUFFLED
     source = NF4Source(ShuffledSource(open_checkpoint(base), seed)) if shuffled else open_nf4(base)  # type: ignore[arg-type]
     settings = TextTrainConfig(steps=args.steps, tokens=args.tokens, seed=seed)
-    kind, folder = "mora" if shuffled else variant, args.out.with_suffix(".run") / f"{variant}-{seed}"
-    run, prompt = start_run(data, source, settings, folder, device, kind, rank=args.rank)
+    kind = "mora" if shuffled else variant
+    run, prompt = start_run(data, source, settings, run_folder(args.out, seed, variant), device, kind, rank=args.rank)
     run.train()
     rows = np.random.default_rng(0).permutation(np.flatnonzero(data.part == 2))[: args.rows]
     with run.averaged() as model:
         answers = answer_rows(Answerer(model, source.tokenizer(), prompt), data, rows)
-    shutil.rmtree(folder)
     right = [canonical(row[0]) == data.answers[i] for row, i in zip(answers, rows, strict=True)]
     return {
         "seed": seed,

@@ -101,7 +101,7 @@ class TextSource:
             raise InputError(f"task: got {task[:80]!r}; {did_you_mean(task, known.tasks)}")
         if words.strip() and not known.wants_words:
             raise InputError(f"question: the pack {self.path.name} takes no question in words")
-        if known.wants_words and not words.strip() and not known.only:
+        if known.needs_words and not words.strip():
             raise InputError(f"question: the pack {self.path.name} has to be asked in words")
         if spellings and not known.of_reactions:
             raise InputError(f"spellings: got {spellings}, expected 0: what {self.path.name} answers is no molecule")

@@ -41,9 +41,8 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
     prompt, column = manifest["prompt"], text_task(task).column
     asked = f"{prompt['before']}...{prompt['between']}"
     known = PackQuestions.of(manifest)
-    needs_words = known.wants_words and not known.only
-    learnt = [f"{code('--task ' + task)}: {plain(question)}" for task, question in known.by_direction.items()]
-    ask = f" --task {known.tasks[0]}" if known.by_direction else ' --question "..."' if needs_words else ""
+    learnt = [f"{code('--task ' + name)}: {plain(question)}" for name, question in known.by_direction.items()]
+    ask = f" --task {known.tasks[0]}" if known.by_direction else ' --question "..."' if known.needs_words else ""
     sections = [
         f"# {plain(name)}\n\nA mora-lite text pack for the task {code(task)}: an adapter over the frozen language "
         f"model {code(manifest['base']['name'])}, which is fetched separately.",

@@ -199,14 +199,13 @@ def answer_window(window: Window, smiles: int, answerer: Answerer, config: Gener
             row.error = f"{len(tokens)} tokens, more than the {limit} that leave room for an answer"
     good = [i for i, row in enumerate(rows) if row.status == OK]
     if good:
-        graphs = answerer.featurizer.read_smiles([rows[i].source for i in good])
-        method = _sample if config.temperature > 0 else _search
         asked = [rows[i] for i in good]
+        graphs = answerer.featurizer.read_smiles([row.source for row in asked])
+        method = _sample if config.temperature > 0 else _search
         found = method(asked, [ids[i] for i in good], graphs, answerer, config)
-        others = _others(asked, answerer, config)
-        for i, row_texts, of_row in zip(good, found, others, strict=True):
-            _choose(rows[i], row_texts, of_row, config)
-        _check([rows[i] for i in good if rows[i].status == OK], answerer, config)
+        for row, texts, others in zip(asked, found, _others(asked, answerer, config), strict=True):
+            _choose(row, texts, others, config)
+        _check([row for row in asked if row.status == OK], answerer, config)
     return rows
 
 

@@ -230,6 +230,11 @@ class PackQuestions:
         """The only question in words of its training; empty where there were others."""
         return self.in_words[0] if len(self.in_words) == 1 else ""
 
+    @property
+    def needs_words(self) -> bool:
+        """Whether it cannot be asked without them."""
+        return self.wants_words and not self.only
+
     def direction(self, task: str | None) -> str | None:
         """The direction of a reaction that is asked for by `task`, of a pack that has learnt several.
 
@@ -250,21 +255,17 @@ class PackQuestions:
         question: one for all rows, or None. direction: what the user wants, as `direction` gives it. Raises
         `InputError` where the task needs a question and there is none, or takes none and there is one.
         """
-        has_column = any(name.strip().lower() == QUESTION_COLUMN for name in columns)
         if self.task != ASK:
             if question is not None:
                 raise InputError(f"question: the pack is for {self.task} and takes none; leave --question out")
             return None, self.task if self.task in DIRECTIONS else None, []
         if direction is not None and question is not None:
             raise InputError(f"question: --task {direction} has its own; leave one of the two out")
-        unused = [f"the column {name} is not used" for name in columns if name.strip().lower() == QUESTION_COLUMN]
+        own = [name for name in columns if name.strip().lower() == QUESTION_COLUMN][:1]
         if direction is not None:
-            notes = [f"{unused[0]}: --task asks every row the same"] if unused else []
+            notes = [f"the column {name} is not used: --task asks every row the same" for name in own]
             return Question(self.by_direction[direction], columns, True), direction, notes
-        if question is not None and question.strip():
-            notes = [f"{unused[0]}: --question asks every row the same"] if unused else []
-            return Question(question, columns), None, notes
-        if question is None and has_column:
+        if question is None and own:
             return Question(f"{{{QUESTION_COLUMN}}}", columns), None, []
         if question is None and "forward" in self.by_direction:
             asked, others = self.by_direction["forward"], ", ".join(self.by_direction)
@@ -273,6 +274,9 @@ class PackQuestions:
         if question is None and self.only:
             note = f"asked of each row, as in training: {self.only} For another question give --question"
             return Question(_literal(self.only), columns), None, [note]
+        if question is not None and question.strip():
+            notes = [f"the column {name} is not used: --question asks every row the same" for name in own]
+            return Question(question, columns), None, notes
         known = f"; the pack was trained on {' and '.join(map(repr, self.in_words))}" if self.in_words else ""
         raise InputError(
             f"question: none is given; say what to ask with --question, or in a column named question{known}"
