@@ -91,9 +91,9 @@ def our_answers(folder: Path, rows: int, side: str) -> Callable[[], None]:
 
     import torch
 
+    from mora_lite.fast.prepacked import prepack
     from mora_lite.lm.base import load_decoder, open_nf4
     from mora_lite.lm.generation import generate_answers
-    from mora_lite.lm.prepacked import prepack
     from mora_lite.text.pairs import FEATURIZER
 
     source, cpu = open_nf4(folder), torch.device("cpu")

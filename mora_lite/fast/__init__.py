@@ -1,1 +1,1 @@
-"""The same scorer with fewer operations, equal in value to the plain one."""
+"""The same scorer, and the products of a decoder that answers, with fewer operations; equal to the plain ones."""

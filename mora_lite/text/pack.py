@@ -26,10 +26,10 @@ from ..adapter.lowrank import AdapterConfig
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import CheckpointError, InputError, PackError
+from ..fast.prepacked import prepack
 from ..hub.bases import base_of_pack, resolve_base
 from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
-from ..lm.prepacked import prepack
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_installed

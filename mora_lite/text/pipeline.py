@@ -12,9 +12,9 @@ import torch
 
 from ..adapter.lowrank import AdapterConfig
 from ..errors import InputError
+from ..fast.prepacked import prepack
 from ..hub.bases import BASE_MODELS, resolve_base
 from ..lm.base import NF4Source, load_decoder, open_nf4
-from ..lm.prepacked import prepack
 from ..machine.device import choose_device, training_dtype
 from ..machine.files import sha256_of
 from ..machine.workers import default_workers

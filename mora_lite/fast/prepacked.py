@@ -1,4 +1,4 @@
-"""Frozen matrices in the order in which oneDNN multiplies them, for answers on a CPU.
+"""Frozen matrices of a decoder in the order in which oneDNN multiplies them, for answers on a CPU.
 
 Of a plain matrix in bfloat16 oneDNN makes such a copy at every product, which takes as long as the product itself where
 that has few rows, as the steps of an answer have.
@@ -9,22 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .decoder import Decoder
+from ..lm.decoder import Decoder
+from .linear import PackedLinear, has_packed_products
 
 LAYERS = ("qkv", "out", "gate_up", "down")  # of a decoder layer
 
 
 class PrepackedLinear(nn.Module):
-    """A linear layer without gradients. weight: bfloat16 `[out, in]`. bias: `[out]` or None."""
+    """A `PackedLinear` in the place of a linear layer of the decoder, without gradients."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None):
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-        self.bias = None if bias is None else bias.detach()
+        self.product = PackedLinear(weight, bias, torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return out
+        return self.product(x)
 
 
 def prepack(decoder: Decoder) -> None:
@@ -32,7 +31,7 @@ def prepack(decoder: Decoder) -> None:
 
     It can no longer be trained, moved or saved.
     """
-    if decoder.embedding.device.type != "cpu" or decoder.dtype != torch.bfloat16 or not _is_supported():
+    if decoder.embedding.device.type != "cpu" or decoder.dtype != torch.bfloat16 or not has_packed_products():
         return
     for layer in decoder.layers:
         for name in LAYERS:
@@ -43,11 +42,3 @@ def prepack(decoder: Decoder) -> None:
     if head is None or isinstance(head, nn.Linear):
         weight, bias = (decoder.embedding, None) if head is None else (head.weight, head.bias)
         decoder.untied_head = PrepackedLinear(weight, bias)
-
-
-def _is_supported() -> bool:
-    """Whether torch has oneDNN, and that has products in bfloat16 on this processor."""
-    try:
-        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):  # builds without it
-        return False

@@ -9,12 +9,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mora_lite.adapter.lowrank import Branch
+from mora_lite.fast.linear import has_packed_products
+from mora_lite.fast.prepacked import PrepackedLinear, prepack
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate
-from mora_lite.lm.prepacked import PrepackedLinear, _is_supported, prepack
 from mora_lite.quant.linear import Linear4bit
 
-supported = pytest.mark.skipif(not _is_supported(), reason="no oneDNN, or a processor without its bfloat16 products")
+supported = pytest.mark.skipif(
+    not has_packed_products(), reason="no oneDNN, or a processor without its bfloat16 products"
+)
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 
 
