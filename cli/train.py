@@ -72,8 +72,13 @@ def train(
             "--trees", help="Average with boosted trees on descriptors: better on small tables, but slow to predict."
         ),
     ] = False,
-    encoder_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the encoder alone.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the whole, with the frozen base.")] = None,
+    encoder_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of the encoder alone.", show_default="30, large tables 15")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of the whole, with the frozen base.", show_default="12, large tables 6"),
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without progress before a stage stops; 0 for never.")
     ] = None,

@@ -55,6 +55,7 @@ class OptimizerConfig:
 class TrainConfig(OptimizerConfig):
     """One stage of training.
 
+    epochs: passes over the molecules, at most; 0 where they are still to be chosen.
     patience: epochs without a better validation error after which it stops; 0 for never.
     keep_start: whether the weights it starts from are kept when no epoch is better.
     huber: see `task_loss`.
@@ -72,7 +73,7 @@ class TrainConfig(OptimizerConfig):
     balanced: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
+        for name, least in (("epochs", 0), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
 
@@ -113,6 +114,7 @@ def fit(
     Continues from `folder/checkpoint.safetensors` if that has the same settings, data and `origin`: a digest of what
     else the run depends on, such as the weights it starts from.
     """
+    assert settings.epochs, "epochs are still to be chosen"
     assert len(train) >= settings.batch_size, "fewer molecules than one batch"
     keep_freed_memory()
     model.to(device).train()

@@ -211,7 +211,7 @@ def grow_trees(train: Dataset, tasks: tuple[Task, ...], seed: int) -> Trees:
 class TrainingData:
     """A table that has been read, checked and split.
 
-    recipe: with a kind, a scale and a prompt for each task.
+    recipe: with a kind, a scale and a prompt for each task, and the epochs of each stage.
     train, valid: the molecules of these parts, each once, with targets in the tasks' units.
     provenance: of the table, for the pack. notes: about the data, a line each.
     """
@@ -259,7 +259,7 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
     if not len(valid):
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")
-    recipe, scale_notes = choose_scales(recipe, train, valid)
+    recipe, scale_notes = choose_scales(recipe.with_epochs(len(train)), train, valid)
     for note in (later := scale_notes + start_notes(recipe.start, valid.smiles)):
         on_note(note)
     notes += later

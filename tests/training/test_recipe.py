@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,7 +150,7 @@ def test_unknown_and_missing_entries_are_named(read, text: str, words: str) -> N
         ("[mora]\nepochs = 'many'\n" + TASK, "epochs: got 'many', expected a whole number"),
         ("[mora]\nepochs = 1.5\n" + TASK, "epochs: got 1.5, expected a whole number"),
         ("[mora]\nepochs = true\n" + TASK, "epochs: got True, expected a whole number"),
-        ("[mora]\nepochs = 0\n" + TASK, "epochs: got 0, expected 1 or more"),
+        ("[mora]\nepochs = -1\n" + TASK, "epochs: got -1, expected 0 or more"),
         ("[encoder]\nbatch_size = 0\n" + TASK, "batch_size: got 0, expected 1 or more"),
         ("[encoder]\npeak_lr = '1e-3'\n" + TASK, "peak_lr: got '1e-3', expected a number"),
         ("[adapter]\nrank = '8'\n" + TASK, "rank: got '8', expected a whole number"),
@@ -266,6 +266,17 @@ def test_options_win_over_the_recipe(trained_by) -> None:
     assert recipe.split.train == 110_000
     assert recipe.mora.encoder_lr_scale == read_recipe(QM9).mora.encoder_lr_scale
     assert recipe.tasks == read_recipe(QM9).tasks
+
+
+@pytest.mark.parametrize(
+    ("n_train", "epochs"), [(8, (30, 12)), (667, (30, 12)), (1000, (20, 8)), (1333, (15, 6)), (10**6, (15, 6))]
+)
+def test_larger_tables_get_fewer_epochs(n_train: int, epochs: tuple[int, int]) -> None:
+    recipe = Recipe("r", (TaskRecipe("a"),))
+    chosen = recipe.with_epochs(n_train)
+    assert (chosen.encoder.epochs, chosen.mora.epochs) == epochs
+    own = replace(recipe, encoder=replace(ENCODER, epochs=99), mora=replace(MORA, epochs=1))
+    assert own.with_epochs(n_train) == own, "what a recipe says stays"
 
 
 def test_a_seed_of_the_split_alone_is_kept(trained_by, tmp_path: Path) -> None:
