@@ -28,10 +28,12 @@ types: $(VENV)/.installed-dev
 	test -d build/site/mora_lite/quant -a -d build/site/mora_lite/cli
 	$(BIN)/mypy
 
-# PYTEST_OPTIONS: more options of pytest, for example `make tests PYTEST_OPTIONS=-x`.
+# PYTEST_OPTIONS: more options of pytest, for example `make tests PYTEST_OPTIONS=-x`. WORKERS: processes; a file is read
+# by one of them, which makes its fixtures once. 0 for none, as a debugger wants it.
+WORKERS ?= 2
 tests: $(VENV)/.installed-dev
 	-test -d $(WEB_RUNTIME) || ! command -v npm >/dev/null || $(MAKE) web-runtime
-	$(BIN)/pytest -q $(PYTEST_OPTIONS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
 
 # ONNX Runtime Web from npm, for the page of `export --web`. Without it the tests of that page are skipped.
 WEB_RUNTIME := node_modules/onnxruntime-web

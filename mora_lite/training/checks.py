@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from rdkit import Chem
 
+from ..chem import circular
 from ..errors import InputError
 from ..machine.progress import track
 from .dataset import Dataset
@@ -54,10 +55,15 @@ def first_rows(data: Dataset) -> np.ndarray:
     The same molecule has the same canonical SMILES in RDKit once it was read by the data's featurizer, stereochemistry
     included.
     """
-    first: dict[str, int] = {}
-    mols = (data.featurizer.parse_smiles(text).mol for text in track(data.smiles, "looking for duplicates"))
-    positions = [first.setdefault(Chem.MolToSmiles(mol), i) for i, mol in enumerate(mols)]
-    return np.array(positions, dtype=np.int64)
+    # Molecules that are alone with their fingerprint, which spelling and stereochemistry do not change, are spared.
+    bits = circular.fingerprints(data.graphs)
+    _, group, sizes = np.unique(bits, axis=0, return_inverse=True, return_counts=True)
+    alike = np.flatnonzero(sizes[group.ravel()] > 1).tolist()
+    positions, first = np.arange(len(data)), dict[str, int]()
+    for i in track(alike, "looking for duplicates"):
+        text = Chem.MolToSmiles(data.featurizer.parse_smiles(data.smiles[i]).mol)
+        positions[i] = first.setdefault(text, i)
+    return positions
 
 
 def check_data(

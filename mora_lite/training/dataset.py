@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs, concatenate
 from ..errors import InputError
 from ..machine.progress import report
+from ..status import OK
 from ..tables.columns import find_column
-from ..tables.library import Library, open_library
+from ..tables.library import Library, Window, open_library
 from ..tables.numbers import NumberColumn
+from ..tables.parsed import parse_window
 
 
 @dataclass(frozen=True)
@@ -197,18 +198,15 @@ def _parse(rows: _Rows, featurizer: Featurizer) -> Dataset:
     n_together = 256 if featurizer.descriptors else 4096  # for progress: descriptors take milliseconds
     for start in range(0, len(rows.texts), n_together):
         report("reading molecules", start, len(rows.texts))
-        molecules = []
-        for row in range(start, min(start + n_together, len(rows.texts))):
-            text = rows.texts[row]
-            parsed = featurizer.parse_molecule(text)
-            if parsed.mol is not None:
+        parsed = parse_window(Window.of(rows.texts[start : start + n_together]), featurizer)
+        for row, (status, text) in enumerate(zip(parsed.status, parsed.smiles, strict=True), start):
+            if status == OK:
                 at.append(row)
-                molecules.append(parsed.mol)
                 # A mol block is kept as SMILES: everything that reads the data again reads those.
-                smiles.append(rows.keys[row] if parsed.drawn is None else Chem.MolToSmiles(parsed.drawn))
+                smiles.append(text if "\n" in rows.texts[row] else rows.keys[row])
             elif row not in rows.faults:
                 unreadable[row] = rows.keys[row]
-        parts.append(featurizer.graphs(molecules))
+        parts.append(parsed.graphs)
     fingerprint = hashlib.sha256("\n".join(rows.keys).encode(errors="surrogateescape")).hexdigest()
     none = np.empty((len(at), 0), np.float32)
     return Dataset(

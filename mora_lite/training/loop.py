@@ -114,8 +114,7 @@ def fit(
     Continues from `folder/checkpoint.safetensors` if that has the same settings, data and `origin`: a digest of what
     else the run depends on, such as the weights it starts from.
     """
-    assert settings.epochs, "epochs are still to be chosen"
-    assert len(train) >= settings.batch_size, "fewer molecules than one batch"
+    assert len(train) >= settings.batch_size > 0 < settings.epochs, "fewer molecules than one batch, or no epochs"
     keep_freed_memory()
     model.to(device).train()
     for module in model.modules():

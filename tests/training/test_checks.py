@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import InputError
 from mora_lite.training.checks import (
     check_data,
@@ -150,6 +152,26 @@ def test_duplicates_are_found_however_they_are_written(table) -> None:
     warning = one(check(data, False))
     assert "2 molecules stand in more than one row (5 rows together)" in warning
     assert "'OCCO' in rows 21 and 22" in warning
+
+
+@pytest.mark.parametrize("featurizer", [Featurizer(), Featurizer(1, "none")], ids=str)
+def test_duplicates_are_the_rows_with_one_canonical_smiles(tmp_path: Path, featurizer: Featurizer) -> None:
+    alike = [
+        "C[C@H](N)C(=O)O",
+        "C[C@@H](N)C(=O)O",
+        "CC(N)C(=O)O",
+        "[13CH3]CO",
+        "CCO",
+        "F/C=C/F",
+        "F/C=C\\F",
+        "Oc1ccccn1",
+    ]
+    molecules = [Chem.MolFromSmiles(text) for text in [*alike, "O=c1cccc[nH]1", "CC(=O)[O-].[Na+]", "CC(=O)O"]]
+    texts = [Chem.MolToSmiles(mol, doRandom=True) for mol in molecules * 4]
+    (tmp_path / "a.csv").write_text("\n".join(["smiles", *texts]))
+    data = read_dataset(tmp_path / "a.csv", "smiles", [], featurizer=featurizer)
+    canonical = [Chem.MolToSmiles(featurizer.parse_smiles(text).mol) for text in texts]
+    assert first_rows(data).tolist() == [canonical.index(text) for text in canonical]
 
 
 def test_mirror_images_are_two_molecules(table) -> None:
