@@ -114,7 +114,9 @@ def fit(
     Continues from `folder/checkpoint.safetensors` if that has the same settings, data and `origin`: a digest of what
     else the run depends on, such as the weights it starts from.
     """
-    assert len(train) >= settings.batch_size > 0 < settings.epochs, "fewer molecules than one batch, or no epochs"
+    per_epoch = len(train) // settings.batch_size
+    n_steps = settings.epochs * per_epoch
+    assert n_steps, "fewer molecules than one batch, or epochs that are still to be chosen"
     keep_freed_memory()
     model.to(device).train()
     for module in model.modules():
@@ -122,8 +124,6 @@ def fit(
             module.p = settings.dropout
     stats = stats.to(device)
     state = RunState(model, settings, _fingerprint(train, stats, origin), device)
-    per_epoch = len(train) // settings.batch_size
-    n_steps = settings.epochs * per_epoch
     shares = train.rarity(stats.weights.cpu().numpy()) if settings.balanced else None
     path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
