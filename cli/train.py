@@ -73,11 +73,11 @@ def train(
         ),
     ] = False,
     encoder_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of the encoder alone.", show_default="30, large tables 15")
+        int | None, typer.Option(min=1, help="Epochs of the encoder alone.", show_default="30, 15 for large tables")
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs of the whole, with the frozen base.", show_default="12, large tables 6"),
+        typer.Option(min=1, help="Epochs of the whole, with the frozen base.", show_default="12, 6 for large tables"),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without progress before a stage stops; 0 for never.")

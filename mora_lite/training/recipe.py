@@ -175,11 +175,11 @@ class Recipe:
         return Featurizer(standardize=self.standardize, descriptors=descriptors.names() if self.trees else ())
 
     def with_epochs(self, n_train: int) -> Recipe:
-        """With the epochs that a stage leaves open: 30 and 12 for up to 667 molecules, half as many from 1,333 on.
+        """With the epochs that a stage leaves open: 30 and 12 for up to 1,000 molecules, half as many from 2,000 on.
 
         What small tables need to leave the warm-up behind, large ones only learn by heart (docs/benchmarks/tdc.md).
         """
-        share = min(1.0, max(0.5, 667 / n_train))
+        share = min(1.0, max(0.5, 1000 / n_train))
         return replace(
             self,
             encoder=replace(self.encoder, epochs=self.encoder.epochs or round(share * ENCODER_EPOCHS)),
