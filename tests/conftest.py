@@ -24,9 +24,8 @@ if "OMP_NUM_THREADS" not in os.environ:
     # Two threads of a tiny model wait for each other longer than they compute, on a busy machine forty times as long.
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     torch.set_num_threads(1)
-os.environ.pop(
-    "COLUMNS", None
-)  # which pytest-xdist sets: messages are as long as they are, unless a test says otherwise
+# pytest-xdist sets it. Messages are as long as they are, unless a test says otherwise.
+os.environ.pop("COLUMNS", None)
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # compiled functions run as they are written; test_layer_ops compiles
 
 MOLECULES = [

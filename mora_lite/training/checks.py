@@ -59,7 +59,7 @@ def first_rows(data: Dataset) -> np.ndarray:
     bits = circular.fingerprints(data.graphs)
     _, group, sizes = np.unique(bits, axis=0, return_inverse=True, return_counts=True)
     alike = np.flatnonzero(sizes[group.ravel()] > 1).tolist()
-    positions, first = np.arange(len(data)), dict[str, int]()
+    positions, first = np.arange(len(data), dtype=np.int64), dict[str, int]()
     for i in track(alike, "looking for duplicates"):
         text = Chem.MolToSmiles(data.featurizer.parse_smiles(data.smiles[i]).mol)
         positions[i] = first.setdefault(text, i)
