@@ -55,7 +55,7 @@ class OptimizerConfig:
 class TrainConfig(OptimizerConfig):
     """One stage of training.
 
-    epochs: passes over the molecules, at most; 0 where they are still to be chosen.
+    epochs: passes over the molecules, at most; None where they are still to be chosen (`Recipe.with_epochs`).
     patience: epochs without a better validation error after which it stops; 0 for never.
     keep_start: whether the weights it starts from are kept when no epoch is better.
     huber: see `task_loss`.
@@ -63,7 +63,7 @@ class TrainConfig(OptimizerConfig):
     an epoch then is as many draws as there are molecules.
     """
 
-    epochs: int
+    epochs: int | None
     batch_size: int = 512
     warmup_steps: int = 500
     patience: int = 0
@@ -73,9 +73,10 @@ class TrainConfig(OptimizerConfig):
     balanced: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 0), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected {least} or more")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}: got {value}, expected {least} or more")
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ def fit(
     Continues from `folder/checkpoint.safetensors` if that has the same settings, data and `origin`: a digest of what
     else the run depends on, such as the weights it starts from.
     """
-    per_epoch = len(train) // settings.batch_size
-    n_steps = settings.epochs * per_epoch
+    per_epoch, n_epochs = len(train) // settings.batch_size, settings.epochs or 0
+    n_steps = n_epochs * per_epoch
     assert n_steps, "fewer molecules than one batch, or epochs that are still to be chosen"
     keep_freed_memory()
     model.to(device).train()
@@ -131,7 +132,7 @@ def fit(
     prepare, train_step = _make_step(model, state, train, settings, stats, device)
     if progress.step == 0 and settings.keep_start:
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
-    for epoch in range(progress.step // per_epoch, settings.epochs):
+    for epoch in range(progress.step // per_epoch, n_epochs):
         if settings.patience and state.epochs_without_improvement >= settings.patience:
             break
         started, reported, losses = time.perf_counter(), time.perf_counter(), []
@@ -149,7 +150,7 @@ def fit(
         loss = torch.stack(losses).mean().item()
         rate = len(losses) * settings.batch_size / (time.perf_counter() - started)
         state.record_validation(validate(model, state.ema_weights, valid, stats, device))
-        left = (settings.epochs - epoch - 1) * (time.perf_counter() - started)
+        left = (n_epochs - epoch - 1) * (time.perf_counter() - started)
         progress = TrainProgress((epoch + 1) * per_epoch, n_steps, loss, state.error, state.best_error, rate, left)
         log.add(progress)  # first: an epoch without a checkpoint is trained again, and logged again
         state.save(path, progress.step)

@@ -63,7 +63,7 @@ DEFAULT_SIZES = AdapterConfig(direct_width=2 * AdapterConfig().encoder_width)
 # a tenth of the head's rate it hardly moves, at the full rate it forgets (docs/benchmarks/training.md). In the second
 # stage it has learnt. How many epochs is left open, see `Recipe.with_epochs`.
 ENCODER = TrainConfig(
-    epochs=0,
+    epochs=None,
     batch_size=64,
     peak_lr=1e-3,
     encoder_lr_scale=0.5,
@@ -302,6 +302,7 @@ def _without_none(entries: Mapping[str, Any]) -> dict[str, Any]:
 # The fields' annotations, which are text (see the first import), and what they admit in TOML.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "str": ((str,), "text"),

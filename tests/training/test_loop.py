@@ -381,7 +381,7 @@ def test_a_molecule_without_values_changes_no_gradient(parts) -> None:
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", [{"epochs": -1}, {"batch_size": 0}, {"seed": -1}, {"patience": -1}, {"huber": -1}])
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 0}, {"seed": -1}, {"patience": -1}, {"huber": -1}])
 def test_impossible_settings_are_refused(change: dict) -> None:
     (name,) = change
     with pytest.raises(InputError, match=f"{name}: got {change[name]}, expected"):

@@ -150,7 +150,7 @@ def test_unknown_and_missing_entries_are_named(read, text: str, words: str) -> N
         ("[mora]\nepochs = 'many'\n" + TASK, "epochs: got 'many', expected a whole number"),
         ("[mora]\nepochs = 1.5\n" + TASK, "epochs: got 1.5, expected a whole number"),
         ("[mora]\nepochs = true\n" + TASK, "epochs: got True, expected a whole number"),
-        ("[mora]\nepochs = -1\n" + TASK, "epochs: got -1, expected 0 or more"),
+        ("[mora]\nepochs = 0\n" + TASK, "epochs: got 0, expected 1 or more"),
         ("[encoder]\nbatch_size = 0\n" + TASK, "batch_size: got 0, expected 1 or more"),
         ("[encoder]\npeak_lr = '1e-3'\n" + TASK, "peak_lr: got '1e-3', expected a number"),
         ("[adapter]\nrank = '8'\n" + TASK, "rank: got '8', expected a whole number"),
