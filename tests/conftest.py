@@ -333,7 +333,6 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> A
     from mora_lite.cli.app import main
 
     monkeypatch.setattr(progress, "FIRST_SECONDS", 600)
-    monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])

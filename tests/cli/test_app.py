@@ -15,7 +15,7 @@ import pytest
 from atom_counter import AtomCounter
 
 import mora_lite
-from mora_lite.cli import app, info, tables
+from mora_lite.cli import info, tables
 from mora_lite.cli.options import split_names
 from mora_lite.errors import DeviceError, PackError
 
@@ -63,19 +63,6 @@ def fake_load(monkeypatch):
 
 
 @pytest.fixture
-def run(capfd):
-    """Runs the program in this process; returns exit code, stdout, stderr."""
-
-    def run(*arguments):
-        code = app.main([str(argument) for argument in arguments])
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -109,7 +96,7 @@ def test_predict_writes_beside_the_input_and_keeps_stdout_silent(tmp_path, run, 
         "ethanol,CCO,-0.375,3,ok,",
         "bad,C1CC,,,unparsable,unclosed ring",
     ]
-    *_, first, second = err.splitlines()  # after a line of progress where the machine is slow
+    first, second = err.splitlines()
     assert "a.predictions.csv: 2 rows, 1 ok, " in first
     assert "molecules/s" in first
     assert second == "  1 unparsable; the first is row 2: unclosed ring"
