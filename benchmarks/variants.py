@@ -39,7 +39,7 @@ def attend(layer: DecoderLayer, x: Tensor, keys: Tensor, values: Tensor, padding
     answer's, so none of them needs a rotation. Returns `[B, P, S, D]`.
     """
     s = layer.sizes
-    query, key, value = layer.project(x)
+    query, key, value = layer.project(layer.attention_norm(x))
     query = query.unflatten(3, (s.kv_heads, -1)) * s.head_dim**-0.5
     prefix = torch.einsum("bpsgjd,bpngd->bpgjsn", query, keys.to(query.dtype).expand(len(x), -1, -1, -1, -1))
     prefix = prefix.float().masked_fill(padding[:, :, None, None, None, :], -torch.inf)

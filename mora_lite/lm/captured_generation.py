@@ -226,7 +226,7 @@ def attend(
 ) -> Tensor:
     """What attention adds for the newest token. x: float32 `[B, D]` -> dtype `[B, D]`."""
     sizes, keys, values = layer.sizes, slots.cache.keys[layer.index], slots.cache.values[layer.index]
-    query, key, value = layer.project(x, branch)
+    query, key, value = layer.project(layer.attention_norm(x), branch)
     rotated = rotate_fused(layer.reorder(torch.cat((query, key), dim=1)), *rotation)
     query, key = rotated.split((sizes.heads, sizes.kv_heads), dim=1)
     keys.index_copy_(2, slots.at, key.unsqueeze(2))

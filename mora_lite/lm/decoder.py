@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..adapter.lowrank import Branch, LayerBranch, lowrank_branch
 from ..architecture import DecoderConfig
-from .layer_ops import OPS, LayerOps, Rotary
+from .layer_ops import OPS, LayerOps, Rotary, Terms, add_up
 from .weights import CheckpointLike, Mode, RMSNorm, TensorSource, load_linear, to_dense
 
 
@@ -153,13 +153,12 @@ class DecoderLayer(nn.Module):
         self.gate_up = load_linear(source, [f"{at}.mlp.gate_proj", f"{at}.mlp.up_proj"], dtype, mode)
         self.down = load_linear(source, [f"{at}.mlp.down_proj"], dtype, mode)
 
-    def project(self, x: Tensor, branch: LayerBranch | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries `[..., heads, head_dim]`, keys and values `[..., kv_heads, head_dim]` of x `[..., D]`.
+    def project(self, normed: Tensor, branch: LayerBranch | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `[..., heads, head_dim]`, keys and values `[..., kv_heads, head_dim]` of an input after the norm.
 
-        With the branches at q, k and v, after the query and key norms, before rotation.
+        With the branches at q, k and v, after the query and key norms, before rotation. normed: dtype `[..., D]`.
         """
         widths = self.sizes.module_widths()
-        normed = self.ops.norm(x, self.attention_norm)
         parts = self.qkv(normed).split([widths[module][1] for module in "qkv"], -1)
         if branch is not None:
             parts = [branch.add(module, normed, part) for module, part in zip("qkv", parts, strict=True)]
@@ -177,31 +176,33 @@ class DecoderLayer(nn.Module):
         out: Tensor = self.out(heads)
         return out if branch is None else branch.add("o", heads, out)
 
-    def attend(self, x: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
-        """The residual stream float32 `[B, T, D]` after attention."""
-        query, key, value = self.project(x, branch)
+    def attend(self, normed: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
+        """What attention adds, dtype `[B, T, D]`, of an input after the norm."""
+        query, key, value = self.project(normed, branch)
         query = self.ops.rotate(self.reorder(query), step.cos, step.sin).transpose(1, 2)
         key, value = self.ops.rotate(self.reorder(key), step.cos, step.sin).transpose(1, 2), value.transpose(1, 2)
         if step.cache is not None:
             key, value = step.cache.write(self.index, key, value, step.start)
         heads = self.ops.attention(query, key, value, step.masks[self.window])
-        return x + self.merge(heads.transpose(1, 2).flatten(2), branch)
+        return self.merge(heads.transpose(1, 2).flatten(2), branch)
 
     def feed_forward(self, normed: Tensor) -> Tensor:
         """The SwiGLU block of an input after the norm, dtype `[..., D]`, without residual and branch."""
         return self.down(self.ops.gate(self.gate_up(normed)))
 
-    def forward(self, x: Tensor, step: DecodeStep, branch: LayerBranch | None = None) -> Tensor:
-        """Residual in and out, float32 `[B, T, D]`; branch: this layer's part of `Branch.by_layer`."""
-        x = self.attend(x, step, branch)
-        normed = self.ops.norm(x, self.ffn_norm)
-        x = x + self.feed_forward(normed)
-        if branch is None or branch.positions == "all":
-            return x if branch is None else branch.add("ffn", normed, x)
+    def forward(self, terms: Terms, step: DecodeStep, branch: LayerBranch | None = None) -> Terms:
+        """The residual stream in and out; branch: this layer's part of `Branch.by_layer`."""
+        x, normed = self.ops.add_norm(terms, self.attention_norm)
+        x, normed = self.ops.add_norm((x, self.attend(normed, step, branch)), self.ffn_norm)
+        terms = x, self.feed_forward(normed)
+        if branch is None or "ffn" not in branch.factors:
+            return terms
         a, c = branch.factors["ffn"]
+        if branch.positions == "all":
+            return *terms, lowrank_branch(normed, a, c, branch.scale)
         at_last = step.last[..., None]
         answer = (normed * at_last).sum(1, keepdim=True).to(normed.dtype)  # exact: all other terms are zero
-        return x + at_last * lowrank_branch(answer, a, c, branch.scale)
+        return *terms, at_last * lowrank_branch(answer, a, c, branch.scale)
 
 
 class Decoder(nn.Module):
@@ -289,9 +290,10 @@ class Decoder(nn.Module):
         """All layers: the residual stream in and out, float32 `[B, T, D]`."""
         n_layers = self.sizes.layers
         branches = [None] * n_layers if branch is None else branch.by_layer(n_layers, self.sizes.module_widths())
+        terms: Terms = (x,)
         for layer, layer_branch in zip(self.layers, branches, strict=True):
-            x = layer(x, step, layer_branch)
-        return x
+            terms = layer(terms, step, layer_branch)
+        return add_up(terms)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits float32 `[..., vocabulary]` of final-normed hidden states."""

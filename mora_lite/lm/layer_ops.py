@@ -7,7 +7,7 @@ and not by the matrix products; `choose_layer_ops` says which to use. Each modul
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,11 @@ from torch.nn import functional as F
 from ..architecture import Rope
 from ..machine.device import choose_ops
 from .weights import RMSNorm
+
+
+# The residual stream as a sum of terms `[..., D]`, float32 first: what a layer adds waits for the next norm, which reads
+# it anyhow.
+Terms: TypeAlias = tuple[Tensor, ...]
 
 
 class Rotary(nn.Module):
@@ -56,9 +61,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
-def norm(x: Tensor, layer: RMSNorm) -> Tensor:
-    """`layer(x)`: float32 `[..., D]` -> `[..., D]` in the layer's type."""
-    return layer(x)
+def add_up(terms: Terms) -> Tensor:
+    """The residual stream as one tensor, float32 `[..., D]`."""
+    x, *rest = terms
+    for term in rest:
+        x = x + term
+    return x
+
+
+def add_norm(terms: Terms, layer: RMSNorm) -> tuple[Tensor, Tensor]:
+    """`add_up(terms)`, and `layer` of that, `[..., D]` in the layer's type."""
+    x = add_up(terms)
+    return x, layer(x)
 
 
 def gate(gate_up: Tensor) -> Tensor:
@@ -92,14 +106,14 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 class LayerOps(NamedTuple):
     """The functions of this module, or others that do the same."""
 
-    norm: Callable[[Tensor, RMSNorm], Tensor]
+    add_norm: Callable[[Terms, RMSNorm], tuple[Tensor, Tensor]]
     rotate: Callable[[Tensor, Tensor, Tensor], Tensor]
     gate: Callable[[Tensor], Tensor]
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
     cross_entropy: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-OPS = LayerOps(norm, rotate, gate, attention, cross_entropy)
+OPS = LayerOps(add_norm, rotate, gate, attention, cross_entropy)
 
 
 def compare(ops: LayerOps, device: torch.device) -> None:
@@ -111,18 +125,23 @@ def compare(ops: LayerOps, device: torch.device) -> None:
     half = x[:, :, :2]  # as many keys as queries, half the heads
     labels = torch.arange(-1, 23, device=device)
     cases: dict[str, tuple[Any, ...]] = {
-        "norm": (weight,),
+        "add_norm": (weight,),
         "rotate": (angle.cos(), angle.sin()),
         "gate": (),
         "attention": (half.transpose(1, 2), half.cos().transpose(1, 2), None),
         "cross_entropy": (x.flatten(0, 2).detach(), labels),
     }
-    shapes = {"attention": lambda leaf: leaf.transpose(1, 2), "cross_entropy": lambda leaf: leaf.flatten(0, 2)}
+    first: dict[str, Callable[[Tensor], Any]] = {
+        "add_norm": lambda leaf: (leaf, leaf.cos(), leaf.sin()),
+        "attention": lambda leaf: leaf.transpose(1, 2),
+        "cross_entropy": lambda leaf: leaf.flatten(0, 2),
+    }
     for name, arguments in cases.items():
         results = []
         for function in (getattr(OPS, name), getattr(ops, name)):
             leaf = x.clone().requires_grad_()
-            out = function(shapes.get(name, lambda leaf: leaf)(leaf), *arguments)
+            out = function(first.get(name, lambda leaf: leaf)(leaf), *arguments)
+            out = torch.stack(out) if isinstance(out, tuple) else out
             out.square().sum().backward()
             results.append((out.detach(), leaf.grad))
         for plain, other in zip(*results, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import layer_ops
 from .layer_ops import LayerOps
 
-norm = torch.compile(layer_ops.norm, dynamic=True)
+add_norm = torch.compile(layer_ops.add_norm, dynamic=True)
 rotate = torch.compile(layer_ops.rotate, dynamic=True)
 gate = torch.compile(layer_ops.gate, dynamic=True)
 
@@ -37,7 +37,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     return (shares.view(groups, -1, tokens) @ value).view(rows, heads, tokens, head_dim)
 
 
-OPS = LayerOps(norm, rotate, gate, attention, layer_ops.cross_entropy)
+OPS = LayerOps(add_norm, rotate, gate, attention, layer_ops.cross_entropy)
 
 
 def check(device: torch.device) -> None:

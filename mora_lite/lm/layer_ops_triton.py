@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import layer_ops
-from .layer_ops import LayerOps
+from .layer_ops import LayerOps, Terms
 from .weights import RMSNorm
 
 BLOCK = 1024  # numbers that a program of `gate` takes
@@ -22,33 +22,44 @@ VOCABULARY_BLOCK = 4096  # that a program of `cross_entropy` takes at a time
 
 
 @triton.jit
-def _norm(
-    x: tl.tensor, weight: tl.tensor, out: tl.tensor, inverse: tl.tensor, width: tl.tensor, eps: tl.tensor,
-    block: tl.constexpr,
+def _add_norm(
+    x: tl.tensor, first: tl.tensor, second: tl.tensor, weight: tl.tensor, total: tl.tensor, out: tl.tensor,
+    inverse: tl.tensor, width: tl.tensor, eps: tl.tensor, added: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     within = column < width
-    value = tl.load(x + row * width + column, mask=within, other=0.0)
+    at = row * width + column
+    value = tl.load(x + at, mask=within, other=0.0)
+    if added > 0:
+        value += tl.load(first + at, mask=within, other=0.0).to(tl.float32)
+    if added > 1:
+        value += tl.load(second + at, mask=within, other=0.0).to(tl.float32)
+    if added > 0:
+        tl.store(total + at, value, mask=within)
     scale = 1.0 / tl.sqrt(tl.sum(value * value, 0) / width + eps)
     tl.store(inverse + row, scale)
-    tl.store(out + row * width + column, value * scale * tl.load(weight + column, mask=within, other=0.0), mask=within)
+    tl.store(out + at, value * scale * tl.load(weight + column, mask=within, other=0.0), mask=within)
 
 
 @triton.jit
-def _norm_backward(
-    x: tl.tensor, weight: tl.tensor, inverse: tl.tensor, grad: tl.tensor, out: tl.tensor, width: tl.tensor,
-    block: tl.constexpr,
+def _add_norm_backward(
+    total: tl.tensor, weight: tl.tensor, inverse: tl.tensor, of_total: tl.tensor, grad: tl.tensor, out: tl.tensor,
+    short: tl.tensor, width: tl.tensor, shorten: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     within = column < width
+    at = row * width + column
     scale = tl.load(inverse + row)
-    value = tl.load(x + row * width + column, mask=within, other=0.0) * scale
-    weighted = tl.load(grad + row * width + column, mask=within, other=0.0).to(tl.float32)
+    value = tl.load(total + at, mask=within, other=0.0) * scale
+    weighted = tl.load(grad + at, mask=within, other=0.0).to(tl.float32)
     weighted *= tl.load(weight + column, mask=within, other=0.0)
     shared = tl.sum(weighted * value, 0) / width
-    tl.store(out + row * width + column, scale * (weighted - value * shared), mask=within)
+    result = tl.load(of_total + at, mask=within, other=0.0) + scale * (weighted - value * shared)
+    tl.store(out + at, result, mask=within)
+    if shorten:
+        tl.store(short + at, result, mask=within)
 
 
 @triton.jit
@@ -123,23 +134,34 @@ def _cross_entropy(
         tl.store(start + at + column, grad, mask=within)
 
 
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        x = x.contiguous()
-        width = x.shape[-1]
-        out, inverse = torch.empty_like(x, dtype=dtype), x.new_empty(x.shape[:-1])
-        _norm[inverse.numel(),](x, weight, out, inverse, width, eps, triton.next_power_of_2(width), num_warps=4)
-        ctx.save_for_backward(x, weight, inverse)
-        return out
+class _AddNorm(torch.autograd.Function):
+    """Terms in, their sum and its norm out; all terms after the first have one type, and there are at most two."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        x, weight, inverse = ctx.saved_tensors
-        width, out = x.shape[-1], torch.empty_like(x)
-        block = triton.next_power_of_2(width)
-        _norm_backward[inverse.numel(),](x, weight, inverse, grads[0].contiguous(), out, width, block, num_warps=4)
-        return out, None, None, None
+    def forward(
+        ctx: Any, weight: Tensor, eps: float, dtype: torch.dtype, x: Tensor, *added: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        x, *rest = (term.contiguous() for term in (x, *added))
+        width, rows = x.shape[-1], x.numel() // x.shape[-1]
+        total = torch.empty_like(x) if added else x
+        out, inverse = torch.empty_like(x, dtype=dtype), x.new_empty(rows)
+        first, second = (*rest, x, x)[:2]
+        sizes = width, eps, len(added), triton.next_power_of_2(width)
+        _add_norm[rows,](x, first, second, weight, total, out, inverse, *sizes, num_warps=4)
+        ctx.save_for_backward(total, weight, inverse)
+        ctx.types = [term.dtype for term in added]
+        return total, out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        total, weight, inverse = ctx.saved_tensors
+        of_total, grad = (g.contiguous() for g in grads)
+        width, out = total.shape[-1], torch.empty_like(total)
+        shorten = bool(ctx.types) and ctx.types[0] != out.dtype
+        short = torch.empty_like(out, dtype=ctx.types[0]) if shorten else out
+        sizes = width, shorten, triton.next_power_of_2(width)
+        _add_norm_backward[inverse.numel(),](total, weight, inverse, of_total, grad, out, short, *sizes, num_warps=4)
+        return None, None, None, out, *(short for _ in ctx.types)
 
 
 class _Rotate(torch.autograd.Function):
@@ -203,8 +225,9 @@ class _CrossEntropy(torch.autograd.Function):
         return of_hidden * grads[0].to(of_hidden.dtype), None, None
 
 
-def norm(x: Tensor, layer: RMSNorm) -> Tensor:
-    return _Norm.apply(x, layer.weight, layer.eps, layer.dtype)
+def add_norm(terms: Terms, layer: RMSNorm) -> tuple[Tensor, Tensor]:
+    """At most three terms."""
+    return _AddNorm.apply(layer.weight, layer.eps, layer.dtype, *terms)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -220,7 +243,9 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return _CrossEntropy.apply(hidden, weight, labels)
 
 
-OPS = LayerOps(norm, rotate, gate, layer_ops.attention, cross_entropy)  # torch's own attention is one kernel already
+OPS = LayerOps(
+    add_norm, rotate, gate, layer_ops.attention, cross_entropy
+)  # torch's own attention is one kernel already
 
 
 def check(device: torch.device) -> None:

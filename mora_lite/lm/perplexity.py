@@ -18,6 +18,7 @@ from torch import Tensor
 from ..architecture import DecoderConfig
 from ..errors import InputError
 from .decoder import Decoder, DecoderLayer
+from .layer_ops import add_up
 from .weights import CheckpointLike
 
 
@@ -68,7 +69,7 @@ def text_perplexity(model: TokenizedCheckpoint, text: str | None = None, window:
     states = [ends.embed(piece[None]) for piece in _windows(ids, window)]
     for index in range(sizes.layers):
         layer = DecoderLayer(model, index, sizes, torch.float32, "resident")
-        states = [layer(state, step) for state, step in zip(states, steps, strict=True)]
+        states = [add_up(layer((state,), step)) for state, step in zip(states, steps, strict=True)]
     hidden = iter(states)
     return perplexity(lambda _: ends.head(ends.norm(next(hidden))), ids, window)
 

@@ -108,7 +108,7 @@ def compile_prompt(decoder: Decoder, ids: Tensor | Sequence[int], k: int) -> Com
     attended = x
     for index, layer in enumerate(decoder.layers):
         assert isinstance(layer, DecoderLayer)
-        x = layer.attend(x, step)
+        x = x + layer.attend(layer.attention_norm(x), step)
         if index == first:
             attended = x
         x = x + layer.feed_forward(layer.ffn_norm(x))
@@ -184,7 +184,7 @@ class UpperLayers(nn.Module):
         """
         sizes, scale = self.sizes, self.sizes.head_dim**-0.5
         groups = (sizes.kv_heads, sizes.heads // sizes.kv_heads)
-        query, key, value = layer.project(x)
+        query, key, value = layer.project(layer.attention_norm(x))
         keys = (prompts.keys[index].float() * scale).to(self.dtype).permute(0, 2, 3, 1)
         values = prompts.values[index].to(self.dtype).permute(0, 2, 1, 3)  # [P, kv_heads, S, head_dim]
         query = query.unflatten(2, groups)  # [B, P, kv_heads, group, head_dim]

@@ -49,9 +49,36 @@ def both(name: str, x: Tensor, *arguments: Any, other: LayerOps = layer_ops_trit
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", list(CLOSE))
 @pytest.mark.parametrize("shape", [(1, 1, 8), (2, 5, 48), (3, 4, 576)])
-def test_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("added", [0, 1, 2])
+def test_add_norm(added: int, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     norm = RMSNorm(random(shape[-1]), 1e-5, dtype).to(DEVICE)
-    both("norm", random(*shape), norm)
+    first, *others = random(1 + added, *shape)
+    grads = random(*shape, 2)
+    results = []
+    for ops in (layer_ops.OPS, layer_ops_triton.OPS, layer_ops_compiled.OPS):
+        terms = [first.clone().requires_grad_(), *(term.to(dtype).requires_grad_() for term in others)]
+        total, normed = ops.add_norm(tuple(terms), norm)
+        assert (total.dtype, normed.dtype) == (torch.float32, dtype)
+        ((total * grads[..., 0]).sum() + (normed.float() * grads[..., 1]).sum()).backward()
+        results.append([total.detach(), normed.detach(), *(term.grad for term in terms)])
+        for term in terms:
+            term.grad = None
+    for plain, *fused in zip(*results, strict=True):
+        for other in fused:
+            assert plain.dtype == other.dtype
+            torch.testing.assert_close(plain.float(), other.float(), atol=CLOSE[dtype], rtol=CLOSE[dtype])
+
+
+@pytest.mark.gpu
+def test_add_norm_where_nothing_goes_on_from_the_sum_or_from_the_norm() -> None:
+    norm = RMSNorm(random(16), 1e-5, torch.float32).to(DEVICE)
+    for used in (0, 1):
+        grads = []
+        for ops in (layer_ops.OPS, layer_ops_triton.OPS):
+            x = random(2, 3, 16).requires_grad_()
+            ops.add_norm((x, x.sin()), norm)[used].square().sum().backward()
+            grads.append(x.grad)
+        torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu
@@ -130,10 +157,13 @@ def test_the_check_at_the_start_passes() -> None:
 
 
 @pytest.mark.parametrize("ops", [layer_ops_triton, layer_ops_compiled])
-@pytest.mark.parametrize("name", ["norm", "rotate", "gate", "attention", "cross_entropy"])
+@pytest.mark.parametrize("name", ["add_norm", "rotate", "gate", "attention", "cross_entropy"])
 def test_the_check_finds_a_wrong_function(ops: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = ops.OPS._replace(**{name: lambda *arguments: getattr(layer_ops, name)(*arguments) * 1.01})
-    monkeypatch.setattr(ops, "OPS", wrong)
+    def wrong(*arguments: Any) -> Any:
+        made = getattr(layer_ops, name)(*arguments)
+        return tuple(part * 1.01 for part in made) if isinstance(made, tuple) else made * 1.01
+
+    monkeypatch.setattr(ops, "OPS", ops.OPS._replace(**{name: wrong}))
     with pytest.raises(RuntimeError, match=name):
         ops.check(DEVICE)
 
