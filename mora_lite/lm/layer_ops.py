@@ -17,9 +17,8 @@ from ..architecture import Rope
 from ..machine.device import choose_ops
 from .weights import RMSNorm
 
-
-# The residual stream as a sum of terms `[..., D]`, float32 first: what a layer adds waits for the next norm, which reads
-# it anyhow.
+# The residual stream as a sum of terms `[..., D]`, float32 first: what a layer adds waits for the next norm, which
+# reads it anyhow.
 Terms: TypeAlias = tuple[Tensor, ...]
 
 
