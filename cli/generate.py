@@ -122,30 +122,24 @@ def generate(
     from ..text.pack import open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
-    from ..text.tasks import SideColumns, text_task
 
     opened = open_text_pack(pack)
-    wanted = opened.questions.direction(task)
     with open_input(inputs, smiles_column, opened.questions.of_reactions) as table:
-        asked, direction, notes = opened.questions.choose(table.columns, question, wanted)
-        sides = SideColumns() if smiles_column else SideColumns(table.columns, table.smiles_index, direction)
-        kind = text_task(direction or opened.task)
-        config = GenerationConfig(
-            kind.column,
-            kind.of_molecules,
-            top,
-            beams or 0,
+        config, notes = GenerationConfig.of(
+            opened.questions,
+            table.columns,
+            None if smiles_column else table.smiles_index,
+            task=task,
+            question=question,
+            top=top,
+            beams=beams or 0,
             batch_size=batch_size,
             **sampling(temperature, top_p, seed),
-            question=asked,
-            direction=direction,
-            sides=sides,
-            questions=opened.questions.by_direction,
             spellings=spellings,
             short=short,
         )
         target = claim_answers(inputs[0] if table.files else None, output, report, force)
-        for note in [*table.notes, *notes, *sides.notes, *opened.featurizer.notes]:
+        for note in [*table.notes, *notes, *opened.featurizer.notes]:
             print_note(note)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         config = replace(config, max_new_tokens=max_new_tokens or answerer.long_answer)

@@ -6,8 +6,8 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 MADE = 100_000  # objects between two searches for garbage in cycles; Python's own number is 700
 SPINS = 3000  # looks for work before a thread of libgomp sleeps; its own number takes milliseconds
@@ -21,6 +21,18 @@ def wait_asleep() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """torch has as many threads after the block as before; where it is not imported nothing is done."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch is not None else 0
+    try:
+        yield
+    finally:
+        if torch is not None:
+            torch.set_num_threads(before)
 
 
 def collect_rarely() -> None:

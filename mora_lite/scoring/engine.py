@@ -1,4 +1,5 @@
-"""Where molecules are scored: by worker processes that parse and score, or on devices that threads parse rows for.
+"""Where molecules are scored: by worker processes that parse and score, or on devices that threads parse rows for; few
+molecules in this process, for loading the model in others would take longer.
 
 Windows of rows go in, results come out, in order and in constant memory; `Output` says what a result is. A molecule
 that hangs RDKit or kills its process becomes a row with a status (`machine.workers`).
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ import numpy as np
 from ..chem.featurizer import Featurizer
 from ..context.extras import extra_columns
 from ..machine.prefetch import map_ahead, read_ahead
+from ..machine.process import torch_threads_kept
 from ..machine.workers import WorkerPool, default_workers
 from ..tables.library import Window
 from ..tables.parsed import CertainRows, Describe, ParsedWindow, RdkitParser, parse_window, read_certain
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 CPU = "cpu"
 CPU_WINDOW_ROWS = 512  # a processor core takes seconds for as many, which are lost when a run is stopped
 WINDOW_ROWS = 4096  # one batch of a GPU
+SMALL_ROWS = 4096  # up to so many are scored in this process
 
 
 class Output(ABC):
@@ -120,13 +124,21 @@ def scoring(
 ) -> Iterator[Callable[[Iterator[Window]], Iterator[Any]]]:
     """A function from windows to results, in the same order, while the block runs.
 
-    workers: processes, by default one for each core; in front of a device as many threads, which leave some rows to
-    processes. time_limit: seconds for parsing one molecule.
+    workers: processes, by default one for each core, and none for up to `SMALL_ROWS`; in front of a device as many
+    threads, which leave some rows to processes. time_limit: seconds for parsing one molecule.
     """
     n = workers or default_workers()
     if source.devices == (CPU,):
-        with WorkerPool[Window, Any](n, make_scorer, (source.load, output), time_limit) as pool:
-            yield pool.results
+        with WorkerPool[Window, Any](n, make_scorer, (source.load, output), time_limit) as pool, torch_threads_kept():
+
+            def few_or_many(windows: Iterator[Window]) -> Iterator[Any]:
+                head = [] if workers else list(islice(windows, SMALL_ROWS // source.window_rows + 1))
+                if head and len(head) * source.window_rows <= SMALL_ROWS:
+                    # On one thread, as workers are: with more, sums are rounded otherwise.
+                    return score_here(source.load(device=CPU, threads=1), head, output, time_limit)
+                return pool.results(chain(head, windows))
+
+            yield few_or_many
         return
     models = [source.load(device=device) for device in source.devices]
     with ExitStack() as stack:
@@ -162,6 +174,15 @@ def parse_ahead(
         with closing(rests()) as jobs:
             for rest in pool.results(jobs):
                 yield begun.popleft().with_rest(rest)
+
+
+def score_here(
+    model: Predictor, windows: Iterable[Window], output: Output, time_limit: float
+) -> Generator[Any, None, None]:
+    """Score in this process. Rows at which RDKit may hang or die are read in another, if there are such."""
+    with closing(parse_ahead(iter(windows), model.featurizer, output.describe, 1, time_limit)) as parsed:
+        for rows in parsed:
+            yield output.of(model, rows)
 
 
 def score_on(models: Sequence[Predictor], windows: Iterator[ParsedWindow], output: Output) -> Iterator[Any]:

@@ -26,7 +26,7 @@ from ..tables.formats import TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window, regroup
 from ..tables.parsed import ParsedWindow
 from ..tables.writers import TableWriter, continued
-from .engine import ModelSource, Output, parse_ahead, scoring
+from .engine import SMALL_ROWS, ModelSource, Output, score_here, scoring
 from .neighbours import Neighbours
 from .predictor import Predictor
 from .scores import Scores
@@ -34,7 +34,6 @@ from .tasks import Task
 from .training_molecules import TrainingMolecules
 
 CHUNK_ROWS = 1024  # of a small table, scored and written at a time
-SMALL_ROWS = 4096  # up to so many are scored in this process
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def predict_library(
             model = load()
             featurizer, kinds = model.featurizer, answers.kinds_of(model)
             answers = replace(answers, names=_added_names(library, kinds))
-            answer: Answer = partial(_answer_here, model, answers, time_limit)
+            answer: Answer = partial(score_here, model, output=answers, time_limit=time_limit)
         else:
             source = describe()
             featurizer, kinds = source.featurizer, answers.kinds(source)
@@ -157,15 +156,6 @@ def predict_library(
 
 
 Answer = Callable[[Iterator[Window]], Iterable[Answers]]
-
-
-def _answer_here(
-    model: Predictor, answers: AnswerColumns, time_limit: float, windows: Iterator[Window]
-) -> Iterator[Answers]:
-    """Score in this process. Rows at which RDKit may hang or die are read in another, if there are such."""
-    with closing(parse_ahead(windows, model.featurizer, answers.describe, 1, time_limit)) as parsed:
-        for rows in parsed:
-            yield answers.of(model, rows)
 
 
 def _added_names(library: Library | TypedSmiles, kinds: Mapping[str, Any]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from ..machine.workers import usable_cores
 from ..packs.installed import find_installed
 from ..packs.manifest import TEXT_PACK
 from ..status import OK
-from ..text.tasks import DIRECTIONS, PRODUCT, PackQuestions, read_sides, text_task
+from ..text.tasks import DIRECTIONS, PRODUCT, PackQuestions, read_sides
 from .limits import Limits
 from .process import SideProcess
 from .worker import ModelThread
@@ -233,22 +233,19 @@ class TextWork:
         from ..tables.library import Window
         from ..text.stream import GenerationConfig, answer_window
 
-        known = self._source.questions
-        question, direction, _ = known.choose(["smiles", PRODUCT], asked.question or None, known.direction(asked.task))
-        kind = text_task(direction or known.task)
-        config = GenerationConfig(
-            kind.column,
-            kind.of_molecules,
-            asked.top,
+        config, _ = GenerationConfig.of(
+            self._source.questions,
+            ["smiles", PRODUCT],
+            None,
+            task=asked.task,
+            question=asked.question or None,
+            top=asked.top,
             max_new_tokens=answerer.long_answer,
-            question=question,
-            direction=direction,
-            questions=known.by_direction,
             spellings=asked.spellings,
         )
         window = Window.of([asked.smiles], cells=[[asked.smiles, asked.product]])
         (row,) = answer_window(window, 0, answerer, config)
-        if question is not None and row.status == "no_question":
+        if config.question is not None and row.status == "no_question":
             row.error = f"RDKit cannot read the product {asked.product[:60]!r}"
         answers = [
             {
@@ -258,7 +255,7 @@ class TextWork:
             }
             for i, answer in enumerate(row.answers)
         ]
-        return _row(row.status, row.error, row.source, row.question, answers, kind.of_molecules, row.agreement)
+        return _row(row.status, row.error, row.source, row.question, answers, config.molecules, row.agreement)
 
 
 def _row(

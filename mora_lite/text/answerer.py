@@ -1,4 +1,4 @@
-"""Text answers to questions about molecules: from SMILES to prompt, adapter, tokens and text."""
+"""Text answers to questions about molecules: from graph and question to prompt, adapter, tokens and text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import torch
 from ..adapter.lowrank import Branch
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
-from ..chem.molecules import parse_smiles
-from ..chem.smiles import write
 from ..lm.beam import beam_search
 from ..lm.captured_generation import CapturedGenerator
 from ..lm.generation import Answer, generate_answers
 from ..machine.capture import warn_uncaptured
 from ..machine.device import compute_in_batches, training_dtype
 from .model import TextModel
-from .pairs import FEATURIZER, format_question
+from .pairs import FEATURIZER
 from .sequences import Prompt, token_ids
 
 MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
@@ -40,7 +38,6 @@ class Answerer:
 
     featurizer: how the graphs of molecules are made, as in training.
     max_tokens: of prompt and answer together, what the base was made for. The model must not move afterwards.
-    question: in words, for `ask` where it is given none.
     captured: generates greedily by captured steps; None on a CPU, where nothing is gained by capturing.
     """
 
@@ -51,9 +48,8 @@ class Answerer:
         prompt: Prompt,
         max_tokens: int = 2048,
         featurizer: Featurizer = FEATURIZER,
-        question: str = "",
     ):
-        self.featurizer, self.question = featurizer, question
+        self.featurizer = featurizer
         self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.device = model.decoder.embedding.device
@@ -68,24 +64,6 @@ class Answerer:
     def max_question_tokens(self, max_new_tokens: int) -> int:
         """Most tokens that a question may have, where its answer may have `max_new_tokens`."""
         return self.max_tokens - max_new_tokens - len(self.before) - len(self.between)
-
-    def ask(self, smiles: Sequence[str], question: str = "", **options: Any) -> list[list[Text]]:
-        """Answers for molecules, or sets of them joined by dots; none for what RDKit cannot read or is too long.
-
-        question: in words, for packs that take one; that of training where all rows had the same. options: of `answer`.
-        """
-        sources = [write(mol) if (mol := parse_smiles(text).mol) is not None else "" for text in smiles]
-        question = question or self.question
-        ids = self.ids([format_question(source, question) if source else "" for source in sources])
-        limit = self.max_question_tokens(options.get("max_new_tokens", MAX_NEW_TOKENS))
-        good = [i for i, source in enumerate(sources) if source and len(ids[i]) <= limit]
-        texts: list[list[Text]] = [[] for _ in smiles]
-        if good:
-            graphs = self.featurizer.read_smiles([sources[i] for i in good])
-            answered = self.answer([ids[i] for i in good], graphs, **options)
-            for i, answers in zip(good, answered, strict=True):
-                texts[i] = answers
-        return texts
 
     def answer(
         self,

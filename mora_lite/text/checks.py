@@ -1,5 +1,6 @@
-"""What can be checked of an answer about a reaction without knowing the right one.
+"""What can be checked of an answer without knowing the right one.
 
+`valid_answers`: RDKit reads it, where it should be molecules. Of those about reactions:
 `balanced`: no atom of the product comes from nowhere. `round_trip`: the reactants, asked for their product, give it
 back. What other orders of the question get (`in_other_orders`) can vote, and the share that agrees is a confidence.
 """
@@ -15,10 +16,20 @@ from collections.abc import Mapping, Sequence
 from rdkit import Chem, rdBase
 
 from ..chem.smiles import canonical, reorder
-from .answerer import Answerer
+from .answerer import Answerer, Text
 from .pairs import format_question, is_too_large
 
 Given = tuple[str | None, float]  # an answer, and its probability
+
+
+def valid_answers(texts: Sequence[Text], molecules: bool) -> dict[str, float]:
+    """The valid ones in their order, each once, and its probability: the sum over its different spellings."""
+    found: dict[str, float] = {}
+    for text, score in dict(texts).items():
+        answer = canonical(text) if molecules else text
+        if answer is not None:
+            found[answer] = found.get(answer, 0.0) + math.exp(score)
+    return found
 
 
 def is_balanced(inputs: str, product: str) -> bool:

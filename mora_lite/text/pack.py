@@ -30,7 +30,7 @@ from ..fast.prepacked import prepack
 from ..hub.bases import base_of_pack, resolve_base
 from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
-from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
+from ..machine.device import keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_installed
 from ..packs.manifest import CARD, TEXT_PACK, seal
@@ -182,18 +182,6 @@ def open_text_pack(path: str | Path) -> TextPack:
     return TextPack(path, manifest)
 
 
-def load_text(
-    pack: str | Path, base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
-) -> Answerer:
-    """A text pack by its name, its path or `hf:owner/name`, ready for `Answerer.ask`. base: see `load_text_pack`.
-
-    device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`, `float16`. Raises `PackError`,
-    `CheckpointError` or `DeviceError`, each with what to do.
-    """
-    where = choose_device(device)
-    return load_text_pack(open_text_pack(pack), base=base, device=where, dtype=choose_dtype(dtype, where))
-
-
 def load_text_pack(
     pack: TextPack,
     *,
@@ -232,7 +220,7 @@ def load_text_pack(
     model.to(device).eval()
     prepack(model.decoder)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer, pack.questions.only)
+    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)
 
 
 def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:

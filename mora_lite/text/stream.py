@@ -1,34 +1,37 @@
-"""A table of molecules in, the same table with answers in text out.
+"""Molecules in, answers in text out: of a list, or of a table, beside its columns.
 
-The output has every column of the input, in order, then the answers, their probabilities, what could be checked of them
-(`checks`), `status` and `error`. An answer that should be molecules is read by RDKit and written as canonical SMILES;
-what RDKit refuses is no answer. A row that cannot be answered is a row with a status.
+The output of a table has every column of the input, in order, then the answers, their probabilities, what could be
+checked of them (`checks`), `status` and `error`. An answer that should be molecules is read by RDKit and written as
+canonical SMILES; what RDKit refuses is no answer. A row that cannot be answered is a row with a status.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
-from ..chem.smiles import canonical, write
+from ..chem.smiles import write
 from ..errors import InputError
+from ..machine.device import choose_device, choose_dtype
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
+from ..tables.molecule_column import read_molecules
 from ..tables.writers import TableWriter, continued
 from .answerer import LONG_ANSWER, Answerer, Text
-from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips
+from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips, valid_answers
+from .pack import load_text_pack, open_text_pack
 from .pairs import FEATURIZER, format_question
-from .tasks import TEXT_TASKS, Question, SideColumns, Sides, direction_of
+from .tasks import TEXT_TASKS, PackQuestions, Question, SideColumns, Sides, direction_of, text_task
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_BEAMS = 100  # memory and time of a search grow with them; samples are taken one after the other
@@ -82,9 +85,40 @@ class GenerationConfig:
         if self.spellings and not (self.molecules or self.questions):
             raise InputError("spellings: the pack's answers are no molecules, which alone can be compared")
 
+    @classmethod
+    def of(
+        cls,
+        known: PackQuestions,
+        columns: Sequence[str] = ("smiles",),
+        smiles_index: int | None = 0,
+        *,
+        task: str | None = None,
+        question: str | None = None,
+        **settings: Any,
+    ) -> tuple[GenerationConfig, list[str]]:
+        """For a pack that can be asked `known`, and notes for the user.
+
+        columns: of the table. smiles_index: of its SMILES column, beside which the sides of reactions may have columns;
+        None where they have none. task, question: what the user wants, None for what the pack asks by itself.
+        settings: the other fields. Raises `InputError` for what cannot be asked.
+        """
+        asked, direction, notes = known.choose(columns, question, known.direction(task))
+        sides = SideColumns() if smiles_index is None else SideColumns(columns, smiles_index, direction)
+        kind = text_task(direction or known.task)
+        about = {"question": asked, "direction": direction, "sides": sides, "questions": known.by_direction}
+        return cls(kind.column, kind.of_molecules, **about, **settings), [*notes, *sides.notes]
+
     def width(self, direction: str | None) -> int:
         """Of the search for answers to a question of that direction."""
         return self.beams or max(self.top, TEXT_TASKS[direction].beams if direction else 1)
+
+    def check_room(self, answerer: Answerer) -> None:
+        """Raise `InputError` where an answer may be so long that no question has room beside it."""
+        if answerer.max_question_tokens(self.max_new_tokens) < 1:
+            raise InputError(
+                f"max-tokens: got {self.max_new_tokens}, but the base reads {answerer.max_tokens} tokens, question and "
+                "answer together"
+            )
 
     @property
     def per_answer(self) -> list[str]:
@@ -107,8 +141,9 @@ class GenerationConfig:
 class Answered:
     """What became of a row.
 
-    source: canonical SMILES of the molecules in question, empty without any.
-    direction: of the reaction, None for others. answers: the texts, or canonical SMILES. probabilities: of each.
+    status, error: `ok`, or why there is no answer. source: canonical SMILES of the molecules in question, empty without
+    any. question: about them, in words. direction: of the reaction, None for others.
+    answers: the likeliest first, texts or canonical SMILES. probabilities: of each.
     checks: name -> one for each answer. agreement: share of the question's other orders that get the first one.
     """
 
@@ -131,6 +166,48 @@ class Answered:
         return [*of_each, self.agreement] if config.spellings else list(of_each)
 
 
+class TextGenerator:
+    """A text pack that is loaded, as `load_text` gives it."""
+
+    def __init__(self, answerer: Answerer, questions: PackQuestions):
+        self.answerer, self.questions = answerer, questions
+
+    def generate(
+        self, molecules: Any, *, task: str | None = None, question: str | None = None, **settings: Any
+    ) -> list[Answered]:
+        """What `mora-lite generate` writes about each row, in order, without a file.
+
+        molecules: a text or many, in a list or a column of any library: SMILES of a molecule, or of several joined by
+        dots, or a reaction `reactants>reagents>product`.
+        task: for a pack that has learnt several, `forward`, `retro` or `reagents`; None asks for products.
+        question: in words, for a pack that takes one. settings: `top`, `beams`, `spellings`, `temperature`, `top_p`,
+        `seed`, `max_new_tokens`, `batch_size` of `GenerationConfig`.
+
+        What cannot be read is a row with a status. Raises `InputError` for a task or setting that the pack cannot have.
+        """
+        settings.setdefault("max_new_tokens", self.answerer.long_answer)
+        config, _ = GenerationConfig.of(self.questions, task=task, question=question, **settings)
+        config.check_room(self.answerer)
+        texts, rows = read_molecules(molecules).smiles, list[Answered]()
+        for at in range(0, len(texts), CHUNK_BATCHES * config.batch_size):
+            some = texts[at : at + CHUNK_BATCHES * config.batch_size]
+            rows += answer_window(Window.of(some, cells=[[text] for text in some]), 0, self.answerer, config)
+        return rows
+
+
+def load_text(
+    pack: str | Path = "reactions", base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+) -> TextGenerator:
+    """A text pack by its name, its path or `hf:owner/name`, ready for `TextGenerator.generate`.
+
+    base: see `load_text_pack`. device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`,
+    `float16`. Raises `PackError`, `CheckpointError` or `DeviceError`, each with what to do.
+    """
+    opened, where = open_text_pack(pack), choose_device(device)
+    answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where))
+    return TextGenerator(answerer, opened.questions)
+
+
 def answer_table(
     table: Library | TypedSmiles,
     target: str,
@@ -148,11 +225,7 @@ def answer_table(
     on_note: called with each line for the user. on_rows: gets what became of each row. Raises `InputError` where an
     answer may be so long that no question has room beside it.
     """
-    if answerer.max_question_tokens(config.max_new_tokens) < 1:
-        raise InputError(
-            f"max-tokens: got {config.max_new_tokens}, but the base reads {answerer.max_tokens} tokens, question and "
-            "answer together"
-        )
+    config.check_room(answerer)
     summary, started = RunSummary(), time.perf_counter()
     windows = table.windows(CHUNK_BATCHES * config.batch_size)
     head = next(windows, None) or Window(1, [])
@@ -258,7 +331,7 @@ def _sample(
     texts = [format_question(row.source, row.question) for row in asked]
     samples: list[list[Text]] = [[] for _ in texts]
     for number in range(config.top * MAX_SAMPLES):
-        rows = [i for i, row in enumerate(samples) if len(_different(row, config.molecules)) < config.top]
+        rows = [i for i, row in enumerate(samples) if len(valid_answers(row, config.molecules)) < config.top]
         if not rows:
             break
         answers = answerer.answer(
@@ -280,16 +353,6 @@ def row_seed(seed: int, number: int, text: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 
-def _different(texts: Sequence[Text], molecules: bool) -> dict[str, float]:
-    """The valid answers in the order found, each once, and its probability: the sum over its different spellings."""
-    found: dict[str, float] = {}
-    for text, score in dict(texts).items():
-        answer = canonical(text) if molecules else text
-        if answer is not None:
-            found[answer] = found.get(answer, 0.0) + math.exp(score)
-    return found
-
-
 def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> list[list[Given]]:
     """What the other orders of each row's question get; nothing where none are asked."""
     others: list[list[Given]] = [[] for _ in rows]
@@ -305,7 +368,7 @@ def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConf
 
 def _choose(row: Answered, texts: Sequence[Text], others: Sequence[Given], config: GenerationConfig) -> None:
     """Enter the first valid answers; of a search those with the largest probability, by all orders of the question."""
-    found = _different(texts, config.molecules or row.direction is not None)
+    found = valid_answers(texts, config.molecules or row.direction is not None)
     if config.temperature == 0:
         found = elect(found, others)
     row.answers, row.probabilities = list(found)[: config.top], list(found.values())[: config.top]

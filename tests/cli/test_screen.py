@@ -20,6 +20,7 @@ from pyarrow import csv, parquet
 
 from mora_lite.scoring import engine
 from mora_lite.screening import campaign
+from mora_lite.screening.campaign import screen_library
 from mora_lite.screening.run_directory import lock
 
 LINES = ["CCO a", "C1CC b", "CCCC c", "", "N d", "CCN e", "C1CCCCC1 f", "xx g", "c1ccccc1 h", "CC i", "O j", "CCC k"]
@@ -87,6 +88,27 @@ def test_a_library_becomes_shards_a_ranked_list_and_a_report(
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["rows"] == 14
     assert manifest["shards"]["0"]["counts"] == {"empty": 1, "ok": 11, "unparsable": 2}
+
+
+def test_a_small_library_is_scored_in_this_process_to_the_same_bytes(
+    library: Path, calibrated_pack_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one thread as workers are; Python's own number of threads is left as it was."""
+    started: list[Any] = []
+    start = engine.WorkerPool._start
+    monkeypatch.setattr(engine.WorkerPool, "_start", lambda pool: started.append(pool._make) or start(pool))
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        # Without workers a process reads the rows alone that native code leaves to RDKit.
+        for name, workers, made in (("here", None, "RdkitParser"), ("there", 1, "make_scorer")):
+            started.clear()
+            screen_library(library, tmp_path / name, pack=str(calibrated_pack_path), device="cpu", workers=workers)
+            assert [make.__name__ for make in started] == [made]
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(n_threads)
+    assert results(tmp_path / "here") == results(tmp_path / "there")
 
 
 def test_a_row_that_takes_too_long_is_a_row(library: Path, calibrated_pack_path: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from rdkit import Chem
 
 import mora_lite
 from mora_lite.adapter.lowrank import Branch
-from mora_lite.chem.smiles import canonical
 from mora_lite.context.approved import ApprovedDrugs, approved_smiles
 from mora_lite.errors import CheckpointError
 from mora_lite.fast.scorer import FastScorer
@@ -23,7 +22,8 @@ from mora_lite.lm.decoder import Decoder
 from mora_lite.model import Model
 from mora_lite.packs.installed import SHIPPED
 from mora_lite.packs.pack import list_packs, open_pack
-from mora_lite.text.pack import load_text, open_text_pack
+from mora_lite.text.pack import open_text_pack
+from mora_lite.text.stream import load_text
 from mora_lite.training.pretrain import load_encoder
 
 # Hartree, from QM9: HOMO, LUMO, gap.
@@ -126,8 +126,8 @@ def test_the_pack_reactions_answers_by_its_name() -> None:
     folder = Path(__file__).parents[2] / "examples"
     tables = [list(csv.DictReader((folder / name).open())) for name in ("reactions.csv", "reactions_products.csv")]
     assert [[row["name"] for row in table] for table in tables] == [[row["name"] for row in tables[0]]] * 2
-    answers = load_text("reactions", device="cpu").ask([row["smiles"] for row in tables[0]], "What is the product?")
-    right = [canonical(row[0].text) == known["product"] for row, known in zip(answers, tables[1], strict=True)]
+    answered = load_text(device="cpu").generate([row["smiles"] for row in tables[0]])
+    right = [row.answers == [known["product"]] for row, known in zip(answered, tables[1], strict=True)]
     assert sum(right) >= 7
 
 

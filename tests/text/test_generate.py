@@ -15,6 +15,7 @@ from text_packs import FORWARD, QUESTIONS, RETRO, read, write
 
 from mora_lite import load_text
 from mora_lite.chem.smiles import canonical
+from mora_lite.errors import InputError
 from mora_lite.packs.manifest import seal
 from mora_lite.text.answerer import Answerer
 from mora_lite.text.loop import TextTrainConfig
@@ -95,7 +96,7 @@ def test_several_answers_that_are_drawn_differ(
     run: Any, forward_pack: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Any text counts: few that a tiny model draws are molecules.
-    monkeypatch.setattr("mora_lite.text.stream.canonical", lambda text: text or None)
+    monkeypatch.setattr("mora_lite.text.checks.canonical", lambda text: text or None)
     out = tmp_path / "out.csv"
     options = ["--pack", forward_pack, "-o", out, "--force", "--max-tokens", 12, "--temperature", 2, *EXACT]
     code, _, err = run("generate", table, *options)
@@ -240,8 +241,8 @@ def test_the_only_question_of_training_need_not_be_given(run: Any, base_path: Pa
     (silent,) = read(out)
     assert run("generate", molecules, *options, "--question", "Acid {{a}}?")[0] == 0
     assert read(out) == [silent]
-    answerer = load_text(pack.path, base_path, device="cpu", dtype="float32")
-    assert answerer.ask(["CO"], max_new_tokens=4)[0][0].text == silent["answer"]
+    model = load_text(pack.path, base_path, device="cpu", dtype="float32")
+    assert model.generate(["CO"], max_new_tokens=4)[0].answers == [silent["answer"]]
 
 
 def test_a_pack_of_reactions_is_asked_by_the_task_and_its_answers_are_checked(
@@ -270,6 +271,46 @@ def test_a_pack_of_reactions_is_asked_by_the_task_and_its_answers_are_checked(
     code, _, err = run("generate", back, *options, "-o", out, "--task", "reagents")
     assert (code, err.count("\n")) == (2, 1)
     assert "is for ask and forward and retro" in err
+
+
+def test_python_gets_what_the_command_writes(run: Any, reacting: Path, base_path: Path, tmp_path: Path) -> None:
+    model = load_text(reacting, base_path, device="cpu", dtype="float32")
+    options = ["--pack", reacting, "--base", base_path, "--max-tokens", 12, "--dtype", "float32", "--force"]
+    texts = ["CO", "C1CC", "[CH3:1][OH:2]>>", "", "OCC", "C" * 600]
+    table, out = write(tmp_path / "in.csv", ("smiles",), [(text,) for text in texts]), tmp_path / "out.csv"
+    assert run("generate", table, *options, "-o", out, "--spellings", 2)[0] == 0
+    rows = model.generate(texts, spellings=2, max_new_tokens=12)
+    assert [row.status for row in rows] == ["ok", "unparsable", "ok", "empty", "ok", "too_large"]
+    for row, written in zip(rows, read(out), strict=True):
+        assert (row.status, row.error, "".join(row.answers)) == (
+            written["status"],
+            written["error"],
+            written["product"],
+        )
+        if row.answers:
+            assert (row.direction, row.question) == ("forward", FORWARD)
+            assert row.probabilities == pytest.approx([float(written["probability"])], rel=1e-5)
+            assert row.agreement == float(written["agreement"])
+            assert row.checks == {"balanced": [written["balanced"] == "true"]}
+    assert [row.source for row in rows[::2]] == ["CO", "CO", "CCO"]
+    (back,) = model.generate(">>C=O", task="retro", top=3, max_new_tokens=12)
+    assert (back.source, back.answers[0], back.checks["round_trip"][0]) == ("C=O", "CO", True)
+    assert len(back.answers) == len(back.probabilities) == len(back.checks["balanced"]) <= 3
+    assert model.generate([]) == []
+
+
+def test_python_is_told_what_a_pack_cannot_do(reacting: Path, base_path: Path) -> None:
+    model = load_text(reacting, base_path, device="cpu", dtype="float32")
+    for wrong, said in (
+        ({"task": "reagents"}, "is for ask and forward and retro"),
+        ({"top": 3, "beams": 2}, "expected 1 to the number of beams"),
+        ({"max_new_tokens": 10**6}, "question and answer together"),
+        ({"task": "retro", "question": "Why?"}, "has its own"),
+    ):
+        with pytest.raises(InputError, match=said):
+            model.generate(["CO"], **wrong)
+    with pytest.raises(InputError, match="molecules: got"):
+        model.generate(7)
 
 
 def test_reactants_are_searched_for_more_widely_than_products(
