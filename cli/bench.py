@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..status import counted
 from .options import BatchSize, Device, Dtype, PackOption, Tasks, split_names
 from .progress import show_work
 
@@ -69,14 +70,15 @@ def bench(
         return
     from rich.console import Console
 
-    title = f"{measured.n:,} molecules, {len(model.tasks)} tasks of {model.pack.name}, {dtype_name} on {processor}"
+    scored = f"{counted(measured.n, 'molecule')}, {counted(len(model.tasks), 'task')} of {model.pack.name}"
+    title = f"{scored}, {dtype_name} on {processor}"
     console = Console(highlight=False)
     print_rows(title, measured.rows(), console)
     rates = f"{measured.tflop_per_s:.2f} TFLOP/s" + (f" and {measured.gb_per_s:,.0f} GB/s" if measured.gb_per_s else "")
     longest, rate = measured.beside
     after = f"{measured.parsed_mol_per_s:,.0f} without reading and parsing"
     console.print(f"{measured.mol_per_s:,.0f} molecules/s one stage after the other, {after}")
-    overlap = f"reading, parsing by {measured.threads} threads, scoring and writing overlap"
+    overlap = f"reading, parsing by {counted(measured.threads, 'thread')}, scoring and writing overlap"
     console.print(f"{rate:,.0f} where {overlap}: {longest} takes longest")
     console.print(f"floors from {rates}")
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import DeviceError, InputError
+from ..status import counted
 from .progress import report
 
 Ops = TypeVar("Ops", bound=tuple[Any, ...])  # a NamedTuple of functions
@@ -122,7 +123,7 @@ def processor_name(device: torch.device) -> str:
 
 def describe_processor(device: torch.device) -> str:
     """The name of the device, of a CPU with the number of threads."""
-    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    threads = "" if device.type == "cuda" else f", {counted(torch.get_num_threads(), 'thread')}"
     return processor_name(device) + threads
 
 
