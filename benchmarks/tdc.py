@@ -237,7 +237,9 @@ def train_start(options: argparse.Namespace) -> None:
 
 
 def train_trees(options: argparse.Namespace) -> None:
-    """Trees as of `mora-lite train --trees`, on all rows that a board may train on, without a network."""
+    """Trees as of `mora-lite train --trees`, without a network; on all rows that a board may train on, or without those
+    that validate the network of `single`.
+    """
     for name in options.boards:
         missing = [seed for seed in options.seeds if not run_file(options, [name], seed).exists()]
         if not missing:
@@ -249,6 +251,8 @@ def train_trees(options: argparse.Namespace) -> None:
         for seed in missing:
             held = rows.held_out(options.part, seed)
             trains = ~rows.test[good] & ~np.isin(good, held)
+            if options.train_only:
+                trains &= ~np.isin(good, rows.held_out("valid", seed))
             trees = Trees.grow(graphs.descriptors[trains], targets[good][trains, None], [is_class], seed)
             scores = trees.scores(graphs.descriptors[np.isin(good, held)])[:, 0].astype(np.float64)
             run = seed, options.name, options.part
@@ -327,6 +331,7 @@ def main() -> None:
         command.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
         command.add_argument("--name", default=name, help="of the variant")
     single.add_argument("--trees", action="store_true", help="as of `mora-lite train`; give another --name too")
+    trees.add_argument("--train-only", action="store_true", help="without the rows that validate; give another --name")
     single.add_argument("--start", help="of the encoder, as of `mora-lite train`")
     group.add_argument("--table", type=Path, required=True)
     group.add_argument("--groups", nargs="+", default=GROUPS, help="boards with commas between; all boards by default")

@@ -243,9 +243,8 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return _CrossEntropy.apply(hidden, weight, labels)
 
 
-OPS = LayerOps(
-    add_norm, rotate, gate, layer_ops.attention, cross_entropy
-)  # torch's own attention is one kernel already
+# torch's own attention is one kernel already.
+OPS = LayerOps(add_norm, rotate, gate, layer_ops.attention, cross_entropy)
 
 
 def check(device: torch.device) -> None:
