@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import Descriptors
 
 from mora_lite.chem import descriptors
 from mora_lite.chem.featurizer import Featurizer
@@ -22,6 +23,18 @@ def test_a_molecule_has_its_counts_and_what_rdkit_computes() -> None:
     np.testing.assert_allclose(graphs.descriptors[:, -2:], [[194.19, 61.82], [46.07, 20.23]], atol=0.01)
     counts = graphs.descriptors[1, : descriptors.N_COUNTS]
     assert counts.sum() == 6  # three atoms, and what is around them within one bond
+
+
+def test_each_is_the_number_of_its_function() -> None:
+    """Although what several need is computed once."""
+    wanted = descriptors.names()
+    plain = dict(Descriptors.descList)
+    for smiles in (CAFFEINE, "O=C(O)c1ccccc1OC(C)=O"):
+        molecule = Chem.MolFromSmiles(Chem.CanonSmiles(smiles))
+        (row,) = descriptors.describe([molecule], wanted)
+        limits = -descriptors.LARGEST, descriptors.LARGEST
+        expected = np.clip([plain[name](Chem.Mol(molecule)) for name in wanted], *limits).astype(np.float32)
+        np.testing.assert_array_equal(row[descriptors.N_FINGERPRINTS :], expected)
 
 
 @pytest.mark.parametrize("smiles", [CAFFEINE, "OC(=O)c1ccccc1OC(C)=O", "C[C@H](N)C(=O)NCc1ccc(Cl)cc1", "F/C=C/Br"])
