@@ -68,9 +68,7 @@ def train(
     ] = None,
     trees: Annotated[
         bool,
-        typer.Option(
-            "--trees", help="Average with boosted trees on descriptors: better on small tables, but slow to predict."
-        ),
+        typer.Option("--trees", help="Average with boosted trees on descriptors: better, but slow to predict."),
     ] = False,
     encoder_epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the encoder alone.", show_default="30, 15 for large tables")

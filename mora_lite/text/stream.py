@@ -105,8 +105,8 @@ class GenerationConfig:
         asked, direction, notes = known.choose(columns, question, known.direction(task))
         sides = SideColumns() if smiles_index is None else SideColumns(columns, smiles_index, direction)
         kind = text_task(direction or known.task)
-        about = {"question": asked, "direction": direction, "sides": sides, "questions": known.by_direction}
-        return cls(kind.column, kind.of_molecules, **about, **settings), [*notes, *sides.notes]
+        settings |= {"question": asked, "direction": direction, "sides": sides, "questions": known.by_direction}
+        return cls(kind.column, kind.of_molecules, **settings), [*notes, *sides.notes]
 
     def width(self, direction: str | None) -> int:
         """Of the search for answers to a question of that direction."""
