@@ -39,13 +39,15 @@ def main() -> None:
     parser.add_argument("--trees", action="store_true", help="of mora-lite")
     options = parser.parse_args()
     model = "chemprop" if options.chemprop else "mora-lite --trees" if options.trees else "mora-lite"
-    done = set()
+    settings = {"epochs": options.epochs} if options.chemprop else {"start": options.start}
+    done = []
     if options.out.exists():
-        done = {(r["set"], r["model"], r["seed"]) for r in map(json.loads, options.out.read_text().splitlines())}
+        done = [json.loads(line) for line in options.out.read_text().splitlines()]
     for seed in options.seeds:
         for name in options.sets:
-            if (name, model, seed) not in done:
-                result = {"set": name, "model": model, "seed": seed, **run(options, SETS[name], seed)}
+            facts = {"set": name, "model": model, "seed": seed, **settings}
+            if not any(facts.items() <= result.items() for result in done):
+                result = {**facts, **run(options, SETS[name], seed)}
                 with options.out.open("a") as file:
                     file.write(json.dumps(result) + "\n")
                 print(json.dumps(result), flush=True)

@@ -28,7 +28,6 @@ from .worker import ModelThread
 
 if TYPE_CHECKING:
     from ..text.answerer import Answerer
-    from ..text.pack import TextPack
 
 MAX_ANSWERS = 5
 MAX_SPELLINGS = 8
@@ -199,7 +198,6 @@ class TextWork:
     def __init__(self, source: TextSource, seconds: float):
         self._source, self._seconds = source, seconds
         self._answerer: Answerer | None = None
-        self._opened: TextPack | None = None
 
     def __call__(self, job: list[TextQuestion], marked: Mapping[int, str], at: Callable[[int], None]) -> dict[str, Any]:
         (question,) = job
@@ -222,10 +220,10 @@ class TextWork:
             from ..text.pack import load_text_pack, open_text_pack
 
             torch.set_num_threads(THREADS)
-            self._opened = open_text_pack(self._source.path)
+            opened = open_text_pack(self._source.path)
             device = choose_device(self._source.device)
             self._answerer = load_text_pack(
-                self._opened, base=base, device=device, dtype=choose_dtype(self._source.dtype, device)
+                opened, base=base, device=device, dtype=choose_dtype(self._source.dtype, device)
             )
         return self._answerer
 

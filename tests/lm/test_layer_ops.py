@@ -56,13 +56,11 @@ def test_add_norm(added: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Non
     grads = random(*shape, 2)
     results = []
     for ops in (layer_ops.OPS, layer_ops_triton.OPS, layer_ops_compiled.OPS):
-        terms = [first.clone().requires_grad_(), *(term.to(dtype).requires_grad_() for term in others)]
+        terms = [first.clone().requires_grad_(), *(term.to(dtype, copy=True).requires_grad_() for term in others)]
         total, normed = ops.add_norm(tuple(terms), norm)
         assert (total.dtype, normed.dtype) == (torch.float32, dtype)
         ((total * grads[..., 0]).sum() + (normed.float() * grads[..., 1]).sum()).backward()
         results.append([total.detach(), normed.detach(), *(term.grad for term in terms)])
-        for term in terms:
-            term.grad = None
     for plain, *fused in zip(*results, strict=True):
         for other in fused:
             assert plain.dtype == other.dtype

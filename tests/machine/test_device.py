@@ -19,6 +19,7 @@ from mora_lite.machine.device import (
     describe_processor,
     keep_freed_memory,
 )
+from mora_lite.status import counted
 
 CPU = torch.device("cpu")
 
@@ -112,7 +113,7 @@ def test_batches_are_halved_where_memory_runs_out_and_every_number_is_computed_o
 def test_facts_about_this_machine() -> None:
     keep_freed_memory()
     assert available_bytes(CPU) > 1 << 20
-    assert describe_processor(CPU).rstrip("s").endswith(" thread")
+    assert describe_processor(CPU).endswith(f", {counted(torch.get_num_threads(), 'thread')}")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels work where there is a CUDA device")

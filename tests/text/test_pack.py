@@ -14,6 +14,7 @@ from fake_hub import FakeHub
 from safetensors.torch import load_file
 from text_packs import PAIRS, PROMPT, SIZES, read
 
+import mora_lite
 from mora_lite.adapter.lowrank import TARGET_MODULES, AdapterConfig
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.smiles import canonical
@@ -51,6 +52,15 @@ def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(forward_pack: Path) -
         for i in range(len(sources)):
             alone = answerer.answer(ids[i : i + 1], graphs.select([i]), beams=beams, max_new_tokens=20)
             assert [answer.text for answer in alone[0]] == [answer.text for answer in together[i]]
+
+
+def test_python_asks_in_smiles(forward_pack: Path) -> None:
+    model = mora_lite.load_text(forward_pack, device="cpu", dtype="float32")
+    found = model.generate(["OCC", "C1CC", "CO", "", "C" * 300], max_new_tokens=12, beams=3, top=3)
+    assert [bool(row.answers) for row in found] == [True, False, True, False, False]
+    assert [row.answers[0] for row in (found[0], found[2])] == ["CC=O", "C=O"]
+    assert found[0].probabilities == sorted(found[0].probabilities, reverse=True)
+    assert model.generate([]) == []
 
 
 def test_a_pack_in_8_bits_answers_the_same_from_fewer_bytes(forward_pack: Path, tmp_path: Path) -> None:
