@@ -35,7 +35,7 @@ def main() -> None:
     pack = open_text_pack(args.pack)
     source = NF4Source(open_checkpoint(resolve_base(pack.base["name"])))
     base = Decoder.from_checkpoint(source)
-    model = load_text_pack(pack, device=torch.device("cpu"), dtype=torch.float32).model
+    model = load_text_pack(pack, device="cpu", dtype="float32").model
     branch = model.branch(Featurizer().read_smiles([args.smiles]).batch(), 1)
     zero = replace(branch, c=torch.zeros_like(branch.c))
     ids = torch.tensor(source.tokenizer()(bundled_text()).input_ids)

@@ -178,12 +178,10 @@ def open_input(inputs: list[str], smiles_column: str | None, of_reactions: bool)
 
 def load(opened: TextPack, pack: str, base: str | None, device: str, dtype: str) -> Answerer:
     """The model of a pack, with a note where its base is fetched first."""
-    from ..machine.device import choose_device, choose_dtype
     from ..text.pack import load_text_pack
 
     with show_work(f"loading {pack}"):
-        chosen = choose_device(device)
-        return load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen), on_note=print_note)
+        return load_text_pack(opened, base=base, device=device, dtype=dtype, on_note=print_note)
 
 
 def claim_answers(source: str | None, output: str | None, report: Path | None, force: bool) -> str:

@@ -47,7 +47,7 @@ def export_peft(pack: TextPack, smiles: str, out: Path, *, base: str | None = No
         raise InputError(f"peft: got {smiles!r}, {parsed.reason or parsed.status}; expected the SMILES of molecules")
     with staged(out, force, CONFIG, "an adapter for PEFT") as stage:
         # The type of the frozen layers does not enter an adapter: the smaller one takes less memory.
-        model = load_text_pack(pack, base=base, device=torch.device("cpu"), dtype=torch.bfloat16).model
+        model = load_text_pack(pack, base=base, device="cpu", dtype="bfloat16").model
         with torch.no_grad():
             weights = lora_weights(model, pack.featurizer.graphs([parsed.mol]))
         write_tensors(stage / WEIGHTS, weights, {"format": "pt"})

@@ -216,15 +216,12 @@ class TextWork:
         if self._answerer is None:
             import torch
 
-            from ..machine.device import choose_device, choose_dtype
             from ..text.pack import load_text_pack, open_text_pack
 
             torch.set_num_threads(THREADS)
-            opened = open_text_pack(self._source.path)
-            device = choose_device(self._source.device)
-            self._answerer = load_text_pack(
-                opened, base=base, device=device, dtype=choose_dtype(self._source.dtype, device)
-            )
+            source = self._source
+            opened = open_text_pack(source.path)
+            self._answerer = load_text_pack(opened, base=base, device=source.device, dtype=source.dtype)
         return self._answerer
 
     def _answer(self, asked: TextQuestion, answerer: Answerer) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 from ..chem.graph import Graphs
 from ..chem.smiles import canonical
 from ..errors import InputError
-from ..machine.device import choose_device, choose_dtype
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
 from .pack import TextPack, load_text_pack, open_text_pack
@@ -46,8 +45,8 @@ def evaluate_text(
 
     Returns metrics as `answer_metrics` does. Raises `InputError` when the table cannot be used or no row is left.
     """
-    opened, chosen = pack if isinstance(pack, TextPack) else open_text_pack(pack), choose_device(device)
-    answerer = load_text_pack(opened, base=base, device=chosen, dtype=choose_dtype(dtype, chosen))
+    opened = pack if isinstance(pack, TextPack) else open_text_pack(pack)
+    answerer = load_text_pack(opened, base=base, device=device, dtype=dtype)
     held_out = opened.manifest["provenance"]["held_out"]
     by_rule = held_out in {task.held_out for task in TEXT_TASKS.values()}
     direction = opened.questions.direction(task)

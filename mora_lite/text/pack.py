@@ -30,7 +30,7 @@ from ..fast.prepacked import prepack
 from ..hub.bases import base_of_pack, resolve_base
 from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
-from ..machine.device import keep_freed_memory, work_alone_after_fork
+from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_installed
 from ..packs.manifest import CARD, TEXT_PACK, seal
@@ -186,17 +186,21 @@ def load_text_pack(
     pack: TextPack,
     *,
     base: str | Path | None = None,
-    device: torch.device,
-    dtype: torch.dtype,
+    device: str = "auto",
+    dtype: str = "auto",
     memory_budget: int | None = None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Answerer:
     """The model of a pack, ready to answer.
 
     base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
-    file of the same model has other rounding, and the adapter was trained over this one's. memory_budget: bytes that
+    file of the same model has other rounding, and the adapter was trained over this one's. device: `auto`, `cpu`,
+    `cuda`, `cuda:N`. dtype: of matrix products, `auto`, `float32`, `bfloat16`, `float16`. memory_budget: bytes that
     the dequantised base may take, as for `load_decoder`. on_note: gets a line before the base is fetched.
+
+    Raises `PackError`, `CheckpointError` or `DeviceError`, each with what to do.
     """
+    where = choose_device(device)
     keep_freed_memory()
     work_alone_after_fork()
     try:
@@ -213,11 +217,11 @@ def load_text_pack(
         )
     model = TextModel(
         AdapterConfig.from_dict(pack.manifest["sizes"]),
-        load_decoder(source, dtype, device, memory_budget),
+        load_decoder(source, choose_dtype(dtype, where), where, memory_budget),
         pack.manifest["adapter"],
     )
     _put_weights(model, pack)
-    model.to(device).eval()
+    model.to(where).eval()
     prepack(model.decoder)
     limit = int(source.config.get("max_position_embeddings", 2048))
     return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)

@@ -21,7 +21,6 @@ from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import write
 from ..errors import InputError
-from ..machine.device import choose_device, choose_dtype
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
@@ -200,12 +199,10 @@ def load_text(
 ) -> TextGenerator:
     """A text pack by its name, its path or `hf:owner/name`, ready for `TextGenerator.generate`.
 
-    base: see `load_text_pack`. device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto`, `float32`, `bfloat16`,
-    `float16`. Raises `PackError`, `CheckpointError` or `DeviceError`, each with what to do.
+    base, device, dtype, errors: see `load_text_pack`.
     """
-    opened, where = open_text_pack(pack), choose_device(device)
-    answerer = load_text_pack(opened, base=base, device=where, dtype=choose_dtype(dtype, where))
-    return TextGenerator(answerer, opened.questions)
+    opened = open_text_pack(pack)
+    return TextGenerator(load_text_pack(opened, base=base, device=device, dtype=dtype), opened.questions)
 
 
 def answer_table(

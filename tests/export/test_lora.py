@@ -69,7 +69,7 @@ def make_pack(base_path: Path, tmp_path: Path) -> Any:
 @torch.no_grad()
 def our_logits(pack: TextPack) -> Tensor:
     """Of the molecule's adapter, in both rows."""
-    model = load_text_pack(pack, device=torch.device("cpu"), dtype=torch.float32).model
+    model = load_text_pack(pack, device="cpu", dtype="float32").model
     branch = model.branch(Featurizer.of(pack.manifest).read_smiles([MOLECULE]).batch(), 1)
     return model.decoder.logits(IDS, branch=replace(branch, a=branch.a.expand(2, -1, -1, -1)))
 

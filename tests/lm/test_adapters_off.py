@@ -76,7 +76,7 @@ def trained(request: pytest.FixtureRequest, base_path: Path, tmp_path_factory: p
 
 @pytest.fixture
 def model(trained: Path) -> TextModel:
-    return load_text_pack(open_text_pack(trained), device=CPU, dtype=torch.float32).model
+    return load_text_pack(open_text_pack(trained), device="cpu", dtype="float32").model
 
 
 def graph(smiles: str = "CCO") -> GraphBatch:

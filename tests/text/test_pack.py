@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 def test_a_pack_comes_back_and_answers_alone_as_in_a_batch(forward_pack: Path) -> None:
     opened = open_text_pack(forward_pack)
     assert (opened.task, opened.prompt) == ("forward", PROMPT)
-    answerer = load_text_pack(opened, device=CPU, dtype=torch.float32)
+    answerer = load_text_pack(opened, device="cpu", dtype="float32")
     sources = [source for source, _ in PAIRS]
     graphs, ids = Featurizer(standardize="none").read_smiles(sources), answerer.ids(sources)
     for beams in (1, 3):
@@ -64,12 +64,12 @@ def test_python_asks_in_smiles(forward_pack: Path) -> None:
 
 
 def test_a_pack_in_8_bits_answers_the_same_from_fewer_bytes(forward_pack: Path, tmp_path: Path) -> None:
-    whole = load_text_pack(open_text_pack(forward_pack), device=CPU, dtype=torch.float32)
+    whole = load_text_pack(open_text_pack(forward_pack), device="cpu", dtype="float32")
     base = open_text_pack(forward_pack).base
     save_text_pack(
         tmp_path / "small", whole.model, task="forward", prompt=PROMPT, base=base, provenance={"seed": 0}, bits=8
     )
-    small = load_text_pack(open_text_pack(tmp_path / "small"), device=CPU, dtype=torch.float32)
+    small = load_text_pack(open_text_pack(tmp_path / "small"), device="cpu", dtype="float32")
     for name, weight in whole.model.trained().items():
         step = weight.abs().amax(-1, keepdim=True) / 127 if weight.ndim > 1 else weight.abs() / 1000
         assert torch.all((small.model.trained()[name] - weight).abs() <= 0.51 * step + 4e-5), name
@@ -82,10 +82,10 @@ def test_a_pack_in_8_bits_answers_the_same_from_fewer_bytes(forward_pack: Path, 
 
 
 def test_a_pack_in_4_bits_is_nf4(forward_pack: Path, tmp_path: Path) -> None:
-    whole = load_text_pack(open_text_pack(forward_pack), device=CPU, dtype=torch.float32)
+    whole = load_text_pack(open_text_pack(forward_pack), device="cpu", dtype="float32")
     path, name, base = tmp_path / "four", "hypernet.head.weight", open_text_pack(forward_pack).base
     save_text_pack(path, whole.model, task="forward", prompt=PROMPT, base=base, provenance={}, bits=4)
-    four = load_text_pack(open_text_pack(path), device=CPU, dtype=torch.float32).model.trained()
+    four = load_text_pack(open_text_pack(path), device="cpu", dtype="float32").model.trained()
     assert torch.equal(four[name], dequantize_nf4(quantize_nf4(whole.model.trained()[name], double=True)))
     assert (path / ADAPTER).stat().st_size < 0.8 * (forward_pack / ADAPTER).stat().st_size
     damaged = load_file(path / ADAPTER)
@@ -109,7 +109,7 @@ def test_scales_without_their_matrix_are_weights_too_many(forward_pack: Path, tm
 
 def test_recorded_steps_answer_the_same(forward_pack: Path) -> None:
     """On a GPU greedy answers come from them; here each step runs by itself."""
-    answerer = load_text_pack(open_text_pack(forward_pack), device=CPU, dtype=torch.float32)
+    answerer = load_text_pack(open_text_pack(forward_pack), device="cpu", dtype="float32")
     questions, graphs = (
         answerer.ids([source for source, _ in PAIRS]),
         Featurizer(standardize="none").read_smiles([source for source, _ in PAIRS]),
@@ -127,7 +127,7 @@ def test_recorded_steps_answer_the_same(forward_pack: Path) -> None:
 def test_where_steps_cannot_be_recorded_they_run_one_by_one(
     forward_pack: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answerer = load_text_pack(open_text_pack(forward_pack), device=CPU, dtype=torch.float32)
+    answerer = load_text_pack(open_text_pack(forward_pack), device="cpu", dtype="float32")
     questions, graphs = answerer.ids(["CO"]), Featurizer(standardize="none").read_smiles(["CO"])
     plain = answerer.answer(questions, graphs, max_new_tokens=12)
 
@@ -141,7 +141,7 @@ def test_where_steps_cannot_be_recorded_they_run_one_by_one(
 
 
 def test_where_memory_runs_out_fewer_rows_are_taken(forward_pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answerer = load_text_pack(open_text_pack(forward_pack), device=CPU, dtype=torch.float32)
+    answerer = load_text_pack(open_text_pack(forward_pack), device="cpu", dtype="float32")
     questions, graphs = (
         answerer.ids([source for source, _ in PAIRS]),
         Featurizer(standardize="none").read_smiles([source for source, _ in PAIRS]),
@@ -164,7 +164,7 @@ def test_where_memory_runs_out_fewer_rows_are_taken(forward_pack: Path, monkeypa
 
 def test_the_answer_comes_from_the_graph_too(forward_pack: Path) -> None:
     """The same text with the graph of another molecule is another question."""
-    answerer = load_text_pack(open_text_pack(forward_pack), device=CPU, dtype=torch.float32)
+    answerer = load_text_pack(open_text_pack(forward_pack), device="cpu", dtype="float32")
     own, other = (Featurizer(standardize="none").read_smiles([text]) for text in ("CO", "Cl.c1ccccc1"))
     a = answerer.answer(answerer.ids(["CO"]), own, beams=2, max_new_tokens=20)
     b = answerer.answer(answerer.ids(["CO"]), other, beams=2, max_new_tokens=20)
@@ -191,7 +191,7 @@ def test_modules_layers_and_soft_tokens_come_back(
     torch.nn.init.normal_(model.c, std=0.3)
     base = {"name": str(base_path), "sha256": checkpoint.source_sha256}
     save_text_pack(tmp_path / "pack", model, task="forward", prompt=PROMPT, base=base, provenance={})
-    loaded = load_text_pack(open_text_pack(tmp_path / "pack"), device=CPU, dtype=torch.float32)
+    loaded = load_text_pack(open_text_pack(tmp_path / "pack"), device="cpu", dtype="float32")
     assert (loaded.model.sizes, loaded.model.kind) == (sizes, kind)
     assert loaded.max_tokens == 128 - loaded.model.n_soft  # soft tokens take room
     for name, tensor in model.trained().items():
@@ -240,11 +240,11 @@ def test_another_base_is_refused(forward_pack: Path, base_path: Path, tmp_path: 
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rope_theta": 2.0}))
     with pytest.raises(PackError, match="is not the base model"):
-        load_text_pack(open_text_pack(forward_pack), base=other, device=CPU, dtype=torch.float32)
+        load_text_pack(open_text_pack(forward_pack), base=other, device="cpu", dtype="float32")
 
 
 def test_a_pack_replaces_only_a_text_pack(forward_pack: Path, tmp_path: Path, base_path: Path) -> None:
-    model = load_text_pack(open_text_pack(forward_pack), device=CPU, dtype=torch.float32).model
+    model = load_text_pack(open_text_pack(forward_pack), device="cpu", dtype="float32").model
     facts: dict[str, Any] = {"task": "retro", "prompt": PROMPT, "base": {"name": "x", "sha256": "y"}, "provenance": {}}
     path = tmp_path / "pack"
     save_text_pack(path, model, **facts)

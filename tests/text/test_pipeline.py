@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from text_packs import FORWARD, RETRO
 
 from mora_lite.errors import InputError, OutputError, PackError
-from mora_lite.machine.device import training_dtype
 from mora_lite.text import loop, pipeline
 from mora_lite.text.evaluation import answer_metrics, answer_rows
 from mora_lite.text.loop import TextProgress, TextTrainConfig
@@ -64,7 +63,7 @@ def test_the_figures_are_those_of_the_pack_on_disk(
     pack = make("pack", steps=20)
     held = load_file(pack.path / ADAPTER)
     assert all(torch.equal(answered[name], held[name].float()) for name in held)
-    answerer = load_text_pack(pack, base=base_path, device=CPU, dtype=training_dtype(CPU))
+    answerer = load_text_pack(pack, base=base_path, device="cpu")
     data = load_tokenized_pairs(tmp_path / "pack.run" / "sequences.npz")
     rows = np.array([5, 6])
     assert answer_metrics(data, rows, answer_rows(answerer, data, rows)) == pack.manifest["provenance"]["test"]
@@ -87,7 +86,7 @@ def test_modules_and_layers_are_kept_in_the_pack(make: Any) -> None:
 def test_soft_tokens_are_a_kind_of_their_own(make: Any, base_path: Path) -> None:
     pack = make("pack", steps=2, adapter="prompt")
     assert pack.manifest["adapter"] == "prompt"
-    assert load_text_pack(pack, base=base_path, device=CPU, dtype=training_dtype(CPU)).model.n_soft > 0
+    assert load_text_pack(pack, base=base_path, device="cpu").model.n_soft > 0
 
 
 def test_a_run_that_ctrl_c_stopped_ends_with_the_same_weights(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +159,7 @@ def test_tables_that_cannot_be_trained_on_are_told(make: Any, reactions: Path, t
 def test_a_pack_whose_base_is_a_path_says_how_to_name_it(make: Any) -> None:
     pack = make("pack", steps=2)
     with pytest.raises(PackError, match="say where it is with --base"):
-        load_text_pack(pack, device=CPU, dtype=torch.float32)
+        load_text_pack(pack, device="cpu", dtype="float32")
 
 
 def test_several_directions_are_one_pack_that_knows_its_questions(reacting: Path) -> None:
@@ -194,7 +193,7 @@ def test_training_starts_from_another_pack(make: Any, reacting: Path, base_path:
     )
     assert losses[-1] < 0.5
     before, after = (
-        load_text_pack(open_text_pack(path), base=base_path, device=CPU, dtype=torch.float32).model.trained()
+        load_text_pack(open_text_pack(path), base=base_path, device="cpu", dtype="float32").model.trained()
         for path in (reacting, tmp_path / "again")
     )
     assert pack.manifest["provenance"]["started_from"] == open_text_pack(reacting).manifest["files"][ADAPTER]["sha256"]
