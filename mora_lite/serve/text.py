@@ -21,13 +21,13 @@ from ..machine.workers import usable_cores
 from ..packs.installed import find_installed
 from ..packs.manifest import TEXT_PACK
 from ..status import OK
-from ..text.tasks import DIRECTIONS, PRODUCT, PackQuestions, read_sides
+from ..text.tasks import DIRECTIONS, PRODUCT, PackQuestions, read_sides, text_task
 from .limits import Limits
 from .process import SideProcess
 from .worker import ModelThread
 
 if TYPE_CHECKING:
-    from ..text.answerer import Answerer
+    from ..text.stream import TextGenerator
 
 MAX_ANSWERS = 5
 MAX_SPELLINGS = 8
@@ -37,15 +37,14 @@ MEMORY = {"smollm2-135m": "about 0.9 GB"}  # of the process with a base in 16 bi
 
 
 class TextQuestion(NamedTuple):
-    """task: as `mora-lite generate --task` has it. smiles: of the molecules. product: of a reaction, for reagents.
+    """task: as `mora-lite generate --task` has it. text: SMILES of the molecules, or a reaction.
 
     question: in words, for a pack that takes one. spellings: other orders of the question that vote. base: path of the
     base model.
     """
 
     task: str
-    smiles: str
-    product: str
+    text: str
     question: str
     top: int
     spellings: int
@@ -106,10 +105,10 @@ class TextSource:
             raise InputError(f"spellings: got {spellings}, expected 0: what {self.path.name} answers is no molecule")
         if missing := self.missing():
             raise InputError(missing)
-        smiles, product = read_sides(task if task in DIRECTIONS else None, text)
-        if f"{{{PRODUCT}}}" in known.by_direction.get(task, "") and not product:
+        sides = read_sides(task if task in DIRECTIONS else None, text)
+        if f"{{{PRODUCT}}}" in known.by_direction.get(task, "") and not sides.product:
             raise InputError(f"smiles: got no reaction, expected reactants>>product to find {task} for")
-        return TextQuestion(task, smiles, product, words.strip(), top, spellings, str(self.find_base()))
+        return TextQuestion(task, text, words.strip(), top, spellings, str(self.find_base()))
 
     def describe(self) -> dict[str, Any]:
         """For the page."""
@@ -197,7 +196,7 @@ class TextWork:
 
     def __init__(self, source: TextSource, seconds: float):
         self._source, self._seconds = source, seconds
-        self._answerer: Answerer | None = None
+        self._generator: TextGenerator | None = None
 
     def __call__(self, job: list[TextQuestion], marked: Mapping[int, str], at: Callable[[int], None]) -> dict[str, Any]:
         (question,) = job
@@ -205,43 +204,27 @@ class TextWork:
             why = f"no answer within {self._seconds:,.0f} seconds; ask for fewer answers, or smaller molecules"
             status = next(iter(marked.values()))
             return _row(status, why if status == "timeout" else "this question ended the process that answers")
-        answerer = self._load(Path(question.base))
+        generator = self._load(Path(question.base))
         at(0)
         started = time.perf_counter()
-        row = self._answer(question, answerer)
+        row = self._answer(question, generator)
         at(-1)
         return row | {"seconds": round(time.perf_counter() - started, 2), "mib": _mib()}
 
-    def _load(self, base: Path) -> Answerer:
-        if self._answerer is None:
+    def _load(self, base: Path) -> TextGenerator:
+        if self._generator is None:
             import torch
 
-            from ..text.pack import load_text_pack, open_text_pack
+            from ..text.stream import load_text
 
             torch.set_num_threads(THREADS)
             source = self._source
-            opened = open_text_pack(source.path)
-            self._answerer = load_text_pack(opened, base=base, device=source.device, dtype=source.dtype)
-        return self._answerer
+            self._generator = load_text(source.path, base, device=source.device, dtype=source.dtype)
+        return self._generator
 
-    def _answer(self, asked: TextQuestion, answerer: Answerer) -> dict[str, Any]:
-        from ..tables.library import Window
-        from ..text.stream import GenerationConfig, answer_window
-
-        config, _ = GenerationConfig.of(
-            self._source.questions,
-            ["smiles", PRODUCT],
-            None,
-            task=asked.task,
-            question=asked.question or None,
-            top=asked.top,
-            max_new_tokens=answerer.long_answer,
-            spellings=asked.spellings,
-        )
-        window = Window.of([asked.smiles], cells=[[asked.smiles, asked.product]])
-        (row,) = answer_window(window, 0, answerer, config)
-        if config.question is not None and row.status == "no_question":
-            row.error = f"RDKit cannot read the product {asked.product[:60]!r}"
+    def _answer(self, asked: TextQuestion, generator: TextGenerator) -> dict[str, Any]:
+        words, top, spellings = asked.question or None, asked.top, asked.spellings
+        (row,) = generator.generate(asked.text, task=asked.task, question=words, top=top, spellings=spellings)
         answers = [
             {
                 "text": answer,
@@ -250,7 +233,9 @@ class TextWork:
             }
             for i, answer in enumerate(row.answers)
         ]
-        return _row(row.status, row.error, row.source, row.question, answers, config.molecules, row.agreement)
+        known = self._source.questions
+        of_molecules = text_task(known.direction(asked.task) or known.task).of_molecules
+        return _row(row.status, row.error, row.source, row.question, answers, of_molecules, row.agreement)
 
 
 def _row(

@@ -300,6 +300,7 @@ def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig)
             lacks = "no question in this row, or a blank cell that belongs to it"
             if config.direction is not None:
                 lacks = "no product that RDKit reads, in a column product or in a reaction reactants>>product"
+                lacks = f"RDKit cannot read the product {sides.product[:60]!r}" if sides.product else lacks
             row.status, row.error = NO_QUESTION, lacks
     return row
 
