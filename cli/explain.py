@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..status import MAX_EXPLAINED, counted
 from .engine import Engine, ModelChoice, Provider
+from .messages import say
 from .options import Confidence, Device, Dtype, Force, NameColumn, PackOption, SmilesColumn, split_names
 from .predict import typed_smiles
-from .progress import print_lines, print_note
+from .progress import print_lines, print_note, show_work
 
 if TYPE_CHECKING:
     from ..scoring.predictor import Predictor
     from ..scoring.tasks import Task
     from .explanation_page import Explained
 
-MAX_MOLECULES = 100  # of one page; each is scored some hundred times in parts
 PAGE_TASKS = 6  # shown on a page where none are named
 FORMATS = (".csv", ".json", ".html", ".svg")
 
@@ -27,7 +28,7 @@ FORMATS = (".csv", ".json", ".html", ".svg")
 def explain(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help=f"SMILES, or files of molecules; at most {MAX_MOLECULES} molecules."),
+        typer.Argument(metavar="INPUT...", help=f"SMILES, or files of molecules; at most {MAX_EXPLAINED} molecules."),
     ],
     *,
     output: Annotated[
@@ -89,16 +90,22 @@ def explain(
     tasks = split_names(task)
     if kind == ".svg" and (len(rows) != 1 or tasks is None or len(tasks) != 1):
         raise InputError(f"-o {output}: a drawing is of one molecule for one task: give one SMILES and one --task")
-    model = ModelChoice(pack, engine, provider, device, dtype, tasks, confidence).load()
-    shown = model.tasks if kind != ".html" or tasks else model.tasks[:PAGE_TASKS]
-    if len(shown) < len(model.tasks):
-        print_note(f"the page shows {len(shown)} of {len(model.tasks)} tasks: name others with --task")
-    for note in model.featurizer.notes:
-        print_note(note)
-    done = [_explain(model, row, shown, neighbours if kind == ".html" else None) for row in rows]
-    _write(model, done, shown, output, kind)
-    print_lines([f"row {row.row}: {row.smiles[:60]}: {row.status}, {row.error}" for row in done if row.error])
-    if all(row.explanation is None for row in done):
+    with show_work("loading the pack") as display:
+        model = ModelChoice(pack, engine, provider, device, dtype, tasks, confidence).load()
+        shown = model.tasks if kind != ".html" or tasks else model.tasks[:PAGE_TASKS]
+        if len(shown) < len(model.tasks):
+            print_note(f"the page shows {len(shown)} of {len(model.tasks)} tasks: name others with --task")
+        for note in model.featurizer.notes:
+            print_note(note)
+        done = []
+        for row in rows:
+            display.report("explaining", len(done), len(rows))
+            done.append(_explain(model, row, shown, neighbours if kind == ".html" else None))
+    n_explained = sum(row.explanation is not None for row in done)
+    if _write(model, done, shown, output, kind):
+        say(f"{output}: {counted(n_explained, 'molecule')}, {counted(len(shown), 'task')}")
+    print_lines([row.failure for row in done if row.error])
+    if not n_explained:
         raise typer.Exit(1)
 
 
@@ -118,19 +125,19 @@ def _check_output(output: Path | None, source: str, force: bool) -> str:
 def _rows_of(
     smiles: Sequence[str], inputs: Sequence[str], smiles_column: str | None, name_column: str | None
 ) -> Iterator[tuple[int, str, str]]:
-    """Number from 1, name and text of each molecule. Raises `InputError` for more than `MAX_MOLECULES`, or none."""
+    """Number from 1, name and text of each molecule. Raises `InputError` for more than `MAX_EXPLAINED`, or none."""
     from ..errors import InputError
     from ..tables.library import TypedSmiles, open_library
 
     with TypedSmiles(smiles) if smiles else open_library(inputs, smiles_column, name_column) as library:
-        window = next(library.windows(MAX_MOLECULES + 1), None)
+        window = next(library.windows(MAX_EXPLAINED + 1), None)
         records = window.records if window else []
     for note in library.notes:
         print_note(note)
     if not records:
         raise InputError("got no molecule, expected one or more SMILES")
-    if len(records) > MAX_MOLECULES:
-        raise InputError(f"got more than {MAX_MOLECULES} molecules: explain those that matter, for example top.csv's")
+    if len(records) > MAX_EXPLAINED:
+        raise InputError(f"got more than {MAX_EXPLAINED} molecules: explain those that matter, for example top.csv's")
     yield from ((i, record.name, record.text) for i, record in enumerate(records, 1))
 
 
@@ -161,12 +168,13 @@ def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task],
     return Explained(number, name, smiles, status, error, explanation, scores)
 
 
-def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], output: Path | None, kind: str) -> None:
+def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], output: Path | None, kind: str) -> bool:
+    """Returns whether there is a file."""
     from ..machine.files import replacing
 
     if output is None:
         typer.echo("\n".join(_table(rows, tasks)))
-        return
+        return False
     if kind == ".csv":
         text = "".join(f"{line}\n" for line in _table(rows, tasks))
     elif kind == ".json":
@@ -174,7 +182,7 @@ def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], o
     elif kind == ".svg":
         (row,) = rows
         if row.explanation is None:
-            return
+            return False
         text = row.explanation.to_svg() + "\n"
     else:
         from .explanation_page import page_of
@@ -182,6 +190,7 @@ def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], o
         text = page_of(model, rows, tasks)
     with replacing(output) as file:
         file.write(text.encode("utf-8", "replace"))
+    return True
 
 
 def _table(rows: Sequence[Explained], tasks: Sequence[Task]) -> list[str]:

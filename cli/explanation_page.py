@@ -39,6 +39,12 @@ class Explained:
     explanation: Explanation | None = None
     scores: Scores | None = None
 
+    @property
+    def failure(self) -> str:
+        """Why there is no explanation, in one line."""
+        what = self.smiles or self.name
+        return f"row {self.row}{f' ({what[:60]})' if what else ''}: {self.status}, {self.error}"
+
 
 def page_of(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task]) -> str:
     """The page. rows: with scores where there are explanations. tasks: those of the explanations."""

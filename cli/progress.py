@@ -44,12 +44,9 @@ def print_summary(lines: Sequence[str], counts: StatusCounts) -> None:
 
 
 class Measured(Protocol):
-    """An open file or library. bytes_total: None when its size is not known."""
+    """An open library."""
 
-    @property
-    def bytes_total(self) -> int | None: ...
-    @property
-    def bytes_read(self) -> int: ...
+    def share_done(self, n_rows: int) -> float | None: ...
 
 
 class OnProgress(Protocol):
@@ -73,15 +70,15 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
     )
     started, state = time.perf_counter(), "loading ..."
     with Progress(*fields, **_bar_options()) as bar, _telling(bar, lambda: state):
-        job = bar.add_task("", total=None if opened is None else opened.bytes_total, rows=0, rate=0.0)
+        job = bar.add_task("", total=None, rows=0, rate=0.0)
 
         def on_progress(n_rows: int, source: Measured | None = opened) -> None:
             nonlocal state
             assert source is not None
-            rate, total = n_rows / (time.perf_counter() - started), source.bytes_total
-            bar.update(job, total=total, completed=source.bytes_read, rows=n_rows, rate=rate)
-            share = f", {100 * source.bytes_read / total:.0f} % of the input" if total else ""
-            state = f"{n_rows:,} rows{share}, {rate:,.0f} molecules/s"
+            rate, share = n_rows / (time.perf_counter() - started), source.share_done(n_rows)
+            bar.update(job, total=None if share is None else 1.0, completed=share or 0.0, rows=n_rows, rate=rate)
+            percent = "" if share is None else f", {100 * share:.0f} % of the input"
+            state = f"{n_rows:,} rows{percent}, {rate:,.0f} molecules/s"
 
         yield on_progress
 

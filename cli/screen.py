@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,6 +138,7 @@ def screen(
             engine="ray" if on_ray else "local",
             ray_address=ray_address,
             source=None if on_ray else choice.source,
+            command=shlex.join(["mora-lite", *sys.argv[1:]]),
             on_note=print_note,
             on_progress=on_progress,
         )

@@ -18,6 +18,7 @@ TOO_LONG = "too_long"  # the question does not fit into what the model takes
 NO_QUESTION = "no_question"  # the row's own question is blank
 
 SHOWN_TASKS = 6  # in the line about their domains
+MAX_EXPLAINED = 100  # molecules of `explain`; each is scored some hundred times in parts
 
 # For the column `error`, where nothing more exact is known of a row.
 REASONS = {

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas
 
 SIZE = (360, 260)  # of a drawing, in pixels
-TOLERANCE = 1e-3  # of a task's deviation
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import platform
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..errors import DeviceError, InputError
 from ..machine.files import replacing
 from ..scoring.engine import ModelSource, scoring
 from ..scoring.tasks import Task
-from ..status import SHOWN_TASKS, StatusCounts
+from ..status import MAX_EXPLAINED, SHOWN_TASKS, StatusCounts, counted
 from ..tables.library import Library, open_library
 from ..tables.source import describe_file, file_state, is_stream
 from .expression import CONDITION, NUMBER, parse_expression
@@ -72,6 +71,7 @@ def screen_library(
     engine: str = "local",
     ray_address: str | None = None,
     source: Callable[[], ModelSource] | None = None,
+    command: str = "",
     on_note: Callable[[str], None] = lambda note: None,
     on_progress: Callable[[int, Library], None] = lambda n_rows, library: None,
 ) -> ScreenSummary:
@@ -84,7 +84,8 @@ def screen_library(
     resume, force: continue the run in `output`, or replace it. extras, percentiles: as in `Predictor.score`.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
-    source: gives a model in place of `pack`. on_note: takes lines for the user. on_progress: takes rows done, library.
+    source: gives a model in place of `pack`. command: that asks for this, for the report. on_note: takes lines for the
+    user. on_progress: takes rows done, library.
     """
     _check_engine(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
@@ -94,7 +95,7 @@ def screen_library(
             check_ray(library)
         beside = {"extras": extras, "percentiles": percentiles}
         options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source(), beside)
-        campaign = Campaign.plan(library, *options)
+        campaign = replace(Campaign.plan(library, *options), command=command)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
         options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
@@ -124,14 +125,14 @@ class ScreenSummary(NamedTuple):
     """What became of the rows.
 
     counts: of all finished shards. progress: of this session. is_part: of a shared run.
-    n_hits: rows of top.csv. condition: what they had to meet. next_command: that looks closer at them.
+    ranking: how the rows of top.csv are chosen. n_hits: how many there are. next_command: that looks closer at them.
     """
 
     counts: StatusCounts
     progress: ScreenProgress
     is_part: bool
+    ranking: Ranking
     n_hits: int = 0
-    condition: str = ""
     next_command: str = ""
 
     def lines(self, where: str) -> list[str]:
@@ -149,9 +150,9 @@ class ScreenSummary(NamedTuple):
     def _written(self, path: Path) -> list[str]:
         if self.is_part:
             return ["when all parts are in one directory, --resume without --shard makes top.csv"]
-        hits = f"{self.n_hits:,} hit{'s' if self.n_hits != 1 else ''} in {path / 'top.csv'}"
+        hits = f"{counted(self.n_hits, 'hit')} ({self.ranking.title}) in {path / 'top.csv'}"
         if not self.n_hits:
-            reason = f" meets {self.condition}" if self.condition else " could be ranked"
+            reason = f" meets {self.ranking.where.text}" if self.ranking.where else " could be ranked"
             hits = f"no hits: no row{reason}; {path / 'top.csv'} has a header only"
         lines = [f"{hits}, report {path / 'report.html'}"]
         return [*lines, f"next: {self.next_command}"] if self.n_hits and self.next_command else lines
@@ -163,13 +164,14 @@ class Campaign:
 
     settings: all that the shards' bytes depend on, in plain types, for the manifest.
     columns: the SMILES and the name column that the user named.
-    file_states: input file -> its `file_state` when its SHA-256 was taken.
+    file_states: input file -> its `file_state` when its SHA-256 was taken. command: that asked for it, if one did.
     """
 
     source: ModelSource
     settings: dict[str, Any]
     columns: tuple[str | None, str | None]
     file_states: dict[str, tuple[int, int] | None]
+    command: str = ""
 
     @classmethod
     def plan(
@@ -304,17 +306,16 @@ class Campaign:
                 n_hits = self.finish(run, progress, ranking, library)
                 if drawing_problem():
                     on_note(drawing_problem())
-        condition = ranking.where.text if ranking.where else ""
-        next_command = self._closer_look(path / "top.csv") if self.source.has_training else ""
-        return ScreenSummary(self.counts(run), progress, bool(name), n_hits, condition, next_command)
+        looked_at = self.source.has_training and n_hits <= MAX_EXPLAINED
+        next_command = self._closer_look(path / "top.csv") if looked_at else ""
+        return ScreenSummary(self.counts(run), progress, bool(name), ranking, n_hits, next_command)
 
     def _closer_look(self, top: Path) -> str:
-        """The command that names known molecules beside the hits."""
+        """The command that draws the hits, with what made their values and known molecules beside them."""
         few = len(self.tasks) <= SHOWN_TASKS
-        tasks = ["--tasks", ",".join(task.name for task in self.tasks)] if few else []
-        return shlex.join(
-            ["mora-lite", "predict", str(top), "--pack", self.source.address, *tasks, "--neighbours", "3"]
-        )
+        tasks = ["--task", ",".join(task.name for task in self.tasks)] if few else []
+        page = ["-o", str(top.with_name("hits.html"))]
+        return shlex.join(["mora-lite", "explain", str(top), "--pack", self.source.address, *tasks, *page])
 
     def finish(
         self, run: RunDirectory, progress: ScreenProgress, ranking: Ranking, library: Library | None = None
@@ -352,8 +353,9 @@ class Campaign:
             "Machine": f"{self.source.machine}, {platform.system()}",
             "Versions": ", ".join(versions),
             "Finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-            "Command": shlex.join(["mora-lite", *sys.argv[1:]]),
         }
+        if self.command:
+            metadata["Command"] = self.command
         if progress.rows and progress.seconds:
             metadata["Speed"] = (
                 f"{progress.rows / progress.seconds:,.0f} molecules/s, {progress.rows:,} in this session"

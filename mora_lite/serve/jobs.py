@@ -219,7 +219,7 @@ class Jobs:
     def _count(self, job: Job, window: Window, library: Library, written: int) -> None:
         """Note what is done. Raises `InputError` where a limit is reached."""
         job.n_rows += len(window.records)
-        job.share = library.bytes_read / library.bytes_total if library.bytes_total else 0.0
+        job.share = library.share_done(job.n_rows) or 0.0
         limits, advice = self._limits, "use mora-lite predict for it, or give it in parts"
         if job.n_rows > limits.rows:
             raise InputError(f"{job.name} has more than {limits.rows:,} rows; {advice}")

@@ -81,7 +81,7 @@ class Library:
         self.types: list[Any] = []
         self.smiles_index, self.delimiter, self.bom = -1, "", False
         self._options = (smiles_column, name_column, cells, expected)
-        self._done = 0  # bytes of the files before the current one
+        self._done = self._rows_read = 0  # bytes of the files before the current one; rows of all
         self._current: _File | None = None
         self._pipes: list[_File | None] = []  # stay open: what was read from them already does not come again
         self._places: list[list[int]] = []  # of each file's columns among the library's
@@ -130,6 +130,13 @@ class Library:
         """How much of all files was read, for a progress bar."""
         return self._done + (self._current.source.bytes_read if self._current is not None else 0)
 
+    def share_done(self, n_rows: int) -> float | None:
+        """Of the input, when `n_rows` of its rows are done; None of unknown size. Rows are read well before."""
+        if not self.bytes_total:
+            return None
+        share = self.bytes_read / self.bytes_total
+        return share * min(1.0, n_rows / self._rows_read) if self._rows_read else share
+
     def read_elsewhere(self, n_bytes: int) -> None:
         """Note how much of the files another process has read, for `bytes_read`."""
         self._done = n_bytes
@@ -139,7 +146,7 @@ class Library:
 
         Raises `InputError` when a file is damaged; the message says where.
         """
-        self._done = 0
+        self._done = self._rows_read = 0
         return regroup(chain.from_iterable(map(self._blocks, range(len(self.files)))), n_rows)
 
     def _blocks(self, index: int) -> Iterator[RecordBlock]:
@@ -148,6 +155,7 @@ class Library:
         self._current = file
         try:
             for block in file.blocks:
+                self._rows_read += len(block.records)
                 yield self._placed(block, index) if self._options[2] else block._replace(cells=(), lines=())
             self.notes += file.notes()[n_notes:]
         finally:
@@ -189,7 +197,10 @@ class TypedSmiles:
         self.files: list[str] = []
         self.notes: list[str] = []
         self.bom, self.delimiter = False, ""
-        self.bytes_total = self.bytes_read = 0
+
+    def share_done(self, n_rows: int) -> float | None:
+        """Of the input, when `n_rows` of its rows are done."""
+        return n_rows / len(self.smiles) if self.smiles else None
 
     def windows(self, n_rows: int) -> Iterator[Window]:
         for start in range(0, len(self.smiles), n_rows):

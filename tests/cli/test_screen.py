@@ -72,9 +72,10 @@ def test_a_library_becomes_shards_a_ranked_list_and_a_report(
     assert failures == [
         "  2 unparsable; the first is row 2: unclosed ring",
         "  1 empty; the first is row 4: no SMILES in this row",
-        f"4 hits in {tmp_path / 'run' / 'top.csv'}, report {tmp_path / 'run' / 'report.html'}",
-        f"next: mora-lite predict {tmp_path / 'run' / 'top.csv'} --pack {calibrated_pack_path} "
-        "--tasks size,polarity,mass --neighbours 3",
+        f"4 hits (highest size - polarity, where size > -1000) in {tmp_path / 'run' / 'top.csv'}, "
+        f"report {tmp_path / 'run' / 'report.html'}",
+        f"next: mora-lite explain {tmp_path / 'run' / 'top.csv'} --pack {calibrated_pack_path} "
+        f"--task size,polarity,mass -o {tmp_path / 'run' / 'hits.html'}",
     ]
     rows = parquet.read_table(tmp_path / "run" / "part-00000.parquet").to_pandas()
     assert rows["name"].tolist() == ["a", "b", "c", "", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"]

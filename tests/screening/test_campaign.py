@@ -136,11 +136,12 @@ def test_counts_and_first_failures_are_those_of_the_whole_run(
         score(tmp_path / "run", library, pack=pack_path, stop_after=6)
     run, progress = score(tmp_path / "run", library, pack=pack_path, resume=True)
     with open_library([library]) as opened:
-        counts = Campaign.plan(opened, pack=str(pack_path), device="cpu").counts(run)
+        campaign = Campaign.plan(opened, pack=str(pack_path), device="cpu")
+    counts, ranking = campaign.counts(run), campaign.ranking(10, None, None, False)
     assert counts.counts == {"ok": 26, "unparsable": 2, "empty": 1, "too_large": 1}
     assert counts.first["unparsable"] == (21, "unclosed ring")
     assert counts.first["too_large"][0] == 23
-    lines = ScreenSummary(counts, progress, False).lines("run")
+    lines = ScreenSummary(counts, progress, False, ranking).lines("run")
     assert lines[0].startswith("run: 30 rows, 26 ok, 28 rows kept from before; 2 in ")
     assert lines[1] == "  2 unparsable; the first is row 21: unclosed ring"
     assert lines[2:-1] == counts.failures()[1:]
@@ -270,7 +271,7 @@ def test_one_call_screens_a_library(tmp_path: Path, calibrated_pack_path: Path, 
         tmp_path / "run",
         **options,
         on_note=notes.append,
-        on_progress=lambda n_rows, opened: done.append((n_rows, opened.bytes_read / opened.bytes_total)),
+        on_progress=lambda n_rows, opened: done.append((n_rows, opened.share_done(n_rows))),
     )
     assert results(tmp_path / "run") == results(tmp_path / "parts")
     assert (summary.counts.n_rows, summary.counts.n_ok, summary.progress.rows) == (30, 26, 30)

@@ -17,7 +17,7 @@ from rdkit import Chem
 from mora_lite.errors import InputError
 from mora_lite.machine.files import digest_file
 from mora_lite.tables import records, sdf
-from mora_lite.tables.library import open_library
+from mora_lite.tables.library import TypedSmiles, open_library
 from mora_lite.tables.records import Record
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
@@ -198,6 +198,18 @@ def test_windows_do_not_show_where_files_end(
     assert pairs([record for window in windows for record in window.records]) == expected
     assert [window.first_row for window in windows] == list(range(1, len(rows) + 1, n_rows))
     assert all(len(window.records) == n_rows for window in windows[:-1])
+
+
+def test_rows_that_are_read_ahead_are_not_done_yet(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.smi", "".join(f"CCO {i}\n" for i in range(100)))
+    with open_library(path) as library:
+        assert library.share_done(0) == 0
+        windows = library.windows(60)
+        next(windows)
+        assert library.bytes_read == library.bytes_total
+        assert library.share_done(30) == pytest.approx(0.3)
+        assert library.share_done(100) == 1
+    assert TypedSmiles(["C", "CC"]).share_done(1) == 0.5
 
 
 def test_patterns_are_sorted_and_a_file_with_such_a_name_is_taken_as_it_is(tmp_path: Path) -> None:
