@@ -130,7 +130,7 @@ def confirm(
 def merge(texts: Sequence[tuple[str, float]]) -> list[tuple[str | None, float]]:
     """Canonical answers, their spellings added up; what is no molecule comes last."""
     out: dict[str | None, float] = {}
-    for text, score in dict(texts).items():
+    for text, score in texts:
         answer = canonical(text)
         out[answer] = out.get(answer, 0.0) + math.exp(score)
     return sorted(out.items(), key=lambda pair: (pair[0] is None, -pair[1]))

@@ -113,6 +113,8 @@ def export(
             on_note=say,
         )
     say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
+    if not full:
+        say("it holds the encoder alone, which gives no values; --full writes what predicts too")
 
 
 def _export_peft(pack: str, smiles: str, output: Path, base: str | None, force: bool) -> None:

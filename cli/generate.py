@@ -150,7 +150,8 @@ def generate(
     written = output_name(target)
     page.write({"Pack": pack, "Input": ", ".join(inputs), "Answers": written}, summary)
     counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
-    print_summary([f"{written}: {counts} ({summary.mol_per_s:,.1f} rows/s)", *summary.failures()], summary)
+    beside = f", report {report}" if report else ""
+    print_summary([f"{written}: {counts} ({summary.mol_per_s:,.1f} rows/s){beside}", *summary.failures()], summary)
 
 
 def sampling(temperature: float | None, top_p: float | None, seed: int | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def write(mol: Chem.Mol) -> str:
         return smiles
     for atom in mol.GetAtoms():
         atom.SetAtomMapNum(0)
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)  # some atoms and bonds differed by the numbers alone
     return Chem.MolToSmiles(mol)
 
 

@@ -65,7 +65,7 @@ class Predictor(ABC):
     def score_graphs(self, graphs: Graphs, batch_size: int | None = None) -> np.ndarray:
         """Values of molecules that are graphs already: float32 `[B, P]`, before `calibrate`.
 
-        In the tasks' units, but log-odds for classes, and logarithms to base 10 for values on a logarithmic scale.
+        In the tasks' units, but log-odds for classes, and what is learnt where a task has another `scale` than linear.
         batch_size: molecules at a time; None for what suits the device.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -27,10 +28,19 @@ BEAMS_AT_ONCE = 512  # of all rows of a batch: each has scores for the whole voc
 
 
 class Text(NamedTuple):
-    """text: an answer. score: natural logarithm of its probability, that of all its tokens and of its end."""
+    """text: an answer. score: natural logarithm of its probability, that of all its tokens and of its end.
+
+    ended: whether it has one; what was cut off at the largest number of tokens has none.
+    """
 
     text: str
     score: float
+    ended: bool = True
+
+
+def row_seed(seed: int, number: int, text: str) -> int:
+    """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in every table."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 
 class Answerer:
@@ -99,7 +109,7 @@ class Answerer:
             }
             answered = self._answer(ids, graphs.select(rows), beams, max_new_tokens, sampling)
             for row, answers in zip(rows, answered, strict=True):
-                texts[row] = [Text(self._decode(a.tokens), a.score) for a in answers]
+                texts[row] = [Text(self._decode(a.tokens), a.score, a.ended) for a in answers]
 
         advice = "fewer --beams or --max-tokens"
         compute_in_batches(answer, order, size, self.device, work="answering rows", one="one row", advice=advice)

@@ -23,10 +23,13 @@ Given = tuple[str | None, float]  # an answer, and its probability
 
 
 def valid_answers(texts: Sequence[Text], molecules: bool) -> dict[str, float]:
-    """The valid ones in their order, each once, and its probability: the sum over its different spellings."""
+    """The valid ones in their order, each once, and its probability: the sum over its different spellings.
+
+    texts: no two of the same tokens; a text may be there in several tokenisations. What was cut off is no molecule.
+    """
     found: dict[str, float] = {}
-    for text, score in dict(texts).items():
-        answer = canonical(text) if molecules else text
+    for text, score, ended in texts:
+        answer = text if not molecules else canonical(text) if ended else None
         if answer is not None:
             found[answer] = found.get(answer, 0.0) + math.exp(score)
     return found
@@ -114,5 +117,5 @@ def greedy(
         graphs = answerer.featurizer.read_smiles([sources[i] for i in fits])
         answers = answerer.answer([ids[i] for i in fits], graphs, max_new_tokens=max_new_tokens, batch_size=size)
         for i, (answer,) in zip(fits, answers, strict=True):
-            found[i] = canonical(answer.text), math.exp(answer.score)
+            found[i] = canonical(answer.text) if answer.ended else None, math.exp(answer.score)
     return found

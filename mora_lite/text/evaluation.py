@@ -12,6 +12,7 @@ import numpy as np
 from ..chem.graph import Graphs
 from ..chem.smiles import canonical
 from ..errors import InputError
+from ..machine.files import sha256_of
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
 from .pack import TextPack, load_text_pack, open_text_pack
@@ -47,16 +48,20 @@ def evaluate_text(
     """
     opened = pack if isinstance(pack, TextPack) else open_text_pack(pack)
     answerer = load_text_pack(opened, base=base, device=device, dtype=dtype)
-    held_out = opened.manifest["provenance"]["held_out"]
+    held_out, tests = (opened.manifest["provenance"].get(name) for name in ("held_out", "tests"))
     by_rule = held_out in {task.held_out for task in TEXT_TASKS.values()}
+    is_test = split != "all" and bool(tests) and sha256_of(Path(data)) in tests.values()
+    if by_rule and tests and not is_test and split != "all":
+        named = " or ".join(tests)
+        raise InputError(f"{data}: is not {named}, by which {opened.path.name} was tested; ask all with --split all")
     direction = opened.questions.direction(task)
     if task is None and (several := opened.questions.by_direction):
         raise InputError(f"task: {opened.path.name} answers {' and '.join(several)}; say which with --task")
     column = None if by_rule or split == "all" else held_out
     if direction is None:
-        pairs = read_pairs([opened.task], [data], column)
+        pairs = read_pairs([opened.task], [data], column, test_paths=[data] if is_test else [])
     else:
-        pairs = read_directions([data], [direction], column)
+        pairs = read_directions([data], [direction], column, test_paths=[data] if is_test else [])
     pairs = [pair for pair in pairs if split in ("all", pair.part)][:limit]
     if not pairs:
         raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")

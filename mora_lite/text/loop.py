@@ -238,6 +238,7 @@ def _fingerprint(model: TextModel, batches: Batches, start: str) -> str:
     """SHA-256 of the data and of what is trained on it."""
     digest = hashlib.sha256(json.dumps([model.sizes.as_dict(), model.kind, batches.tokens, batches.seed]).encode())
     digest.update(json.dumps([batches.before, batches.between, batches.end]).encode())
+    digest.update(str(batches.data.metadata.get("base", "")).encode())
     for array in (batches.data.source, batches.data.target, batches.rows):
         digest.update(array.tobytes())
     if start or len(batches.groups) > 1:

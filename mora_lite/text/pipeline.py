@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +204,9 @@ def text_metadata(
     for file in [*tables, *tests]:
         if not file.is_file():
             raise InputError(f"{file}: no such table; give files of tables: CSV, TSV, XLSX, Parquet or SDF")
+    names = Counter(file.name for file in dict.fromkeys([*tables, *tests]))
+    if same := [name for name, n in names.items() if n > 1]:
+        raise InputError(f"{same[0]}: two tables have this name, by which their rows are counted; rename one")
     several = len(tasks) > 1
     task = ASK if several else tasks[0]
     # Several directions are of the same reactions, so all have what the first one is held out by.

@@ -7,11 +7,10 @@ canonical SMILES; what RDKit refuses is no answer. A row that cannot be answered
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, 
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
 from ..tables.molecule_column import read_molecules
+from ..tables.records import Record
 from ..tables.writers import TableWriter, continued
-from .answerer import LONG_ANSWER, Answerer, Text
+from .answerer import LONG_ANSWER, Answerer, Text, row_seed
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips, valid_answers
 from .pack import load_text_pack, open_text_pack
 from .pairs import FEATURIZER, format_question
@@ -232,7 +232,8 @@ def answer_table(
     with TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
         for window in chain([head], windows):
             answered = answer_window(window, table.smiles_index, answerer, config)
-            cells = [_shown_cells(*row, table.smiles_index) for row in zip(window.cells, answered, strict=True)]
+            rows = zip(window.cells, window.records, answered, strict=True)
+            cells = [_shown_cells(*row, table.smiles_index) for row in rows]
             writer.write(cells, _encoded(form, answered, config))
             summary.count([done.status for done in answered], [done.error for done in answered])
             on_rows(answered)
@@ -253,9 +254,10 @@ def _encoded(form: TableFormat, rows: Sequence[Answered], config: GenerationConf
     return form.encode([*kinds, "status", "error"], values, found, [[r.status for r in rows], [r.error for r in rows]])
 
 
-def _shown_cells(cells: Sequence[str], row: Answered, smiles: int) -> list[str]:
-    """A row's cells; what has no SMILES, a record of an SDF, gets that of its molecule."""
-    return [row.source if i == smiles and not cell else cell for i, cell in enumerate(cells)]
+def _shown_cells(cells: Sequence[str], record: Record, row: Answered, smiles: int) -> list[str]:
+    """A row's cells; a record of an SDF, which has no SMILES, gets those of its molecule."""
+    drawn = "\n" in record.text
+    return [row.source if drawn and i == smiles and not cell else cell for i, cell in enumerate(cells)]
 
 
 def answer_window(window: Window, smiles: int, answerer: Answerer, config: GenerationConfig) -> list[Answered]:
@@ -284,8 +286,11 @@ def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig)
     if fault:
         return Answered(MALFORMED, fault)
     asked, direction, drawn = config.question, config.direction, "\n" in text  # drawn: a record of an SDF
+    product = ""
     if direction is None and asked is not None:
-        direction = direction_of(asked.of_row(cells), config.questions)
+        direction, product = direction_of(asked.of_row(cells), config.questions)
+        if direction is not None:  # in the pack's own words, with the product in canonical SMILES
+            asked = Question(config.questions[direction], (), True)
     try:
         sides = Sides(text) if drawn else config.sides.read(direction, text, cells)
     except InputError as error:
@@ -295,12 +300,13 @@ def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig)
         return Answered(parsed.status, parsed.reason)
     row = Answered(source=write(parsed.mol), direction=direction)
     if asked is not None:
-        row.question = asked.of_row(cells, sides.product)
+        product = product or sides.product
+        row.question = asked.of_row(cells, product)
         if not row.question:
             lacks = "no question in this row, or a blank cell that belongs to it"
-            if config.direction is not None:
+            if direction is not None:
                 lacks = "no product that RDKit reads, in a column product or in a reaction reactants>>product"
-                lacks = f"RDKit cannot read the product {sides.product[:60]!r}" if sides.product else lacks
+                lacks = f"RDKit cannot read the product {product[:60]!r}" if product else lacks
             row.status, row.error = NO_QUESTION, lacks
     return row
 
@@ -342,13 +348,8 @@ def _sample(
             seeds=[row_seed(config.seed, number, texts[i]) for i in rows],
         )
         for i, (text,) in zip(rows, answers, strict=True):
-            samples[i].append(text)
+            samples[i] += [text] if text not in samples[i] else []  # drawn again
     return samples
-
-
-def row_seed(seed: int, number: int, text: str) -> int:
-    """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in every table."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
 
 
 def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> list[list[Given]]:
@@ -365,14 +366,18 @@ def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConf
 
 
 def _choose(row: Answered, texts: Sequence[Text], others: Sequence[Given], config: GenerationConfig) -> None:
-    """Enter the first valid answers; of a search those with the largest probability, by all orders of the question."""
+    """Enter the valid answers that were drawn first, or are the likeliest by all orders of the question."""
     found = valid_answers(texts, config.molecules or row.direction is not None)
-    if config.temperature == 0:
-        found = elect(found, others)
-    row.answers, row.probabilities = list(found)[: config.top], list(found.values())[: config.top]
+    found = elect(dict(islice(found.items(), config.top)), ()) if config.temperature > 0 else elect(found, others)
+    found = dict(islice(found.items(), config.top))
+    row.answers, row.probabilities = list(found), list(found.values())
+    too_long = f"cut off after {config.max_new_tokens} tokens: more are read with a larger --max-tokens"
     if not found:
-        row.status, row.error = INVALID, f"RDKit cannot read the answer {texts[0].text[:60]!r}"
-    elif others:
+        row.status = INVALID
+        row.error = f"RDKit cannot read the answer {texts[0].text[:60]!r}" if texts[0].ended else too_long
+    elif not any(text.ended for text in texts):  # in words
+        row.error = too_long
+    if found and others:
         row.agreement = agreement(row.answers[0], others)
 
 

@@ -54,7 +54,7 @@ DIRECTIONS = tuple(QUESTIONS)
 SIDES = ("reactants_and_reagents", "reactants", PRODUCT)  # columns that can be asked about by themselves
 REACTION_COLUMNS = (*SIDES, "reaction", "rxn")  # names that a table's SMILES column may have in place of a typical one
 _ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
-_WIDE_ARROW = re.compile(r"\s*>>\s*")
+_WIDE_ARROW = re.compile(r"\s*(?<!-)>\s*")
 
 
 def text_task(name: str) -> TextTask:
@@ -100,7 +100,9 @@ def read_sides(direction: str | None, text: str) -> Sides:
     text: SMILES, or a reaction `reactants>reagents>product`, of which the direction takes what it needs; a name may
     follow. direction: of `DIRECTIONS`, or None. Raises `InputError` for half a reaction, and for one without direction.
     """
-    smiles, *name = _WIDE_ARROW.sub(">>", text.strip()).split(None, 1) or [""]
+    smiles, *name = text.split(None, 1) or [""]
+    if _ARROW.search(f"{smiles[-2:]} {name[0][:1] if name else ''}"):  # a blank before an arrow, or after it
+        smiles, *name = _WIDE_ARROW.sub(">", text.strip()).split(None, 1)
     parts = _ARROW.split(smiles)
     if len(parts) == 1:
         return Sides(" ".join([*parts, *name]))
@@ -288,11 +290,11 @@ def _literal(question: str) -> str:
     return question.replace("{", "{{").replace("}", "}}")
 
 
-def direction_of(question: str, questions: Mapping[str, str]) -> str | None:
-    """Which of a pack's questions this is, by its words; None for another."""
+def direction_of(question: str, questions: Mapping[str, str]) -> tuple[str | None, str]:
+    """Which of a pack's questions this is, by its words, None for another; and the product that it names."""
     for direction, template in questions.items():
         pieces = string.Formatter().parse(template)
-        pattern = "".join(re.escape(text) + (".+" if name is not None else "") for text, name, _, _ in pieces)
-        if re.fullmatch(pattern, " ".join(question.split())):
-            return direction
-    return None
+        pattern = "".join(re.escape(text) + (f"(?P<{name}>.+)" if name else "") for text, name, _, _ in pieces)
+        if found := re.fullmatch(pattern, " ".join(question.split())):
+            return direction, found.groupdict().get(PRODUCT, "")
+    return None, ""

@@ -18,7 +18,7 @@ from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
 from mora_lite.lm.generation import generate, generate_answers, sample
 from mora_lite.quant.formats import open_checkpoint
-from mora_lite.text.stream import row_seed
+from mora_lite.text.answerer import row_seed
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 KINDS: dict[str, dict[str, Any]] = {"llama": {}, "mistral": {"sliding_window": 4}}

@@ -15,7 +15,15 @@ from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.chem.smiles import canonical
 from mora_lite.text.answerer import Answerer, Text
-from mora_lite.text.checks import agreement, elect, in_other_orders, is_balanced, other_orders, round_trips
+from mora_lite.text.checks import (
+    agreement,
+    elect,
+    in_other_orders,
+    is_balanced,
+    other_orders,
+    round_trips,
+    valid_answers,
+)
 
 
 class Knowing:
@@ -23,8 +31,8 @@ class Knowing:
 
     featurizer = Featurizer(standardize="none")
 
-    def __init__(self, answers: dict[str, str]):
-        self.answers, self.asked = answers, [""]
+    def __init__(self, answers: dict[str, str], ended: bool = True):
+        self.answers, self.asked, self.ended = answers, [""], ended
 
     def max_question_tokens(self, max_new_tokens: int) -> int:
         return 100 - max_new_tokens
@@ -36,7 +44,24 @@ class Knowing:
     def answer(self, questions: list[list[int]], graphs: Graphs, **_: Any) -> list[list[Text]]:
         assert len(questions) == len(graphs)
         fits = [text for text in self.asked if len(text) <= 90]
-        return [[Text(self.answers.get(text, "x("), -1.0)] for text in fits]
+        return [[Text(self.answers.get(text, "x("), -1.0, self.ended)] for text in fits]
+
+
+def test_all_spellings_and_tokenisations_of_an_answer_count() -> None:
+    """A wide search finds one text in several tokenisations, the likeliest first."""
+    found = [("OCC", 0.5), ("CCO", 0.2), ("OCC", 0.1), ("C", 0.1)]
+    texts = [Text(text, math.log(probability)) for text, probability in found]
+    assert valid_answers(texts, True) == {"CCO": pytest.approx(0.8), "C": pytest.approx(0.1)}
+    assert valid_answers(texts, False)["OCC"] == pytest.approx(0.6)
+
+
+def test_what_was_cut_off_is_no_molecule() -> None:
+    cut = Text("CC", math.log(0.9), ended=False)
+    assert valid_answers([cut, Text("CCO", math.log(0.1))], True) == {"CCO": pytest.approx(0.1)}
+    assert valid_answers([cut], False) == {"CC": pytest.approx(0.9)}
+    for ended in (True, False):
+        answerer = cast(Answerer, Knowing({"CO\nQuestion: And?": "C=O"}, ended))
+        assert round_trips(answerer, ["CO"], ["C=O"], "And?", 10, 4) == [ended]
 
 
 @pytest.mark.parametrize(

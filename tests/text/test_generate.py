@@ -106,7 +106,7 @@ def test_several_answers_that_are_drawn_differ(
     several = [[row[name] for name in ("product", "product_2", "product_3") if row[name]] for row in read(out)]
     assert max(map(len, several)) == 3
     for own, one in zip(several, first, strict=True):
-        assert own[:1] == [one] * bool(one)  # more are drawn where more are wanted; the first stays the first
+        assert not one or one in own  # more are drawn where more are wanted, beside the first
         assert len(set(own)) == len(own)
 
 

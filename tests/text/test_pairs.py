@@ -195,6 +195,19 @@ def test_a_row_is_asked_in_all_directions_that_its_columns_answer(tmp_path: Path
             assert target == pair.target or "reagents" not in pair.origin
 
 
+@pytest.mark.parametrize(
+    ("mapped", "smiles"),
+    [
+        ("[CH3:1][C@@H]([OH:3])[CH3:2]", "CC(C)O"),
+        ("[CH3:1]/[CH:2]=[C:3](/[CH3:4])[CH3:5]", "CC=C(C)C"),
+        ("[CH3:1]/[CH:2]=[CH:3]/[CH3:4]", "C/C=C/C"),
+        ("[CH3:1][C@@H:2]([OH:3])[Cl:4]", "C[C@@H](O)Cl"),
+    ],
+)
+def test_stereochemistry_that_maps_alone_made_goes_with_them(mapped: str, smiles: str) -> None:
+    assert canonical(mapped) == canonical(smiles) == smiles
+
+
 @pytest.mark.parametrize("smiles", SETS)
 def test_other_orders_are_the_same_molecules(smiles: str) -> None:
     orders = reorder(canonical(smiles) or "", random.Random(0), 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from text_packs import FORWARD, RETRO
+from safetensors.torch import load_file, save_file
+from text_packs import FORWARD, RETRO, write
 
 from mora_lite.errors import InputError, OutputError, PackError
 from mora_lite.text import loop, pipeline
-from mora_lite.text.evaluation import answer_metrics, answer_rows
+from mora_lite.text.evaluation import answer_metrics, answer_rows, evaluate_text
 from mora_lite.text.loop import TextProgress, TextTrainConfig
 from mora_lite.text.pack import ADAPTER, load_text_pack, open_text_pack
 from mora_lite.text.pipeline import train_text
@@ -124,6 +125,33 @@ def test_a_test_that_is_stopped_leaves_a_pack_without_its_figures(make: Any, mon
     pack = make("pack", steps=2, force=True, test_rows=1)
     assert pack.manifest["provenance"]["test"]["rows"] == 1
     assert open_text_pack(pack.path).manifest == pack.manifest
+
+
+def test_another_base_of_the_same_shape_is_another_run(make: Any, base_path: Path, tmp_path: Path) -> None:
+    make("pack")
+    other = Path(shutil.copytree(base_path, tmp_path / "other"))
+    weights = {name: 1.1 * tensor for name, tensor in load_file(other / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="belongs to a run with other settings, data or adapters"):
+        make("pack", base=str(other), force=True)
+
+
+def test_two_tables_of_one_name_are_refused(make: Any, reactions: Path, base_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    again = Path(shutil.copy(reactions, tmp_path / "more"))
+    with pytest.raises(InputError, match=r"some\.csv: two tables have this name"):
+        train_text("forward", [reactions, again], tmp_path / "pack", base=str(base_path))
+
+
+def test_a_test_table_is_the_whole_test(make: Any, reactions: Path, base_path: Path, tmp_path: Path) -> None:
+    """Of a pack that was trained with one no other rows are held out by a rule, so none are taken for it."""
+    held = write(tmp_path / "held.csv", ("reactants", "product"), [("CCCCO", "CCCC=O"), ("CCCCCO", "CCCCC=O")])
+    pack = make("pack", tests=[held], split=None)
+    options: dict[str, Any] = {"base": str(base_path), "device": "cpu"}
+    assert evaluate_text(pack, held, **options)["rows"] == 2
+    with pytest.raises(InputError, match=r"some\.csv: is not held\.csv, by which pack was tested"):
+        evaluate_text(pack, reactions, **options)
+    assert evaluate_text(pack, reactions, split="all", **options)["rows"] == 7
 
 
 def test_a_changed_table_is_another_run(make: Any, reactions: Path) -> None:

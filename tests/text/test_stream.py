@@ -16,8 +16,9 @@ from pyarrow import parquet
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.tables.library import open_library
-from mora_lite.text.answerer import Answerer, Text
-from mora_lite.text.stream import GenerationConfig, answer_table, row_seed
+from mora_lite.text.answerer import Answerer, Text, row_seed
+from mora_lite.text.stream import Answered, GenerationConfig, answer_table
+from mora_lite.text.tasks import QUESTIONS, PackQuestions
 
 
 class Parrot:
@@ -26,8 +27,8 @@ class Parrot:
     featurizer = Featurizer(standardize="none")
     log_probability = 0.0
 
-    def __init__(self, *texts: str):
-        self.texts = texts
+    def __init__(self, *texts: str | Text):
+        self.texts = [text if isinstance(text, Text) else Text(text, self.log_probability) for text in texts]
         self.seeds: list[list[int]] = []
 
     def max_question_tokens(self, max_new_tokens: int) -> int:
@@ -39,7 +40,7 @@ class Parrot:
     def answer(self, questions: list[list[int]], graphs: Graphs, *, seeds: list[int], **_: Any) -> list[list[Text]]:
         assert len(questions) == len(graphs) == len(seeds)
         self.seeds.append(seeds)
-        return [[Text(self.texts[len(self.seeds) - 1], self.log_probability)] for _ in questions]
+        return [[self.texts[len(self.seeds) - 1]] for _ in questions]
 
 
 def answer(parrot: Parrot, folder: Path, **options: Any) -> dict[str, str]:
@@ -60,6 +61,47 @@ def test_answers_are_sampled_until_enough_differ(tmp_path: Path) -> None:
     assert parrot.seeds == [[row_seed(0, number, "CO")] for number in range(5)]
 
 
+def test_of_the_answers_that_were_drawn_the_likeliest_is_first(tmp_path: Path) -> None:
+    row = answer(Parrot(Text("C", -4.0), Text("C", -4.0), Text("CC", -1.0)), tmp_path, molecules=True, top=2)
+    assert (row["product"], row["product_2"]) == ("CC", "C")
+    assert float(row["probability_2"]) == pytest.approx(0.0183156), "what is drawn again counts once"
+
+
+def test_an_answer_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    said = "cut off after 256 tokens: more are read with a larger --max-tokens"
+    row = answer(Parrot(*[Text("CC", -0.1, ended=False)] * 4), tmp_path, molecules=True)
+    assert (row["product"], row["status"], row["error"]) == ("", "no_molecule", said)
+    row = answer(Parrot(Text("It is an", -0.1, ended=False)), tmp_path, molecules=False)
+    assert (row["product"], row["status"], row["error"]) == ("It is an", "ok", said)
+
+
+def test_blank_cells_stay_blank(tmp_path: Path) -> None:
+    """Also in the column that is taken for that of the SMILES, where another one is asked about."""
+    (tmp_path / "in.csv").write_text("reactants,product\nCO,C=O\n,C=O\n")
+    with open_library(tmp_path / "in.csv", "reactants", cells=True) as table:
+        known = PackQuestions("retro")
+        config, _ = GenerationConfig.of(known, table.columns, table.smiles_index, temperature=1.0, short=True)
+        answer_table(table, str(tmp_path / "out.csv"), cast(Answerer, Parrot("OC")), config)
+    rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:3] for row in rows] == [["CO", "C=O", "CO"], ["", "C=O", "CO"]]
+
+
+def test_a_question_about_a_product_is_asked_in_the_words_of_training(tmp_path: Path) -> None:
+    """In the product's canonical SMILES, however it is spelled in the row."""
+    (tmp_path / "in.csv").write_text(
+        "smiles,question\nCO,Which reagents turn it into O(C)CC?\nCO,Which reagents turn it into X?\nCO,Acid?\n"
+    )
+    asked: list[Answered] = []
+    with open_library(tmp_path / "in.csv", cells=True) as table:
+        known = PackQuestions("ask", QUESTIONS)
+        config, _ = GenerationConfig.of(known, table.columns, table.smiles_index, temperature=1.0)
+        parrot = cast(Answerer, Parrot(*["N"] * 4))
+        answer_table(table, str(tmp_path / "out.csv"), parrot, config, on_rows=asked.extend)
+    assert [row.question for row in asked] == ["Which reagents turn it into CCOC?", "", "Acid?"]
+    assert [row.status for row in asked] == ["ok", "no_question", "ok"]
+    assert asked[1].error == "RDKit cannot read the product 'X'"
+
+
 def test_no_more_than_four_times_as_many_are_sampled(tmp_path: Path) -> None:
     parrot = Parrot(*["yes"] * 8)
     row = answer(parrot, tmp_path, molecules=False, top=2)
@@ -77,8 +119,7 @@ def test_answers_go_on_as_the_table_has_begun(tmp_path: Path) -> None:
     told: list[str] = []
     for target in ("out.csv", "out.parquet"):
         with open_library(tmp_path / "in.csv", cells=True) as table:
-            parrot = Parrot("C=O", *["O=C"] * 7)
-            parrot.log_probability = -1.0
+            parrot = Parrot(Text("C=O", -1.0), *[Text("O=C", -1.0)] * 7)
             answer_table(table, str(tmp_path / target), cast(Answerer, parrot), config, on_note=told.append)
     assert told == []
     assert (tmp_path / "out.csv").read_text().splitlines() == [

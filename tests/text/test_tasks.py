@@ -54,8 +54,8 @@ def test_what_cannot_be_filled_in_is_named(template: str, message: str) -> None:
     ],
 )
 def test_the_direction_is_in_the_words(text: str, direction: str | None) -> None:
-    assert direction_of(text, QUESTIONS) == direction
-    assert direction_of(text, {}) is None
+    assert direction_of(text, QUESTIONS) == (direction, "CC(=O)O" if direction == "reagents" else "")
+    assert direction_of(text, {}) == (None, "")
 
 
 def test_who_asks() -> None:
@@ -87,6 +87,9 @@ def test_who_asks() -> None:
         ("retro", "CO>>C=O", ("C=O", "")),
         ("retro", "CO >> C=O formaldehyde", ("C=O", "")),
         ("retro", ">>C=O", ("C=O", "")),
+        ("retro", "CO > O=O > C=O", ("C=O", "")),
+        ("forward", "CO> O=O >C=O formaldehyde", ("CO.O=O", "")),
+        ("forward", "[NH3]-> [Cu]", ("[NH3]-> [Cu]", "")),
         ("reagents", "CO>O=O>C=O", ("CO", "C=O")),
         ("forward", "[NH3]->[Cu]", ("[NH3]->[Cu]", "")),
         ("forward", "[NH3]->[Cu].C>>C", ("[NH3]->[Cu].C", "")),
