@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
-from ..errors import DeviceError, MoraLiteError, error_text
+from ..errors import DeviceError, InputError, MoraLiteError, error_text
 from ..status import CRASHED, TIMEOUT
 from .process import collect_rarely
 
@@ -33,6 +33,7 @@ _POLL_SECONDS = 0.2
 _MAX_POLL = 1.0  # seconds that count between two looks: a laptop's sleep, or Ctrl-Z and fg, are no item's fault
 _ENDED_BY_ALARM = -26  # exit code of a process that SIGVTALRM ended
 _KILLED = -9
+_GUARD = 'in a script, call this under `if __name__ == "__main__":`, as worker processes import the script too'
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -182,6 +183,8 @@ class WorkerPool(Generic[JobT, ResultT]):
         worker.process.join()
         worker.pipe.close()
         code = worker.process.exitcode
+        if code == 1 and not worker.ready:  # it could not import the script: all else is reported
+            raise WorkerDied(f"a worker process cannot start; {_GUARD}")
         if item < 0 and code != _KILLED and BETWEEN not in worker.marked:
             worker.marked[BETWEEN] = status
         elif item < 0:
@@ -212,6 +215,12 @@ class WorkerPool(Generic[JobT, ResultT]):
             raise DeviceError(f"cannot start a worker process: {error_text(error)}; use fewer --workers") from None
         theirs.close()
         return _Worker(process, ours, item)
+
+
+def check_guarded() -> None:
+    """Raise `InputError` in a worker process that is only importing the script it was started by."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(_GUARD)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ..chem.drawing import drawing_problem
 from ..errors import DeviceError, InputError
 from ..machine.files import replacing
+from ..machine.workers import check_guarded
 from ..scoring.engine import ModelSource, scoring
 from ..scoring.tasks import Task
 from ..status import MAX_EXPLAINED, SHOWN_TASKS, StatusCounts, counted
@@ -47,8 +48,8 @@ def screen_library(
     paths: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
-    pack: str = "admet",
-    tasks: list[str] | None = None,
+    pack: str | Path = "admet",
+    tasks: str | Sequence[str] | None = None,
     shard_format: str = "parquet",
     top: int = 100,
     by: str | None = None,
@@ -87,6 +88,7 @@ def screen_library(
     source: gives a model in place of `pack`. command: that asks for this, for the report. on_note: takes lines for the
     user. on_progress: takes rows done, library.
     """
+    check_guarded()
     _check_engine(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
     with open_library(paths, *columns) as library:
@@ -94,7 +96,7 @@ def screen_library(
         if engine == "ray":
             check_ray(library)
         beside = {"extras": extras, "percentiles": percentiles}
-        options: Any = (pack, tasks, shard_format, device, dtype, confidence, columns, source and source(), beside)
+        options: Any = (str(pack), tasks, shard_format, device, dtype, confidence, columns, source and source(), beside)
         campaign = replace(Campaign.plan(library, *options), command=command)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
@@ -178,7 +180,7 @@ class Campaign:
         cls,
         library: Library,
         pack: str = "admet",
-        tasks: list[str] | None = None,
+        tasks: str | Sequence[str] | None = None,
         shard_format: str = "parquet",
         device: str = "auto",
         dtype: str = "auto",

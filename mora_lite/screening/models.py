@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def torch_source(
     pack: str,
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     device: str = "auto",
     dtype: str = "auto",
     confidence: float = 0.9,

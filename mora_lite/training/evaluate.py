@@ -76,7 +76,7 @@ def evaluate(
     data: str | Path,
     *,
     split: str = "test",
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     device: str = "auto",
     dtype: str = "auto",
     batch_size: int | None = None,

@@ -57,7 +57,7 @@ def train(
     data: str | Path,
     output: str | Path,
     *,
-    targets: Sequence[str] = (),
+    targets: str | Sequence[str] = (),
     recipe: Recipe | str | Path | None = None,
     smiles_column: str | None = None,
     split: str | None = None,

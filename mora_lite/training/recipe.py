@@ -230,7 +230,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def choose_recipe(
     recipe: Recipe | str | Path | None,
-    targets: Sequence[str],
+    targets: str | Sequence[str],
     name: str,
     *,
     split: str | None = None,
@@ -241,7 +241,7 @@ def choose_recipe(
 ) -> Recipe:
     """The recipe, read if it is a path, or one called `name` that is made of `targets`; with these entries changed.
 
-    targets: `COLUMN`, `COLUMN:UNIT`, `COLUMN:class` or `COLUMN:value`.
+    targets: `COLUMN`, `COLUMN:UNIT`, `COLUMN:class` or `COLUMN:value`, one or several.
     split: `random`, `scaffold`, or the name of a column that says train, valid or test.
     encoder, mora: entries of the two stages. entries: of the recipe itself. None leaves an entry as it is.
 
@@ -252,7 +252,7 @@ def choose_recipe(
     if recipe is None and not targets:
         raise InputError("targets: got none; name at least one column to learn with --target, or give a --recipe")
     if recipe is None:
-        recipe = Recipe(name, tuple(map(_parse_target, targets)))
+        recipe = Recipe(name, tuple(map(_parse_target, [targets] if isinstance(targets, str) else targets)))
     elif not isinstance(recipe, Recipe):
         recipe = read_recipe(Path(recipe))
     return replace(

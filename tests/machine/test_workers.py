@@ -128,6 +128,24 @@ def test_a_work_that_cannot_be_made_is_told(works: Any) -> None:
             list(workers.results(iter([["a"]])))
 
 
+def test_a_script_without_a_guard_is_told_what_to_do(tmp_path: Path) -> None:
+    """By its worker process, which imports it too, and at once by its own."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mora_lite.machine.workers import WorkerPool, check_guarded\n"
+        "check_guarded()\n"
+        "with WorkerPool(1, print) as pool:\n"
+        "    list(pool.results(iter([['a']])))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    theirs, ours = [line for line in done.stderr.splitlines() if line.startswith("mora_lite.")]
+    assert theirs.startswith("mora_lite.errors.InputError: in a script, call this under `if __name__")
+    assert ours.startswith(
+        "mora_lite.machine.workers.WorkerDied: a worker process cannot start; in a script, call this under"
+    )
+
+
 def test_an_answer_that_breaks_off_is_a_death(works: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     start = WorkerPool._start
 

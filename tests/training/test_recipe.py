@@ -293,6 +293,11 @@ def test_targets_make_a_recipe(trained_by) -> None:
     assert recipe.split is None
 
 
+def test_one_target_is_one_text() -> None:
+    """In Python, where it would otherwise be taken letter by letter."""
+    assert [task.name for task in choose_recipe(None, "logS:mol/L", "mine").tasks] == ["logS"]
+
+
 def test_a_target_may_say_its_kind(trained_by) -> None:
     _, _, recipe = trained_by("-t", "active:class", "-t", "count:value", "-t", "a:b:class", "-t", "c:d:nM")
     found = [(task.name, task.unit, task.kind) for task in recipe.tasks]
