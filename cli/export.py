@@ -11,6 +11,8 @@ from .messages import say
 from .options import PackArgument, Tasks, split_names
 from .progress import show_work
 
+ALONE = "; the encoder alone, which gives no values: --full writes what predicts too"
+
 
 def export(
     pack: PackArgument = "admet",
@@ -112,9 +114,7 @@ def export(
             force=force,
             on_note=say,
         )
-    say(f"{_size(output)}, checked in {report['seconds']:.0f} s")
-    if not full:
-        say("it holds the encoder alone, which gives no values; --full writes what predicts too")
+    say(f"{_size(output)}, checked in {report['seconds']:.0f} s{'' if full else ALONE}")
 
 
 def _export_peft(pack: str, smiles: str, output: Path, base: str | None, force: bool) -> None:

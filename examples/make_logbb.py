@@ -20,7 +20,8 @@ def main(wheel: str, target: str) -> None:
     with open(target, "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["name", "smiles", "logBB"])
-        writer.writerows([row["compound_name"], row["SMILES"], row["logBB"]] for row in rows)
+        names = ("".join(row["compound_name"].splitlines()) for row in rows)  # one breaks at a hyphen
+        writer.writerows([name, row["SMILES"], row["logBB"]] for name, row in zip(names, rows, strict=True))
     print(f"{target}: {len(rows):,} rows")
 
 

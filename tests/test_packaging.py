@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -43,6 +44,13 @@ FLOORS = """
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.split("\n")) for room in rooms.split()}
 MAX_ROOMS, MAX_ROOT_FILES, MAX_ROOM_FILES = 15, 10, 14
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+
+
+def test_readme_lists_the_rooms_from_the_ground_up():
+    listed = re.findall(r"^  (\w+)/ ", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rooms = [path.parent.name for path in (ROOT / "mora_lite").glob("*/__init__.py")]
+    assert sorted(listed) == sorted(rooms)
+    assert [FLOOR_OF[room] for room in listed] == sorted(FLOOR_OF[room] for room in listed)
 
 
 def sources(*packages: str) -> list[Path]:

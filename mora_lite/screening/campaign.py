@@ -85,8 +85,7 @@ def screen_library(
     resume, force: continue the run in `output`, or replace it. extras, percentiles: as in `Predictor.score`.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
-    source: gives a model in place of `pack`. command: that asks for this, for the report. on_note: takes lines for the
-    user. on_progress: takes rows done, library.
+    source: gives a model in place of `pack`. command: for the report. on_note: takes lines. on_progress: rows, library.
     """
     check_guarded()
     _check_engine(engine, ray_address)
@@ -99,11 +98,9 @@ def screen_library(
         options: Any = (str(pack), tasks, shard_format, device, dtype, confidence, columns, source and source(), beside)
         campaign = replace(Campaign.plan(library, *options), command=command)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
-        options = {"library": library, "workers": workers, "part": part, "time_limit": time_limit}
-        options["on_progress"] = lambda progress: on_progress(progress.skipped + progress.rows, library)
-        score = partial(campaign.score, **options)
-        if engine == "ray":
-            score = partial(campaign.score_on_ray, address=ray_address, **options)
+        score = partial(campaign.score_on_ray, address=ray_address) if engine == "ray" else campaign.score
+        told = {"on_progress": lambda done: on_progress(done.skipped + done.rows, library)}
+        score = partial(score, library=library, workers=workers, part=part, time_limit=time_limit, **told)
         summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
         _tell(library.notes[n_notes:], on_note)
         return summary
