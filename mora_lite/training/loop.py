@@ -12,7 +12,6 @@ checkpoint holds weights, average and optimiser state.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -34,7 +33,7 @@ from ..machine.files import write_tensors
 from ..machine.prefetch import read_ahead
 from .dataset import Dataset
 from .losses import TargetStats, task_loss, validation_error
-from .provenance import EpochLog
+from .provenance import EpochLog, data_digest
 
 SECONDS_BETWEEN_REPORTS = 2.0
 
@@ -124,7 +123,7 @@ def fit(
         if isinstance(module, nn.Dropout):
             module.p = settings.dropout
     stats = stats.to(device)
-    state = RunState(model, settings, _fingerprint(train, stats, origin), device)
+    state = RunState(model, settings, data_digest(train, valid, stats, origin), device)
     shares = train.rarity(stats.weights.cpu().numpy()) if settings.balanced else None
     path = folder / "checkpoint.safetensors"
     progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
@@ -195,24 +194,6 @@ def predict_scores(model: Callable[[GraphBatch], Tensor], data: Dataset, device:
         with training_autocast(device):
             scores.append(model(batch.rounded())[: len(rows)].float().cpu())
     return torch.cat(scores)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters and their shapes."""
-    digest = hashlib.sha256()
-    for name, p in model.named_parameters():
-        digest.update(f"{name}{tuple(p.shape)}".encode())
-        digest.update(p.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _fingerprint(train: Dataset, stats: TargetStats, origin: str) -> str:
-    """SHA-256 of the training molecules, their targets, the weights in the loss, and `origin`."""
-    digest = hashlib.sha256((train.fingerprint + origin).encode())
-    loss_weights = (t.cpu().numpy() for t in (stats.weights, stats.classes, stats.positive_weight, stats.auxiliary))
-    for array in (train.rows, train.targets, *loss_weights):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def scheduled_rate(step: int, n_steps: int, warmup_steps: int) -> float:

@@ -42,10 +42,9 @@ from .checks import (
 )
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
-from .loop import weights_digest
 from .losses import TargetStats
 from .pretrain import STARTS, load_encoder, start_notes
-from .provenance import run_metadata
+from .provenance import run_metadata, weights_digest
 from .recipe import Recipe, choose_recipe, with_whole_names
 from .splits import Split, split_notes, split_rows
 from .stages import OnProgress, Stages, fit_encoder

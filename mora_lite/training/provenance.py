@@ -1,7 +1,8 @@
-"""When, where and with what a run was made, and how its error fell: what packs record of it."""
+"""When, where and with what a run was made, and how its error fell: what packs and checkpoints record of it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -12,11 +13,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rdkit
 import torch
+from torch import nn
 
 from .. import __version__
 from ..machine.device import describe_processor, training_dtype
+from .dataset import Dataset
+from .losses import TargetStats
 
 
 def run_metadata(device: torch.device) -> dict[str, Any]:
@@ -43,6 +48,24 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and their shapes."""
+    digest = hashlib.sha256()
+    for name, p in model.named_parameters():
+        digest.update(f"{name}{tuple(p.shape)}".encode())
+        digest.update(p.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def data_digest(train: Dataset, valid: Dataset, stats: TargetStats, origin: str) -> str:
+    """SHA-256 of the molecules that train and validate, their targets, the weights in the loss, and `origin`."""
+    digest = hashlib.sha256((train.fingerprint + origin).encode())
+    loss_weights = (t.cpu().numpy() for t in (stats.weights, stats.classes, stats.positive_weight, stats.auxiliary))
+    for array in (train.rows, train.targets, valid.rows, valid.targets, *loss_weights):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 class EpochLog:

@@ -21,9 +21,9 @@ from torch import Tensor
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..machine.files import write_tensors
 from .dataset import Dataset
-from .loop import TrainConfig, TrainProgress, fit, predict_scores, weights_digest
+from .loop import TrainConfig, TrainProgress, fit, predict_scores
 from .losses import TargetStats, distilled
-from .provenance import EpochLog
+from .provenance import EpochLog, weights_digest
 from .recipe import Recipe
 
 OnProgress = Callable[[str, TrainProgress], None]

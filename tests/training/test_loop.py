@@ -135,7 +135,7 @@ def test_a_finished_run_still_tells_its_error(parts, tmp_path: Path) -> None:
     assert again.best_error == min(p.valid_error for p in seen)
 
 
-@pytest.mark.parametrize("change", ["settings", "targets", "molecules", "weights", "origin"])
+@pytest.mark.parametrize("change", ["settings", "targets", "molecules", "validation", "weights", "origin"])
 def test_other_settings_or_data_start_anew(parts, tmp_path: Path, change: str) -> None:
     train(new_model(), parts, tmp_path)
     data, valid = parts
@@ -146,6 +146,8 @@ def test_other_settings_or_data_start_anew(parts, tmp_path: Path, change: str) -
         data = replace(data, targets=data.targets * 1.5)
     elif change == "molecules":
         data = data.subset(np.arange(1, 40))
+    elif change == "validation":
+        valid = replace(valid, targets=valid.targets * 1.5)
     elif change == "weights":
         weights = [1.0, 1.0]
     origin = "another encoder" if change == "origin" else ""
