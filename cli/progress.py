@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +136,8 @@ class Display:
         self.report(stage, at.step, at.n_steps, text)
         if at.epoch_done:
             step = f"{at.step:>6}/{at.n_steps}"
-            say(f"{stage:7} step {step}  valid {at.valid_error:.4f} (1 = the mean)  {text}")
+            valid = "not known" if math.isnan(at.valid_error) else f"{at.valid_error:.4f} (1 = the mean)"
+            say(f"{stage:7} step {step}  valid {valid}  {text}")
 
     def text_training(self, at: TextProgress, seconds: float) -> None:
         """Show a step of training on texts, of which there are `seconds`, as a line that stays."""

@@ -195,7 +195,7 @@ class Platt:
 
     @classmethod
     def fit(cls, logits: np.ndarray, labels: np.ndarray) -> Platt:
-        """Fit to labelled molecules; slope 1 and intercept 0 without any.
+        """Fit to labelled molecules; slope 1 and intercept 0 where none, or only one of both labels, is there.
 
         The targets are Platt's smoothed ones, (n1 + 1) / (n1 + 2) for the n1 positives and 1 / (n0 + 2) for the n0
         negatives, the minimiser Newton's method with step halving (Lin, Lin and Weng 2007). A quadratic penalty towards
@@ -205,9 +205,9 @@ class Platt:
         logits: float `[N]`. labels: float `[N]`, 0 or 1; NaN is left out.
         """
         known = ~np.isnan(labels)
-        if not known.any():
-            return cls(1.0, 0.0)
         x, positive = logits[known].astype(np.float64), labels[known] == 1
+        if positive.all() or not positive.any():  # one side says nothing of the other
+            return cls(1.0, 0.0)
         assert np.isin(labels[known], (0, 1)).all()
         assert np.isfinite(x).all()
         n1 = int(positive.sum())

@@ -46,7 +46,7 @@ from .losses import TargetStats
 from .pretrain import STARTS, load_encoder, start_notes
 from .provenance import run_metadata, weights_digest
 from .recipe import Recipe, choose_recipe, with_whole_names
-from .splits import Split, split_notes, split_rows
+from .splits import Split, part_notes, split_notes, split_rows
 from .stages import OnProgress, Stages, fit_encoder
 
 COMPILE_FROM = 20_000  # training molecules; compiling takes half a minute, more than a small run gains by it
@@ -255,11 +255,14 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     notes += split_notes(split, data)
     for note in notes:
         on_note(note)
-    train, valid = data.subset(rows["train"]), data.subset(rows["valid"])
+    parts = {name: data.subset(at) for name, at in rows.items()}
+    train, valid = parts["train"], parts["valid"]
     if not len(valid):
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")
     recipe, scale_notes = choose_scales(recipe.with_epochs(len(train)), train, valid)
-    for note in (later := scale_notes + start_notes(recipe.start, valid.smiles)):
+    answered = {i: task.column for i, task in enumerate(recipe.tasks) if not task.auxiliary}
+    later = [*part_notes(parts, answered, classes), *scale_notes, *start_notes(recipe.start, valid.smiles)]
+    for note in later:
         on_note(note)
     notes += later
     provenance = {"file": table.name, "rows": data.n_rows, "smiles_sha256": data.fingerprint, "merged": n_merged}

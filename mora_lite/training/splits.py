@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..chem.molecules import scaffold_of
 from ..errors import InputError, did_you_mean
+from ..status import counted
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -20,6 +21,7 @@ Parts = dict[str, np.ndarray]  # train, valid, test: int64 row numbers of the ta
 
 KINDS = ("random", "scaffold", "given")
 PARTS = ("train", "valid", "test")
+LEAST_FOR_INTERVAL = 9  # validation values for 90 %: the ceil((n + 1) * 0.9)-th smallest of n errors must be there
 _MARKS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
@@ -132,6 +134,25 @@ def split_notes(split: Split, data: Dataset) -> list[str]:
             f"split column {split.column!r}: {marks.count('')} of {len(marks)} rows say neither train, valid nor test "
             f"and are left out; the first is row {row + 1}, {data.marks[row][:40]!r}"
         )
+    return notes
+
+
+def part_notes(parts: Mapping[str, Dataset], names: Mapping[int, str], classes: Sequence[bool]) -> list[str]:
+    """Notes on tasks with too few values to calibrate or to test, one line each.
+
+    names: column of the targets -> its name, of the tasks to tell of. classes: of all `P` columns, whether it is one.
+    """
+    notes = []
+    for i, name in names.items():
+        valid, test = (values[~np.isnan(values)] for values in (parts[part].targets[:, i] for part in PARTS[1:]))
+        told = counted(len(valid), "validation value") if len(valid) else "no validation value"
+        if classes[i] and len(np.unique(valid)) < 2:
+            told += f", only of class {valid[0]:g}" if len(valid) else ""
+            notes.append(f"column {name!r}: {told}; both classes are needed to calibrate its probabilities")
+        elif not classes[i] and len(valid) < LEAST_FOR_INTERVAL:
+            notes.append(f"column {name!r}: {told}; {LEAST_FOR_INTERVAL} are needed for an interval of 90 %")
+        if not len(test):
+            notes.append(f"column {name!r}: no test value, so its errors are not measured")
     return notes
 
 

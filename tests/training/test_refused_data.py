@@ -79,6 +79,15 @@ def test_test_rows_without_values_leave_the_error_unknown(run, folder: Path, tmp
     assert open_pack(tmp_path / "pack").provenance["test"]["size"]["mae"] is None
 
 
+def test_validation_rows_without_values_are_told(run, folder: Path, tmp_path: Path) -> None:
+    empty = set(Split(0, 32, 4).rows(40)["valid"].tolist())
+    data = table(tmp_path, ["" if i in empty else i for i in range(40)])
+    code, _, err = run("train", data, "--recipe", folder / "recipe.toml", "-o", tmp_path / "pack")
+    assert code == 0
+    assert "note: column 'size': no validation value; 9 are needed for an interval of 90 %\n" in err
+    assert err.count("  valid not known  loss") == 2, "of each stage"
+
+
 def test_test_rows_that_cannot_be_read_leave_the_error_unknown(recipe: Recipe, tmp_path: Path) -> None:
     bad = set(Split(0, 32, 4).rows(40)["test"].tolist())
     smiles = ["bad" if i in bad else "C" * (i + 1) for i in range(40)]

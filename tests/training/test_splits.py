@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +14,7 @@ from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.errors import InputError
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.splits import Parts, Split, fractions, split_notes, split_rows
+from mora_lite.training.splits import Parts, Split, fractions, part_notes, split_notes, split_rows
 
 # Scaffolds: benzene 5, none 4, pyridine 2, cyclohexane 1, and 1 of two rings.
 REAL = [
@@ -240,3 +240,30 @@ def test_a_column_without_training_rows_is_refused(marks: list[str], counts: str
 
 def test_other_kinds_have_nothing_to_tell() -> None:
     assert split_notes(Split(0, 80, 10), molecules(REAL)) == []
+
+
+# --- parts with too few values
+
+
+def test_parts_with_too_few_values_are_told() -> None:
+    def part(n: int, *columns: list[float]) -> Dataset:
+        """Molecules of two values and two classes; what a column does not say is blank."""
+        targets = np.full((n, 4), np.nan, np.float32)
+        for i, column in enumerate(columns):
+            targets[: len(column), i] = column
+        return replace(molecules(["C"] * n), targets=targets)
+
+    valid = part(9, [*range(9)], [0.5], [0, 1], [1] * 6)
+    test = part(3, [1, 2], [], [1], [0])
+    parts, names, classes = {"valid": valid, "test": test}, ["a", "b", "c", "d"], [False, False, True, True]
+    assert part_notes(parts, dict(enumerate(names)), classes) == [
+        "column 'b': 1 validation value; 9 are needed for an interval of 90 %",
+        "column 'b': no test value, so its errors are not measured",
+        "column 'd': 6 validation values, only of class 1; both classes are needed to calibrate its probabilities",
+    ]
+    assert part_notes(parts, {0: "a", 2: "c"}, classes) == [], "of these tasks alone"
+    nothing = part_notes({"valid": part(0), "test": part(0)}, {1: "b", 3: "d"}, classes)
+    assert [note.split(": ")[1] for note in nothing[::2]] == [
+        "no validation value; 9 are needed for an interval of 90 %",
+        "no validation value; both classes are needed to calibrate its probabilities",
+    ]
