@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .tasks import Task
+from .tasks import NEIGHBOUR, Task
 from .training_molecules import TrainingMolecules
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Neighbours:
         columns: dict[str, np.ndarray] = {}
         smiles, values = np.array(self.smiles, dtype=object).reshape(self.index.shape), self.values
         for k in range(self.index.shape[1]):
-            name = f"neighbour_{k + 1}"
+            name = f"{NEIGHBOUR}{k + 1}"
             columns |= {name: smiles[:, k], f"{name}_similarity": self.similarity[:, k]}
             columns |= {f"{name}_{task.name}": values[:, k, i] for i, task in enumerate(self.tasks)}
         return columns

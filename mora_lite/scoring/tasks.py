@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,10 @@ from ..errors import PackError, did_you_mean
 
 KINDS = ("value", "class")  # a number with a unit; the probability of a yes
 SCALES = ("linear", "log", "logit")
+# Columns of tables beside those of the tasks: of predictions, neighbours and evaluations.
+OWN_COLUMNS = ("row", "smiles", "split", "similarity", "in_domain", "outside", "status", "error", "neighbour")
+NEIGHBOUR = "neighbour_"  # how the columns of the nearest training molecules begin
+OWN_ENDINGS = ("_lo", "_hi", "_true", "_percentile")  # of what stands beside a task
 LEAST_PERCENT = 0.3  # nearer to 0 or 100 % a measurement says nothing; their log-odds would be infinite
 
 
@@ -33,6 +39,21 @@ def in_unit(values: np.ndarray, scale: str) -> np.ndarray:
         if scale == "log":
             return np.power(values.dtype.type(10), values)
     return values
+
+
+def header(name: str, unit: str) -> str:
+    """`homo [Ha]`, or the bare name when there is no unit."""
+    return f"{name} [{unit}]" if unit else name
+
+
+def clashing_name(tasks: Iterable[tuple[str, str]]) -> str | None:
+    """The first of these names, each with its unit, that is that of another column too; one would replace the other."""
+    columns = {name: {name, header(name, unit)} for name, unit in tasks}
+    beside = (name + ending for name in columns for ending in OWN_ENDINGS)
+    taken = Counter([*OWN_COLUMNS, *beside, *chain(*columns.values())])
+    return next(
+        (name for name, own in columns.items() if any(taken[n] > 1 or n.startswith(NEIGHBOUR) for n in own)), None
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,7 @@ class Task:
     @property
     def column(self) -> str:
         """Header in tables: `homo [Ha]`, or the bare name when there is no unit."""
-        return f"{self.name} [{self.unit}]" if self.unit else self.name
+        return header(self.name, self.unit)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
@@ -92,8 +113,17 @@ class Task:
 def choose_tasks(known: tuple[Task, ...], names: str | Sequence[str] | None) -> list[int]:
     """Positions of the tasks `names`, in that order; None means all. A text is split at its commas.
 
-    A name may be in another case, where that leaves no doubt. Raises `PackError` for an unknown name, and for no name.
+    A name may be in another case, where that leaves no doubt. Raises `PackError` for an unknown name, for no name, and
+    for a task whose column another would replace.
     """
+    chosen = _positions(known, names)
+    if name := clashing_name((known[i].name, known[i].unit) for i in chosen):
+        raise PackError(f"task {name!r}: got a name that another column has, which would hide it; choose other tasks")
+    return chosen
+
+
+def _positions(known: tuple[Task, ...], names: str | Sequence[str] | None) -> list[int]:
+    """See `choose_tasks`."""
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()] or None
     if names is None:

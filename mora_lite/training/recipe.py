@@ -45,7 +45,7 @@ from ..chem import descriptors
 from ..chem.featurizer import Featurizer
 from ..chem.molecules import STANDARDIZE
 from ..errors import InputError, did_you_mean
-from ..scoring.tasks import KINDS, SCALES
+from ..scoring.tasks import KINDS, SCALES, clashing_name
 from .dataset import Dataset
 from .loop import TrainConfig
 from .splits import KINDS as SPLIT_KINDS
@@ -159,6 +159,11 @@ class Recipe:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise InputError(f"recipe {self.name!r}: got tasks {names}, expected at least one, each name once")
+        if name := clashing_name((task.name, task.unit) for task in self.tasks if not task.auxiliary):
+            raise InputError(
+                f"task {name!r}: got a name that another column of the predictions has, expected another; in a recipe "
+                f'give it a name of its own beside column = "{name}"'
+            )
         for entry, least in (("members", 1), ("distill_epochs", 0)):
             if getattr(self, entry) < least:
                 raise InputError(f"{entry}: got {getattr(self, entry)}, expected {least} or more")

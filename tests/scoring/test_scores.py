@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_scores import TASKS, scores
 
+from mora_lite.scoring.predictions import Predictions
+from mora_lite.scoring.tasks import OWN_COLUMNS
 from mora_lite.status import RunSummary
 
 
@@ -39,3 +41,11 @@ def test_the_summary_of_a_run_names_the_tasks_with_most_rows_outside() -> None:
         "  outside of the domain: 9 of T9, 8 of T8, 7 of T7, 6 of T6, 5 of T5, 4 of T4 and of 3 other tasks"
     )
     assert len(RunSummary(Counter(ok=9)).lines("out.csv", 0.0)) == 1
+
+
+def test_every_column_beside_the_tasks_is_reserved() -> None:
+    columns = Predictions(["C"], TASKS, scores([[0.9, 0.8, 0.7]])).columns()
+    own = [name for name in columns if not name.startswith(tuple(task.name for task in TASKS))]
+    assert own == ["smiles", "similarity", "in_domain", "outside", "status", "error"]
+    assert set(own) <= set(OWN_COLUMNS)
+    assert {f"logS{ending}" for ending in ("_lo", "_hi")} < set(columns)

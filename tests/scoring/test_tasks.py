@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mora_lite.errors import PackError
-from mora_lite.scoring.tasks import Task, choose_tasks
+from mora_lite.scoring.tasks import OWN_COLUMNS, Task, choose_tasks, clashing_name
 
 KNOWN = tuple(Task(name, "Ha", "Q?", 0.0, 1.0) for name in ("homo", "lumo", "gap"))
 
@@ -86,3 +86,21 @@ def test_what_names_no_task_is_refused(names) -> None:
 def test_an_unknown_task_tells_the_near_matches() -> None:
     with pytest.raises(PackError, match="unknown task 'hommo': did you mean homo"):
         choose_tasks(KNOWN, ["gap", "hommo"])
+
+
+# --- names that other columns have
+
+
+@pytest.mark.parametrize("name", [*OWN_COLUMNS, "neighbour_1", "logS_lo", "logS_hi", "logS_true", "logS_percentile"])
+def test_a_task_called_like_another_column_would_hide_it(name: str) -> None:
+    assert clashing_name([("logS", "M"), ("logD", ""), (name, "")]) == name
+    assert clashing_name([("logS", "M"), (name, "u")]) == name, "in Python a task goes by its name without unit too"
+    tasks = (KNOWN[0], Task("logS", "", "Q?", 0.0, 1.0), Task(name, "", "Q?", 0.0, 1.0))
+    with pytest.raises(PackError, match=f"task '{name}': got a name that another column has"):
+        choose_tasks(tasks, None)
+    assert choose_tasks(tasks, ["homo", "logS"]) == [0, 1], "of a pack from before, the other tasks answer"
+
+
+def test_a_unit_makes_no_second_column_of_one_name() -> None:
+    assert clashing_name([("logS", "M"), ("logS [M]", "")]) == "logS"
+    assert clashing_name([("logS", "M"), ("logS [mM]", ""), ("a_lo", ""), ("Status", "")]) is None

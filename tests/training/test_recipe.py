@@ -185,6 +185,16 @@ def test_tasks_are_unique_and_there_is_one(read) -> None:
         read("seed = 1")
 
 
+def test_a_task_called_like_a_column_of_the_predictions_is_refused(read, trained_by) -> None:
+    code, err, _ = trained_by("-t", "logS", "-t", "similarity")
+    assert code == 2
+    assert "task 'similarity': got a name that another column of the predictions has" in err
+    assert 'in a recipe give it a name of its own beside column = "similarity"' in err
+    renamed = read(TASK + '[[task]]\nname = "likeness"\ncolumn = "similarity"\n')
+    assert renamed.tasks[1].column == "similarity"
+    assert len(read(TASK + '[[task]]\nname = "logS_lo"\nauxiliary = true\n').tasks) == 2, "it has no column"
+
+
 def test_files_that_are_not_recipes(read, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such recipe"):
         read_recipe(tmp_path / "no.toml")
