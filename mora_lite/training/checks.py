@@ -198,13 +198,18 @@ def _unreadable(data: Dataset) -> list[str]:
     ]
 
 
-def _check_class(data: Dataset, name: str, values: np.ndarray) -> list[str]:
+def check_classes(data: Dataset, name: str, values: np.ndarray, advice: str) -> None:
+    """Raises `InputError`, with this advice, where a value of a class, float `[N]` with NaN, is neither 0 nor 1."""
     other = np.flatnonzero(~np.isnan(values) & ~np.isin(values, (0, 1)))
     if len(other):
         raise InputError(
             f"{_line(data, other[0])}row {_row(data, other[0])}, column {name!r}: got {values[other[0]]:g}, expected "
-            "the class 0 or 1, or a blank; train it as a value if that is what it is"
+            f"the class 0 or 1, or a blank; {advice}"
         )
+
+
+def _check_class(data: Dataset, name: str, values: np.ndarray) -> list[str]:
+    check_classes(data, name, values, "train it as a value if that is what it is")
     n_known, n_ones = int((~np.isnan(values)).sum()), int(np.nansum(values))
     n_rare = min(n_ones, n_known - n_ones)
     if not n_rare:

@@ -22,7 +22,7 @@ from ..scoring.tasks import Task, choose_tasks
 from ..tables.library import open_library
 from ..tables.source import STDIO
 from ..tables.writers import claim_output, claim_table
-from .checks import first_rows, left_out_notes, merge_duplicates
+from .checks import check_classes, first_rows, left_out_notes, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .evaluation_files import molecule_columns, write_molecules, write_report
 from .metrics import (
@@ -341,6 +341,10 @@ def read_training_table(
         except InputError as error:
             hint = "; --column TASK=HEADER maps a task to a column, --tasks chooses"
             raise InputError(f"{error}{hint if 'has no column' in str(error) else ''}") from None
+    for i, task in enumerate(tasks):
+        if task.is_class:
+            advice = f"task {task.name!r} is a class: take a column that has 0 and 1, or write them so"
+            check_classes(data, targets[i], data.targets[:, i], advice)
     first = first_rows(data)
     for note in [*data.notes, *left_out_notes(data, first)]:
         on_note(note)

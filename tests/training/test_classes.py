@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_its_figures_are_those_of_a_class(run, class_pack: Path, class_data: Pat
     lines = [line.strip() for line in out.splitlines()]
     for title in ("values", "classes", "ring, calibration", "ring, by domain", "size [a], by scaffold"):
         assert title in lines
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_classes_of_a_table_that_are_not_0_and_1_are_one_line(
+    run, class_pack: Path, class_data: Path, tmp_path: Path, command: str
+) -> None:
+    pack, data = shutil.copytree(class_pack, tmp_path / "pack"), tmp_path / "data.csv"
+    data.write_text(class_data.read_text().replace(",yes,", ",1,").replace(",no,", ",2,"))
+    code, _, err = run(command, pack, data)
+    assert code == 2
+    assert "line 2: row 1, column 'ring': got 2, expected the class 0 or 1, or a blank; task 'ring' is a class" in err
+
+
+def test_a_wrong_column_for_a_class_is_one_line(run, class_pack: Path, class_data: Path) -> None:
+    code, _, err = run("evaluate", class_pack, class_data, "--column", "ring=size", "--split", "all")
+    assert code == 2
+    assert "row 4, column 'size': got 4, expected the class 0 or 1, or a blank" in err
 
 
 def test_a_molecule_that_stands_twice_is_on_one_side_only(class_pack: Path, class_data: Path) -> None:
