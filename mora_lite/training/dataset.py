@@ -93,11 +93,13 @@ class Dataset:
         by_molecule = np.where(known, by_task, 0).max(axis=1)
         return by_molecule / by_molecule.sum()
 
+    def with_values(self) -> Dataset:
+        """The molecules that have a value of some task."""
+        return self.at(np.flatnonzero(~np.isnan(self.targets).all(axis=1)))
+
     def at_tasks(self, tasks: np.ndarray) -> Dataset:
         """The molecules that have a value of these columns of targets, int64, and these columns alone."""
-        some = np.flatnonzero(~np.isnan(self.targets[:, tasks]).all(axis=1))
-        chosen = self.at(some)
-        return replace(chosen, targets=chosen.targets[:, tasks])
+        return replace(self, targets=self.targets[:, tasks]).with_values()
 
     def with_rare_sizes(self, share: float) -> Dataset:
         """Molecules repeated until each number of heavy atoms that occurs makes up `share` of these, about.

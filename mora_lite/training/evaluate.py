@@ -171,7 +171,7 @@ def _measure(
         baseline = model.calibrate(baseline_values(model, model.pack.load_baseline(), part.graphs), None).values
     metrics, by_task = {}, {}
     if tables:
-        train_scaffolds = None if train is None else set(map(scaffold_of, track(train.smiles, "scaffolds")))
+        train_scaffolds = None if train is None else [scaffold_of(text) for text in track(train.smiles, "scaffolds")]
         part_scaffolds = list(map(scaffold_of, track(part.smiles, "scaffolds")))
     for i, task in enumerate(model.tasks):
         column = _Column(task, part.targets[:, i], scores, i)
@@ -180,7 +180,10 @@ def _measure(
         if baseline is not None:
             metrics[task.name] |= {f"encoder_{k}": v for k, v in column.main_metric(baseline[:, i]).items()}
         if tables:
-            by_task[task.name] = column.tables(part_scaffolds, train_scaffolds)
+            seen = None
+            if train is not None and train_scaffolds is not None:
+                seen = {train_scaffolds[k] for k in np.flatnonzero(~np.isnan(train.targets[:, i]))}
+            by_task[task.name] = column.tables(part_scaffolds, seen)
     return metrics, by_task
 
 
@@ -211,7 +214,7 @@ class _Column:
         return {"mae": value_metrics(values, self.truth)["mae"]}
 
     def tables(self, part_scaffolds: Sequence[str], train_scaffolds: set[str] | None) -> dict[str, Rows]:
-        """part_scaffolds: of the molecules. train_scaffolds: of the training molecules, None where not known."""
+        """part_scaffolds: of the molecules. train_scaffolds: of those that train the task; None where not known."""
         tables: dict[str, Rows] = {}
         if self.scores.nearest is not None and self.scores.inside is not None:
             tables["by_similarity"] = by_similarity(self.metrics, self.scores.nearest[:, self.i])

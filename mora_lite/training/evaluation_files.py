@@ -120,7 +120,7 @@ def _notes(part: Dataset, parts: Mapping[str, Dataset] | None, scores: Scores, s
     elif split == "valid":
         notes.append("These molecules chose the epochs and set the intervals: errors on others are a little larger.")
     elif split == "all" and parts is not None:
-        trained = int(np.isin(part.rows, parts["train"].rows).sum())
+        trained = int(np.isin(part.rows, parts["train"].with_values().rows).sum())
         notes.append(f"The pack was trained on {trained:,} of these {n} molecules: its errors on others are larger.")
     elif split == "all" and scores.nearest is not None:
         known = int((scores.nearest.max(axis=1, initial=0) == 1).sum())

@@ -211,7 +211,7 @@ class TrainingData:
     """A table that has been read, checked and split.
 
     recipe: with a kind, a scale and a prompt for each task, and the epochs of each stage.
-    train, valid: the molecules of these parts, each once, with targets in the tasks' units.
+    train, valid: the molecules of these parts with a value of some task, each once; targets in the tasks' units.
     provenance: of the table, for the pack. notes: about the data, a line each.
     """
 
@@ -256,9 +256,9 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     for note in notes:
         on_note(note)
     parts = {name: data.subset(at) for name, at in rows.items()}
-    train, valid = parts["train"], parts["valid"]
-    if not len(valid):
+    if not len(parts["valid"]):
         raise InputError(f"{table}: no molecule of the {len(rows['valid'])} validation rows could be read")
+    train, valid = (parts[name].with_values() for name in ("train", "valid"))
     recipe, scale_notes = choose_scales(recipe.with_epochs(len(train)), train, valid)
     answered = {i: task.column for i, task in enumerate(recipe.tasks) if not task.auxiliary}
     later = [*part_notes(parts, answered, classes), *scale_notes, *start_notes(recipe.start, valid.smiles)]

@@ -184,7 +184,7 @@ class Recipe:
 
         What small tables need to leave the warm-up behind, large ones only learn by heart (docs/benchmarks/tdc.md).
         """
-        share = min(1.0, max(0.5, 1000 / n_train))
+        share = min(1.0, max(0.5, 1000 / max(n_train, 1)))  # that there is none is told later, with its column
         return replace(
             self,
             encoder=replace(self.encoder, epochs=self.encoder.epochs or round(share * ENCODER_EPOCHS)),

@@ -13,7 +13,7 @@ from mora_lite.packs.pack import open_pack
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.evaluate import evaluate
 from mora_lite.training.losses import TargetStats, validation_error
-from mora_lite.training.pipeline import train
+from mora_lite.training.pipeline import read_training_data, train
 from mora_lite.training.recipe import Recipe, TaskRecipe
 
 pytestmark = pytest.mark.usefixtures("no_compiler")
@@ -43,6 +43,21 @@ def test_a_pack_answers_what_is_not_auxiliary(recipe: Recipe, some_sizes: Path, 
     assert set(evaluate(tmp_path / "pack", some_sizes, device="cpu").metrics) == {"size"}
     page = (tmp_path / "pack.report.html").read_text(encoding="utf-8")
     assert "<dt>Also learnt, not answered</dt><dd>polar</dd>" in page
+
+
+def test_rows_without_any_value_do_not_train(recipe: Recipe, some_sizes: Path, tmp_path: Path) -> None:
+    """Of 32 training rows some have no size, but a polarity."""
+    alone = replace(recipe, tasks=(TaskRecipe("size", unit="a"),))
+    notes: list[str] = []
+    facts = train(some_sizes, tmp_path / "pack", recipe=alone, device="cpu", on_note=notes.append).provenance["trained"]
+    assert facts["molecules"] == facts["values"]["size"] < 32
+    both = replace(alone, tasks=TASKS)
+    read = read_training_data(both, some_sizes, notes.append)
+    assert len(read.train) == 32, "what an auxiliary task learns from trains"
+    read = read_training_data(alone, some_sizes, notes.append)
+    assert len(read.train) == facts["molecules"]
+    assert not np.isnan(read.train.targets).any()
+    assert not np.isnan(read.valid.targets).any()
 
 
 def test_a_recipe_of_auxiliary_tasks_alone_is_refused(recipe: Recipe) -> None:

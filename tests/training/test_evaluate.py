@@ -221,6 +221,18 @@ def test_on_other_data_scaffolds_of_training_are_not_known(calibrated_pack_path,
     assert list(tables) == ["by_similarity", "by_domain"]
 
 
+def test_a_scaffold_is_seen_where_a_molecule_with_a_value_of_the_task_has_it(
+    pack_path, table_path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(table_path)
+    table.loc[Split(0, 40, 10).rows(60)["train"], "polarity"] = np.nan
+    table.to_csv(tmp_path / "some.csv", index=False)
+    tables = evaluate(pack_path, tmp_path / "some.csv", **EXACT).tables
+    seen = {name: [row["n"] for row in rows["by_scaffold"][:2]] for name, rows in tables.items()}
+    assert seen["size"][0] > 0
+    assert seen["polarity"][0] == 0 < seen["polarity"][1]
+
+
 def test_a_pack_without_calibration_has_breakdowns_by_scaffold_only(pack_path, table_path) -> None:
     found = evaluate(pack_path, table_path, **EXACT)
     assert list(found.tables["size"]) == ["by_scaffold"]

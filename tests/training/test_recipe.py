@@ -279,7 +279,8 @@ def test_options_win_over_the_recipe(trained_by) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_train", "epochs"), [(8, (30, 12)), (1000, (30, 12)), (1500, (20, 8)), (2000, (15, 6)), (10**6, (15, 6))]
+    ("n_train", "epochs"),
+    [(0, (30, 12)), (8, (30, 12)), (1000, (30, 12)), (1500, (20, 8)), (2000, (15, 6)), (10**6, (15, 6))],
 )
 def test_larger_tables_get_fewer_epochs(n_train: int, epochs: tuple[int, int]) -> None:
     recipe = Recipe("r", (TaskRecipe("a"),))
