@@ -66,8 +66,30 @@ def test_ranges_hold_what_samples_scatter_by() -> None:
     assert 0.9 < np.mean(areas) <= 0.99
 
 
+@pytest.mark.parametrize(("positives", "negatives", "shift", "area"), [(3, 12, 2.0, 0.9214), (5, 5, 3.0, 0.9831)])
+def test_the_range_of_an_area_holds_it_on_small_test_sets_too(
+    positives: int, negatives: int, shift: float, area: float
+) -> None:
+    """`shift`: by how many deviations positives score higher, which gives the area."""
+    rng, true = np.random.default_rng(0), np.repeat([0.0, 1.0], [negatives, positives])
+    found = (roc_auc_score(true, rng.normal(shift * true)) for _ in range(300))
+    spans = [auc_range(auc, positives, negatives) for auc in found]
+    assert np.mean([low <= area <= high for low, high in filter(None, spans)]) > 0.9
+    assert len(spans) == 300
+
+
+def test_the_range_of_a_mean_is_wider_than_the_normal_one_where_there_are_few() -> None:
+    rng = np.random.default_rng(0)
+    spans = [mean_range(rng.normal(size=4)) for _ in range(600)]
+    assert 0.93 < np.mean([low <= 0 <= high for low, high in filter(None, spans)]) < 0.97
+    low, high = mean_range(np.array([-1.0, 0.0, 1.0]))
+    assert high == -low == pytest.approx(4.303 / np.sqrt(3), rel=0.04), "Student's t of two degrees of freedom"
+
+
 def test_too_few_molecules_have_no_range() -> None:
     assert mean_range(np.array([1.0, 2.0])) is None
     assert auc_range(0.9, 2, 50) is None
     assert share_range(1.0, 1) == pytest.approx((0.2065, 1.0), abs=1e-3)
-    assert auc_range(1.0, 5, 5) == (1.0, 1.0)
+    low, high = auc_range(1.0, 5, 5)
+    assert (high, auc_range(0.0, 5, 5)[0]) == (1.0, 0.0)
+    assert low == pytest.approx(0.643, abs=1e-3), "so few tell a perfect area from a good one"
