@@ -229,9 +229,9 @@ def _groups(result: TaskResult) -> str:
 
 def _worst(i: int, result: TaskResult, evaluated: Evaluated, n_worst: int) -> str:
     """The molecules with the largest errors, drawn beside the nearest measured one."""
-    if not len(result.known):
+    if not len(result.sizes):
         return ""
-    order = np.argsort(-np.abs(result.errors), kind="stable")[:n_worst]
+    order = np.argsort(-np.abs(result.errors), kind="stable")[: min(n_worst, len(result.sizes))]  # NaN is last
     at = result.known[order]
     nearest = evaluated.nearest(i, at) if evaluated.nearest else [None] * len(at)
     cards = "".join(_card(k, result, evaluated, near) for k, near in zip(at.tolist(), nearest, strict=True))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..scoring.tasks import Task
+from ..status import counted
 from .charts import SQUARE, Plot, parity_svg
 from .curves import Z_OF_MANY, precision_points, ranked, roc_points, share_range
 from .page import as_html, as_number, as_percent, decimals_for
@@ -49,13 +50,16 @@ class TaskResult:
 
     @cached_property
     def errors(self) -> np.ndarray:
-        """Predicted minus measured of `known`, float64 `[n]`; of a logarithmic scale, of the logarithms to base 10."""
-        truth, values = (self.on_scale(of[self.known].astype(np.float64)) for of in (self.truth, self.values))
-        return values - truth
+        """Predicted minus measured of `known`, float64 `[n]`; of a logarithmic scale, of the logarithms to base 10, and
+        NaN where one of them is not above 0.
+        """
+        truth, values = (of[self.known].astype(np.float64) for of in (self.truth, self.values))
+        return self.task.on_scale(values) - self.task.on_scale(truth) if self.task.is_log else values - truth
 
-    def on_scale(self, numbers: np.ndarray) -> np.ndarray:
-        """On the scale on which errors are compared: logarithms of what is above 0 where the task has them."""
-        return np.log10(np.maximum(numbers, np.finfo(np.float32).tiny)) if self.task.is_log else numbers
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """How large the errors are, those that are not NaN: float64."""
+        return np.abs(self.errors[~np.isnan(self.errors)])
 
     @property
     def promised(self) -> str:
@@ -65,9 +69,9 @@ class TaskResult:
     @property
     def half_within(self) -> str:
         """The median error, of a logarithmic scale as a factor."""
-        if not len(self.errors):
+        if not len(self.sizes):
             return "–"
-        middle = float(np.median(np.abs(self.errors)))
+        middle = float(np.median(self.sizes))
         return f"factor {as_number(10**middle, 1)}" if self.task.is_log else self.number(middle)
 
     def number(self, value: float, unit: bool = False) -> str:
@@ -84,6 +88,11 @@ def figures(result: TaskResult) -> str:
     notes = [f"{lost:,} measured molecules got no finite prediction and are left out."] if lost else []
     if n == 0:
         return _note(" ".join([*notes, f"No molecule here has a measured and a predicted value of {name}."]))
+    if without := n - len(result.sizes):
+        have = "molecule has" if without == 1 else "molecules have"
+        notes.append(
+            f"{without:,} {have} a measured or predicted value that is not above 0, and so no error in powers of ten."
+        )
     parts = _class_figures(result) if result.task.is_class else [_parity(result)]
     if result.similarity is None:
         notes.append("The pack is not calibrated: it has no intervals, and nothing is known of the similarity.")
@@ -113,12 +122,11 @@ def _parity(result: TaskResult) -> str:
     task, known = result.task, result.known
     truth, values = result.truth[known].astype(np.float64), result.values[known].astype(np.float64)
     low, high = (None if bound is None else bound[known].astype(np.float64) for bound in (result.low, result.high))
-    off = np.abs(result.errors)
     mean = f"mean error {result.number(float(np.abs(values - truth).mean()), unit=True)}"
-    half = f"half of the predictions are within {result.half_within.replace('factor', 'a factor of')}"
-    words = [f"{len(known):,} molecule{'s' if len(known) > 1 else ''}: {mean}; {half}."]
-    bias = float(result.errors.mean())
-    if len(known) >= MIN_COMPARED and abs(bias) > 0.5 * off.mean():
+    half = f"; half of the predictions are within {result.half_within.replace('factor', 'a factor of')}"
+    words = [f"{counted(len(known), 'molecule')}: {mean}{half if len(result.sizes) else ''}."]
+    bias = float(np.nansum(result.errors))
+    if len(result.sizes) >= MIN_COMPARED and abs(bias) > 0.5 * result.sizes.sum():
         words.append(f"Predictions are mostly too {'high' if bias > 0 else 'low'}.")
     if values.min() == values.max():
         words.append("All molecules got the same prediction." if len(known) > 1 else "")
@@ -144,7 +152,8 @@ def _by_similarity(result: TaskResult, rows: Rows) -> str:
     what, unit = ("Square error", "") if task.is_class else ("Mean error", task.unit)
     heights = [float(row["brier" if task.is_class else "mae"]) for row in rows]
     if task.is_log:  # in the unit it would be that of the few largest values
-        unit, heights = "powers of ten", [float(np.abs(result.errors[_between(result, row)]).mean()) for row in rows]
+        of_rows = [result.errors[_between(result, row) & ~np.isnan(result.errors)] for row in rows]
+        unit, heights = "powers of ten", [float(np.abs(of).mean()) if len(of) else np.nan for of in of_rows]
     finite = np.isfinite(heights)
     rows, heights = [row for row, shown in zip(rows, finite, strict=True) if shown], np.array(heights)[finite].tolist()
     ranges, counts = [f"{row['from']:g} to {row['to']:g}" for row in rows], [row["n"] for row in rows]

@@ -112,6 +112,21 @@ def test_errors_of_a_logarithmic_scale_are_factors(noise, tmp_path: Path) -> Non
     assert re.search(r"half of the predictions are within a factor of 1\.\d", seen)
 
 
+def test_what_has_no_logarithm_is_left_out_of_their_errors(noise, tmp_path: Path) -> None:
+    truth = 10 ** np.linspace(0, 5, 200)
+    values = truth * 10 ** (0.3 * noise)
+    zero = result(IC50, np.append(truth, 0.0), np.append(values, 10.0))
+    np.testing.assert_allclose(zero.sizes, np.abs(0.3 * noise), rtol=1e-4, atol=1e-5)
+    seen, without = (sentences(page(tmp_path, [of])) for of in (zero, result(IC50, truth, values)))
+    assert "1 molecule has a measured or predicted value that is not above 0, and so no error in powers of ten." in seen
+    assert "not above 0" not in without
+    factor = re.search(r"half of the predictions are within a factor of [\d.]+", without)
+    assert factor[0] in seen
+    heights = [float(of) for of in re.findall(r"molecules: ([\d.]+) powers of ten", page(tmp_path, [zero]))]
+    assert heights
+    assert max(heights) < 0.5, "no bar is raised by it"
+
+
 @pytest.mark.parametrize(
     ("task", "truth", "values", "says"),
     [
@@ -124,7 +139,7 @@ def test_errors_of_a_logarithmic_scale_are_factors(noise, tmp_path: Path) -> Non
         (VALUE, [-1, np.nan], [np.nan, -1], "1 measured molecules got no finite prediction and are left out."),
         (VALUE, [-1, -2, -3], [1e30, np.inf, -np.inf], "2 measured molecules got no finite prediction"),
         (VALUE, [2, 2, 2], [2, 2, 2], "3 molecules: mean error 0.00 log mol/L"),
-        (IC50, [0.0, -1, 5], [1, 1, 0.0], "within a factor of"),
+        (IC50, [0.0, -1, 5], [1, 1, 0.0], "3 molecules have a measured or predicted value that is not above 0"),
         (VALUE, [], [], "No molecule here has a measured"),
         (CLASS, [], [], "No molecule here has a measured"),
     ],
