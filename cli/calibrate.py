@@ -28,7 +28,8 @@ def calibrate(
 
     Intervals and probabilities come from the validation rows, the domain from
     the training rows, which the pack keeps with their values. `train` does the
-    same at its end; this is for packs that were made without it.
+    same at its end; this is for packs that were made without it. Where they
+    change, figures of the old ones leave the pack; evaluate --record measures.
 
     \b
     Example:
@@ -42,12 +43,14 @@ def calibrate(
 
         check_changeable(pack)
         opened = open_pack(pack)
-        table = read_training_table(data, opened, opened.tasks, "valid", smiles_column)
+        table = read_training_table(data, opened, opened.tasks, "valid", smiles_column, on_note=print_note)
         parts = parts_of(table, opened.provenance, opened.name, data)
         train, valid = parts["train"], parts["valid"]
         keep_data = not without_data and opened.provenance["recipe"].get("keep_data", True)
         if keep_data:
             print_note(KEEPS_DATA)
         calibrate_pack(opened, train, valid, keep_data=keep_data, device=device, dtype=dtype)
-    say(f"{opened.path}: calibrated on {len(valid):,} molecules")
-    say(f"next: mora-lite evaluate {pack} {data} --tables")
+    values = zip(opened.tasks, valid.n_values(), strict=True)
+    told = ", ".join(f"{task.name} {n:,}" for task, n in values)
+    say(f"{opened.path}: calibrated on {len(valid.with_values()):,} molecules; values: {told}")
+    say(f"next: mora-lite evaluate {pack} {data} --tables --record")

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import InputError
 from ..machine.progress import report, track
 from ..model import load
 from ..packs.manifest import TRAINING
-from ..packs.pack import Pack, add_files, remove_file
+from ..packs.pack import Pack, add_files, remove_file, write_manifest
 from ..scoring.conformal import TRAINING_ROWS, Calibration, Intervals, Platt
 from ..scoring.domain import threshold_of
 from ..scoring.training_molecules import TrainingMolecules
 from .dataset import Dataset
 
+OF_CALIBRATION = ("inside", "mean_width", "brier", "ece")  # metrics
 KEEPS_DATA = (
     "the pack will hold its training molecules with their values, to name neighbours from; --without-data leaves them "
     "out"
@@ -36,8 +38,12 @@ def calibrate_pack(
     """Write calibration and domain into the pack; targets of both sets are in the tasks' units.
 
     keep_data: write the training molecules and their values too; else those that were in the pack are taken out.
+
+    Figures that the pack records of another calibration are taken out of it. Raises `InputError` for a task that was
+    calibrated and now has no validation value.
     """
     report("calibrating")
+    _check_values(pack, valid)
     model = load(pack, device=device, dtype=dtype)
     training = TrainingMolecules.of(train.smiles, train.targets, train.fingerprints())
     domain = training.domain
@@ -62,7 +68,31 @@ def calibrate_pack(
         files[TRAINING] = training.tensors()
     elif pack.has(TRAINING):
         remove_file(pack, f"{TRAINING}.safetensors")
+    before = {name: pack.manifest["files"].get(f"{name}.safetensors") for name in files}
     add_files(pack, files)
+    if any(pack.manifest["files"][f"{name}.safetensors"] != before[name] for name in ("calibration", "domain")):
+        _forget_figures(pack)
+
+
+def _check_values(pack: Pack, valid: Dataset) -> None:
+    old = pack.load_calibration()
+    for i, task in enumerate(pack.tasks if old else ()):
+        part = old.parts[i]
+        was_calibrated = len(part.scores) > 0 if isinstance(part, Intervals) else part != Platt(1.0, 0.0)
+        if was_calibrated and np.isnan(valid.targets[:, i]).all():
+            raise InputError(
+                f"task {task.name!r}: got no value for any of {len(valid)} validation molecules, expected those it "
+                "was calibrated on before; give the table that the pack was trained on"
+            )
+
+
+def _forget_figures(pack: Pack) -> None:
+    """Take out what was measured of other intervals, probabilities and domains; `evaluate --record` adds it."""
+    for metrics in (pack.provenance.get("test") or {}).values():
+        for name in OF_CALIBRATION:
+            metrics.pop(name, None)
+    pack.provenance.pop("tables", None)
+    write_manifest(pack.path, pack.manifest)
 
 
 def _some_of_each(targets: np.ndarray) -> np.ndarray:

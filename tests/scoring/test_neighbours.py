@@ -151,12 +151,12 @@ def test_a_file_that_does_not_fit_the_domain_is_one_line(copy: Path) -> None:
 
 def test_calibrate_keeps_or_removes_them(run, copy: Path, table_path: Path, dataset: Dataset) -> None:
     code, _, err = run("calibrate", copy, table_path, "--without-data")
-    assert (code, "note:" in err) == (0, False)
+    assert (code, "will hold its training molecules" in err) == (0, False)
     assert not open_pack(copy).has("training")
     assert not (copy / "training.safetensors").exists()
     code, _, err = run("calibrate", copy, table_path)
     assert code == 0
-    assert err.startswith("note: the pack will hold its training molecules with their values")
+    assert "note: the pack will hold its training molecules with their values" in err
     assert open_pack(copy).load_training().smiles == [dataset.smiles[i] for i in TRAINED]
     pack = open_pack(copy)
     write_manifest(copy, pack.manifest | {"provenance": pack.provenance | {"recipe": recipe_without_data(pack)}})

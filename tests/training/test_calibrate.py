@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -274,6 +275,48 @@ def test_calibrated_again_it_is_the_same_pack(calibrated_pack_path: Path, datase
     data = replace(dataset, targets=dataset.targets[:, [0, 1, 0]])
     calibrate_pack(open_pack(copy), *(data.subset(ROWS[name]) for name in ("train", "valid")), **EXACT)
     assert open_pack(copy).manifest == open_pack(calibrated_pack_path).manifest
+
+
+@pytest.fixture
+def evaluated(run, calibrated_pack_path: Path, table_path: Path, tmp_path: Path) -> Path:
+    """A copy of the pack that records its figures."""
+    copy = Path(shutil.copytree(calibrated_pack_path, tmp_path / "evaluated"))
+    assert run("evaluate", copy, table_path, "--record", "--dtype", "float32", "--device", "cpu")[0] == 0
+    assert "inside the 90 % interval" in (copy / "README.md").read_text()
+    return copy
+
+
+def test_figures_of_other_intervals_leave_the_pack(run, evaluated: Path, table_path: Path, tmp_path: Path) -> None:
+    options = ["--dtype", "float32", "--device", "cpu"]
+    before = open_pack(evaluated).provenance
+    code, _, err = run("calibrate", evaluated, table_path, *options)
+    assert code == 0
+    assert "calibrated on 10 molecules; values: size 10, polarity 8, mass 10\n" in err
+    assert open_pack(evaluated).provenance == before, "the same intervals have the same figures"
+    table = pd.read_csv(table_path)
+    table.loc[ROWS["valid"], "size"] += 5
+    table.to_csv(tmp_path / "other.csv", index=False)
+    assert run("calibrate", evaluated, tmp_path / "other.csv", *options)[0] == 0
+    after = open_pack(evaluated).provenance
+    assert "tables" not in after
+    for name, metrics in before["test"].items():
+        kept = {key: value for key, value in metrics.items() if key not in ("inside", "mean_width")}
+        assert after["test"][name] == kept != metrics
+    assert "interval" not in (evaluated / "README.md").read_text().partition("## How good it is")[2].partition("## ")[0]
+
+
+def test_a_task_is_not_calibrated_away_by_a_table_without_its_values(
+    run, evaluated: Path, table_path: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(table_path)
+    table.loc[ROWS["valid"], "polarity"] = np.nan
+    table.loc[[0, 1], "size"] = np.nan
+    table.to_csv(tmp_path / "some.csv", index=False)
+    before = open_pack(evaluated).manifest
+    code, _, err = run("calibrate", evaluated, tmp_path / "some.csv")
+    assert code == 2
+    assert "error: task 'polarity': got no value for any of 10 validation molecules, expected those it was" in err
+    assert open_pack(evaluated).manifest == before
 
 
 def test_without_validation_values_the_interval_is_unlimited(pack_path: Path, dataset: Dataset, tmp_path: Path) -> None:
