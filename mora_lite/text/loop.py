@@ -55,6 +55,7 @@ class TextTrainConfig(OptimizerConfig):
     encoder_lr_scale: float = 0.3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.seconds, self.steps) < 0 or (self.seconds > 0) == (self.steps > 0):
             raise InputError(f"budget: got {self.seconds} seconds and {self.steps} steps; expected one of them above 0")
 

@@ -49,6 +49,19 @@ class OptimizerConfig:
     ema_decay: float = 0.998
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("peak_lr", "encoder_lr_scale", "weight_decay", "clip_norm"):
+            check_range(name, getattr(self, name), 0)
+        check_range("ema_decay", self.ema_decay, 0, 1)
+        check_range("seed", self.seed, 0, 2**32)  # torch takes a million times as much
+
+
+def check_range(name: str, value: float, least: float, below: float = math.inf) -> None:
+    """Raises `InputError` where `value` is not a finite number from `least` on and below `below`."""
+    if not least <= value < below:
+        expected = f"{least} or more" if value < least else f"a number below {below}"
+        raise InputError(f"{name}: got {value}, expected {expected}")
+
 
 @dataclass(frozen=True)
 class TrainConfig(OptimizerConfig):
@@ -72,10 +85,11 @@ class TrainConfig(OptimizerConfig):
     balanced: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("huber", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: got {value}, expected {least} or more")
+        super().__post_init__()
+        for name, least in (("epochs", 1), ("batch_size", 1), ("warmup_steps", 0), ("patience", 0), ("huber", 0)):
+            if (value := getattr(self, name)) is not None:
+                check_range(name, value, least)
+        check_range("dropout", self.dropout, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from ..chem.molecules import STANDARDIZE
 from ..errors import InputError, did_you_mean
 from ..scoring.tasks import KINDS, SCALES, clashing_name
 from .dataset import Dataset
-from .loop import TrainConfig
+from .loop import TrainConfig, check_range
 from .splits import KINDS as SPLIT_KINDS
 from .splits import Split, fractions
 
@@ -164,9 +164,9 @@ class Recipe:
                 f"task {name!r}: got a name that another column of the predictions has, expected another; in a recipe "
                 f'give it a name of its own beside column = "{name}"'
             )
-        for entry, least in (("members", 1), ("distill_epochs", 0)):
-            if getattr(self, entry) < least:
-                raise InputError(f"{entry}: got {getattr(self, entry)}, expected {least} or more")
+        check_range("seed", self.seed, 0, 2**32)
+        check_range("members", self.members, 1)
+        check_range("distill_epochs", self.distill_epochs, 0)
         if self.members == 1 and (self.distill_epochs or any(task.own_epochs for task in self.tasks)):
             raise InputError("own_epochs, distill_epochs: got one with members = 1, expected members = 2 or more")
         if all(task.auxiliary for task in self.tasks):

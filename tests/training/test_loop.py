@@ -20,6 +20,7 @@ from mora_lite.training.loop import TrainConfig, TrainProgress, fit, validate
 from mora_lite.training.losses import TargetStats, task_loss
 
 CPU = torch.device("cpu")
+NAN = float("nan")
 SETTINGS = TrainConfig(epochs=4, batch_size=8, peak_lr=1e-2, warmup_steps=5)
 WEIGHTS = [1.0, 2.0]
 
@@ -383,7 +384,14 @@ def test_a_molecule_without_values_changes_no_gradient(parts) -> None:
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 0}, {"seed": -1}, {"patience": -1}, {"huber": -1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"epochs": 0}, {"batch_size": 0}, {"patience": -1}, {"huber": -1}, {"warmup_steps": -1}),
+        *({"seed": -1}, {"seed": 2**32}, {"dropout": 1.0}, {"dropout": -0.1}, {"ema_decay": 1.0}, {"clip_norm": -1.0}),
+        *({"peak_lr": -1.0}, {"peak_lr": NAN}, {"weight_decay": np.inf}, {"encoder_lr_scale": NAN}),
+    ],
+)
 def test_impossible_settings_are_refused(change: dict) -> None:
     (name,) = change
     with pytest.raises(InputError, match=f"{name}: got {change[name]}, expected"):

@@ -155,6 +155,9 @@ def test_unknown_and_missing_entries_are_named(read, text: str, words: str) -> N
         ("[encoder]\npeak_lr = '1e-3'\n" + TASK, "peak_lr: got '1e-3', expected a number"),
         ("[adapter]\nrank = '8'\n" + TASK, "rank: got '8', expected a whole number"),
         ("[adapter]\nrank = 0\n" + TASK, "rank: got 0, expected a number above 0"),
+        ("[encoder]\ndropout = 1.5\n" + TASK, "dropout: got 1.5, expected a number below 1"),
+        ("[encoder]\npeak_lr = nan\n" + TASK, "peak_lr: got nan, expected a number below inf"),
+        ("[mora]\nema_decay = 2.0\n" + TASK, "ema_decay: got 2.0, expected a number below 1"),
         ("[mora]\npatience = -1\n" + TASK, "patience: got -1, expected 0 or more"),
         ("[split]\nkind = 'scafold'\n" + TASK, "split: unknown kind 'scafold': did you mean scaffold"),
         ("[split]\nkind = 'given'\n" + TASK, "got kind 'given' and column '', expected a column with kind 'given'"),
@@ -288,6 +291,11 @@ def test_larger_tables_get_fewer_epochs(n_train: int, epochs: tuple[int, int]) -
     assert (chosen.encoder.epochs, chosen.mora.epochs) == epochs
     own = replace(recipe, encoder=replace(ENCODER, epochs=99), mora=replace(MORA, epochs=1))
     assert own.with_epochs(n_train) == own, "what a recipe says stays"
+
+
+def test_a_seed_that_is_a_date_and_a_time_is_one_line(trained_by) -> None:
+    code, err, _ = trained_by("-t", "logS", "--seed", "20250131123000")
+    assert (code, err) == (2, "error: seed: got 20250131123000, expected a number below 4294967296\n")
 
 
 def test_a_seed_of_the_split_alone_is_kept(trained_by, tmp_path: Path) -> None:
