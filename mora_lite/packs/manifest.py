@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import PackError
+from ..errors import MoraLiteError, PackError, first_line
 from ..hub.packs import EXPORT_MANIFEST, PACK_MANIFEST, TEXT_MANIFEST
 from ..machine.files import check_free, staged, verify_file
 
@@ -33,12 +33,14 @@ class FolderKind:
     name: of the kind, with its article, for messages.
     again: what to do about a damaged folder, for messages.
     sealed: whether the manifest has a SHA-256 of its own and the fields of atoms and bonds.
+    needs: what else its manifest has.
     """
 
     manifest: str
     name: str
     again: str
     sealed: bool = True
+    needs: tuple[str, ...] = ()
     format: int = 1
 
     def check_free(self, out: Path, force: bool) -> None:
@@ -69,6 +71,12 @@ class FolderKind:
             self._check_featurizer(folder, manifest)
             for entry in manifest["files"].values():
                 entry["bytes"], entry["sha256"]
+            for key in self.needs:
+                manifest[key]
+            if "base" in self.needs:
+                manifest["base"]["name"]
+            for task in manifest["tasks"] if "tasks" in self.needs else ():
+                task["name"]
         except PackError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -95,11 +103,30 @@ class FolderKind:
         return file
 
 
-PACK = FolderKind(PACK_MANIFEST, "a pack", "install the pack again")
-TEXT_PACK = FolderKind(TEXT_MANIFEST, "a text pack", "get the pack again")
+PACK = FolderKind(
+    PACK_MANIFEST,
+    "a pack",
+    "install the pack again",
+    needs=("name", "base", "sizes", "decoder", "tasks", "provenance"),
+)
+TEXT_PACK = FolderKind(TEXT_MANIFEST, "a text pack", "get the pack again", needs=("base", "task"))
 EXPORT = FolderKind(
     EXPORT_MANIFEST, "an exported folder", "export it again, or copy the whole folder again", sealed=False
 )
+
+
+@contextmanager
+def fitting(message: str, again: str) -> Iterator[None]:
+    """Raises `PackError` where what is read in the block is not what its reader takes.
+
+    message: what is wrong. again: what to do about it.
+    """
+    try:
+        yield
+    except MoraLiteError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
+        raise PackError(f"{message} ({type(error).__name__}: {first_line(error)}); {again}") from None
 
 
 def seal(manifest: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ Everything is checked at load, so a damaged or exchanged file is an error and ne
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from ..scoring.training_molecules import TrainingMolecules
 from ..scoring.trees import Trees
 from .card import model_card
 from .installed import find_installed, installed
-from .manifest import CARD, EXPORT, PACK, TRAINING, seal
+from .manifest import CARD, EXPORT, PACK, TRAINING, fitting, seal
 
 MANIFEST = PACK.manifest
 SHARED = "upper"  # folder beside packs for upper layers that several of them use
@@ -69,7 +70,8 @@ class Pack:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return tuple(Task(**fields) for fields in self.manifest["tasks"])
+        with self._fitting():
+            return tuple(Task(**fields) for fields in self.manifest["tasks"])
 
     @property
     def featurizer(self) -> Featurizer:
@@ -78,7 +80,14 @@ class Pack:
 
     @property
     def sizes(self) -> AdapterConfig:
-        return AdapterConfig.from_dict(self.manifest["sizes"])
+        with self._fitting():
+            return AdapterConfig.from_dict(self.manifest["sizes"])
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """Sizes of the language model."""
+        with self._fitting():
+            return DecoderConfig.from_dict(self.manifest["decoder"])
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -105,21 +114,28 @@ class Pack:
         except (OSError, SafetensorError) as error:
             raise PackError(f"{self.file(name)} cannot be read: {error}; install the pack again") from None
 
+    def _fitting(self) -> AbstractContextManager[None]:
+        """Raises `PackError` where what is read in the block is sealed, but not what the manifest says."""
+        return fitting(f"{self.path} does not fit its manifest", PACK.again)
+
     def load_calibration(self) -> Calibration | None:
         """What turns scores into intervals and probabilities; None when the pack has none."""
         if not self.has("calibration"):
             return None
-        return Calibration.from_tensors(self.tensors("calibration"), len(self.tasks))
+        with self._fitting():
+            return Calibration.from_tensors(self.tensors("calibration"), len(self.tasks))
 
     def load_domain(self) -> Domain | None:
         """The training molecules' fingerprints; None when the pack has none."""
-        return Domain.from_tensors(self.tensors("domain")) if self.has("domain") else None
+        with self._fitting():
+            return Domain.from_tensors(self.tensors("domain")) if self.has("domain") else None
 
     def load_trees(self) -> Trees | None:
         """The trees beside the network; None when the pack has none. Raises `PackError` when they do not fit it."""
         if not self.has("trees"):
             return None
-        return Trees.from_tensors(self.tensors("trees"), len(self.tasks), n_columns(self.featurizer.descriptors))
+        with self._fitting():
+            return Trees.from_tensors(self.tensors("trees"), len(self.tasks), n_columns(self.featurizer.descriptors))
 
     def load_training(self) -> TrainingMolecules:
         """The training molecules with their values. Raises `PackError` when the pack does not hold them."""
@@ -128,10 +144,8 @@ class Pack:
             kept = (self.provenance.get("recipe") or {}).get("keep_data", True)
             how = "add them from its table: mora-lite calibrate PACK DATA" if kept else "train it with them"
             raise PackError(f"pack {self.name} does not hold its training molecules, so it names no neighbours; {how}")
-        try:
+        with fitting(f"{self.file(f'{TRAINING}.safetensors')} cannot be read", PACK.again):
             return TrainingMolecules.from_tensors(self.tensors(TRAINING), domain)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PackError(f"{self.file(f'{TRAINING}.safetensors')} cannot be read: {error}; {PACK.again}") from None
 
     def has(self, prefix: str) -> bool:
         """Whether there is a file whose name starts so."""
@@ -139,19 +153,19 @@ class Pack:
 
     def n_resident_weights(self) -> int:
         """Weights of the dequantised upper layers."""
-        decoder = DecoderConfig.from_dict(self.manifest["decoder"])
+        decoder = self.decoder
         heads = (2 * decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim
         return (self.sizes.adapted_layers - 1) * decoder.width * (heads + 3 * decoder.ffn_width)
 
     def load_scorer(self, dtype: torch.dtype = torch.float32, mode: Mode = "resident") -> Scorer:
         """The model on the CPU, weights of the trained part in float32, upper layers in `dtype`."""
         sizes = self.sizes
-        decoder = DecoderConfig.from_dict(self.manifest["decoder"])
-        weights = join_nf4(self.tensors("upper"))
-        prompts = CompiledPrompts.from_tensors(self.tensors("prompts"))
-        scorer = Scorer(sizes, UpperLayers(decoder, sizes.adapted_layers, weights, dtype, mode), prompts)
-        trained = {name: tensor.float() for name, tensor in self.tensors("adapter").items()}
-        missing, unexpected = scorer.load_state_dict(trained, strict=False)
+        with self._fitting():
+            weights = join_nf4(self.tensors("upper"))
+            prompts = CompiledPrompts.from_tensors(self.tensors("prompts"))
+            scorer = Scorer(sizes, UpperLayers(self.decoder, sizes.adapted_layers, weights, dtype, mode), prompts)
+            trained = {name: tensor.float() for name, tensor in self.tensors("adapter").items()}
+            missing, unexpected = scorer.load_state_dict(trained, strict=False)
         wrong = [*unexpected, *(name for name in missing if not name.startswith("upper."))]
         if wrong:
             raise PackError(f"{self.path}: adapter does not fit the sizes in {MANIFEST}: {', '.join(wrong[:3])}")
@@ -159,9 +173,10 @@ class Pack:
 
     def load_baseline(self) -> EncoderBaseline:
         """The encoder-only baseline trained on the same split. Raises `PackError` if the pack has none."""
-        encoder = GraphEncoder(self.sizes.encoder_width, self.sizes.encoder_layers)
-        model = EncoderBaseline(encoder, len(self.tasks))
-        model.load_state_dict({n: t.float() for n, t in self.tensors("baseline").items()})
+        with self._fitting():
+            encoder = GraphEncoder(self.sizes.encoder_width, self.sizes.encoder_layers)
+            model = EncoderBaseline(encoder, len(self.tasks))
+            model.load_state_dict({n: t.float() for n, t in self.tensors("baseline").items()})
         return model.eval()
 
 

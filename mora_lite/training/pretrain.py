@@ -32,6 +32,7 @@ from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate
 from ..chem.morgan import fingerprints
 from ..errors import InputError, PackError
 from ..machine.files import write_tensors
+from ..packs.manifest import fitting
 from ..tables.library import open_library
 from .dataset import Dataset
 from .loop import TrainConfig, TrainProgress, fit
@@ -223,17 +224,20 @@ def _eight_bit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_encoder(path: Path = SHIPPED) -> GraphEncoder:
     """A pre-trained encoder, float32. Raises `PackError` when the file is not one, or is for other graph codes."""
+    wrong = f"{path} is not an encoder that `mora-lite pretrain` made"
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["encoder"])
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys() if name != SEEN}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise PackError(f"{path} is not an encoder that `mora-lite pretrain` made ({error})") from None
-    if header["atom_fields"] != ATOM_FIELDS or header["bond_fields"] != BOND_FIELDS:
-        raise PackError(f"{path}: made for other atom and bond codes than this version's; pre-train it again")
-    encoder = GraphEncoder(header["width"], header["layers"])
-    scales = {name: tensors.pop(name + SCALE, 1.0) for name in list(tensors) if not name.endswith(SCALE)}
-    encoder.load_state_dict({name: tensors[name] * scale for name, scale in scales.items()})
+    except (OSError, SafetensorError) as error:
+        raise PackError(f"{wrong} ({error})") from None
+    with fitting(wrong, "pre-train it again"):
+        header = json.loads(metadata["encoder"])
+        if header["atom_fields"] != ATOM_FIELDS or header["bond_fields"] != BOND_FIELDS:
+            raise PackError(f"{path}: made for other atom and bond codes than this version's; pre-train it again")
+        encoder = GraphEncoder(header["width"], header["layers"])
+        scales = {name: tensors.pop(name + SCALE, 1.0) for name in list(tensors) if not name.endswith(SCALE)}
+        encoder.load_state_dict({name: tensors[name] * scale for name, scale in scales.items()})
     return encoder
 
 

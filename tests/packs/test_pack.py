@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import OutputError, PackError
 from mora_lite.packs import pack as pack_module
 from mora_lite.packs.installed import SHIPPED
-from mora_lite.packs.manifest import PACK
+from mora_lite.packs.manifest import PACK, seal
 from mora_lite.packs.pack import (
     MANIFEST,
     Pack,
@@ -268,6 +269,38 @@ def test_an_adapter_of_other_sizes_is_refused(copy: Path) -> None:
     edit(copy, files={name: entry for name, entry in files.items() if not name.startswith("prompts")})
     with pytest.raises(PackError, match="has no prompts file"):
         open_pack(copy).load_scorer()
+
+
+@pytest.mark.parametrize("key", ["name", "base", "sizes", "decoder", "tasks", "provenance"])
+def test_a_sealed_manifest_without_an_entry_is_damaged(run, cached: Path, key: str) -> None:
+    manifest = json.loads((cached / MANIFEST).read_text())
+    del manifest[key]
+    (cached / MANIFEST).write_text(seal(manifest))
+    with pytest.raises(PackError, match=rf"pack\.json is damaged \(KeyError: '{key}'\); install the pack again"):
+        open_pack("tiny")
+    code, out, _ = run("info")
+    assert (code, "  tiny " in out) == (0, False), "one damaged pack does not hide the others"
+
+
+def test_what_is_sealed_and_does_not_fit_the_manifest_is_one_line(copy: Path, calibrated_pack_path: Path) -> None:
+    pack, other = open_pack(copy), open_pack(calibrated_pack_path)
+    first = pack.manifest["tasks"][0]
+    for tasks in ([first | {"color": "red"}], [{"name": "size"}], [first | {"deviation": "little"}]):
+        told(lambda tasks=tasks: replace(pack, manifest=pack.manifest | {"tasks": tasks}).tasks)
+    for changes in ({"sizes": {"rank": "four"}}, {"sizes": {"ranks": 4}}, {"decoder": {"width": 3}}):
+        told(replace(pack, manifest=pack.manifest | changes).load_scorer)
+    adapter, calibration = pack.tensors("adapter"), other.tensors("calibration")
+    wider = torch.cat([adapter["readout"]] * 2)
+    add_files(pack, {"adapter": adapter | {"readout": wider}, "baseline": {"x": wider}, "domain": {"x": wider}})
+    add_files(pack, {"calibration": {name: of for name, of in calibration.items() if name != "0.scores"}})
+    for load in (pack.load_scorer, pack.load_baseline, pack.load_domain, pack.load_calibration):
+        told(load)
+
+
+def told(load) -> None:
+    with pytest.raises(PackError, match=r"tiny does not fit its manifest \(.*\); install the pack again") as caught:
+        load()
+    assert "\n" not in str(caught.value)
 
 
 # --- found by name

@@ -338,6 +338,7 @@ def changed(trained: Path, out: Path, **changes: object) -> Path:
     """The file with other facts in its header."""
     with safe_open(trained, "pt") as file:
         facts = json.loads(file.metadata()["encoder"]) | changes
+    facts = {name: fact for name, fact in facts.items() if fact is not None}
     save_file(load_file(trained), out, metadata={"encoder": json.dumps(facts)})
     return out
 
@@ -346,6 +347,17 @@ def test_an_encoder_of_other_graph_codes_says_so(trained: Path, tmp_path: Path) 
     other = changed(trained, tmp_path / "other.safetensors", atom_fields={"element": 3})
     with pytest.raises(PackError, match="made for other atom and bond codes than this version's; pre-train it again"):
         load_encoder(other)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"atom_fields": None}, {"width": None}, {"width": 8}, {"width": "many"}, {"layers": 9}]
+)
+def test_an_encoder_whose_header_does_not_fit_is_one_line(trained: Path, tmp_path: Path, facts: dict) -> None:
+    """None: the entry is missing."""
+    other = changed(trained, tmp_path / "other.safetensors", **facts)
+    with pytest.raises(PackError, match=r"other\.safetensors is not an encoder .*; pre-train it again") as caught:
+        load_encoder(other)
+    assert "\n" not in str(caught.value)
 
 
 # --- the program
