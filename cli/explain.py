@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .explanation_page import Explained
 
 PAGE_TASKS = 6  # shown on a page where none are named
+NEIGHBOURS = 3  # likewise, where the pack holds its training molecules
 FORMATS = (".csv", ".json", ".html", ".svg")
 
 
@@ -54,8 +55,15 @@ def explain(
     ] = None,
     pack: PackOption = "admet",
     neighbours: Annotated[
-        int, typer.Option(min=0, max=20, metavar="N", help="Draw the N most similar training molecules on the page.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            min=0,
+            max=20,
+            metavar="N",
+            help="Draw the N most similar training molecules on the page.",
+            show_default=f"{NEIGHBOURS}, if the pack holds them",
+        ),
+    ] = None,
     smiles_column: SmilesColumn = None,
     name_column: NameColumn = None,
     device: Device = "auto",
@@ -97,10 +105,11 @@ def explain(
             print_note(f"the page shows {len(shown)} of {len(model.tasks)} tasks: name others with --task")
         for note in model.featurizer.notes:
             print_note(note)
+        near = _n_neighbours(model, neighbours) if kind == ".html" else None
         done = []
         for row in rows:
             display.report("explaining", len(done), len(rows))
-            done.append(_explain(model, row, shown, neighbours if kind == ".html" else None))
+            done.append(_explain(model, row, shown, near))
     n_explained = sum(row.explanation is not None for row in done)
     if _write(model, done, shown, output, kind):
         say(f"{output}: {counted(n_explained, 'molecule')}, {counted(len(shown), 'task')}")
@@ -141,6 +150,19 @@ def _rows_of(
     yield from ((i, record.name, record.text) for i, record in enumerate(records, 1))
 
 
+def _n_neighbours(model: Predictor, wanted: int | None) -> int:
+    """As many as there are; without a wish a pack that does not hold its training molecules has a page all the same."""
+    from ..errors import PackError
+
+    try:
+        return min(NEIGHBOURS if wanted is None else wanted, len(model.training)) if wanted != 0 else 0
+    except PackError as error:
+        if wanted is not None:
+            raise
+        print_note(str(error))
+        return 0
+
+
 def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task], neighbours: int | None) -> Explained:
     """neighbours: how many to add to the scores, None for no scores at all."""
     from ..context.extras import extra_columns
@@ -163,8 +185,7 @@ def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task],
         return Explained(number, name, smiles, NOT_FINITE, str(problem))
     scores = None
     if neighbours is not None:
-        near = min(neighbours, len(model.training)) if neighbours else 0
-        scores = model.score_parsed(parsed, n_neighbours=near, percentiles=True)
+        scores = model.score_parsed(parsed, n_neighbours=neighbours, percentiles=True)
     return Explained(number, name, smiles, status, error, explanation, scores)
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from mora_lite.context import approved
+from mora_lite.packs.pack import open_pack, remove_file
 from mora_lite.scoring import predictor
 
 
@@ -81,6 +83,24 @@ def test_a_page_is_whole_and_escapes_what_it_shows(explain: Any, tmp_path: Path)
     assert "percentile" in text
     assert "The nearest training molecules" in text
     assert "unclosed ring" in text
+
+
+def test_of_a_pack_without_its_training_molecules_a_page_shows_no_neighbours(
+    run: Any, calibrated_pack_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(predictor, "approved_smiles", lambda: approved.approved_smiles()[:20])
+    copy, page = Path(shutil.copytree(calibrated_pack_path, tmp_path / "copy")), tmp_path / "page.html"
+    remove_file(open_pack(copy), "training.safetensors")
+    options = ["CCO", "--task", "mass", "--pack", copy, "--device", "cpu", "-o", page]
+    code, _, err = run("explain", *options)
+    assert code == 0
+    assert "note: pack tiny does not hold its training molecules, so it names no neighbours" in err
+    assert "The nearest training molecules" not in page.read_text()
+    code, _, err = run("explain", *options, "--force", "--neighbours", "2")
+    assert code == 2, "they were asked for"
+    assert "error: pack tiny does not hold its training molecules" in err
+    code, _, err = run("explain", *options, "--force", "--neighbours", "0")
+    assert (code, "note: pack" in err) == (0, False)
 
 
 def test_a_drawing_is_of_one_molecule_and_task(explain: Any, tmp_path: Path) -> None:
