@@ -15,6 +15,7 @@ from .delimited import RowBlock
 from .source import STDIO, ZIP
 
 _BLOCK_ROWS = 1024
+_MAX_ROWS = 2**20  # that Excel numbers; a larger number would make blank rows up to it
 MAX_BYTES = 2**31  # unpacked, of one sheet: beyond it the archive is damaged or made to harm
 
 
@@ -69,7 +70,11 @@ class Workbook:
         except Exception as error:  # openpyxl has no base class for what a damaged file makes it raise
             raise InputError(f"{path} cannot be read as an Excel file: {error_text(error)}") from None
         sheets = self._book.worksheets
+        sizes = {sheet.title: sheet.max_row or 1 for sheet in sheets}
+        for sheet in sheets:  # what programs write of the size is often wrong, and openpyxl would stop there
+            sheet.reset_dimensions()
         self._sheet = next(filter(_has_molecules, sheets), sheets[0]) if len(sheets) > 1 else next(iter(sheets), None)
+        self._n_rows = sizes[self._sheet.title] if self._sheet is not None else 1  # as the file says; for progress
         self.notes = []
         others = [sheet.title for sheet in sheets if sheet is not self._sheet]
         if self._sheet is not None and others:
@@ -78,8 +83,7 @@ class Workbook:
 
     @property
     def bytes_read(self) -> int:
-        n_rows = (self._sheet.max_row or 0) if self._sheet is not None else 0
-        return self.bytes_total * min(self._rows_read, n_rows) // n_rows if n_rows else self.bytes_total
+        return self.bytes_total * min(self._rows_read, self._n_rows) // self._n_rows
 
     def __iter__(self) -> Iterator[RowBlock]:
         """Blocks of rows, without the blank ones before the first and after the last."""
@@ -89,6 +93,8 @@ class Workbook:
         begun = False
         for number, row in enumerate(self._values(), start=1):
             self._rows_read = number
+            if number > _MAX_ROWS:
+                raise InputError(f"{self.name} has a row beyond {_MAX_ROWS:,}, where sheets end: save it as CSV")
             texts = [_text(value) for value in row]
             while texts and not texts[-1]:
                 del texts[-1]

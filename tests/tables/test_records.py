@@ -6,6 +6,7 @@ import datetime
 import gzip
 import io
 import sys
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -158,6 +159,33 @@ def test_a_workbook_gives_the_rows_of_a_sheet(tmp_path: Path) -> None:
     ]
     assert lines == [2, 3, 4]
     assert library.notes == [f"{tmp_path / 'a.xlsx'}: sheet 'sheet 1' is read, not 'sheet 2', 'sheet 3'"]
+
+
+def with_sheet(path: Path, old: bytes, new: bytes) -> Path:
+    """The workbook with other XML in its first sheet, as other programs write it."""
+    with zipfile.ZipFile(path) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    assert old in parts["xl/worksheets/sheet1.xml"]
+    with zipfile.ZipFile(path, "w") as book:
+        for name, content in parts.items():
+            book.writestr(name, content.replace(old, new) if name == "xl/worksheets/sheet1.xml" else content)
+    return path
+
+
+@pytest.mark.parametrize("size", [b"A1", b"A1:A2", b"A1:XFD1048576"])
+def test_a_sheet_is_read_to_its_end_whatever_size_it_says(tmp_path: Path, size: bytes) -> None:
+    path = workbook(tmp_path / "a.xlsx", [["SMILES", "n"], ["CCO", 1], ["CCN", 2], ["CCC", 3], [None], ["", ""]])
+    library, cells, lines = read(with_sheet(path, b'ref="A1:B6"', b'ref="%s"' % size))
+    assert library.columns == ["SMILES", "n"]
+    assert cells == [["CCO", "1"], ["CCN", "2"], ["CCC", "3"]]
+    assert lines == [2, 3, 4]
+
+
+def test_a_row_beyond_the_end_of_sheets_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mora_lite.tables.workbook._MAX_ROWS", 1000)
+    path = workbook(tmp_path / "a.xlsx", [["SMILES"], ["CCO"], ["CCN"]])
+    with pytest.raises(InputError, match="has a row beyond 1,000, where sheets end: save it as CSV"):
+        read(with_sheet(path, b'<row r="3"', b'<row r="1001"'))
 
 
 @pytest.mark.parametrize("header", [["smiles", "n"], ["compound of ours", "n"]])
