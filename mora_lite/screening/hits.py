@@ -15,7 +15,7 @@ from ..chem.featurizer import Featurizer
 from ..chem.smiles import canonical
 from ..tables.formats import rounded
 from ..tables.library import Library
-from ..tables.parquet import from_texts, to_texts
+from ..tables.parquet import from_texts, to_texts, utf8
 from .expression import Expression
 from .ranking import rank
 
@@ -120,12 +120,14 @@ def add_library_columns(hits: pa.Table, open_cells: Callable[[], Library]) -> pa
                     cells[window.first_row + i] = window.cells[i]
             if len(cells) == len(wanted):
                 break
-    at, names = hits.schema.names.index(REPEAT) + 1, to_texts(hits["name"])
+    at, names = hits.schema.names.index(REPEAT) + 1, list(map(utf8, to_texts(hits["name"])))
     for column in reversed(columns):
         texts = [cells[row][column] if row in cells else "" for row in rows]
-        if [text.strip() for text in texts] == names:
+        bare = [text.strip() for text in texts]
+        if list(map(utf8, bare)) == names:  # which come from shards, where Parquet may not hold all bytes
+            hits = hits.set_column(hits.schema.names.index("name"), "name", from_texts(bare))
             continue
-        name = library.columns[column]
+        name = utf8(library.columns[column])
         name = f"{name} (library)" if name in hits.schema.names else name
         hits = hits.add_column(at, name, from_texts(texts))
     return hits

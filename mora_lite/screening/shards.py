@@ -30,7 +30,7 @@ from ..scoring.scores import Scores
 from ..status import OK
 from ..tables.formats import column_texts, csv_lines, rounded
 from ..tables.library import Window
-from ..tables.parquet import from_texts, to_texts
+from ..tables.parquet import from_texts, to_texts, valid_texts
 from ..tables.parsed import ParsedWindow
 from .journal import Journal, Scored
 from .run_directory import RESUME_HINT, RunDirectory
@@ -78,7 +78,7 @@ def encode_rows(batch: pa.RecordBatch, shard_format: str) -> Scored:
             i = pc.index(status, word).as_py()
             reason = batch.column("error")[i].cast(pa.binary()).as_py()
             first[word] = batch.column("row")[i].as_py(), reason.decode("utf-8", "replace")
-    data = csv_text(batch, header=False) if shard_format == "csv" else to_ipc(batch)
+    data = csv_text(batch, header=False) if shard_format == "csv" else to_ipc(valid_texts(batch))
     return Scored(len(batch), counts, first, data)
 
 

@@ -149,6 +149,27 @@ def to_texts(column: Any) -> list[str]:
     return ["" if cell is None else cell.decode("utf-8", "surrogateescape") for cell in column.to_pylist()]
 
 
+def utf8(text: str) -> str:
+    """A text as Arrow has to have names, and Parquet all texts: with U+FFFD for bytes that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def valid_texts(batch: Any) -> Any:
+    """A record batch as Parquet may hold it: with U+FFFD in its texts for bytes that are not UTF-8."""
+    import pyarrow as pa
+
+    try:
+        batch.validate(full=True)
+        return batch
+    except pa.ArrowInvalid:
+        columns = list(batch.columns)
+    for i, column in enumerate(columns):
+        if pa.types.is_string(column.type):
+            cells = column.view(pa.binary()).to_pylist()
+            columns[i] = pa.array([None if c is None else c.decode("utf-8", "replace") for c in cells], pa.string())
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
 def from_texts(texts: Sequence[str], large: bool = False) -> Any:
     """The inverse for a column of text: bytes that are not UTF-8 are kept. large: for more than 2 GiB of them."""
     import pyarrow as pa

@@ -1,7 +1,7 @@
 """Tables written in a stream, in the format that the file's name asks for; whole or not at all.
 
 Writing goes to a file beside the target, which takes the target's name only when complete. Bytes that are not UTF-8,
-which readers carry as surrogates, come out of text formats unchanged.
+which readers carry as surrogates, come out of text formats unchanged; in Parquet and Excel U+FFFD is in their place.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..errors import OutputError, error_text
 from ..machine.files import replacing
 from .formats import Encoded, TableFormat, csv_lines, number, sdf_field
 from .numbers import decimal_mark
+from .parquet import from_texts, utf8, valid_texts
 from .source import STDIO, output_name
 
 if TYPE_CHECKING:
@@ -253,14 +254,12 @@ class _ParquetSink:
         import pyarrow as pa
         from pyarrow import parquet
 
-        self._schema = pa.schema(list(zip(columns, map(_arrow_type, kinds), strict=True)))
+        self._schema = pa.schema(list(zip(map(utf8, columns), map(_arrow_type, kinds), strict=True)))
         self._writer = parquet.ParquetWriter(stream, self._schema, compression="zstd")
         self._waiting: list[Any] = []
 
     def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: object) -> None:
         import pyarrow as pa
-
-        from .parquet import from_texts
 
         columns: list[Any] = [from_texts(column) for column in zip(*cells, strict=True)]
         for value in added or ():
@@ -269,7 +268,7 @@ class _ParquetSink:
             return
         fields = self._schema.types
         arrays = [_cast(column, kind) for column, kind in zip(columns, fields, strict=True)]
-        self._waiting.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._waiting.append(valid_texts(pa.RecordBatch.from_arrays(arrays, schema=self._schema)))
         if sum(map(len, self._waiting)) >= ROW_GROUP:
             self._flush()
 

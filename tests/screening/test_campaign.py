@@ -76,7 +76,7 @@ def score(
         numbers = parse_part(part.replace("-of-", "/") or "1/1")
         progress = campaign.score(run, library, workers=1, part=numbers, on_progress=stop)
         if not part:
-            campaign.finish(run, progress, ranking)
+            campaign.finish(run, progress, ranking, library)
     return run, progress
 
 
@@ -256,6 +256,17 @@ def test_names_may_be_any_bytes(tmp_path: Path, calibrated_pack_path: Path) -> N
     assert tops[0] == tops[1]
     assert b'"caf\xe9 ""x"", y"' in tops[0]
     assert b",001," in tops[0]
+
+
+def test_a_column_name_may_be_any_bytes(tmp_path: Path, calibrated_pack_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_bytes(b"smiles,IC50 (\xb5M)\nCCO,1 \xb5M\nCCN,2\n")
+    for form in ("parquet", "csv"):
+        run, _ = score(tmp_path / form, table, pack=calibrated_pack_path, shard_format=form, top=10)
+        header, *rows = (run.path / "top.csv").read_bytes().splitlines()
+        assert ",IC50 (\N{REPLACEMENT CHARACTER}M),".encode() in header
+        assert sum(b",1 \xb5M," in row for row in rows) == 1
+    pq.read_table(tmp_path / "parquet" / "part-00000.parquet").validate(full=True)
 
 
 # --- from Python

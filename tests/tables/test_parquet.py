@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from mora_lite.tables.parquet import from_texts
+from mora_lite.tables.parquet import from_texts, valid_texts
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -21,3 +21,12 @@ def test_texts_are_kept_whether_they_differ_or_not(texts: list[str], large: bool
 def test_bytes_that_are_not_utf_8_come_out_as_they_were(texts: list[str]) -> None:
     found = from_texts(texts).view(pa.binary()).to_pylist()
     assert found == [text.encode("utf-8", "surrogateescape") for text in texts]
+
+
+def test_rows_for_parquet_have_replacement_characters_for_such_bytes() -> None:
+    texts = from_texts(["caf\udce9", "é", ""])
+    nulls = pa.array([None, "C", None])
+    found = valid_texts(pa.record_batch([texts, nulls, pa.array([1, 2, 3])], ["a", "b", "c"]))
+    found.validate(full=True)
+    assert found.to_pydict() == {"a": ["caf\N{REPLACEMENT CHARACTER}", "é", ""], "b": [None, "C", None], "c": [1, 2, 3]}
+    assert valid_texts(found) is found

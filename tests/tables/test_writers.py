@@ -6,6 +6,7 @@ import gzip
 import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,6 +134,18 @@ def test_every_format_gives_the_same_cells_and_values_back(tmp_path, name):
     assert [row[1] for row in values] == ["true", "false", ""]
     assert [row[7:] for row in cells] == [["p q", "ok"], ["", "ok"], ["", "unparsable"]]
     assert [row[:5] for row in cells] == ROWS
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.xlsx"])
+def test_bytes_that_are_not_utf_8_become_replacement_characters(tmp_path, name):
+    with TableWriter(tmp_path / name, ["smiles", "IC50 (\udcb5M)"]) as writer:
+        writer.write([["CCO", "caf\udce9"], ["CC", ""]])
+    if name == "t.parquet":
+        pq.read_table(tmp_path / name).validate(full=True)
+    with open_library(tmp_path / name, cells=True) as library:
+        (window,) = library.windows(10)
+    assert library.columns == ["smiles", "IC50 (\N{REPLACEMENT CHARACTER}M)"]
+    assert [row[1] for row in window.cells] == ["caf\N{REPLACEMENT CHARACTER}", ""]
 
 
 def test_a_sheet_has_numbers_as_numbers_and_never_a_formula(tmp_path):
