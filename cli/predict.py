@@ -202,9 +202,10 @@ def jobs_of(
         if os.path.isdir(path):
             raise InputError(f"{path} is a directory: name a file in it")
     jobs = [(files, output)] if output is not None else [([path], default_output(path)) for path in files]
-    targets = [target for _, target in jobs]
+    targets, read = [target for _, target in jobs], set(map(os.path.realpath, files))
     for paths, target in jobs:
-        for source in [None, *paths]:
+        # Not even the input of another job is replaced: it may come later, or have been made by hand.
+        for source in [target if os.path.realpath(target) in read else None, *paths]:
             claim_table(target, source=source, force=force, molecules=True)
         if targets.count(target) > 1:
             raise InputError(f"several files want to be {target}: name one with -o, or predict them one by one")

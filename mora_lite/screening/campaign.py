@@ -28,7 +28,7 @@ from .expression import CONDITION, NUMBER, parse_expression
 from .hits import Ranking, add_library_columns, find_hits
 from .ray_engine import check_ray, score_on_ray
 from .report import write_report
-from .run_directory import FORMATS, RESUME_HINT, RunDirectory, lock, open_run, parse_part
+from .run_directory import FORMATS, RESUME_HINT, RunDirectory, check_kept, lock, open_run, parse_part
 from .shards import (
     OPTIONAL_COLUMNS,
     SHARD_ROWS,
@@ -91,6 +91,8 @@ def screen_library(
     _check_engine(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
     with open_library(paths, *columns) as library:
+        if force:
+            check_kept(Path(output), library.files)
         n_notes = _tell(library.notes, on_note)
         if engine == "ray":
             check_ray(library)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +125,13 @@ def open_run(path: Path, settings: dict[str, Any], *, part: str = "", resume: bo
     except OSError as error:
         raise OutputError(f"cannot write in {path}: {error_text(error)}") from None
     return run
+
+
+def check_kept(path: Path, files: Iterable[str]) -> None:
+    """Raise `OutputError` for a file to read that is in `path`, where --force would remove it before it is read."""
+    for file in files:
+        if Path(file).resolve().parent == path.resolve():
+            raise OutputError(f"{file} is in {path}, the run that --force replaces: name another directory with -o")
 
 
 def _check_ours(file: Path) -> None:

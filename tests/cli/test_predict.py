@@ -186,6 +186,18 @@ def test_several_files_have_a_file_each_or_one_together(predict: Any, table: Pat
     assert "several files want to be" in err
 
 
+def test_no_input_is_replaced_by_what_another_gives(predict: Any, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("smiles\nCCO\n")
+    made = tmp_path / "m.predictions.csv"
+    made.write_text("smiles,note\nCC,by hand\n")
+    for force in ([], ["--force"]):
+        code, _, err = predict(tmp_path / "m.csv", made, *force)
+        assert code == 2
+        assert "m.predictions.csv is the table being read: choose another output" in err
+    assert made.read_text() == "smiles,note\nCC,by hand\n"
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["m.csv", "m.predictions.csv"]
+
+
 # --- large tables
 
 

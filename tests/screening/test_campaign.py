@@ -294,6 +294,15 @@ def test_one_call_screens_a_library(tmp_path: Path, calibrated_pack_path: Path, 
     assert results(tmp_path / "run") == results(tmp_path / "parts")
 
 
+def test_force_never_removes_what_is_to_be_read(tmp_path: Path, pack_path: Path, library: Path) -> None:
+    score(tmp_path / "run", library, pack=pack_path)
+    before = results(tmp_path / "run")
+    for file in ("top.csv", "part-00000.parquet"):
+        with pytest.raises(OutputError, match=f"{file} is in .*run, the run that --force replaces"):
+            screen_library(tmp_path / "run" / file, tmp_path / "run", pack=str(pack_path), force=True)
+    assert results(tmp_path / "run") == before
+
+
 def test_a_device_that_gives_up_leaves_a_run_that_goes_on(
     tmp_path: Path, calibrated_pack_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
