@@ -25,6 +25,7 @@ from ..status import OK, RunSummary
 from ..tables.formats import TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window, regroup
 from ..tables.parsed import ParsedWindow
+from ..tables.sdf import drawn_text
 from ..tables.writers import TableWriter, continued
 from .engine import SMALL_ROWS, ModelSource, Output, score_here, scoring
 from .neighbours import Neighbours
@@ -180,4 +181,5 @@ def _write(writer: TableWriter, library: Library | TypedSmiles, window: Window, 
     for i, record in enumerate(window.records):
         if not cells[i][at] and "\n" in record.text and found.status[i] == OK:  # of an SDF
             cells[i][at] = found.smiles[i]
-    writer.write(cells, found.added, [(record.name, record.text) for record in window.records])
+    texts = (drawn_text(record.text, status) for record, status in zip(window.records, found.status, strict=True))
+    writer.write(cells, found.added, [(record.name, text) for record, text in zip(window.records, texts, strict=True)])

@@ -21,6 +21,7 @@ from ..status import OK
 from ..tables.formats import TableFormat, add_columns, rounded
 from ..tables.parquet import from_texts
 from ..tables.records import Record
+from ..tables.sdf import drawn_text
 from ..tables.writers import TableWriter
 
 STATUS, ERROR, SMILES, NAME, TEXT = "status", "error", "smiles", "name", "text"
@@ -190,7 +191,8 @@ class Results:
                 ok = np.array([word == OK for word in status], dtype=bool)
                 cells = [list(row) for row in zip(*self._cell_columns(part), strict=True)]
                 values = [_array(part[_value(key)]) for key in self.names]
-                writer.write(cells, form.encode(added, values, ok, [status, error]), list(zip(name, text, strict=True)))
+                molecules = list(zip(name, map(drawn_text, text, status), strict=True))
+                writer.write(cells, form.encode(added, values, ok, [status, error]), molecules)
 
     def _cell_columns(self, part: pa.Table) -> list[list[str]]:
         """The cells of the input; of an SDF, which has no column of SMILES, with RDKit's."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
+from ..status import OK
 from .records import Record, RecordBlock
 from .source import Source
 
@@ -135,6 +136,14 @@ class _RecordBuilder:
             return Record(name, "", f"a mol block of {self._size:,} characters, more than {MAX_RECORD:,}")
         # The final line end distinguishes even a damaged block of one line from a SMILES.
         return Record(name, "\n".join([*self._block, ""]) or "\n", "")
+
+
+def drawn_text(text: str, status: str) -> str:
+    """What the record of a row is made of: its mol block, or its SMILES if it was scored; else nothing.
+
+    What is too large or took too long to read would hold up the writing too.
+    """
+    return text if status == OK or "\n" in text else ""
 
 
 def _missing_field(source: Source, field: str | None) -> list[str]:

@@ -15,6 +15,7 @@ from fragile_reading import CRASHES, HANGS, FragileFeaturizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pool_here import PoolHere
+from rdkit import Chem
 
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.machine.workers import WorkerPool
@@ -181,6 +182,17 @@ def test_a_table_with_decimal_commas_goes_on_with_them(tmp_path, delimiter):
     ]
     points = write(tmp_path / "b.csv", text.replace("46,07", "46.07").replace("16", "16.0"))
     assert [row[4] for row in predict(points, tmp_path / "out2.csv")[1]] == ["37.037", "", "12.3457"]
+
+
+def test_an_sdf_has_atoms_only_for_what_was_scored(tmp_path):
+    """Thousands of atoms take minutes to draw."""
+    source = write(tmp_path / "a.csv", f"smiles,name\nCCO,one\n{'C' * 600},long\nC1CC,bad\n,none\n")
+    with open_library(source, cells=True, name_column="name") as library:
+        predict_library(library, str(tmp_path / "o.sdf"), AnswerColumns(), counter, unused)
+    molecules = list(Chem.SDMolSupplier(str(tmp_path / "o.sdf")))
+    assert [mol.GetNumAtoms() for mol in molecules] == [3, 0, 0, 0]
+    assert [mol.GetProp("_Name") for mol in molecules] == ["one", "long", "bad", "none"]
+    assert [mol.GetProp("status") for mol in molecules] == ["ok", "too_large", "unparsable", "empty"]
 
 
 def test_decimal_commas_in_quotes_are_no_reason_to_write_more_of_them(tmp_path):
