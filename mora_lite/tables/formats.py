@@ -16,6 +16,7 @@ import csv
 import importlib.util
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ DIGITS = 6  # significant; the error of a prediction is far larger
 ENDINGS = (".csv", ".tsv", ".parquet", ".xlsx", ".sdf")
 _PACKED = ".gz"
 _TEXT = (".csv", ".tsv", ".sdf")
+LINE_END = re.compile(r"\r\n|\r|\n")  # as readers part lines; str.splitlines parts them at more characters
 _LIKE = {".tab": ".tsv", ".sd": ".sdf", ".mol": ".sdf"}  # endings of inputs -> that of their results
 
 
@@ -161,7 +163,7 @@ def format_cells(cells: Sequence[str]) -> str:
 def sdf_field(name: str, value: str) -> str:
     """A data field of an SDF record. A blank line would end the value, and `$$$$` the record."""
     name = " ".join(name.replace("<", "(").replace(">", ")").split())
-    lines = [line.rstrip() for line in value.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in LINE_END.split(value) if line.strip()]
     safe = [f" {line}" if line.startswith(("$$$$", ">")) else line for line in lines]
     return f">  <{name}>\n" + "".join(f"{line}\n" for line in safe) + "\n"
 

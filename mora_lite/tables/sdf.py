@@ -6,15 +6,22 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDepictor
+
+from ..chem.molecules import MAX_CHARACTERS
 from ..status import OK
+from .formats import LINE_END
 from .records import Record, RecordBlock
 from .source import Source
 
 MAX_RECORD = 2**20  # characters of a mol block, and of data; one with MAX_ATOMS atoms and all hydrogens has a tenth
 MAX_LINE = 2**16
+MAX_TITLE = 80  # of a mol block's first line
 _BLOCK_RECORDS = 256
 _HEADER = re.compile(r">[^<]*<([^>]*)>")  # of a data field: `>  <logS>  (12)`
-_HEADERS = re.compile(r"^>[^<\r\n]*<([^>\r\n]*)>", re.MULTILINE)
+_HEADERS = re.compile(r"(?:^|\r)>[^<\r\n]*<([^>\r\n]*)>", re.MULTILINE)
+_NO_ATOMS = "\n  mora-lite\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
 _AHEAD = 2**20  # characters of a pipe that are searched for fields
 
 
@@ -144,6 +151,25 @@ def drawn_text(text: str, status: str) -> str:
     What is too large or took too long to read would hold up the writing too.
     """
     return text if status == OK or "\n" in text else ""
+
+
+def mol_block(name: str, text: str) -> str:
+    """A mol block as it is; of a SMILES one with a drawing's coordinates, without atoms if it cannot be read."""
+    title = " ".join(name.split())[:MAX_TITLE]
+    if "\n" in text:
+        lines = LINE_END.split(text)
+        end = next((i for i, line in enumerate(lines, 1) if line.startswith("M  END")), 0)
+        return "".join(f"{line}\n" for line in lines[:end]) or title + _NO_ATOMS
+    try:
+        with rdBase.BlockLogs():
+            mol = Chem.MolFromSmiles(text) if text.isascii() and len(text) <= MAX_CHARACTERS else None
+            if mol is None or not mol.GetNumAtoms():
+                return title + _NO_ATOMS
+            rdDepictor.Compute2DCoords(mol)
+            mol.SetProp("_Name", title)
+            return str(Chem.MolToMolBlock(mol))
+    except (ValueError, RuntimeError):  # RDKit reads it, but cannot lay it out
+        return title + _NO_ATOMS
 
 
 def _missing_field(source: Source, field: str | None) -> list[str]:

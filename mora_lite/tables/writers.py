@@ -22,6 +22,7 @@ from ..machine.files import replacing
 from .formats import Encoded, TableFormat, csv_lines, number, sdf_field
 from .numbers import decimal_mark
 from .parquet import from_texts, utf8, valid_texts
+from .sdf import mol_block
 from .source import STDIO, output_name
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 ROW_GROUP = 16_384  # rows of a Parquet file that are kept until they are written
 MAX_SHEET_ROWS = 2**20  # of an Excel sheet, the header included
 MAX_SHEET_CELL = 32_767  # characters
-MAX_TITLE = 80  # characters of a mol block's first line
 Kinds = Sequence[Any]
 Molecules = Sequence[tuple[str, str]]
 
@@ -219,34 +219,6 @@ class _SdfSink:
         """Nothing waits to be written."""
 
     abort = close
-
-
-def mol_block(name: str, text: str) -> str:
-    """A mol block as it is; of a SMILES one with a drawing's coordinates, without atoms if it cannot be read."""
-    title = " ".join(name.split())[:MAX_TITLE]
-    if "\n" in text:
-        lines = text.splitlines()
-        if any(line.startswith("M  END") for line in lines):
-            return "".join(f"{line}\n" for line in lines)
-        return title + _NO_ATOMS
-    from rdkit import Chem, rdBase
-    from rdkit.Chem import rdDepictor
-
-    from ..chem.molecules import MAX_CHARACTERS
-
-    try:
-        with rdBase.BlockLogs():
-            mol = Chem.MolFromSmiles(text) if text.isascii() and len(text) <= MAX_CHARACTERS else None
-            if mol is None or not mol.GetNumAtoms():
-                return title + _NO_ATOMS
-            rdDepictor.Compute2DCoords(mol)
-            mol.SetProp("_Name", title)
-            return str(Chem.MolToMolBlock(mol))
-    except (ValueError, RuntimeError):  # RDKit reads it, but cannot lay it out
-        return title + _NO_ATOMS
-
-
-_NO_ATOMS = "\n  mora-lite\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
 
 
 class _ParquetSink:

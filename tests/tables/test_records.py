@@ -86,6 +86,15 @@ def test_data_fields_of_an_sdf_are_columns_and_may_have_no_value(tmp_path: Path,
     assert lines[:2] == [1, n + 1]
 
 
+def test_an_sdf_with_other_line_ends_keeps_its_fields(tmp_path: Path) -> None:
+    (tmp_path / "a.sdf").write_text(SDF)
+    expected = read(tmp_path / "a.sdf")
+    for end in ("\r", "\r\n"):
+        (tmp_path / "b.sdf").write_bytes(SDF.replace("\n", end).encode())
+        library, *rows = read(tmp_path / "b.sdf")
+        assert (library.columns, *rows) == (expected[0].columns, *expected[1:])
+
+
 def test_the_name_from_a_field_without_a_value_is_empty(tmp_path: Path) -> None:
     (tmp_path / "a.sdf").write_text(SDF)
     for field, names in (("CAS", ["", "", ""]), ("logS", ["-0.5", "", ""]), ("note", ["two", ">10 mg", ""])):

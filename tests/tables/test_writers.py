@@ -15,6 +15,7 @@ from mora_lite.errors import OutputError
 from mora_lite.tables import writers
 from mora_lite.tables.formats import DIGITS, TableFormat, default_output, format_cells, rounded
 from mora_lite.tables.library import open_library
+from mora_lite.tables.sdf import mol_block
 from mora_lite.tables.writers import TableWriter
 
 
@@ -134,6 +135,22 @@ def test_every_format_gives_the_same_cells_and_values_back(tmp_path, name):
     assert [row[1] for row in values] == ["true", "false", ""]
     assert [row[7:] for row in cells] == [["p q", "ok"], ["", "ok"], ["", "unparsable"]]
     assert [row[:5] for row in cells] == ROWS
+
+
+@pytest.mark.parametrize("char", ["\v", "\f", "\x1c", "\x85", "\N{LINE SEPARATOR}"])
+def test_an_sdf_has_lines_where_its_reader_has_them(tmp_path, char):
+    block = f"a{char}b\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+    with TableWriter(tmp_path / "t.sdf", ["note"], molecules=True) as writer:
+        writer.write([[f"c{char}d\ne"]], molecules=[("", block)])
+    assert (tmp_path / "t.sdf").read_bytes() == f"{block}>  <note>\nc{char}d\ne\n\n$$$$\n".encode()
+    with open_library(tmp_path / "t.sdf", cells=True) as library:
+        ((_, (record,), cells, _),) = library.windows(9)
+    assert (record.text, cells) == (block, [["", f"a{char}b", f"c{char}d\ne"]])
+
+
+def test_what_follows_a_mol_block_in_its_cell_is_no_part_of_the_record():
+    block = "a\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+    assert mol_block("", f"{block}> <x>\n1\n\n$$$$".replace("\n", "\r\n")) == block
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.xlsx"])
