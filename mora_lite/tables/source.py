@@ -94,6 +94,8 @@ class Source:
         for magic, what in _NOT_TEXT.items():
             if self.start.startswith(magic):
                 raise InputError(f"{self.name} is {what}")
+        if self.start[257:262] == b"ustar":
+            raise InputError(f"{self.name} is a tar archive: unpack it, and name the files in it")
         self._ahead = ""  # text that was looked at before its turn
         self.bom = self.start.startswith((codecs.BOM_UTF8, *_UTF16))
         if utf16 := _utf16(self.start):  # its half surrogates have no UTF-8 and become U+FFFD

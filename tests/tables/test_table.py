@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import tarfile
 
 import pytest
 
@@ -114,6 +115,15 @@ def test_an_unusable_table_is_an_error_in_one_line(tmp_path, text, wanted, words
         list(table.chunks(10))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_archive_is_no_table(tmp_path, mode):
+    write(tmp_path / "a.smi", "CCO one\nCCN two\n" * 1000)
+    with tarfile.open(tmp_path / "a.tar", mode) as archive:
+        archive.add(tmp_path / "a.smi", "a.smi")
+    with pytest.raises(InputError, match=r"a\.tar is a tar archive: unpack it, and name the files in it"):
+        open_table(tmp_path / "a.tar")
 
 
 def test_a_zstd_file_is_read_as_any_other_and_a_damaged_one_is_told(tmp_path):
