@@ -49,23 +49,27 @@ _KINDS: tuple[tuple[re.Pattern[str], str, str], ...] = (
 _BOUNDS = "<>≤≥~≈= "
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?", re.ASCII)
 
+_NO_PAIR = re.compile(r"[+-]|0?,|\d+,\d\d|.*[eE]", re.ASCII)  # how a decimal begins, but hardly a pair of numbers (1,4)
 
-def decimal_mark(rows: Sequence[Sequence[str]]) -> str:
-    """The decimal mark of a table: a point where any column of numbers has points; else a comma where one has commas,
-    beyond doubt; else empty.
+
+def decimal_mark(rows: Sequence[Sequence[str]], pairs: bool = False) -> tuple[str, int]:
+    """The decimal mark of a table, and the column that shows it, from 0: a point where any column of numbers has
+    points; else a comma where one has commas, beyond doubt; else an empty text and -1.
 
     rows: cells, of as many columns in each. A column of numbers has nothing but numbers, perhaps with a bound, and what
-    stands for none.
+    stands for none. pairs: whether commas may part pairs of numbers too, as locants; then one of them must be no pair.
     """
-    mark, none = "", _MISSING.union(_BLANK)
-    for column in zip(*rows, strict=True):
+    mark, shown, none = "", -1, _MISSING.union(_BLANK)
+    for index, column in enumerate(zip(*rows, strict=True)):
         texts = [text for cell in column if (text := cell.strip().lstrip(_BOUNDS)).lower() not in none]
         broken = [text for text in texts if not text.lstrip("+-").isdecimal()]
         if broken and all(map(_DECIMAL_POINT.fullmatch, broken)):
-            return "."
-        if broken and all(map(_DECIMAL_COMMA.fullmatch, broken)) and not all(map(_THOUSANDS.fullmatch, broken)):
-            mark = ","
-    return mark
+            return ".", index
+        if mark or not broken or not all(map(_DECIMAL_COMMA.fullmatch, broken)):
+            continue
+        if not all(map(_THOUSANDS.fullmatch, broken)) and (not pairs or any(map(_NO_PAIR.match, broken))):
+            mark, shown = ",", index
+    return mark, shown
 
 
 @dataclass

@@ -134,8 +134,12 @@ def continued(
     """
     # Tabs in a file that is called .csv are for an input that is so too.
     same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
-    decimal = "." if library.delimiter in ("", ",") else decimal_mark(cells)
+    decimal, shown = ".", -1
+    if library.delimiter not in ("", ","):  # who has semicolons needs commas for decimals
+        decimal, shown = decimal_mark(cells, pairs=library.delimiter != ";")
     form = TableFormat.of(target).like(library.delimiter if same else "", library.bom, decimal or ".")
+    if decimal == "," and form.kind == "csv":
+        on_note(f"numbers are written with a decimal comma, as column {library.columns[shown]!r} has them")
     if not decimal and library.delimiter == ";" and form.kind == "csv":
         on_note(
             "numbers are written with a decimal point, as those of the input do not show which mark they have; for a "

@@ -221,6 +221,17 @@ def test_where_no_number_shows_its_mark_a_note_says_so(tmp_path):
     assert len([note for note in notes if "decimal point" in note]) == 1
 
 
+@pytest.mark.parametrize("delimiter", ["\t", "|", ";"])
+def test_locants_are_no_decimals_and_what_decides_is_told(tmp_path, delimiter):
+    pairs = write(tmp_path / "a.csv", "smiles locants\nCCO 1,4\nC 12,7\n".replace(" ", delimiter))
+    notes = []
+    with open_library(pairs, cells=True) as library:
+        predict_library(library, str(tmp_path / "o.csv"), AnswerColumns(), counter, unused, on_note=notes.append)
+    commas = delimiter == ";"
+    assert f"{delimiter}37{',' if commas else '.'}037{delimiter}" in (tmp_path / "o.csv").read_text()
+    assert notes == ["numbers are written with a decimal comma, as column 'locants' has them"] * commas
+
+
 def test_a_tsv_output_has_tabs(tmp_path):
     source = write(tmp_path / "a.tsv", "smiles\tname\nCCO\ta,b\n")
     header, rows, _ = predict(source, tmp_path / "out.tsv.gz")

@@ -102,4 +102,19 @@ def test_any_cell_is_a_value_missing_or_one_error(cell: str) -> None:
     ],
 )
 def test_the_decimal_mark_of_a_table_is_that_of_its_numbers(columns: list[str], mark: str) -> None:
-    assert decimal_mark(list(zip(*map(str.split, columns), strict=True))) == mark
+    assert decimal_mark(list(zip(*map(str.split, columns), strict=True)))[0] == mark
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (["a b", "1,4 12,7"], ("", -1)),
+        (["1,4 2,3", "0,85 1,2"], (",", 1)),
+        (["1,4 -2,3"], (",", 0)),
+        (["1,4 2,35"], (",", 0)),
+        (["1,4 2,3e5"], (",", 0)),
+        (["0,85 1,25", "1,4 2.5", "1.5 2"], (".", 2)),
+    ],
+)
+def test_pairs_of_numbers_are_no_decimals(columns: list[str], expected: tuple[str, int]) -> None:
+    assert decimal_mark(list(zip(*map(str.split, columns), strict=True)), pairs=True) == expected
