@@ -99,7 +99,9 @@ def choose_smiles_column(
         return _with_header(header, chosen)
     index = _find_by_name(header, rows, source)
     if index is not None:
-        return _with_header(header, index)
+        choice = _with_header(header, index)
+        choice.notes += note_others(header, index)
+        return choice
     by_content = [i for i in range(len(header)) if reads_as_smiles(_column(rows, i))]
     if not rows:
         # One record only: a header, or a single molecule without one.
@@ -162,6 +164,15 @@ def find_column(columns: Sequence[str], name: str, source: str) -> int:
 def is_smiles_name(name: str) -> bool:
     """Whether a column of this name holds SMILES."""
     return _plain(name) in _NAMES
+
+
+def note_others(columns: Sequence[str], index: int) -> list[str]:
+    """A line for the user where columns beside the one of number `index`, from 0, have typical names of SMILES too."""
+    others = dict.fromkeys(name for name in columns if is_smiles_name(name) and name != columns[index])
+    if not others:
+        return []
+    named = ", ".join(map(repr, others))
+    return [f"{columns[index]!r} is read as SMILES, not {named}: choose with --smiles-column"]
 
 
 def _find_requested(columns: Sequence[str], requested: str, option: str, source: str) -> tuple[int, bool]:

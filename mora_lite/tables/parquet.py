@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Any
 
 from ..errors import InputError, error_text
-from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column
+from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column, note_others
 from .records import Record, RecordBlock, strip_text
 from .source import STDIO
 
@@ -85,6 +85,7 @@ class ParquetSource:
         """The columns of SMILES and of names."""
         choice = choose_smiles_column(self.columns, self._head(), smiles_column, self.name, expected)
         smiles = self.columns[choice.smiles_index]
+        self.notes += [] if smiles_column is not None else note_others(self.columns, choice.smiles_index)
         label_index = choose_name_column(self.columns, name_column, choice.smiles_index, self.name)
         label = None if label_index is None else self.columns[label_index]
         for column in (smiles, label):

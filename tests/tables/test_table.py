@@ -6,9 +6,12 @@ import gzip
 import os
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mora_lite.errors import InputError, OutputError
+from mora_lite.tables.library import open_library
 from mora_lite.tables.source import Source
 from mora_lite.tables.table import open_table, read_table
 from mora_lite.tables.writers import claim_output
@@ -28,7 +31,6 @@ def write(path, text, newline="\n"):
     [
         ("SMILES\nC\n", 0),
         ("id,Canonical SMILES,x\n1,C,2\n", 1),
-        ("isosmiles,smiles\nC,C\n", 1),
         ("my_smiles_column,b\nhello,b\n", 0),
         ("name,mol\nethanol,CCO\n", 1),
         ("id,structure,text\n1,CCO,word\n2,CCN,other\n", 1),
@@ -41,6 +43,29 @@ def test_the_smiles_column_is_found_by_name_then_by_content(tmp_path, text, inde
     with open_table(write(tmp_path / "a.csv", text)) as table:
         assert table.smiles_index == index
         assert table.notes == []
+
+
+@pytest.mark.parametrize(
+    ("header", "index", "note"),
+    [
+        ("isosmiles,smiles", 1, "'smiles' is read as SMILES, not 'isosmiles': choose with --smiles-column"),
+        ("smiles,SMILES", 0, "'smiles' is read as SMILES, not 'SMILES': choose with --smiles-column"),
+        (
+            "CanonicalSMILES,CID,IsomericSMILES,Smi",
+            0,
+            "'CanonicalSMILES' is read as SMILES, not 'IsomericSMILES', 'Smi': choose with --smiles-column",
+        ),
+    ],
+)
+def test_other_columns_that_may_be_meant_are_told(tmp_path, header, index, note):
+    names = header.split(",")
+    path = write(tmp_path / "a.csv", f"{header}\n{','.join(['C'] * len(names))}\n")
+    pq.write_table(pa.table({name: ["C"] for name in names}), tmp_path / "a.parquet")
+    for file in (path, tmp_path / "a.parquet"):
+        with open_library(file, cells=True) as library:
+            assert (library.smiles_index, library.notes) == (index, [note])
+        with open_library(file, names[index], cells=True) as library:
+            assert library.notes == []
 
 
 @pytest.mark.parametrize(
@@ -127,8 +152,6 @@ def test_a_tar_archive_is_no_table(tmp_path, mode):
 
 
 def test_a_zstd_file_is_read_as_any_other_and_a_damaged_one_is_told(tmp_path):
-    import pyarrow as pa
-
     packed = tmp_path / "a.csv.zst"
     with pa.CompressedOutputStream(str(packed), "zstd") as file:
         file.write(("smiles,name\n" + "CCO,ethanol\n" * 50_000).encode())
