@@ -28,7 +28,7 @@ from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
 from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
 from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
-from .source import STDIO, Source
+from .source import STDIO, Source, is_stream
 from .table import Table, read_table
 from .workbook import Workbook, is_workbook
 
@@ -86,6 +86,7 @@ class Library:
         self._pipes: list[_File | None] = []  # stay open: what was read from them already does not come again
         self._places: list[list[int]] = []  # of each file's columns among the library's
         sizes: list[int | None] = []
+        faults: list[str] = []
         try:
             for path in self.files:
                 file = _open(path, *self._options)
@@ -95,8 +96,11 @@ class Library:
                     file.source.close()
                 self.notes += file.notes()
                 sizes.append(file.source.bytes_total)
+                faults.append(file.fault)
                 if cells:
                     self._add_columns(file)
+            if all(faults):  # beside a table, which has columns, the options are for that
+                raise InputError(faults[0])
         except BaseException:
             self.close()
             raise
@@ -227,7 +231,7 @@ def open_library(
     paths: files, patterns like `part-*.smi`, and `-` once for standard input.
     smiles_column: of tables and Parquet files, a name or a number from 1; by default found as by `open_table`.
     name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
-        of the SDF record.
+        of the SDF record. Raises `InputError` where no file can have one of the two columns.
     cells: read every column, not only SMILES and names.
     expected: further names of SMILES columns, the likeliest first, for tables where neither the typical names nor the
         cells decide it.
@@ -276,7 +280,10 @@ def regroup(blocks: Iterable[RecordBlock | Window], n_rows: int) -> Iterator[Win
 
 
 class _File(NamedTuple):
-    """An open file and its rows. source: has `bytes_total`, `bytes_read`, `bom` and `close`."""
+    """An open file and its rows.
+
+    source: has `bytes_total`, `bytes_read`, `bom` and `close`. fault: why a column that was asked for cannot be read.
+    """
 
     source: Any
     blocks: Iterator[RecordBlock]
@@ -285,6 +292,21 @@ class _File(NamedTuple):
     smiles_index: int = 0
     types: Sequence[Any] = ()
     delimiter: str = ""
+    fault: str = ""
+
+
+def has_columns(path: str) -> bool:
+    """Whether a file is no list and no SDF, which have their SMILES at one place. What is read only once counts as one.
+
+    Raises `InputError` when it is missing or plainly no text.
+    """
+    if is_stream(path) or is_parquet(path) or is_workbook(path):
+        return True
+    source = Source(path)
+    try:
+        return _kind_of(path, source.start, "") == "table"
+    finally:
+        source.close()
 
 
 def _open(path: str, smiles_column: str | None, name_column: str | None, cells: bool, expected: Sequence[str]) -> _File:
@@ -297,16 +319,29 @@ def _open(path: str, smiles_column: str | None, name_column: str | None, cells: 
     source = Source(path)
     try:
         kind = _kind_of(path, source.start, smiles_column)
+        fault = _column_fault(source.name, kind, smiles_column, name_column)
         if kind == "list":
-            return _File(source, read_list(source, cells), lambda: [], LIST_COLUMNS)
+            return _File(source, read_list(source, cells), lambda: [], LIST_COLUMNS, fault=fault)
         if kind == "sdf":
             fields = _fields_of(path, source) if cells else None
             reader = SdfReader(source, name_column, fields)
-            return _File(source, iter(reader), lambda: reader.notes, sdf_columns(fields or []))
+            return _File(source, iter(reader), lambda: reader.notes, sdf_columns(fields or []), fault=fault)
         return _open_table(read_table(source, smiles_column, expected), name_column)
     except BaseException:
         source.close()
         raise
+
+
+def _column_fault(name: str, kind: str, smiles_column: str | None, name_column: str | None) -> str:
+    """Why a list or an SDF has no such columns; empty if it has them."""
+    if kind == "sdf" and smiles_column is not None:
+        return f"{name} is an SDF, whose mol blocks are read: leave out --smiles-column {smiles_column}"
+    if kind == "list" and smiles_column is not None and smiles_column.strip().lower() not in ("1", LIST_COLUMNS[0]):
+        advice = "leave that out, or call it .tsv if its lines have tabs"
+        return f"{name} is a list, whose lines begin with SMILES, not with --smiles-column {smiles_column}: {advice}"
+    if kind == "list" and name_column is not None and name_column.strip().lower() not in ("2", LIST_COLUMNS[1]):
+        return f"{name} is a list, whose names follow the SMILES: leave out --name-column {name_column}"
+    return ""
 
 
 def _open_table(table: Table, name_column: str | None) -> _File:

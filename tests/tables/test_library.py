@@ -108,6 +108,36 @@ def test_a_line_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert pairs(rows) == [("", "C" * 10), ("b", "CC"), ("", "N" * 10), ("", "O")]
 
 
+@pytest.mark.parametrize(
+    ("name", "columns", "words"),
+    [
+        (
+            "a.sdf",
+            {"smiles_column": "SMILES"},
+            "is an SDF, whose mol blocks are read: leave out --smiles-column SMILES",
+        ),
+        ("a.smi", {"smiles_column": "2"}, "is a list, whose lines begin with SMILES, not with --smiles-column 2"),
+        ("a.smi", {"name_column": "id"}, "is a list, whose names follow the SMILES: leave out --name-column id"),
+    ],
+)
+def test_a_column_that_no_file_can_have_is_an_error(
+    tmp_path: Path, name: str, columns: dict[str, str], words: str
+) -> None:
+    write(tmp_path / "a.sdf", mol_block("CCO") + "> <SMILES>\nCCO\n\n$$$$\n")
+    write(tmp_path / "a.smi", "CCO a\nCCN b\n")
+    with pytest.raises(InputError, match=words):
+        open_library(tmp_path / name, **columns)
+    write(tmp_path / "t.csv", "id,SMILES\nx,CC\n")
+    with open_library([tmp_path / "t.csv", tmp_path / name], **columns):
+        """The option is for the table."""
+
+
+@pytest.mark.parametrize(("smiles", "name"), [("smiles", "name"), ("1", "2"), (" SMILES", None)])
+def test_the_columns_of_a_list_may_be_named(tmp_path: Path, smiles: str, name: str | None) -> None:
+    rows = read(write(tmp_path / "a.smi", "CCO a\n"), smiles_column=smiles, name_column=name)
+    assert pairs(rows) == [("a", "CCO")]
+
+
 def test_a_data_field_that_the_first_record_lacks_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.sdf", mol_block("CCO") + ">  <id>\n1\n\n$$$$\n")
     with open_library([path], name_column="ID_") as library:
