@@ -76,8 +76,7 @@ def calibrate_pack(
 
 def _check_values(pack: Pack, valid: Dataset) -> None:
     old = pack.load_calibration()
-    for i, task in enumerate(pack.tasks if old else ()):
-        part = old.parts[i]
+    for i, (task, part) in enumerate(zip(pack.tasks, old.parts, strict=True) if old else ()):
         was_calibrated = len(part.scores) > 0 if isinstance(part, Intervals) else part != Platt(1.0, 0.0)
         if was_calibrated and np.isnan(valid.targets[:, i]).all():
             raise InputError(
