@@ -87,12 +87,10 @@ def screen_library(
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
     source: gives a model in place of `pack`. command: for the report. on_note: takes lines. on_progress: rows, library.
     """
-    check_guarded()
-    _check_engine(engine, ray_address)
+    _check_call(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
     with open_library(paths, *columns) as library:
-        if force:
-            check_kept(Path(output), library.files)
+        check_kept(Path(output), library.files if force else [])
         n_notes = _tell(library.notes, on_note)
         if engine == "ray":
             check_ray(library)
@@ -115,7 +113,8 @@ def _tell(notes: Sequence[str], on_note: Callable[[str], None]) -> int:
     return len(notes)
 
 
-def _check_engine(engine: str, ray_address: str | None) -> None:
+def _check_call(engine: str, ray_address: str | None) -> None:
+    check_guarded()
     if engine not in ENGINES:
         raise InputError(f"--engine: got {engine!r}, expected {' or '.join(ENGINES)}")
     if ray_address is not None and engine != "ray":
