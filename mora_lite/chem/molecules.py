@@ -71,7 +71,7 @@ def _parse_smiles(text: str, how: _Reading) -> Parsed:
     if failure is not None:
         return failure
     text, extension, name = split_smiles(text)
-    if name and (problem := _name_problem(text, extension, name)):
+    if name and (problem := name_problem(text, extension, name)):
         return Parsed(None, UNPARSABLE, problem)
     bare, text = text, f"{text} {extension}" if extension else text
     with rdBase.BlockLogs():
@@ -105,7 +105,7 @@ def is_mol_block(text: str) -> bool:
     return "\n" in text and (text.endswith("\n") or any(mark in text for mark in _BLOCK_MARKS))
 
 
-def _name_problem(smiles: str, extension: str, name: str) -> str:
+def name_problem(smiles: str, extension: str, name: str) -> str:
     """Why what follows a SMILES may be more of it, and no name; empty when it is a name."""
     if extension:
         return ""

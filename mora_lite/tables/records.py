@@ -5,14 +5,18 @@ A line of a list is a SMILES, perhaps the extension of a CXSMILES, and a name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
-from ..chem.molecules import is_mol_block, split_smiles
+from ..chem.molecules import is_mol_block, name_problem, split_smiles
 from .source import Source
 
 MAX_LINE = 2**16  # characters of a line that are kept; a SMILES as long as this is too large by far
+_MARKS = ("(", "[", "=", "#")  # of a SMILES; few names have them, and a single character is found fast
+_LETTERS = r"[BCNOPSFIbcnopslr\d=#$:/\\.()%*\- \t]*"
+_ALL_LETTERS = re.compile(rf"\n{_LETTERS}(?:\[[^\[\]\s]+\]{_LETTERS})*(?=\n)")  # a name with no others than SMILES have
 LIST_COLUMNS = ["smiles", "name"]
 
 
@@ -73,17 +77,29 @@ _EMPTY = Record("", "", "")
 
 
 def _records(lines: list[str]) -> list[Record]:
-    if "|" in "".join(lines):
-        return [_record(line) for line in lines]
     words = [line.split(None, 1) for line in lines]
     n_words = set(map(len, words))
     if n_words == {1}:
         return list(map(Record, repeat(""), [smiles for (smiles,) in words], repeat("")))
     if n_words == {2}:
-        return list(map(Record, [name.rstrip() for _, name in words], [smiles for smiles, _ in words], repeat("")))
-    return [Record(w[1].rstrip() if len(w) == 2 else "", w[0] if w else "", "") for w in words]
+        names, texts = [name.rstrip() for _, name in words], [smiles for smiles, _ in words]
+    else:
+        names, texts = [w[1].rstrip() if len(w) == 2 else "" for w in words], [w[0] if w else "" for w in words]
+    together = "\n".join(names)
+    if "|" in together or _may_be_smiles(together):
+        return [_record(line) for line in lines]
+    return list(map(Record, names, texts, repeat("")))
+
+
+def _may_be_smiles(names: str) -> bool:
+    """Whether one of the names, each on a line, may be the rest of a broken SMILES. It is asked for every row."""
+    if not any(mark in names for mark in _MARKS):
+        return False
+    return any(mark in name for name in _ALL_LETTERS.findall(f"\n{names}\n") for mark in _MARKS)
 
 
 def _record(line: str) -> Record:
     smiles, extension, name = split_smiles(line)
+    if _may_be_smiles(name) and name_problem(smiles, extension, name):
+        return Record("", line.strip(), "")  # a broken SMILES, not scored by its first piece
     return Record(name, f"{smiles} {extension}" if extension else smiles, "")

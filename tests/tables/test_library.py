@@ -244,8 +244,8 @@ def test_rows_that_are_read_ahead_are_not_done_yet(tmp_path: Path) -> None:
 
 def test_patterns_are_sorted_and_a_file_with_such_a_name_is_taken_as_it_is(tmp_path: Path) -> None:
     for name in ("b", "a", "[c]"):
-        write(tmp_path / f"{name}.smi", f"CCO {name}\n")
-    assert [row.name for row in read(tmp_path / "[ab].smi", tmp_path / "[c].smi")] == ["a", "b", "[c]"]
+        write(tmp_path / f"{name}.smi", f"CCO of {name}\n")
+    assert [row.name for row in read(tmp_path / "[ab].smi", tmp_path / "[c].smi")] == ["of a", "of b", "of [c]"]
     with pytest.raises(InputError, match=r"no file matches '.*x\*\.smi'"):
         open_library([tmp_path / "x*.smi"])
 

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
+from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import DeviceError, InputError
+from mora_lite.status import UNPARSABLE
 from mora_lite.tables.library import Library, open_library
 
 
@@ -59,6 +61,27 @@ def test_a_list_has_smiles_with_extensions_and_names(tmp_path: Path) -> None:
         ["CN", "|not closed"],
     ]
     assert lines == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("beside", ["", "CCN one name\n", "CCN |not closed\n", "CCN\n"])
+def test_a_broken_smiles_in_a_list_is_not_its_first_piece(tmp_path: Path, beside: str) -> None:
+    lines = ["CC(=O)Oc1ccccc1 C(=O)O", "CCO C=C", "CCO [O-] C#N"]
+    path = tmp_path / "a.smi"
+    path.write_text("".join(f"{line}\n" for line in lines) + beside)
+    with open_library(path) as library:
+        (window,) = library.windows(9)
+    assert [tuple(record) for record in window.records[:3]] == [("", line, "") for line in lines]
+    assert [parse_smiles(record.text).status for record in window.records[:3]] == [UNPARSABLE] * 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CBN", "NSC 12345", "CB1234567", "(2S)-2-amino", "(S) CBN-2x", "[no name]", "#7", "a=b", "12 (old)", "2C-B"],
+)
+def test_a_name_that_is_no_smiles_stays_a_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.smi").write_text(f"c1ccccc1 {name}\n")
+    _, cells, _ = read(tmp_path / "a.smi")
+    assert cells == [["c1ccccc1", name]]
 
 
 # --- SDF
