@@ -1,9 +1,10 @@
-"""Pictures of pages that commands write, for the documents: of `explain`, and of `generate --report`.
+"""Pictures of pages that commands write, for the documents: of `explain`, `generate --report` and `screen`.
 
     python benchmarks/document_pictures.py
 
-Runs the commands (`generate` needs its base model here) and takes `docs/explain.png` and `docs/answers.png` with
-Chromium, as `serve_pictures.py` does those of the page of `serve`.
+Runs the commands (`generate` needs its base model here) and takes `docs/explain.png`, `docs/answers.png` and
+`docs/report.png`, the last without its sections in the middle, with Chromium, as `serve_pictures.py` does those of the
+page of `serve`.
 """
 
 from __future__ import annotations
@@ -16,21 +17,31 @@ from pathlib import Path
 from serve_load import ROOT
 from serve_pictures import open_browser, shoot
 
-PAGES = {  # name of the picture -> its height in pixels, and the command that writes page.html
-    "explain": (1060, ["explain", "CC(=O)Oc1ccccc1C(=O)O", "--task", "logS,BBB", "-o", "page.html"]),
-    "answers": (760, ["generate", "products.csv", "--task", "retro", "--top", "3", "--report", "page.html"]),
+LIBRARY = str(ROOT / "examples" / "logbb.csv")
+TASKS = "logS,logD,BBB,hERG_blocker"
+COMMANDS = {
+    "explain": ["explain", "CC(=O)Oc1ccccc1C(=O)O", "--task", "logS,BBB", "-o", "page.html"],
+    "answers": ["generate", "products.csv", "--task", "retro", "--top", "3", "--report", "page.html"],
+    "report": ["screen", LIBRARY, "-o", "run", "--tasks", TASKS, "--by", "BBB", "--where", "logS > -4"],
 }
+PAGES = {  # name of the picture -> its width and height in pixels, and the page
+    "explain": (1100, 1060, "page.html"),
+    "answers": (1100, 760, "page.html"),
+    "report": (1360, 1024, "run/report.html"),
+}
+LEFT_OUT = "document.querySelectorAll('#domain, #failures, dl.facts:has(~ #scores)').forEach((part) => part.remove())"
 PRODUCTS = "name,smiles\nparacetamol,CC(=O)Nc1ccc(O)cc1\npractolol,CC(=O)Nc1ccc(OCC(O)CNC(C)C)cc1\n"
 
 
 def main() -> None:
-    for name, (height, command) in PAGES.items():
+    for name, (width, height, page) in PAGES.items():
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "products.csv").write_text(PRODUCTS)
-            subprocess.run([sys.executable, "-m", "mora_lite.cli", *command], cwd=folder, check=True)
-            driver = open_browser(1100, "light")
+            subprocess.run([sys.executable, "-m", "mora_lite.cli", *COMMANDS[name]], cwd=folder, check=True)
+            driver = open_browser(width, "light")
             try:
-                driver.get((Path(folder) / "page.html").as_uri())
+                driver.get((Path(folder) / page).as_uri())
+                driver.execute_script(LEFT_OUT)
                 shoot(driver, ROOT / "docs" / f"{name}.png", height)
             finally:
                 driver.quit()
