@@ -309,7 +309,8 @@ def _add_results(app: FastAPI, service: Service) -> None:
         """The rows of a finished table as a file, filtered and sorted alike: CSV, XLSX or SDF."""
         job, _ = service.results(number)
         view = View(where, sort, descending)
-        path = await asyncio.to_thread(service.jobs.download, job, view, DOWNLOADS[form])
+        write, lay_out = service.jobs.download, service.reader.mol_block
+        path = await asyncio.to_thread(write, job, view, DOWNLOADS[form], lay_out)
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in Path(job.name).stem)
         return FileResponse(
             path,

@@ -251,12 +251,16 @@ class Jobs:
             "values": [] if results is None else results.names,
         }
 
-    def download(self, job: Job, view: View, ending: str) -> Path:
-        """Write the rows of a finished job as `view` has them; returns the file, which whoever asked deletes."""
+    def download(self, job: Job, view: View, ending: str, lay_out: Callable[[str, str], str]) -> Path:
+        """Write the rows of a finished job as `view` has them; returns the file, which whoever asked deletes.
+
+        lay_out: as of `Results.write`.
+        """
         assert job.results is not None
         path = job.folder / f"download-{secrets.token_hex(4)}{ending}"
         with job.lock:
-            job.results.write(path, job.results.order(view))
+            order = job.results.order(view)
+        job.results.write(path, order, lay_out)
         return path
 
 

@@ -1,6 +1,6 @@
-"""Molecules read and drawn by RDKit in a process beside the server, which a molecule may hang or end.
+"""Molecules read and laid out by RDKit in a process beside the server, which a molecule may hang or end.
 
-What the native reader is certain of is read here; only the rest, and drawings, go to that process.
+What the native reader is certain of is read here; only the rest, drawings and mol blocks go to that process.
 """
 
 from __future__ import annotations
@@ -8,33 +8,33 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from ..chem.drawing import draw
 from ..chem.featurizer import Featurizer
 from ..tables.library import Window
 from ..tables.parsed import ParsedWindow, parse_by_rdkit, read_certain
+from ..tables.sdf import mol_block
 from .process import SideProcess
 
 KEPT_DRAWINGS = 4096  # of 3 kB each
+Make = Callable[[], str | None]  # a partial function of a module, for another process
 
 
 class RdkitWork:
-    """The work of that process: a window to parse, or texts to draw."""
+    """The work of that process: a window to parse, or what to make of one molecule."""
 
     def __init__(self, featurizer: Featurizer):
         self.featurizer = featurizer
 
-    def __call__(self, job: Window | list[str], marked: Mapping[int, str], at: Callable[[int], None]) -> Any:
+    def __call__(self, job: Window | Make, marked: Mapping[int, str], at: Callable[[int], None]) -> Any:
         if isinstance(job, Window):
             return parse_by_rdkit(job, self.featurizer, marked, at)
-        from ..chem.drawing import draw
-
-        drawings: list[str | None] = []
-        for i, smiles in enumerate(job):
-            at(i)
-            drawings.append(None if i in marked else draw(smiles))
+        at(0)
+        made = None if marked else job()
         at(-1)
-        return drawings
+        return made
 
 
 class SafeReader:
@@ -51,7 +51,7 @@ class SafeReader:
 
     def warm_up(self) -> None:
         """Start the process now, so that nobody waits for it later."""
-        self._process.run(["C"])
+        self._process.run(partial(draw, "C"))
 
     def parse(self, window: Window) -> ParsedWindow:
         """As `parse_window`; a molecule that hangs or ends the process becomes a row with a status."""
@@ -65,13 +65,19 @@ class SafeReader:
         """A drawing as `chem.drawing.draw` makes it for each text; None where there is none."""
         with self._lock:
             missing = [text for text in dict.fromkeys(smiles) if text not in self._drawings]
-        drawn = dict(zip(missing, self._process.run(missing), strict=True)) if missing else {}
+        drawn = {text: self._process.run(partial(draw, text)) for text in missing}
         with self._lock:
             found = [drawn[text] if text in drawn else self._drawings.get(text) for text in smiles]
             self._drawings.update(drawn)
             while len(self._drawings) > KEPT_DRAWINGS:
                 self._drawings.popitem(last=False)
         return found
+
+    def mol_block(self, name: str, text: str) -> str:
+        """As `tables.sdf.mol_block` makes it; without atoms where that takes too long."""
+        if not text or "\n" in text:  # nothing to lay out
+            return mol_block(name, text)
+        return self._process.run(partial(mol_block, name, text)) or mol_block(name, "")
 
     def close(self) -> None:
         """End the process."""

@@ -5,7 +5,7 @@ Rows are as `mora-lite predict` writes them: every column of the input as text, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,8 +178,11 @@ class Results:
             for i, number in enumerate(numbers.tolist())
         ]
 
-    def write(self, path: Path, numbers: np.ndarray) -> None:
-        """Write these rows, in this order, as `mora-lite predict` would, in the format of the path's ending."""
+    def write(self, path: Path, numbers: np.ndarray, lay_out: Callable[[str, str], str]) -> None:
+        """Write these rows, in this order, as `mora-lite predict` would, in the format of the path's ending.
+
+        lay_out: makes the mol block of a name and a SMILES, for SDF.
+        """
         form = TableFormat.of(path).like(self.form.delimiter, self.form.bom, self.form.decimal)
         names = add_columns(self.columns, [*self.names, STATUS, ERROR])
         added = names[len(self.columns) :]
@@ -192,6 +195,8 @@ class Results:
                 cells = [list(row) for row in zip(*self._cell_columns(part), strict=True)]
                 values = [_array(part[_value(key)]) for key in self.names]
                 molecules = list(zip(name, map(drawn_text, text, status), strict=True))
+                if form.kind == "sdf":
+                    molecules = [(title, lay_out(title, one)) for title, one in molecules]
                 writer.write(cells, form.encode(added, values, ok, [status, error]), molecules)
 
     def _cell_columns(self, part: pa.Table) -> list[list[str]]:

@@ -153,6 +153,15 @@ def test_workbooks_and_sdf_come_back_too(server, job):
         assert (again["state"], again["n_rows"], again["n_ok"]) == ("done", 6, 4), again
 
 
+def test_a_row_without_values_is_a_record_without_atoms(server):
+    """RDKit would take half a minute to lay this one out."""
+    job = server.give("long.csv", b"smiles\nCCO\n" + b"C" * 2000 + b"\n")
+    first, second, _ = server.get(f"/api/jobs/{job['id']}/download", form="sdf").body.decode().split("$$$$\n")
+    assert first.split("\n")[3].startswith("  3  2")
+    assert second.split("\n")[3].startswith("  0  0")
+    assert ">  <status>\ntoo_large\n" in second
+
+
 def test_pasted_lines_are_a_list_of_molecules(server):
     job = server.give("pasted.txt", b"CCO ethanol\nc1ccccc1 benzene\n")
     assert [row["name"] for row in rows(server, job)["rows"]] == ["ethanol", "benzene"]

@@ -12,6 +12,7 @@ from mora_lite.serve.reader import SafeReader
 from mora_lite.tables.library import Window
 from mora_lite.tables.parsed import parse_window
 from mora_lite.tables.records import Record
+from mora_lite.tables.writers import mol_block
 
 
 def window(*texts):
@@ -52,3 +53,13 @@ def test_few_drawings_are_kept(reader, monkeypatch):
     monkeypatch.setattr(reader_module, "KEPT_DRAWINGS", 2)
     assert all(reader.draw(["C", "CC", "CCC", "CCCC"]))
     assert list(reader._drawings) == ["CCC", "CCCC"]
+
+
+def test_a_molecule_that_takes_too_long_to_lay_out_has_no_atoms(reader):
+    assert reader.mol_block("ethanol", "CCO") == mol_block("ethanol", "CCO")
+    assert reader.mol_block("a", mol_block("b", "CCO")) == mol_block("b", "CCO"), "a mol block stays as it is"
+    slow = SafeReader(Featurizer(), seconds=1)
+    try:
+        assert slow.mol_block("chain", "C" * 2000) == mol_block("chain", "")
+    finally:
+        slow.close()
