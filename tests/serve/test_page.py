@@ -9,6 +9,8 @@ import re
 import pytest
 from headless_browser import find, open_browser, wait
 
+ActionChains = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
+
 ENTER, SHIFT, RELEASE = "\ue007", "\ue008", "\ue000"
 ROWS = 1_000
 
@@ -173,17 +175,46 @@ def test_hostile_text_is_text(browser, tmp_path):
     assert evil in find(browser, ".rows")[0].text
 
 
-def test_what_is_drawn_goes_into_the_field(browser):
-    type_smiles(browser, "c1ccccc1")
+def draw(browser, text, *places):
+    """What is in the field after *Draw* is pressed and these places of the sketcher are clicked."""
+    browser.execute_script("document.getElementById('smiles').value = arguments[0]", text)
     browser.find_element("id", "draw").click()
     frame = wait(lambda: find(browser, "#sketch iframe"))[0]
     browser.switch_to.frame(frame)
     try:
-        assert wait(lambda: browser.execute_script("return editor && editor.smiles()")) == "C1=CC=CC=C1"
-        browser.execute_script("editor.readGenericMolecularInput('CCO'); tell()")
+        script = "return editor && wanted === arguments[0] && (!wanted || editor.smiles())"
+        wait(lambda: browser.execute_script(script, re.match(r"\S*", text).group()))
+        editor = browser.find_element("id", "editor")
+        middle = editor.size["width"] // 2, editor.size["height"] // 2  # from where selenium counts
+        for x, y in places:
+            click = ActionChains(browser).move_to_element_with_offset(editor, x - middle[0], y - middle[1]).click()
+            click.perform()
+        browser.execute_async_script("setTimeout(arguments[0], 300)")  # messages arrive
     finally:
         browser.switch_to.default_content()
-    wait(lambda: browser.find_element("id", "smiles").get_attribute("value") == "CCO")
+    return browser.find_element("id", "smiles").get_attribute("value")
+
+
+RING = (36, 12), (129, 37), (200, 150)  # clear the paper; take the tool for rings of three; use it
+
+
+def test_what_is_drawn_goes_into_the_field(browser):
+    assert draw(browser, "", *RING) == "C1CC1"
+
+
+@pytest.mark.parametrize("text", ["C[N+](=O)[O-]", "OCC |$a;b;c$| ethanol", "OCC\nNCC amine\nc1ccccc1O"])
+def test_what_is_only_looked_at_in_the_sketcher_stays_as_it_is(browser, text):
+    assert draw(browser, text) == text
+
+
+@pytest.mark.parametrize("rest", [" ethanol", "\tethanol\nNCC amine\nc1ccccc1O"])
+def test_a_change_in_the_sketcher_is_of_the_first_molecule_alone(browser, rest):
+    assert draw(browser, f"OCC{rest}", *RING) == f"C1CC1{rest}"
+
+
+def test_a_change_in_the_sketcher_ends_an_extension(browser):
+    """Its numbers are of other atoms then."""
+    assert draw(browser, "OCC |$a;b;c$| ethanol", *RING) == "C1CC1 ethanol"
 
 
 def choose(browser, name, value):

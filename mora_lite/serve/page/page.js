@@ -122,9 +122,12 @@ function listen() {
     if (!frame || event.source !== frame.contentWindow || event.origin !== location.origin) return;
     if (!event.data) return;
     if (event.data.ready) sendToSketch();
-    else if (typeof event.data.smiles === "string") byId("smiles").value = event.data.smiles;
+    else if (typeof event.data.smiles === "string") byId("smiles").value = byId("smiles").value.replace(DRAWN, () => event.data.smiles);
   });
 }
+
+// What the sketcher gets, and an extension that would be of other atoms after a change; other lines and names are kept.
+const DRAWN = /^(\S*)( +\|[^|\n]*\|)?/;
 
 /** The sketcher is half a megabyte: it is loaded when it is first wanted. */
 function toggleSketch() {
@@ -136,7 +139,9 @@ function toggleSketch() {
 }
 
 function sendToSketch() {
-  byId("sketch").firstChild.contentWindow.postMessage({ draw: byId("smiles").value.trim().split(/\s/)[0] || "" }, location.origin);
+  const field = byId("smiles");
+  field.value = field.value.trimStart();
+  byId("sketch").firstChild.contentWindow.postMessage({ draw: DRAWN.exec(field.value)[1] }, location.origin);
 }
 
 async function start() {

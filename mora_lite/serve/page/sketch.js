@@ -1,8 +1,9 @@
 // The sketcher in its own frame: it takes a SMILES from the page, and tells it each change.
 let editor = null, wanted = "";
 
-function tell() {
-  parent.postMessage({ smiles: editor.smiles() }, location.origin);
+/** Tell what somebody has drawn. What the page gave is no change, though the sketcher may write it otherwise. */
+function tell(event) {
+  if (event.origin !== "API") parent.postMessage({ smiles: editor.smiles() }, location.origin);
 }
 
 /** Called by JSME when it is loaded. */
