@@ -83,6 +83,24 @@ def test_what_is_no_smiles_is_said(browser):
     assert "unparsable" in wait(lambda: message(browser))
 
 
+def shown(browser):
+    """The part of the page that is not hidden."""
+    return [part.get_attribute("id") for part in find(browser, "#result > section") if part.is_displayed()]
+
+
+def test_no_values_of_another_molecule_stand_under_an_error(browser):
+    type_smiles(browser, "CCO" + ENTER)
+    wait(lambda: shown(browser) == ["molecule"])
+    script = """const done = arguments[0], result = document.getElementById("result");
+        document.getElementById("smiles").value = "C1CC";
+        document.querySelector("button.main").click();
+        done(result.classList.contains("stale"))"""
+    assert browser.execute_async_script(script), "while the next is predicted"
+    wait(lambda: "unparsable" in message(browser))
+    assert shown(browser) == ["start"]
+    assert not find(browser, "#result.stale")
+
+
 def test_the_address_brings_a_molecule_back(browser, server):
     browser.get(f"{server.url}#smiles=CCO")
     browser.refresh()

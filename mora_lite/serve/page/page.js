@@ -31,40 +31,48 @@ export const ask = (path, question) =>
 
 export const info = { tasks: [], byName: new Map() };
 let asked = 0; // answers to earlier questions come too late
-export const begin = () => ++asked;
 export const isLatest = (number) => number === asked;
+
+/** The number of a question, which ends in `reveal` or `fail`; what is shown until then is the answer to another. */
+export function begin() {
+  byId("result").classList.add("stale");
+  return ++asked;
+}
 
 export function reveal(id) {
   for (const part of ["molecule", "table", "reaction", "start"]) byId(part).hidden = part !== id;
+  byId("result").classList.remove("stale");
 }
 
 /** Show one molecule. keep: whether the address changes. */
 export async function predictOne(smiles, keep = true) {
-  const number = ++asked;
+  const number = begin();
   if (keep) history.pushState(null, "", `#smiles=${encodeURIComponent(smiles)}`);
   say(info.ready ? "predicting …" : "loading the model …");
   try {
     const answer = await ask("/api/molecule", { smiles });
     if (number !== asked) return;
     info.ready = true;
-    if (answer.status !== "ok") {
-      say(`${answer.status}: ${answer.error}`, true);
-      return;
-    }
+    if (answer.status !== "ok") return fail(`${answer.status}: ${answer.error}`);
     say("");
     showMolecule(answer);
     reveal("molecule");
   } catch (error) {
-    if (number === asked) say(error.message, true);
+    if (number === asked) fail(error.message);
   }
 }
 
+/** Say why there is no answer; what stood there was the answer to something else. */
+export function fail(why) {
+  say(why, true);
+  reveal("start");
+}
+
 export async function predictTable(body, name) {
-  const number = ++asked;
+  const number = begin();
   const most = info.limits ? info.limits.upload_bytes : Infinity;
   if (body.size > most) {
-    say(`${name} has ${Math.ceil(body.size / 2 ** 20)} MiB, and at most ${most >> 20} are taken: give it in parts, or use mora-lite predict`, true);
-    return;
+    return fail(`${name} has ${Math.ceil(body.size / 2 ** 20)} MiB, and at most ${most >> 20} are taken: give it in parts, or use mora-lite predict`);
   }
   say(`sending ${name} …`);
   try {
@@ -77,7 +85,7 @@ export async function predictTable(body, name) {
     showTable(job);
     reveal("table");
   } catch (error) {
-    if (number === asked) say(error.message, true);
+    if (number === asked) fail(error.message);
   }
 }
 
@@ -89,15 +97,14 @@ async function followAddress() {
   } else if (kind === "ask" && value && info.text) {
     await askAgain(value);
   } else if (kind === "table" && value) {
-    const number = ++asked;
+    const number = begin();
     try {
       const job = await request(`/api/jobs/${encodeURIComponent(value)}`);
       if (number !== asked) return;
       showTable(job);
       reveal("table");
     } catch (error) {
-      say(error.message, true);
-      reveal("start");
+      if (number === asked) fail(error.message);
     }
   } else {
     asked++;

@@ -1,6 +1,6 @@
 // The text pack: what can be asked of it, and its answers, drawn, with their probabilities and checks.
 import { byId, el, say, show } from "./elements.js";
-import { ask, begin, drawing, info, isLatest, predictOne, request, reveal } from "./page.js";
+import { ask, begin, drawing, fail, info, isLatest, predictOne, request, reveal } from "./page.js";
 
 const QUESTIONS = {
   forward: "What is the product?", retro: "What are the reactants?", reagents: "Which reagents does it need?",
@@ -86,14 +86,14 @@ async function askText(task, top, smiles, question, spellings, keep = true) {
     if (!info.text.mib) info.text = (await request("/api/info")).text;
     hint();
   } catch (error) {
-    if (isLatest(number)) say(error.message, true);
+    if (isLatest(number)) fail(error.message);
   } finally {
     button.disabled = false;
   }
 }
 
 function showAnswers(task, answer, spellings) {
-  if (answer.status !== "ok") return say(`${answer.status}: ${answer.error}`, true);
+  if (answer.status !== "ok") return fail(`${answer.status}: ${answer.error}`);
   const { answers, agreement } = answer, isReaction = answer.of_molecules;
   byId("reaction").replaceChildren(
     el("h2", { id: "reaction-title" }, answer.question || QUESTIONS[task] || task),
