@@ -160,6 +160,23 @@ def test_pages_turn(browser, table):
     assert find(browser, ".rows tbody td:nth-child(2)")[0].text == "M50"
 
 
+def test_rows_that_come_too_late_are_not_shown(browser, table):
+    """As those of Next do, with drawings that take long, when a filter is entered at once."""
+    give(browser, table)
+    browser.execute_script("""const at_once = window.fetch;
+        window.fetch = async (path, options) => {
+            const answer = await at_once(path, options);
+            if (path.includes("start=50")) { await new Promise((done) => setTimeout(done, 500)); window.late = true; }
+            return answer;
+        }""")
+    find(browser, "#pager button")[1].click()
+    browser.find_element("id", "where").send_keys("size > 1e9" + ENTER)
+    wait(lambda: browser.execute_script("return window.late"))
+    browser.execute_async_script("setTimeout(arguments[0], 100)")
+    assert browser.find_element("id", "count").text.startswith("no row fits")
+    assert not find(browser, ".rows tbody tr")
+
+
 def test_a_structure_in_the_table_opens_the_molecule(browser, table):
     give(browser, table)
     find(browser, ".rows .structure button")[3].click()

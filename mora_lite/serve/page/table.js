@@ -4,6 +4,7 @@ import { drawing, info, predictOne, request } from "./page.js";
 
 const PAGE = 50, FIRST_TASKS = 6;
 let state = null;
+let loads = 0; // rows that were asked for earlier come too late
 
 export function showTable(job) {
   state = { job, start: 0, where: "", sort: "", descending: false, tasks: info.tasks.slice(0, FIRST_TASKS).map((task) => task.name) };
@@ -87,18 +88,18 @@ const query = (more) => {
 };
 
 async function load() {
-  const mine = state, { job } = mine;
+  const mine = state, { job } = mine, number = ++loads;
   byId("rows").classList.add("stale");
   try {
     const page = await request(`/api/jobs/${job.id}/rows?${query({ start: mine.start, count: PAGE, drawings: true })}`);
-    if (mine !== state) return;
+    if (mine !== state || number !== loads) return;
     byId("where").classList.remove("wrong");
     byId("where-error").textContent = "";
     say("");
     fill(page);
     for (const link of document.querySelectorAll("[data-form]")) link.href = `/api/jobs/${job.id}/download?${query({ form: link.dataset.form })}`;
   } catch (error) {
-    if (mine !== state) return;
+    if (mine !== state || number !== loads) return;
     say(error.message.replace(/^expression: /, "filter: "), true);
     byId("where").classList.toggle("wrong", error.status === 400);
   }
