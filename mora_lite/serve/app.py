@@ -34,6 +34,7 @@ from .worker import ROWS, BusyError, ModelThread
 
 SLICE = 64  # molecules of one request that are scored before others have their turn
 MAX_PAGE = 200  # rows of a table at once
+DRAWING_SECONDS = 2.0  # of such rows; of large molecules some have no drawing then
 DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
 RETRY = {"retry-after": "10"}
 ResultT = TypeVar("ResultT")
@@ -292,7 +293,8 @@ def _add_results(app: FastAPI, service: Service) -> None:
                 order = results.order(View(where, sort, descending))
             rows = results.rows(order[start : start + count])
             if drawings:
-                for row, svg in zip(rows, service.reader.draw([row["smiles"] for row in rows]), strict=True):
+                drawn = service.reader.draw([row["smiles"] for row in rows], DRAWING_SECONDS)
+                for row, svg in zip(rows, drawn, strict=True):
                     row["svg"] = svg
             return {"n_rows": len(order), "n_all": results.table.num_rows, "start": start, "rows": rows}
 

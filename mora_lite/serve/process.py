@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -19,32 +19,33 @@ class SideProcess:
 
     def __init__(self, make: Callable[..., Any], arguments: tuple[Any, ...], seconds: float):
         self._new_pool = lambda: WorkerPool[Any, Any](1, make, arguments, seconds)
-        self._pool, self._lock, self._is_closed = self._new_pool(), threading.Lock(), False
+        self._pool, self._is_closed = self._new_pool(), False
+        self._turns = ThreadPoolExecutor(1, "beside")  # first come, first served, which a lock is not
 
     def run(self, job: Any) -> Any:
         """The result of a job. Raises what the work raises, and `DeviceError` when its process is ended twice."""
+        return self._turns.submit(self._run, job).result()
 
+    def _run(self, job: Any) -> Any:
         def jobs() -> Iterator[Any]:
             yield job
 
-        with self._lock:
-            for _ in range(2):  # a system short of memory may have ended the process while it had nothing to do
-                if self._is_closed:
-                    break
-                try:
-                    results: Any = self._pool.results(jobs())
-                    with closing(results):
-                        return next(results)
-                except BaseException as error:  # it is of no use after one
-                    self._replace()
-                    if not isinstance(error, WorkerDied):
-                        raise
+        for _ in range(2):  # a system short of memory may have ended the process while it had nothing to do
+            if self._is_closed:
+                break
+            try:
+                results: Any = self._pool.results(jobs())
+                with closing(results):
+                    return next(results)
+            except BaseException as error:  # it is of no use after one
+                self._replace()
+                if not isinstance(error, WorkerDied):
+                    raise
         raise DeviceError("the process beside the server was ended twice; is the server short of memory?")
 
     def reset(self) -> None:
         """End the process; another starts when there is something to do."""
-        with self._lock:
-            self._replace()
+        self._turns.submit(self._replace).result()
 
     def _replace(self) -> None:
         self._pool.__exit__()

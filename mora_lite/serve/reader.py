@@ -5,7 +5,9 @@ What the native reader is certain of is read here; only the rest, drawings and m
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -61,11 +63,20 @@ class SafeReader:
         rest = certain.rest
         return certain.with_rest(None if rest is None else self._process.run(rest))
 
-    def draw(self, smiles: Sequence[str]) -> list[str | None]:
-        """A drawing as `chem.drawing.draw` makes it for each text; None where there is none."""
+    def draw(self, smiles: Sequence[str], seconds: float = math.inf) -> list[str | None]:
+        """A drawing as `chem.drawing.draw` makes it for each text; None where there is none.
+
+        Others have their turn after each. seconds: after the first one in which further ones are begun.
+        """
         with self._lock:
             missing = [text for text in dict.fromkeys(smiles) if text not in self._drawings]
-        drawn = {text: self._process.run(partial(draw, text)) for text in missing}
+        drawn: dict[str, str | None] = {}
+        end = math.inf
+        for text in missing:
+            if time.monotonic() >= end:
+                break
+            drawn[text] = self._process.run(partial(draw, text))
+            end = min(end, time.monotonic() + seconds)
         with self._lock:
             found = [drawn[text] if text in drawn else self._drawings.get(text) for text in smiles]
             self._drawings.update(drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -41,6 +42,22 @@ def test_drawings_are_made_once_each(reader):
     started = time.perf_counter()
     assert reader.draw(["CCO", "no molecule"]) == first[:2]
     assert time.perf_counter() - started < 0.1
+
+
+def test_drawings_take_turns_with_those_of_others(reader):
+    reader.draw(["C"])
+    long = threading.Thread(target=reader.draw, args=(["C" * n for n in range(301, 400)],))
+    long.start()
+    assert reader.draw(["CCO"])[0].startswith("<svg")
+    assert long.is_alive()
+    long.join()
+
+
+def test_drawings_end_when_their_time_does(reader):
+    first, second = reader.draw(["CCO", "CCN"], seconds=0)
+    assert first.startswith("<svg")
+    assert second is None
+    assert reader.draw(["CCN"])[0].startswith("<svg"), "the next time"
 
 
 def test_a_process_that_dies_is_replaced(reader):

@@ -60,7 +60,7 @@ function showDone() {
     el("div", { class: "head" }, el("h2", { id: "table-title" }, job.name), el("p", { class: "soft" }, counts),
       el("button", { type: "button", onclick: () => remove(state, "deleted") }, "Delete")),
     lines.length ? el("ul", { class: "notes" }, lines.map((line) => el("li", {}, line))) : "",
-    tools(), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows", id: "rows" }),
+    tools(), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows", id: "rows" }, el("p", { class: "wait", role: "status" }, "drawing …")),
     el("div", { class: "pager", id: "pager" }));
   load();
 }
