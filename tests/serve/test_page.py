@@ -185,6 +185,28 @@ def test_a_structure_in_the_table_opens_the_molecule(browser, table):
     assert wait(lambda: find(browser, "#table:not([hidden]) .rows tbody tr"))
 
 
+def test_back_brings_the_table_as_it_was_left(browser, table):
+    give(browser, table)
+    browser.find_element("css selector", '.rows thead th[data-column="size"] button').click()
+    wait(lambda: find(browser, '.rows thead th[aria-sort="ascending"]'))
+    browser.find_element("id", "where").send_keys("size > -1e9" + ENTER)
+    wait(lambda: "1 to 50 of 998, filtered" in browser.find_element("id", "count").text)
+    find(browser, "#pager button")[1].click()
+    wait(lambda: "51 to 100 of 998, filtered" in browser.find_element("id", "count").text)
+    left = find(browser, ".rows tbody")[0].text
+    for is_new in (False, True):  # is the page itself
+        find(browser, ".rows .structure button")[3].click()
+        wait(lambda: shown(browser) == ["molecule"])
+        if is_new:
+            browser.refresh()
+            wait(lambda: shown(browser) == ["molecule"])
+        browser.back()
+        wait(lambda: shown(browser) == ["table"] and find(browser, ".rows tbody")[0].text == left)
+        assert "51 to 100 of 998, filtered" in browser.find_element("id", "count").text
+        assert browser.find_element("id", "where").get_attribute("value") == "size > -1e9"
+        assert find(browser, '.rows thead th[data-column="size"][aria-sort="ascending"]')
+
+
 def test_pasted_lines_become_a_table(browser):
     type_smiles(browser, f"CCO ethanol{SHIFT}{ENTER}{RELEASE}c1ccccc1 benzene")
     browser.find_element("css selector", "button.main").click()
@@ -273,6 +295,7 @@ def test_the_text_pack_is_asked_from_the_keyboard_and_its_answer_is_drawn(browse
     assert wait(lambda: find(browser, ".answers tbody tr")), "its molecules can be predicted"
     browser.back()
     assert wait(lambda: find(browser, "#reaction:not([hidden]) .texts li"))
+    assert message(browser) == "", "it was not asked again"
     browser.find_element("id", "text-orders").click()
     browser.find_element("id", "text-ask").click()
     wait(lambda: len(find(browser, ".texts .badge")) == 2)

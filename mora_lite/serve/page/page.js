@@ -2,7 +2,7 @@
 import { byId, el, say } from "./elements.js";
 import { listenToForm } from "./form.js";
 import { showMolecule } from "./molecule.js";
-import { showTable } from "./table.js";
+import { isShown, showTable } from "./table.js";
 import { askAgain, offerText } from "./text.js";
 
 /** A drawing that the server made, or the SMILES where there is none. */
@@ -42,6 +42,12 @@ export function begin() {
 export function reveal(id) {
   for (const part of ["molecule", "table", "reaction", "start"]) byId(part).hidden = part !== id;
   byId("result").classList.remove("stale");
+}
+
+/** What is on the page still need not be asked for again. */
+export function revealAgain(id) {
+  say("");
+  reveal(id);
 }
 
 /** Show one molecule. keep: whether the address changes. */
@@ -98,6 +104,7 @@ async function followAddress() {
     await askAgain(value);
   } else if (kind === "table" && value) {
     const number = begin();
+    if (isShown(value)) return revealAgain("table");
     try {
       const job = await request(`/api/jobs/${encodeURIComponent(value)}`);
       if (number !== asked) return;

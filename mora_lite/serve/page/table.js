@@ -1,13 +1,17 @@
 // Many molecules: progress while the server works, then rows to sort, filter, page through and download.
 import { byId, count, el, say, show } from "./elements.js";
-import { drawing, info, predictOne, request } from "./page.js";
+import { drawing, fail, info, predictOne, request } from "./page.js";
 
 const PAGE = 50, FIRST_TASKS = 6;
 let state = null;
 let loads = 0; // rows that were asked for earlier come too late
 
+export const isShown = (id) => state !== null && state.job.id === id;
+
+/** Show a table, as it was when this entry of the browser's history was left. */
 export function showTable(job) {
-  state = { job, start: 0, where: "", sort: "", descending: false, tasks: info.tasks.slice(0, FIRST_TASKS).map((task) => task.name) };
+  const tasks = info.tasks.slice(0, FIRST_TASKS).map((task) => task.name);
+  state = { job, start: 0, where: "", sort: "", descending: false, tasks, ...history.state };
   if (job.state === "done") showDone();
   else watch(state);
 }
@@ -23,17 +27,17 @@ async function watch(mine) {
     bar.value = job.share;
     words.textContent = job.state === "waiting" ? "waits for the model …" : `${count(job.n_rows)} rows`;
     if (job.state === "failed") {
-      say(job.error || "stopped", true);
-      place.hidden = true;
-      return;
+      state = null;
+      return fail(job.error || "stopped");
     }
     if (job.state === "done") return showDone();
     await new Promise((done) => setTimeout(done, 300));
     try {
       mine.job = await request(`/api/jobs/${job.id}`);
     } catch (error) {
-      if (mine === state) say(error.message, true);
-      return;
+      if (mine !== state) return;
+      state = null;
+      return fail(error.message);
     }
   }
 }
@@ -68,7 +72,7 @@ function showDone() {
 function tools() {
   const first = info.tasks.find((task) => task.kind === "value") || info.tasks[0];
   const example = `${first.name} ${first.kind === "value" ? "> -4" : "> 0.5"}${info.calibrated ? " and in_domain" : ""}`;
-  const field = el("input", { type: "text", id: "where", placeholder: example, autocomplete: "off", spellcheck: "false", "aria-describedby": "where-error",
+  const field = el("input", { type: "text", id: "where", value: state.where, placeholder: example, autocomplete: "off", spellcheck: "false", "aria-describedby": "where-error",
     onchange: () => { state.where = field.value; state.start = 0; load(); } });
   const choices = info.tasks.map((task) => el("label", {}, el("input", { type: "checkbox", checked: state.tasks.includes(task.name), onchange: (event) => {
     state.tasks = info.tasks.map((one) => one.name).filter((name) => (name === task.name ? event.target.checked : state.tasks.includes(name)));
@@ -88,7 +92,8 @@ const query = (more) => {
 };
 
 async function load() {
-  const mine = state, { job } = mine, number = ++loads;
+  const mine = state, { job, ...view } = mine, number = ++loads;
+  if (location.hash === `#table=${job.id}`) history.replaceState(view, "");
   byId("rows").classList.add("stale");
   try {
     const page = await request(`/api/jobs/${job.id}/rows?${query({ start: mine.start, count: PAGE, drawings: true })}`);

@@ -1,6 +1,6 @@
 // The text pack: what can be asked of it, and its answers, drawn, with their probabilities and checks.
 import { byId, el, say, show } from "./elements.js";
-import { ask, begin, drawing, fail, info, isLatest, predictOne, request, reveal } from "./page.js";
+import { ask, begin, drawing, fail, info, isLatest, predictOne, request, reveal, revealAgain } from "./page.js";
 
 const QUESTIONS = {
   forward: "What is the product?", retro: "What are the reactants?", reagents: "Which reagents does it need?",
@@ -12,6 +12,7 @@ const NEEDS = {
   reagents: "Above: a reaction A.B>>C.",
 };
 const SIGNS = { forward: "→", retro: "⇐", reagents: "+" };
+let answered = ""; // the question whose answers are on the page, as an address has it
 const CHECKS = { balanced: ["balanced", "not balanced"], round_trip: ["gives it back", "does not give it back"] };
 
 /** Show what can be asked, where the server has a text pack. */
@@ -63,7 +64,7 @@ function submit() {
   askText(byId("text-task").value, Number(byId("text-top").value), smiles, words, byId("text-orders").checked ? info.text.max_spellings : 0);
 }
 
-/** The question that the address has in it. */
+/** The question that the address has in it; its answer may be on the page still. */
 export function askAgain(address) {
   const [task, top, smiles, words, spellings] = address.split(",").map(decodeURIComponent);
   byId("smiles").value = smiles || "";
@@ -72,17 +73,21 @@ export function askAgain(address) {
   byId("text-words").value = words || "";
   byId("text-orders").checked = Number(spellings) > 0;
   hint();
+  if (address === answered) {
+    begin();
+    return revealAgain("reaction");
+  }
   return askText(task, Number(top), smiles || "", words || "", Number(spellings) || 0, false);
 }
 
 async function askText(task, top, smiles, question, spellings, keep = true) {
-  const number = begin(), button = byId("text-ask");
-  if (keep) history.pushState(null, "", `#ask=${[task, top, smiles, question, spellings].map(encodeURIComponent).join(",")}`);
+  const number = begin(), button = byId("text-ask"), address = [task, top, smiles, question, spellings].map(encodeURIComponent).join(",");
+  if (keep) history.pushState(null, "", `#ask=${address}`);
   say(info.text.mib ? "answering …" : "loading the language model, then answering …");
   button.disabled = true;
   try {
     const answer = await ask("/api/text", { task, top, smiles, question, spellings });
-    if (isLatest(number)) showAnswers(task, answer, spellings);
+    if (isLatest(number)) showAnswers(task, answer, spellings, address);
     if (!info.text.mib) info.text = (await request("/api/info")).text;
     hint();
   } catch (error) {
@@ -92,7 +97,7 @@ async function askText(task, top, smiles, question, spellings, keep = true) {
   }
 }
 
-function showAnswers(task, answer, spellings) {
+function showAnswers(task, answer, spellings, address) {
   if (answer.status !== "ok") return fail(`${answer.status}: ${answer.error}`);
   const { answers, agreement } = answer, isReaction = answer.of_molecules;
   byId("reaction").replaceChildren(
@@ -108,6 +113,7 @@ function showAnswers(task, answer, spellings) {
       answers.some((one) => "balanced" in one) ? " Balanced: every atom of the product can come from the other side." : "",
       answers.some((one) => "round_trip" in one) ? " Gives it back: asked for the product of these reactants, the model names the molecule again." : ""));
   reveal("reaction");
+  answered = address;
   const first = isReaction ? answers[0].text : "";
   say(`${answers.length} ${answers.length === 1 ? "answer" : "answers"} in ${show(answer.seconds, 1)} s${first ? `, the likeliest: ${first}` : ""}`);
 }
