@@ -99,6 +99,8 @@ def serve(
         say("stopped")
 
 
-def _say_where(url: str) -> None:
+def _say_where(url: str, others: str) -> None:
     say(f"serving on {url}")
+    if others:
+        say(f"for other computers: {others}")
     say("Ctrl-C ends it")

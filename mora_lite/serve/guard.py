@@ -13,6 +13,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import socket
 from collections.abc import Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -55,13 +56,14 @@ class Guard:
     """The server, around the application.
 
     host: that it listens on. port: likewise, for the cookie's name. token: that everybody must know; empty on a machine
-    of one's own. names: that the header `Host` may have besides.
+    of one's own. names: that the header `Host` may have besides; where others are let in, the machine's own too.
     """
 
     def __init__(self, app: Any, limits: Limits, host: str, port: int, token: str = "", names: Sequence[str] = ()):
         self._app, self._limits, self._token = app, limits, token
         self._is_open = host not in LOOPBACK
-        self._names = {name.lower() for name in (*LOOPBACK, host, *names)}
+        own = [socket.gethostname()] if self._is_open else []
+        self._names = {name.lower() for name in (*LOOPBACK, host, *names, *own)}
         self._cookie = f"mora-lite-{port}"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -77,7 +79,7 @@ class Guard:
             headers = _headers_of(scope)
             self._check_source(scope["method"], headers)
             if self._let_in(scope, headers):
-                await answer.redirect(f"{self._cookie}={self._secret}; HttpOnly; SameSite=Strict; Path=/")
+                await answer.redirect(f"{self._cookie}={self._secret}; HttpOnly; SameSite=Lax; Path=/")
                 return
             await body.claim(scope, headers)
             await self._app(scope, body, answer)

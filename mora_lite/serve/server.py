@@ -9,7 +9,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
@@ -30,6 +30,7 @@ from .worker import ROWS, ModelThread
 
 PORT = 8765  # where none is asked for; another where it is taken
 MIN_TOKEN = 16  # characters
+EVERYWHERE = ("0.0.0.0", "::")  # all addresses of this machine, where nobody else can find it by these
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,17 @@ class Address:
         raise InputError(problem)
 
     def url(self, port: int) -> str:
+        """For a browser on this machine."""
         host = "127.0.0.1" if self.host == "0.0.0.0" else "::1" if self.host == "::" else self.host
         try:
             shown = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
         except ValueError:
             shown = host
         return f"http://{shown}:{port}/" + (f"?token={self.token}" if self.token else "")
+
+    def url_of_others(self, port: int) -> str:
+        """By this machine's name, for other computers; empty where `url` is theirs too or they are not let in."""
+        return replace(self, host=socket.gethostname()).url(port) if self.host in EVERYWHERE else ""
 
 
 def serve(
@@ -82,14 +88,15 @@ def serve(
     *,
     text: TextSource | None = None,
     limits: Limits = Limits(),  # noqa: B008 - it cannot change
-    on_start: Callable[[str], None] = lambda url: None,
+    on_start: Callable[[str, str], None] = lambda url, others: None,
     on_note: Callable[[str], None] = lambda line: None,
     open_browser: bool = False,
 ) -> None:
     """Serve until a signal says stop; all files of the server are gone then.
 
     load: gives the model; called in a thread. source: what is known of it before. text: a pack that may be asked.
-    on_start: called with the URL. on_note: gets a line when the model for text is loaded.
+    on_start: called with the URL, and that for other computers or an empty text.
+    on_note: gets a line when the model for text is loaded.
 
     Raises `InputError` where the address cannot be listened on, and what `load` raises.
     """
@@ -108,7 +115,7 @@ def serve(
     }
     service = Service(worker, reader, jobs, limits, facts, texts)
     app = Guard(make_app(service), limits, address.host, port, address.token, address.names)
-    server = _Server(_config(app, limits), on_begin=lambda: _begin(address.url(port), on_start, open_browser))
+    server = _Server(_config(app, limits), on_begin=lambda: _begin(address, port, on_start, open_browser))
     stopping.append(server)
     try:
         worker.start()
@@ -139,8 +146,9 @@ def _stop(servers: list[uvicorn.Server]) -> None:
         server.should_exit = True
 
 
-def _begin(url: str, on_start: Callable[[str], None], open_browser: bool) -> None:
-    on_start(url)
+def _begin(address: Address, port: int, on_start: Callable[[str, str], None], open_browser: bool) -> None:
+    url = address.url(port)
+    on_start(url, address.url_of_others(port))
     if open_browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 

@@ -96,6 +96,13 @@ def test_an_open_server_is_asked_by_address_or_by_a_name_it_was_given(open_guard
         assert ask(open_guard, headers=[("host", host), bearer])[0] == status
 
 
+def test_the_machines_own_name_is_answered_where_others_are_let_in(guard, open_guard):
+    host = ("host", f"{socket.gethostname()}:8765")
+    assert ask(open_guard, headers=[host])[0] == 401, "it wants its token"
+    assert ask(open_guard, headers=[host, ("authorization", f"Bearer {TOKEN}")])[0] == 200
+    assert ask(guard, headers=[host])[0] == 421
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -111,6 +118,19 @@ def test_a_post_of_another_page_is_refused(guard, headers):
     kind = ("content-type", "application/json")
     assert ask(guard, "POST", "/api/molecule", [*headers, kind])[0] == 403
     assert ask(guard, "DELETE", "/api/jobs/x", headers)[0] == 403
+
+
+def test_the_cookie_does_not_let_another_page_post(open_guard):
+    cookie = ask(open_guard, query=f"token={TOKEN}".encode())[1]["set-cookie"].split(";")[0]
+    ours = [("host", "192.168.1.7"), ("cookie", cookie), ("content-type", "application/json")]
+    assert ask(open_guard, "POST", "/api/molecule", ours)[0] == 200
+    for theirs in (
+        ("origin", "http://evil.example"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ):
+        assert ask(open_guard, "POST", "/api/molecule", [*ours, theirs])[0] == 403
+    assert ask(open_guard, "POST", "/api/molecule", [*ours[:2], ("content-type", "text/plain")])[0] == 415
 
 
 def test_our_own_page_may_post(guard):
@@ -166,7 +186,7 @@ def test_the_address_with_the_token_gives_a_cookie(open_guard):
     cookie = headers["set-cookie"]
     assert TOKEN not in cookie
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=Lax" in cookie, "a link in another page finds who has the token"
     assert ask(open_guard, path="/api/info", headers=[("cookie", cookie.split(";")[0])])[0] == 200
     assert ask(open_guard, path="/api/info", query=f"token={TOKEN}".encode())[0] == 401, "for the page alone"
 

@@ -8,6 +8,7 @@ import re
 
 import pytest
 from headless_browser import find, open_browser, wait
+from live_server import serving
 
 ActionChains = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
 
@@ -339,6 +340,16 @@ def test_everything_to_use_has_a_name(browser, table):
     for element in find(browser, "button, input:not([hidden]), select, fieldset, textarea, a, iframe, [role=region]"):
         if element.is_displayed():
             assert element.accessible_name, element.get_attribute("outerHTML")
+
+
+def test_a_link_with_the_token_opens_the_page_from_elsewhere(driver, calibrated_pack_path, tmp_path):
+    with serving(calibrated_pack_path, tmp_path, "--token", "a" * 16) as server:
+        for url in (server.url, server.url.partition("?")[0]):  # the second time it is known
+            driver.get(f"data:text/html,<a href='{url}'>to the server</a>")
+            find(driver, "a")[0].click()
+            assert wait(lambda: driver.find_element("id", "pack").text)
+    driver.get("about:blank")
+    driver.get_log("browser")
 
 
 def test_nothing_is_asked_of_anybody_else(browser, server, table):
