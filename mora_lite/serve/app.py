@@ -270,7 +270,7 @@ def _add_text(app: FastAPI, service: Service) -> None:
         return row
 
 
-Where = Annotated[str, Query(max_length=1000, description="A condition, such as `logS > -4 and in_domain`.")]
+Where = Annotated[str, Query(max_length=1000, description="A condition, such as `logS > -4 and similarity > 0.4`.")]
 Sort = Annotated[str, Query(max_length=300, description="A column; empty for the order of the file.")]
 
 

@@ -145,13 +145,50 @@ def test_a_table_is_sorted_filtered_and_downloaded(browser, table, downloads):
     assert found == sorted(found, reverse=True)
 
 
-def test_a_wrong_filter_is_said_and_the_rows_stay(browser, table):
+def test_a_wrong_filter_is_said_beside_it_and_the_rows_stay(browser, table):
     give(browser, table)
-    browser.find_element("id", "where").send_keys("bigness > 1" + ENTER)
-    assert "unknown name 'bigness'" in wait(lambda: message(browser))
+    field, error = browser.find_element("id", "where"), browser.find_element("id", "where-error")
+    field.send_keys("bigness > 1" + ENTER)
+    assert "unknown name 'bigness'" in wait(lambda: error.text)
+    assert field.get_attribute("aria-invalid") == "true"
     assert len(find(browser, ".rows tbody tr")) == 50
     log = browser.get_log("browser")  # the browser itself notes an answer of 400
     assert all("400" in entry["message"] for entry in log)
+    field.clear()
+    field.send_keys("size > -1e9" + ENTER)
+    wait(lambda: not error.is_displayed())
+    assert field.get_attribute("aria-invalid") == "false"
+
+
+def test_the_filter_that_is_shown_as_an_example_has_rows(browser, table):
+    """That of many tasks has no `in_domain`, for hardly a molecule is in the domain of all."""
+    script = (
+        "import('/page/page.js').then(({ info }) => arguments[0](info.tasks.push(...Array(7).fill(info.tasks[0]))))"
+    )
+    give(browser, table)
+    example = [browser.find_element("id", "where").get_attribute("placeholder")]
+    browser.execute_async_script(script)
+    browser.execute_script("document.getElementById('table').replaceChildren()")
+    give(browser, table)
+    example.append(browser.find_element("id", "where").get_attribute("placeholder"))
+    assert example == ["size > -4 and in_domain", "size > -4"]
+
+
+def test_a_table_that_fails_at_once_leaves_nothing_but_its_error(browser, tmp_path):
+    path = tmp_path / "numbers.csv"
+    path.write_text("a,b\n1,2\n3,4\n")
+    browser.execute_script("""const at_once = window.fetch;
+        window.fetch = async (path, options) => {
+            let answer = await at_once(path, options);
+            if (!String(path).startsWith("/api/jobs?")) return answer;
+            const { id } = await answer.json();
+            do answer = await at_once(`/api/jobs/${id}`);
+            while (["waiting", "running"].includes((await answer.clone().json()).state));
+            return answer;
+        }""")
+    browser.find_element("id", "file").send_keys(str(path))
+    wait(lambda: "no SMILES column" in message(browser))
+    assert shown(browser) == ["start"]
 
 
 def test_pages_turn(browser, table):

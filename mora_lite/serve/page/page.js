@@ -88,8 +88,8 @@ export async function predictTable(body, name) {
     if (number !== asked) return;
     history.pushState(null, "", `#table=${job.id}`);
     say("");
-    showTable(job);
     reveal("table");
+    showTable(job); // which may have failed already
   } catch (error) {
     if (number === asked) fail(error.message);
   }
@@ -108,8 +108,8 @@ async function followAddress() {
     try {
       const job = await request(`/api/jobs/${encodeURIComponent(value)}`);
       if (number !== asked) return;
-      showTable(job);
       reveal("table");
+      showTable(job);
     } catch (error) {
       if (number === asked) fail(error.message);
     }

@@ -71,7 +71,8 @@ function showDone() {
 
 function tools() {
   const first = info.tasks.find((task) => task.kind === "value") || info.tasks[0];
-  const example = `${first.name} ${first.kind === "value" ? "> -4" : "> 0.5"}${info.calibrated ? " and in_domain" : ""}`;
+  const inDomain = info.calibrated && info.tasks.length <= FIRST_TASKS ? " and in_domain" : ""; // hardly a molecule is in that of many
+  const example = `${first.name} ${first.kind === "value" ? "> -4" : "> 0.5"}${inDomain}`;
   const field = el("input", { type: "text", id: "where", value: state.where, placeholder: example, autocomplete: "off", spellcheck: "false", "aria-describedby": "where-error",
     onchange: () => { state.where = field.value; state.start = 0; load(); } });
   const choices = info.tasks.map((task) => el("label", {}, el("input", { type: "checkbox", checked: state.tasks.includes(task.name), onchange: (event) => {
@@ -83,7 +84,7 @@ function tools() {
     info.tasks.length > 1 ? el("details", { class: "columns" }, el("summary", {}, "Tasks"), el("div", {}, choices)) : null,
     el("div", { class: "downloads", role: "group", "aria-label": "Download what is shown" },
       ["csv", "xlsx", "sdf"].map((form) => el("a", { class: "button", download: true, "data-form": form }, form.toUpperCase()))),
-    el("span", { id: "where-error", class: "skip", role: "alert" }));
+    el("p", { id: "where-error", role: "alert" }));
 }
 
 const query = (more) => {
@@ -98,17 +99,22 @@ async function load() {
   try {
     const page = await request(`/api/jobs/${job.id}/rows?${query({ start: mine.start, count: PAGE, drawings: true })}`);
     if (mine !== state || number !== loads) return;
-    byId("where").classList.remove("wrong");
-    byId("where-error").textContent = "";
+    sayOfFilter("");
     say("");
     fill(page);
     for (const link of document.querySelectorAll("[data-form]")) link.href = `/api/jobs/${job.id}/download?${query({ form: link.dataset.form })}`;
   } catch (error) {
     if (mine !== state || number !== loads) return;
-    say(error.message.replace(/^expression: /, "filter: "), true);
-    byId("where").classList.toggle("wrong", error.status === 400);
+    if (error.status === 400) sayOfFilter(error.message.replace(/^expression: /, ""));
+    else say(error.message, true);
   }
   byId("rows").classList.remove("stale");
+}
+
+/** What is wrong with the filter, beside it; nothing if it is empty. */
+function sayOfFilter(error) {
+  byId("where-error").textContent = error;
+  byId("where").setAttribute("aria-invalid", String(error !== ""));
 }
 
 function fill(page) {
