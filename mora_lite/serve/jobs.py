@@ -32,6 +32,11 @@ from .worker import BusyError, ModelThread
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 ENDINGS = (".csv", ".tsv", ".txt", ".smi", ".smiles", ".cxsmiles", ".sdf", ".sd", ".mol", ".xlsx", ".xlsm")
+REFUSED = (".xls",)  # but by an error that says what to do
+IN_WORDS = {  # options that who reads the page does not have -> what can be done instead
+    "choose one with --smiles-column": "call the one to be read smiles",
+    "name it with --smiles-column": "call it smiles",
+}
 STEP_ROWS = 64  # scored at a time; a question that comes meanwhile waits for that
 FOLDER = "mora-lite-serve-"
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"PAR1"[:2]: "Parquet"}
@@ -91,7 +96,7 @@ class Jobs:
     def new(self, name: str) -> Job:
         """A job without a file; `start` it, or `remove` it. Raises `InputError` for a kind of file that is not read."""
         shown = re.sub(r"[^\w. ()+-]", "_", os.path.basename(name.replace("\\", "/")))[-80:]
-        if Path(shown).suffix.lower() not in ENDINGS:
+        if Path(shown).suffix.lower() not in ENDINGS + REFUSED:
             raise InputError(f"got the file {shown!r}, expected a name that ends in {', '.join(ENDINGS)}")
         self._make_room()
         job = Job(secrets.token_urlsafe(16), shown, Path(tempfile.mkdtemp(dir=self._folder)))
@@ -183,6 +188,8 @@ class Jobs:
             job.state = DONE if not job.cancelled else FAILED
         except MoraLiteError as error:
             job.state, job.error = FAILED, str(error).replace(str(path), job.name)
+            for words, others in IN_WORDS.items():
+                job.error = job.error.replace(words, others)
         except Exception as error:  # the table of one user is not the end of the server
             job.state, job.error = FAILED, f"the table could not be read or scored ({type(error).__name__})"
         finally:

@@ -196,6 +196,31 @@ def test_a_table_without_molecules_fails_with_one_line(server, content):
     assert "/" not in job["error"], "no path of the machine"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("table.csv", b"a,b\n1,2\n", "table.csv: no SMILES column among 'a', 'b'; call it smiles"),
+        ("table.csv", b"a_smiles,b_smiles\nCCO,CCN\n", "'a_smiles', 'b_smiles'; call the one to be read smiles"),
+        ("table.csv", b"a,b\nCCCO,CCCN\n", "'a', 'b'; call the one to be read smiles"),
+        (
+            "old.xls",
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+            "old.xls is an old Excel file (.xls): save it as .xlsx",
+        ),
+    ],
+)
+def test_the_error_of_a_table_says_what_can_be_done_on_the_page(server, name, content, words):
+    error = server.give(name, content)["error"]
+    assert words in error
+    assert "--" not in error
+
+
+def test_a_workbook_by_another_name_is_read(server, job):
+    book = server.get(f"/api/jobs/{job['id']}/download", form="xlsx").body
+    again = server.give("renamed.csv", book)
+    assert (again["state"], again["n_rows"], again["n_ok"]) == ("done", 6, 4), again["error"]
+
+
 def test_a_deleted_table_is_gone(server):
     job = server.give("molecules.csv", TABLE)
     assert server.ask("DELETE", f"/api/jobs/{job['id']}").json["deleted"]
