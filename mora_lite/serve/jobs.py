@@ -109,9 +109,23 @@ class Jobs:
         return job.folder / f"table{Path(job.name).suffix.lower()}"
 
     def start(self, job: Job) -> None:
-        """Work on the job's file from now on. Raises `BusyError`, or `InputError` for a file that is not taken."""
-        self._check(self.upload_path(job))
-        self._worker.work_on(lambda model: self._steps(job, model))
+        """Work on the job's file from now on; its state tells whether it can be read.
+
+        Raises `BusyError`, or `InputError` for a file that is not taken.
+        """
+        path = self.upload_path(job)
+        self._check(path)
+        try:
+            library = open_library([path], cells=True)  # here, as a workbook takes long, and nobody may wait for it
+        except Exception as error:
+            self._fail(job, error)
+            path.unlink(missing_ok=True)
+            return
+        try:
+            self._worker.work_on(lambda model: self._steps(job, model, library))
+        except BusyError:
+            library.close()
+            raise
 
     def get(self, number: str) -> Job | None:
         """The job, if it is there still; it is kept longer for being asked for."""
@@ -177,50 +191,52 @@ class Jobs:
                     f"{self._limits.unpacked_bytes >> 20:,} are read; save it as CSV, or use mora-lite predict"
                 )
 
-    def _steps(self, job: Job, model: Predictor) -> Iterator[None]:
+    def _steps(self, job: Job, model: Predictor, library: Library) -> Iterator[None]:
         """The work on a job, some rows at a time. What goes wrong becomes its state."""
-        path = self.upload_path(job)
         try:
-            if job.cancelled:
-                return
-            job.state = RUNNING
-            yield from self._score(job, model, path)
+            with library:
+                if job.cancelled:
+                    return
+                job.state = RUNNING
+                yield from self._score(job, model, library)
             job.state = DONE if not job.cancelled else FAILED
-        except MoraLiteError as error:
-            job.state, job.error = FAILED, str(error).replace(str(path), job.name)
-            for words, others in IN_WORDS.items():
-                job.error = job.error.replace(words, others)
-        except Exception as error:  # the table of one user is not the end of the server
-            job.state, job.error = FAILED, f"the table could not be read or scored ({type(error).__name__})"
+        except Exception as error:
+            self._fail(job, error)
         finally:
-            path.unlink(missing_ok=True)
+            self.upload_path(job).unlink(missing_ok=True)
             if job.cancelled:
                 shutil.rmtree(job.folder, ignore_errors=True)
 
-    def _score(self, job: Job, model: Predictor, path: Path) -> Iterator[None]:
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Say in the job's state what went wrong. The table of one user is not the end of the server."""
+        words = f"the table could not be read or scored ({type(error).__name__})"
+        if isinstance(error, MoraLiteError):
+            words = str(error).replace(str(self.upload_path(job)), job.name)
+            for option, others in IN_WORDS.items():
+                words = words.replace(option, others)
+        job.state, job.error = FAILED, words
+
+    def _score(self, job: Job, model: Predictor, library: Library) -> Iterator[None]:
         output, answers, form = job.folder / "results.arrow", AnswerColumns(), TableFormat("csv")
-        kinds = answers.kinds_of(model)
-        with open_library([path], cells=True) as library:
-            job.notes = [note.replace(str(path), job.name) for note in library.notes]
-            with ResultWriter(output, library.columns, kinds) as writer:
-                for window in library.windows(STEP_ROWS):
-                    if not job.n_rows:
-                        form = continued("results.csv", library, window.cells)
-                    started = time.perf_counter()
-                    parsed = self._parse(window)
-                    scores = model.score_parsed(parsed)
-                    values = answers.columns(scores, model.tasks)
-                    job.counts.count(scores.status, scores.error)
-                    written = writer.write(
-                        window.cells, window.records, parsed.smiles, values, scores.status, scores.error
-                    )
-                    job.seconds += time.perf_counter() - started
-                    self._count(job, window, library, written)
-                    yield
-                    if job.cancelled:
-                        return
-            job.notes = [note.replace(str(path), job.name) for note in library.notes]
-            columns, index = library.columns, library.smiles_index
+        kinds, path = answers.kinds_of(model), str(self.upload_path(job))
+        job.notes = [note.replace(path, job.name) for note in library.notes]
+        with ResultWriter(output, library.columns, kinds) as writer:
+            for window in library.windows(STEP_ROWS):
+                if not job.n_rows:
+                    form = continued("results.csv", library, window.cells)
+                started = time.perf_counter()
+                parsed = self._parse(window)
+                scores = model.score_parsed(parsed)
+                values = answers.columns(scores, model.tasks)
+                job.counts.count(scores.status, scores.error)
+                written = writer.write(window.cells, window.records, parsed.smiles, values, scores.status, scores.error)
+                job.seconds += time.perf_counter() - started
+                self._count(job, window, library, written)
+                yield
+                if job.cancelled:
+                    return
+        job.notes = [note.replace(path, job.name) for note in library.notes]
+        columns, index = library.columns, library.smiles_index
         job.results = Results.open(output, columns, index, model.tasks, list(kinds), form)
 
     def _count(self, job: Job, window: Window, library: Library, written: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +16,7 @@ from mora_lite.serve import jobs as jobs_module
 from mora_lite.serve.jobs import Jobs
 from mora_lite.serve.limits import Limits
 from mora_lite.serve.worker import BusyError, ModelThread
+from mora_lite.tables.library import open_library
 from mora_lite.tables.parsed import parse_window
 
 
@@ -134,6 +137,23 @@ def test_an_error_that_nobody_expected_ends_one_job_only(make, monkeypatch):
     assert job.error == "the table could not be read or scored (ZeroDivisionError)"
     monkeypatch.undo()
     assert give(make(), b"smiles\nCCO\n").state == "done"
+
+
+def test_nobody_waits_while_a_table_is_opened(make, worker, monkeypatch):
+    """A workbook of 84 kB can take a minute until its first row."""
+    jobs, opened, asked = make(), open_library, threading.Event()
+
+    def open_late(*arguments, **options):
+        assert asked.wait(60), "a question was not answered meanwhile"
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(jobs_module, "open_library", open_late)
+    with ThreadPoolExecutor(1) as uploads:
+        upload = uploads.submit(give, jobs, b"smiles\nCCO\n")
+        time.sleep(0.2)
+        worker.ask(lambda model: model.tasks).result(30)
+        asked.set()
+        assert upload.result().state == "done"
 
 
 def test_tables_share_the_model(make):
