@@ -61,8 +61,8 @@ def test_another_host_gets_a_token_of_its_own():
 
 def test_other_computers_are_told_a_name_that_they_can_open(calibrated_pack_path, tmp_path):
     with serving(calibrated_pack_path, tmp_path, "--host", "0.0.0.0", "--token", "a" * MIN_TOKEN) as server:
-        words = server.stop()
-    assert f"for other computers: http://{socket.gethostname()}:{server.port}/?token={'a' * MIN_TOKEN}" in words
+        said = server.said.splitlines()
+    assert f"for other computers: http://{socket.gethostname()}:{server.port}/?token={'a' * MIN_TOKEN}" in said
     for host in ("127.0.0.1", "192.168.1.7", "lab.example"):
         assert Address.of(host, 80, None, ()).url_of_others(80) == ""
 

@@ -39,6 +39,7 @@ class Reply:
 class LiveServer:
     process: subprocess.Popen[str]
     url: str  # as it was printed
+    said: str  # all that was printed at the start
 
     @property
     def port(self) -> int:
@@ -94,14 +95,14 @@ def serving(pack: Path, folder: Path, *options: str) -> Iterator[LiveServer]:
     )
     try:
         assert process.stderr is not None
-        lines = []
+        said = ""
         for line in process.stderr:
-            lines.append(line)
-            if (found := re.search(r"http://\S+", line)) is not None:
+            said += line
+            if line == "Ctrl-C ends it\n":
                 break
-        else:
-            raise AssertionError("".join(lines))
-        yield LiveServer(process, found.group())
+        found = re.search(r"serving on (http://\S+)", said)
+        assert found is not None, said
+        yield LiveServer(process, found.group(1), said)
     finally:
         if process.poll() is None:
             process.kill()
