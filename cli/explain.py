@@ -106,7 +106,7 @@ def explain(
         for note in model.featurizer.notes:
             print_note(note)
         near = _n_neighbours(model, neighbours) if kind == ".html" else None
-        done = []
+        done: list[Explained] = []
         for row in rows:
             display.report("explaining", len(done), len(rows))
             done.append(_explain(model, row, shown, near))

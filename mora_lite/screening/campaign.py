@@ -99,7 +99,7 @@ def screen_library(
         campaign = replace(Campaign.plan(library, *options), command=command)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         score = partial(campaign.score_on_ray, address=ray_address) if engine == "ray" else campaign.score
-        told = {"on_progress": lambda done: on_progress(done.skipped + done.rows, library)}
+        told: dict[str, Any] = {"on_progress": lambda done: on_progress(done.skipped + done.rows, library)}
         score = partial(score, library=library, workers=workers, part=part, time_limit=time_limit, **told)
         summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
         _tell(library.notes[n_notes:], on_note)

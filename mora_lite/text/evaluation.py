@@ -47,7 +47,6 @@ def evaluate_text(
     Returns metrics as `answer_metrics` does. Raises `InputError` when the table cannot be used or no row is left.
     """
     opened = pack if isinstance(pack, TextPack) else open_text_pack(pack)
-    answerer = load_text_pack(opened, base=base, device=device, dtype=dtype)
     held_out, tests = (opened.manifest["provenance"].get(name) for name in ("held_out", "tests"))
     by_rule = held_out in {task.held_out for task in TEXT_TASKS.values()}
     is_test = split != "all" and bool(tests) and sha256_of(Path(data)) in tests.values()
@@ -65,6 +64,7 @@ def evaluate_text(
     pairs = [pair for pair in pairs if split in ("all", pair.part)][:limit]
     if not pairs:
         raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")
+    answerer = load_text_pack(opened, base=base, device=device, dtype=dtype)
     questions = answerer.ids([format_question(pair.source, pair.question) for pair in pairs])
     longest = max(map(len, answerer.ids([pair.target for pair in pairs])))
     graphs = opened.featurizer.read_smiles([pair.source for pair in pairs])
