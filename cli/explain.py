@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +19,9 @@ from .predict import typed_smiles
 from .progress import print_lines, print_note, show_work
 
 if TYPE_CHECKING:
+    from ..reports.explanation import Explained
     from ..scoring.predictor import Predictor
     from ..scoring.tasks import Task
-    from .explanation_page import Explained
 
 PAGE_TASKS = 6  # shown on a page where none are named
 NEIGHBOURS = 3  # likewise, where the pack holds its training molecules
@@ -99,6 +101,8 @@ def explain(
     if kind == ".svg" and (len(rows) != 1 or tasks is None or len(tasks) != 1):
         raise InputError(f"-o {output}: a drawing is of one molecule for one task: give one SMILES and one --task")
     with show_work("loading the pack") as display:
+        from ..reports.explanation import explain_molecule
+
         model = ModelChoice(pack, engine, provider, device, dtype, tasks, confidence).load()
         shown = model.tasks if kind != ".html" or tasks else model.tasks[:PAGE_TASKS]
         if len(shown) < len(model.tasks):
@@ -109,7 +113,7 @@ def explain(
         done: list[Explained] = []
         for row in rows:
             display.report("explaining", len(done), len(rows))
-            done.append(_explain(model, row, shown, near))
+            done.append(explain_molecule(model, row, shown, near))
     n_explained = sum(row.explanation is not None for row in done)
     if _write(model, done, shown, output, kind):
         say(f"{output}: {counted(n_explained, 'molecule')}, {counted(len(shown), 'task')}")
@@ -163,32 +167,6 @@ def _n_neighbours(model: Predictor, wanted: int | None) -> int:
         return 0
 
 
-def _explain(model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task], neighbours: int | None) -> Explained:
-    """neighbours: how many to add to the scores, None for no scores at all."""
-    from ..context.extras import extra_columns
-    from ..errors import InputError
-    from ..status import NOT_FINITE, OK
-    from ..tables.library import Window
-    from ..tables.parsed import parse_window
-    from ..tables.records import Record
-    from .explanation_page import Explained
-
-    number, name, text = row
-    describe = extra_columns if neighbours is not None else None
-    parsed = parse_window(Window(number, [Record(name, text, "")]), model.featurizer, describe=describe)
-    smiles, status, error = parsed.smiles[0], parsed.status[0], parsed.error[0]
-    if status != OK:
-        return Explained(number, name, smiles, status, error)
-    try:
-        explanation = model.explain(smiles, [task.name for task in tasks])
-    except InputError as problem:
-        return Explained(number, name, smiles, NOT_FINITE, str(problem))
-    scores = None
-    if neighbours is not None:
-        scores = model.score_parsed(parsed, n_neighbours=neighbours, percentiles=True)
-    return Explained(number, name, smiles, status, error, explanation, scores)
-
-
 def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], output: Path | None, kind: str) -> bool:
     """Returns whether there is a file."""
     from ..machine.files import replacing
@@ -206,9 +184,9 @@ def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], o
             return False
         text = row.explanation.to_svg() + "\n"
     else:
-        from .explanation_page import page_of
+        from ..reports.explanation import explanation_page
 
-        text = page_of(model, rows, tasks)
+        text = explanation_page(model, rows, tasks, shlex.join(["mora-lite", *sys.argv[1:]]))
     with replacing(output) as file:
         file.write(text.encode("utf-8", "replace"))
     return True

@@ -229,7 +229,7 @@ def open_library(
     """Open files of molecules. Each is looked into now, so that a typo in the last is reported before the work.
 
     paths: files, patterns like `part-*.smi`, and `-` once for standard input.
-    smiles_column: of tables and Parquet files, a name or a number from 1; by default found as by `open_table`.
+    smiles_column: of tables and Parquet files, a name or a number from 1; by default found as by `read_table`.
     name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
         of the SDF record. Raises `InputError` where no file can have one of the two columns.
     cells: read every column, not only SMILES and names.

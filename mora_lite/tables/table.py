@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
@@ -19,7 +18,7 @@ from .columns import SAMPLE_ROWS, choose_smiles_column
 from .delimited import DelimitedText, RowBlock, sniff_dialect
 from .formats import format_cells
 from .source import Source
-from .workbook import Workbook, is_workbook
+from .workbook import Workbook
 
 
 class Row(NamedTuple):
@@ -30,7 +29,7 @@ class Row(NamedTuple):
 
 
 class Table:
-    """An open table. Made by `open_table`; its rows can be read once, with `blocks` or `chunks`.
+    """An open table. Made by `read_table`; its rows can be read once, with `blocks` or `chunks`.
 
     columns: names. smiles_index: which of them holds the SMILES, from 0.
     notes: lines for the user; complete when all rows are read. source: has `bytes_total`, `bytes_read` and `close`.
@@ -106,18 +105,13 @@ class Table:
         self.close()
 
 
-def open_table(path: str | Path, smiles_column: str | None = None) -> Table:
-    """Open a CSV file (`-` is standard input) or a workbook and find its SMILES column: by name, else by content.
-
-    smiles_column: a column's name, or its number counted from 1.
-
-    Raises `InputError` when the file is missing, empty, not a table, or no column or several can be the SMILES column.
-    """
-    return read_table(Workbook(str(path)) if is_workbook(str(path)) else Source(path), smiles_column)
-
-
 def read_table(source: Source | Workbook, smiles_column: str | None = None, expected: Sequence[str] = ()) -> Table:
-    """`open_table` for a file that is open already. expected: further names of SMILES columns."""
+    """Take an open file or workbook for a table, and find its SMILES column: by name, else by content.
+
+    smiles_column: a column's name, or its number counted from 1. expected: further names of SMILES columns.
+
+    Raises `InputError` when it is empty, not a table, or no column or several can be the SMILES column.
+    """
     try:
         return Table(source, smiles_column, expected)
     except BaseException:

@@ -13,7 +13,7 @@ import pytest
 from mora_lite.errors import InputError, OutputError
 from mora_lite.tables.library import open_library
 from mora_lite.tables.source import Source
-from mora_lite.tables.table import open_table, read_table
+from mora_lite.tables.table import read_table
 from mora_lite.tables.writers import claim_output
 
 
@@ -21,6 +21,10 @@ def write(path, text, newline="\n"):
     data = text if isinstance(text, bytes) else text.replace("\n", newline).encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
+
+
+def open_table(path, smiles_column=None):
+    return read_table(Source(path), smiles_column)
 
 
 # --- which column holds the SMILES

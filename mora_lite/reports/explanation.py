@@ -6,19 +6,21 @@ inserted. The style is that of all reports.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..chem.drawing import draw
-from ..context.extras import ALERTS, EXTRAS
-from ..errors import DeviceError
-from ..reports.page import as_html, as_number, decimals_for, facts, page
+from ..context.extras import ALERTS, EXTRAS, extra_columns
+from ..errors import DeviceError, InputError
 from ..scoring.explanation import scale_of
 from ..scoring.scores import percentile_columns
+from ..status import NOT_FINITE, OK
+from ..tables.library import Window
+from ..tables.parsed import parse_window
+from ..tables.records import Record
+from .page import as_html, as_number, decimals_for, facts, page
 
 if TYPE_CHECKING:
     from ..scoring.explanation import Explanation
@@ -46,13 +48,33 @@ class Explained:
         return f"row {self.row}{f' ({what[:60]})' if what else ''}: {self.status}, {self.error}"
 
 
-def page_of(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task]) -> str:
-    """The page. rows: with scores where there are explanations. tasks: those of the explanations."""
+def explain_molecule(
+    model: Predictor, row: tuple[int, str, str], tasks: Sequence[Task], neighbours: int | None
+) -> Explained:
+    """row: number, name and SMILES. neighbours: how many to add to the scores, None for no scores at all."""
+    number, name, text = row
+    describe = extra_columns if neighbours is not None else None
+    parsed = parse_window(Window(number, [Record(name, text, "")]), model.featurizer, describe=describe)
+    smiles, status, error = parsed.smiles[0], parsed.status[0], parsed.error[0]
+    if status != OK:
+        return Explained(number, name, smiles, status, error)
+    try:
+        explanation = model.explain(smiles, [task.name for task in tasks])
+    except InputError as problem:
+        return Explained(number, name, smiles, NOT_FINITE, str(problem))
+    scores = None
+    if neighbours is not None:
+        scores = model.score_parsed(parsed, n_neighbours=neighbours, percentiles=True)
+    return Explained(number, name, smiles, status, error, explanation, scores)
+
+
+def explanation_page(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], command: str) -> str:
+    """The page. rows: with scores where there are explanations. tasks: of the explanations. command: that asked."""
     metadata = {
         "Pack": model.place,
         "Molecules": f"{len(rows):,}",
         "Version": f"mora-lite {__version__}",
-        "Command": shlex.join(["mora-lite", *sys.argv[1:]]),
+        "Command": command,
     }
     molecules = "".join(_molecule(row, model, tasks) for row in rows)
     head = '<header><div><p class="brand">mora-lite</p><h1>Explanation</h1></div></header>\n'
