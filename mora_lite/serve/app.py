@@ -228,7 +228,7 @@ def _add_tables(app: FastAPI, service: Service) -> None:
             with jobs.upload_path(job).open("wb") as file:
                 async for chunk in request.stream():
                     file.write(chunk)
-            await asyncio.to_thread(jobs.start, job)
+            await asyncio.get_running_loop().run_in_executor(jobs.opening, jobs.start, job)
         except BaseException:
             jobs.remove(job)
             raise

@@ -11,6 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,8 @@ class Jobs:
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
+        # One file is opened at a time: a workbook may take hundreds of MiB and a minute.
+        self.opening = ThreadPoolExecutor(1, "opening")
 
     def new(self, name: str) -> Job:
         """A job without a file; `start` it, or `remove` it. Raises `InputError` for a kind of file that is not read."""
@@ -109,7 +112,7 @@ class Jobs:
         return job.folder / f"table{Path(job.name).suffix.lower()}"
 
     def start(self, job: Job) -> None:
-        """Work on the job's file from now on; its state tells whether it can be read.
+        """Work on the job's file from now on; its state tells whether it can be read. To be called by `opening`.
 
         Raises `BusyError`, or `InputError` for a file that is not taken.
         """
@@ -151,6 +154,7 @@ class Jobs:
 
     def close(self) -> None:
         """Delete all files."""
+        self.opening.shutdown(wait=False, cancel_futures=True)
         for job in list(self._jobs.values()):
             self.remove(job)
         shutil.rmtree(self._folder, ignore_errors=True)

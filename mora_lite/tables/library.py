@@ -83,16 +83,18 @@ class Library:
         self._options = (smiles_column, name_column, cells, expected)
         self._done = self._rows_read = 0  # bytes of the files before the current one; rows of all
         self._current: _File | None = None
-        self._pipes: list[_File | None] = []  # stay open: what was read from them already does not come again
+        # Pipes stay open, as what was read from them does not come again, and so does an only file: to open a workbook
+        # takes long.
+        self._opened: list[_File | None] = []
         self._places: list[list[int]] = []  # of each file's columns among the library's
         sizes: list[int | None] = []
         faults: list[str] = []
         try:
             for path in self.files:
                 file = _open(path, *self._options)
-                is_pipe = file.source.bytes_total is None
-                self._pipes.append(file if is_pipe else None)
-                if not is_pipe:
+                stays = file.source.bytes_total is None or len(self.files) == 1
+                self._opened.append(file if stays else None)
+                if not stays:
                     file.source.close()
                 self.notes += file.notes()
                 sizes.append(file.source.bytes_total)
@@ -154,7 +156,9 @@ class Library:
         return regroup(chain.from_iterable(map(self._blocks, range(len(self.files)))), n_rows)
 
     def _blocks(self, index: int) -> Iterator[RecordBlock]:
-        file = self._pipes[index] or _open(self.files[index], *self._options)
+        file = self._opened[index] or _open(self.files[index], *self._options)
+        if file.source.bytes_total is not None:
+            self._opened[index] = None  # may be read again
         n_notes = len(file.notes())
         self._current = file
         try:
@@ -181,7 +185,7 @@ class Library:
         return block._replace(cells=cells)
 
     def close(self) -> None:
-        for file in [*self._pipes, self._current]:
+        for file in [*self._opened, self._current]:
             if file is not None:
                 file.source.close()
 

@@ -16,6 +16,7 @@ from rdkit import Chem
 
 from mora_lite.errors import InputError
 from mora_lite.machine.files import digest_file
+from mora_lite.tables import library as library_module
 from mora_lite.tables import records, sdf
 from mora_lite.tables.library import TypedSmiles, open_library
 from mora_lite.tables.records import Record
@@ -228,6 +229,20 @@ def test_windows_do_not_show_where_files_end(
     assert pairs([record for window in windows for record in window.records]) == expected
     assert [window.first_row for window in windows] == list(range(1, len(rows) + 1, n_rows))
     assert all(len(window.records) == n_rows for window in windows[:-1])
+
+
+def test_an_only_file_is_opened_once_and_may_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, real = [], library_module._open
+    monkeypatch.setattr(library_module, "_open", lambda path, *rest: opened.append(path) or real(path, *rest))
+    one, two = (str(write(tmp_path / name, "CCO a\nCC b\n")) for name in ("1.smi", "2.smi"))
+    with open_library(one) as library:
+        for times in (1, 2):
+            assert [record.name for window in library.windows(9) for record in window.records] == ["a", "b"]
+            assert opened == [one] * times
+    opened.clear()
+    with open_library([one, two]) as library:
+        assert len(next(library.windows(9)).records) == 4
+    assert opened == [one, two, one, two]
 
 
 def test_rows_that_are_read_ahead_are_not_done_yet(tmp_path: Path) -> None:
