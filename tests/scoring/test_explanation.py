@@ -16,9 +16,10 @@ from mora_lite.context import approved
 from mora_lite.errors import InputError, PackError
 from mora_lite.model import Model
 from mora_lite.scoring import predictor
-from mora_lite.scoring.explanation import TOLERANCE, scale_of
+from mora_lite.scoring.explanation import scale_of
 from mora_lite.scoring.tasks import Task
 
+TOLERANCE = 1e-3  # of a task's deviation
 SALT = "[Na+].CC(C)(O)c1ccccc1C(=O)[O-]"
 pytestmark = pytest.mark.usefixtures("few_drugs")
 
