@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +11,7 @@ import typer
 
 from ..status import MAX_EXPLAINED, counted
 from .engine import Engine, ModelChoice, Provider
-from .messages import say
+from .messages import invocation, say
 from .options import Confidence, Device, Dtype, Force, NameColumn, PackOption, SmilesColumn, split_names
 from .predict import typed_smiles
 from .progress import print_lines, print_note, show_work
@@ -186,7 +184,7 @@ def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], o
     else:
         from ..reports.explanation import explanation_page
 
-        text = explanation_page(model, rows, tasks, shlex.join(["mora-lite", *sys.argv[1:]]))
+        text = explanation_page(model, rows, tasks, invocation.command_line())
     with replacing(output) as file:
         file.write(text.encode("utf-8", "replace"))
     return True

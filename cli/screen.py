@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,7 +137,7 @@ def screen(
             engine="ray" if on_ray else "local",
             ray_address=ray_address,
             source=None if on_ray else choice.source,
-            command=shlex.join(["mora-lite", *sys.argv[1:]]),
+            command=invocation.command_line(),
             on_note=print_note,
             on_progress=on_progress,
         )

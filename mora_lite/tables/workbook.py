@@ -61,16 +61,15 @@ class Workbook:
         self._rows_read = 0
         self._file = open(path, "rb")  # noqa: SIM115 - a name with another ending would be refused
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(self._file) as archive:
                 largest = max((entry.file_size for entry in archive.infolist()), default=0)
             if largest > MAX_BYTES:
                 raise InputError(f"{path}: a part of it unpacks to {largest:,} bytes; save it as CSV")
             self._book = openpyxl.load_workbook(self._file, read_only=True, data_only=True)
-        except (InputError, MemoryError):
-            self._file.close()
-            raise
         except Exception as error:  # openpyxl has no base class for what a damaged file makes it raise
             self._file.close()
+            if isinstance(error, (InputError, MemoryError)):
+                raise
             raise InputError(f"{path} cannot be read as an Excel file: {error_text(error)}") from None
         sheets = self._book.worksheets
         sizes = {sheet.title: sheet.max_row or 1 for sheet in sheets}
