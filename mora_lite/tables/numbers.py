@@ -12,9 +12,15 @@ import numpy as np
 from ..errors import InputError
 
 LARGEST = float(np.finfo(np.float32).max)
+# Spreadsheets write TRUE and FALSE in the language of their user, here German, French, Spanish, Portuguese, Italian and
+# Dutch; and people their yes and no.
 CLASS_WORDS = {
     **dict.fromkeys(("true", "t", "yes", "y", "active", "positive", "pos"), 1.0),
+    **dict.fromkeys(("wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar"), 1.0),
+    **dict.fromkeys(("ja", "oui", "sí", "sì", "si", "sim"), 1.0),
     **dict.fromkeys(("false", "f", "no", "n", "inactive", "negative", "neg"), 0.0),
+    **dict.fromkeys(("falsch", "faux", "falso", "onwaar"), 0.0),
+    **dict.fromkeys(("nein", "non", "não", "nee"), 0.0),
 }
 _BLANK = ("", "nan")  # NaN is how many programs write a missing value
 # What spreadsheets and people write where there is no value, in lower case.

@@ -61,6 +61,12 @@ def test_unreadable_molecules_are_left_out_but_counted(tmp_path: Path) -> None:
         ["y", "n", "Y", "N"],
         ["active", "inactive", " Active ", "INACTIVE"],
         ["positive", "negative", "pos", "neg"],
+        ["WAHR", "FALSCH", "Ja", "nein"],
+        ["VRAI", "FAUX", "oui", "non"],
+        ["VERDADERO", "FALSO", "sí", "no"],
+        ["VERDADEIRO", "FALSO", "Sim", "Não"],
+        ["VERO", "FALSO", "sì", "no"],
+        ["WAAR", "ONWAAR", "ja", "nee"],
         ["yes", "0", "1.0", "inactive"],
     ],
 )

@@ -125,7 +125,7 @@ function fill(page) {
   const head = el("tr", {}, el("th", { scope: "col", class: "structure" }, el("div", { class: "plain" }, "Structure")),
     names.map(({ name }) => header(name, name, "", false)),
     tasks.map((task) => header(task.column, task.name, task.kind === "class" ? "probability" : task.unit, true)),
-    job.values.includes("similarity") ? [header("similarity", "Similarity", "to training", true), header("in_domain", "Domain", "", false)] : [],
+    job.values.includes("similarity") ? [header("similarity", "Similarity", "to training", true), header("in_domain", "Domain", info.tasks.length > 1 ? "tasks inside" : "", false)] : [],
     header("status", "Status", "", false), others.map(({ name }) => header(name, name, "", false)));
   byId("rows").replaceChildren(el("table", { class: "rows" }, el("caption", { class: "skip" }, "Predictions"),
     el("thead", {}, head), el("tbody", {}, page.rows.map((row) => tableRow(row, names, others, tasks)))));
