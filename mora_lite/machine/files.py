@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -82,9 +82,12 @@ def staged(out: Path, force: bool, mark: str, kind: str) -> Iterator[Path]:
 def check_free(out: Path, force: bool, mark: str, kind: str) -> None:
     """Raises `OutputError` when `out` exists, unless it is an empty folder, or `force` is set and it may be replaced.
 
+    It is also raised for `.` and `..`: nothing can take their place, as they are no names.
     mark: name of the file by which a folder of this kind is known: replacing deletes, so nothing else is replaced.
     kind: of the folder, with its article, for the message.
     """
+    if out.name in ("", ".."):
+        raise OutputError(f"got {out}, expected the name of a folder; the folder itself is made")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / mark).is_file():
@@ -96,19 +99,27 @@ def check_free(out: Path, force: bool, mark: str, kind: str) -> None:
 def replace_folder(source: Path, target: Path) -> None:
     """Rename `source` to `target` on one file system. The old `target` is removed after that, or put back if it fails.
 
-    Raises what the system raises.
+    Of a link to a folder the link is replaced; what it leads to stays. Raises what the system raises.
     """
     old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _remove_folder(old)
     try:
-        if target.exists():
+        if os.path.lexists(target):
             os.replace(target, old)
         os.replace(source, target)
     except BaseException:
-        if old.exists() and not target.exists():
+        if os.path.lexists(old) and not os.path.lexists(target):
             os.replace(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove_folder(old)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder, or a link to one, where there is one and as far as the system lets it."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _part_of(path: Path) -> Path:
@@ -117,14 +128,13 @@ def _part_of(path: Path) -> Path:
 
 
 def _sync_directory(path: Path) -> None:
-    """Write the name to the disk too, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Write the name to the disk too, where the system can; some network drives cannot."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,49 @@ def test_a_folder_is_replaced_whole_and_only_by_its_kind(tmp_path: Path) -> None
         write("3", force=True)
     assert names(out) == ["thesis.txt"]
     assert names(tmp_path) == ["out"]
+
+
+def test_a_link_to_a_folder_is_replaced_each_time_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    (elsewhere / "mark.json").write_text("theirs")
+    out.symlink_to(elsewhere)
+    for text in ("1", "2"):
+        with staged(out, True, "mark.json", "a thing") as stage:
+            (stage / "mark.json").write_text(text)
+        assert (out / "mark.json").read_text() == text
+        assert (elsewhere / "mark.json").read_text() == "theirs"
+        assert names(tmp_path) == ["elsewhere", "out"]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_folder_without_a_name_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with (
+        pytest.raises(OutputError, match=r"^got \.+, expected the name of a folder"),
+        staged(Path(name), True, "m", "a"),
+    ):
+        pass
+
+
+def test_a_folder_whose_entry_cannot_be_written_out_gets_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network drives refuse it, as does a folder that nobody may list; the file is whole all the same."""
+    sync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(22, "Invalid argument")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
 
 
 def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path: Path) -> None:
