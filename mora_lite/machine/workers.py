@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
@@ -31,6 +32,7 @@ BETWEEN = -1  # in place of an item's number
 MAX_MARKED = 1000  # items of one job; each costs the start of a process or two
 _POLL_SECONDS = 0.2
 _MAX_POLL = 1.0  # seconds that count between two looks: a laptop's sleep, or Ctrl-Z and fg, are no item's fault
+_MAX_PIPES = 60  # Windows can wait for 63 at once
 _ENDED_BY_ALARM = -26  # exit code of a process that SIGVTALRM ended
 _KILLED = -9
 _GUARD = 'in a script, call this under `if __name__ == "__main__":`, as worker processes import the script too'
@@ -76,7 +78,7 @@ class WorkerPool(Generic[JobT, ResultT]):
         assert n > 0
         self._context = multiprocessing.get_context("spawn")
         self._make, self._arguments, self._limit = make, arguments, seconds
-        self._n = n
+        self._n = min(n, _MAX_PIPES) if sys.platform == "win32" else n
         self._workers: list[_Worker] = []  # started when there is work for them
         self._looked = 0.0
 
@@ -142,13 +144,11 @@ class WorkerPool(Generic[JobT, ResultT]):
     def _collect(self, done: dict[int, Any], wait: bool) -> None:
         """Wait a little, if at all, for results, deaths and items that take too long."""
         busy = [worker for worker in self._workers if worker.number >= 0]
-        ready = connection.wait(
-            [w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=_POLL_SECONDS * wait
-        )
+        ready = connection.wait([worker.pipe for worker in busy], timeout=_POLL_SECONDS * wait)  # death closes it too
         now = time.monotonic()
         passed, self._looked = min(now - self._looked, _MAX_POLL), now
         for worker in busy:
-            if worker.pipe in ready or worker.process.sentinel in ready:
+            if worker.pipe in ready:
                 self._receive(worker, done)
             elif self._is_late(worker, passed):
                 self._replace(worker, worker.seen, TIMEOUT)

@@ -17,6 +17,7 @@ from mora_lite.machine.device import (
     compute_in_batches,
     cpu_has_bfloat16,
     describe_processor,
+    is_out_of_memory,
     keep_freed_memory,
 )
 from mora_lite.status import counted
@@ -108,6 +109,17 @@ def test_batches_are_halved_where_memory_runs_out_and_every_number_is_computed_o
     assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
     assert done == order.tolist()
     assert compute_in_batches(compute, order[:0], 8, CPU, **words) == 8
+
+
+def test_the_ways_of_running_out_of_memory_are_known() -> None:
+    with pytest.raises(RuntimeError) as here:
+        torch.empty(1 << 60)
+    windows = RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried"
+    )
+    errors = [here.value, windows, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")]
+    assert all(map(is_out_of_memory, errors))
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
 def test_facts_about_this_machine() -> None:

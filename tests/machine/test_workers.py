@@ -74,6 +74,22 @@ def test_a_job_that_is_none_needs_no_worker_and_keeps_its_place(works: Any) -> N
         assert list(workers.results(iter([None, ["a"], None, None, ["b"]]))) == [None, ["A"], None, None, ["B"]]
 
 
+def test_windows_waits_for_no_more_handles_than_it_can(works: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is 63 at once before Python 3.13."""
+    wait, handles = workers.connection.wait, 0
+
+    def count(objects: list[Any], timeout: float) -> list[Any]:
+        nonlocal handles
+        handles = max(handles, len(objects))
+        return wait(objects, timeout)
+
+    monkeypatch.setattr(workers.connection, "wait", count)
+    assert done(works, *[["a"]] * 6, n=2) == [["A"]] * 6
+    assert handles == 2
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert WorkerPool[list[str], list[str]](128, works.make)._n <= 63
+
+
 def test_items_that_kill_or_stop_a_worker_are_marked_and_the_others_done(works: Any) -> None:
     jobs = [["a", "die", "b", "hang", "c", "exit"], ["d"], ["die"]]
     expected = [["A", CRASHED, "B", TIMEOUT, "C", CRASHED], ["D"], [CRASHED]]
