@@ -133,8 +133,9 @@ class Library:
 
     @property
     def bytes_read(self) -> int:
-        """How much of all files was read, for a progress bar."""
-        return self._done + (self._current.source.bytes_read if self._current is not None else 0)
+        """How much of all files was read, for a progress bar; another thread may read them meanwhile."""
+        current = self._current
+        return self._done + (current.source.bytes_read if current is not None else 0)
 
     def share_done(self, n_rows: int) -> float | None:
         """Of the input, when `n_rows` of its rows are done; None of unknown size. Rows are read well before."""

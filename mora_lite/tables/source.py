@@ -13,7 +13,6 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,37 +65,25 @@ class Source:
     text: the unpacked text, a stream without translation of line ends.
     start: its first bytes, some thousand, in UTF-8, including a byte-order mark.
     bom: whether it begins with a byte-order mark.
-    bytes_total: size of the file on disk; None for a pipe.
+    bytes_total: size of the file on disk; None for a pipe. bytes_read: how much of it was read; 0 for a pipe. Another
+    thread than the one that reads may ask for them.
     """
 
     def __init__(self, path: str | Path):
         """Raises `InputError` when the file is missing, cannot be unpacked, or is plainly no text."""
         self.name = "standard input" if str(path) == STDIO else str(path)
-        self.bytes_total: int | None = None
-        try:
-            raw: Any = sys.stdin.buffer if str(path) == STDIO else open(path, "rb")  # noqa: SIM115
-            if str(path) != STDIO and stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
-                self.bytes_total = os.fstat(raw.fileno()).st_size
-        except FileNotFoundError:
-            raise InputError(f"no such file: {path}") from None
-        except IsADirectoryError:
-            raise InputError(f"{path} is a directory: name a file in it") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {error_text(error)}") from None
-        if not hasattr(raw, "peek"):  # a stand-in for standard input
-            raw = io.BufferedReader(raw)
-        self._raw = raw
-        try:
-            unpacked = _unpacked(raw)
-            self.start = _peek(unpacked)
-        except UNREADABLE as error:
-            raise InputError(f"cannot unpack {self.name}: {error_text(error)}") from None
-        for magic, what in _NOT_TEXT.items():
-            if self.start.startswith(magic):
-                raise InputError(f"{self.name} is {what}")
-        if self.start[257:262] == b"ustar":
-            raise InputError(f"{self.name} is a tar archive: unpack it, and name the files in it")
+        self._raw, self.bytes_total = _open(path)
+        self.bytes_read = 0
         self._ahead = ""  # text that was looked at before its turn
+        try:
+            unpacked = _unpacked(self._raw)
+            self.start = _peek(unpacked)
+            self._refuse_others()
+        except BaseException as error:
+            self._raw.close()
+            if isinstance(error, UNREADABLE):
+                raise InputError(f"cannot unpack {self.name}: {error_text(error)}") from None
+            raise
         self.bom = self.start.startswith((codecs.BOM_UTF8, *_UTF16))
         if utf16 := _utf16(self.start):  # its half surrogates have no UTF-8 and become U+FFFD
             self.text = io.TextIOWrapper(unpacked, encoding=utf16, errors="replace", newline="")
@@ -104,10 +91,13 @@ class Source:
         else:
             self.text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
-    @property
-    def bytes_read(self) -> int:
-        """How much of the file on disk was read; 0 for a pipe."""
-        return self._raw.tell() if self.bytes_total is not None and not self._raw.closed else 0
+    def _refuse_others(self) -> None:
+        """Raise `InputError` for what begins as no text does."""
+        for magic, what in _NOT_TEXT.items():
+            if self.start.startswith(magic):
+                raise InputError(f"{self.name} is {what}")
+        if self.start[257:262] == b"ustar":
+            raise InputError(f"{self.name} is a tar archive: unpack it, and name the files in it")
 
     def broken(self, error: Exception, line: int) -> InputError:
         """The error to raise when reading fails after `line` lines."""
@@ -135,6 +125,8 @@ class Source:
                 piece, self._ahead = self._ahead or self.text.read(_BLOCK), ""
             except UNREADABLE as error:
                 raise self.broken(error, n_lines) from None
+            if self.bytes_total is not None:
+                self.bytes_read = self._raw.tell()
             text = rest + whole_ends.decode(piece, final=not piece)
             lines = io.StringIO(text, newline="").readlines()
             rest = lines.pop() if piece and lines and not lines[-1].endswith(("\n", "\r")) else ""
@@ -151,28 +143,63 @@ class Source:
                 return
 
     def close(self) -> None:
-        if self._raw is not getattr(sys.stdin, "buffer", None):
-            self.text.close()
-            self._raw.close()
-        else:
-            with suppress(ValueError):  # closed a second time
-                self.text.detach()
+        self.text.close()
+        self._raw.close()
 
 
-def _unpacked(raw: Any) -> Any:
+class _FullReads(io.RawIOBase):
+    """A stream that gives as much as is asked for until it ends; closing it leaves standard input open.
+
+    A pipe gives what was written to it by now, were it half of a header by which the kind of the file is told.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if self._stream is not getattr(sys.stdin, "buffer", None):
+            self._stream.close()
+        super().close()
+
+
+def _open(path: str | Path) -> tuple[io.BufferedReader, int | None]:
+    """The bytes of a file, and its size; None for a pipe. Raises `InputError`."""
+    try:
+        if str(path) == STDIO:
+            return io.BufferedReader(_FullReads(sys.stdin.buffer)), None
+        file = open(path, "rb")  # noqa: SIM115
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory: name a file in it") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error_text(error)}") from None
+    status = os.fstat(file.fileno())
+    return (file, status.st_size) if stat.S_ISREG(status.st_mode) else (io.BufferedReader(_FullReads(file)), None)
+
+
+def _unpacked(raw: io.BufferedReader) -> io.BufferedReader:
     start = _peek(raw)
     if start.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=raw, mode="rb")
+        return io.BufferedReader(_FullReads(gzip.GzipFile(fileobj=raw, mode="rb")))
     if start.startswith(_ZSTD):
         import pyarrow as pa
 
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"))
+        return io.BufferedReader(_FullReads(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")))
     return raw
 
 
-def _peek(stream: Any) -> bytes:
+def _peek(stream: io.BufferedReader) -> bytes:
     """The next bytes of the stream, which stay in it."""
-    return bytes(stream.peek(io.DEFAULT_BUFFER_SIZE))
+    return stream.peek(io.DEFAULT_BUFFER_SIZE)
 
 
 def is_stream(path: str) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +24,7 @@ from mora_lite.tables import library as library_module
 from mora_lite.tables import records, sdf
 from mora_lite.tables.library import TypedSmiles, open_library
 from mora_lite.tables.records import Record
+from mora_lite.tables.source import Source
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
 
@@ -245,6 +250,13 @@ def test_an_only_file_is_opened_once_and_may_be_read_again(tmp_path: Path, monke
     assert opened == [one, two, one, two]
 
 
+def test_how_much_was_read_is_known_of_a_file_that_another_thread_has_closed(tmp_path: Path) -> None:
+    source = Source(write(tmp_path / "a.smi.gz", "CCO a\n" * 9))
+    assert len(list(source.line_blocks(99))) == 1
+    source.close()
+    assert source.bytes_read == source.bytes_total
+
+
 def test_rows_that_are_read_ahead_are_not_done_yet(tmp_path: Path) -> None:
     path = write(tmp_path / "a.smi", "".join(f"CCO {i}\n" for i in range(100)))
     with open_library(path) as library:
@@ -289,6 +301,34 @@ def test_standard_input_is_read_once_and_among_others(tmp_path: Path, monkeypatc
         assert [record.name for window in library.windows(2) for record in window.records] == ["a", "b", "c"]
     with pytest.raises(InputError, match="named twice"):
         open_library(["-", path, "-"])
+
+
+@pytest.mark.parametrize("begin", ["id", "id\tsmi", "id\tsmiles\n1"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_the_kind_of_a_pipe_does_not_depend_on_how_it_is_filled(tmp_path: Path, begin: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    def fill() -> None:
+        with open(tmp_path / "pipe", "w") as pipe:
+            for piece in (begin, "id\tsmiles\n1\tCCO\n2\tCCN\n".removeprefix(begin)):
+                pipe.write(piece)
+                pipe.flush()
+                time.sleep(0.2)
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    assert pairs(read(tmp_path / "pipe")) == [("1", "CCO"), ("2", "CCN")]
+    writer.join()
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfdx"])
+def test_a_file_that_is_refused_is_not_held_open(tmp_path: Path, data: bytes) -> None:
+    """Windows could not remove it."""
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(InputError) as refused:
+        open_library(tmp_path / "a.csv")
+    assert refused.value.__traceback__ is not None
+    assert str(tmp_path / "a.csv") not in [file.path for file in psutil.Process().open_files()]
 
 
 @pytest.mark.parametrize("kind", ["smi", "csv", "sdf"])
