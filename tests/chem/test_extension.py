@@ -79,7 +79,7 @@ def test_what_is_too_large_is_done_in_python() -> None:
 
 
 @compiled
-def test_arrays_that_do_not_fit_are_refused() -> None:
+def test_arrays_that_do_not_fit_are_refused_or_left_to_python() -> None:
     graph = chain(5)
     with pytest.raises(ValueError, match="graphs"):
         extension.fingerprints(replace(graph, atom_ptr=np.array([0, 6])))
@@ -87,6 +87,10 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         extension.finish(replace(graph, bonds=graph.bonds[:3]), without_elements())
     elsewhere = replace(graph, bond_endpoints=graph.bond_endpoints + np.uint16(3))
     assert extension.fingerprints(elsewhere) is None
+    unknown = replace(graph, atoms=np.full_like(graph.atoms, 200))
+    assert extension.fingerprints(unknown) is None
+    assert extension.finish(unknown, without_elements()) is None
+    assert np.array_equal(circular.fingerprints(unknown), circular.fingerprints(unknown, plain=True))
     beyond = replace(without_elements(1), owner=np.array([5]))
     assert extension.finish(graph, beyond) is None
 

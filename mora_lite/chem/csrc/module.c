@@ -116,7 +116,7 @@ static int64_t int64_at(const uint8_t *bytes, Py_ssize_t i) {
     return value;
 }
 
-/* The atoms and bonds of one graph; false if they are too many, or if a bond leads elsewhere. */
+/* The atoms and bonds of one graph; false if they are too many, if an atom is of no element, or a bond leads elsewhere. */
 static bool take_graph(const Given *g, Py_ssize_t i, Molecule *m) {
     int64_t atom = int64_at(g->atom_ptr, i), bond = int64_at(g->bond_ptr, i);
     int64_t n_atoms = int64_at(g->atom_ptr, i + 1) - atom, n_bonds = int64_at(g->bond_ptr, i + 1) - bond;
@@ -124,6 +124,8 @@ static bool take_graph(const Given *g, Py_ssize_t i, Molecule *m) {
     m->n_atoms = (int)n_atoms, m->n_bonds = (int)n_bonds;
     memcpy(m->atom_codes, g->atoms + atom * N_CODES, (size_t)n_atoms * N_CODES);
     memcpy(m->bond_codes, g->bonds + bond, (size_t)n_bonds);
+    for (int k = 0; k < n_atoms; k++)
+        if (m->atom_codes[k][ELEMENT] >= N_ELEMENTS) return false;
     for (int k = 0; k < n_bonds; k++) {
         memcpy(m->bonds[k].ends, g->ends + (bond + k) * 4, 4);
         if (m->bonds[k].ends[0] >= n_atoms || m->bonds[k].ends[1] >= n_atoms) return false;
