@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ MAX_RECORD = 2**20  # characters of a record of several lines: beyond this it is
 _LOOKED_AT = 50  # of a record's lines, to tell whether they are rows
 _USUAL = ",\t;|"  # in order of preference
 _SAMPLE_LINES = 60
-_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_NO_DELIMITERS = '"\r\n\0'  # Python's reader refuses some of them, which ones depends on its version
+_SEP_LINE = re.compile(rf'"?sep=([^{_NO_DELIMITERS}])"?', re.IGNORECASE)
 _EXTENSION = re.compile(r"\|[^|]*\|")  # of a CXSMILES: what is in it parts nothing
 
 
@@ -56,7 +58,7 @@ def sniff_dialect(start: bytes, source: str) -> Dialect:
         if fits[best][0] < 0.5 and others:
             notes.append(f"{source}: the header is parted by {best!r}, but the lines below it by {others[0]!r}")
         return Dialect(best, 0, tuple(notes))
-    for mark in dict.fromkeys(char for char in header if not char.isalnum() and char not in '_"\r\n'):
+    for mark in dict.fromkeys(char for char in header if not char.isalnum() and char not in f"_{_NO_DELIMITERS}"):
         share, has_smiles, _ = _fit(lines, mark) or (0.0, False, 0)
         if has_smiles and share == 1 and len(lines) > 1:
             return Dialect(mark, 0, (f"{source}: its cells are parted by {mark!r}",))
@@ -192,8 +194,9 @@ class DelimitedText:
         cells = text.split(self._delimiter)
         width = len(self._header) or len(cells)
         if len(cells) != width:
-            lenient = next(csv.reader([text], delimiter=self._delimiter), [])
-            cells = lenient if len(lenient) == width else cells
+            with suppress(csv.Error):  # see `_parse`
+                lenient = next(csv.reader([text], delimiter=self._delimiter), [])
+                cells = lenient if len(lenient) == width else cells
         if len(cells) != width:
             block.faults[len(block.cells)] = f"a quote is out of place, and {len(cells)} cells for {width} columns"
         self._header = self._header or cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ..errors import InputError, did_you_mean
@@ -75,7 +76,7 @@ def _find_column(names: list[str], columns: list[Any], requested: str | None) ->
         if requested not in names:
             raise InputError(f"no column {requested!r}: {did_you_mean(requested, names)}")
         return names.index(requested)
-    heads = [_texts(column[:SAMPLE_ROWS]) for column in columns]
+    heads = [_texts(islice(column, SAMPLE_ROWS)) for column in columns]  # a slice of pandas before 3 goes by its index
     try:
         return choose_smiles_column(names, list(zip(*heads, strict=True)), None, "the table").smiles_index
     except InputError as error:

@@ -140,6 +140,12 @@ def to_texts(column: Any) -> list[str]:
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if column.type == pa.uuid():
+        return ["" if cell is None else str(cell) for cell in column.to_pylist()]
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_fixed_size_binary(column.type):
+        column = column.cast(pa.binary())
     if column.type.num_fields:
         return ["" if cell is None else json.dumps(cell, default=str) for cell in column.to_pylist()]
     if _is_view(column.type):

@@ -40,8 +40,8 @@ def sdf_fields_ahead(source: Source) -> list[str]:
 
 def sdf_columns(fields: list[str]) -> list[str]:
     """Columns of an SDF: the SMILES, the title, the data fields; the first two with names that no field has."""
-    smiles = next(name for name in ("smiles", "SMILES of the structure", "") if name not in fields)
-    title = next(name for name in ("name", "title", "title line", "") if name not in fields)
+    smiles = next(name for name in ("smiles", "SMILES of the structure", "<smiles>") if name not in fields)
+    title = next(name for name in ("name", "title", "<title>") if name not in fields)  # a field's name ends at `>`
     return [smiles, title, *fields]
 
 

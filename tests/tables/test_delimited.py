@@ -192,3 +192,15 @@ def test_a_header_with_another_delimiter_than_its_rows_is_told() -> None:
 def test_what_is_in_an_extension_parts_nothing() -> None:
     assert not is_delimited("N[Pt]N |C:0.0,2.1| name")
     assert is_delimited("CCO,a")
+
+
+@pytest.mark.parametrize("data", ['sep="\nsmiles"x\nCCO"1\n', "sep=\0\nsmiles\0x\nCCO\0a\n", "smi\0smiles\nCCO\0a\n"])
+def test_what_some_versions_of_python_take_for_no_delimiter_is_none(data: str) -> None:
+    assert sniff_dialect(data.encode(), "a.csv") == (",", 0, ())
+
+
+def test_a_nul_beside_a_quote_is_text(tmp_path: Path) -> None:
+    """Python 3.10 refuses it."""
+    read = Read(tmp_path / "a.csv", 'smiles,b\nCC\0O,"a",c\nCC,"b"\n')
+    assert [fault != "" for fault in read.faults] == [True, False]
+    assert read.cells[1] == ["CC", "b"]

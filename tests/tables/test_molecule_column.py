@@ -84,6 +84,13 @@ def test_the_index_of_pandas_is_kept() -> None:
     assert read_molecules(SMILES).index is None
 
 
+@pytest.mark.parametrize("index", [[1.5, 2.5, 1.5], [1000.0, 1001.0, 1002.0], ["a", "b", "a"]])
+def test_a_table_may_have_any_index(index: list[object]) -> None:
+    """That of pandas before 3 decides what a slice of a column is."""
+    frame = FRAME.rename(columns={"smiles": "x"}).set_index(pd.Index(index))
+    assert read_molecules(frame).smiles == SMILES
+
+
 def test_a_column_can_be_named_and_is_never_guessed_where_two_fit() -> None:
     frame = FRAME.assign(other=SMILES[::-1]).rename(columns={"smiles": "one"})
     assert read_molecules(frame, "other").smiles == SMILES[::-1]

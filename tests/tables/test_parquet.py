@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pyarrow as pa
 import pytest
 
-from mora_lite.tables.parquet import from_texts, valid_texts
+from mora_lite.tables.parquet import from_texts, to_texts, valid_texts
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -15,6 +17,20 @@ def test_texts_are_kept_whether_they_differ_or_not(texts: list[str], large: bool
     assert column.to_pylist() == texts
     assert column.type == (pa.large_string() if large else pa.string())
     assert column.null_count == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        (pa.array([uuid.UUID(int=0xFF).bytes, None], pa.uuid()), ["00000000-0000-0000-0000-0000000000ff", ""]),
+        (pa.array([b"a\xff", None], pa.binary(2)), ["a\udcff", ""]),
+        (pa.array([1, None], pa.int8()).cast(pa.bool8()), ["1", ""]),
+        (pa.array([[1], None]), ["[1]", ""]),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_a_column_of_any_type_is_text(column: pa.Array, texts: list[str]) -> None:
+    assert to_texts(column) == texts
 
 
 @pytest.mark.parametrize("texts", [["\udcff"] * 3, ["C", "\udcff"]])

@@ -19,6 +19,7 @@ from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import DeviceError, InputError
 from mora_lite.status import UNPARSABLE
 from mora_lite.tables.library import Library, open_library
+from mora_lite.tables.sdf import sdf_columns
 
 
 def read(*paths: object, **columns: str | None) -> tuple[Library, list[list[str]], list[int]]:
@@ -130,6 +131,11 @@ def test_fields_named_smiles_and_name_keep_their_names(tmp_path: Path) -> None:
     library, cells, _ = read(tmp_path / "a.sdf")
     assert library.columns == ["SMILES of the structure", "title", "smiles", "name"]
     assert cells == [["", "t", "C", "x"]]
+
+
+def test_no_field_takes_the_name_of_the_smiles_or_the_title() -> None:
+    fields = ["smiles", "SMILES of the structure", "", "name", "title", "title line"]
+    assert len(set(sdf_columns(fields))) == len(fields) + 2
 
 
 def test_fields_of_a_pipe_are_those_of_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
