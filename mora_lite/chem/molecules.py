@@ -66,11 +66,11 @@ def parse_smiles(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, sta
 
 
 def _parse_smiles(text: str, how: _Reading) -> Parsed:
-    text = text.strip()
-    failure = _check_text(text)
+    whole = text.strip()
+    text, extension, name = split_smiles(whole)
+    failure = _check_text(whole, len(whole) - len(name))
     if failure is not None:
         return failure
-    text, extension, name = split_smiles(text)
     if name and (problem := name_problem(text, extension, name)):
         return Parsed(None, UNPARSABLE, problem)
     bare, text = text, f"{text} {extension}" if extension else text
@@ -204,8 +204,11 @@ def _check_size(mol: Chem.Mol, max_atoms: int) -> Parsed:
     return Parsed(mol, OK, "")
 
 
-def _check_text(text: str) -> Parsed | None:
-    """Why a text is no SMILES, as far as that shows without RDKit; None if it may be one."""
+def _check_text(text: str, length: int) -> Parsed | None:
+    """Why a text is no SMILES, as far as that shows without RDKit; None if it may be one.
+
+    length: of what is before a name, which may hold letters that are not ASCII.
+    """
     if not text:
         return Parsed(None, EMPTY, REASONS[EMPTY])
     if len(text) > MAX_CHARACTERS:
@@ -215,7 +218,7 @@ def _check_text(text: str) -> Parsed | None:
     line_end = _LINE_END.search(text)
     if line_end is not None:
         return Parsed(None, UNPARSABLE, f"a line end at character {line_end.start() + 1}, within the SMILES")
-    if not text.isascii():
+    if not text[:length].isascii():
         index, char = next((i, c) for i, c in enumerate(text) if not c.isascii())
         code = ord(char)
         # Bytes that are not UTF-8 arrive as surrogates U+DC80..U+DCFF.

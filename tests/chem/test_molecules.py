@@ -53,6 +53,8 @@ def test_a_molecule_is_ok(smiles):
         ("nan", "unparsable", ""),
         ("C\0C", "unparsable", "NUL"),
         ("CCé", "unparsable", "character 3 (U+00E9)"),
+        ("CCO |$é;;$| é", "unparsable", "character 7 (U+00E9)"),
+        ("CC(=O)\N{NO-BREAK SPACE}O", "unparsable", "character 7 (U+00A0)"),
         ("CC\udcff", "unparsable", "byte 0xFF"),
         ("C" * 500, "too_large", "500 atoms, more than 400"),
         ("*" * 500, "too_large", "500 atoms"),
@@ -186,7 +188,9 @@ def test_a_smiles_that_is_broken_or_badly_extended_is_unparsable(text: str, reas
     assert parse_smiles(text)[1:3] == ("unparsable", reason)
 
 
-@pytest.mark.parametrize("text", ["CCO ethanol", "CCO\tE-12", "CCO |$;;OH$| name", "CCO C is carbon", " CCO "])
+@pytest.mark.parametrize(
+    "text", ["CCO ethanol", "CCO\tE-12", "CCO |$;;OH$| β", "CCO C is carbon", " CCO ", "CCO \udce9thanol"]
+)
 def test_a_name_or_an_extension_after_a_smiles_is_none_of_it(text: str) -> None:
     assert Chem.MolToSmiles(parse_smiles(text, version=2).mol, isomericSmiles=False) == "CCO"
 
