@@ -55,12 +55,12 @@ def write_graphs(library: Path, work: Path, n: int) -> None:
     """The graphs of the first `n` molecules that can be read, and for each batch size the inputs of the models."""
     from mora_lite.chem.featurizer import Featurizer
     from mora_lite.export.featurizer import model_inputs
-    from mora_lite.tables.table import open_table
+    from mora_lite.tables.library import open_library
 
     molecules: list[Any] = []
-    with open_table(library) as table:
-        for chunk in table.chunks(1024):
-            parsed = (Featurizer().parse_smiles(row.cells[table.smiles_index]).mol for row in chunk)
+    with open_library(library) as table:
+        for window in table.windows(1024):
+            parsed = (Featurizer().parse_molecule(record.text).mol for record in window.records)
             molecules += [molecule for molecule in parsed if molecule is not None]
             if len(molecules) >= n:
                 break

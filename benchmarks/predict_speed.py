@@ -42,17 +42,16 @@ PACKAGES = (
 
 def take_rows(library: Path, target: Path, n_rows: int) -> int:
     """Write the first `n_rows` rows of the library, all columns, as plain CSV; returns their number."""
-    from mora_lite.tables.table import open_table
+    from mora_lite.tables.library import open_library
 
-    with open_table(library) as table, target.open("w", encoding="utf-8", newline="") as file:
+    with open_library(library, cells=True) as table, target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         columns = list(table.columns)
         columns[table.smiles_index] = "smiles"
         writer.writerow(columns)
-        rows = islice((row for chunk in table.chunks(4096) for row in chunk), n_rows)
         count = 0
-        for row in rows:
-            writer.writerow(row.cells)
+        for row in islice((row for window in table.windows(4096) for row in window.cells), n_rows):
+            writer.writerow(row)
             count += 1
     return count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -97,6 +98,17 @@ def test_nothing_imports_the_mapped_folders_by_their_folder_names():
     everything = sources(*PACKAGES)
     for path in everything:
         assert not {name.split(".")[0] for name in imported(path)} & {"quant", "export", "cli"}, path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_imports_what_there_is(path):
+    """Most take hours, and no test runs them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mora_lite":
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                there = hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}")
+                assert there, f"line {node.lineno}: {node.module} has no {name.name}"
 
 
 def test_nothing_reads_or_writes_pickles():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..errors import InputError, did_you_mean
 
@@ -63,6 +64,26 @@ _SMILES_SHAPE = re.compile(rf"(?=.*[()\[\]=#@]|.{{4}}.*\d|.*\d.{{3}})(?:{_ATOMS}
 _WORDS = re.compile(r"[^\W\d][\w .()/%-]*")
 
 
+class WantedColumns(NamedTuple):
+    """What is wanted of the columns of a file; what nobody names is found.
+
+    smiles, name: the columns that the user names, or their numbers from 1.
+    recorded: the SMILES column that a pack or a task names, of tables only; the user's goes before it.
+    expected: further names of SMILES columns, the likeliest first, of which one is taken where neither the typical
+        names nor the cells decide it.
+    """
+
+    smiles: str | None = None
+    name: str | None = None
+    recorded: str | None = None
+    expected: Sequence[str] = ()
+
+    @property
+    def of_table(self) -> str | None:
+        """The SMILES column that a table must have; None where it is to be found."""
+        return self.recorded if self.smiles is None else self.smiles
+
+
 @dataclass
 class ColumnChoice:
     """The columns of a table, and which of them holds the SMILES.
@@ -78,21 +99,14 @@ class ColumnChoice:
 
 
 def choose_smiles_column(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    requested: str | None,
-    source: str,
-    expected: Sequence[str] = (),
+    header: Sequence[str], rows: Sequence[Sequence[str]], wanted: WantedColumns, source: str
 ) -> ColumnChoice:
-    """Choose among the columns of `header` with the help of the first `rows`.
-
-    requested: a name, or a number counted from 1. source: the table's name, for messages.
-    expected: names, the likeliest first, of which one is taken where neither typical names nor the rows decide it.
+    """Choose among the columns of `header` with the help of the first `rows`. source: the table's name, for messages.
 
     Raises `InputError` when no column fits, or several do.
     """
-    if requested is not None:
-        chosen, by_name = _find_requested(header, requested, "--smiles-column", source)
+    if wanted.of_table is not None:
+        chosen, by_name = _find_requested(header, wanted.of_table, "--smiles-column", source)
         is_molecule = not by_name and _is_molecule(header[chosen])  # where a header would stand
         if is_molecule and (not rows or reads_as_smiles(_column(rows, chosen))):
             return _without_header(len(header), chosen, source)
@@ -111,7 +125,7 @@ def choose_smiles_column(
         by_content = [
             i for i, cell in enumerate(header) if reads_as_smiles([cell]) and reads_as_smiles(_column(rows, i), 0.5)
         ]
-    named = [i for name in expected for i, column in enumerate(header) if _plain(column) == _plain(name)]
+    named = [i for name in wanted.expected for i, column in enumerate(header) if _plain(column) == _plain(name)]
     if len(by_content) != 1 and named:
         return _with_header(header, named[0])
     if len(by_content) > 1:
@@ -131,17 +145,15 @@ def choose_smiles_column(
     return choice
 
 
-def choose_name_column(columns: Sequence[str], requested: str | None, smiles_index: int, source: str) -> int | None:
-    """The column with the molecules' names, counted from 0; None when none is requested and no name is typical.
+def choose_name_column(columns: Sequence[str], wanted: WantedColumns, smiles_index: int, source: str) -> int | None:
+    """The column with the molecules' names, counted from 0; None when none is wanted and no name is typical.
 
-    requested: a name, or a number counted from 1. source: the table's name, for messages.
-
-    Raises `InputError` when there is no such column.
+    source: the table's name, for messages. Raises `InputError` when there is no such column.
     """
-    if requested is None:
+    if wanted.name is None:
         likely = (i for i, name in enumerate(columns) if i != smiles_index and _plain(name) in _NAMES_OF_NAMES)
         return next(likely, None)
-    index, _ = _find_requested(columns, requested, "--name-column", source)
+    index, _ = _find_requested(columns, wanted.name, "--name-column", source)
     return index
 
 

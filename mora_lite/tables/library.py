@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
-from .columns import choose_name_column
+from .columns import WantedColumns, choose_name_column
 from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
 from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
 from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
-from .source import STDIO, Source, is_stream
+from .source import STDIO, Source
 from .table import Table, read_table
 from .workbook import Workbook, is_workbook
 
@@ -67,20 +67,13 @@ class Library:
     is no table. bom: whether the first file begins with a byte-order mark.
     """
 
-    def __init__(
-        self,
-        files: Sequence[str],
-        smiles_column: str | None,
-        name_column: str | None,
-        cells: bool,
-        expected: Sequence[str],
-    ):
+    def __init__(self, files: Sequence[str], wanted: WantedColumns, cells: bool):
         self.files = list(files)
         self.notes: list[str] = []
         self.columns: list[str] = []
         self.types: list[Any] = []
         self.smiles_index, self.delimiter, self.bom = -1, "", False
-        self._options = (smiles_column, name_column, cells, expected)
+        self._wanted, self._cells = wanted, cells
         self._done = self._rows_read = 0  # bytes of the files before the current one; rows of all
         self._current: _File | None = None
         # Pipes stay open, as what was read from them does not come again, and so does an only file: to open a workbook
@@ -91,7 +84,7 @@ class Library:
         faults: list[str] = []
         try:
             for path in self.files:
-                file = _open(path, *self._options)
+                file = _open(path, wanted, cells)
                 stays = file.source.bytes_total is None or len(self.files) == 1
                 self._opened.append(file if stays else None)
                 if not stays:
@@ -157,7 +150,7 @@ class Library:
         return regroup(chain.from_iterable(map(self._blocks, range(len(self.files)))), n_rows)
 
     def _blocks(self, index: int) -> Iterator[RecordBlock]:
-        file = self._opened[index] or _open(self.files[index], *self._options)
+        file = self._opened[index] or _open(self.files[index], self._wanted, self._cells)
         if file.source.bytes_total is not None:
             self._opened[index] = None  # may be read again
         n_notes = len(file.notes())
@@ -165,7 +158,7 @@ class Library:
         try:
             for block in file.blocks:
                 self._rows_read += len(block.records)
-                yield self._placed(block, index) if self._options[2] else block._replace(cells=(), lines=())
+                yield self._placed(block, index) if self._cells else block._replace(cells=(), lines=())
             self.notes += file.notes()[n_notes:]
         finally:
             self._current = None
@@ -229,6 +222,7 @@ def open_library(
     name_column: str | None = None,
     *,
     cells: bool = False,
+    recorded_column: str | None = None,
     expected: Sequence[str] = (),
 ) -> Library:
     """Open files of molecules. Each is looked into now, so that a typo in the last is reported before the work.
@@ -238,10 +232,12 @@ def open_library(
     name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
         of the SDF record. Raises `InputError` where no file can have one of the two columns.
     cells: read every column, not only SMILES and names.
+    recorded_column: as `smiles_column` where that is None, but of tables and Parquet files alone: a pack or a task says
+        what its own tables had, while lists and SDF have their SMILES at one place.
     expected: further names of SMILES columns, the likeliest first, for tables where neither the typical names nor the
         cells decide it.
     """
-    return Library(expand_paths(paths), smiles_column, name_column, cells, expected)
+    return Library(expand_paths(paths), WantedColumns(smiles_column, name_column, recorded_column, expected), cells)
 
 
 def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
@@ -300,58 +296,45 @@ class _File(NamedTuple):
     fault: str = ""
 
 
-def has_columns(path: str) -> bool:
-    """Whether a file is no list and no SDF, which have their SMILES at one place. What is read only once counts as one.
-
-    Raises `InputError` when it is missing or plainly no text.
-    """
-    if is_stream(path) or is_parquet(path) or is_workbook(path):
-        return True
-    source = Source(path)
-    try:
-        return _kind_of(path, source.start, "") == "table"
-    finally:
-        source.close()
-
-
-def _open(path: str, smiles_column: str | None, name_column: str | None, cells: bool, expected: Sequence[str]) -> _File:
+def _open(path: str, wanted: WantedColumns, cells: bool) -> _File:
     if is_parquet(path):
-        parquet = ParquetSource(path, smiles_column, name_column, expected)
+        parquet = ParquetSource(path, wanted)
         file = _File(parquet, parquet.blocks(cells), lambda: parquet.notes, parquet.columns)
         return file._replace(smiles_index=parquet.smiles_index, types=parquet.types)
     if is_workbook(path):
-        return _open_table(read_table(Workbook(path), smiles_column, expected), name_column)
+        return _open_table(read_table(Workbook(path), wanted), wanted)
     source = Source(path)
     try:
-        kind = _kind_of(path, source.start, smiles_column)
-        fault = _column_fault(source.name, kind, smiles_column, name_column)
+        kind = _kind_of(path, source.start, wanted)
+        fault = _column_fault(source.name, kind, wanted)
         if kind == "list":
             return _File(source, read_list(source, cells), lambda: [], LIST_COLUMNS, fault=fault)
         if kind == "sdf":
             fields = _fields_of(path, source) if cells else None
-            reader = SdfReader(source, name_column, fields)
+            reader = SdfReader(source, wanted.name, fields)
             return _File(source, iter(reader), lambda: reader.notes, sdf_columns(fields or []), fault=fault)
-        return _open_table(read_table(source, smiles_column, expected), name_column)
+        return _open_table(read_table(source, wanted), wanted)
     except BaseException:
         source.close()
         raise
 
 
-def _column_fault(name: str, kind: str, smiles_column: str | None, name_column: str | None) -> str:
-    """Why a list or an SDF has no such columns; empty if it has them."""
-    if kind == "sdf" and smiles_column is not None:
-        return f"{name} is an SDF, whose mol blocks are read: leave out --smiles-column {smiles_column}"
-    if kind == "list" and smiles_column is not None and smiles_column.strip().lower() not in ("1", LIST_COLUMNS[0]):
+def _column_fault(name: str, kind: str, wanted: WantedColumns) -> str:
+    """Why a list or an SDF has no such columns as the user names; empty if it has them."""
+    smiles, label = wanted.smiles, wanted.name
+    if kind == "sdf" and smiles is not None:
+        return f"{name} is an SDF, whose mol blocks are read: leave out --smiles-column {smiles}"
+    if kind == "list" and smiles is not None and smiles.strip().lower() not in ("1", LIST_COLUMNS[0]):
         advice = "leave that out, or call it .tsv if its lines have tabs"
-        return f"{name} is a list, whose lines begin with SMILES, not with --smiles-column {smiles_column}: {advice}"
-    if kind == "list" and name_column is not None and name_column.strip().lower() not in ("2", LIST_COLUMNS[1]):
-        return f"{name} is a list, whose names follow the SMILES: leave out --name-column {name_column}"
+        return f"{name} is a list, whose lines begin with SMILES, not with --smiles-column {smiles}: {advice}"
+    if kind == "list" and label is not None and label.strip().lower() not in ("2", LIST_COLUMNS[1]):
+        return f"{name} is a list, whose names follow the SMILES: leave out --name-column {label}"
     return ""
 
 
-def _open_table(table: Table, name_column: str | None) -> _File:
+def _open_table(table: Table, wanted: WantedColumns) -> _File:
     try:
-        name = choose_name_column(table.columns, name_column, table.smiles_index, table.name)
+        name = choose_name_column(table.columns, wanted, table.smiles_index, table.name)
     except BaseException:
         table.close()
         raise
@@ -379,7 +362,7 @@ def _fields_of(path: str, source: Source) -> list[str]:
         again.close()
 
 
-def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
+def _kind_of(path: str, start: bytes, wanted: WantedColumns) -> str:
     """`table`, `list` or `sdf`: by the name, else by how the text begins."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() not in _PACKED]
     suffix = suffixes[-1] if suffixes else ""
@@ -392,4 +375,4 @@ def _kind_of(path: str, start: bytes, smiles_column: str | None) -> str:
     if suffix in _RECORDS or any(mark in start for mark in (b" V2000", b" V3000", b"\nM  END", b"\n$$$$")):
         return "sdf"
     is_header = first.strip().lower().strip('"') in ("smiles", "canonical_smiles")  # of a table with one column
-    return "table" if is_delimited(first) or is_header or smiles_column is not None else "list"
+    return "table" if is_delimited(first) or is_header or wanted.of_table is not None else "list"

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from ..errors import InputError, did_you_mean
-from .columns import SAMPLE_ROWS, choose_smiles_column
+from .columns import SAMPLE_ROWS, WantedColumns, choose_smiles_column
 
 EXPECTED = "a SMILES, an RDKit molecule, a list of them, or a column or table (pandas, Arrow, Polars)"
 
@@ -78,7 +78,8 @@ def _find_column(names: list[str], columns: list[Any], requested: str | None) ->
         return names.index(requested)
     heads = [_texts(islice(column, SAMPLE_ROWS)) for column in columns]  # a slice of pandas before 3 goes by its index
     try:
-        return choose_smiles_column(names, list(zip(*heads, strict=True)), None, "the table").smiles_index
+        rows = list(zip(*heads, strict=True))
+        return choose_smiles_column(names, rows, WantedColumns(), "the table").smiles_index
     except InputError as error:
         raise InputError(str(error).replace("--smiles-column", "smiles_column=")) from None
 

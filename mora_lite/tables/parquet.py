@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Any
 
 from ..errors import InputError, error_text
-from .columns import SAMPLE_ROWS, choose_name_column, choose_smiles_column, note_others
+from .columns import SAMPLE_ROWS, WantedColumns, choose_name_column, choose_smiles_column, note_others
 from .records import Record, RecordBlock, strip_text
 from .source import STDIO
 
@@ -39,7 +39,7 @@ class ParquetSource:
 
     bom = False
 
-    def __init__(self, path: str, smiles_column: str | None, name_column: str | None, expected: Sequence[str] = ()):
+    def __init__(self, path: str, wanted: WantedColumns):
         """Raises `InputError` when it is no Parquet file, or when no column or several can be the SMILES column."""
         import pyarrow.parquet as pq
 
@@ -53,7 +53,7 @@ class ParquetSource:
         self.types: list[Any] = self._schema.types
         self.notes: list[str] = []
         try:
-            self._smiles, self._label = self._choose(smiles_column, name_column, expected)
+            self._smiles, self._label = self._choose(wanted)
             self.smiles_index = self.columns.index(self._smiles)
         except BaseException:
             self.close()
@@ -79,14 +79,12 @@ class ParquetSource:
     def close(self) -> None:
         self.file.close()
 
-    def _choose(
-        self, smiles_column: str | None, name_column: str | None, expected: Sequence[str]
-    ) -> tuple[str, str | None]:
+    def _choose(self, wanted: WantedColumns) -> tuple[str, str | None]:
         """The columns of SMILES and of names."""
-        choice = choose_smiles_column(self.columns, self._head(), smiles_column, self.name, expected)
+        choice = choose_smiles_column(self.columns, self._head(), wanted, self.name)
         smiles = self.columns[choice.smiles_index]
-        self.notes += [] if smiles_column is not None else note_others(self.columns, choice.smiles_index)
-        label_index = choose_name_column(self.columns, name_column, choice.smiles_index, self.name)
+        self.notes += [] if wanted.of_table is not None else note_others(self.columns, choice.smiles_index)
+        label_index = choose_name_column(self.columns, wanted, choice.smiles_index, self.name)
         label = None if label_index is None else self.columns[label_index]
         for column in (smiles, label):
             if column is not None and self.columns.count(column) > 1:

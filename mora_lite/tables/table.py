@@ -4,38 +4,30 @@ Reading keeps the text of every cell as it is, in constant memory: comma, tab, s
 UTF-8 or UTF-16, any line ends, and a sheet of an Excel workbook. Bytes that are not UTF-8 are carried as
 surrogates and written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
 blank line between others (all cells empty; blank lines at the end of the file are not rows) and one with
-too many cells (`Row.fault` says so and lists them).
+too many cells (`RowBlock.faults` says so and lists them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import chain
 
 from ..errors import InputError
-from .columns import SAMPLE_ROWS, choose_smiles_column
+from .columns import SAMPLE_ROWS, WantedColumns, choose_smiles_column
 from .delimited import DelimitedText, RowBlock, sniff_dialect
 from .formats import format_cells
 from .source import Source
 from .workbook import Workbook
 
 
-class Row(NamedTuple):
-    """One record. cells: one text for each column. fault: empty, or why the row must not be scored."""
-
-    cells: list[str]
-    fault: str
-
-
 class Table:
-    """An open table. Made by `read_table`; its rows can be read once, with `blocks` or `chunks`.
+    """An open table. Made by `read_table`; its rows can be read once, with `blocks`.
 
     columns: names. smiles_index: which of them holds the SMILES, from 0.
     notes: lines for the user; complete when all rows are read. source: has `bytes_total`, `bytes_read` and `close`.
     """
 
-    def __init__(self, source: Source | Workbook, smiles_column: str | None, expected: Sequence[str] = ()):
+    def __init__(self, source: Source | Workbook, wanted: WantedColumns):
         """Raises `InputError` when there is no row, or no column or several can be the SMILES column."""
         self.name, self.source = source.name, source
         self.delimiter = ""
@@ -54,7 +46,7 @@ class Table:
         if not head:
             raise InputError(f"{source.name} is empty: a header with a SMILES column is needed")
         rows = [cells for block in head for cells in block.cells][: SAMPLE_ROWS + 1]
-        choice = choose_smiles_column(rows[0], rows[1:], smiles_column, source.name, expected)
+        choice = choose_smiles_column(rows[0], rows[1:], wanted, source.name)
         self.columns, self.smiles_index = choice.columns, choice.smiles_index
         self._own_notes = choice.notes
         if choice.has_header:
@@ -67,16 +59,6 @@ class Table:
     def notes(self) -> list[str]:
         return [*self._own_notes, *self._records.notes]
 
-    @property
-    def bytes_total(self) -> int | None:
-        """Size of the file on disk; None for a pipe."""
-        return self.source.bytes_total
-
-    @property
-    def bytes_read(self) -> int:
-        """How much of the file on disk was read, for a progress bar."""
-        return self.source.bytes_read
-
     def blocks(self) -> Iterator[RowBlock]:
         """Rows in the file's order, each with as many cells as there are columns, some hundreds at a time."""
         width = len(self.columns)
@@ -84,16 +66,10 @@ class Table:
             cells = block.cells
             if set(map(len, cells)) - {width}:
                 rows = [_fit(row, width) for row in cells]
-                faults = {i: row.fault for i, row in enumerate(rows) if row.fault} | block.faults
-                yield RowBlock([row.cells for row in rows], block.lines, faults)
+                faults = {i: fault for i, (_, fault) in enumerate(rows) if fault} | block.faults
+                yield RowBlock([fitted for fitted, _ in rows], block.lines, faults)
             elif cells:
                 yield block
-
-    def chunks(self, n_rows: int) -> Iterator[list[Row]]:
-        """Lists of `n_rows` rows in the file's order; the last may be shorter."""
-        rows = (Row(cells, block.faults.get(i, "")) for block in self.blocks() for i, cells in enumerate(block.cells))
-        while chunk := list(islice(rows, n_rows)):
-            yield chunk
 
     def close(self) -> None:
         self.source.close()
@@ -105,30 +81,25 @@ class Table:
         self.close()
 
 
-def read_table(source: Source | Workbook, smiles_column: str | None = None, expected: Sequence[str] = ()) -> Table:
+def read_table(source: Source | Workbook, wanted: WantedColumns = WantedColumns()) -> Table:  # noqa: B008 - it cannot change
     """Take an open file or workbook for a table, and find its SMILES column: by name, else by content.
-
-    smiles_column: a column's name, or its number counted from 1. expected: further names of SMILES columns.
 
     Raises `InputError` when it is empty, not a table, or no column or several can be the SMILES column.
     """
     try:
-        return Table(source, smiles_column, expected)
+        return Table(source, wanted)
     except BaseException:
         source.close()
         raise
 
 
-def _fit(cells: list[str], width: int) -> Row:
-    if len(cells) == width:
-        return Row(cells, "")
-    if len(cells) < width:
-        return Row(cells + [""] * (width - len(cells)), "")
+def _fit(cells: list[str], width: int) -> tuple[list[str], str]:
+    """So many cells, and why they must not be scored; empty where they may be."""
     extra = cells[width:]
     if not any(extra):
-        return Row(cells[:width], "")
+        return cells[:width] + [""] * (width - len(cells)), ""
     # Nobody knows which of the delimiters is one too many, so nobody knows the SMILES.
     fault = f"{len(cells)} cells for {width} columns; the cells beyond: {format_cells(extra)}"
     if all(cell.isdecimal() for cell in extra):
         fault += "; is a decimal comma among them?"
-    return Row(cells[:width], fault)
+    return cells[:width], fault

@@ -29,7 +29,7 @@ from ..chem.graph import Graphs
 from ..chem.molecules import MAX_ATOMS
 from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError, did_you_mean
-from ..tables.library import has_columns, open_library
+from ..tables.library import open_library
 from ..training.splits import PARTS
 from .tasks import ASK, DIRECTIONS, INPUT_COLUMNS, QUESTIONS, TEXT_TASKS, text_task
 
@@ -337,7 +337,7 @@ def read_rows(
     Raises `InputError` for other tables, and for text that is not UTF-8.
     """
     try:
-        library = open_library(str(path), needed[0] if has_columns(str(path)) else None, cells=True)
+        library = open_library(str(path), cells=True, recorded_column=needed[0])
     except InputError as error:
         words = str(error).replace(" for --smiles-column", "")  # there is no such option here
         raise InputError(f"{path} cannot be read as a table: {words}; expected {_words(needed, any_of)}") from None

@@ -19,7 +19,7 @@ from ..machine.progress import report, track
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, open_pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
-from ..tables.library import has_columns, open_library
+from ..tables.library import open_library
 from ..tables.source import STDIO
 from ..tables.writers import claim_output, claim_table
 from .checks import check_classes, first_rows, left_out_notes, merge_duplicates
@@ -292,11 +292,13 @@ def _headers(pack: Pack, columns: Mapping[str, str] | None) -> dict[str, str]:
     return headers | chosen
 
 
-def _smiles_column(pack: Pack, chosen: str | None, path: str | Path) -> str | None:
-    """A column of the usual name is found by itself, and under other usual names in other tables too."""
+def _recorded_column(pack: Pack) -> str | None:
+    """The SMILES column that the pack records; None where its name is the usual one.
+
+    A column of the usual name is found by itself, and under other usual names in other tables too.
+    """
     recorded = pack.provenance["recipe"]["smiles"]
-    is_usual = recorded.strip().lower() in ("", "smiles")
-    return chosen or (recorded if not is_usual and has_columns(str(path)) else None)
+    return None if recorded.strip().lower() in ("", "smiles") else recorded
 
 
 def _tasks_of_table(
@@ -309,7 +311,7 @@ def _tasks_of_table(
     """Names of the tasks that a table has a column for; None where that is all or none of them."""
     if str(path) == STDIO:  # is read once
         return None
-    with open_library(str(path), _smiles_column(pack, smiles_column, path), cells=True) as library:
+    with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
         there = {column.strip().lower() for column in library.columns}
     headers = _headers(pack, columns)
     found = [task.name for task in pack.tasks if headers[task.name].strip().lower() in there]
@@ -335,9 +337,9 @@ def read_training_table(
     on_note: gets a line for each reason why rows are left out.
     """
     provenance, headers = pack.provenance, _headers(pack, columns)
-    split_column, smiles_column = provenance["split"].get("column", ""), _smiles_column(pack, smiles_column, path)
+    split_column = provenance["split"].get("column", "")
     targets = [headers[task.name] for task in tasks]
-    with open_library(str(path), smiles_column, cells=True) as library:
+    with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
         if split == "all" and split_column not in library.columns:
             split_column = ""
         try:

@@ -138,6 +138,30 @@ def test_a_column_that_no_file_can_have_is_an_error(
         """The option is for the table."""
 
 
+@pytest.mark.parametrize(("name", "n_rows"), [("a.sdf", 1), ("a.smi", 2), ("t.csv", 1), ("t.txt", 1), ("pipe", 1)])
+def test_a_recorded_column_is_one_of_tables_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_rows: int
+) -> None:
+    """What a pack or task records says nothing of lists and SDF, of a pipe neither."""
+
+    class Stdin:
+        buffer = io.BytesIO(f"{mol_block('CCO')}$$$$\n".encode())
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    write(tmp_path / "a.sdf", f"{mol_block('CCO')}$$$$\n")
+    write(tmp_path / "a.smi", "CCO a\nCCN b\n")
+    write(tmp_path / "t.csv", "smiles,X\nC,CCO\n")
+    write(tmp_path / "t.txt", "X\nCCO\n")
+    path = "-" if name == "pipe" else tmp_path / name
+    rows = read(path, recorded_column="X")
+    assert len(rows) == n_rows
+    assert rows[0].text in ("CCO", mol_block("CCO"))
+    if name == "t.csv":
+        assert read(path, recorded_column="X", smiles_column="smiles")[0].text == "C"
+        with pytest.raises(InputError, match="no column 'Y'"):
+            read(path, recorded_column="Y")
+
+
 @pytest.mark.parametrize(("smiles", "name"), [("smiles", "name"), ("1", "2"), (" SMILES", None)])
 def test_the_columns_of_a_list_may_be_named(tmp_path: Path, smiles: str, name: str | None) -> None:
     rows = read(write(tmp_path / "a.smi", "CCO a\n"), smiles_column=smiles, name_column=name)

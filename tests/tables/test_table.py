@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mora_lite.errors import InputError, OutputError
+from mora_lite.tables.columns import WantedColumns
 from mora_lite.tables.library import open_library
 from mora_lite.tables.source import Source
 from mora_lite.tables.table import read_table
@@ -24,7 +25,7 @@ def write(path, text, newline="\n"):
 
 
 def open_table(path, smiles_column=None):
-    return read_table(Source(path), smiles_column)
+    return read_table(Source(path), WantedColumns(smiles_column))
 
 
 # --- which column holds the SMILES
@@ -83,7 +84,7 @@ def test_other_columns_that_may_be_meant_are_told(tmp_path, header, index, note)
 )
 def test_expected_names_decide_where_nothing_else_does(tmp_path, text, index):
     path = str(write(tmp_path / "a.csv", text))
-    with read_table(Source(path), expected=("reactants", "product", "reaction")) as table:
+    with read_table(Source(path), WantedColumns(expected=("reactants", "product", "reaction"))) as table:
         assert table.smiles_index == index
 
 
@@ -101,7 +102,7 @@ def test_expected_names_decide_where_nothing_else_does(tmp_path, text, index):
 def test_a_table_without_a_header_gets_one_and_loses_no_row(tmp_path, text, columns, smiles):
     with open_table(write(tmp_path / "a.smi", text)) as table:
         assert table.columns == columns
-        rows = [row.cells[table.smiles_index] for chunk in table.chunks(10) for row in chunk]
+        rows = [row[table.smiles_index] for block in table.blocks() for row in block.cells]
         assert rows == smiles
         assert "has no header" in table.notes[0]
 
@@ -141,7 +142,7 @@ def test_of_two_columns_with_one_name_the_first_is_read_and_told(tmp_path):
 def test_an_unusable_table_is_an_error_in_one_line(tmp_path, text, wanted, words):
     source = write(tmp_path / "a.csv", text)
     with pytest.raises(InputError) as caught, open_table(source, wanted) as table:
-        list(table.chunks(10))
+        list(table.blocks())
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -161,12 +162,12 @@ def test_a_zstd_file_is_read_as_any_other_and_a_damaged_one_is_told(tmp_path):
         file.write(("smiles,name\n" + "CCO,ethanol\n" * 50_000).encode())
     with open_table(packed) as table:
         assert table.columns == ["smiles", "name"]
-        assert sum(len(chunk) for chunk in table.chunks(1000)) == 50_000
-        assert table.bytes_read == table.bytes_total == packed.stat().st_size
+        assert sum(len(block.cells) for block in table.blocks()) == 50_000
+        assert table.source.bytes_read == table.source.bytes_total == packed.stat().st_size
     whole = packed.read_bytes()
     packed.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"a.csv.zst"), open_table(packed) as table:
-        list(table.chunks(1000))
+        list(table.blocks())
     packed.write_bytes(whole[:6] + b"x" * 40)
     with pytest.raises(InputError, match="cannot unpack"):
         open_table(packed)
@@ -180,7 +181,7 @@ def test_a_missing_file_a_directory_and_a_damaged_gzip(tmp_path):
     whole = gzip.compress(("smiles\n" + "CCO\n" * 50_000).encode())
     (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut.csv.gz"), open_table(tmp_path / "cut.csv.gz") as table:
-        list(table.chunks(1000))
+        list(table.blocks())
     (tmp_path / "bad.gz").write_bytes(b"\x1f\x8b" + b"x" * 40)
     with pytest.raises(InputError, match="cannot unpack"):
         open_table(tmp_path / "bad.gz")
@@ -205,7 +206,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
     source = write(tmp_path / "a.csv", "smiles,name\n" + "CCO,some text of a row\n" * 30_000)
     tracemalloc.start()
     with open_table(source) as table:
-        n_rows = sum(len(chunk) for chunk in table.chunks(1000))
+        n_rows = sum(len(block.cells) for block in table.blocks())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_rows == 30_000

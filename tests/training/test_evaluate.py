@@ -16,7 +16,7 @@ from mora_lite.errors import InputError, PackError
 from mora_lite.packs.manifest import FolderKind
 from mora_lite.packs.pack import MANIFEST, open_pack, write_manifest
 from mora_lite.training.dataset import Dataset
-from mora_lite.training.evaluate import _smiles_column, baseline_values, evaluate, record_metrics
+from mora_lite.training.evaluate import _recorded_column, baseline_values, evaluate, record_metrics
 from mora_lite.training.metrics import value_metrics
 from mora_lite.training.splits import Split
 
@@ -174,13 +174,9 @@ def test_a_smiles_column_of_another_name_is_found(pack_path, table_path, tmp_pat
         assert evaluate(pack_path, path, smiles_column=column, **EXACT).metrics["size"]["n"] == 10
 
 
-@pytest.mark.parametrize(("name", "column"), [("a.csv", "X"), ("a.smi", None), ("a.sdf", None), ("-", "X")])
-def test_the_recorded_smiles_column_is_for_tables(tmp_path: Path, name: str, column: str | None) -> None:
-    pack = mock.Mock(provenance={"recipe": {"smiles": "X"}})
-    (tmp_path / "a.csv").write_text("X,y\nCCO,1\n")
-    (tmp_path / "a.smi").write_text("CCO a\n")
-    (tmp_path / "a.sdf").write_text("a\n\n\nM  END\n$$$$\n")
-    assert _smiles_column(pack, None, tmp_path / name if name != "-" else "-") == column
+@pytest.mark.parametrize(("recorded", "column"), [("X", "X"), (" SMILES", None), ("", None)])
+def test_the_recorded_smiles_column_counts_where_its_name_is_unusual(recorded: str, column: str | None) -> None:
+    assert _recorded_column(mock.Mock(provenance={"recipe": {"smiles": recorded}})) == column
 
 
 # --- with calibration and domain
