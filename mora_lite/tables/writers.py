@@ -64,7 +64,8 @@ class TableWriter:
         with ExitStack() as files:
             try:
                 stream = self._open(files, path, source, force)
-                self._sink = _SINKS[self.form.kind](stream, self.form, columns, kinds or [None] * len(columns))
+                make = _SINKS[self.form.kind]
+                self._sink = make(stream, self.form, columns, kinds or [None] * len(columns))
                 files.push(self._close_sink)
             except BrokenPipeError:
                 raise
@@ -179,7 +180,7 @@ def claim_table(
 
 
 class _Sink(Protocol):
-    """What writes one format. Made with an open stream, the format, the columns and what they hold."""
+    """What writes one format."""
 
     def write(self, cells: Sequence[Sequence[str]], added: Encoded | None, molecules: Molecules | None) -> None: ...
     def close(self) -> None: ...
@@ -371,4 +372,6 @@ def _sheet_values(column: np.ndarray, ok: np.ndarray) -> list[Any]:
     return numbers
 
 
-_SINKS: dict[str, Any] = {"csv": _CsvSink, "sdf": _SdfSink, "parquet": _ParquetSink, "xlsx": _XlsxSink}
+# Each is made with an open stream, the format, the columns and what they hold.
+_MakeSink = Callable[[Any, TableFormat, Sequence[str], Kinds], _Sink]
+_SINKS: dict[str, _MakeSink] = {"csv": _CsvSink, "sdf": _SdfSink, "parquet": _ParquetSink, "xlsx": _XlsxSink}
