@@ -28,6 +28,7 @@ STYLE = (  # of a drawing without a page
 BOND, LARGE_BOND = 17, 30  # pixels; a molecule that does not fit is drawn smaller
 # Class -> atomic numbers; what is not listed is drawn like carbon.
 ELEMENTS = {"n": (7,), "o": (8,), "s": (16,), "p": (15,), "h": (9, 17), "b": (35, 53)}
+_NO_LAYOUT = "RDKit cannot lay out this molecule"
 _PATH = re.compile(r"<path\b([^>]*?)/>")
 _SHAPE = re.compile(r"\bd='([^']*)'")
 _STROKE = re.compile(r"fill:none;.*?stroke:(#\w{6});stroke-width:([\d.]+)px")
@@ -57,7 +58,7 @@ def draw_weights(molecule: Any, weights: Sequence[float], size: tuple[int, int],
     """
     drawing = _render(molecule, size, LARGE_BOND)
     if drawing is None:
-        raise DeviceError(drawing_problem() or "RDKit cannot lay out this molecule")
+        raise DeviceError(drawing_problem() or _NO_LAYOUT)
     largest = max(map(abs, weights), default=0.0) or 1.0
     discs = "".join(
         f'<circle class="{"more" if weight > 0 else "less"}" cx="{x:.1f}" cy="{y:.1f}" r="{drawing.radius:.1f}" '
@@ -82,11 +83,11 @@ def draw_weights_png(molecule: Any, weights: Sequence[float], size: tuple[int, i
     drawer = rdMolDraw2D.MolDraw2DCairo(*size)
     options: Any = drawer.drawOptions()
     options.useBWAtomPalette()
+    options.includeMetadata = False  # a mol block, which RDKit cannot write of every molecule
     options.highlightRadius, options.fillHighlights = DISC, True
-    rdMolDraw2D.PrepareAndDrawMolecule(
-        drawer, molecule, highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
-    )
-    drawer.FinishDrawing()
+    discs = {"highlightAtoms": list(colours), "highlightAtomColors": colours, "highlightBonds": []}
+    if not _draw_on(drawer, molecule, discs):
+        raise DeviceError(_NO_LAYOUT)
     return drawer.GetDrawingText()
 
 
@@ -108,23 +109,32 @@ def _render(molecule: Any, size: tuple[int, int], bond: float) -> _Drawing | Non
     """None where RDKit cannot draw it."""
     if drawing_problem():
         return None
-    from rdkit import rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
 
     drawer = rdMolDraw2D.MolDraw2DSVG(*size)
     _set_options(drawer.drawOptions(), bond)
-    try:
-        with rdBase.BlockLogs():
-            rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
-    except (ValueError, RuntimeError):  # a molecule that RDKit reads but cannot lay out
+    if not _draw_on(drawer, molecule, {}):
         return None
-    drawer.FinishDrawing()
     points = [drawer.GetDrawCoords(i) for i in range(molecule.GetNumAtoms())]
     positions = [(point.x, point.y) for point in points]
     ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds()]
     lengths = [math.dist(positions[a], positions[b]) for a, b in ends]
     radius = DISC * sorted(lengths)[len(lengths) // 2] if lengths else DISC * bond
     return _Drawing(_shrink(drawer.GetDrawingText()), positions, radius)
+
+
+def _draw_on(drawer: Any, molecule: Any, discs: dict[str, Any]) -> bool:
+    """Draw, and finish; False for a molecule that RDKit reads, but cannot lay out."""
+    from rdkit import rdBase
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    try:
+        with rdBase.BlockLogs():
+            rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule, **discs)
+    except (ValueError, RuntimeError):
+        return False
+    drawer.FinishDrawing()
+    return True
 
 
 def _as_svg(content: str, size: tuple[int, int], css_class: str = "molecule", label: str = "structure") -> str:
