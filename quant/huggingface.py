@@ -247,7 +247,7 @@ def read_json(path: Path, if_missing: str = "no such file") -> dict[str, Any]:
         raise CheckpointError(if_missing)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged JSON ({error})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object")

