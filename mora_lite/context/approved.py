@@ -65,10 +65,9 @@ class ApprovedDrugs:
 
         values: float32 `[B, P]`, in the tasks' units or as probabilities.
         """
-        places = np.full(values.shape, np.nan, np.float32)
+        places = np.empty(values.shape, np.float32)
         for k, known in enumerate(self.percentiles):
-            finite = ~np.isnan(values[:, k])
-            places[finite, k] = np.interp(values[finite, k], known, PERCENTS)
+            places[:, k] = np.interp(values[:, k], known, PERCENTS)
         return places
 
 

@@ -82,7 +82,8 @@ def decimal_mark(rows: Sequence[Sequence[str]], pairs: bool = False) -> tuple[st
 class NumberColumn:
     """The cells of a column of targets, as they are read.
 
-    name: of the column. where: of the cells, file and line for an error. notes: lines for the user.
+    name: of the column. source: the table's name, for messages. lines: of the file, from 1, at which each cell's row
+    began. notes: lines for the user.
     """
 
     name: str

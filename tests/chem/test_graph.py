@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,15 @@ def test_select_and_concatenate_are_inverse(rows: list[int], data: st.DataObject
     cut = data.draw(st.integers(0, len(rows)))
     assert same(concatenate([graphs.select(rows[:cut]), graphs.select(rows[cut:])]), chosen)
     assert same(concatenate([graphs.select([row]) for row in rows]), chosen)
+
+
+def test_stores_are_joined_with_descriptors_only_if_all_have_them() -> None:
+    plain = graphs_of("CCO", "C")
+    described = replace(plain, descriptors=np.array([[1.0], [2.0]], np.float32))
+    assert concatenate([plain, described]).descriptors is None
+    joined = concatenate([described, described]).select([3, 0]).descriptors
+    assert joined is not None
+    assert joined.tolist() == [[2.0], [1.0]]
 
 
 def test_select_of_nothing_is_empty() -> None:

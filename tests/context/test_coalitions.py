@@ -7,8 +7,9 @@ import pytest
 from rdkit import Chem
 
 from mora_lite.chem.featurizer import Featurizer
-from mora_lite.chem.graph import Graphs
+from mora_lite.chem.graph import ATOM_FIELDS, Graphs
 from mora_lite.context.coalitions import (
+    HYDROGENS,
     MAX_PARTS,
     METHANE,
     attribute,
@@ -159,6 +160,12 @@ def test_a_part_filled_with_hydrogens_is_a_molecule(smiles: str, kept: list[int]
     assert sorted(found.atoms.tolist()) == sorted(expected.atoms.tolist())
     assert sorted(found.bonds.tolist()) == sorted(expected.bonds.tolist())
     assert len(found) == 1
+
+
+def test_more_hydrogens_than_have_a_code_share_the_last() -> None:
+    graph = read("FS(F)(F)(F)(F)F").graph
+    sulfur = graph.atoms[:, 0] == 16
+    assert take_parts(graph, sulfur[None]).atoms[:, HYDROGENS].tolist() == [ATOM_FIELDS["hydrogens"] - 1]
 
 
 def test_methane_has_the_codes_that_it_is_read_with() -> None:

@@ -169,6 +169,11 @@ def test_parquet_gives_all_columns_as_text_and_their_types(tmp_path: Path) -> No
     assert library.types == table.schema.types
 
 
+def test_a_parquet_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"smiles": ["CCO"]}), tmp_path / "a.pq")
+    assert read(tmp_path / "a.pq")[1] == [["CCO"]]
+
+
 def test_views_of_text_are_read_as_text(tmp_path: Path) -> None:
     columns = {"smiles": ["CCO", None], "id": ["a", "b"]}
     table = {name: pa.array(cells, pa.string_view()) for name, cells in columns.items()}
@@ -186,14 +191,14 @@ def test_a_workbook_gives_the_rows_of_a_sheet(tmp_path: Path) -> None:
         ["ID", "SMILES", "logS", "when", "ok"],
         [1, "CCO", -0.77, datetime.datetime(2024, 5, 1), True],
         [],
-        [2.0, "c1ccccc1", None, "#N/A"],
+        [2.0, "c1ccccc1", None, "#N/A", 1e300],
     ]
     library, cells, lines = read(workbook(tmp_path / "a.xlsx", rows, [["other"]], []))
     assert library.columns == ["ID", "SMILES", "logS", "when", "ok"]
     assert cells == [
         ["1", "CCO", "-0.77", "2024-05-01", "TRUE"],
         ["", "", "", "", ""],
-        ["2", "c1ccccc1", "", "#N/A", ""],
+        ["2", "c1ccccc1", "", "#N/A", "1e+300"],
     ]
     assert lines == [2, 3, 4]
     assert library.notes == [f"{tmp_path / 'a.xlsx'}: sheet 'sheet 1' is read, not 'sheet 2', 'sheet 3'"]
@@ -248,6 +253,12 @@ def test_a_damaged_or_empty_workbook_is_told(tmp_path: Path) -> None:
         open_library(workbook(tmp_path / "c.xlsx", []))
 
 
+def test_a_workbook_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mora_lite.tables.workbook.MAX_BYTES", 100)
+    with pytest.raises(InputError, match=r"a part of it unpacks to [\d,]+ bytes; save it as CSV"):
+        open_library(workbook(tmp_path / "a.xlsx", [["smiles"], ["CCO"]]))
+
+
 def test_without_openpyxl_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = workbook(tmp_path / "a.xlsx", [["smiles"], ["CCO"]])
     monkeypatch.setitem(sys.modules, "openpyxl", None)
@@ -260,11 +271,11 @@ def test_without_openpyxl_one_line_says_what_to_install(tmp_path: Path, monkeypa
 
 def test_columns_of_several_files_are_joined_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,smiles,y,y\n1,CCO,2,3\n")
-    (tmp_path / "b.tsv").write_text("y\tSMILES\tz\n4\tCC\t5\n")
+    (tmp_path / "b.tsv").write_text("y\tSMILES\tz\ty\n4\tCC\t5\t6\n")
     (tmp_path / "c.smi").write_text("C methane\n")
     library, cells, _ = read(tmp_path / "a.csv", tmp_path / "b.tsv", tmp_path / "c.smi")
     assert (library.columns, library.smiles_index) == (["id", "smiles", "y", "y", "z", "name"], 1)
-    assert cells == [["1", "CCO", "2", "3", "", ""], ["", "CC", "4", "", "5", ""], ["", "C", "", "", "", "methane"]]
+    assert cells == [["1", "CCO", "2", "3", "", ""], ["", "CC", "4", "6", "5", ""], ["", "C", "", "", "", "methane"]]
 
 
 def test_byte_order_mark_and_delimiter_are_known(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mora_lite.tables import writers
 from mora_lite.tables.formats import DIGITS, TableFormat, default_output, format_cells, rounded
 from mora_lite.tables.library import open_library
 from mora_lite.tables.sdf import mol_block
-from mora_lite.tables.writers import TableWriter
+from mora_lite.tables.writers import MAX_SHEET_CELL, TableWriter
 
 
 def write(path, text, newline="\n"):
@@ -177,9 +177,11 @@ def test_a_sheet_has_numbers_as_numbers_and_never_a_formula(tmp_path):
 
 
 def test_a_sheet_takes_any_text_and_says_where_it_ends(tmp_path, monkeypatch):
-    pytest.importorskip("openpyxl")
+    openpyxl = pytest.importorskip("openpyxl")
     with TableWriter(tmp_path / "t.xlsx", ["a"]) as writer:
-        writer.write([["\x01\udcff" + "x" * 40_000]])
+        writer.write([["\x01\udcff" + "x" * 40_000], ["-0"], ["0"]])
+    cells = [cell for (cell,) in openpyxl.load_workbook(tmp_path / "t.xlsx").active.values]
+    assert cells == ["a", "\N{REPLACEMENT CHARACTER}" * 2 + "x" * (MAX_SHEET_CELL - 2), "-0", 0]
     monkeypatch.setattr(writers, "MAX_SHEET_ROWS", 3)
     with (
         pytest.raises(OutputError, match="ends at row 3; write"),
@@ -187,6 +189,20 @@ def test_a_sheet_takes_any_text_and_says_where_it_ends(tmp_path, monkeypatch):
     ):
         writer.write([["1"]] * 3)
     assert os.listdir(tmp_path) == ["t.xlsx"]
+
+
+def test_a_sheet_has_words_for_what_is_no_number(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    column = np.array([np.inf, -np.inf, np.nan, 0.5], np.float32)
+    with TableWriter(tmp_path / "t.xlsx", ["a"]) as writer:
+        writer.write([[]] * 4, [(column, np.ones(4, bool))])
+    assert [cell for (cell,) in openpyxl.load_workbook(tmp_path / "t.xlsx").active.values] == [
+        "a",
+        "inf",
+        "-inf",
+        None,
+        0.5,
+    ]
 
 
 def test_parquet_has_types_also_without_rows(tmp_path):
@@ -217,6 +233,9 @@ def test_an_sdf_has_the_molecule_as_it_was_read_and_each_column_as_a_field(tmp_p
     assert first.GetProp("a (b)").split() == ["$$$$", ">", "x"]
     assert first.GetProp("c") == ""
     assert (second.GetProp("_Name"), second.GetProp("c")) == ("ethanol", "2")
+    with open_library(tmp_path / "t.sdf", cells=True) as library:
+        (window,) = library.windows(9)
+    assert [row[2].split() for row in window.cells] == [["$$$$", ">", "x"], ["1"]]
 
 
 def test_a_byte_order_mark_and_the_delimiter_go_out_as_they_came(tmp_path):
