@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 16_384  # rows of a Parquet file that are kept until they are written
 MAX_SHEET_ROWS = 2**20  # of an Excel sheet, the header included
-MAX_SHEET_CELL = 32_767  # characters
 Kinds = Sequence[Any]
 Molecules = Sequence[tuple[str, str]]
 
@@ -325,7 +324,7 @@ class _XlsxSink:
         """A cell of text, never a formula."""
         from openpyxl.cell import WriteOnlyCell
 
-        clean = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:MAX_SHEET_CELL]
+        clean = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)  # openpyxl cuts it after 32,767 characters
         if not clean:
             return None
         if clean[0] != "=":

@@ -16,7 +16,7 @@ from mora_lite.tables import writers
 from mora_lite.tables.formats import DIGITS, TableFormat, default_output, format_cells, rounded
 from mora_lite.tables.library import open_library
 from mora_lite.tables.sdf import mol_block
-from mora_lite.tables.writers import MAX_SHEET_CELL, TableWriter
+from mora_lite.tables.writers import TableWriter
 
 
 def write(path, text, newline="\n"):
@@ -181,7 +181,7 @@ def test_a_sheet_takes_any_text_and_says_where_it_ends(tmp_path, monkeypatch):
     with TableWriter(tmp_path / "t.xlsx", ["a"]) as writer:
         writer.write([["\x01\udcff" + "x" * 40_000], ["-0"], ["0"]])
     cells = [cell for (cell,) in openpyxl.load_workbook(tmp_path / "t.xlsx").active.values]
-    assert cells == ["a", "\N{REPLACEMENT CHARACTER}" * 2 + "x" * (MAX_SHEET_CELL - 2), "-0", 0]
+    assert cells == ["a", "\N{REPLACEMENT CHARACTER}" * 2 + "x" * 32_765, "-0", 0]
     monkeypatch.setattr(writers, "MAX_SHEET_ROWS", 3)
     with (
         pytest.raises(OutputError, match="ends at row 3; write"),
