@@ -82,6 +82,8 @@ class Rope:
 
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+# Larger numbers are damage; lists of as many would be made of them before anything else could tell.
+LARGEST = {"num_hidden_layers": 10_000, "hidden_size": 1 << 20, "head_dim": 1 << 20}
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ class DecoderConfig:
         kind = fields.pop("model_type", None)
         if kind not in ARCHITECTURES:
             raise CheckpointError(f"model_type not supported: got {kind}, expected one of {', '.join(ARCHITECTURES)}")
+        for name, largest in LARGEST.items():
+            if isinstance(size := fields.get(name), int) and size > largest:
+                raise CheckpointError(f"{name}: got {size}, expected at most {largest}")
         try:
             hf: Any = AutoConfig.for_model(kind, **fields)
         except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
@@ -123,8 +128,9 @@ class DecoderConfig:
         if hf.hidden_act not in ("silu", "swish"):
             raise CheckpointError(f"hidden_act not supported: got {hf.hidden_act}, expected silu")
         head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-        window = getattr(hf, "sliding_window", None) or 0
-        kinds = getattr(hf, "layer_types", None) if kind != "mistral" else None
+        # A Llama has no windows, although its configuration may hold the field of the model that it was made from.
+        window = 0 if kind == "llama" else hf.sliding_window or 0
+        kinds = hf.layer_types if kind in ("qwen2", "qwen3") else None
         windows = [
             window if kinds is None or kinds[i] == "sliding_attention" else 0 for i in range(hf.num_hidden_layers)
         ]

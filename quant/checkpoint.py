@@ -151,8 +151,8 @@ def check_inventory(checkpoint: Checkpoint) -> None:
     path = checkpoint.path
     try:
         sizes = DecoderConfig.from_config(checkpoint.config)
-    except (CheckpointError, ArithmeticError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{path}: its configuration cannot be used ({error})") from None
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be used ({first_line(error, 400)})") from None
     names = set(checkpoint.names())
     if not any(name.startswith(LAYER) for name in names):
         raise CheckpointError(f"{path}: no decoder matrices were found; is it a whole language model?")

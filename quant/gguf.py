@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import mmap
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,8 @@ class GGUFCheckpoint(Checkpoint):
         self._stored: list[Any] = []
         self._meta: dict[str, Any] = {}
         for number, file in enumerate(self._files):
-            self._open_file(file, number)
+            with _damage_of(file):
+                self._open_file(file, number)
         self._arch = str(self._meta.get("general.architecture"))
         # llama.cpp files of Mistral models call themselves llama.
         check_architecture(path, self._arch if self._arch in CLASSES else f"{self._arch} (GGUF)")
@@ -74,19 +77,16 @@ class GGUFCheckpoint(Checkpoint):
                 f"known: {', '.join(ARCHITECTURES)}"
             )
         self._tensors = {name: tensor for tensor in self._stored if (name := self._name(tensor.name))}
-        self.config = self._make_config()
+        with _damage_of(self.path):
+            self.config = self._make_config()
 
     def _open_file(self, file: Path, number: int) -> None:
         """Map the file with that number, from 0, and take its tensors; the first one's metadata are the model's."""
-        try:
-            reader = GGUFReader(file)
-            meta = {key: field.contents() for key, field in reader.fields.items() if _is_small(key)}
-            # Not the reader itself: what it holds of a vocabulary takes more memory than some models.
-            mapped, stored = reader.data, list(reader.tensors)
-            _check_extents(file, stored)
-        # The reader checks nothing: a short or damaged file shows as whatever numpy stumbles over.
-        except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-            raise CheckpointError(f"{file}: damaged or truncated GGUF ({first_line(error)}); fetch it again") from None
+        reader = GGUFReader(file)
+        meta = {key: field.contents() for key, field in reader.fields.items() if _is_small(key)}
+        # Not the reader itself: what it holds of a vocabulary takes more memory than some models.
+        mapped, stored = reader.data, list(reader.tensors)
+        _check_extents(file, stored)
         parts, own = meta.get("split.count", 0), meta.get("split.no", number)
         if parts > 1 and len(self._files) == 1:
             raise CheckpointError(
@@ -234,16 +234,28 @@ class GGUFCheckpoint(Checkpoint):
 
     def _llama3_scaling(self, factors: np.ndarray, config: dict[str, Any]) -> dict[str, Any]:
         """Llama 3.1 files hold the divisors that result, not the settings: the released settings are tried."""
-        scaling = {
-            "rope_type": "llama3",
-            "factor": float(round(factors.max())),
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        }
-        if not np.allclose(factors, llama3_factors(scaling, config["rope_theta"], self._rotated), rtol=1e-3):
-            raise CheckpointError(f"{self.path}: its rotary factors are not those of Llama 3.1; use the original model")
-        return scaling
+        if factors.shape == (self._rotated // 2,) and np.isfinite(factors).all():
+            scaling = {
+                "rope_type": "llama3",
+                "factor": float(round(factors.max())),
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+            }
+            if np.allclose(factors, llama3_factors(scaling, config["rope_theta"], self._rotated), rtol=1e-3):
+                return scaling
+        raise CheckpointError(f"{self.path}: its rotary factors are not those of Llama 3.1; use the original model")
+
+
+@contextmanager
+def _damage_of(file: Path) -> Iterator[None]:
+    """Raises `CheckpointError` for what the block stumbles over: the reader of the package gguf checks nothing."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, MemoryError) as error:
+        raise CheckpointError(f"{file}: damaged or truncated GGUF ({first_line(error)}); fetch it again") from None
 
 
 def llama3_factors(scaling: dict[str, Any], theta: float, rotated: int) -> np.ndarray:

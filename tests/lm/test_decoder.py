@@ -57,6 +57,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "llama_llama3": ("llama", {"rope_parameters": LLAMA3}),
     "llama_yarn": ("llama", {"rope_parameters": YARN}),
+    "llama_stray_window": ("llama", {"sliding_window": 5}),  # left over from a Mistral; transformers passes over it
     "mistral": ("mistral", {"sliding_window": None}),
     "mistral_window": ("mistral", {"sliding_window": 5, "head_dim": 16}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),

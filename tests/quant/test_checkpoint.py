@@ -121,6 +121,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no number": (lambda m: set_config(m, hidden_size="wide"), "configuration cannot be used"),
     "no heads": (lambda m: set_config(m, num_attention_heads=0), "configuration cannot be used"),
+    "far too many layers": (lambda m: set_config(m, num_hidden_layers=10**30), "num_hidden_layers: got 1000000"),
+    "far too wide heads": (lambda m: set_config(m, head_dim=1 << 40), "expected at most 1048576"),
+    "no factor": (
+        lambda m: set_config(m, rope_scaling={"rope_type": "linear", "factor": None}),
+        "configuration cannot be used",
+    ),
+    "no share": (
+        lambda m: set_config(m, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": "half"}),
+        "configuration cannot be used",
+    ),
     "Mixtral": (
         lambda m: set_config(m, model_type="mixtral", architectures=["MixtralForCausalLM"]),
         "architecture MixtralForCausalLM is not supported; known: llama, mistral, qwen2, qwen3",

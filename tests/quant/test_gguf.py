@@ -19,7 +19,7 @@ from mora_lite.errors import CheckpointError
 from mora_lite.lm.base import open_nf4
 from mora_lite.lm.decoder import Decoder
 from mora_lite.quant.formats import open_checkpoint
-from mora_lite.quant.gguf import BLOCKS, _dequantize, llama3_factors, unpermute
+from mora_lite.quant.gguf import BLOCKS, ROPE_FACTORS, _dequantize, llama3_factors, unpermute
 
 KINDS = [Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0, Kind.F16, Kind.BF16, Kind.F32]
 
@@ -227,6 +227,38 @@ def test_the_command_line_says_what_is_wrong(
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("block_count", "two"),
+        ("block_count", 2**40),
+        ("feed_forward_length", [96, 96]),
+        ("attention.key_length", 2**40),
+        ("attention.layer_norm_rms_epsilon", "small"),
+        ("context_length", float("inf")),
+        ("rope.dimension_count", "all"),
+    ],
+)
+def test_numbers_of_the_architecture_that_are_none_are_one_line(tmp_path: Path, key: str, value: Any) -> None:
+    path = write_gguf(tmp_path / "m.gguf", make_model("llama"), "llama", **{key: value})
+    with pytest.raises(CheckpointError, match=r"damaged or truncated GGUF|configuration cannot be used") as caught:
+        open_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("factors", [[torch.nan] * 8, [torch.inf] * 8, [1.0] * 7, [], [1.0] * 8])
+def test_other_rotary_factors_than_those_of_llama_3_1_are_named(tmp_path: Path, factors: list[float]) -> None:
+    model = make_model("llama")
+    weights = model.state_dict()
+    model.state_dict = lambda: {**weights, ROPE_FACTORS: torch.tensor(factors)}
+    path = write_gguf(tmp_path / "m.gguf", model, "llama")
+    if factors == [1.0] * 8:  # what stretches nothing is what Llama 3.1 files say with a factor of 1
+        assert open_checkpoint(path).config["rope_scaling"]["factor"] == 1
+        return
+    with pytest.raises(CheckpointError, match=r"its rotary factors are not those of Llama 3\.1"):
+        open_checkpoint(path)
 
 
 def test_values_that_are_not_finite(run: Any, base_path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mora_lite.quant.gguf import IN_LAYER, TOP, unpermute
+from mora_lite.quant.gguf import IN_LAYER, ROPE_FACTORS, TOP, unpermute
 
 HEADS, KV_HEADS, LAYERS = 4, 2, 2
 
@@ -71,7 +71,7 @@ def write_gguf(
     """Matrices as `kind`, the rest F32; those of formats in SCALES get random values, which `model` gets too.
 
     tokenizer: one whose tokens are bytes. tensors_a_file: split into files of so many tensors. meta: theta, and further
-    or other numbers of the architecture.
+    or other values of the architecture.
     """
     config = model.config
     writer = gguf.GGUFWriter(path, arch, split_max_tensors=tensors_a_file)
@@ -84,11 +84,14 @@ def write_gguf(
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "rope.freq_base": meta.pop("theta", 5e5),
     }
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(meta.pop("theta", 5e5))
     for key, value in {**numbers, **meta}.items():
-        writer.add_uint32(f"{arch}.{key}", value)
+        kind_of_value = gguf.GGUFValueType.get_type(value)
+        if isinstance(value, int):
+            kind_of_value = gguf.GGUFValueType.UINT32 if value < 1 << 32 else gguf.GGUFValueType.UINT64
+        writer.add_key_value(f"{arch}.{key}", value, kind_of_value)
     if tokenizer is not None:
         tokens = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
         tokens.append("CC")  # a file needs a merge
@@ -100,7 +103,7 @@ def write_gguf(
         writer.add_bos_token_id(tokenizer.eos_token_id)
         if tokenizer.chat_template:
             writer.add_chat_template(tokenizer.chat_template)
-    back = {value: key for key, value in IN_LAYER.items()} | {value: key for key, value in TOP.items()}
+    back = {value: key for key, value in {**IN_LAYER, **TOP, ROPE_FACTORS: ROPE_FACTORS}.items()}
     for name, original in model.state_dict().items():
         if name in back:
             stored = back[name]
