@@ -141,7 +141,8 @@ def is_finite(weight: Tensor | NF4Tensor) -> bool:
     if isinstance(weight, Tensor):
         parts = [weight]
     else:
-        parts = [weight.absmax] if weight.nested is None else [weight.nested.absmax, weight.nested.offset]
+        nested = weight.nested
+        parts = [weight.absmax] if nested is None else [nested.absmax, nested.offset, nested.code]
     pieces = (piece for part in parts for piece in part.reshape(-1).split(PIECE))
     return all(bool(piece.sum(dtype=torch.float32).isfinite() or piece.isfinite().all()) for piece in pieces)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .checkpoint import EMBEDDING, Checkpoint, check_architecture, load_tokenizer
-from .nf4 import DTYPES, STATE_KEY, NF4Tensor, from_tensors
+from .nf4 import STATE_KEY, NF4Tensor, StoredState, from_tensors, read_state
 
 STATE_SUFFIXES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "." + STATE_KEY)
 FP4_STATE = ".quant_state.bitsandbytes__fp4"
@@ -55,28 +55,21 @@ class HuggingFaceCheckpoint(Checkpoint):
     def _load(self, name: str) -> Tensor | NF4Tensor:
         if not self._is_nf4(name):
             return self._read(name)
+        parts = {part: self._read(part) for part in self._parts(name)}
         try:
-            return from_tensors(name, {part: self._read(part) for part in self._parts(name)})
+            return from_tensors(name, parts)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        if not self._is_nf4(name):
-            return self._entry(name).shape
-        try:
-            return tuple(int(n) for n in self._state(name)["shape"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged_state(name, error) from None
+        return self._state(name).shape if self._is_nf4(name) else self._entry(name).shape
 
     def nbytes(self, name: str) -> int:
         return sum(self._entry(part).nbytes for part in self._parts(name))
 
     def dtype(self, name: str) -> torch.dtype:
         if self._is_nf4(name):
-            try:
-                return {str(dtype): dtype for dtype in DTYPES}[f"torch.{self._state(name)['dtype']}"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise self._damaged_state(name, error) from None
+            return self._state(name).dtype
         stored = self._entry(name).dtype
         if stored not in FLOATS:
             raise CheckpointError(
@@ -102,12 +95,13 @@ class HuggingFaceCheckpoint(Checkpoint):
         parts = [name, *(name + suffix for suffix in STATE_SUFFIXES)] if self._is_nf4(name) else [name]
         return [part for part in parts if part in self._where or part == name]
 
-    def _state(self, name: str) -> Any:
+    def _state(self, name: str) -> StoredState:
         """What a 4-bit weight says of itself."""
-        return json.loads(self._read(f"{name}.{STATE_KEY}").numpy().tobytes())
-
-    def _damaged_state(self, name: str, error: Exception) -> CheckpointError:
-        return CheckpointError(f"{self.path}: the 4-bit description of {name} is damaged ({error})")
+        content = self._read(f"{name}.{STATE_KEY}")
+        try:
+            return read_state(name, content)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
 
     def _check_quantization(self) -> None:
         settings = self.config.get("quantization_config")

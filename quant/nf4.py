@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -191,30 +192,54 @@ def to_tensors(name: str, q: NF4Tensor) -> dict[str, Tensor]:
     return tensors
 
 
+class StoredState(NamedTuple):
+    """What the JSON text beside a stored weight says of it, beside the parts themselves.
+
+    shape, block, dtype: as of `NF4Tensor`. nested: offset and block of double quantisation, None without.
+    """
+
+    shape: tuple[int, ...]
+    block: int
+    dtype: torch.dtype
+    nested: tuple[float, int] | None
+
+
+def read_state(name: str, content: Tensor) -> StoredState:
+    """content: uint8, the text stored as `name` and STATE_KEY. Raises `CheckpointError` when it is damaged."""
+    try:
+        state = json.loads(bytes(content.tolist()))
+        nested = None
+        if "nested_offset" in state:
+            nested = float(state["nested_offset"]), int(state["nested_blocksize"])
+        shape = tuple(int(n) for n in state["shape"])
+        if min(shape, default=0) < 0:
+            raise ValueError(f"shape {list(shape)}")
+        dtype = {str(dtype): dtype for dtype in DTYPES}[f"torch.{state['dtype']}"]
+        return StoredState(shape, int(state["blocksize"]), dtype, nested)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise CheckpointError(f"{name}: the 4-bit description is damaged ({error}); save the model again") from None
+
+
 def from_tensors(name: str, tensors: Mapping[str, Tensor]) -> NF4Tensor:
     """The weight that `to_tensors` or bitsandbytes stored under `name`.
 
     Raises `CheckpointError` if a part is missing, sizes disagree, or the code is not NF4.
     """
     try:
+        shape, block, dtype, doubly = read_state(name, tensors[f"{name}.{STATE_KEY}"])
         codes = tensors[name].reshape(-1).view(torch.uint8)
-        absmax = tensors[f"{name}.absmax"]
+        absmax = tensors[f"{name}.absmax"].reshape(-1)
         levels = tensors[f"{name}.quant_map"].float()
-        state = json.loads(bytes(tensors[f"{name}.{STATE_KEY}"].tolist()))
-        shape, block = tuple(int(n) for n in state["shape"]), int(state["blocksize"])
-        dtype = getattr(torch, state["dtype"])
         nested = None
-        if "nested_offset" in state:
+        if doubly is not None:
             nested = NestedScales(
-                absmax=tensors[f"{name}.nested_absmax"].float(),
-                offset=torch.tensor(float(state["nested_offset"]), dtype=torch.float32),
-                code=tensors[f"{name}.nested_quant_map"].float(),
-                block=int(state["nested_blocksize"]),
+                absmax=tensors[f"{name}.nested_absmax"].reshape(-1).float(),
+                offset=torch.tensor(doubly[0], dtype=torch.float32),
+                code=tensors[f"{name}.nested_quant_map"].reshape(-1).float(),
+                block=doubly[1],
             )
     except KeyError as error:
         raise CheckpointError(f"{name}: part {error} of the 4-bit weight is missing; save the model again") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{name}: the 4-bit description is damaged ({error}); save the model again") from None
     count = math.prod(shape)
     if levels.shape != NF4_CODE.shape or (levels.cpu() - NF4_CODE).abs().max() > 1e-6:
         raise CheckpointError(f"{name}: its 16 levels are not those of NF4; quantise the model with NF4")
@@ -226,7 +251,7 @@ def from_tensors(name: str, tensors: Mapping[str, Tensor]) -> NF4Tensor:
     if nested is not None and (
         absmax.dtype != torch.uint8
         or nested.code.numel() != 256
-        or nested.block < 1
+        or nested.block not in BLOCKS
         or nested.absmax.numel() != -(-absmax.numel() // nested.block)
     ):
         raise CheckpointError(f"{name}: its doubly quantised scales have wrong sizes; the file is damaged")

@@ -104,6 +104,18 @@ def test_what_we_write_in_4_bits_is_read_again(plain: Path, tmp_path: Path, doub
         assert sha256_of(out / name) == digest
 
 
+@pytest.mark.parametrize("part", ["nested_absmax", "nested_quant_map"])
+def test_doubly_quantised_scales_that_are_not_finite(plain: Path, tmp_path: Path, part: str) -> None:
+    source, out = open_checkpoint(plain), tmp_path / "nf4"
+    q = quantize_nf4(source.load(NAME), double=True)  # type: ignore[arg-type]
+    write_checkpoint(out, source.config, with_one_in_4_bits(source, q))  # type: ignore[arg-type]
+    weights = load_file(out / "model.safetensors")
+    weights[f"{NAME}.{part}"][-1] = torch.inf
+    save_file(weights, out / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{NAME} holds values that are not finite"):
+        open_checkpoint(out).load(NAME)
+
+
 @pytest.mark.parametrize(("kind", "nested"), [("nf4", False), ("nf4", True), ("fp4", False)])
 def test_a_directory_that_bitsandbytes_wrote(plain: Path, tmp_path: Path, kind: str, nested: bool) -> None:
     """Built from bitsandbytes' own state dict, as transformers saves it. fp4 is refused, whatever config.json says."""

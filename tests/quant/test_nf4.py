@@ -168,6 +168,42 @@ def test_damaged_parts_are_named() -> None:
     assert state == {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [4, 64]}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [float("inf"), 64]},
+        {"shape": [-4, -64]},
+        {"shape": None},
+        {"blocksize": float("inf")},
+        {"blocksize": 48},
+        {"dtype": "load"},
+        {"nested_blocksize": 10**12},  # so many copies of each scale would be made
+        {"nested_offset": []},
+    ],
+)
+def test_a_damaged_description_is_an_error(change: dict[str, object]) -> None:
+    tensors = to_tensors("w", quantize_nf4(torch.randn(4, 64), double=True))
+    state = json.loads(bytes(tensors[f"w.{STATE_KEY}"].tolist())) | change
+    stored = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match="damaged"):
+        from_tensors("w", tensors | {f"w.{STATE_KEY}": stored})
+
+
+def test_text_that_is_nested_without_end_is_damaged() -> None:
+    tensors = to_tensors("w", quantize_nf4(torch.randn(4, 64)))
+    with pytest.raises(CheckpointError, match="damaged"):
+        from_tensors("w", tensors | {f"w.{STATE_KEY}": torch.full((100_000,), ord("["), dtype=torch.uint8)})
+
+
+def test_parts_may_have_another_shape_of_the_same_size() -> None:
+    q = quantize_nf4(torch.randn(40, 64), double=True)
+    tensors = to_tensors("w", q)
+    parts = {
+        name: part if name.endswith(STATE_KEY) or "quant_map" in name else part[None] for name, part in tensors.items()
+    }
+    assert torch.equal(dequantize_nf4(from_tensors("w", parts)), dequantize_nf4(q))
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(CheckpointError, match="float32"):
         quantize_nf4(torch.zeros(4, dtype=torch.int32))
