@@ -151,7 +151,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def _read_index(self, index: Path) -> dict[str, str]:
         """Name of a weight -> name of its shard, which lies beside the index."""
-        weight_map = read_json(index, str(index)).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if (
             not isinstance(weight_map, dict)
             or not weight_map
@@ -201,7 +201,7 @@ def _header_at(path: Path, size: int, modified: int) -> dict[str, Entry]:
         # safetensors checks types, shapes and overlaps when it opens the file.
         with safe_open(path, framework="pt", device="cpu"):
             pass
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged or truncated safetensors ({error}); fetch it again") from None
     return entries
 
@@ -235,10 +235,10 @@ def _read_entry(path: Path, name: str, entry: Entry) -> Tensor:
     return flat.view(entry.shape)
 
 
-def read_json(path: Path, if_missing: str = "no such file") -> dict[str, Any]:
-    """The object in a JSON file. Raises `CheckpointError` when it is damaged, or with `if_missing`."""
+def read_json(path: Path, if_missing: str = "") -> dict[str, Any]:
+    """The object in a JSON file. Raises `CheckpointError` when it is damaged or missing (then with `if_missing`)."""
     if not path.is_file():
-        raise CheckpointError(if_missing)
+        raise CheckpointError(if_missing or f"{path}: no such file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -176,15 +176,16 @@ def test_errors_say_what_is_wrong(plain: Path, tmp_path: Path) -> None:
         open_checkpoint(plain).tokenizer()
     weights = plain / "model.safetensors"
     whole = weights.read_bytes()
-    for size in (len(whole) - 10, 100, 3, 0):
-        weights.write_bytes(whole[:size])
+    nested = (100_000).to_bytes(8, "little") + b"[" * 100_000
+    for content in (whole[:-10], whole[:100], whole[:3], b"", nested):
+        weights.write_bytes(content)
         with pytest.raises(CheckpointError, match="truncated"):
             open_checkpoint(plain)
     weights.rename(plain / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="safetensors files are needed"):
         open_checkpoint(plain)
-    for damaged in ("{", "[" * 100_000):
-        (plain / "config.json").write_text(damaged)
+    for damaged in (b"{", b"[" * 100_000, b'{"vocab_size": ' + b"1" * 5000 + b"}", b'{"a": "\x80"}'):
+        (plain / "config.json").write_bytes(damaged)
         with pytest.raises(CheckpointError, match="damaged JSON"):
             open_checkpoint(plain)
     (plain / "config.json").unlink()
