@@ -64,9 +64,10 @@ def _describe_packs() -> dict[str, Any]:
     from .chem.featurizer import Featurizer
     from .packs.installed import installed
     from .packs.manifest import PACK, TEXT_PACK, TRAINING
+    from .text.tasks import PackQuestions
 
     packs = {
-        manifest["name"]: {
+        folder.name: {
             "mb": _megabytes(manifest),
             "base": manifest["base"]["name"],
             "tasks": [task["name"] for task in manifest["tasks"]],
@@ -80,7 +81,7 @@ def _describe_packs() -> dict[str, Any]:
         packs[folder.name] = {
             "mb": _megabytes(manifest),
             "base": manifest["base"]["name"],
-            "tasks": list(manifest.get("questions") or [manifest["task"]]),
+            "tasks": PackQuestions.of(manifest).tasks,
             "path": str(folder),
         }
     return packs

@@ -36,9 +36,9 @@ FLOORS = """
     scoring
     packs fast reports
     model
-    training screening bench environment
+    training screening bench
     text
-    publish
+    publish environment
     export serve
     cli
 """

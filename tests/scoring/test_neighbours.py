@@ -186,6 +186,6 @@ def test_card_and_info_say_whether_they_are_inside(run, copy: Path, monkeypatch:
     words = "holds the SMILES and measured values of its training molecules"
     for inside in (True, False):
         assert (words in model_card(pack.manifest)) is inside
-        assert json.loads(run("info", "--json")[1])["packs"]["tiny"]["training_molecules"] is inside
+        assert json.loads(run("info", "--json")[1])["packs"]["mine"]["training_molecules"] is inside
         if inside:
             remove_file(pack, "training.safetensors")
