@@ -89,6 +89,7 @@ def arange_like(n: int, like: Tensor) -> Tensor:
     global _arange_like  # noqa: PLW0603
     if like.device.type != "cpu" or like.dtype != torch.int64:
         return torch.arange(n, dtype=like.dtype, device=like.device)
-    if len(_arange_like) < n:
-        _arange_like = torch.arange(2 * n)
-    return _arange_like[:n]
+    numbers = _arange_like  # another thread may put a shorter one in its place
+    if len(numbers) < n:
+        _arange_like = numbers = torch.arange(2 * n)
+    return numbers[:n]

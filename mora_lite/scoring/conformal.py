@@ -117,7 +117,7 @@ class Intervals:
     def score_at(self, confidence: float) -> float:
         """What `half_width` multiplies sigma by."""
         # In floating point, 100 * 0.55 is a little above 55.
-        rank = math.ceil((len(self.scores) + 1) * confidence - 1e-9)
+        rank = max(1, math.ceil((len(self.scores) + 1) * confidence - 1e-9))
         return float(self.scores[rank - 1]) if rank <= len(self.scores) else math.inf
 
     def floor_at(self, confidence: float) -> float:

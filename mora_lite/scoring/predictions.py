@@ -77,7 +77,9 @@ class Predictions:
             return np.asarray(column)
         if isinstance(key, int | np.integer):
             return next(iter(self[[range(len(self))[key]]]))
-        rows = np.arange(len(self))[key if isinstance(key, slice) else np.asarray(key)]
+        if not isinstance(key, slice):
+            key = np.asarray(key) if len(key) else np.empty(0, np.int64)  # an empty list is one of floats to NumPy
+        rows = np.arange(len(self))[key]
         index = None if self.index is None else self.index[rows]
         return Predictions([self.smiles[i] for i in rows], self.tasks, self.scores.at(rows), index)
 

@@ -144,8 +144,8 @@ class Predictor(ABC):
         Only molecules with a value for one of the model's tasks count. A SMILES that cannot be read has no neighbours.
         smiles: as for `predict`. Raises `PackError` when the pack does not hold its training molecules.
         """
-        if n < 1:
-            raise InputError(f"n: got {n}, expected 1 or more")
+        if not (isinstance(n, Integral) and n >= 1):
+            raise InputError(f"n: got {n!r}, expected a whole number, 1 or more")
         rows = read_molecules(smiles).smiles
         parsed = self._parse(rows)
         return self._find_neighbours(parsed, n)

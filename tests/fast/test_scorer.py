@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mora_lite import load
 from mora_lite.adapter.lowrank import AdapterConfig
 from mora_lite.chem.featurizer import Featurizer
+from mora_lite.fast import linear
 from mora_lite.fast.batch import SortedBatch
 from mora_lite.fast.linear import PackedLinear, has_packed_products, relu_, segment_sum
 from mora_lite.fast.scorer import FastEncoder, FastHypernet, FastScorer
@@ -153,6 +154,21 @@ def test_sums_over_runs_and_relu(dtype: torch.dtype) -> None:
     sums = segment_sum(rows, torch.tensor([0, 2, 2, 3]))
     assert sums.tolist() == [[3.0, -3.0], [0.0, 0.0], [4.0, 0.5]]
     assert relu_(rows.clone()).tolist() == rows.clamp_min(0).tolist()
+
+
+def test_numbers_that_are_kept_are_long_enough_whatever_other_threads_keep(monkeypatch) -> None:
+    class Kept:
+        """As another thread that keeps fewer numbers, after their length was asked for."""
+
+        def __len__(self) -> int:
+            monkeypatch.setattr(linear, "_arange_like", torch.arange(1))
+            return 100
+
+        def __getitem__(self, key: slice) -> torch.Tensor:
+            return torch.arange(100)[key]
+
+    monkeypatch.setattr(linear, "_arange_like", Kept())
+    assert linear.arange_like(5, torch.arange(0)).tolist() == [0, 1, 2, 3, 4]
 
 
 def make_llama_scorer(kind: str, adapted_layers: int) -> Scorer:

@@ -151,7 +151,7 @@ def test_known_numbers() -> None:
     nine = Intervals.fit(np.zeros(9), np.arange(-9.0, 0), np.ones(9))
     assert nine.scores.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert nine.scores.dtype == np.float32
-    assert [nine.half_width(np.ones(1), c).item() for c in (0.1, 0.5, 0.55, 0.9)] == [1, 5, 6, 9]
+    assert [nine.half_width(np.ones(1), c).item() for c in (1e-12, 0.1, 0.5, 0.55, 0.9)] == [1, 1, 5, 6, 9]
     got = Intervals.of_growth(2.0, nine.scores).half_width(np.array([1, 0.5]), 0.9)
     assert got.dtype == np.float32
     assert got.tolist() == pytest.approx([9, 9 * np.e])

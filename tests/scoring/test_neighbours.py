@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,9 +81,10 @@ def test_only_molecules_with_a_value_for_the_tasks_asked_for(
     assert list(found.to_pandas())[4:] == ["polarity [e]"]
 
 
-def test_none_is_not_a_number_of_neighbours(model: Model) -> None:
-    with pytest.raises(InputError, match="n: got 0, expected 1 or more"):
-        model.neighbours("CCO", n=0)
+@pytest.mark.parametrize("n", [0, 2.5, "3"])
+def test_what_is_no_number_of_neighbours(model: Model, n: Any) -> None:
+    with pytest.raises(InputError, match=f"n: got {n!r}, expected a whole number, 1 or more"):
+        model.neighbours("CCO", n=n)
 
 
 # --- on the command line

@@ -44,6 +44,11 @@ def test_rows_are_a_table_of_their_own_with_their_index(key: object) -> None:
     assert part.to_pandas().index.tolist() == ["b", "c"]
 
 
+def test_no_row_is_an_empty_table() -> None:
+    assert len(table()[[]]) == len(table()[()]) == 0
+    assert list(table()[[]].to_pandas()) == list(table().to_pandas())
+
+
 def test_a_name_is_a_column_in_any_case() -> None:
     for name in ("logS", "logs", "logS [log mol/L]"):
         assert table()[name].tolist() == [1.0] * 4
