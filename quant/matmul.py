@@ -127,21 +127,13 @@ def _multiply_bitsandbytes(
     """The same product by bitsandbytes, which dequantises to x's dtype inside the kernel for few rows."""
     del dtype
     assert isinstance(q, NF4Tensor)
-    functional = _bitsandbytes().functional
-    nested = None
-    if q.nested is not None:
-        nested = functional.QuantState(
-            absmax=q.nested.absmax, blocksize=q.nested.block, code=q.nested.code, dtype=torch.float32
-        )
-    state = functional.QuantState(
-        absmax=q.absmax,
+    state = _bitsandbytes().functional.QuantState(
+        absmax=q.scales(),
         shape=torch.Size(q.shape),
         code=NF4_CODE.to(q.device),
         blocksize=q.block,
         quant_type="nf4",
         dtype=x.dtype,
-        offset=None if q.nested is None else q.nested.offset,
-        state2=nested,
     )
     bias = None if bias is None else bias.to(x.dtype)
     result: Tensor = _bitsandbytes().matmul_4bit(x, q.codes.view(-1, 1).t(), quant_state=state, bias=bias)

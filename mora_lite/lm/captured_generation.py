@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..machine.capture import capture
 from ..quant.linear import Linear4bit
 from ..quant.matmul import choose_kernel, multiply_with_branch
+from ..quant.tiling import TiledNF4
 from .decoder import Decoder, DecoderLayer, KVCache
 from .generation import Answer, check_ids, pad_left
 
@@ -250,9 +251,9 @@ def feed_forward(layer: DecoderLayer, normed: Tensor, branch: LayerBranch | None
     """The feed-forward block with the branch beside it. normed: dtype `[B, D]` -> dtype `[B, D]`."""
     if branch is None or "ffn" not in branch.factors:
         return layer.feed_forward(normed)
-    down = layer.down
-    if not isinstance(down, Linear4bit) or down.tiled is None or choose_kernel(normed, down.tiled) != "triton":
+    down = layer.down.weight if isinstance(layer.down, Linear4bit) else None
+    if not isinstance(down, TiledNF4) or choose_kernel(normed, down) != "triton":
         return branch.add("ffn", normed, layer.feed_forward(normed))
     a, c = branch.factors["ffn"]
     gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-    return multiply_with_branch(F.silu(gate) * up, down.tiled, normed, a, c, branch.scale)
+    return multiply_with_branch(F.silu(gate) * up, down, normed, a, c, branch.scale)

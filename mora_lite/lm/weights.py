@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError
-from ..quant.linear import Mode
+from ..quant.linear import Linear4bit, Mode
+from ..quant.nf4 import NF4Tensor, dequantize_nf4
 
 
 class TensorSource(Protocol):
@@ -45,11 +46,7 @@ class InMemoryTensors:
 
 def to_dense(value: Any, dtype: torch.dtype) -> Tensor:
     """A Tensor or NF4Tensor as a plain tensor of `dtype`."""
-    if isinstance(value, Tensor):
-        return value.detach().to(dtype)
-    from ..quant.nf4 import dequantize_nf4
-
-    return dequantize_nf4(value, dtype)
+    return value.detach().to(dtype) if isinstance(value, Tensor) else dequantize_nf4(value, dtype)
 
 
 class RMSNorm(nn.Module):
@@ -78,23 +75,19 @@ class ConcatLinear(nn.Module):
 
 def load_packed(weights: Sequence[Any], biases: Sequence[Tensor | None], dtype: torch.dtype) -> nn.Module:
     """The 4-bit matrices as one, or beside each other where a block would cross from one into the next."""
-    from ..quant.linear import Linear4bit
-    from ..quant.nf4 import NF4Tensor
-
     block = weights[0].block
-    aligned = all(w.nested is None and w.block == block and w.numel % block == 0 for w in weights)
+    aligned = all(w.block == block and w.numel % block == 0 for w in weights)
     if aligned and len({bias is None for bias in biases}) == 1:
         rows = sum(w.shape[0] for w in weights)
         weight = NF4Tensor(
             torch.cat([w.codes.flatten() for w in weights]),
-            torch.cat([w.absmax for w in weights]),
+            torch.cat([w.scales() for w in weights]),
             (rows, weights[0].shape[1]),
             block,
-            weights[0].dtype,
         )
         present = [bias for bias in biases if bias is not None]
-        return Linear4bit(weight, torch.cat(present) if present else None, mode="4bit", dtype=dtype)
-    parts = [Linear4bit(w, b, mode="4bit", dtype=dtype) for w, b in zip(weights, biases, strict=True)]
+        return Linear4bit(weight, torch.cat(present) if present else None, dtype=dtype)
+    parts = [Linear4bit(w, b, dtype=dtype) for w, b in zip(weights, biases, strict=True)]
     return parts[0] if len(parts) == 1 else ConcatLinear(parts)
 
 

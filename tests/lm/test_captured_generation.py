@@ -20,6 +20,7 @@ from mora_lite.lm.decoder import Decoder, DecoderLayer
 from mora_lite.lm.generation import generate
 from mora_lite.quant import matmul
 from mora_lite.quant.linear import Linear4bit
+from mora_lite.quant.tiling import TiledNF4
 
 PROMPTS = [[5, 9, 60, 3, 3, 17, 80], [11], [40, 2, 6]]
 KINDS: dict[str, dict[str, Any]] = {
@@ -128,7 +129,7 @@ def test_the_kernel_adds_the_branch(monkeypatch: pytest.MonkeyPatch, modules: tu
     layer = decoder.layers[2]
     assert isinstance(layer, DecoderLayer)
     assert isinstance(layer.down, Linear4bit)
-    assert layer.down.tiled is not None
+    assert isinstance(layer.down.weight, TiledNF4)
     branch, normed = random_branch(2, width=64, modules=modules), torch.randn(3, 64).half()
     own = branch.by_layer(3, decoder.sizes.module_widths())[2]
     got = feed_forward(layer, normed, own)
