@@ -50,7 +50,7 @@ def multiply_with_branch(x: Tensor, q: TiledNF4, seen: Tensor, a: Tensor, c: Ten
     return multiply_tiled(x, q, r=project_rows(seen, a, scale), c=c)
 
 
-def choose_kernel(x: Tensor, q: NF4Tensor | TiledNF4 | None = None) -> str:
+def choose_kernel(x: Tensor, q: NF4Tensor | TiledNF4) -> str:
     """The kernel for an input and a weight, one of `KERNELS`.
 
     Triton for weights that are laid out for it, but where a gradient is asked for or x is float32; for others

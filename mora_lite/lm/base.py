@@ -30,7 +30,7 @@ from .prefix import CompiledPrompts, UpperLayers, compile_prompts, prompt_ids, u
 from .tokenizer import PlainTokenizer
 
 COPY_FROM = 32_000_000  # weights in matrices; fewer are quantised in less than a second
-COPY_FORMAT = 1  # goes up when the same base model gives other bits
+COPY_FORMAT = 2  # goes up when the same base model gives other bits or sizes
 SIZES = "mora_lite_sizes"  # in the configuration of a copy: what transformers made of it, which is slow to import
 
 
