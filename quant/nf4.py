@@ -86,11 +86,6 @@ class NF4Tensor:
         return sum(t.numel() * t.element_size() for t in tensors)
 
     @property
-    def bits_per_weight(self) -> float:
-        """Bits stored for each weight, scales included: 4.5 with blocks of 64, about 4.13 with double quantisation."""
-        return 8 * self.nbytes / max(self.numel, 1)
-
-    @property
     def device(self) -> torch.device:
         return self.codes.device
 

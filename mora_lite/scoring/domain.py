@@ -175,8 +175,14 @@ class Domain:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any]) -> Domain:
-        """The inverse of `tensors`, from tensors or NumPy arrays."""
+        """The inverse of `tensors`, from tensors or NumPy arrays. Raises `PackError` when these do not fit together."""
         counts = np.asarray(tensors["counts"]).astype(np.int64)
+        patterns = np.asarray(tensors["patterns"]).astype(np.bool_)
+        sizes = np.asarray(tensors["sizes"]).astype(np.int64)
+        if patterns.ndim != 2 or sizes.shape != patterns.shape[:1] or sizes.min(initial=0) < 0:
+            raise PackError(_DAMAGED)
+        if counts.shape != (sizes.sum(),) or counts.max(initial=0) > N_BITS:
+            raise PackError(_DAMAGED)
         gaps = np.asarray(tensors["gaps"]) if "gaps" in tensors else _inflate(tensors["deflated"], counts)
         small = np.int32 if len(counts) * N_BITS < 1 << 31 else np.int64
         run = np.cumsum(gaps, dtype=small)  # positions, of all rows one after the other
@@ -186,8 +192,6 @@ class Domain:
         position = run - np.repeat(before, counts)
         if len(position) and not 0 <= position.min() <= position.max() < N_BITS:
             raise PackError(_DAMAGED)
-        patterns = np.asarray(tensors["patterns"]).astype(np.bool_)
-        sizes = np.asarray(tensors["sizes"]).astype(np.int64)
         domain = cls(pack_positions(position, counts), patterns, sizes)
         domain._cache["positions"] = position
         return domain

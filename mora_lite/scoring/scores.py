@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..errors import PackError
 from ..status import OK
 from ..tables.formats import add_columns
 from .conformal import Calibration, Intervals, Platt, check_confidence
@@ -133,11 +134,16 @@ class Calibrator:
     ) -> Calibrator | None:
         """For the tasks at the positions `chosen`; None when the pack was not calibrated.
 
-        Raises `InputError` when `confidence` is not between 0 and 1.
+        Raises `InputError` when `confidence` is not between 0 and 1, `PackError` when both are not of the same tasks.
         """
         check_confidence(confidence)
         if calibration is None or domain is None:
             return None
+        if domain.patterns.shape[1] != len(calibration.parts):
+            raise PackError(
+                f"the pack has training molecules of {domain.patterns.shape[1]} tasks, but intervals of "
+                f"{len(calibration.parts)}; fetch or train it again"
+            )
         calibration = calibration.select(chosen)
         thresholds = np.array(calibration.thresholds, dtype=np.float32)
         return cls(calibration.parts, thresholds, domain.select(chosen), confidence)

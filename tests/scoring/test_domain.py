@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import numpy as np
@@ -358,6 +358,25 @@ def test_bits_past_the_last_are_refused(domain: Domain) -> None:
     gaps = np.full(int(domain.tensors()["counts"].sum()), 254, np.uint8)
     with pytest.raises(PackError, match="the fingerprints of the training molecules are damaged"):
         Domain.from_tensors({**domain.tensors(), "gaps": gaps})
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("sizes", lambda sizes: sizes + 1),
+        ("sizes", lambda sizes: sizes[:-1]),
+        ("sizes", lambda sizes: np.concatenate([sizes[:1] + 2**30, sizes[1:] - 2**30])),
+        ("patterns", lambda patterns: patterns[1:]),
+        ("patterns", lambda patterns: patterns[:, 0]),
+        ("counts", lambda counts: counts[1:]),
+        ("counts", lambda counts: counts * 0 + 1025),
+        ("counts", lambda counts: counts[:, None]),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(domain: Domain, name: str, change: Any) -> None:
+    stored = {key: tensor.numpy() for key, tensor in domain.tensors().items()}
+    with pytest.raises(PackError, match="the fingerprints of the training molecules are damaged"):
+        Domain.from_tensors({**stored, name: change(stored[name])})
 
 
 def test_storing_nothing() -> None:

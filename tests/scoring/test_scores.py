@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_scores import TASKS, scores
 
+from mora_lite.errors import PackError
+from mora_lite.scoring.conformal import Calibration, Platt
+from mora_lite.scoring.domain import Domain
 from mora_lite.scoring.predictions import Predictions
+from mora_lite.scoring.scores import Calibrator
 from mora_lite.scoring.tasks import OWN_COLUMNS
 from mora_lite.status import RunSummary
 
@@ -33,6 +38,14 @@ def test_domain_similarity_and_names_tell_the_same(nearest: list[list[float]]) -
     columns = scores(nearest).columns(TASKS)
     assert columns["in_domain"].tolist() == [text == "" for text in columns["outside"]]
     assert columns["in_domain"].tolist() == (columns["similarity"] >= 0.5).tolist()
+
+
+def test_intervals_and_training_molecules_of_other_tasks_are_refused() -> None:
+    domain = Domain.of(np.ones((1, 128), np.uint8), np.ones((1, 3), bool))
+    calibration = Calibration([Platt(1.0, 0.0)] * 2, [0.0, 0.0])
+    with pytest.raises(PackError, match="training molecules of 3 tasks, but intervals of 2"):
+        Calibrator.of(calibration, domain, [0, 1], 0.9)
+    assert Calibrator.of(calibration, domain.select([0, 2]), [1], 0.9) is not None
 
 
 def test_the_summary_of_a_run_names_the_tasks_with_most_rows_outside() -> None:
