@@ -21,7 +21,7 @@ import numpy as np
 from ..chem.featurizer import Featurizer
 from ..errors import PackError
 from ..hub.packs import local_path
-from ..packs.manifest import EXPORT, TRAINING
+from ..packs.manifest import EXPORT, TRAINING, fitting
 from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
 from ..scoring.scores import Calibrator
@@ -77,11 +77,9 @@ class Exported:
         if TRUST not in self.manifest["files"]:
             return Calibrator.of(None, None, chosen, confidence)
         tensors = self._arrays(TRUST)
-        try:
+        with fitting(f"{self.path / TRUST} cannot be read", EXPORT.again):
             calibration = Calibration.from_tensors(tensors, len(self.tasks))
             return Calibrator.of(calibration, _domain_of(tensors), chosen, confidence)
-        except KeyError as error:
-            raise PackError(f"{self.path / TRUST} cannot be read: {error}; {EXPORT.again}") from None
 
     def load_training(self) -> TrainingMolecules:
         """The training molecules with their values. Raises `PackError` when the folder does not hold them."""
@@ -90,10 +88,8 @@ class Exported:
                 f"{self.path} does not hold the training molecules of {self.name}, so it cannot name neighbours; "
                 "export it again from a pack that holds them"
             )
-        try:
+        with fitting(f"{self.path / TRAINING_FILE} cannot be read", EXPORT.again):
             return TrainingMolecules.from_tensors(self._arrays(TRAINING_FILE), _domain_of(self._arrays(TRUST)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise PackError(f"{self.path / TRAINING_FILE} cannot be read: {error}; {EXPORT.again}") from None
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
         """The arrays of a file, checked."""

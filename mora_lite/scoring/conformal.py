@@ -63,6 +63,11 @@ class Intervals:
     scores: np.ndarray
     training: np.ndarray = field(default_factory=NO_ERRORS.copy)
 
+    def __post_init__(self) -> None:
+        assert self.similarity.shape == self.log_sigma.shape
+        assert len(self.similarity) > 0
+        assert all(getattr(self, name).ndim == 1 for name in INTERVAL_TENSORS)
+
     @classmethod
     def fit(
         cls, predicted: np.ndarray, truth: np.ndarray, similarity: np.ndarray, training_error: np.ndarray = NO_ERRORS

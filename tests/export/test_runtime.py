@@ -112,6 +112,15 @@ def test_arrays_that_were_compressed_are_not_unpacked(folder: Path) -> None:
             runtime.load(folder).neighbours("CCO")
 
 
+def test_arrays_that_do_not_fit_are_one_line(folder: Path) -> None:
+    with np.load(folder / "trust.npz") as arrays:
+        np.savez(folder / "trust.npz", **{**arrays, "0.log_sigma": np.zeros(0)})
+    files = json.loads((folder / "export.json").read_text())["files"]
+    change(folder, files=files | {"trust.npz": file_entry(folder / "trust.npz")})
+    with pytest.raises(PackError, match=r"trust\.npz cannot be read \(AssertionError: .*\); export it again"):
+        runtime.load(folder)
+
+
 # --- values
 
 
