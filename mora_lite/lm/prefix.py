@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..adapter.lowrank import lowrank_branch, shared_lowrank_branch
 from ..architecture import DecoderConfig
 from ..errors import CheckpointError
+from ..quant.checkpoint import expected_shapes
 from .decoder import Decoder, DecoderLayer, KVCache
 from .layer_ops import rotate
 from .weights import InMemoryTensors, Mode, RMSNorm, TensorSource
@@ -59,6 +60,12 @@ class CompiledPrompts:
     keys: Tensor
     values: Tensor
     lengths: Tensor
+
+    def __post_init__(self) -> None:
+        n_prompts, _ = self.attended.shape
+        assert self.residual.shape == self.attended.shape
+        assert self.values.shape == self.keys.shape
+        assert (self.keys.dim(), self.keys.shape[1], *self.lengths.shape) == (5, n_prompts, n_prompts)
 
     @classmethod
     def stack(cls, prompts: Sequence[CompiledPrompt]) -> CompiledPrompts:
@@ -148,6 +155,9 @@ class UpperLayers(nn.Module):
     ) -> None:
         super().__init__()
         assert 1 <= k <= sizes.layers, f"adapted layers: got {k} of {sizes.layers}"
+        for name, shape in expected_shapes(sizes, set(tensors)):
+            got = tuple(tensors[name].shape) if name in tensors else shape
+            assert got == shape, f"{name} has the shape {list(got)}, expected {list(shape)}"
         self.sizes, self.dtype, self.k = sizes, dtype, k
         first = sizes.layers - k
         source: TensorSource = InMemoryTensors(tensors)

@@ -54,6 +54,8 @@ class Scorer(nn.Module):
         super().__init__()
         sizes.check_for_scores()
         n_prompts, width = prompts.attended.shape
+        assert upper.k == sizes.adapted_layers == len(prompts.keys) + 1, "prompts of other adapted layers"
+        assert upper.sizes.width == width, "prompts of another width"
         self.sizes = sizes
         self.upper = upper
         self.prompts = prompts

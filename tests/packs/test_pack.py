@@ -296,6 +296,11 @@ def test_what_is_sealed_and_does_not_fit_the_manifest_is_one_line(copy: Path, ca
     add_files(pack, {"calibration": {name: of for name, of in calibration.items() if name != "0.scores"}})
     for load in (pack.load_scorer, pack.load_baseline, pack.load_domain, pack.load_calibration):
         told(load)
+    prompts = other.tensors("prompts")
+    for name, values in prompts.items():
+        for changed in (values[:1], values.flatten()[None]):
+            add_files(pack, {"prompts": prompts | {name: changed}, "adapter": adapter})
+            told(pack.load_scorer)
     for name in ("0.similarity", "0.log_sigma", "0.scores", "0.training"):
         values = calibration[name]
         for changed in (values[None], torch.tensor(1.0), *([values[:0]] if values.dtype == torch.float64 else [])):
