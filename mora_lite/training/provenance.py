@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from .. import __version__
+from ..chem.graph import ARRAYS
 from ..machine.device import describe_processor, training_dtype
 from .dataset import Dataset
 from .losses import TargetStats
@@ -60,10 +61,13 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def data_digest(train: Dataset, valid: Dataset, stats: TargetStats, origin: str) -> str:
-    """SHA-256 of the molecules that train and validate, their targets, the weights in the loss, and `origin`."""
+    """SHA-256 of the molecules that train and validate, as the network sees them, their targets, the weights in the
+    loss, and `origin`.
+    """
     digest = hashlib.sha256((train.fingerprint + origin).encode())
     loss_weights = (t.cpu().numpy() for t in (stats.weights, stats.classes, stats.positive_weight, stats.auxiliary))
-    for array in (train.rows, train.targets, valid.rows, valid.targets, *loss_weights):
+    graphs = (getattr(data.graphs, name) for data in (train, valid) for name in ARRAYS)
+    for array in (train.rows, train.targets, valid.rows, valid.targets, *loss_weights, *graphs):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

@@ -23,7 +23,7 @@ from ..machine.files import write_tensors
 from .dataset import Dataset
 from .loop import TrainConfig, TrainProgress, fit, predict_scores
 from .losses import TargetStats, distilled
-from .provenance import EpochLog, weights_digest
+from .provenance import EpochLog, data_digest, weights_digest
 from .recipe import Recipe
 
 OnProgress = Callable[[str, TrainProgress], None]
@@ -64,7 +64,8 @@ class Stages:
 
     def answers(self, name: str, model: torch.nn.Module) -> Tensor:
         """Scores of the training molecules, float32 `[N, P]`; kept in that stage's folder, as they take a while."""
-        path, digest = self.run / name / "answers.safetensors", weights_digest(model) + self.train.fingerprint
+        path = self.run / name / "answers.safetensors"
+        digest = data_digest(self.train, self.valid, self.stats, weights_digest(model))
         if path.exists():
             with safe_open(path, "pt") as file:
                 if file.metadata()["digest"] == digest:
