@@ -7,6 +7,7 @@ and ends with exit code 2; a bug raises `AssertionError` or whatever Python rais
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 LISTED_NAMES = 12  # known names that an error message lists
@@ -38,6 +39,13 @@ class ExportError(MoraLiteError):
 
 class DeviceError(MoraLiteError):
     """The requested device, number type or optional package is not available."""
+
+
+def check_range(name: str, value: float, least: float, below: float = math.inf) -> None:
+    """Raises `InputError` where `value` is not a finite number from `least` on and below `below`."""
+    if not least <= value < below:
+        expected = f"{least} or more" if value < least else f"a number below {below}"
+        raise InputError(f"{name}: got {value}, expected {expected}")
 
 
 def error_text(error: BaseException) -> str:

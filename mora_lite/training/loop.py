@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..chem.graph import GraphBatch
-from ..errors import InputError
+from ..errors import check_range
 from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory, training_autocast
 from ..machine.files import write_tensors
@@ -54,13 +54,6 @@ class OptimizerConfig:
             check_range(name, getattr(self, name), 0)
         check_range("ema_decay", self.ema_decay, 0, 1)
         check_range("seed", self.seed, 0, 2**32)  # torch takes a million times as much
-
-
-def check_range(name: str, value: float, least: float, below: float = math.inf) -> None:
-    """Raises `InputError` where `value` is not a finite number from `least` on and below `below`."""
-    if not least <= value < below:
-        expected = f"{least} or more" if value < least else f"a number below {below}"
-        raise InputError(f"{name}: got {value}, expected {expected}")
 
 
 @dataclass(frozen=True)

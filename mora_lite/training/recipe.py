@@ -44,10 +44,10 @@ from ..adapter.lowrank import AdapterConfig
 from ..chem import descriptors
 from ..chem.featurizer import Featurizer
 from ..chem.molecules import STANDARDIZE
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, check_range, did_you_mean, error_text
 from ..scoring.tasks import KINDS, SCALES, clashing_name
 from .dataset import Dataset
-from .loop import TrainConfig, check_range
+from .loop import TrainConfig
 from .splits import KINDS as SPLIT_KINDS
 from .splits import Split, fractions
 
@@ -103,6 +103,8 @@ class TaskRecipe:
         object.__setattr__(self, "column", self.column or self.name)
         if not self.name or not self.weight > 0:
             raise InputError(f"task {self.name!r}: got weight {self.weight}, expected a name and a weight above 0")
+        check_range(f"task {self.name!r}: weight", self.weight, 0)
+        check_range(f"task {self.name!r}: own_epochs", self.own_epochs, 0)
         if self.kind not in ("", *KINDS):
             raise InputError(f"task {self.name!r}: got kind {self.kind!r}, expected {' or '.join(KINDS)}")
         if self.scale not in ("", *SCALES) or (self.scale not in ("", "linear") and self.kind == "class"):
@@ -165,6 +167,7 @@ class Recipe:
                 f'give it a name of its own beside column = "{name}"'
             )
         check_range("seed", self.seed, 0, 2**32)
+        check_range("rare_sizes", self.rare_sizes, 0, 1)
         check_range("members", self.members, 1)
         check_range("distill_epochs", self.distill_epochs, 0)
         if self.members == 1 and (self.distill_epochs or any(task.own_epochs for task in self.tasks)):
@@ -209,6 +212,8 @@ def read_recipe(path: Path) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such recipe: {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error_text(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
     known = {"task" if field.name == "tasks" else field.name for field in fields(Recipe)}
@@ -271,7 +276,8 @@ def choose_recipe(
 
 def _parse_target(text: str) -> TaskRecipe:
     column, _, rest = text.rpartition(":") if ":" in text else (text, "", "")
-    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest.strip())
+    rest = rest.strip()
+    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest)
 
 
 def with_whole_names(recipe: Recipe, columns: Iterable[str]) -> Recipe:

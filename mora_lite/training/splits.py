@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..chem.molecules import scaffold_of
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, check_range, did_you_mean
 from ..status import counted
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Split:
     column: str = ""
 
     def __post_init__(self) -> None:
+        check_range("split: seed", self.seed, 0)
         if self.kind not in KINDS:
             raise InputError(f"split: unknown kind {self.kind!r}: {did_you_mean(self.kind, KINDS)}")
         if (self.kind == "given") != bool(self.column):

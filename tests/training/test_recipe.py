@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,6 +160,9 @@ def test_unknown_and_missing_entries_are_named(read, text: str, words: str) -> N
         ("[encoder]\npeak_lr = nan\n" + TASK, "peak_lr: got nan, expected a number below inf"),
         ("[mora]\nema_decay = 2.0\n" + TASK, "ema_decay: got 2.0, expected a number below 1"),
         ("[mora]\npatience = -1\n" + TASK, "patience: got -1, expected 0 or more"),
+        ("rare_sizes = -0.1\n" + TASK, "rare_sizes: got -0.1, expected 0 or more"),
+        ("rare_sizes = 1e9\n" + TASK, "rare_sizes: got 1000000000.0, expected a number below 1"),
+        ("[split]\nseed = -1\n" + TASK, "split: seed: got -1, expected 0 or more"),
         ("[split]\nkind = 'scafold'\n" + TASK, "split: unknown kind 'scafold': did you mean scaffold"),
         ("[split]\nkind = 'given'\n" + TASK, "got kind 'given' and column '', expected a column with kind 'given'"),
         ("start = 3\n" + TASK, "start: got 3, expected text"),
@@ -169,6 +173,8 @@ def test_unknown_and_missing_entries_are_named(read, text: str, words: str) -> N
         ("split = [1, 2]\n" + TASK, r"split: got \[1, 2\], expected a table"),
         (TASK + "weight = '2'", "weight: got '2', expected a number"),
         (TASK + "weight = 0", "'logS': got weight 0, expected a name and a weight above 0"),
+        (TASK + "weight = inf", "'logS': weight: got inf, expected a number below inf"),
+        ("members = 2\n" + TASK + "own_epochs = -1", "'logS': own_epochs: got -1, expected 0 or more"),
         ("[[task]]\nname = ''", "expected a name and a weight above 0"),
         ("[task]\nname = 'logS'", "double brackets"),
         ("task = 'logS'", "double brackets"),
@@ -201,6 +207,8 @@ def test_a_task_called_like_a_column_of_the_predictions_is_refused(read, trained
 def test_files_that_are_not_recipes(read, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such recipe"):
         read_recipe(tmp_path / "no.toml")
+    with pytest.raises(InputError, match=f"cannot read {re.escape(str(tmp_path))}: "):
+        read_recipe(tmp_path)
     with pytest.raises(InputError, match="is not TOML"):
         read("name: qm9")
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
@@ -318,7 +326,7 @@ def test_one_target_is_one_text() -> None:
 
 
 def test_a_target_may_say_its_kind(trained_by) -> None:
-    _, _, recipe = trained_by("-t", "active:class", "-t", "count:value", "-t", "a:b:class", "-t", "c:d:nM")
+    _, _, recipe = trained_by("-t", "active: class", "-t", "count:value", "-t", "a:b:class", "-t", "c:d: nM")
     found = [(task.name, task.unit, task.kind) for task in recipe.tasks]
     assert found == [("active", "", "class"), ("count", "", "value"), ("a:b", "", "class"), ("c:d", "nM", "")]
 
