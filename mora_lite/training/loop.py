@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..chem.graph import GraphBatch
-from ..errors import check_range
+from ..errors import InputError, check_range
 from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory, training_autocast
 from ..machine.files import write_tensors
@@ -119,7 +119,8 @@ def fit(
 
     train, valid: targets must be z-scores, or 0 and 1 for classes. on_progress: called every few seconds.
     Continues from `folder/checkpoint.safetensors` if that has the same settings, data and `origin`: a digest of what
-    else the run depends on, such as the weights it starts from.
+    else the run depends on, such as the weights it starts from. Raises `InputError` where training ends in weights that
+    are not finite.
     """
     per_epoch, n_epochs = len(train) // settings.batch_size, settings.epochs or 0
     n_steps = n_epochs * per_epoch
@@ -161,8 +162,7 @@ def fit(
         log.add(progress)  # first: an epoch without a checkpoint is trained again, and logged again
         state.save(path, progress.step)
         on_progress(progress)
-    model.load_state_dict(state.best, strict=False)
-    model.eval()
+    state.load_best()
     return progress
 
 
@@ -268,6 +268,13 @@ class RunState:
         if math.isnan(self.best_error) or error < self.best_error:
             self.best = {name: p.clone() for name, p in self.ema_weights.items()}
             self.best_error, self.epochs_without_improvement = error, 0
+
+    def load_best(self) -> None:
+        """Put the kept weights into the model, for evaluation. Raises `InputError` where they are not finite."""
+        if not all(bool(p.isfinite().all()) for p in self.best.values()):
+            raise InputError("training went to pieces: the weights of its best epoch are not finite; lower peak_lr")
+        self.model.load_state_dict(self.best, strict=False)
+        self.model.eval()
 
     def save(self, path: Path, step: int) -> None:
         tensors = {f"weight.{n}": p.detach() for n, p in self.named.items()}

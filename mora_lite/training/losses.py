@@ -103,10 +103,12 @@ def validation_error(scores: Tensor, targets: Tensor, stats: TargetStats) -> flo
     Values: root mean square error in deviations. Classes: cross-entropy after Platt's calibration, which a pack gets in
     the end anyway, over that of the share: a model that ranks well is not rejected for being too sure of itself.
     Auxiliary tasks, those without a known cell, and classes of which only one is there, are left out; NaN when nothing
-    is left.
+    is left, and for scores that are not finite.
     """
     errors = []
     predicted, truth = scores.float().cpu().numpy(), targets.float().cpu().numpy()
+    if not np.isfinite(predicted).all():
+        return float("nan")
     logits = predicted + stats.prior.cpu().numpy()
     for p, is_class in enumerate(stats.classes.tolist()):
         if stats.auxiliary[p]:

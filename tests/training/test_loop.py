@@ -331,6 +331,17 @@ def test_a_resumed_run_remembers_its_best_epoch_and_its_patience(parts, tmp_path
     assert is_epoch(resumed, weights[1])
 
 
+def test_weights_that_training_drives_to_infinity_are_not_kept(parts, tmp_path: Path) -> None:
+    data = replace(parts[0], targets=(parts[0].targets > 0).astype(np.float32))
+    stats = TargetStats.of(data.targets, [True, True], WEIGHTS)
+    wild, model = replace(SETTINGS, peak_lr=1e30), new_model()
+    seen = train(model, (data, data), tmp_path, wild, stats=stats)
+    assert np.isnan(seen[-1].valid_error)
+    assert same_weights(model, new_model())
+    with pytest.raises(InputError, match="weights of its best epoch are not finite; lower peak_lr"):
+        train(new_model(), (data, data), tmp_path, replace(wild, keep_start=False), stats=stats)
+
+
 def test_an_encoder_can_learn_more_slowly(parts, tmp_path: Path) -> None:
     model = new_model()
     few = parts[0]

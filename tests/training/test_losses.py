@@ -162,3 +162,14 @@ def test_tasks_without_a_value_are_left_out_of_the_error() -> None:
     scores, targets = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, NAN]])
     assert validation_error(scores, targets, values(1, 1)) == pytest.approx(2)
     assert np.isnan(validation_error(scores, torch.full((1, 2), NAN), values(1, 1)))
+
+
+def test_scores_that_are_no_numbers_have_no_error() -> None:
+    """Of weights that training drove to infinity: no epoch of theirs is the best."""
+    stats = TargetStats.of(np.array([[0, 0], [1, 1], [2, 0]], np.float32), [False, True], [1, 1])
+    targets = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])
+    for odd in (NAN, float("inf")):
+        for column in (0, 1):
+            scores = torch.zeros(3, 2)
+            scores[1, column] = odd
+            assert np.isnan(validation_error(scores, targets, stats))
