@@ -76,7 +76,7 @@ def named_files(manifest: Path) -> list[str]:
     """The files that a manifest names. Raises `PackError` for names that are not those of data beside it."""
     try:
         names = [str(name) for name in json.loads(manifest.read_text(encoding="utf-8"))["files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackError(f"{manifest.name} is damaged ({type(error).__name__}: {error})") from None
     for name in names:
         if name != Path(name).name or "\\" in name or not name.endswith(SUFFIXES):

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from ..machine.files import check_free, staged, verify_file
 
 TRAINING = "training"  # what the file of the training molecules is called, before its suffix
 CARD = "README.md"  # the model card, which may be edited: no manifest of a pack names it
+ANY = "*"  # see `check_entries`
+FILES = {ANY: {"bytes": int, "sha256": str}}
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class FolderKind:
     name: of the kind, with its article, for messages.
     again: what to do about a damaged folder, for messages.
     sealed: whether the manifest has a SHA-256 of its own and the fields of atoms and bonds.
-    needs: what else its manifest has.
+    entries: what else its manifest has, as `check_entries` takes it.
     """
 
     manifest: str
     name: str
     again: str
     sealed: bool = True
-    needs: tuple[str, ...] = ()
+    entries: Mapping[str, Any] = field(default_factory=dict, hash=False)
     format: int = 1
 
     def check_free(self, out: Path, force: bool) -> None:
@@ -57,7 +59,7 @@ class FolderKind:
         Raises `PackError` when it is damaged, of another format, or for graph codes that this version does not know.
         """
         file = folder / self.manifest
-        try:
+        with fitting(f"{file} is damaged", self.again):
             manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             if manifest["format"] != self.format:
                 raise PackError(
@@ -68,19 +70,8 @@ class FolderKind:
                 raise PackError(f"{file} is damaged (its SHA-256 is wrong); {self.again}")
             if self.sealed and (manifest["atom_fields"], manifest["bond_fields"]) != (ATOM_FIELDS, BOND_FIELDS):
                 raise PackError(f"{folder}: made for other atom and bond codes than this version's; update mora-lite")
+            check_entries(manifest, {"files": FILES, **self.entries})
             self._check_featurizer(folder, manifest)
-            for entry in manifest["files"].values():
-                entry["bytes"], entry["sha256"]
-            for key in self.needs:
-                manifest[key]
-            if "base" in self.needs:
-                manifest["base"]["name"]
-            for task in manifest["tasks"] if "tasks" in self.needs else ():
-                task["name"]
-        except PackError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PackError(f"{file} is damaged ({type(error).__name__}: {error}); {self.again}") from None
         return manifest
 
     def _check_featurizer(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -103,21 +94,9 @@ class FolderKind:
         return file
 
 
-PACK = FolderKind(
-    PACK_MANIFEST,
-    "a pack",
-    "install the pack again",
-    needs=("name", "base", "sizes", "decoder", "tasks", "provenance"),
-)
-TEXT_PACK = FolderKind(TEXT_MANIFEST, "a text pack", "get the pack again", needs=("base", "task"))
-EXPORT = FolderKind(
-    EXPORT_MANIFEST, "an exported folder", "export it again, or copy the whole folder again", sealed=False
-)
-
-
 @contextmanager
 def fitting(message: str, again: str) -> Iterator[None]:
-    """Raises `PackError` where what is read in the block is not what its reader takes.
+    """Raises `PackError` where what is read in the block cannot be read, or is not what its reader takes.
 
     message: what is wrong. again: what to do about it.
     """
@@ -125,8 +104,64 @@ def fitting(message: str, again: str) -> Iterator[None]:
         yield
     except MoraLiteError:
         raise
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
         raise PackError(f"{message} ({type(error).__name__}: {first_line(error)}); {again}") from None
+
+
+def check_entries(value: Any, expected: Any, name: str = "it") -> None:
+    """Raises `KeyError` or `TypeError` where a value that JSON gave, called `name`, is not what is expected.
+
+    expected: a type; or entries by name, beside which there may be others, that of `ANY` for all names, and those with
+    a `?` behind the name only where they are there; or a list of one, for all items of a list.
+    """
+    kind = expected if isinstance(expected, type) else type(expected)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected {kind.__name__}")
+    if isinstance(expected, list):
+        for item in value:
+            check_entries(item, expected[0], name)
+    elif isinstance(expected, dict):
+        for key, of_key in expected.items():
+            names = [key]
+            if key == ANY:
+                names = list(value)
+            elif key.endswith("?"):
+                names = [present for present in (key[:-1],) if present in value]
+            for entry in names:
+                check_entries(value[entry], of_key, entry)
+
+
+PACK = FolderKind(
+    PACK_MANIFEST,
+    "a pack",
+    "install the pack again",
+    entries={
+        "name": str,
+        "base": {"name": str},
+        "sizes": {},
+        "decoder": {},
+        "tasks": [{"name": str}],
+        "provenance": {},
+    },
+)
+TEXT_PACK = FolderKind(
+    TEXT_MANIFEST,
+    "a text pack",
+    "get the pack again",
+    entries={
+        "task": str,
+        "adapter": str,
+        "sizes": {},
+        "prompt": {"before": str, "between": str, "end": int},
+        "base": {"name": str, "sha256": str},
+        "questions?": {ANY: str},
+        "asked?": [str],
+        "provenance": {},
+    },
+)
+EXPORT = FolderKind(
+    EXPORT_MANIFEST, "an exported folder", "export it again, or copy the whole folder again", sealed=False
+)
 
 
 def seal(manifest: dict[str, Any]) -> str:

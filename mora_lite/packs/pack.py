@@ -109,10 +109,7 @@ class Pack:
         name = next((n for n in self.manifest["files"] if n.startswith(prefix)), None)
         if name is None:
             raise PackError(f"pack {self.name} has no {prefix} file")
-        try:
-            return load_file(self.file(name))
-        except (OSError, SafetensorError) as error:
-            raise PackError(f"{self.file(name)} cannot be read: {error}; install the pack again") from None
+        return read_tensors(self.file(name), PACK.again)
 
     def _fitting(self) -> AbstractContextManager[None]:
         """Raises `PackError` where what is read in the block is sealed, but not what the manifest says."""
@@ -178,6 +175,14 @@ class Pack:
             model = EncoderBaseline(encoder, len(self.tasks))
             model.load_state_dict({n: t.float() for n, t in self.tensors("baseline").items()})
         return model.eval()
+
+
+def read_tensors(file: Path, again: str) -> dict[str, Tensor]:
+    """The tensors of a file. Raises `PackError` when it cannot be read. again: what to do about it."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise PackError(f"{file} cannot be read: {error}; {again}") from None
 
 
 def open_pack(name_or_path: str | Path) -> Pack:

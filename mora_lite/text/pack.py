@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..adapter.lowrank import AdapterConfig
@@ -33,7 +31,8 @@ from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_installed
-from ..packs.manifest import CARD, TEXT_PACK, seal
+from ..packs.manifest import CARD, TEXT_PACK, fitting, seal
+from ..packs.pack import read_tensors
 from ..quant.nf4 import STATE_KEY, dequantize_nf4, from_tensors, quantize_nf4, to_tensors
 from .answerer import Answerer
 from .card import text_card
@@ -62,7 +61,7 @@ class TextPack:
 
     @property
     def prompt(self) -> Prompt:
-        return Prompt(**self.manifest["prompt"])
+        return Prompt(*(self.manifest["prompt"][name] for name in ("before", "between", "end")))
 
     @property
     def featurizer(self) -> Featurizer:
@@ -170,7 +169,7 @@ def from_stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def open_text_pack(path: str | Path) -> TextPack:
     """Check a text pack's files. path: its directory, its name as for packs of values, or `hf:owner/name`.
 
-    Raises `PackError` when it is none, damaged, or of a format that is not known.
+    Raises `PackError` when it is none, damaged, or of a format or for a task that is not known.
     """
     name, path = str(path), Path(local_path(path))
     if not (path / MANIFEST).is_file():
@@ -178,6 +177,8 @@ def open_text_pack(path: str | Path) -> TextPack:
     if not (path / MANIFEST).is_file():
         raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
     manifest = TEXT_PACK.read(path)
+    if manifest["task"] not in TEXT_TASKS:
+        raise PackError(f"{path}: a pack for the task {manifest['task']!r}, which this version lacks; update mora-lite")
     TEXT_PACK.check_file(manifest, ADAPTER, path)
     return TextPack(path, manifest)
 
@@ -215,11 +216,9 @@ def load_text_pack(
             f"{path} is not the base model of {pack.path}: its SHA-256 is {source.source_sha256[:12]}, "
             f"expected {pack.base['sha256'][:12]}; give the right one with --base"
         )
-    model = TextModel(
-        AdapterConfig.from_dict(pack.manifest["sizes"]),
-        load_decoder(source, choose_dtype(dtype, where), where, memory_budget),
-        pack.manifest["adapter"],
-    )
+    decoder = load_decoder(source, choose_dtype(dtype, where), where, memory_budget)
+    with fitting(f"{pack.path} does not fit its manifest", TEXT_PACK.again):
+        model = TextModel(AdapterConfig.from_dict(pack.manifest["sizes"]), decoder, pack.manifest["adapter"])
     _put_weights(model, pack)
     model.to(where).eval()
     prepack(model.decoder)
@@ -240,10 +239,12 @@ def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:
 
 def _put_weights(model: TextModel, pack: TextPack) -> None:
     """Raises `PackError` for an adapter that is damaged or has other names or shapes."""
-    try:
-        weights = from_stored(load_file(pack.path / ADAPTER))
-    except (OSError, SafetensorError, CheckpointError) as error:
-        raise PackError(f"{pack.path / ADAPTER} cannot be read: {error}; get the pack again") from None
+    tensors = read_tensors(pack.path / ADAPTER, TEXT_PACK.again)
+    with fitting(f"{pack.path / ADAPTER} is damaged", TEXT_PACK.again):
+        try:
+            weights = from_stored(tensors)
+        except CheckpointError as error:
+            raise PackError(f"{pack.path / ADAPTER} is damaged: {error}; {TEXT_PACK.again}") from None
     expected = model.trained()
     wrong = sorted(set(expected) ^ set(weights)) or [n for n, t in weights.items() if t.shape != expected[n].shape]
     if wrong:

@@ -173,6 +173,13 @@ def test_a_pack_in_the_cache_is_not_changed(hub: FakeHub, pack: Path, run, table
 # --- only data, and only what the manifest names
 
 
+def test_a_manifest_that_no_parser_follows_is_one_line(hub: FakeHub, pack: Path) -> None:
+    push_to_hub(pack, "chemist/mine")
+    hub.commit("chemist/mine", {"pack.json": b"[" * 10**5 + b"]" * 10**5})
+    with pytest.raises(PackError, match=r"hf:chemist/mine: pack\.json is damaged \(RecursionError: "):
+        fetch("hf:chemist/mine")
+
+
 def test_nothing_but_the_named_files_is_fetched(hub: FakeHub, pack: Path) -> None:
     push_to_hub(pack, "chemist/mine", with_data=True)
     hub.commit("chemist/mine", {"modeling.py": b"raise SystemExit", "config.json": b"{}"})

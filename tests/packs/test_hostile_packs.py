@@ -14,7 +14,7 @@ from pack_damage import KINDS, edit, file_of, flip
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import PackError
 from mora_lite.packs.manifest import seal
-from mora_lite.packs.pack import MANIFEST, add_files, open_pack
+from mora_lite.packs.pack import MANIFEST, add_files, list_packs, open_pack
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,7 +38,10 @@ def test_one_flipped_bit_anywhere_in_the_manifest_is_found(copy: Path) -> None:
     open_pack(copy)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "3", '"a"', "{", "\x00", '{"format": 1}'])
+NESTED = '{"format": ' + 10**5 * "[" + 10**5 * "]" + "}"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "3", '"a"', "{", "\x00", '{"format": 1}', NESTED])
 def test_a_manifest_that_is_something_else_is_found(copy: Path, text: str) -> None:
     (copy / MANIFEST).write_text(text)
     with pytest.raises(PackError, match=r"pack\.json is damaged"):
@@ -127,6 +130,31 @@ def test_a_sealed_manifest_without_an_entry_is_damaged(run, cached: Path, key: s
         open_pack("tiny")
     code, out, _ = run("info")
     assert (code, "  tiny " in out) == (0, False), "one damaged pack does not hide the others"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tasks": 3}, "TypeError: tasks: got int, expected list"),
+        ({"tasks": [{"name": 3}]}, "TypeError: name: got int, expected str"),
+        ({"tasks": [{}]}, "KeyError: 'name'"),
+        ({"base": {"sha256": "a"}}, "KeyError: 'name'"),
+        ({"provenance": []}, "TypeError: provenance: got list, expected dict"),
+        ({"files": {"a.safetensors": {"bytes": True, "sha256": "a"}}}, "TypeError: bytes: got bool, expected int"),
+        ({"files": {"a.safetensors": {"bytes": 1}}}, "KeyError: 'sha256'"),
+    ],
+)
+def test_an_entry_of_another_kind_is_damage(copy: Path, changes: dict, words: str) -> None:
+    manifest = json.loads((copy / MANIFEST).read_text()) | changes
+    (copy / MANIFEST).write_text(seal(manifest))
+    with pytest.raises(PackError, match=rf"pack\.json is damaged \({words}\); install the pack again"):
+        open_pack(copy)
+
+
+def test_a_pack_in_the_cache_that_no_parser_follows_hides_no_other(run, cached: Path) -> None:
+    (cached / MANIFEST).write_text(NESTED)
+    assert run("info")[0] == 0
+    assert "admet" in [pack.name for pack in list_packs()]
 
 
 def test_what_is_sealed_and_does_not_fit_the_manifest_is_one_line(copy: Path, calibrated_pack_path: Path) -> None:

@@ -22,6 +22,8 @@ from mora_lite.errors import CheckpointError, DeviceError, OutputError, PackErro
 from mora_lite.lm.base import NF4Source
 from mora_lite.lm.captured_generation import CapturedGenerator
 from mora_lite.lm.decoder import Decoder
+from mora_lite.machine.files import file_entry, write_tensors
+from mora_lite.packs.manifest import seal
 from mora_lite.publish import push_to_hub
 from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.nf4 import dequantize_nf4, quantize_nf4
@@ -233,6 +235,44 @@ def test_a_damaged_pack_is_refused(forward_pack: Path, tmp_path: Path, damage: s
         (path / MANIFEST).unlink()
     with pytest.raises(PackError, match=r"damaged|not a text pack"):
         open_text_pack(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompt": None}, r"damaged \(KeyError: 'prompt'\); get the pack again"),
+        ({"prompt": {"before": "", "between": "x", "end": "0"}}, r"damaged \(TypeError: end: got str, expected int\)"),
+        ({"base": {"name": "x"}}, r"damaged \(KeyError: 'sha256'\)"),
+        ({"provenance": None}, r"damaged \(KeyError: 'provenance'\)"),
+        ({"questions": {"forward": 3}}, r"damaged \(TypeError: forward: got int, expected str\)"),
+        ({"asked": "Acid?"}, r"damaged \(TypeError: asked: got str, expected list\)"),
+        ({"task": "fly"}, "a pack for the task 'fly', which this version lacks; update mora-lite"),
+        ({"sizes": {"rank": "four"}}, r"does not fit its manifest \(TypeError: .*\); get the pack again"),
+        ({"adapter": "wings"}, "adapter: got 'wings', expected mora"),
+    ],
+)
+def test_a_forged_manifest_is_one_line(forward_pack: Path, tmp_path: Path, changes: dict, words: str) -> None:
+    """None: without the entry."""
+    path = Path(shutil.copytree(forward_pack, tmp_path / "pack"))
+    manifest = json.loads((path / MANIFEST).read_text()) | changes
+    (path / MANIFEST).write_text(seal({name: entry for name, entry in manifest.items() if entry is not None}))
+    with pytest.raises(PackError, match=words) as caught:
+        load_text_pack(open_text_pack(path), device="cpu", dtype="float32")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_that_are_no_matrices_are_one_line(forward_pack: Path, tmp_path: Path, bits: int) -> None:
+    path = Path(shutil.copytree(forward_pack, tmp_path / "pack"))
+    stored = to_stored({name: weight.float() for name, weight in load_file(path / ADAPTER).items()}, bits)
+    name = "hypernet.head.weight"
+    part = f"{name}.scale" if bits == 8 else f"{name}.absmax"
+    write_tensors(path / ADAPTER, stored | {part: stored[part].flatten()[:3]})
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["files"] = {ADAPTER: file_entry(path / ADAPTER)}
+    (path / MANIFEST).write_text(seal(manifest))
+    with pytest.raises(PackError, match=r"adapter\.safetensors is damaged.*; get the pack again"):
+        load_text_pack(open_text_pack(path), device="cpu", dtype="float32")
 
 
 def test_another_base_is_refused(forward_pack: Path, base_path: Path, tmp_path: Path) -> None:
