@@ -19,7 +19,6 @@ from itertools import count, islice
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import InputError
@@ -180,23 +179,13 @@ class TextRun:
 
         Raises `InputError` where it is of another run.
         """
-        if step := self.state.load(self.path):
-            return step
         path = self.path if self.path.exists() else self.short_path
-        if not path.exists():
-            return 0
-        with safe_open(path, "pt") as file:
-            notes, state = file.metadata(), self.state
-            same = (notes["settings"], notes["data"]) == (state.settings_json, state.data)
-            if path == self.path or not same:
-                raise InputError(
-                    f"{path} belongs to a run with other settings, data or adapters; use another folder or remove it"
-                )
-            for name, p in state.named.items():
-                p.data.copy_(file.get_tensor(f"weight.{name}"))
-                state.ema_weights[name].copy_(file.get_tensor(f"average.{name}"))
-        state.seconds = float(notes["seconds"])
-        return int(notes["step"])
+        step = self.state.load(path)
+        if step is None and path.exists():
+            raise InputError(
+                f"{path} belongs to a run with other settings, data or adapters; use another folder or remove it"
+            )
+        return step or 0
 
     def _batches(self) -> Iterator[tuple[int, int, TextBatch]]:
         """Epoch, tokens without padding, and the batch; from the first that has not been trained on.

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..chem.graph import GraphBatch
-from ..errors import InputError, check_range
+from ..errors import InputError, check_range, first_line
 from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory, training_autocast
 from ..machine.files import write_tensors
@@ -134,7 +134,7 @@ def fit(
     state = RunState(model, settings, data_digest(train, valid, stats, origin), device)
     shares = train.rarity(stats.weights.cpu().numpy()) if settings.balanced else None
     path = folder / "checkpoint.safetensors"
-    progress = TrainProgress(state.load(path), n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
+    progress = TrainProgress(state.load(path) or 0, n_steps, math.nan, state.error, state.best_error, math.nan, 0.0)
     log = EpochLog(folder, new=progress.step == 0)
     prepare, train_step = _make_step(model, state, train, settings, stats, device)
     if progress.step == 0 and settings.keep_start:
@@ -288,25 +288,34 @@ class RunState:
         notes["seconds"] = str(self.seconds)
         write_tensors(path, tensors, notes)
 
-    def load(self, path: Path) -> int:
-        """Read a checkpoint and return its step; 0 when there is none or it belongs to other settings or data."""
+    def load(self, path: Path) -> int | None:
+        """Read a checkpoint and return its step; None when there is none or it belongs to other settings or data.
+
+        What it does not hold, such as the optimiser's numbers, stays as it is. Raises `InputError` when it is damaged.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            return 0
-        with safe_open(path, "pt") as file:
-            metadata, names = file.metadata(), set(file.keys())
-            if json.loads(metadata["settings"]) != json.loads(self.settings_json) or metadata["data"] != self.data:
-                return 0
+            return None
+        try:
+            file = safe_open(path, "pt")
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} is damaged ({first_line(error)}); remove it to start again") from None
+        with file:
+            metadata, names = file.metadata() or {}, set(file.keys())
+            settings = json.loads(metadata.get("settings", "{}"))
+            if settings != json.loads(self.settings_json) or metadata["data"] != self.data:
+                return None
             for name, p in self.named.items():
-                p.data.copy_(file.get_tensor(f"weight.{name}"))
-                self.ema_weights[name].copy_(file.get_tensor(f"average.{name}"))
-                self.best[name].copy_(file.get_tensor(f"best.{name}"))
-                if f"optimizer.{name}.step" not in names:
-                    continue  # this stage does not use the weight
-                keys = ("step", "exp_avg", "exp_avg_sq")
-                values = {k: file.get_tensor(f"optimizer.{name}.{k}") for k in keys}
-                self.optimizer.state[p] = {k: v.to(p.device) for k, v in values.items()}
-        self.error, self.best_error, self.epochs_without_improvement = json.loads(metadata["judged"])
+                parts = {"weight": p.data, "average": self.ema_weights[name], "best": self.best[name]}
+                for part, tensor in parts.items():
+                    if f"{part}.{name}" in names:
+                        tensor.copy_(file.get_tensor(f"{part}.{name}"))
+                if f"optimizer.{name}.step" in names:
+                    keys = ("step", "exp_avg", "exp_avg_sq")
+                    values = {k: file.get_tensor(f"optimizer.{name}.{k}") for k in keys}
+                    self.optimizer.state[p] = {k: v.to(p.device) for k, v in values.items()}
+        if "judged" in metadata:
+            self.error, self.best_error, self.epochs_without_improvement = json.loads(metadata["judged"])
         self.seconds = float(metadata.get("seconds", 0.0))
         return int(metadata["step"])
 

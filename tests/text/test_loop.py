@@ -143,10 +143,27 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(make_run: Any) -> Non
         assert torch.equal(one, other), name
 
 
+def test_a_run_that_was_stopped_before_its_first_step_goes_on(make_run: Any) -> None:
+    make_run(steps=2).train(stop_seconds=0)
+    run = make_run(steps=2)
+    assert run.step == 0
+    run.train()
+    assert run.step == 2
+
+
 def test_the_folder_of_another_run_is_refused(make_run: Any) -> None:
     make_run(steps=2).train()
     with pytest.raises(InputError, match="other settings, data or adapters"):
         make_run(steps=3)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "short"])
+def test_a_damaged_checkpoint_is_one_line(make_run: Any, tmp_path: Path, name: str) -> None:
+    make_run(steps=2).train()
+    for path in (tmp_path / "run").iterdir():
+        path.write_bytes(path.read_bytes()[:-8]) if path.stem == name else path.unlink()
+    with pytest.raises(InputError, match=rf"{name}\.safetensors is damaged \(.*\); remove it to start again"):
+        make_run(steps=2)
 
 
 def test_layers_beyond_the_base_are_refused(base: tuple[Any, Decoder]) -> None:
