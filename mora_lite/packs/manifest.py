@@ -114,13 +114,13 @@ def check_entries(value: Any, expected: Any, name: str = "it") -> None:
     expected: a type; or entries by name, beside which there may be others, that of `ANY` for all names, and those with
     a `?` behind the name only where they are there; or a list of one, for all items of a list.
     """
-    kind = expected if isinstance(expected, type) else type(expected)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+    kind: Any = expected if isinstance(expected, type) else type(expected)
+    if type(value) is not kind:
         raise TypeError(f"{name}: got {type(value).__name__}, expected {kind.__name__}")
-    if isinstance(expected, list):
+    if kind is list:
         for item in value:
             check_entries(item, expected[0], name)
-    elif isinstance(expected, dict):
+    elif kind is dict:
         for key, of_key in expected.items():
             names = [key]
             if key == ANY:
