@@ -263,7 +263,10 @@ def _share_upper(pack: Path, shared: Path) -> None:
     upper = next(pack.glob("upper-*"))
     tensors = load_file(upper)
     for file in sorted(shared.glob("upper-*.safetensors")):
-        known = load_file(file)
+        try:
+            known = read_tensors(file, PACK.again)
+        except PackError:
+            continue  # damaged; where it is this pack's own, it is replaced below
         if all(name in known and torch.equal(known[name], tensor) for name, tensor in tensors.items()):
             manifest = PACK.read(pack)
             del manifest["files"][upper.name]

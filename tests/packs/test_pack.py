@@ -204,6 +204,19 @@ def test_packs_share_their_upper_layers(put, tmp_path: Path) -> None:
             open_pack(tmp_path / name)
 
 
+def test_a_damaged_file_among_the_shared_ones_is_not_used_and_mended_where_it_is_the_same(put, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "packs"
+    tmp_path.mkdir()
+    put(tmp_path / "a", share_upper=True)
+    (shared,) = (tmp_path / "upper").iterdir()
+    whole = shared.read_bytes()
+    shared.write_bytes(whole[:-8])  # the end of the disk, or of a copy
+    put(tmp_path / "b", share_upper=True)
+    assert shared.read_bytes() == whole
+    open_pack(tmp_path / "a")
+    open_pack(tmp_path / "b")
+
+
 def test_a_pack_with_fewer_adapted_layers_uses_the_larger_ones_file(put, pack_path, tmp_path: Path) -> None:
     tmp_path = tmp_path / "packs"
     tmp_path.mkdir()
