@@ -16,7 +16,7 @@ from ..machine.files import sha256_of
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
 from .pack import TextPack, load_text_pack, open_text_pack
-from .pairs import format_question, read_directions, read_pairs
+from .pairs import format_question, read_pairs
 from .sequences import WIDTHS, TokenizedPairs
 from .tasks import TEXT_TASKS, text_task
 
@@ -57,10 +57,8 @@ def evaluate_text(
     if task is None and (several := opened.questions.by_direction):
         raise InputError(f"task: {opened.path.name} answers {' and '.join(several)}; say which with --task")
     column = None if by_rule or split == "all" else held_out
-    if direction is None:
-        pairs = read_pairs([opened.task], [data], column, test_paths=[data] if is_test else [])
-    else:
-        pairs = read_directions([data], [direction], column, test_paths=[data] if is_test else [])
+    asked = direction or opened.task
+    pairs = read_pairs([asked], [data], column, test_paths=[data] if is_test else [], in_words=direction is not None)
     pairs = [pair for pair in pairs if split in ("all", pair.part)][:limit]
     if not pairs:
         raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")

@@ -17,8 +17,9 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,11 @@ from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
 from ..chem.molecules import MAX_ATOMS
 from ..chem.smiles import Aligner, canonical, flat, largest, reorder
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
+from ..tables.columns import find_column
 from ..tables.library import open_library
-from ..training.splits import PARTS
-from .tasks import ASK, DIRECTIONS, INPUT_COLUMNS, QUESTIONS, TEXT_TASKS, text_task
+from ..training.splits import part_of_mark
+from .tasks import ASK, DIRECTIONS, INPUT_COLUMNS, QUESTION_COLUMN, QUESTIONS, TEXT_TASKS, text_task
 
 # Several molecules are one source, and an answer speaks of them as they are drawn: nothing is taken away.
 FEATURIZER = Featurizer(standardize="none")
@@ -89,86 +91,72 @@ class PairRow(NamedTuple):
     direction: str = ""
 
 
-def read_pairs(
-    tasks: Collection[str],
-    paths: Iterable[str | Path],
-    split_column: str | None = None,
-    on_note: Callable[[str], None] = lambda _note: None,
-    test_paths: Sequence[str | Path] = (),
-) -> list[TextPair]:
-    """The rows of tables that a pack learns from and is tested on; see `read_reactions`, `read_directions`,
-    `read_captions` and `read_questions` for the columns.
+class Reader(NamedTuple):
+    """How the rows of tables become pairs.
 
-    tasks: one, or several directions of reactions. on_note: gets a line for each reason for which rows were left out.
-    Raises `InputError` for unknown tasks and tables that cannot be used.
+    needed, any_of: columns, as `read_rows` has them. pairs: of a row; none where it is left out. test, valid: shares
+    that `part_of` holds out. aligned: whether answers follow the order of the question.
     """
-    if len(tasks) > 1:
-        return read_directions(paths, list(tasks), split_column, on_note, test_paths)
+
+    needed: Sequence[str]
+    any_of: Sequence[str]
+    pairs: Callable[[dict[str, str]], list[PairRow]]
+    test: float = 0.015
+    valid: float = 0.01
+    aligned: bool = True
+
+
+def reader_of(tasks: Sequence[str], in_words: bool = False) -> Reader:
+    """What reads the tables of a pack for a task, or for several directions of reactions, which are asked in words.
+
+    in_words: of one direction too. Raises `InputError` for unknown tasks.
+    """
+    for task in tasks:
+        text_task(task)
+    if in_words or len(tasks) > 1:
+        return Reader(("product",), INPUT_COLUMNS, partial(_asked_reactions, tasks))
     (task,) = tasks
-    text_task(task)
     if task in DIRECTIONS:
-        return read_reactions(paths, task, split_column, on_note, test_paths)
-    return (read_questions if task == ASK else read_captions)(paths, split_column, on_note, test_paths)
+        sources, column = TEXT_TASKS[task].sources, TEXT_TASKS[task].column
+        needed, any_of = ((column,), sources) if len(sources) > 1 else ((*sources, column), ())
+        return Reader(needed, any_of, partial(_reactions, task))
+    column, question = TEXT_TASKS[task].column, QUESTION_COLUMN if task == ASK else ""
+    needed = [name for name in ("smiles", question, column) if name]
+    return Reader(needed, (), partial(_descriptions, column, question), TEST, VALID, aligned=False)
 
 
-def read_reactions(
-    paths: Iterable[str | Path],
-    direction: str = "forward",
-    split_column: str | None = None,
-    on_note: Callable[[str], None] = lambda _note: None,
-    test_paths: Sequence[str | Path] = (),
-) -> list[TextPair]:
-    """Reactions of tables, each pair of source and target once, held out as `collect` says.
+def _reactions(direction: str, row: dict[str, str]) -> list[PairRow]:
+    """A reaction in one direction.
 
     forward: the source is all of the columns `reactants_and_reagents`, `reactants` and `reagents` that there are,
     unmarked, the target the column `product`. retro: from `product` to `reactants`. reagents: from `reactants` to
     `reagents`. Held out by the largest molecule of the product; by the set of reactants for reagents, which need no
-    product. Rows that RDKit cannot read are left out. Raises `InputError` for other tables and when nothing is left.
+    product.
     """
-    if direction not in DIRECTIONS:
-        raise InputError(f"direction: got {direction!r}; {did_you_mean(direction, DIRECTIONS)}")
-
-    sources, column = TEXT_TASKS[direction].sources, TEXT_TASKS[direction].column
-
-    def pairs(row: dict[str, str]) -> list[PairRow]:
-        source, target = _together(row, sources), canonical(row[column])
-        if source is None or target is None:
-            return []
-        keys = {"forward": lambda: largest(target), "retro": lambda: largest(source), "reagents": lambda: flat(source)}
-        return [PairRow(source, target, keys[direction]())]
-
-    needed, any_of = ((column,), sources) if len(sources) > 1 else ((*sources, column), ())
-    return collect(paths, needed, pairs, split_column, on_note, any_of=any_of, test_paths=test_paths)
+    source, target = _together(row, TEXT_TASKS[direction].sources), canonical(row[TEXT_TASKS[direction].column])
+    if source is None or target is None:
+        return []
+    key = flat(source) if direction == "reagents" else largest(target if direction == "forward" else source)
+    return [PairRow(source, target, key)]
 
 
-def read_directions(
-    paths: Iterable[str | Path],
-    directions: Sequence[str],
-    split_column: str | None = None,
-    on_note: Callable[[str], None] = lambda _note: None,
-    test_paths: Sequence[str | Path] = (),
-) -> list[TextPair]:
-    """Reactions of tables as `read_reactions` has them, asked in several of `QUESTIONS`, for the task `ask`.
+def _asked_reactions(directions: Sequence[str], row: dict[str, str]) -> list[PairRow]:
+    """A reaction, asked in several of `QUESTIONS`, for the task `ask`.
 
     A row gives those that its columns answer: the reactants need the column `reactants` for themselves, and so do the
     reagents. All are held out by the largest molecule of the product. Reagents are answered in canonical order.
     """
-
-    def pairs(row: dict[str, str]) -> list[PairRow]:
-        product, inputs = canonical(row["product"]), _together(row, INPUT_COLUMNS)
-        if product is None or inputs is None:
-            return []
-        key, reactants = largest(product), canonical(row.get("reactants") or "")
-        reagents = canonical(row.get("reagents") or "")
-        ways = {"forward": (inputs, product), "retro": (product, reactants), "reagents": (reactants, reagents)}
-        found = []
-        for direction in directions:
-            source, target = ways[direction]
-            if source is not None and target is not None and (direction != "reagents" or reactants is not None):
-                found.append(PairRow(source, target, key, QUESTIONS[direction].format(product=product), direction))
-        return found
-
-    return collect(paths, ("product",), pairs, split_column, on_note, any_of=INPUT_COLUMNS, test_paths=test_paths)
+    product, inputs = canonical(row["product"]), _together(row, INPUT_COLUMNS)
+    if product is None or inputs is None:
+        return []
+    reactants, reagents = (canonical(row.get(name) or "") for name in ("reactants", "reagents"))
+    ways = {"forward": (inputs, product), "retro": (product, reactants), "reagents": (reactants, reagents)}
+    pairs, key = [], largest(product)
+    for direction in directions:
+        source, target = ways[direction]
+        if source is not None and target is not None:
+            pairs.append(PairRow(source, target, key, QUESTIONS[direction].format(product=product), direction))
+    return pairs
 
 
 def _together(row: dict[str, str], columns: Iterable[str]) -> str | None:
@@ -176,91 +164,52 @@ def _together(row: dict[str, str], columns: Iterable[str]) -> str | None:
     return canonical(".".join(row[name] for name in columns if row.get(name)))
 
 
-def read_captions(
+def _descriptions(column: str, question: str, row: dict[str, str]) -> list[PairRow]:
+    """A molecule and what is said of it in `column`, or a question about it and its answer; held out by molecule.
+
+    Rows with a cell in the column `overlap_with` are left out: it says that the molecule is in another set.
+    """
+    target, source = _one_line(row[column]), canonical(row["smiles"].strip())
+    words = _one_line(row[question]) if question else ""
+    if source is None or not target or row.get("overlap_with") or (question and not words):
+        return []
+    return [PairRow(source, target, flat(source), words)]
+
+
+def _one_line(cell: str) -> str:
+    return " ".join(cell.split())
+
+
+def read_pairs(
+    tasks: Sequence[str],
     paths: Iterable[str | Path],
     split_column: str | None = None,
     on_note: Callable[[str], None] = lambda _note: None,
     test_paths: Sequence[str | Path] = (),
-) -> list[TextPair]:
-    """Molecules and what is said of them, from tables with columns `smiles` and `description`.
-
-    Held out by molecule, as `collect` says. Each pair is taken once. Left out are molecules that RDKit cannot
-    read, empty descriptions, and rows with a cell in the column `overlap_with`, which says that the molecule is in
-    another set. Raises `InputError` for other tables and when nothing is left.
-    """
-    return _read(paths, "description", "", split_column, on_note, test_paths)
-
-
-def read_questions(
-    paths: Iterable[str | Path],
-    split_column: str | None = None,
-    on_note: Callable[[str], None] = lambda _note: None,
-    test_paths: Sequence[str | Path] = (),
-) -> list[TextPair]:
-    """Molecules with a question and its answer, from tables with columns `smiles`, `question` and `answer`; else as
-    `read_captions`. All questions about a molecule are in one part.
-    """
-    return _read(paths, "answer", "question", split_column, on_note, test_paths)
-
-
-def _read(
-    paths: Iterable[str | Path],
-    text: str,
-    question: str,
-    split_column: str | None,
-    on_note: Callable[[str], None],
-    test_paths: Sequence[str | Path],
-) -> list[TextPair]:
-    def pairs(row: dict[str, str]) -> list[PairRow]:
-        target, source = _one_line(row[text]), canonical((row["smiles"] or "").strip())
-        words = _one_line(row[question]) if question else ""
-        if source is None or not target or row.get("overlap_with") or (question and not words):
-            return []
-        return [PairRow(source, target, flat(source), words)]
-
-    needed = [name for name in ("smiles", question, text) if name]
-    return collect(
-        paths, needed, pairs, split_column, on_note, of_molecules=False, test=TEST, valid=VALID, test_paths=test_paths
-    )
-
-
-def _one_line(cell: str | None) -> str:
-    return " ".join((cell or "").split())
-
-
-def collect(
-    paths: Iterable[str | Path],
-    needed: Sequence[str],
-    pairs_of: Callable[[dict[str, str]], list[PairRow]],
-    split_column: str | None = None,
-    on_note: Callable[[str], None] = lambda _note: None,
     *,
-    any_of: Sequence[str] = (),
-    of_molecules: bool = True,
-    test: float = 0.015,
-    valid: float = 0.01,
-    test_paths: Sequence[str | Path] = (),
+    in_words: bool = False,
 ) -> list[TextPair]:
-    """The pairs that `pairs_of` makes of the rows of tables, each once; held out by `part_of` its key.
+    """The rows of tables that a pack learns from and is tested on, each pair once; held out by `part_of` its key.
 
-    needed, any_of: columns, as `read_rows` has them.
-    pairs_of: returns none for a row that is left out.
-    split_column: a column of train, valid (or val) and test that replaces `part_of`, or several with commas, of which a
-    table's first one counts; tables without it then train, and rows with another mark are left out.
+    tasks, in_words: see `reader_of`.
+    split_column: a column of train, valid and test, in the words of `part_of_mark`, that replaces `part_of`, or several
+    with commas, of which a table's first one counts; tables without it and rows where it is blank then train, and rows
+    with another mark are left out.
     test_paths: further tables, all of whose rows are the test; without a split column the others then have none.
-    test, valid: shares, without such a column. on_note: gets a line for each reason for which rows were left out.
+    on_note: gets a line for each reason for which rows were left out, such as molecules that RDKit does not read.
 
     A training row whose key, stereochemistry aside, is held out in any table is left out, whatever it asks. Raises
-    `InputError` when nothing is left, or no table has that column.
+    `InputError` for unknown tasks, for other tables, when nothing is left, and when no table has the split column.
     """
+    reader = reader_of(tasks, in_words)
     pairs: dict[PairRow, TextPair] = {}
     held_out: set[str] = set()
     left_out: Counter[str] = Counter()
-    rule = _Rule(split_column, test_paths, test, valid)
+    rule = _Rule(split_column, test_paths, reader)
     for path in dict.fromkeys(map(Path, [*paths, *test_paths])):
         table = path.name.split(".")[0]
-        for row in read_rows(path, needed, any_of, on_note):
-            found = pairs_of(row)
+        for row in read_rows(path, reader.needed, reader.any_of, on_note):
+            found = reader.pairs(row)
             if any(is_too_large(pair.source) for pair in found):
                 left_out[f"of more than {MAX_ATOMS} atoms"] += 1
                 continue
@@ -268,20 +217,19 @@ def collect(
                 left_out["whose pair is there already" if found else SKIP_REASON] += 1
             for pair in found:
                 part, known = rule.part(path, row, pair.key), pairs.get(pair)
-                if part not in PARTS:
+                if not part:
                     left_out[f"with another mark than train, valid or test in the column {rule.column(row)}"] += 1
                     continue
                 if part != "train":
                     held_out.add(pair.key)
                 if known is None or known.part == "train":  # a row that trains in one table may be the test of another
                     origin = f"{pair.direction}/{table}" if pair.direction else table
-                    aligned = of_molecules and pair.direction != "reagents"
+                    aligned = reader.aligned and pair.direction != "reagents"
                     pairs[pair] = TextPair(pair.source, pair.target, part, origin, aligned, pair.question)
     rule.check()
     if not pairs:
-        raise InputError(
-            f"no row of the tables can be used; expected cells in {_words(needed, any_of)}, molecules that RDKit reads"
-        )
+        expected = _words(reader.needed, reader.any_of)
+        raise InputError(f"no row of the tables can be used; expected cells in {expected}, molecules that RDKit reads")
     usable = [pair for row, pair in pairs.items() if pair.part != "train" or row.key not in held_out]
     left_out["for training whose product or molecule is held out"] = len(pairs) - len(usable)
     for reason, n in left_out.items():
@@ -296,12 +244,12 @@ def is_too_large(smiles: str) -> bool:
 
 
 class _Rule:
-    """Which part a row is in; see `collect`."""
+    """Which part a row is in; see `read_pairs`."""
 
-    def __init__(self, split_column: str | None, test_paths: Sequence[str | Path], test: float, valid: float):
+    def __init__(self, split_column: str | None, test_paths: Sequence[str | Path], reader: Reader):
         self.split_column, self.tests = split_column, {Path(path) for path in test_paths}
-        self.columns = [name.strip() for name in (split_column or "").split(",") if name.strip()]
-        self.test, self.valid = 0.0 if self.tests else test, valid
+        self.columns = [name for part in (split_column or "").split(",") if (name := plain_name(part))]
+        self.test, self.valid = 0.0 if self.tests else reader.test, reader.valid
         self.seen = False
 
     def column(self, row: dict[str, str]) -> str | None:
@@ -309,20 +257,24 @@ class _Rule:
         return next((name for name in self.columns if name in row), None)
 
     def part(self, path: Path, row: dict[str, str], key: str) -> str:
-        """train, valid, test, or another mark."""
+        """train, valid or test; empty for another mark."""
         column = self.column(row)
         self.seen = self.seen or column is not None
         if path in self.tests:
             return "test"
         if not self.columns:
             return part_of(key, self.test, self.valid)
-        mark = ((row[column] if column else "") or "train").strip().lower()
-        return "valid" if mark in ("val", "validation") else mark
+        return part_of_mark((row[column].strip() if column else "") or "train")
 
     def check(self) -> None:
         """Raise `InputError` where no table had the column."""
         if self.columns and not self.seen:
             raise InputError(f"split: got {self.split_column!r}, but no table has that column")
+
+
+def plain_name(column: str) -> str:
+    """A column's name as it is compared with others."""
+    return column.strip().lower()
 
 
 def read_rows(
@@ -331,10 +283,10 @@ def read_rows(
     any_of: Sequence[str] = (),
     on_note: Callable[[str], None] = lambda _note: None,
 ) -> Iterator[dict[str, str]]:
-    """Rows of a table of any kind that `open_library` reads, which has all columns `needed` and one or more of
-    `any_of`; a row that is malformed is blank. on_note: gets a line for each thing to know of the reading.
+    """Rows of a table of any kind that `open_library` reads, by the names of its columns and by their `plain_name`.
 
-    Raises `InputError` for other tables, and for text that is not UTF-8.
+    It has all columns `needed` and one or more of `any_of`. A row that is malformed is blank. on_note: gets a line for
+    each thing to know of the reading. Raises `InputError` for other tables, and for text that is not UTF-8.
     """
     try:
         library = open_library(str(path), cells=True, recorded_column=needed[0])
@@ -342,15 +294,19 @@ def read_rows(
         words = str(error).replace(" for --smiles-column", "")  # there is no such option here
         raise InputError(f"{path} cannot be read as a table: {words}; expected {_words(needed, any_of)}") from None
     with library:
-        columns, at = library.columns, library.smiles_index
-        if not set(needed) <= set(columns) or (any_of and not set(any_of) & set(columns)):
+        columns = library.columns
+        at = {plain_name(name): i for i, name in enumerate(columns)} | {name: i for i, name in enumerate(columns)}
+        if not set(needed) <= set(at) or (any_of and not set(any_of) & set(at)):
             raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
+        for name in (name for name in (*needed, *any_of) if name in at):
+            find_column(columns, name, str(path))  # which raises where several are called so
+        smiles = plain_name(columns[library.smiles_index])
         for window in library.windows(4096):
             for record, cells, line in zip(window.records, window.cells, window.lines, strict=True):
-                row = dict(zip(columns, [""] * len(columns) if record.fault else cells, strict=True))
-                if not row[columns[at]] and "\n" in record.text:  # of an SDF
+                row = {name: "" if record.fault else cells[i] for name, i in at.items()}
+                if not row[smiles] and "\n" in record.text:  # of an SDF
                     drawn = FEATURIZER.parse_molecule(record.text).drawn
-                    row[columns[at]] = "" if drawn is None else Chem.MolToSmiles(drawn)
+                    row[smiles] = "" if drawn is None else Chem.MolToSmiles(drawn)
                 if not "".join(row.values()).isascii():
                     _check_text(row, f"{path}, line {line}")
                 yield row

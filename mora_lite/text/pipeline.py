@@ -68,7 +68,7 @@ def train_text(
 
     task: of `tasks.TEXT_TASKS`, or several directions of reactions for one pack, as `tasks.task_shares` reads them.
     tables: of any kind that `open_library` reads. split, tests: columns and tables that say what is held out, see
-    `pairs.collect`.
+    `pairs.read_pairs`.
     minutes: budget of training. config: in place of `minutes` and `seed`, for a budget of steps or other settings.
     adapter, rank, target_modules, layers, start: see `start_run`. bits: of a weight in the pack, 16, 8 or 4.
     copies: orders in which a training row is written. base: a name known to `pull`, a path, or owner/name.
@@ -247,7 +247,7 @@ def _tokenized(
     """The tables as tokens and graphs: those in `path` if they are of the same tables, else made and written there."""
     data = load_tokenized_pairs(path) if path.exists() else None
     if data is None or {name: data.metadata.get(name) for name in metadata} != metadata:
-        tasks = metadata.get("questions") or [metadata["task"]]
+        tasks = list(metadata.get("questions", [metadata["task"]]))
         pairs = read_pairs(tasks, tables, split_column, on_note, tests)
         on_note(f"preparing {len(pairs):,} rows")
         numbers = {"copies": metadata["copies"], "seed": metadata["seed"], "processes": default_workers()}

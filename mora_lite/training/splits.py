@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import TYPE_CHECKING
@@ -122,7 +122,7 @@ def split_notes(split: Split, data: Dataset) -> list[str]:
     """Notes on a `given` split, one line each: rows in no part, validation rows taken from training."""
     if split.kind != "given":
         return []
-    marks, notes = _normal(data.marks), []
+    marks, notes = list(map(part_of_mark, data.marks)), []
     if "valid" not in marks:
         n_train = marks.count("train")
         notes.append(
@@ -178,7 +178,7 @@ def _fill(groups: Sequence[Hashable], train: int, valid: int) -> Parts:
 
 
 def _given(split: Split, cells: Sequence[str]) -> Parts:
-    marks = np.array(_normal(cells))
+    marks = np.array([part_of_mark(cell) for cell in cells])
     parts: Parts = {name: np.flatnonzero(marks == name) for name in PARTS}
     train = parts["train"]
     least = 1 if len(parts["valid"]) else 2  # one of two validates
@@ -194,9 +194,9 @@ def _given(split: Split, cells: Sequence[str]) -> Parts:
     return parts
 
 
-def _normal(cells: Iterable[str]) -> list[str]:
-    """`train`, `valid`, `test`, or empty for a row in no part."""
-    return [_MARKS.get(cell.strip().lower(), "") for cell in cells]
+def part_of_mark(cell: str) -> str:
+    """`train`, `valid` or `test`, as the cell of a split column says in one of the usual words; empty for no part."""
+    return _MARKS.get(cell.strip().lower(), "")
 
 
 def _said(cells: Sequence[str], n: int = 5) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack_damage import KINDS, edit, flip
+from pack_damage import KINDS, flip
 from safetensors.torch import load_file, save_file
 
 import mora_lite

@@ -16,10 +16,7 @@ from mora_lite.text.pairs import (
     SKIP_REASON,
     format_question,
     part_of,
-    read_captions,
-    read_directions,
-    read_questions,
-    read_reactions,
+    read_pairs,
     write_block,
     write_copies,
 )
@@ -49,7 +46,7 @@ def test_molecules_without_a_graph_are_left_out(tmp_path: Path) -> None:
         *(f"{smiles},What is it?,an alkane,train" for smiles in (largest_one, larger)),
     )
     lines: list[str] = []
-    pairs = read_questions([path], split_column="split", on_note=lines.append)
+    pairs = read_pairs(["ask"], [path], split_column="split", on_note=lines.append)
     assert lines == ["left out: 1 row of more than 400 atoms"]
     assert [pair.source for pair in pairs] == [largest_one]
     assert len(write_block(pairs, 2, seed=0)[1]) == 1
@@ -66,13 +63,13 @@ def test_sources_of_all_columns_and_both_directions(tmp_path: Path) -> None:
         "CCO,,",
     )
     lines: list[str] = []
-    forward = read_reactions([path], on_note=lines.append)
+    forward = read_pairs(["forward"], [path], on_note=lines.append)
     assert lines == ["left out: 1 row whose pair is there already", f"left out: 2 rows {SKIP_REASON}"]
     assert [(r.source, r.target, r.origin) for r in forward] == [
         ("CC(=O)O.CCO.Cl", "CCOC(C)=O", "some"),
         ("CC(=O)O.CCO", "CCOC(C)=O", "some"),
     ]
-    retro = read_reactions([path], "retro")
+    retro = read_pairs(["retro"], [path])
     assert [(r.source, r.target) for r in retro] == [("CCOC(C)=O", "CC(=O)O.CCO")]
 
 
@@ -83,7 +80,7 @@ def test_no_product_of_the_training_part_is_held_out(tmp_path: Path) -> None:
     rows = [f"{acid}.{amine},{acid[:-1]}{amine}" for acid in acids for amine in amines]
     one = table(tmp_path / "one.csv", "reactants,product", *rows)
     two = table(tmp_path / "two.csv", "reactants_and_reagents,product", *(f"O.{row}" for row in rows))
-    reactions = read_reactions([one, two])
+    reactions = read_pairs(["forward"], [one, two])
     parts = {part: {flat(r.target) for r in reactions if r.part == part} for part in ("train", "valid", "test")}
     assert all(parts.values())
     assert not parts["train"] & (parts["test"] | parts["valid"])
@@ -112,7 +109,7 @@ def test_a_split_column_decides_and_held_out_products_do_not_train(tmp_path: Pat
     )
     other = table(tmp_path / "other.csv", "reactants,product", "CCBr,CC=O", "CBr,C[C@@H](F)O", "CCI,CCC#N")
     lines: list[str] = []
-    reactions = read_reactions([split, other], "retro", "own_split", lines.append)
+    reactions = read_pairs(["retro"], [split, other], "own_split", lines.append)
     assert lines == [
         "left out: 1 row with another mark than train, valid or test in the column own_split",
         "left out: 2 rows for training whose product or molecule is held out",
@@ -151,7 +148,7 @@ def test_no_row_trains_whose_product_is_a_test_product_of_any_table(tmp_path: Pa
         "CCS,O,CC=S",
     )
     for paths in ([marked, second, rest], [rest, second, marked]):
-        pairs = read_directions(paths, ALL, "part, other_part", test_paths=[tests])
+        pairs = read_pairs(ALL, paths, "part, other_part", test_paths=[tests])
         train = [pair for pair in pairs if pair.part == "train"]
         held_out = {largest(pair.source) for pair in pairs if pair.part != "train" and "retro" in pair.origin}
         assert held_out == {"CC(F)C=O", "CC(N)Cl", "C=O", "CCC(C)N", "CC#N"}
@@ -160,7 +157,7 @@ def test_no_row_trains_whose_product_is_a_test_product_of_any_table(tmp_path: Pa
         assert not any(product in pair.question for pair in train for product in ("F)C=O", "CC#N", "CC(N)"))
         assert [len([pair for pair in train if direction in pair.origin]) for direction in ALL] == [3, 3, 3]
         for direction in ("forward", "retro"):
-            alone = read_reactions(paths, direction, "part,other_part", test_paths=[tests])
+            alone = read_pairs([direction], paths, "part,other_part", test_paths=[tests])
             expected = [pair for pair in train if direction in pair.origin]
             found = [pair for pair in alone if pair.part == "train"]
             assert {(p.source, p.target) for p in found} == {(p.source, p.target) for p in expected}
@@ -169,7 +166,7 @@ def test_no_row_trains_whose_product_is_a_test_product_of_any_table(tmp_path: Pa
 def test_tables_of_the_test_leave_a_hash_to_choose_the_validation_rows_alone(tmp_path: Path) -> None:
     rows = [f"{'C' * n}O,{'C' * n}{x}" for n in range(1, 120) for x in ("Cl", "F", "Br", "I")]
     tests = table(tmp_path / "tests.csv", "reactants,product", "CCO,CCCl", "CCCO,CCCF")
-    pairs = read_reactions([table(tmp_path / "some.csv", "reactants,product", *rows)], test_paths=[tests])
+    pairs = read_pairs(["forward"], [table(tmp_path / "some.csv", "reactants,product", *rows)], test_paths=[tests])
     assert {pair.target for pair in pairs if pair.part == "test"} == {"CCCl", "CCCF"}
     assert [pair.target for pair in pairs].count("CCCl") == 1
     assert any(pair.part == "valid" for pair in pairs)
@@ -178,7 +175,7 @@ def test_tables_of_the_test_leave_a_hash_to_choose_the_validation_rows_alone(tmp
 def test_a_row_is_asked_in_all_directions_that_its_columns_answer(tmp_path: Path) -> None:
     one = table(tmp_path / "one.csv", "reactants,reagents,product", "OCC.CC(=O)O,Cl.O,CCOC(C)=O", "CO,,C=O")
     two = table(tmp_path / "two.csv", "reactants_and_reagents,product", "CCl.O,CO")
-    pairs = read_directions([one, two], ALL)
+    pairs = read_pairs(ALL, [one, two])
     assert [(p.source, p.question, p.target, p.origin) for p in pairs] == [
         ("CC(=O)O.CCO.Cl.O", "What is the product?", "CCOC(C)=O", "forward/one"),
         ("CCOC(C)=O", "What are the reactants?", "CC(=O)O.CCO", "retro/one"),
@@ -233,7 +230,7 @@ def test_the_answer_follows_the_order_of_the_question() -> None:
 
 def test_copies_of_training_reactions_only_the_canonical_first(tmp_path: Path) -> None:
     rows = [f"{'C' * n}O,{'C' * n}Cl" for n in range(4, 90)]
-    reactions = read_reactions([table(tmp_path / "some.csv", "reactants,product", *rows)])
+    reactions = read_pairs(["forward"], [table(tmp_path / "some.csv", "reactants,product", *rows)])
     texts, graphs = write_block(reactions, 4, seed=0)
     assert len(graphs) == len(texts) == len(reactions)
     for reaction, copies in zip(reactions, texts, strict=True):
@@ -259,25 +256,25 @@ def test_tables_of_every_kind_give_the_same_pairs(tmp_path: Path) -> None:
     ]
     (tmp_path / "f.sdf").write_text("".join(blocks))
     for path in sorted(tmp_path.iterdir()):
-        pairs = read_captions([path])
+        pairs = read_pairs(["describe"], [path])
         assert [(pair.source, pair.target) for pair in pairs] == [tuple(row) for row in rows[:2]], path
 
 
 def test_tables_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     bad = table(tmp_path / "bad.csv", "smiles,value", "C,1")
     with pytest.raises(InputError, match="no column 'product'; known: smiles, value; expected product and "):
-        read_reactions([bad])
+        read_pairs(["forward"], [bad])
     with pytest.raises(InputError, match="got the columns product, value; expected product and reactants_and_reagents"):
-        read_reactions([table(tmp_path / "worse.csv", "product,value", "C,1")])
+        read_pairs(["forward"], [table(tmp_path / "worse.csv", "product,value", "C,1")])
     (tmp_path / "latin.csv").write_bytes("smiles,description\nC,Säure\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.csv, line 2: got text that is not UTF-8"):
-        read_captions([tmp_path / "latin.csv"])
+        read_pairs(["describe"], [tmp_path / "latin.csv"])
     with pytest.raises(InputError, match="cannot be read as a table"):
-        read_reactions([tmp_path / "missing.csv"])
+        read_pairs(["forward"], [tmp_path / "missing.csv"])
     with pytest.raises(InputError, match="did you mean forward"):
-        read_reactions([bad], "foward")
+        read_pairs(["foward"], [bad])
     with pytest.raises(InputError, match="no row of the tables can be used; expected cells in product and "):
-        read_reactions([table(tmp_path / "none.csv", "reactants,product", "x,y")])
+        read_pairs(["forward"], [table(tmp_path / "none.csv", "reactants,product", "x,y")])
 
 
 def test_reagents_are_asked_for_reactants_and_held_out_by_them(tmp_path: Path) -> None:
@@ -285,19 +282,19 @@ def test_reagents_are_asked_for_reactants_and_held_out_by_them(tmp_path: Path) -
     lines = [f"{'C' * n}O.[C@@H](F)(Cl)Br,{reagent}" for n in range(1, 200) for reagent in ("[Na+].[OH-]", "O")]
     other = [f"[C@H](F)(Cl)Br.O{'C' * n},Cl" for n in range(1, 200)]
     path = table(tmp_path / "some.csv", "reactants,reagents", *lines, *other, "CCO,", ",Cl", "CO,C1CC")
-    pairs = read_reactions([path], "reagents")
+    pairs = read_pairs(["reagents"], [path])
     assert len(pairs) == 3 * 199  # the last three rows lack one side
     assert {pair.target for pair in pairs} == {"[Na+].[OH-]", "O", "Cl"}
     parts = {part: {flat(p.source) for p in pairs if p.part == part} for part in ("train", "test")}
     assert all(parts.values())
     assert not parts["train"] & parts["test"]
     with pytest.raises(InputError, match="expected reactants and reagents"):
-        read_reactions([table(tmp_path / "bad.csv", "reactants,product", "C,C")], "reagents")
+        read_pairs(["reagents"], [table(tmp_path / "bad.csv", "reactants,product", "C,C")])
 
 
 def test_a_split_column_that_no_table_has_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got 'own', but no table has that column"):
-        read_reactions([table(tmp_path / "some.csv", "reactants,product", "CO,C=O")], "forward", "own")
+        read_pairs(["forward"], [table(tmp_path / "some.csv", "reactants,product", "CO,C=O")], "own")
 
 
 @pytest.mark.parametrize("text", ["", "C1CC", "Clé", "c1ccccc"])
@@ -324,7 +321,7 @@ def test_pairs_are_read_once_and_held_out_by_molecule(tmp_path: Path) -> None:
         "5,CCCC,Of another set.,chebi\n"
         "6,c1ccccc1,A ring.,\n"
     )
-    pairs = read_captions([path])
+    pairs = read_pairs(["describe"], [path])
     assert [(p.source, p.target) for p in pairs] == [
         ("CCO", "An alcohol, with two carbons."),
         ("c1ccccc1", "A ring."),
@@ -347,7 +344,7 @@ def test_questions_stand_behind_each_order_of_their_molecule(tmp_path: Path) -> 
         "CCC,No answer?,\n"
         "C1CC,No molecule?,yes\n"
     )
-    pairs = read_questions([path])
+    pairs = read_pairs(["ask"], [path])
     assert [(p.source, p.question, p.target) for p in pairs] == [
         ("CCO", "Is it an alcohol?", "yes"),
         ("CCO", "How many carbons?", "two"),
@@ -369,7 +366,7 @@ def test_all_questions_about_a_molecule_are_in_one_part(tmp_path: Path) -> None:
     lines = [f"{'C' * n}O,Question {i}?,answer\n" for n in range(1, 60) for i in range(3)]
     (tmp_path / "some.csv").write_text("smiles,question,answer\n" + "".join(lines))
     parts: dict[str, set[str]] = {}
-    for pair in read_questions([tmp_path / "some.csv"]):
+    for pair in read_pairs(["ask"], [tmp_path / "some.csv"]):
         parts.setdefault(pair.source, set()).add(pair.part)
     assert {len(own) for own in parts.values()} == {1}
     assert {"train", "test"} <= set().union(*parts.values())
@@ -377,17 +374,33 @@ def test_all_questions_about_a_molecule_are_in_one_part(tmp_path: Path) -> None:
 
 def test_a_split_column_decides_for_descriptions_too(tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("smiles,description,part\nCCO,one,test\nOCC,two,train\nCCC,three,train\n")
-    pairs = read_captions([tmp_path / "some.csv"], "part")
+    pairs = read_pairs(["describe"], [tmp_path / "some.csv"], "part")
     assert [(p.source, p.target, p.part) for p in pairs] == [("CCO", "one", "test"), ("CCC", "three", "train")]
+
+
+def test_marks_and_columns_are_read_as_train_reads_them(tmp_path: Path) -> None:
+    """In any case and with blanks around, and of a mark all words that are usual."""
+    rows = ["C,1,", "CC,2, ", "CCC,3,dev", "CCCC,4,Training", "CCCCC,5,VAL", "CCCCCC,6,testing", "CCCCCCC,7,held out"]
+    path = table(tmp_path / "some.csv", "SMILES, Description ,Part", *rows)
+    pairs = read_pairs(["describe"], [path], "part")
+    assert [pair.part for pair in pairs] == ["train", "train", "valid", "train", "valid", "test"]
+    assert [pair.target for pair in pairs] == list("123456")
+
+
+def test_of_columns_alike_the_one_that_is_spelled_so_is_read(tmp_path: Path) -> None:
+    path = table(tmp_path / "some.csv", "SMILES,smiles,description", "C,CC,one")
+    assert [pair.source for pair in read_pairs(["describe"], [path])] == ["CC"]
+    with pytest.raises(InputError, match=r"some\.csv: columns 1 and 2 are all called 'smiles'; give each a name"):
+        read_pairs(["describe"], [table(tmp_path / "some.csv", "smiles,smiles,description", "C,CC,one")])
 
 
 def test_tables_without_descriptions_are_told(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("smiles,text\nC,one\n")
     with pytest.raises(InputError, match="expected smiles and description"):
-        read_captions([tmp_path / "bad.csv"])
+        read_pairs(["describe"], [tmp_path / "bad.csv"])
     (tmp_path / "empty.csv").write_text("smiles,description\nx,one\n")
     with pytest.raises(InputError, match="expected cells in smiles and description"):
-        read_captions([tmp_path / "empty.csv"])
+        read_pairs(["describe"], [tmp_path / "empty.csv"])
 
 
 def test_the_largest_molecule_of_a_set_has_no_stereochemistry() -> None:
