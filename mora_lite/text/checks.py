@@ -75,7 +75,7 @@ def in_other_orders(
     texts = [order for source in sources for order in other_orders(source, n)]
     wide = [[each for each in column for _ in range(n)] for column in (sources, questions)]
     found = greedy(answerer, texts, wide[0], wide[1], max_new_tokens, size)
-    return [found[start : start + n] for start in range(0, len(found), n)]
+    return [found[i * n : (i + 1) * n] for i in range(len(sources))]
 
 
 def elect(own: Mapping[str, float], others: Sequence[Given]) -> dict[str, float]:

@@ -19,7 +19,7 @@ import numpy as np
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import write
-from ..errors import InputError
+from ..errors import InputError, check_range
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
@@ -68,6 +68,8 @@ class GenerationConfig:
     short: bool = False
 
     def __post_init__(self) -> None:
+        for name, least in (("top", 1), ("beams", 0), ("max_new_tokens", 1), ("batch_size", 1), ("spellings", 0)):
+            check_range(name, getattr(self, name), least)
         if not (self.temperature >= 0 and 0 < self.top_p <= 1):
             raise InputError(
                 f"temperature and top-p: got {self.temperature} and {self.top_p}; expected 0 or more, and a share"
@@ -75,7 +77,7 @@ class GenerationConfig:
         if self.temperature > 0 and self.beams > 1:
             raise InputError(f"beams: got {self.beams} with a temperature; expected one of the two")
         beams = self.width(None)
-        if self.temperature == 0 and not 1 <= self.top <= beams:
+        if self.temperature == 0 and self.top > beams:
             raise InputError(f"top: got {self.top} with {beams} beams; expected 1 to the number of beams")
         if self.temperature == 0 and beams > MAX_BEAMS:
             raise InputError(
@@ -187,11 +189,8 @@ class TextGenerator:
         settings.setdefault("max_new_tokens", self.answerer.long_answer)
         config, _ = GenerationConfig.of(self.questions, task=task, question=question, **settings)
         config.check_room(self.answerer)
-        texts, rows = read_molecules(molecules).smiles, list[Answered]()
-        for at in range(0, len(texts), CHUNK_BATCHES * config.batch_size):
-            some = texts[at : at + CHUNK_BATCHES * config.batch_size]
-            rows += answer_window(Window.of(some, cells=[[text] for text in some]), 0, self.answerer, config)
-        return rows
+        windows = TypedSmiles(read_molecules(molecules).smiles).windows(CHUNK_BATCHES * config.batch_size)
+        return [row for window in windows for row in answer_window(window, self.answerer, config)]
 
 
 def load_text(
@@ -231,7 +230,7 @@ def answer_table(
     types = [*table.types, *kinds.values(), None, None]
     with TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
         for window in chain([head], windows):
-            answered = answer_window(window, table.smiles_index, answerer, config)
+            answered = answer_window(window, answerer, config)
             rows = zip(window.cells, window.records, answered, strict=True)
             cells = [_shown_cells(*row, table.smiles_index) for row in rows]
             writer.write(cells, _encoded(form, answered, config))
@@ -260,9 +259,9 @@ def _shown_cells(cells: Sequence[str], record: Record, row: Answered, smiles: in
     return [row.source if drawn and i == smiles and not cell else cell for i, cell in enumerate(cells)]
 
 
-def answer_window(window: Window, smiles: int, answerer: Answerer, config: GenerationConfig) -> list[Answered]:
-    """Read, ask and check consecutive rows."""
-    rows = [_read(record.text, record.fault, cells, config) for record, cells in zip(*window[1:3], strict=True)]
+def answer_window(window: Window, answerer: Answerer, config: GenerationConfig) -> list[Answered]:
+    """Read, ask and check consecutive rows, whose cells are known."""
+    rows = [_read(*row, config) for row in zip(window.records, window.cells, strict=True)]
     ids = answerer.ids([format_question(row.source, row.question) if row.source else "" for row in rows])
     limit = answerer.max_question_tokens(config.max_new_tokens)
     for row, tokens in zip(rows, ids, strict=True):
@@ -281,12 +280,12 @@ def answer_window(window: Window, smiles: int, answerer: Answerer, config: Gener
     return rows
 
 
-def _read(text: str, fault: str, cells: Sequence[str], config: GenerationConfig) -> Answered:
+def _read(record: Record, cells: Sequence[str], config: GenerationConfig) -> Answered:
     """A row before it is answered."""
-    if fault:
-        return Answered(MALFORMED, fault)
-    asked, direction, drawn = config.question, config.direction, "\n" in text  # drawn: a record of an SDF
-    product = ""
+    if record.fault:
+        return Answered(MALFORMED, record.fault)
+    text, asked, direction, product = record.text, config.question, config.direction, ""
+    drawn = "\n" in text  # a record of an SDF
     if direction is None and asked is not None:
         direction, product = direction_of(asked.of_row(cells), config.questions)
         if direction is not None:  # in the pack's own words, with the product in canonical SMILES
@@ -355,9 +354,7 @@ def _sample(
 def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> list[list[Given]]:
     """What the other orders of each row's question get; nothing where none are asked."""
     others: list[list[Given]] = [[] for _ in rows]
-    asked = [i for i, row in enumerate(rows) if config.spellings and (config.molecules or row.direction is not None)]
-    if not asked:
-        return others
+    asked = [i for i, row in enumerate(rows) if config.molecules or row.direction is not None]
     sources, questions = [rows[i].source for i in asked], [rows[i].question for i in asked]
     found = in_other_orders(answerer, sources, questions, config.spellings, config.max_new_tokens, config.batch_size)
     for i, of_row in zip(asked, found, strict=True):
@@ -383,17 +380,17 @@ def _choose(row: Answered, texts: Sequence[Text], others: Sequence[Given], confi
 
 def _check(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> None:
     """Enter what can be checked of rows that have answers."""
-    limits = config.max_new_tokens, config.batch_size
-    if BALANCED in config.per_answer:
-        for row in rows:
-            if row.direction in ("forward", "retro"):
-                ways = [(row.source, a) if row.direction == "forward" else (a, row.source) for a in row.answers]
-                row.checks[BALANCED] = [is_balanced(*way) for way in ways]
-    if ROUND_TRIP in config.per_answer:
-        retro = [row for row in rows if row.direction == "retro"]
-        reactants = [answer for row in retro for answer in row.answers]
-        if reactants:
-            products = [row.source for row in retro for _ in row.answers]
-            back = iter(round_trips(answerer, reactants, products, config.questions["forward"], *limits))
-            for row in retro:
-                row.checks[ROUND_TRIP] = [next(back) for _ in row.answers]
+    if config.short:
+        return
+    for row in rows:
+        if row.direction == "forward":
+            row.checks[BALANCED] = [is_balanced(row.source, answer) for answer in row.answers]
+        elif row.direction == "retro":
+            row.checks[BALANCED] = [is_balanced(answer, row.source) for answer in row.answers]
+    retro = [row for row in rows if row.direction == "retro"]
+    if retro and "forward" in config.questions:
+        reactants, products = zip(*((answer, row.source) for row in retro for answer in row.answers), strict=True)
+        limits = config.max_new_tokens, config.batch_size
+        back = iter(round_trips(answerer, reactants, products, config.questions["forward"], *limits))
+        for row in retro:
+            row.checks[ROUND_TRIP] = [next(back) for _ in row.answers]

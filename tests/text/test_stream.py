@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
+from mora_lite.errors import InputError
 from mora_lite.tables.library import open_library
 from mora_lite.text.answerer import Answerer, Text, row_seed
 from mora_lite.text.stream import Answered, GenerationConfig, answer_table
@@ -73,6 +74,18 @@ def test_an_answer_that_is_cut_off_says_so(tmp_path: Path) -> None:
     assert (row["product"], row["status"], row["error"]) == ("", "no_molecule", said)
     row = answer(Parrot(Text("It is an", -0.1, ended=False)), tmp_path, molecules=False)
     assert (row["product"], row["status"], row["error"]) == ("It is an", "ok", said)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top": 0}, {"beams": -1}, {"max_new_tokens": 0}, {"batch_size": 0}, {"spellings": -1}]
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_numbers_that_python_gives_are_checked_as_those_of_the_command(
+    wrong: dict[str, int], temperature: float
+) -> None:
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"{name}: got {wrong[name]}, expected [01] or more"):
+        GenerationConfig("product", molecules=True, temperature=temperature, **wrong)
 
 
 def test_blank_cells_stay_blank(tmp_path: Path) -> None:
