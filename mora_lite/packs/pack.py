@@ -47,9 +47,15 @@ from ..scoring.training_molecules import TrainingMolecules
 from ..scoring.trees import Trees
 from .card import model_card
 from .installed import find_installed, installed
-from .manifest import CARD, EXPORT, PACK, TRAINING, fitting, seal
+from .manifest import CARD, EXPORT, PACK, TRAINING, check_entries, fitting, seal
 
 MANIFEST = PACK.manifest
+# What the provenance of a pack says of its training, as `check_entries` takes it.
+TRAINED_ON = {
+    "data": {"file": str, "rows": int, "smiles_sha256": str},
+    "split": {"seed": int},
+    "recipe": {"smiles": str, "tasks": [{"name": str, "column": str}]},
+}
 SHARED = "upper"  # folder beside packs for upper layers that several of them use
 
 
@@ -93,6 +99,14 @@ class Pack:
     def provenance(self) -> dict[str, Any]:
         """Data, split, seed, commit, settings and metrics of the training."""
         return self.manifest["provenance"]
+
+    def check_provenance(self) -> None:
+        """Raises `PackError` where it does not say what it was trained on, as every pack of `train` does."""
+        with fitting(f"{self.path} does not say what it was trained on", "train it again"):
+            check_entries(self.provenance, TRAINED_ON)
+            columns = {task["name"]: task["column"] for task in self.provenance["recipe"]["tasks"]}
+            for task in self.tasks:
+                columns[task.name]
 
     @property
     def nbytes(self) -> int:

@@ -111,6 +111,7 @@ def evaluate(
     _check_pack(pack, record, whole)
     _claim_files(data, output, report, force)
     opened = open_pack(pack)
+    opened.check_provenance()
     if (tasks, split) == (None, "all"):
         tasks = _tasks_of_table(opened, data, smiles_column, columns, on_note)
     model = load(opened, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
@@ -336,6 +337,7 @@ def read_training_table(
     columns: task name, in any case -> column, for those that have another name in this table.
     on_note: gets a line for each reason why rows are left out.
     """
+    pack.check_provenance()
     provenance, headers = pack.provenance, _headers(pack, columns)
     split_column = provenance["split"].get("column", "")
     targets = [headers[task.name] for task in tasks]

@@ -37,15 +37,15 @@ def value_metrics(predicted: np.ndarray, true: np.ndarray) -> Metrics:
     n = int(known.sum())
     if n == 0:
         return {"n": 0, "mae": None, "rmse": None, "r2": None, "spearman": None}
-    error = predicted[known].astype(np.float64) - true[known].astype(np.float64)
-    spread = float(np.square(true[known] - true[known].mean(dtype=np.float64)).sum())
+    predicted, true = (of[known].astype(np.float64) for of in (predicted, true))
+    error, spread = predicted - true, float(np.square(true - true.mean()).sum())
     r2 = 1 - float(np.square(error).sum()) / spread if n > 1 and spread > 0 else None
     return {
         "n": n,
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt(np.square(error).mean())),
         "r2": r2,
-        "spearman": _rank_correlation(predicted[known], true[known]),
+        "spearman": _rank_correlation(predicted, true),
     }
 
 

@@ -205,7 +205,7 @@ def save_encoder(
     if seen is not None:
         tensors = _eight_bit(encoder.state_dict())
         gaps = np.diff(np.unique(molecule_ids(seen)), prepend=0)
-        size = 2 if gaps.max() < 2**16 else 4
+        size = 2 if gaps.max(initial=0) < 2**16 else 4
         tensors[SEEN] = torch.from_numpy(gaps.astype(f"u{size}").view(f"i{size}"))
     write_tensors(path, tensors, {"encoder": json.dumps(header)})
 
@@ -254,8 +254,9 @@ def molecule_ids(smiles: Iterable[str]) -> np.ndarray:
 
 def seen_by_start(start: str, smiles: Sequence[str]) -> np.ndarray:
     """Which molecules' measured values the encoder called `start` has seen: bool `[N]`."""
+    path = STARTS.get(start) or Path(start)
     if start != "random":
-        with safe_open(STARTS.get(start) or Path(start), "np") as file:
+        with fitting(f"{path} is damaged", "pre-train it again"), safe_open(path, "np") as file:
             if SEEN in file.keys():  # noqa: SIM118
                 gaps = file.get_tensor(SEEN)
                 return np.isin(molecule_ids(smiles), gaps.view(f"u{gaps.itemsize}").cumsum(dtype=np.int64))

@@ -276,6 +276,29 @@ def test_a_damaged_pack_is_not_evaluated(pack_path, table_path, tmp_path: Path) 
         evaluate(copy, table_path, **EXACT)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("recipe", None),
+        ("split", {"seeds": 1}),
+        ("data", {"file": "a.csv"}),
+        ("recipe", {"smiles": "", "tasks": [{"name": "size", "column": "size"}]}),
+    ],
+)
+def test_a_pack_that_does_not_say_what_it_was_trained_on_is_one_line(
+    run, pack_path, table_path, tmp_path: Path, entry: str, value: object
+) -> None:
+    path = Path(shutil.copytree(pack_path, tmp_path / "pack"))
+    manifest = open_pack(path).manifest
+    manifest["provenance"][entry] = value
+    write_manifest(path, manifest)
+    for split in ("test", "all"):
+        with pytest.raises(PackError, match=r"pack does not say what it was trained on \(.*\); train it again"):
+            evaluate(path, table_path, split=split, device="cpu")
+    code, _, err = run("calibrate", path, table_path)
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_the_baseline_answers_in_the_tasks_units(pack_path, dataset) -> None:
     chosen = mora_lite.load(pack_path, tasks=["mass"], **EXACT)
     everything = mora_lite.load(pack_path, **EXACT)

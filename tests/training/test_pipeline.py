@@ -345,6 +345,15 @@ def test_targets_become_z_scores(dataset) -> None:
     assert all(float(np.float32(t.mean)) == t.mean for t in tasks), "prediction scales back with the same numbers"
 
 
+def test_values_that_are_alike_on_their_scale_are_told(dataset) -> None:
+    recipe = Recipe("r", (TaskRecipe("bound", kind="value", scale="logit"),))
+    data = replace(dataset, targets=np.where(dataset.targets[:, :1] > 3, 0, 1e-9).astype(np.float32))
+    with pytest.raises(
+        InputError, match="'bound': got 60 training values that are all the same, expected at least two"
+    ):
+        fitted_tasks(recipe, data)
+
+
 def test_classes_stay_0_and_1(dataset) -> None:
     data = replace(dataset, targets=(dataset.targets > 3).astype(np.float32))
     recipe = infer_task_kinds(Recipe("r", (TaskRecipe("a"), TaskRecipe("b", kind="value"))), data)

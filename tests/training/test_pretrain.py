@@ -334,6 +334,15 @@ def test_files_that_are_no_encoder_are_told(trained: Path, pack_path: Path, tmp_
         assert "\n" not in str(caught.value)
 
 
+def test_forged_numbers_of_molecules_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    save_encoder(GraphEncoder(16, 1), path, {}, [])
+    assert seen_by_start(str(path), ["CCO"]).tolist() == [False]
+    save_file(load_file(path) | {"seen": torch.ones(2, dtype=torch.bfloat16)}, path)
+    with pytest.raises(PackError, match=r"e\.safetensors is damaged \(TypeError: .*\); pre-train it again"):
+        seen_by_start(str(path), ["CCO"])
+
+
 def changed(trained: Path, out: Path, **changes: object) -> Path:
     """The file with other facts in its header."""
     with safe_open(trained, "pt") as file:
