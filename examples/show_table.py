@@ -10,6 +10,7 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def main(path: str, *wanted: str) -> None:
@@ -19,13 +20,14 @@ def main(path: str, *wanted: str) -> None:
     smiles, status, error = header.index("smiles"), header.index("status"), header.index("error")
     shown = [at for at in range(smiles + 1, status) if not wanted or header[at].partition(" [")[0] in wanted]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column(header[0], no_wrap=True)
+    # As `Text`, in which brackets are no markup: names of molecules have them.
+    table.add_column(Text(header[0]), no_wrap=True)
     for at in shown:
         # The unit goes under the name: more columns fit side by side. Long names are broken, values are whole.
         width = max((len(shorten(row[at])) for row in rows), default=0)
-        table.add_column(header[at].replace(" [", "\n\\["), justify="right", overflow="fold", min_width=width)
+        table.add_column(Text(header[at].replace(" [", "\n[")), justify="right", overflow="fold", min_width=width)
     for row in rows:
-        table.add_row(row[0], *(shorten(row[at]) for at in shown))
+        table.add_row(*(Text(cell) for cell in (row[0], *(shorten(row[at]) for at in shown))))
     console = Console(highlight=False)
     console.print(table)
     for row in rows:

@@ -71,7 +71,8 @@ class TokenizedPairs:
     """Questions and answers in flat arrays; copy `i` owns `source[source_ptr[i]:source_ptr[i+1]]`.
 
     source, target: uint16 or int32, token ids, the prompt's pieces and the end left out. source_ptr, target_ptr: int64
-    `[C+1]`. first: int64 `[N+1]`, the copies of each question, its canonical one first. graphs: `N` graphs.
+    `[C+1]`. first: int64 `[N+1]`, the copies of each question, its canonical one first. part, origin: uint8 and uint16
+    `[N]`, of `PARTS` and of the tables in `metadata["origins"]`. graphs: `N` graphs.
     metadata: what it was made of; `answers` in it are the canonical answers as texts.
     """
 
@@ -150,7 +151,7 @@ def tokenize_pairs(
             questions += texts
             graphs.append(block)
             on_progress(len(questions))
-    origins = sorted({pair.origin for pair in pairs})
+    origins, origin = np.unique([pair.origin for pair in pairs], return_inverse=True)
     source, source_ptr = _flat(tokenizer, [source for texts in questions for source, _ in texts])
     target, target_ptr = _flat(tokenizer, [target for texts in questions for _, target in texts])
     return TokenizedPairs(
@@ -160,13 +161,13 @@ def tokenize_pairs(
         target_ptr,
         np.concatenate([[0], np.cumsum([len(texts) for texts in questions])]).astype(np.int64),
         np.array([PARTS.index(pair.part) for pair in pairs], np.uint8),
-        np.array([origins.index(pair.origin) for pair in pairs], np.uint8),
+        origin.astype(np.uint16),
         concatenate(graphs),
         {
             **metadata,
             "copies": copies,
             "seed": seed,
-            "origins": origins,
+            "origins": origins.tolist(),
             "asked": [] if "questions" in metadata else few_questions(pairs),
             "answers": ["" if pair.part == "train" else pair.target for pair in pairs],
         },

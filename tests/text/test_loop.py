@@ -220,6 +220,12 @@ def test_sequences_come_back_from_disk(data: TokenizedPairs, tmp_path: Path) -> 
         load_tokenized_pairs(tmp_path / "data.npz")
 
 
+def test_more_tables_than_a_byte_counts_are_told_apart(base: tuple[Any, Decoder]) -> None:
+    pairs = [TextPair("C", "CO", "train", f"table {number:03}") for number in range(300)]
+    data = tokenize_pairs(pairs, base[0], {}, copies=1)
+    assert [data.metadata["origins"][origin] for origin in data.origin] == [pair.origin for pair in pairs]
+
+
 def test_the_static_kind_of_equal_size_trains_as_many_numbers(base: tuple[Any, Decoder]) -> None:
     for modules in (("ffn",), TARGET_MODULES):
         sizes = AdapterConfig(32, 2, 64, 1, adapted_layers=4, rank=64, alpha=16.0, target_modules=modules)
