@@ -114,11 +114,21 @@ def test_files_outside_the_pack_are_refused(copy: Path, name: str) -> None:
         open_pack(copy)
 
 
-def test_an_adapter_of_other_sizes_is_refused(copy: Path) -> None:
+def test_a_pack_without_its_prompts_is_refused(copy: Path) -> None:
     files = json.loads((copy / MANIFEST).read_text())["files"]
     edit(copy, files={name: entry for name, entry in files.items() if not name.startswith("prompts")})
     with pytest.raises(PackError, match="has no prompts file"):
         open_pack(copy).load_scorer()
+
+
+def test_an_adapter_with_other_weights_is_refused(copy: Path) -> None:
+    pack = open_pack(copy)
+    weights = pack.tensors("adapter")
+    more, less = weights | {"more": torch.zeros(1)}, {name: of for name, of in weights.items() if name != "readout"}
+    for changed, name in ((more, "more"), (less, "readout")):
+        add_files(pack, {"adapter": changed})
+        with pytest.raises(PackError, match=rf"tiny: adapter does not fit the sizes in pack\.json: {name}"):
+            open_pack(copy).load_scorer()
 
 
 @pytest.mark.parametrize("key", ["name", "base", "sizes", "decoder", "tasks", "provenance"])
