@@ -116,7 +116,7 @@ class Pack:
     def file(self, name: str) -> Path:
         """Where the file lies: in the pack, or in the folder that packs share."""
         file = self.path / name
-        return file if file.exists() else self.path.parent / SHARED / name
+        return file if file.exists() else shared_folder(self.path) / name
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """The tensors of the file whose name starts with `prefix`. Raises `PackError` when there is none."""
@@ -191,6 +191,11 @@ class Pack:
         return model.eval()
 
 
+def shared_folder(pack: Path) -> Path:
+    """The folder of upper layers beside a pack, also of one that is the working directory, or linked to."""
+    return pack.resolve().parent / SHARED
+
+
 def read_tensors(file: Path, again: str) -> dict[str, Tensor]:
     """The tensors of a file. Raises `PackError` when it cannot be read. again: what to do about it."""
     try:
@@ -207,7 +212,7 @@ def open_pack(name_or_path: str | Path) -> Pack:
     path = _find(name_or_path)
     manifest = PACK.read(path)
     for name in manifest["files"]:
-        PACK.check_file(manifest, name, path, path.parent / SHARED)
+        PACK.check_file(manifest, name, path, shared_folder(path))
     return Pack(path, manifest)
 
 

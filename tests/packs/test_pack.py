@@ -204,6 +204,19 @@ def test_packs_share_their_upper_layers(put, tmp_path: Path) -> None:
             open_pack(tmp_path / name)
 
 
+def test_shared_layers_are_found_from_within_the_pack_and_through_a_link(
+    put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packs").mkdir()
+    put(tmp_path / "packs" / "a", share_upper=True)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "b"
+    link.symlink_to(tmp_path / "packs" / "a", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "packs" / "a")
+    for path in (".", MANIFEST, link):
+        open_pack(path).load_scorer()
+
+
 def test_a_damaged_file_among_the_shared_ones_is_not_used_and_mended_where_it_is_the_same(put, tmp_path: Path) -> None:
     tmp_path = tmp_path / "packs"
     tmp_path.mkdir()
