@@ -11,7 +11,7 @@ import numpy as np
 
 from ..chem.graph import Graphs
 from ..chem.smiles import canonical
-from ..errors import InputError
+from ..errors import InputError, check_range
 from ..machine.files import sha256_of
 from .answerer import Answerer
 from .metrics import molecule_metrics, text_metrics
@@ -46,6 +46,8 @@ def evaluate_text(
 
     Returns metrics as `answer_metrics` does. Raises `InputError` when the table cannot be used or no row is left.
     """
+    check_range("limit", 1 if limit is None else limit, 1)
+    check_range("beams", beams, 1)
     opened = pack if isinstance(pack, TextPack) else open_text_pack(pack)
     held_out, tests = (opened.manifest["provenance"].get(name) for name in ("held_out", "tests"))
     by_rule = held_out in {task.held_out for task in TEXT_TASKS.values()}

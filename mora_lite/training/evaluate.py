@@ -13,7 +13,7 @@ import torch
 from ..adapter.encoder import EncoderBaseline
 from ..chem.graph import Graphs
 from ..chem.molecules import scaffold_of
-from ..errors import InputError
+from ..errors import InputError, check_range
 from ..hub.packs import TEXT_MANIFEST, check_changeable, local_path
 from ..machine.progress import report, track
 from ..model import Model, Scores, load
@@ -108,10 +108,9 @@ def evaluate(
     Raises `InputError` when the table is not the one that the pack was split by, or lacks a column.
     """
     whole = (split, limit, tasks) == ("test", None, None) and not columns and confidence == RECORDED_CONFIDENCE
-    _check_pack(pack, record, whole)
+    _check_asked(pack, limit, record, whole)
     _claim_files(data, output, report, force)
     opened = open_pack(pack)
-    opened.check_provenance()
     if (tasks, split) == (None, "all"):
         tasks = _tasks_of_table(opened, data, smiles_column, columns, on_note)
     model = load(opened, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
@@ -134,7 +133,8 @@ def evaluate(
     return evaluation
 
 
-def _check_pack(pack: str | Path, record: bool, recordable: bool) -> None:
+def _check_asked(pack: str | Path, limit: int | None, record: bool, recordable: bool) -> None:
+    check_range("limit", 1 if limit is None else limit, 1)
     if record:
         if not recordable:
             raise InputError(NOT_RECORDED)
@@ -312,6 +312,7 @@ def _tasks_of_table(
     """Names of the tasks that a table has a column for; None where that is all or none of them."""
     if str(path) == STDIO:  # is read once
         return None
+    pack.check_provenance()
     with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
         there = {column.strip().lower() for column in library.columns}
     headers = _headers(pack, columns)

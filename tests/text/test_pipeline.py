@@ -251,3 +251,10 @@ def test_the_short_checkpoint_goes_on_elsewhere(make: Any, tmp_path: Path, monke
     (tmp_path / "there.run" / short.name).rename(tmp_path / "elsewhere.run" / short.name)
     with pytest.raises(InputError, match=r"short.safetensors belongs to a run with other settings"):
         make("elsewhere", steps=9)
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": -1}, {"beams": 0}])
+def test_numbers_of_an_evaluation_that_cannot_be_are_told(tmp_path: Path, wrong: dict[str, int]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=f"{name}: got {value}, expected 1 or more"):
+        evaluate_text(tmp_path, tmp_path / "some.csv", **wrong)

@@ -104,6 +104,12 @@ def test_a_limit_takes_the_first_molecules(pack_path, table_path, dataset, model
     assert (got["size"]["n"], got["size"]["mae"]) == (3, pytest.approx(expected["mae"]))
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_nobody_is_refused(pack_path, table_path, limit: int) -> None:
+    with pytest.raises(InputError, match=f"limit: got {limit}, expected 1 or more"):
+        evaluate(pack_path, table_path, limit=limit, device="cpu")
+
+
 def test_another_table_is_refused_unless_all_of_it_is_asked_for(pack_path, table_path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("".join(table_path.read_text().splitlines(keepends=True)[:31]))
