@@ -17,7 +17,7 @@ Everything is checked at load, so a damaged or exchanged file is an error and ne
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import PackError, did_you_mean
 from ..hub.packs import TEXT_MANIFEST, local_path
 from ..lm.prefix import CompiledPrompts, UpperLayers
-from ..machine.files import file_entry, replace_folder, replacing, sha256_of, write_tensors
+from ..machine.files import file_entry, replace_folder, replacing, replacing_path, sha256_of, write_tensors
 from ..quant.linear import Mode
 from ..quant.nf4 import NF4Tensor, from_tensors, to_tensors
 from ..scoring.conformal import Calibration
@@ -297,11 +297,18 @@ def _share_upper(pack: Path, shared: Path) -> None:
 
 
 def add_files(pack: Pack, files: dict[str, dict[str, Tensor]]) -> None:
-    """Write more safetensors files into a pack, or replace them, by name without suffix; then the manifest."""
-    for name, tensors in files.items():
-        file = pack.path / f"{name}.safetensors"
-        write_tensors(file, tensors)
-        pack.manifest["files"][file.name] = file_entry(file)
+    """Write more safetensors files into a pack, or replace them, by name without suffix; then the manifest.
+
+    None takes its place before all are written, so that a program that is stopped leaves the pack as it was.
+    """
+    entries = {}
+    with ExitStack() as stack:
+        for name, tensors in files.items():
+            file = pack.path / f"{name}.safetensors"
+            part = stack.enter_context(replacing_path(file))
+            write_tensors(part, tensors)
+            entries[file.name] = file_entry(part)
+    pack.manifest["files"] |= entries
     write_manifest(pack.path, pack.manifest)
 
 

@@ -177,6 +177,26 @@ def test_files_are_added_and_replaced(copy: Path) -> None:
         open_pack(copy)
 
 
+def test_files_that_are_written_when_the_program_is_stopped_leave_the_pack_as_it_was(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_files(open_pack(copy), {name: {"x": torch.tensor(1.0)} for name in ("one", "two")})
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    write, written = pack_module.write_tensors, []
+
+    def stopped(path: Path, tensors: object) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, tensors)
+
+    monkeypatch.setattr(pack_module, "write_tensors", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        add_files(open_pack(copy), {name: {"x": torch.tensor(2.0)} for name in ("one", "two")})
+    open_pack(copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
 def test_a_pack_may_lack_calibration_and_domain(pack_path: Path, calibrated_pack_path: Path) -> None:
     plain, whole = open_pack(pack_path), open_pack(calibrated_pack_path)
     assert (plain.load_calibration(), plain.load_domain()) == (None, None)
