@@ -302,6 +302,11 @@ def _recorded_column(pack: Pack) -> str | None:
     return None if recorded.strip().lower() in ("", "smiles") else recorded
 
 
+def _plain_names(columns: Sequence[str]) -> set[str]:
+    """Names of columns as they are compared, where case and blanks around them do not matter."""
+    return {column.strip().lower() for column in columns}
+
+
 def _tasks_of_table(
     pack: Pack,
     path: str | Path,
@@ -314,7 +319,7 @@ def _tasks_of_table(
         return None
     pack.check_provenance()
     with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
-        there = {column.strip().lower() for column in library.columns}
+        there = _plain_names(library.columns)
     headers = _headers(pack, columns)
     found = [task.name for task in pack.tasks if headers[task.name].strip().lower() in there]
     if len(found) in (0, len(pack.tasks)):
@@ -343,7 +348,7 @@ def read_training_table(
     split_column = provenance["split"].get("column", "")
     targets = [headers[task.name] for task in tasks]
     with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
-        if split == "all" and split_column not in library.columns:
+        if split == "all" and split_column.strip().lower() not in _plain_names(library.columns):
             split_column = ""
         try:
             data = read_dataset(library, smiles_column, targets, split_column or None, pack.featurizer)

@@ -173,6 +173,19 @@ def test_of_other_data_the_tasks_that_have_a_column_are_evaluated(pack_path, tab
     assert list(evaluate(pack_path, path, split="all", columns=mapped, **EXACT).metrics) == ["polarity"]
 
 
+def test_the_column_of_the_split_is_found_in_any_case(pack_path, table_path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(pack_path, tmp_path / "pack"))
+    manifest = open_pack(path).manifest
+    manifest["provenance"]["split"] = {"seed": 0, "kind": "given", "column": "part"}
+    write_manifest(path, manifest)
+    table = tmp_path / "parts.csv"
+    pd.read_csv(table_path).assign(Part=["train"] * 40 + ["valid"] * 10 + ["test"] * 10).to_csv(table, index=False)
+    for split, n in (("test", 10), ("all", 60)):
+        columns = evaluate(path, table, split=split, device="cpu").molecules
+        assert len(columns["split"]) == n
+        assert set(columns["split"]) == ({"test"} if split == "test" else {"train", "valid", "test"})
+
+
 def test_a_smiles_column_of_another_name_is_found(pack_path, table_path, tmp_path: Path) -> None:
     path = tmp_path / "renamed.csv"
     path.write_text(table_path.read_text().replace("smiles", "X", 1))
