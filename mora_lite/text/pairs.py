@@ -118,8 +118,9 @@ def reader_of(tasks: Sequence[str], in_words: bool = False) -> Reader:
     (task,) = tasks
     if task in DIRECTIONS:
         sources, column = TEXT_TASKS[task].sources, TEXT_TASKS[task].column
-        needed, any_of = ((column,), sources) if len(sources) > 1 else ((*sources, column), ())
-        return Reader(needed, any_of, partial(_reactions, task))
+        if len(sources) > 1:  # a table need not have all of them
+            return Reader((column,), sources, partial(_reactions, task))
+        return Reader((*sources, column), (), partial(_reactions, task))
     column, question = TEXT_TASKS[task].column, QUESTION_COLUMN if task == ASK else ""
     needed = [name for name in ("smiles", question, column) if name]
     return Reader(needed, (), partial(_descriptions, column, question), TEST, VALID, aligned=False)

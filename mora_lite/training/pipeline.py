@@ -365,16 +365,16 @@ def fitted_tasks(recipe: Recipe, train: Dataset) -> tuple[Task, ...]:
         entries = {name: getattr(task, name) for name in ("name", "unit", "prompt", "kind", "description", "scale")}
         fitted = Task(**entries, mean=0.0, deviation=1.0)
         values = fitted.on_scale(train.targets[:, i][~np.isnan(train.targets[:, i])].astype(np.float64))
-        std = np.float32(values.std()) if len(values) else 0
-        if len(values) < 2 or values.min() == values.max() or not std:
+        deviation = float(np.float32(values.std())) if len(values) else 0.0
+        if len(values) < 2 or values.min() == values.max() or not deviation:
             raise InputError(
                 f"column {task.column!r}: got {len(values)} training values"
                 f"{' that are all the same' if len(values) > 1 else ''}, expected at least two different ones"
             )
         mean = values.mean()
         if fitted.is_class:
-            mean, std = np.log(mean / (1 - mean)), 1.0
-        tasks.append(replace(fitted, mean=float(np.float32(mean)), deviation=float(std)))
+            mean, deviation = np.log(mean / (1 - mean)), 1.0
+        tasks.append(replace(fitted, mean=float(np.float32(mean)), deviation=deviation))
     return tuple(tasks)
 
 
