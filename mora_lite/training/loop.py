@@ -285,8 +285,7 @@ class RunState:
                 tensors[f"optimizer.{name}.{key}"] = value
         errors = json.dumps([self.error, self.best_error, self.epochs_without_improvement])
         notes = {"step": str(step), "settings": self.settings_json, "data": self.data, "judged": errors}
-        notes["seconds"] = str(self.seconds)
-        write_tensors(path, tensors, notes)
+        write_tensors(path, tensors, notes | {"seconds": str(self.seconds)})
 
     def load(self, path: Path) -> int | None:
         """Read a checkpoint and return its step; None when there is none or it belongs to other settings or data.

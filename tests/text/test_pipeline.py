@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,14 @@ def test_the_short_checkpoint_goes_on_elsewhere(make: Any, tmp_path: Path, monke
     (tmp_path / "there.run" / short.name).rename(tmp_path / "elsewhere.run" / short.name)
     with pytest.raises(InputError, match=r"short.safetensors belongs to a run with other settings"):
         make("elsewhere", steps=9)
+
+
+def test_a_table_of_the_test_that_is_missing_is_told(forward_pack: Path, tmp_path: Path) -> None:
+    opened = open_text_pack(forward_pack)
+    provenance = {"held_out": "by product", "tests": {"some.csv": "0" * 64}}
+    pack = replace(opened, manifest=opened.manifest | {"provenance": provenance})
+    with pytest.raises(InputError, match=r"cannot read .*missing\.csv: No such file"):
+        evaluate_text(pack, tmp_path / "missing.csv")
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": -1}, {"beams": 0}])
