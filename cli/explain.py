@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..status import MAX_EXPLAINED, counted
-from .engine import Engine, ModelChoice, Provider
 from .messages import invocation, say
-from .options import Confidence, Device, Dtype, Force, NameColumn, PackOption, SmilesColumn, split_names
+from .options import (
+    Confidence,
+    Device,
+    Dtype,
+    Engine,
+    Force,
+    NameColumn,
+    PackOption,
+    Provider,
+    SmilesColumn,
+    split_names,
+)
 from .predict import typed_smiles
 from .progress import print_lines, print_note, show_work
 
@@ -100,13 +110,13 @@ def explain(
         raise InputError(f"-o {output}: a drawing is of one molecule for one task: give one SMILES and one --task")
     with show_work("loading the pack") as display:
         from ..reports.explanation import explain_molecule
+        from ..screening.model_choice import ModelChoice
 
         model = ModelChoice(pack, engine, provider, device, dtype, tasks, confidence).load()
         shown = model.tasks if kind != ".html" or tasks else model.tasks[:PAGE_TASKS]
         if len(shown) < len(model.tasks):
             print_note(f"the page shows {len(shown)} of {len(model.tasks)} tasks: name others with --task")
-        for note in model.featurizer.notes:
-            print_note(note)
+        print_note(*model.featurizer.notes)
         near = _n_neighbours(model, neighbours) if kind == ".html" else None
         done: list[Explained] = []
         for row in rows:
@@ -143,8 +153,7 @@ def _rows_of(
     with TypedSmiles(smiles) if smiles else open_library(inputs, smiles_column, name_column) as library:
         window = next(library.windows(MAX_EXPLAINED + 1), None)
         records = window.records if window else []
-    for note in library.notes:
-        print_note(note)
+    print_note(*library.notes)
     if not records:
         raise InputError("got no molecule, expected one or more SMILES")
     if len(records) > MAX_EXPLAINED:

@@ -139,8 +139,7 @@ def generate(
             short=short,
         )
         target = claim_answers(inputs[0] if table.files else None, output, report, force)
-        for note in [*table.notes, *notes, *opened.featurizer.notes]:
-            print_note(note)
+        print_note(*table.notes, *notes, *opened.featurizer.notes)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         config = replace(config, max_new_tokens=max_new_tokens or answerer.long_answer)
         with progress_bar(table) as advance:

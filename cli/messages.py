@@ -63,8 +63,10 @@ def say_more(line: str) -> None:
         say(line)
 
 
-def print_note(note: str) -> None:
-    say(f"note: {note}")
+def print_note(*notes: str) -> None:
+    """Print a line for each note."""
+    for note in notes:
+        say(f"note: {note}")
 
 
 def say_command(command: str) -> None:

@@ -68,6 +68,18 @@ Device = Annotated[
         autocompletion=complete_devices,
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|torch|onnx", help="torch for a pack, onnx for an exported folder; auto picks the right one."
+    ),
+]
+Provider = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="ONNX Runtime provider: auto, cpu, cuda, tensorrt, directml, coreml or openvino."
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(

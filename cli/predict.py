@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..tables.source import STDIO, output_name
-from .engine import Engine, ModelChoice, Provider
 from .options import (
     BatchSize,
     Confidence,
     Device,
     Dtype,
+    Engine,
     Extras,
     Force,
     NameColumn,
     PackOption,
     Percentiles,
+    Provider,
     SmilesColumn,
     Tasks,
     TimeLimit,
@@ -35,6 +36,7 @@ from .tables import print_rows
 if TYPE_CHECKING:
     from ..scoring.stream import AnswerColumns
     from ..scoring.tasks import Task
+    from ..screening.model_choice import ModelChoice
 
 
 def predict(
@@ -107,6 +109,7 @@ def predict(
     mora-lite predict molecules.csv --engine onnx --pack admet-onnx
     """
     from ..scoring.stream import AnswerColumns, predict_library
+    from ..screening.model_choice import ModelChoice
     from ..tables.library import TypedSmiles, open_library
 
     choice = ModelChoice(pack, engine, provider, device, dtype, split_names(tasks), confidence)
@@ -124,8 +127,7 @@ def predict(
             progress_bar() as on_progress,
         ):
             n_notes = len(library.notes)
-            for note in library.notes:
-                print_note(note)
+            print_note(*library.notes)
             summary = predict_library(
                 library,
                 target,
@@ -138,8 +140,7 @@ def predict(
                 on_note=print_note,
                 on_progress=on_progress,
             )
-        for note in library.notes[n_notes:]:
-            print_note(note)
+        print_note(*library.notes[n_notes:])
         print_lines(summary.lines(output_name(target), summary.load_seconds))
         failed = failed or bool(summary.n_rows and not summary.n_ok)
     if failed:
@@ -219,8 +220,7 @@ def print_answers(smiles: Sequence[str], choice: ModelChoice, answers: AnswerCol
     from ..status import OK
 
     model = choice.load()
-    for note in model.featurizer.notes:
-        print_note(note)
+    print_note(*model.featurizer.notes)
     scores = model.score(
         smiles, answers.batch_size, answers.n_neighbours, extras=answers.extras, percentiles=answers.percentiles
     )

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from .engine import ModelChoice, Provider
 from .messages import invocation, say_stopped
 from .options import (
     Confidence,
@@ -21,6 +20,7 @@ from .options import (
     NameColumn,
     PackOption,
     Percentiles,
+    Provider,
     SmilesColumn,
     Tasks,
     TimeLimit,
@@ -28,8 +28,6 @@ from .options import (
     split_names,
 )
 from .progress import Measured, print_note, print_summary, progress_bar
-
-ENGINES = ("auto", "torch", "onnx", "ray", "local")
 
 
 def screen(
@@ -102,8 +100,6 @@ def screen(
     """
     from ..screening.campaign import screen_library
 
-    on_ray = engine == "ray"
-    choice = ModelChoice(pack, engine_of_pack(engine), provider, device, dtype, split_names(tasks), confidence)
     with stopping(output) as count, progress_bar() as show:
 
         def on_progress(n_rows: int, library: Measured) -> None:
@@ -134,23 +130,14 @@ def screen(
             time_limit=time_limit,
             extras=extras,
             percentiles=percentiles,
-            engine="ray" if on_ray else "local",
+            engine=engine,
+            provider=provider,
             ray_address=ray_address,
-            source=None if on_ray else choice.source,
             command=invocation.command_line(),
             on_note=print_note,
             on_progress=on_progress,
         )
     print_summary(summary.lines(str(output)), summary.counts)
-
-
-def engine_of_pack(engine: str) -> str:
-    """What computes in the processes of this machine. Raises `InputError` for an unknown engine."""
-    from ..errors import InputError
-
-    if engine not in ENGINES:
-        raise InputError(f"--engine: got {engine!r}, expected {', '.join(ENGINES)}")
-    return engine if engine in ("torch", "onnx") else "auto"
 
 
 @contextmanager

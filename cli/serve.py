@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from .completion import complete_text_packs
-from .engine import Engine, ModelChoice, Provider
 from .messages import say
-from .options import Confidence, Device, Dtype, PackOption, Tasks, TextPackBase, split_names
+from .options import Confidence, Device, Dtype, Engine, PackOption, Provider, Tasks, TextPackBase, split_names
 
 
 def serve(
@@ -73,6 +72,7 @@ def serve(
     mora-lite serve --host 0.0.0.0 --token "$(openssl rand -hex 16)"
     """
     from ..errors import DeviceError
+    from ..screening.model_choice import ModelChoice
 
     try:
         from ..serve.server import Address, serve

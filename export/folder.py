@@ -110,11 +110,6 @@ def _domain_of(tensors: dict[str, np.ndarray]) -> Domain:
     return Domain.from_tensors(named)
 
 
-def is_exported(path: str | Path) -> bool:
-    """Whether this is a folder that `mora-lite export` wrote, on disk or in a repository of the hub."""
-    return (Path(local_path(path)) / MANIFEST).is_file()
-
-
 def open_exported(path: str | Path) -> Exported:
     """Read the manifest of an exported folder, given by path or by `hf:owner/name`.
 

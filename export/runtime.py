@@ -123,7 +123,7 @@ def load(
 
 
 def onnx_source(
-    folder: str | Path, *, tasks: Sequence[str] | None = None, provider: str = "auto", confidence: float = 0.9
+    folder: str | Path, *, tasks: str | Sequence[str] | None = None, provider: str = "auto", confidence: float = 0.9
 ) -> ModelSource:
     """An exported folder for several processes; nothing is loaded. Arguments and errors as for `load`.
 
@@ -133,7 +133,7 @@ def onnx_source(
 
     check_confidence(confidence)
     exported = open_exported(folder)
-    chosen = choose_tasks(exported.tasks, list(tasks) if tasks is not None else None)
+    chosen = choose_tasks(exported.tasks, tasks)
     names = tuple(exported.tasks[i] for i in chosen)
     exported.scorer_file()
     providers = choose_providers(provider)

@@ -6,7 +6,8 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..tables.library import Library, open_library
 from ..tables.source import describe_file, file_state, is_stream
 from .expression import CONDITION, NUMBER, parse_expression
 from .hits import Ranking, add_library_columns, find_hits
+from .model_choice import ENGINES, ModelChoice
 from .ray_engine import check_ray, score_on_ray
 from .report import write_report
 from .run_directory import FORMATS, RESUME_HINT, RunDirectory, check_kept, lock, open_run, parse_part
@@ -41,7 +43,7 @@ from .shards import (
 )
 from .summary import LibrarySummary
 
-ENGINES = ("local", "ray")
+RAY = "ray"  # in place of an engine: a pack in torch, on a cluster
 
 
 def screen_library(
@@ -69,7 +71,8 @@ def screen_library(
     time_limit: float = 30.0,
     extras: bool = False,
     percentiles: bool = False,
-    engine: str = "local",
+    engine: str = "auto",
+    provider: str = "auto",
     ray_address: str | None = None,
     source: Callable[[], ModelSource] | None = None,
     command: str = "",
@@ -80,6 +83,8 @@ def screen_library(
 
     paths, smiles_column, name_column: of the library, as for `open_library`.
     pack, tasks, dtype, confidence: as for `mora_lite.load`. device: likewise, or several like `cuda:0,cuda:1`.
+    engine: `torch` for a pack, `onnx` for an exported folder as `pack`, with `provider`; `auto` takes the right one.
+    `ray` scores a pack on the cluster at `ray_address`, or on a local one.
     top, by, where, ascending: the `top` rows that meet `where`, first the highest (lowest) `by`, or the first task.
     unique: of rows with the same molecule only the best. diverse: only hits that are not alike.
     resume, force: continue the run in `output`, or replace it. extras, percentiles: as in `Predictor.score`.
@@ -87,38 +92,44 @@ def screen_library(
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.
     source: gives a model in place of `pack`. command: for the report. on_note: takes lines. on_progress: rows, library.
     """
-    _check_call(engine, ray_address)
+    on_ray = _check_call(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
-    with open_library(paths, *columns) as library:
+    choice = ModelChoice(str(pack), "torch" if on_ray else engine, provider, device, dtype, tasks, confidence)
+    with _opened(paths, columns, on_note) as library:
         check_kept(Path(output), library.files if force else [])
-        n_notes = _tell(library.notes, on_note)
-        if engine == "ray":
+        if on_ray:
             check_ray(library)
         beside = {"extras": extras, "percentiles": percentiles}
-        options: Any = (str(pack), tasks, shard_format, device, dtype, confidence, columns, source and source(), beside)
-        campaign = replace(Campaign.plan(library, *options), command=command)
+        campaign = Campaign.plan(library, (source or choice.source)(), shard_format, columns, beside, command)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
-        score = partial(campaign.score_on_ray, address=ray_address) if engine == "ray" else campaign.score
+        score = partial(campaign.score_on_ray, address=ray_address) if on_ray else campaign.score
         told: dict[str, Any] = {"on_progress": lambda done: on_progress(done.skipped + done.rows, library)}
         score = partial(score, library=library, workers=workers, part=part, time_limit=time_limit, **told)
-        summary = campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
-        _tell(library.notes[n_notes:], on_note)
-        return summary
+        return campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
 
 
-def _tell(notes: Sequence[str], on_note: Callable[[str], None]) -> int:
-    """Hand on the notes; returns how many there are."""
-    for note in notes:
-        on_note(note)
-    return len(notes)
+@contextmanager
+def _opened(
+    paths: str | Path | Sequence[str | Path], columns: tuple[str | None, str | None], on_note: Callable[[str], None]
+) -> Iterator[Library]:
+    """The library; its notes are handed on, those of the start before the block, the others after it."""
+    with open_library(paths, *columns) as library:
+        told = len(library.notes)
+        for note in library.notes:
+            on_note(note)
+        yield library
+        for note in library.notes[told:]:
+            on_note(note)
 
 
-def _check_call(engine: str, ray_address: str | None) -> None:
+def _check_call(engine: str, ray_address: str | None) -> bool:
+    """Whether Ray is asked for. Raises `InputError`."""
     check_guarded()
-    if engine not in ENGINES:
-        raise InputError(f"--engine: got {engine!r}, expected {' or '.join(ENGINES)}")
-    if ray_address is not None and engine != "ray":
+    if engine not in (*ENGINES, RAY):
+        raise InputError(f"--engine: got {engine!r}, expected {', '.join((*ENGINES, RAY))}")
+    if ray_address is not None and engine != RAY:
         raise InputError("--ray-address is for --engine ray: give both or neither")
+    return engine == RAY
 
 
 class ScreenSummary(NamedTuple):
@@ -177,24 +188,18 @@ class Campaign:
     def plan(
         cls,
         library: Library,
-        pack: str = "admet",
-        tasks: str | Sequence[str] | None = None,
+        source: ModelSource,
         shard_format: str = "parquet",
-        device: str = "auto",
-        dtype: str = "auto",
-        confidence: float = 0.9,
         columns: tuple[str | None, str | None] = (None, None),
-        source: ModelSource | None = None,
         beside: Mapping[str, bool] = MappingProxyType({}),
+        command: str = "",
     ) -> Campaign:
-        """Look up pack, tasks and devices, and read the input files' SHA-256.
+        """Read the input files' SHA-256. columns, command: as the fields. beside: which of `OPTIONAL_COLUMNS` to add.
 
-        columns: as the field. source: another model in place of the pack. beside: which of `OPTIONAL_COLUMNS` to add.
+        Raises `InputError` for another format of shards than `FORMATS`.
         """
         if shard_format not in FORMATS:
             raise InputError(f"--format: got {shard_format!r}, expected {' or '.join(FORMATS)}")
-        if source is None:
-            source = _source_of(pack, tasks=tasks, device=device, dtype=dtype, confidence=confidence)
         file_states = {path: file_state(path) for path in library.files}
         settings = (
             source.settings
@@ -208,7 +213,7 @@ class Campaign:
             }
             | {name: True for name in OPTIONAL_COLUMNS if beside.get(name)}
         )
-        return cls(source, settings, columns, file_states)
+        return cls(source, settings, columns, file_states, command)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -361,12 +366,6 @@ class Campaign:
                 f"{progress.rows / progress.seconds:,.0f} molecules/s, {progress.rows:,} in this session"
             )
         return metadata
-
-
-def _source_of(pack: str, **options: Any) -> ModelSource:
-    from .models import torch_source  # an exported folder needs no torch
-
-    return torch_source(pack, **options)
 
 
 def _join_names(files: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from mora_lite.chem.drawing import drawing_problem
 from mora_lite.errors import DeviceError, InputError, OutputError
 from mora_lite.machine.device import choose_devices
 from mora_lite.machine.workers import default_workers
+from mora_lite.scoring.engine import ModelSource
 from mora_lite.screening import campaign
 from mora_lite.screening.campaign import Campaign, ScreenSummary, screen_library
 from mora_lite.screening.models import torch_source
@@ -58,6 +59,9 @@ def score(
     stop_after: int | None = None,
     top: int = 5,
     by: str | None = None,
+    source: ModelSource | None = None,
+    shard_format: str = "parquet",
+    columns: tuple[str | None, str | None] = (None, None),
     **options: Any,
 ) -> tuple[RunDirectory, ScreenProgress]:
     """From beginning to end as the command does it; `stop_after` so many windows."""
@@ -70,7 +74,8 @@ def score(
                 raise Stop
 
     with open_library([str(file) for file in inputs]) as library:
-        campaign = Campaign.plan(library, pack=str(pack), device="cpu", dtype="float32", **options)
+        source = source or torch_source(str(pack), device="cpu", dtype="float32", **options)
+        campaign = Campaign.plan(library, source, shard_format, columns)
         ranking = campaign.ranking(top, by, None, False)
         run = open_run(path, campaign.settings, part=part, resume=resume, force=False)
         numbers = parse_part(part.replace("-of-", "/") or "1/1")
@@ -136,7 +141,7 @@ def test_counts_and_first_failures_are_those_of_the_whole_run(
         score(tmp_path / "run", library, pack=pack_path, stop_after=6)
     run, progress = score(tmp_path / "run", library, pack=pack_path, resume=True)
     with open_library([library]) as opened:
-        campaign = Campaign.plan(opened, pack=str(pack_path), device="cpu")
+        campaign = Campaign.plan(opened, torch_source(str(pack_path), device="cpu"))
     counts, ranking = campaign.counts(run), campaign.ranking(10, None, None, False)
     assert counts.counts == {"ok": 26, "unparsable": 2, "empty": 1, "too_large": 1}
     assert counts.first["unparsable"] == (21, "unclosed ring")
@@ -202,7 +207,7 @@ def test_a_library_that_changes_while_it_is_read_is_told(tmp_path: Path, pack_pa
             file.write("CCO late\n")
 
     with open_library([str(library)]) as opened:
-        campaign = Campaign.plan(opened, pack=str(pack_path), device="cpu", dtype="float32")
+        campaign = Campaign.plan(opened, torch_source(str(pack_path), device="cpu", dtype="float32"))
         run = open_run(tmp_path / "run", campaign.settings, part="", resume=False, force=False)
         with pytest.raises(InputError, match=r"library\.smi changed while it was read"):
             campaign.score(run, opened, workers=1, on_progress=grow)

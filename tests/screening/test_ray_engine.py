@@ -96,7 +96,7 @@ def screen(path: Path, files: list[str], pack: Path, *arguments: str) -> int:
 
 def planned(path: Path, files: list[str], pack: Path) -> tuple[Campaign, RunDirectory, Any]:
     library = open_library(files)
-    plan = Campaign.plan(library, pack=str(pack), device="cpu")
+    plan = Campaign.plan(library, torch_source(str(pack), device="cpu"))
     return plan, open_run(path, plan.settings, resume=False, force=False), library
 
 
