@@ -35,6 +35,7 @@ from .worker import ROWS, BusyError, ModelThread
 SLICE = 64  # molecules of one request that are scored before others have their turn
 MAX_PAGE = 200  # rows of a table at once
 DRAWING_SECONDS = 2.0  # of such rows; of large molecules some have no drawing then
+LOOK_SECONDS = 2.0  # between two looks whether somebody waits for a download still
 DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
 RETRY = {"retry-after": "10"}
 ResultT = TypeVar("ResultT")
@@ -228,7 +229,7 @@ def _add_tables(app: FastAPI, service: Service) -> None:
             with jobs.upload_path(job).open("wb") as file:
                 async for chunk in request.stream():
                     file.write(chunk)
-            await asyncio.get_running_loop().run_in_executor(jobs.opening, jobs.start, job)
+            await asyncio.wrap_future(jobs.start(job))
         except BaseException:
             jobs.remove(job)
             raise
@@ -286,11 +287,10 @@ def _add_results(app: FastAPI, service: Service) -> None:
         drawings: bool = False,
     ) -> dict[str, Any]:
         """Rows of a finished table, filtered, sorted, and a page at a time."""
-        job, results = service.results(number)
+        _, results = service.results(number)
 
         def read() -> dict[str, Any]:
-            with job.lock:
-                order = results.order(View(where, sort, descending))
+            order = results.order(View(where, sort, descending))
             rows = results.rows(order[start : start + count])
             if drawings:
                 drawn = service.reader.draw([row["smiles"] for row in rows], DRAWING_SECONDS)
@@ -302,6 +302,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/jobs/{number}/download", response_class=Response)
     async def download(
+        request: Request,
         number: str,
         form: Annotated[str, Query(pattern="^(csv|xlsx|sdf)$")] = "csv",
         where: Where = "",
@@ -309,10 +310,14 @@ def _add_results(app: FastAPI, service: Service) -> None:
         descending: bool = False,
     ) -> Response:
         """The rows of a finished table as a file, filtered and sorted alike: CSV, XLSX or SDF."""
-        job, _ = service.results(number)
-        view = View(where, sort, descending)
-        write, lay_out = service.jobs.download, service.reader.mol_block
-        path = await asyncio.to_thread(write, job, view, DOWNLOADS[form], lay_out)
+        job, results = service.results(number)
+        view, lay_out = View(where, sort, descending), service.reader.mol_block
+        writing = asyncio.wrap_future(service.jobs.download(job, results, view, DOWNLOADS[form], lay_out))
+        while not (await asyncio.wait([writing], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                writing.cancel()
+                raise Refusal(408, "whoever asked has gone")
+        path = writing.result()
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in Path(job.name).stem)
         return FileResponse(
             path,

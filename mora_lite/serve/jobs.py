@@ -11,8 +11,8 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Job:
 
     name: of the file, as it is shown. state: waiting, running, done or failed. error: why it failed.
     n_rows: done so far. share: of the file that is read, 0 to 1. counts: rows by status. notes: lines for people.
+    is_sent: whether its file is here whole.
     """
 
     id: str
@@ -64,7 +65,7 @@ class Job:
     results: Results | None = None
     touched: float = field(default_factory=time.monotonic)
     cancelled: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    is_sent: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -92,18 +93,21 @@ class Jobs:
         self._worker, self._parse, self._limits = worker, parse, limits
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self._jobs: dict[str, Job] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # One file is opened at a time: a workbook may take hundreds of MiB and a minute.
-        self.opening = ThreadPoolExecutor(1, "opening")
+        self._opening = ThreadPoolExecutor(1, "opening")
+        # Nor does anybody wait for the whole download of somebody else: an SDF of many rows takes minutes.
+        self._downloads = ModelThread(lambda: None, limits.downloads, name="downloads", sets_threads=False)
+        self._downloads.start()
 
     def new(self, name: str) -> Job:
         """A job without a file; `start` it, or `remove` it. Raises `InputError` for a kind of file that is not read."""
         shown = re.sub(r"[^\w. ()+-]", "_", os.path.basename(name.replace("\\", "/")))[-80:]
         if Path(shown).suffix.lower() not in ENDINGS + REFUSED:
             raise InputError(f"got the file {shown!r}, expected a name that ends in {', '.join(ENDINGS)}")
-        self._make_room()
-        job = Job(secrets.token_urlsafe(16), shown, Path(tempfile.mkdtemp(dir=self._folder)))
         with self._lock:
+            self._make_room()
+            job = Job(secrets.token_urlsafe(16), shown, Path(tempfile.mkdtemp(dir=self._folder)))
             self._jobs[job.id] = job
         return job
 
@@ -111,15 +115,20 @@ class Jobs:
         """Where the file of the job belongs; its name is ours."""
         return job.folder / f"table{Path(job.name).suffix.lower()}"
 
-    def start(self, job: Job) -> None:
-        """Work on the job's file from now on; its state tells whether it can be read. To be called by `opening`.
+    def start(self, job: Job) -> Future[None]:
+        """Work on the job's file from now on, once it has been opened, which is when the answer comes.
 
-        Raises `BusyError`, or `InputError` for a file that is not taken.
+        The state of the job tells whether it can be read. The answer raises `BusyError`, or `InputError` for a file
+        that is not taken.
         """
+        job.is_sent = True
+        return self._opening.submit(self._open, job)
+
+    def _open(self, job: Job) -> None:
         path = self.upload_path(job)
         self._check(path)
         try:
-            library = open_library([path], cells=True)  # here, as a workbook takes long, and nobody may wait for it
+            library = open_library([path], cells=True)
         except Exception as error:
             self._fail(job, error)
             path.unlink(missing_ok=True)
@@ -154,7 +163,8 @@ class Jobs:
 
     def close(self) -> None:
         """Delete all files."""
-        self.opening.shutdown(wait=False, cancel_futures=True)
+        self._opening.shutdown(wait=False, cancel_futures=True)
+        self._downloads.stop()
         for job in list(self._jobs.values()):
             self.remove(job)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -165,13 +175,14 @@ class Jobs:
     def _make_room(self) -> None:
         """Remove the oldest results while all take more than the limit. Raises `BusyError` where that is not enough."""
         self.sweep()
-        used = {job.id: job.n_bytes for job in list(self._jobs.values())}
+        most = self._limits.upload_bytes  # also of a file that is on its way
+        used = {job.id: job.n_bytes if job.is_sent else most for job in list(self._jobs.values())}
         for job in sorted((job for job in list(self._jobs.values()) if job.is_over), key=lambda job: job.touched):
-            if sum(used.values()) + self._limits.upload_bytes <= self._limits.kept_bytes:
+            if sum(used.values()) + most <= self._limits.kept_bytes:
                 break
             used.pop(job.id, None)
             self.remove(job)
-        if sum(used.values()) + self._limits.upload_bytes > self._limits.kept_bytes:
+        if sum(used.values()) + most > self._limits.kept_bytes:
             raise BusyError("the server keeps as many results as it may; try again later, or delete some")
         if len(self._jobs) >= self._limits.waiting:
             over = [job for job in list(self._jobs.values()) if job.is_over]
@@ -278,17 +289,38 @@ class Jobs:
             "values": [] if results is None else results.names,
         }
 
-    def download(self, job: Job, view: View, ending: str, lay_out: Callable[[str, str], str]) -> Path:
-        """Write the rows of a finished job as `view` has them; returns the file, which whoever asked deletes.
+    def download(
+        self, job: Job, results: Results, view: View, ending: str, lay_out: Callable[[str, str], str]
+    ) -> Future[Path]:
+        """Write the rows of a finished job as `view` has them, in turns with other downloads.
 
-        lay_out: as of `Results.write`.
+        The answer is the file, which whoever asked deletes; until it comes it may be cancelled. lay_out: as of
+        `Results.write`. Raises `BusyError` when too many wait; the answer raises `InputError` for a wrong view, and
+        when the job is removed meanwhile.
         """
-        assert job.results is not None
-        path = job.folder / f"download-{secrets.token_hex(4)}{ending}"
-        with job.lock:
-            order = job.results.order(view)
-        job.results.write(path, order, lay_out)
-        return path
+        path, answer = job.folder / f"download-{secrets.token_hex(4)}{ending}", Future[Path]()
+
+        def steps(_: None) -> Iterator[None]:
+            failure: Exception | None = None
+            try:
+                with closing(results.write(path, results.order(view), lay_out)) as blocks:
+                    for _ in blocks:
+                        yield
+                        if job.cancelled or answer.cancelled():
+                            break
+            except Exception as error:
+                failure = error
+            if job.cancelled:
+                failure = InputError("the table was deleted meanwhile")
+            if not answer.set_running_or_notify_cancel():
+                path.unlink(missing_ok=True)
+            elif failure is not None:
+                answer.set_exception(failure)
+            else:
+                answer.set_result(path)
+
+        self._downloads.work_on(steps)
+        return answer
 
 
 def remove_abandoned() -> None:

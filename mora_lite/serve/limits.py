@@ -14,6 +14,7 @@ class Limits:
     waiting: requests and tables that wait for the model. upload_seconds: until a request has arrived whole.
     header_seconds: until its head has. answer_seconds: until a question is answered. table_seconds: of work on a table.
     molecule_seconds: of RDKit for one molecule. connections: open at a time.
+    downloads: files that wait to be written.
     text_characters: of a question to the text pack. text_waiting: such questions that wait. text_seconds: of work on
     one.
     kept_bytes, kept_seconds: results that are kept; the oldest go first, and each so long after it was last asked for.
@@ -31,6 +32,7 @@ class Limits:
     table_seconds: float = 7_200.0
     molecule_seconds: float = 10.0
     connections: int = 500
+    downloads: int = 20
     text_characters: int = 4_000
     text_waiting: int = 20
     text_seconds: float = 120.0

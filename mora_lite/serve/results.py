@@ -5,7 +5,8 @@ Rows are as `mora-lite predict` writes them: every column of the input as text, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..tables.sdf import drawn_text
 from ..tables.writers import TableWriter
 
 STATUS, ERROR, SMILES, NAME, TEXT = "status", "error", "smiles", "name", "text"
-BLOCK_ROWS = 1024  # of a download, written at a time
+BLOCK_ROWS, SDF_ROWS = 1024, 64  # of a download, written at a time; RDKit takes milliseconds for a row of SDF
 KEPT_ORDERS = 4  # of one table, each 8 bytes a row
 
 
@@ -108,6 +109,7 @@ class Results:
     form: TableFormat
     table: pa.Table
     _orders: dict[View, np.ndarray] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
     def open(
@@ -124,11 +126,12 @@ class Results:
 
     def order(self, view: View) -> np.ndarray:
         """The numbers of the rows, from 0, that `view` shows, in its order: int64. Raises `InputError`."""
-        if view not in self._orders:
-            while len(self._orders) >= KEPT_ORDERS:
-                self._orders.pop(next(iter(self._orders)), None)
-            self._orders[view] = self._find(view)
-        return self._orders[view]
+        with self._lock:
+            if view not in self._orders:
+                while len(self._orders) >= KEPT_ORDERS:
+                    self._orders.pop(next(iter(self._orders)))
+                self._orders[view] = self._find(view)
+            return self._orders[view]
 
     def _find(self, view: View) -> np.ndarray:
         rows = np.arange(self.table.num_rows)
@@ -178,9 +181,10 @@ class Results:
             for i, number in enumerate(numbers.tolist())
         ]
 
-    def write(self, path: Path, numbers: np.ndarray, lay_out: Callable[[str, str], str]) -> None:
+    def write(self, path: Path, numbers: np.ndarray, lay_out: Callable[[str, str], str]) -> Generator[None, None, None]:
         """Write these rows, in this order, as `mora-lite predict` would, in the format of the path's ending.
 
+        Yields after some rows. The file is there at the end, and nothing is left of it where that is not reached.
         lay_out: makes the mol block of a name and a SMILES, for SDF.
         """
         form = TableFormat.of(path).like(self.form.delimiter, self.form.bom, self.form.decimal)
@@ -188,8 +192,9 @@ class Results:
         added = names[len(self.columns) :]
         kinds = [None] * len(self.columns) + [self._kind(name) for name in self.names] + [None, None]
         with TableWriter(path, names, kinds=kinds, form=form, force=True, molecules=True) as writer:
-            for start in range(0, len(numbers), BLOCK_ROWS):
-                part = self.table.take(pa.array(numbers[start : start + BLOCK_ROWS]))
+            size = SDF_ROWS if form.kind == "sdf" else BLOCK_ROWS
+            for start in range(0, len(numbers), size):
+                part = self.table.take(pa.array(numbers[start : start + size]))
                 status, error, name, text = (_texts(part[key]) for key in (STATUS, ERROR, NAME, TEXT))
                 ok = np.array([word == OK for word in status], dtype=bool)
                 cells = [list(row) for row in zip(*self._cell_columns(part), strict=True)]
@@ -198,6 +203,7 @@ class Results:
                 if form.kind == "sdf":
                     molecules = [(title, lay_out(title, one)) for title, one in molecules]
                 writer.write(cells, form.encode(added, values, ok, [status, error]), molecules)
+                yield
 
     def _cell_columns(self, part: pa.Table) -> list[list[str]]:
         """The cells of the input; of an SDF, which has no column of SMILES, with RDKit's."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
 import re
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+pytest.importorskip("fastapi")
+
 import mora_lite
+from mora_lite.serve import app
+from mora_lite.serve.guard import Guard
+from mora_lite.serve.jobs import Job
+from mora_lite.serve.limits import Limits
 
 TABLE = b"""id,smiles,note
 a,CCO,"one, two"
@@ -151,6 +159,25 @@ def test_workbooks_and_sdf_come_back_too(server, job):
     for name, content in (("book.xlsx", book), ("records.sdf", sdf)):
         again = server.give(name, content)
         assert (again["state"], again["n_rows"], again["n_ok"]) == ("done", 6, 4), again
+
+
+def test_a_download_that_nobody_waits_for_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(app, "LOOK_SECONDS", 0.01)
+    writing, job = Future(), Job("x", "a.csv", tmp_path, state="done", results=object())
+    jobs = SimpleNamespace(get=lambda number: job, download=lambda *arguments: writing)
+    service = app.Service(None, SimpleNamespace(parse=None, mol_block=None), jobs, Limits(), {})
+    guard, heard = Guard(app.make_app(service), Limits(), "127.0.0.1", 8765), ["http.request"]
+
+    async def receive():
+        return {"type": heard.pop() if heard else "http.disconnect", "body": b""}
+
+    async def send(message):
+        """To nobody."""
+
+    headers = [(b"host", b"127.0.0.1:8765")]
+    scope = {"type": "http", "method": "GET", "path": "/api/jobs/x/download", "query_string": b"", "headers": headers}
+    asyncio.run(guard(scope, receive, send))
+    assert writing.cancelled()
 
 
 def test_a_row_without_values_is_a_record_without_atoms(server):

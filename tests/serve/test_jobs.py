@@ -15,6 +15,7 @@ from mora_lite.errors import InputError
 from mora_lite.serve import jobs as jobs_module
 from mora_lite.serve.jobs import Jobs
 from mora_lite.serve.limits import Limits
+from mora_lite.serve.results import View
 from mora_lite.serve.worker import BusyError, ModelThread
 from mora_lite.tables.library import open_library
 from mora_lite.tables.parsed import parse_window
@@ -48,7 +49,7 @@ def give(jobs, content, name="a.csv"):
     """A job, and the wait for its end."""
     job = jobs.new(name)
     jobs.upload_path(job).write_bytes(content)
-    jobs.start(job)
+    jobs.start(job).result(60)
     end = time.monotonic() + 60
     while not job.is_over:
         assert time.monotonic() < end
@@ -127,7 +128,7 @@ def test_a_workbook_that_unpacks_to_too_much_is_refused(make):
     job = jobs.new("bomb.xlsx")
     jobs.upload_path(job).write_bytes(packed.getvalue())
     with pytest.raises(InputError, match="when it is unpacked"):
-        jobs.start(job)
+        jobs.start(job).result(60)
 
 
 def test_an_error_that_nobody_expected_ends_one_job_only(make, monkeypatch):
@@ -161,10 +162,82 @@ def test_tables_share_the_model(make):
     jobs = make()
     long = jobs.new("long.csv")
     jobs.upload_path(long).write_bytes(b"smiles\n" + b"CCO\n" * 20_000)
-    jobs.start(long)
+    jobs.start(long).result(60)
     assert give(jobs, b"smiles\nCCO\n").state == "done"
     assert not long.is_over
     jobs.remove(long)
+
+
+# --- downloads
+
+
+def slow_layout(name, smiles):
+    """As RDKit takes its time."""
+    time.sleep(0.01)
+    return f"{name}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+
+
+def download(jobs, job, ending=".csv", **view):
+    return jobs.download(job, job.results, View(**view), ending, slow_layout)
+
+
+def test_a_short_download_does_not_wait_for_the_end_of_a_long_one(make):
+    jobs = make()
+    job = give(jobs, b"smiles\n" + b"CCO\n" * 300)
+    long, short = download(jobs, job, ".sdf"), download(jobs, job)
+    assert short.result(60).read_bytes().count(b"\n") == 301
+    assert not long.done()
+    assert long.result(60).read_bytes().count(b"$$$$") == 300
+
+
+def test_a_download_that_nobody_waits_for_ends_and_leaves_nothing(make):
+    jobs = make()
+    job = give(jobs, b"smiles\n" + b"CCO\n" * 500)
+    left = download(jobs, job, ".sdf")
+    time.sleep(0.1)
+    assert left.cancel()
+    download(jobs, job).result(60).unlink()  # in turns: both have had their last
+    download(jobs, job).result(60).unlink()
+    assert [path.name for path in job.folder.iterdir()] == ["results.arrow"]
+
+
+def test_a_download_of_a_table_that_is_deleted_meanwhile_says_so(make):
+    jobs = make()
+    job = give(jobs, b"smiles\n" + b"CCO\n" * 500)
+    writing = download(jobs, job, ".sdf")
+    jobs.remove(job)
+    with pytest.raises(InputError, match="the table was deleted meanwhile"):
+        writing.result(60)
+
+
+def test_a_wrong_view_is_an_error_of_its_own_download(make):
+    jobs = make()
+    job = give(jobs, b"smiles\nCCO\n")
+    with pytest.raises(InputError, match="no column 'none'"):
+        download(jobs, job, sort="none").result(60)
+    assert download(jobs, job).result(60).exists()
+
+
+def test_more_downloads_than_the_limit_are_refused(make):
+    jobs = make(downloads=2)
+    job = give(jobs, b"smiles\n" + b"CCO\n" * 500)
+    waiting = [download(jobs, job, ".sdf") for _ in range(2)]
+    with pytest.raises(BusyError, match="2 tables wait already; try again in a minute"):
+        _ = [download(jobs, job, ".sdf") for _ in range(2)]  # one of those before may be at work
+    jobs.remove(job)
+    assert all(one.exception(60) for one in waiting)
+
+
+# --- limits of all
+
+
+def test_tables_that_are_sent_at_once_count_before_they_have_come(make):
+    jobs = make(kept_bytes=100 << 10, upload_bytes=60 << 10)
+    first = jobs.new("a.csv")
+    with pytest.raises(BusyError, match="keeps as many results as it may"):
+        jobs.new("b.csv")
+    jobs.remove(first)
+    jobs.new("b.csv")
 
 
 def test_too_many_waiting_is_said(worker, make):
