@@ -15,11 +15,11 @@ import json
 import logging
 import socket
 from collections.abc import Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from .limits import Limits
 
@@ -85,6 +85,8 @@ class Guard:
             await self._app(scope, body, answer)
         except Refusal as refusal:
             await answer.refuse(refusal)
+        except ClientDisconnect:
+            return  # nobody is there to be answered
         except Exception as error:  # nobody outside learns more than that
             log.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__, exc_info=error)
             await answer.refuse(Refusal(500, "the server failed at this request; its terminal says why"))
@@ -136,11 +138,8 @@ class Guard:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
             return False
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            cookie = None
-        if cookie is not None and hmac.compare_digest(cookie.value.encode(), self._secret.encode()):
+        cookies = _values_of(self._cookie, headers.get("cookie", ""))
+        if any(hmac.compare_digest(value.encode(), self._secret.encode()) for value in cookies):
             return False
         raise Refusal(
             401,
@@ -234,6 +233,12 @@ class _Answer:
         headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
         await self({"type": "http.response.start", "status": 303, "headers": headers})
         await self({"type": "http.response.body", "body": b""})
+
+
+def _values_of(cookie: str, header: str) -> list[str]:
+    """The values of a cookie. Those of other programs of this computer come too, in forms that no standard knows."""
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return [value for name, _, value in pairs if name == cookie]
 
 
 def _headers_of(scope: Any) -> dict[str, str]:

@@ -327,5 +327,6 @@ def remove_abandoned() -> None:
     """Delete the folders of servers that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
         number = folder.name.removeprefix(FOLDER).split("-")[0]
-        if folder.is_dir() and not folder.is_symlink() and number.isdecimal() and not psutil.pid_exists(int(number)):
+        is_number = number.isdecimal() and len(number) < 10  # as those of processes are
+        if folder.is_dir() and not folder.is_symlink() and is_number and not psutil.pid_exists(int(number)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -78,8 +78,10 @@ class ResultWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._sink.close()
+        try:
+            self._file.close()
+        finally:
+            self._sink.close()
 
 
 @dataclass(frozen=True)

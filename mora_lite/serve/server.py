@@ -6,11 +6,13 @@ import asyncio
 import ipaddress
 import secrets
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -47,7 +49,12 @@ class Address:
 
     @classmethod
     def of(cls, host: str, port: int | None, token: str | None, names: Sequence[str]) -> Address:
-        """With a new token for a host that others can reach. Raises `InputError` for a token that is easily guessed."""
+        """With a new token for a host that others can reach.
+
+        Raises `InputError` for a token that is easily guessed, and for an empty host, which would be every address.
+        """
+        if not host:
+            raise InputError("--host: got an empty name, expected an address such as 127.0.0.1")
         if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
             raise InputError(f"--token: got {len(token)} characters, expected {MIN_TOKEN} or more of ASCII")
         return cls(host, port, token or ("" if host in LOOPBACK else secrets.token_urlsafe(24)), tuple(names))
@@ -57,7 +64,8 @@ class Address:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         for port in (PORT, 0) if self.port is None else (self.port,):
             found = socket.socket(family, socket.SOCK_STREAM)
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # where it would give a port to two servers
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 found.bind((self.host, port))
                 found.listen(256)
@@ -74,7 +82,7 @@ class Address:
             shown = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
         except ValueError:
             shown = host
-        return f"http://{shown}:{port}/" + (f"?token={self.token}" if self.token else "")
+        return f"http://{shown}:{port}/" + (f"?token={quote(self.token, safe='')}" if self.token else "")
 
     def url_of_others(self, port: int) -> str:
         """By this machine's name, for other computers; empty where `url` is theirs too or they are not let in."""

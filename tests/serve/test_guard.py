@@ -212,6 +212,31 @@ def test_a_header_that_decides_comes_once(guard, name):
     assert ask(guard, headers=[("host", "localhost"), (name, "a"), (name, "b")])[0] == 400
 
 
+@pytest.mark.parametrize("others", ['state={"page":1}; ', "theme=a b; ", "flag; ", "x[1]=2; ", "mora-lite-8765=old; "])
+def test_cookies_of_other_programs_on_this_computer_do_not_matter(open_guard, others):
+    """Browsers send them to every port."""
+    ours = ask(open_guard, query=f"token={TOKEN}".encode())[1]["set-cookie"].split(";")[0]
+    assert ask(open_guard, path="/api/info", headers=[("cookie", others + ours)])[0] == 200
+
+
+def test_who_goes_away_while_sending_is_no_failure_of_the_server(caplog):
+    from starlette.requests import Request
+
+    async def reads(scope, receive, send):
+        await Request(scope, receive).body()
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        """To nobody."""
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/octet-stream")]
+    scope = {"type": "http", "method": "POST", "path": "/api/jobs", "query_string": b"", "headers": headers}
+    asyncio.run(Guard(reads, Limits(), "127.0.0.1", 8765)(scope, gone, send))
+    assert not caplog.records
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(["GET", "POST", "DELETE", "PUT", "OPTIONS", "TRACE"]),

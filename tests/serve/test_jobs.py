@@ -168,6 +168,14 @@ def test_tables_share_the_model(make):
     jobs.remove(long)
 
 
+def test_a_folder_that_no_server_left_does_not_keep_one_from_starting(make, tmp_path):
+    other = tmp_path / f"mora-lite-serve-{10**20}-x"
+    other.mkdir()
+    make()
+    assert other.exists()
+    other.rmdir()
+
+
 # --- downloads
 
 

@@ -108,6 +108,13 @@ def test_the_address_brings_a_molecule_back(browser, server):
     assert wait(lambda: find(browser, ".answers tbody tr"))
 
 
+@pytest.mark.parametrize("address", ["#smiles=%", "#ask=forward,1,%E0%A4%A"])
+def test_an_address_that_was_cut_is_said(browser, server, address):
+    browser.get("about:blank")
+    browser.get(f"{server.url}{address}")
+    assert wait(lambda: message(browser)) == "the address of this page is damaged: enter the molecule again"
+
+
 def test_a_task_opens_from_the_keyboard(browser):
     type_smiles(browser, "CCO" + ENTER)
     (button, *_) = wait(lambda: find(browser, ".answers tbody th button"))

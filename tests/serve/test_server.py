@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -65,6 +67,25 @@ def test_other_computers_are_told_a_name_that_they_can_open(calibrated_pack_path
     assert f"for other computers: http://{socket.gethostname()}:{server.port}/?token={'a' * MIN_TOKEN}" in said
     for host in ("127.0.0.1", "192.168.1.7", "lab.example"):
         assert Address.of(host, 80, None, ()).url_of_others(80) == ""
+
+
+def test_any_token_survives_the_address():
+    """As `openssl rand -base64 24` makes one."""
+    token = "ab+cd/ef=gh&ij#kl%20 mn"
+    url = urlsplit(Address.of("0.0.0.0", 80, token, ()).url(80))
+    assert parse_qs(url.query)["token"] == [token]
+
+
+def test_a_host_without_a_name_is_refused():
+    with pytest.raises(InputError, match="--host: got an empty name"):
+        Address.of("", None, None, ())
+
+
+def test_windows_gives_a_port_to_one_server_alone(monkeypatch):
+    """There SO_REUSEADDR would give it to two."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    with Address(port=0).listen() as listening:
+        assert not listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
 
 
 @pytest.mark.parametrize("token", ["short", "with a line\nend 0123456789", "é" * 20])

@@ -95,7 +95,18 @@ export async function predictTable(body, name) {
   }
 }
 
+/** Show what the address names. */
 async function followAddress() {
+  try {
+    await showAddressed();
+  } catch (error) {
+    if (!(error instanceof URIError)) throw error;
+    asked++;
+    fail("the address of this page is damaged: enter the molecule again");
+  }
+}
+
+async function showAddressed() {
   const [kind, value] = location.hash.slice(1).split(/=(.*)/s);
   if (kind === "smiles" && value) {
     byId("smiles").value = decodeURIComponent(value);
