@@ -195,7 +195,7 @@ def _write(model: Predictor, rows: Sequence[Explained], tasks: Sequence[Task], o
 
         text = explanation_page(model, rows, tasks, invocation.command_line())
     with replacing(output) as file:
-        file.write(text.encode("utf-8", "replace"))
+        file.write(text.encode("utf-8", "surrogateescape"))
     return True
 
 
@@ -217,5 +217,8 @@ def _table(rows: Sequence[Explained], tasks: Sequence[Task]) -> list[str]:
 
 
 def _entry(row: Explained) -> dict[str, Any]:
-    head = {"row": row.row, "name": row.name, "smiles": row.smiles, "status": row.status, "error": row.error}
+    from ..tables.parquet import utf8
+
+    texts = {"name": row.name, "smiles": row.smiles, "status": row.status, "error": row.error}
+    head = {"row": row.row} | {key: utf8(text) for key, text in texts.items()}
     return head | (row.explanation.as_dict() if row.explanation else {})

@@ -16,7 +16,8 @@ from importlib import resources
 from ..scoring.tasks import Task
 
 _LONG_TEXT = 40  # characters; a longer text gets a line to itself
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), *range(11, 32), 127)}
+# Control characters, and surrogates, which stand for bytes that are not UTF-8.
+_NO_TEXT = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), *range(11, 32), 127, *range(0xD800, 0xE000))}
 
 
 def page(title: str, body: str, *, style: str = "", script: str = "") -> bytes:
@@ -66,7 +67,7 @@ def tiles(content: Iterable[tuple[str, str, str]]) -> str:
 
 def as_html(text: object) -> str:
     """Text for HTML, safe also inside a quoted attribute."""
-    return html.escape(str(text).translate(_CONTROLS), quote=True)
+    return html.escape(str(text).translate(_NO_TEXT), quote=True)
 
 
 def as_number(number: float, decimals: int | None = None) -> str:

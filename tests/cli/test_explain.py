@@ -55,6 +55,15 @@ def test_a_file_is_explained_row_by_row(explain: Any, tmp_path: Path) -> None:
     assert explain(table, "-o", out, "--force")[0] == 0
 
 
+def test_names_may_be_any_bytes(explain: Any, tmp_path: Path) -> None:
+    """As predict writes them: text as it was, and U+FFFD where a format has no other bytes than UTF-8."""
+    table = tmp_path / "a.csv"
+    table.write_bytes(b"id,smiles\ncaf\xe9,CCO\n")
+    for name, wanted in (("a.atoms.csv", b",caf\xe9,"), ("a.json", b'"caf\\ufffd"'), ("a.html", "caf\ufffd<".encode())):
+        assert explain(table, "--task", "size", "-o", tmp_path / name)[0] == 0
+        assert wanted in (tmp_path / name).read_bytes()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_the_table_itself_is_no_output_and_a_pipe_is_one(explain: Any, tmp_path: Path) -> None:
     table, pipe = tmp_path / "a.csv", tmp_path / "pipe.json"
