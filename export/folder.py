@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..chem.featurizer import Featurizer
-from ..errors import PackError
+from ..errors import PackError, first_line
 from ..hub.packs import local_path
 from ..packs.manifest import EXPORT, TRAINING, fitting
 from ..scoring.conformal import Calibration
@@ -100,8 +100,9 @@ class Exported:
                     raise zipfile.BadZipFile("its arrays are compressed")  # to what size, nobody knows before
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise PackError(f"{file} cannot be read: {error}; {EXPORT.again}") from None
+        # NumPy's reader of headers raises what Python's tokenizer does, and MemoryError for a size that cannot be.
+        except Exception as error:
+            raise PackError(f"{file} cannot be read: {first_line(error, 200)}; {EXPORT.again}") from None
 
 
 def _domain_of(tensors: dict[str, np.ndarray]) -> Domain:
@@ -122,10 +123,9 @@ def open_exported(path: str | Path) -> Exported:
             f"mora-lite export {path} --full -o DIR"
         )
     exported = Exported(path, EXPORT.read(path))
-    try:  # all that is used later, so that what is missing is reported here
+    with fitting(f"{path / MANIFEST} is damaged", EXPORT.again):
+        # All that is used later, so that what is missing is reported here.
         assert isinstance(exported.name, str)
         assert isinstance(exported.tasks, tuple)
         assert isinstance(exported.featurizer, Featurizer)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PackError(f"{path / MANIFEST} is damaged ({type(error).__name__}: {error}); {EXPORT.again}") from None
     return exported

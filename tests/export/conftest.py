@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from parity_gate import leave_open
@@ -26,3 +28,9 @@ def batches_of_the_gate() -> Iterator[None]:
 def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what happens around it."""
     leave_open(monkeypatch)
+
+
+@pytest.fixture
+def folder(exported_path: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(exported_path, tmp_path / "folder"))

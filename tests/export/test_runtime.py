@@ -5,28 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
+from exported_folder import change
 
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.graph import Graphs
 from mora_lite.errors import DeviceError, InputError, PackError
-from mora_lite.export import providers, runtime
-from mora_lite.export.folder import Exported, open_exported
+from mora_lite.export import runtime
 from mora_lite.export.runtime import OnnxModel
-from mora_lite.export.writer import write_trust
-from mora_lite.machine.files import file_entry
 from mora_lite.model import Model, load
-from mora_lite.packs.pack import open_pack
-from mora_lite.scoring.conformal import Calibration
-from mora_lite.scoring.domain import Domain
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -35,12 +27,6 @@ EXAMPLE = ROOT / "examples" / "molecules.csv"
 TOLERANCE = 1e-3  # of a task's deviation, as for the gate of the export
 # Nothing of these may be asked for on the way from SMILES to the output file.
 FORBIDDEN = ("torch", "transformers", "pandas", "pyarrow", "safetensors", "gguf", "onnx", "huggingface_hub")
-
-
-@pytest.fixture
-def folder(exported_path: Path, tmp_path: Path) -> Path:
-    """A copy that may be changed."""
-    return Path(shutil.copytree(exported_path, tmp_path / "folder"))
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +49,6 @@ def deviations(model: OnnxModel) -> np.ndarray:
     return np.array([task.deviation for task in model.tasks])
 
 
-def change(folder: Path, **entries: Any) -> None:
-    manifest = json.loads((folder / "export.json").read_text())
-    (folder / "export.json").write_text(json.dumps(manifest | entries))
-
-
 # --- neighbours
 
 
@@ -80,45 +61,6 @@ def test_neighbours_are_those_of_the_pack(
     assert got.smiles == expected.smiles
     np.testing.assert_array_equal(got.similarity, expected.similarity)
     np.testing.assert_array_equal(got.values, expected.values)
-
-
-def test_an_export_of_some_tasks_keeps_their_molecules(calibrated_pack_path: Path, tmp_path: Path) -> None:
-    notes: list[str] = []
-    write_trust(tmp_path, open_pack(calibrated_pack_path), [1], notes.append)
-    assert notes == ["training.npz: the training molecules and their values, as the pack holds them"]
-    manifest = {"files": {name: file_entry(tmp_path / name) for name in ("trust.npz", "training.npz")}}
-    got = Exported(tmp_path, manifest).load_training()
-    expected = open_pack(calibrated_pack_path).load_training().select([1])
-    assert got.smiles == expected.smiles
-    assert len(got) < 40
-    np.testing.assert_array_equal(got.domain.packed[got.rows], expected.domain.packed[expected.rows])
-
-
-def test_an_export_without_them_says_so(folder: Path, table_path: Path, run) -> None:
-    files = json.loads((folder / "export.json").read_text())["files"]
-    del files["training.npz"]
-    change(folder, files=files)
-    code, _, err = run("predict", table_path, "-p", folder, "-o", folder / "out.csv", "--neighbours", 2)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "does not hold the training molecules of tiny, so it cannot name neighbours; export it again" in err
-
-
-def test_arrays_that_were_compressed_are_not_unpacked(folder: Path) -> None:
-    for name in ("training.npz", "trust.npz"):
-        np.savez_compressed(folder / name, smiles=np.zeros(1 << 20, np.uint8))
-        files = json.loads((folder / "export.json").read_text())["files"]
-        change(folder, files=files | {name: file_entry(folder / name)})
-        with pytest.raises(PackError, match=rf"{name} cannot be read: its arrays are compressed"):
-            runtime.load(folder).neighbours("CCO")
-
-
-def test_arrays_that_do_not_fit_are_one_line(folder: Path) -> None:
-    with np.load(folder / "trust.npz") as arrays:
-        np.savez(folder / "trust.npz", **{**arrays, "0.log_sigma": np.zeros(0)})
-    files = json.loads((folder / "export.json").read_text())["files"]
-    change(folder, files=files | {"trust.npz": file_entry(folder / "trust.npz")})
-    with pytest.raises(PackError, match=r"trust\.npz cannot be read \(AssertionError: .*\); export it again"):
-        runtime.load(folder)
 
 
 # --- values
@@ -177,74 +119,10 @@ def test_bad_molecules_are_rows_with_a_status(model: OnnxModel) -> None:
     assert model.score([]).values.shape == (0, 3)
 
 
-def test_arrays_of_the_calibration_survive_the_file(calibrated_pack_path: Path) -> None:
-    pack = open_pack(calibrated_pack_path)
-    calibration, domain = pack.load_calibration(), pack.load_domain()
-    assert calibration is not None
-    assert domain is not None
-    arrays = {name: tensor.numpy() for name, tensor in calibration.tensors().items()}
-    assert Calibration.from_tensors(arrays, 3).thresholds == calibration.thresholds
-    back = Domain.from_tensors({name: tensor.numpy() for name, tensor in domain.tensors().items()})
-    np.testing.assert_array_equal(back.packed, domain.packed)
-
-
 def test_threads_are_those_asked_for_or_those_there_are(exported_path: Path, model: OnnxModel) -> None:
     assert model.session.get_session_options().intra_op_num_threads == runtime.usable_cores() >= 1
     three = runtime.load(exported_path, threads=3)
     assert three.session.get_session_options().intra_op_num_threads == 3
-
-
-# --- folders that are not whole
-
-
-def test_a_damaged_file_is_an_error_and_never_a_wrong_number(folder: Path) -> None:
-    for name in ("scorer.onnx", "trust.npz"):
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        with pytest.raises(PackError, match=rf"{name} is damaged.*export it again"):
-            runtime.load(folder)
-        (folder / name).unlink()
-        with pytest.raises(PackError, match=rf"{name} is missing.*export it again"):
-            runtime.load(folder)
-        (folder / name).write_bytes(content)
-    runtime.load(folder)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"format": 1, "pack": {"name": "a"}, "tasks": [1]}'])
-def test_a_damaged_manifest(folder: Path, text: str) -> None:
-    (folder / "export.json").write_text(text)
-    with pytest.raises(PackError, match=r"export\.json is damaged"):
-        runtime.load(folder)
-
-
-def test_another_format_an_encoder_alone_and_no_folder(folder: Path) -> None:
-    change(folder, format=2)
-    with pytest.raises(PackError, match="format 2, but this version reads format 1"):
-        runtime.load(folder)
-    change(folder, format=1, scorer=None)
-    with pytest.raises(PackError, match="mora-lite export tiny --full -o DIR"):
-        runtime.load(folder)
-    with pytest.raises(PackError, match=r"qm9 is no exported folder.*mora-lite export qm9 --full -o DIR"):
-        runtime.load("qm9")
-
-
-def test_names_that_lead_out_of_the_folder_are_refused(folder: Path) -> None:
-    manifest = json.loads((folder / "export.json").read_text())
-    (folder.parent / "other.onnx").write_bytes((folder / "scorer.onnx").read_bytes())
-    change(folder, scorer="../other.onnx", files={"../other.onnx": manifest["files"]["scorer.onnx"]})
-    with pytest.raises(PackError, match=r"\.\./other\.onnx is missing"):
-        open_exported(folder).scorer_file()
-
-
-def test_a_model_that_is_none_or_another(folder: Path) -> None:
-    from mora_lite.machine.files import sha256_of
-
-    file = folder / "scorer.onnx"
-    file.write_bytes(b"not a model")
-    entry = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    change(folder, files={"scorer.onnx": entry})
-    with pytest.raises(PackError, match=r"cannot load .*scorer\.onnx"):
-        runtime.load(folder)
 
 
 def test_without_calibration_there_are_values_alone(folder: Path) -> None:
@@ -267,49 +145,6 @@ def test_what_fails_while_it_runs_is_one_line(model: OnnxModel, graphs: Graphs) 
     with pytest.raises(DeviceError, match="ONNX Runtime failed on cpu with 60 molecules at a time") as caught:
         model.score_graphs(wrong)
     assert "\n" not in str(caught.value)
-
-
-# --- providers
-
-
-def with_providers(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    fake = SimpleNamespace(get_available_providers=lambda: list(names))
-    monkeypatch.setattr(providers, "import_onnxruntime", lambda: fake)
-
-
-def test_the_fastest_provider_is_taken_and_the_cpu_is_always_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, cuda, tensorrt = (providers.PROVIDERS[name] for name in ("cpu", "cuda", "tensorrt"))
-    with_providers(monkeypatch, tensorrt, cuda, cpu)
-    assert providers.choose_providers() == [cuda, cpu]
-    assert providers.choose_providers("cpu") == [cpu]
-    assert providers.choose_providers("tensorrt") == [tensorrt, cpu]
-    with_providers(monkeypatch, cpu, "AzureExecutionProvider")
-    assert providers.available_providers() == ["cpu"]
-    assert providers.choose_providers() == [cpu]
-
-
-def test_a_provider_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_providers(monkeypatch, providers.PROVIDERS["cpu"])
-    with pytest.raises(DeviceError, match=r"got 'cuda', but this build of ONNX Runtime has cpu.*onnxruntime-gpu"):
-        providers.choose_providers("cuda")
-    with pytest.raises(DeviceError, match="got 'cdua'; did you mean cuda"):
-        providers.choose_providers("cdua")
-
-
-def test_a_provider_that_does_not_start_is_told_when_it_was_asked_for(
-    exported_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ONNX Runtime then goes on with the CPU by itself."""
-    monkeypatch.setattr(runtime, "choose_providers", lambda asked: [providers.PROVIDERS["cpu"]])
-    assert runtime.load(exported_path).provider == "cpu"
-    with pytest.raises(DeviceError, match="got 'cuda', but its libraries cannot be loaded here"):
-        runtime.load(exported_path, provider="cuda")
-
-
-def test_without_onnxruntime_the_error_names_the_extra(exported_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DeviceError, match=r'pip install "mora-lite\[onnx\]"'):
-        runtime.load(exported_path)
 
 
 # --- the command
