@@ -374,22 +374,6 @@ def test_a_file_that_only_the_actor_sees_is_told(monkeypatch, files, calibrated_
     assert parts == [(1, 3)]
 
 
-def test_without_ray_the_extra_is_named(run, monkeypatch, files, pack_path, tmp_path):
-    monkeypatch.setitem(sys.modules, "ray.data", None)
-    code, _, err = run("screen", *files, "-o", tmp_path / "run", "--pack", pack_path, "--engine", "ray")
-    assert code == 2
-    assert err.startswith("error: --engine ray needs Ray")
-    assert err.endswith('pip install "mora-lite[ray]"\n')
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("arguments", [["--engine", "spark"], ["--ray-address", "auto"]])
-def test_wrong_options_are_one_line(run, arguments, files, tmp_path):
-    code, _, err = run("screen", *files, "-o", tmp_path / "run", *arguments)
-    assert code == 2
-    assert len(err.splitlines()) == 1
-
-
 def test_what_can_be_read_only_once_is_refused(monkeypatch, run, pack_path, tmp_path):
     monkeypatch.setattr(ray_engine, "import_ray", lambda: None)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"CCO\n")))
@@ -397,11 +381,3 @@ def test_what_can_be_read_only_once_is_refused(monkeypatch, run, pack_path, tmp_
     assert code == 2
     assert err == "error: --engine ray: got standard input, which can be read only once, expected files\n"
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://head:10001", "head:port"])
-def test_an_address_that_does_not_answer_is_told_at_once(monkeypatch, address):
-    idle = SimpleNamespace(is_initialized=lambda: False)
-    monkeypatch.setattr(ray_cluster, "import_ray", lambda: idle)
-    with pytest.raises(DeviceError, match=f"{address}.*--ray-address auto"), connected(address, 1):
-        pass
