@@ -26,9 +26,9 @@ import psutil
 
 DRIVER = """
 import sys
-from mora_lite.scoring import engine
+from mora_lite.scoring import parallel
 from mora_lite.screening import campaign
-engine.CPU_WINDOW_ROWS = engine.WINDOW_ROWS = int(sys.argv[1])
+parallel.CPU_WINDOW_ROWS = parallel.WINDOW_ROWS = int(sys.argv[1])
 campaign.SHARD_ROWS = int(sys.argv[1]) * int(sys.argv[2])
 from mora_lite.cli.app import main
 sys.exit(main(sys.argv[3:]))

@@ -29,7 +29,7 @@ from mora_lite.chem.graph import Graphs
 from mora_lite.machine.prefetch import map_ahead
 from mora_lite.machine.process import collect_rarely
 from mora_lite.machine.workers import usable_cores
-from mora_lite.scoring.engine import WINDOW_ROWS, ModelSource
+from mora_lite.scoring.parallel import WINDOW_ROWS, ModelSource
 from mora_lite.scoring.predictor import Predictor
 from mora_lite.scoring.scores import Scores
 from mora_lite.scoring.tasks import Task

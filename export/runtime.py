@@ -29,7 +29,7 @@ from .folder import TRAINING_FILE, Exported, open_exported
 from .providers import PROVIDERS, choose_providers, import_onnxruntime
 
 if TYPE_CHECKING:
-    from ..scoring.engine import ModelSource
+    from ..scoring.parallel import ModelSource
 
 # Molecules. On a CPU what a batch writes and reads again should stay in the processor's cache: of 16 to 1,024
 # molecules 32 and 64 were the fastest with the pack admet, and 256 took a quarter longer.
@@ -129,7 +129,7 @@ def onnx_source(
 
     On the CPU worker processes score, with one thread each; any other provider scores in this process.
     """
-    from ..scoring.engine import ModelSource  # it needs pyarrow, which a small table does without
+    from ..scoring.parallel import ModelSource  # it needs pyarrow, which a small table does without
 
     check_confidence(confidence)
     exported = open_exported(folder)

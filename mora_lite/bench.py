@@ -26,7 +26,7 @@ from .fast.captured import CapturedScorer
 from .machine.prefetch import map_ahead
 from .machine.workers import usable_cores
 from .model import Model
-from .scoring.engine import WINDOW_ROWS
+from .scoring.parallel import WINDOW_ROWS
 from .scoring.scores import Scores
 from .scoring.stream import AnswerColumns
 from .tables.formats import TableFormat

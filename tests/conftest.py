@@ -346,13 +346,13 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> A
 @pytest.fixture
 def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Screening with 4 rows in a window and 3 windows in a shard, in this process instead of spawned ones."""
-    from mora_lite.scoring import engine
+    from mora_lite.scoring import parallel
     from mora_lite.screening import campaign
 
     for name in ("CPU_WINDOW_ROWS", "WINDOW_ROWS"):
-        monkeypatch.setattr(engine, name, 4)
+        monkeypatch.setattr(parallel, name, 4)
     monkeypatch.setattr(campaign, "SHARD_ROWS", 12)
-    monkeypatch.setattr(engine, "WorkerPool", PoolHere)
+    monkeypatch.setattr(parallel, "WorkerPool", PoolHere)
 
 
 class PoolHere:

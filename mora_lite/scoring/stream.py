@@ -5,7 +5,7 @@ The output has every column of the input, unchanged and in order, then those of 
 `<name> (mora-lite 2)`.
 
 A small table is scored in this process, for loading the model in others would take longer. A larger one is scored as
-a screening is (`engine`).
+a screening is (`parallel`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ..tables.library import Library, TypedSmiles, Window, regroup
 from ..tables.parsed import ParsedWindow
 from ..tables.sdf import drawn_text
 from ..tables.writers import TableWriter, continued
-from .engine import SMALL_ROWS, ModelSource, Output, score_here, scoring
 from .neighbours import Neighbours
+from .parallel import SMALL_ROWS, ModelSource, Output, score_here, scoring
 from .predictor import Predictor
 from .scores import Scores
 from .tasks import Task

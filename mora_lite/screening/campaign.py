@@ -20,7 +20,7 @@ from ..chem.drawing import drawing_problem
 from ..errors import DeviceError, InputError
 from ..machine.files import replacing
 from ..machine.workers import check_guarded
-from ..scoring.engine import ModelSource, scoring
+from ..scoring.parallel import ModelSource, scoring
 from ..scoring.tasks import Task
 from ..status import MAX_EXPLAINED, SHOWN_TASKS, StatusCounts, counted
 from ..tables.library import Library, open_library

@@ -14,7 +14,7 @@ from ..hub.packs import local_path
 from ..packs.manifest import EXPORT
 
 if TYPE_CHECKING:
-    from ..scoring.engine import ModelSource
+    from ..scoring.parallel import ModelSource
     from ..scoring.predictor import Predictor
 
 ENGINES = ("auto", "torch", "onnx")

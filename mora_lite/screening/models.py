@@ -12,7 +12,7 @@ from .. import __version__
 from ..packs.manifest import TRAINING
 from ..packs.pack import Pack, open_pack
 from ..scoring.conformal import check_confidence
-from ..scoring.engine import ModelSource
+from ..scoring.parallel import ModelSource
 from ..scoring.tasks import choose_tasks
 from ..scoring.training_molecules import TrainingMolecules
 

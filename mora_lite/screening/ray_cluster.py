@@ -1,4 +1,4 @@
-"""Ray as the engine needs it: imported late, without network, dashboard or output."""
+"""Ray as `ray_engine` needs it: imported late, without network, dashboard or output."""
 
 from __future__ import annotations
 

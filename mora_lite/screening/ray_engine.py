@@ -1,15 +1,14 @@
 """Screening on a Ray cluster: the shards of a run are shared out over actors by Ray Data.
 
-Only the way of the rows differs from the local engine's. `ray_reader` reads the library in one process and sends a
-shard at a time to an actor, which is a local engine of its own: it parses and scores in worker processes that survive
-bad molecules (`scoring.engine`) and writes the file with the same `write_shard`; what comes back to the driver is the
-shard's entry for the manifest. So bytes, manifest and --resume are those of the local engine, and either engine can
-finish a run that the other began. The run's directory must be on a file system that all machines share, the library
-need not.
+Only the way of the rows differs from a run without Ray. `ray_reader` reads the library in one process and sends a shard
+at a time to an actor, which does what such a run does: it parses and scores in worker processes that survive bad
+molecules (`scoring.parallel`) and writes the file with the same `write_shard`; what comes back to the driver is the
+shard's entry for the manifest. So bytes, manifest and --resume are those of a run without Ray, and either of them can
+finish what the other began. The run's directory must be on a file system that all machines share, the library need not.
 
 Ray Data has checkpoints of its own (`CheckpointConfig`, beta in 2.60). They are not used: they list the ids of all rows
 that a write finished, load that list at the start and delete it at the end, and know neither the settings nor the bytes
-of the files. The manifest has one entry for 65,536 rows, a SHA-256 for each file, and both engines read it.
+of the files. The manifest has one entry for 65,536 rows, a SHA-256 for each file, and runs without Ray read it too.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import pyarrow as pa
 from .. import errors
 from ..errors import DeviceError, InputError, MoraLiteError, OutputError
 from ..machine.workers import WorkerDied, default_workers, usable_cores
-from ..scoring.engine import CPU, ModelSource, scoring
+from ..scoring.parallel import CPU, ModelSource, scoring
 from ..tables.library import Library
 from ..tables.source import STDIO, is_stream
 from .journal import Journal
@@ -237,8 +236,8 @@ class ShardScorer:
         work, settings = self._work, self._work.run.settings
         if self._scoring is None:
             output = ShardRows.of_run(settings)
-            engine = scoring(work.source, output, workers=work.workers, time_limit=work.time_limit)
-            self._scoring = self._open.enter_context(engine)
+            processes = scoring(work.source, output, workers=work.workers, time_limit=work.time_limit)
+            self._scoring = self._open.enter_context(processes)
         journal = Journal(work.run.journal(number)).read()
         n_kept = sum(scored.n_rows for scored in journal.kept)
         windows = islice(windows_of(rows, number * work.shard_rows + 1), len(journal.kept), None)

@@ -1,6 +1,6 @@
 """How the rows of a library reach the actors of a Ray cluster: one reader on the driver's machine, a shard to a block.
 
-The rows are read by `Library`, so they are those of the local engine, and what is damaged is told in the same words. A
+The rows are read by `Library`, so they are those of a run without Ray, and what is damaged is told in the same words. A
 shard's rows travel as one binary cell, an Arrow stream with a compressed batch for each window: a task of Ray Data is
 a shard, and only a window of it is unpacked at a time. Ray Data keeps the reader a few shards ahead of the actors. If
 it is lost Ray starts it anew; what it reads is numbered, so shards that are there already are not made twice.

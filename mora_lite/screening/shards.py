@@ -25,7 +25,7 @@ from pyarrow import csv, parquet
 
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import digest_file, replacing
-from ..scoring.engine import Output
+from ..scoring.parallel import Output
 from ..scoring.scores import Scores
 from ..status import OK
 from ..tables.formats import column_texts, csv_lines, rounded

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..context.approved import ApprovedDrugs
 from ..errors import InputError, error_text
-from ..scoring.engine import ModelSource
+from ..scoring.parallel import ModelSource
 from ..scoring.predictor import Predictor
 from . import molecule, reasons
 from .app import Service, make_app

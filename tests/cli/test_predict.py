@@ -12,7 +12,7 @@ from rdkit import Chem
 
 from mora_lite.cli.predict import typed_smiles
 from mora_lite.errors import InputError
-from mora_lite.scoring import engine, stream
+from mora_lite.scoring import parallel, stream
 from mora_lite.tables.library import open_library
 
 ROWS = ["name,smiles,note", "ethanol,CCO,x", "bad,C1CC,", '"a, b",c1ccccc1,=1', ",,", "ion,[NH4+],y"]
@@ -212,7 +212,7 @@ def test_a_large_table_is_scored_by_other_processes_in_the_same_way(
         csv.writer(file).writerows([["name", "smiles"], *rows])
     options = ["--neighbours", 0, "--tasks", "mass,size"]
     assert predict(path, "-o", tmp_path / "small.csv", *options)[0] == 0
-    for module in (stream, engine):
+    for module in (stream, parallel):
         monkeypatch.setattr(module, "SMALL_ROWS", 1)
     code, _, err = predict(path, "-o", tmp_path / "large.csv", *options)
     assert code == 0, err
@@ -249,7 +249,7 @@ def test_properties_and_percentiles_are_columns(
     assert rows[0]["mol_weight"] == "46.069"
     assert 0 <= float(rows[0]["size_percentile"]) <= 100
     assert {rows[1][name] for name in ("mol_weight", "alerts", "size_percentile")} == {""}
-    for module in (stream, engine):
+    for module in (stream, parallel):
         monkeypatch.setattr(module, "SMALL_ROWS", 2)
     assert predict(table, "-o", tmp_path / "large.csv", "--tasks", "size", "--extras")[0] == 0
     large = rows_of(tmp_path / "large.csv")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from pyarrow import csv, parquet
 
-from mora_lite.scoring import engine
+from mora_lite.scoring import parallel
 from mora_lite.screening import campaign
 from mora_lite.screening.campaign import screen_library
 from mora_lite.screening.run_directory import lock
@@ -96,8 +96,8 @@ def test_a_small_library_is_scored_in_this_process_to_the_same_bytes(
 ) -> None:
     """On one thread as workers are; Python's own number of threads is left as it was."""
     started: list[Any] = []
-    start = engine.WorkerPool._start
-    monkeypatch.setattr(engine.WorkerPool, "_start", lambda pool: started.append(pool._make) or start(pool))
+    start = parallel.WorkerPool._start
+    monkeypatch.setattr(parallel.WorkerPool, "_start", lambda pool: started.append(pool._make) or start(pool))
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -116,12 +116,12 @@ def test_a_row_that_takes_too_long_is_a_row(library: Path, calibrated_pack_path:
     """Spawned processes import this module under a name of its own, where the parser is slow for one molecule."""
     (tmp_path / "slow.py").write_text(
         "import sys, time\nfrom mora_lite.chem.featurizer import Featurizer\n"
-        "from mora_lite.scoring import engine\n"
-        "make_scorer, parse = engine.make_scorer, Featurizer.parse_molecule\n"
+        "from mora_lite.scoring import parallel\n"
+        "make_scorer, parse = parallel.make_scorer, Featurizer.parse_molecule\n"
         "def parse_slowly(self, text):\n    time.sleep(3600 if text == 'CCN' else 0)\n    return parse(self, text)\n"
         "def make(*arguments):\n    Featurizer.parse_molecule, Featurizer.is_native = parse_slowly, False\n"
         "    return make_scorer(*arguments)\n"
-        "def main():\n    from mora_lite.cli.app import main\n    engine.make_scorer = make\n"
+        "def main():\n    from mora_lite.cli.app import main\n    parallel.make_scorer = make\n"
         "    sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", "import slow; slow.main()", "screen", library, "-o", tmp_path / "run"]
@@ -264,14 +264,14 @@ def test_a_run_that_is_killed_ends_in_the_same_bytes(
     """
     library = tmp_path / "library.smi"
     library.write_text("".join(f"{molecules[i % 60]} m{i}\n" for i in range(2000)))
-    monkeypatch.setattr(engine, "CPU_WINDOW_ROWS", 50)
+    monkeypatch.setattr(parallel, "CPU_WINDOW_ROWS", 50)
     monkeypatch.setattr(campaign, "SHARD_ROWS", 150)
     assert screen(library, output=tmp_path / "whole")[0] == 0
     wanted = results(tmp_path / "whole")
     assert len(wanted) == 15  # 14 shards of 3 windows, and top.csv
     driver = (
-        "import sys\nfrom mora_lite.scoring import engine\nfrom mora_lite.screening import campaign\n"
-        "engine.CPU_WINDOW_ROWS, campaign.SHARD_ROWS = 50, 150\n"
+        "import sys\nfrom mora_lite.scoring import parallel\nfrom mora_lite.screening import campaign\n"
+        "parallel.CPU_WINDOW_ROWS, campaign.SHARD_ROWS = 50, 150\n"
         "from mora_lite.cli.app import main\nsys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", driver, "screen", library, "-o", tmp_path / "killed", "--resume"]

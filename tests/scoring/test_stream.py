@@ -19,7 +19,7 @@ from rdkit import Chem
 
 from mora_lite.chem.molecules import parse_smiles
 from mora_lite.machine.workers import WorkerPool
-from mora_lite.scoring import engine, stream
+from mora_lite.scoring import parallel, stream
 from mora_lite.scoring.scores import Scores
 from mora_lite.scoring.stream import AnswerColumns, predict_library
 from mora_lite.tables.formats import add_columns
@@ -71,7 +71,7 @@ def unused():
 
 @pytest.fixture(autouse=True, scope="module")
 def reading_here():
-    with mock.patch.object(engine, "WorkerPool", PoolHere):
+    with mock.patch.object(parallel, "WorkerPool", PoolHere):
         yield
 
 
@@ -79,7 +79,7 @@ def test_a_molecule_at_which_rdkit_hangs_or_dies_is_a_row_of_a_small_table_too(t
     source = write(tmp_path / "a.smi", "\n".join(["C", HANGS, "CC", CRASHES, "CCC"]))
     model = counter()
     model.featurizer = FragileFeaturizer()
-    with mock.patch.object(engine, "WorkerPool", WorkerPool), open_library(source, cells=True) as library:
+    with mock.patch.object(parallel, "WorkerPool", WorkerPool), open_library(source, cells=True) as library:
         summary = predict_library(
             library, str(tmp_path / "o.csv"), AnswerColumns(), lambda: model, unused, time_limit=1.0
         )

@@ -22,7 +22,7 @@ from mora_lite.chem.drawing import drawing_problem
 from mora_lite.errors import DeviceError, InputError, OutputError
 from mora_lite.machine.device import choose_devices
 from mora_lite.machine.workers import default_workers
-from mora_lite.scoring.engine import ModelSource
+from mora_lite.scoring.parallel import ModelSource
 from mora_lite.screening import campaign
 from mora_lite.screening.campaign import Campaign, ScreenSummary, screen_library
 from mora_lite.screening.models import torch_source

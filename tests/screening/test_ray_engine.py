@@ -27,7 +27,7 @@ from rdkit import Chem
 from mora_lite.errors import DeviceError, InputError, OutputError
 from mora_lite.machine.workers import WorkerDied
 from mora_lite.model import load
-from mora_lite.scoring import engine
+from mora_lite.scoring import parallel
 from mora_lite.screening import campaign, ray_cluster, ray_engine, shards
 from mora_lite.screening.campaign import Campaign, screen_library
 from mora_lite.screening.journal import Journal, Scored
@@ -65,7 +65,7 @@ def files(molecules: list[str], tmp_path_factory: pytest.TempPathFactory) -> lis
 def small_shards() -> Iterator[None]:
     """16 rows, in the driver only: reader and actors must learn it from the run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "CPU_WINDOW_ROWS", 8)
+        patch.setattr(parallel, "CPU_WINDOW_ROWS", 8)
         patch.setattr(campaign, "SHARD_ROWS", 16)
         yield
 
@@ -193,7 +193,7 @@ def test_a_molecule_that_hangs_or_crashes_rdkit_is_a_row(ray, calibrated_pack_pa
     summary = screen_library(file, tmp_path / "run", engine="ray", source=lambda: fragile, time_limit=1.5)
     assert summary.counts.counts == {"ok": 3, "timeout": 1, "crashed": 1}
 
-    scorer = engine.WindowScorer(load(calibrated_pack_path, device="cpu"), shards.ShardRows("parquet"))
+    scorer = parallel.WindowScorer(load(calibrated_pack_path, device="cpu"), shards.ShardRows("parquet"))
     with open_library(file) as library:
         scored = scorer(next(library.windows(8)), {1: "timeout", 3: "crashed"}, lambda item: None)
     schema = shards.result_schema(source.tasks, source.calibrated)

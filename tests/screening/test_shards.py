@@ -14,7 +14,7 @@ import pytest
 from mora_lite import load
 from mora_lite.errors import InputError, OutputError
 from mora_lite.model import Model
-from mora_lite.scoring.engine import WindowScorer, score_on
+from mora_lite.scoring.parallel import WindowScorer, score_on
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.screening.shards import (
     Scored,
