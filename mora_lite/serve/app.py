@@ -109,9 +109,10 @@ class Service:
 
     def results(self, number: str) -> tuple[Job, Results]:
         job = self.job(number)
-        if job.state != DONE or job.results is None:
+        results = job.results
+        if job.state != DONE or results is None:
             raise Refusal(409, job.error or f"the table is not done yet: it is {job.state}")
-        return job, job.results
+        return job, results
 
 
 def make_app(service: Service) -> FastAPI:

@@ -148,7 +148,7 @@ class Jobs:
 
     def remove(self, job: Job) -> None:
         """Stop the job, and delete what there is of it."""
-        job.cancelled = True
+        job.cancelled, job.results = True, None  # Windows deletes no file that is mapped into memory
         with self._lock:
             self._jobs.pop(job.id, None)
         if job.state != RUNNING:  # else the thread that works on it

@@ -8,6 +8,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 import mora_lite
@@ -174,6 +175,23 @@ def test_a_folder_that_no_server_left_does_not_keep_one_from_starting(make, tmp_
     make()
     assert other.exists()
     other.rmdir()
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="psutil lists no mapped files here")
+def test_tables_are_deleted_where_no_open_file_can_be(make, monkeypatch):
+    """As on Windows, where a file that is mapped into memory stays."""
+    remove = jobs_module.shutil.rmtree
+
+    def remove_closed(folder, ignore_errors):
+        if not any(entry.path.startswith(str(folder)) for entry in psutil.Process().memory_maps()):
+            remove(folder, ignore_errors)
+
+    monkeypatch.setattr(jobs_module.shutil, "rmtree", remove_closed)
+    jobs = make()
+    first, _ = give(jobs, b"smiles\nCCO\n"), give(jobs, b"smiles\nCCO\n")
+    jobs.remove(first)
+    assert not first.folder.exists()
+    jobs.close()
 
 
 # --- downloads
