@@ -9,6 +9,7 @@ const CODES = 10;
 
 let site = null, reader = null, session = null;
 let current = 0; // the last question; earlier ones stop
+let fault = ""; // why there is no model
 
 /** A file of the folder, of the size and the SHA-256 that site.json says. */
 async function get(name, onBytes) {
@@ -88,7 +89,7 @@ const others = () => new Promise((done) => setTimeout(done)); // let a message c
 
 /** Answer texts window by window; each is posted when it is finished. */
 async function predict(id, texts) {
-  if (!session) throw new Error("the model was not loaded: reload the page");
+  if (!session) throw new Error(fault);
   const nTasks = site.tasks.length, size = Math.max(1, Math.min(MAX_BATCH, Math.floor(MAX_PAIRS / nTasks)));
   for (let first = 0; first < texts.length; first += WINDOW) {
     const window = texts.slice(first, first + WINDOW), out = emptyAnswers(window.length, nTasks);
@@ -120,6 +121,6 @@ let work = Promise.resolve(); // one after the other: the session takes one batc
 onmessage = ({ data }) => {
   if (data.kind === "predict" || data.kind === "stop") current = data.id;
   if (data.kind === "stop") return;
-  const todo = data.kind === "start" ? () => start(data.site) : () => (current === data.id ? predict(data.id, data.texts) : null);
+  const todo = data.kind === "start" ? () => start(data.site).catch((error) => { fault = error.message || String(error); throw error; }) : () => (current === data.id ? predict(data.id, data.texts) : null);
   work = work.then(todo).catch((error) => postMessage({ kind: "failed", id: data.id, words: error.message || String(error) }));
 };

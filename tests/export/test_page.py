@@ -185,7 +185,10 @@ def test_a_file_of_another_export_is_an_error(driver: Any, page_folder: Path, tm
     (copy / "scorer.onnx").write_bytes(content)
     with sending(copy) as site:
         driver.get(site.url)
-        wait(lambda: "scorer.onnx is not the one of this page: copy the whole folder again" in message(driver))
+        words = "scorer.onnx is not the one of this page: copy the whole folder again"
+        wait(lambda: words in message(driver))
+        ask(driver, "CCO")
+        wait(lambda: find(driver, "#message.error") and words in message(driver))
         (copy / "scorer.onnx").unlink()
         driver.get(site.url)
         wait(lambda: "scorer.onnx: the web server answered 404; copy the whole folder again" in message(driver))
