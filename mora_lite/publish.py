@@ -44,7 +44,7 @@ def push_to_hub(
 
     private: of a repository that is made.
     with_data: push the training molecules and their values too, where the source holds them; else they are left out.
-    on_note: gets a line when they are.
+    on_note: gets a line when they are, and when those of an earlier push are removed.
 
     Raises `PackError` for the source, `OutputError` when the hub refuses or is out of reach.
     """
@@ -62,18 +62,25 @@ def push_to_hub(
         api = hub.HfApi()
         url = api.create_repo(repository, private=private or None, exist_ok=True)
         files: dict[str, Any] = content.files | {CARD: content.card(f"{PREFIX}{url.repo_id}").encode()}
-        api.create_commit(
-            url.repo_id,
-            [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in files.items()],
-            commit_message=f"{name} of mora-lite",
-        )
+        changes: list[Any] = [hub.CommitOperationAdd(file, data) for file, data in files.items()]
+        earlier = _training_files(api, url.repo_id) if content.left_out else []
+        changes += [hub.CommitOperationDelete(file) for file in earlier]
+        api.create_commit(url.repo_id, changes, commit_message=f"{name} of mora-lite")
     # Any error of whichever network library is in use means the same: the hub did not take it.
     except Exception as error:
         raise OutputError(
             f"cannot push to {repository} ({first_line(error)}); log in with `hf auth login` or set HF_TOKEN, and "
             "check the name"
         ) from None
+    for file in earlier:
+        on_note(f"{file} of an earlier push is removed; the repository's history still holds it")
     return str(url)
+
+
+def _training_files(api: Any, repository: str) -> list[str]:
+    """The files with training molecules that are in the repository."""
+    names = [file.rfilename for file in api.model_info(repository).siblings or ()]
+    return [name for name in names if Path(name).stem == TRAINING]
 
 
 def _pack_content(folder: Path, with_data: bool) -> _Content:

@@ -59,6 +59,16 @@ def test_training_molecules_are_pushed_only_when_asked_for(hub: FakeHub, pack: P
     assert "training.safetensors" in hub.commits["chemist/mine"][-1]["README.md"].decode()
 
 
+def test_training_molecules_of_an_earlier_push_go(hub: FakeHub, pack: Path) -> None:
+    notes: list[str] = []
+    push_to_hub(pack, "chemist/mine", with_data=True, on_note=notes.append)
+    assert "training.safetensors" in hub.commits["chemist/mine"][-1]
+    push_to_hub(pack, "chemist/mine", on_note=notes.append)
+    assert "training.safetensors" not in hub.commits["chemist/mine"][-1]
+    assert notes[1:] == ["training.safetensors of an earlier push is removed; the repository's history still holds it"]
+    assert mora_lite.from_pretrained("chemist/mine", device="cpu").predict(["CCO"]).scores.status == ["ok"]
+
+
 def test_those_of_an_exported_folder_too(hub: FakeHub, exported_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from mora_lite.export.runtime import load
