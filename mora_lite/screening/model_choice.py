@@ -58,7 +58,7 @@ class ModelChoice:
         options: dict[str, Any] = {"tasks": self.tasks, "confidence": self.confidence}
         if self.is_onnx:
             return import_module(ONNX).load(self.pack, provider=self.provider, **options)
-        from ..model import load
+        from .. import load  # as everybody has it
 
         return load(self.pack, device=self.device, dtype=self.dtype, **options)
 
