@@ -125,7 +125,7 @@ def choose_smiles_column(
         by_content = [
             i for i, cell in enumerate(header) if reads_as_smiles([cell]) and reads_as_smiles(_column(rows, i), 0.5)
         ]
-    named = [i for name in wanted.expected for i, column in enumerate(header) if _plain(column) == _plain(name)]
+    named = [i for name in wanted.expected for i, column in enumerate(header) if _letters(column) == _letters(name)]
     if len(by_content) != 1 and named:
         return _with_header(header, named[0])
     if len(by_content) > 1:
@@ -151,10 +151,15 @@ def choose_name_column(columns: Sequence[str], wanted: WantedColumns, smiles_ind
     source: the table's name, for messages. Raises `InputError` when there is no such column.
     """
     if wanted.name is None:
-        likely = (i for i, name in enumerate(columns) if i != smiles_index and _plain(name) in _NAMES_OF_NAMES)
+        likely = (i for i, name in enumerate(columns) if i != smiles_index and _letters(name) in _NAMES_OF_NAMES)
         return next(likely, None)
     index, _ = _find_requested(columns, wanted.name, "--name-column", source)
     return index
+
+
+def plain_name(name: str) -> str:
+    """A column's name as names are compared, in which case and surrounding blanks do not matter."""
+    return name.strip().lower()
 
 
 def find_column(columns: Sequence[str], name: str, source: str) -> int:
@@ -163,7 +168,7 @@ def find_column(columns: Sequence[str], name: str, source: str) -> int:
     Raises `InputError` when there is none, or when several have that name.
     """
     exact = [i for i, column in enumerate(columns) if column == name]
-    matches = exact or [i for i, column in enumerate(columns) if column.strip().lower() == name.strip().lower()]
+    matches = exact or [i for i, column in enumerate(columns) if plain_name(column) == plain_name(name)]
     if not matches:
         hint = did_you_mean(name, {column for column in columns if column.strip()})
         raise InputError(f"{source} has no column {name!r}: {hint}")
@@ -175,7 +180,7 @@ def find_column(columns: Sequence[str], name: str, source: str) -> int:
 
 def is_smiles_name(name: str) -> bool:
     """Whether a column of this name holds SMILES."""
-    return _plain(name) in _NAMES
+    return _letters(name) in _NAMES
 
 
 def note_others(columns: Sequence[str], index: int) -> list[str]:
@@ -193,7 +198,7 @@ def _find_requested(columns: Sequence[str], requested: str, option: str, source:
     Returns its number from 0, and whether it was found by name. Raises `InputError` when there is no such column.
     """
     exact = [i for i, name in enumerate(columns) if name == requested]
-    loose = [i for i, name in enumerate(columns) if name.strip().lower() == requested.strip().lower()]
+    loose = [i for i, name in enumerate(columns) if plain_name(name) == plain_name(requested)]
     if exact or loose:
         return (exact or loose)[0], True
     if requested.isdecimal() and 1 <= int(requested) <= len(columns):
@@ -202,13 +207,13 @@ def _find_requested(columns: Sequence[str], requested: str, option: str, source:
     raise InputError(f"{source}: no column {requested!r} for {option}; {hint}")
 
 
-def _plain(name: str) -> str:
+def _letters(name: str) -> str:
     """The letters and digits of a column's name, in lower case."""
     return "".join(char for char in name.lower() if char.isalnum())
 
 
 def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: str) -> int | None:
-    plain = [_plain(name) for name in header]
+    plain = [_letters(name) for name in header]
     for name in _NAMES:
         if name in plain:
             return plain.index(name)

@@ -30,7 +30,7 @@ from ..chem.graph import Graphs
 from ..chem.molecules import MAX_ATOMS
 from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError
-from ..tables.columns import find_column
+from ..tables.columns import find_column, plain_name
 from ..tables.library import open_library
 from ..training.splits import part_of_mark
 from .tasks import ASK, DIRECTIONS, INPUT_COLUMNS, QUESTION_COLUMN, QUESTIONS, TEXT_TASKS, text_task
@@ -271,11 +271,6 @@ class _Rule:
         """Raise `InputError` where no table had the column."""
         if self.columns and not self.seen:
             raise InputError(f"split: got {self.split_column!r}, but no table has that column")
-
-
-def plain_name(column: str) -> str:
-    """A column's name as it is compared with others."""
-    return column.strip().lower()
 
 
 def read_rows(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import InputError, did_you_mean
+from ..tables.columns import plain_name
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class SideColumns:
     """
 
     def __init__(self, columns: Sequence[str] = (), smiles_index: int = 0, direction: str | None = None):
-        names = [name.strip().lower() for name in columns]
+        names = [plain_name(name) for name in columns]
         self._places: dict[str, list[int]] = {}  # of what each direction asks about
         if names and names[smiles_index] in SIDES:
             for name in DIRECTIONS:
@@ -163,14 +164,14 @@ class Question:
 
     def __init__(self, template: str, columns: Sequence[str], of_molecules: bool = False):
         self.of_molecules = of_molecules
-        self._columns = {name.strip().lower(): i for i, name in reversed([*enumerate(columns)])}
+        self._columns = {plain_name(name): i for i, name in reversed([*enumerate(columns)])}
         self._parts: list[tuple[str, str | None]] = []
         try:
             parts = [(text, name) for text, name, _, _ in string.Formatter().parse(" ".join(template.split()))]
         except ValueError as error:
             raise InputError(f"question: got {template!r} ({error}); write {{{{ and }}}} for braces") from None
         for text, name in parts:
-            key = None if name is None else name.strip().lower()
+            key = None if name is None else plain_name(name)
             if key is not None and key not in self._columns and not (of_molecules and key == PRODUCT):
                 raise InputError(f"question: the table has no column {name!r}; {did_you_mean(name or '', columns)}")
             self._parts.append((text, key))
@@ -263,7 +264,7 @@ class PackQuestions:
             return None, self.task if self.task in DIRECTIONS else None, []
         if direction is not None and question is not None:
             raise InputError(f"question: --task {direction} has its own; leave one of the two out")
-        own = [name for name in columns if name.strip().lower() == QUESTION_COLUMN][:1]
+        own = [name for name in columns if plain_name(name) == QUESTION_COLUMN][:1]
         if direction is not None:
             notes = [f"the column {name} is not used: --task asks every row the same" for name in own]
             return Question(self.by_direction[direction], columns, True), direction, notes

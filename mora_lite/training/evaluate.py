@@ -19,6 +19,7 @@ from ..machine.progress import report, track
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, open_pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
+from ..tables.columns import plain_name
 from ..tables.library import open_library
 from ..tables.source import STDIO
 from ..tables.writers import claim_output, claim_table
@@ -299,12 +300,7 @@ def _recorded_column(pack: Pack) -> str | None:
     A column of the usual name is found by itself, and under other usual names in other tables too.
     """
     recorded = pack.provenance["recipe"]["smiles"]
-    return None if recorded.strip().lower() in ("", "smiles") else recorded
-
-
-def _plain_names(columns: Sequence[str]) -> set[str]:
-    """Names of columns as they are compared, where case and blanks around them do not matter."""
-    return {column.strip().lower() for column in columns}
+    return None if plain_name(recorded) in ("", "smiles") else recorded
 
 
 def _tasks_of_table(
@@ -319,9 +315,9 @@ def _tasks_of_table(
         return None
     pack.check_provenance()
     with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
-        there = _plain_names(library.columns)
+        there = set(map(plain_name, library.columns))
     headers = _headers(pack, columns)
-    found = [task.name for task in pack.tasks if headers[task.name].strip().lower() in there]
+    found = [task.name for task in pack.tasks if plain_name(headers[task.name]) in there]
     if len(found) in (0, len(pack.tasks)):
         return None
     on_note(f"the table has a column for {len(found)} of {len(pack.tasks)} tasks: {', '.join(found)}")
@@ -348,7 +344,7 @@ def read_training_table(
     split_column = provenance["split"].get("column", "")
     targets = [headers[task.name] for task in tasks]
     with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
-        if split == "all" and split_column.strip().lower() not in _plain_names(library.columns):
+        if split == "all" and plain_name(split_column) not in map(plain_name, library.columns):
             split_column = ""
         try:
             data = read_dataset(library, smiles_column, targets, split_column or None, pack.featurizer)

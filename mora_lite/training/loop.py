@@ -272,7 +272,7 @@ class RunState:
     def load_best(self) -> None:
         """Put the kept weights into the model, for evaluation. Raises `InputError` where they are not finite."""
         if not all(bool(p.isfinite().all()) for p in self.best.values()):
-            raise InputError("training went to pieces: the weights of its best epoch are not finite; lower peak_lr")
+            raise InputError("training diverged: the weights of its best epoch are not finite; lower peak_lr")
         self.model.load_state_dict(self.best, strict=False)
         self.model.eval()
 

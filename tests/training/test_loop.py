@@ -281,7 +281,7 @@ def is_epoch(model: nn.Module, weights: dict[str, Tensor]) -> bool:
         ([5, 4, 1, 2, 3], 2, [4, 1, 1, 1]),
         ([5, 1, 1, 1, 1], 1, [1, 1, 1, 1]),
         ([1, 2, 3, 4, 5], 0, [1, 1, 1, 1]),  # the start was better than all that followed
-        ([5, 4, 1, np.nan, np.nan], 2, [4, 1, 1, 1]),  # training went to pieces
+        ([5, 4, 1, np.nan, np.nan], 2, [4, 1, 1, 1]),  # training diverged
         ([np.nan] * 5, 4, [np.nan] * 4),  # no molecule to validate with has a value
     ],
 )
