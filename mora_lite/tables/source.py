@@ -150,19 +150,30 @@ class Source:
 class _FullReads(io.RawIOBase):
     """A stream that gives as much as is asked for until it ends; closing it leaves standard input open.
 
-    A pipe gives what was written to it by now, were it half of a header by which the kind of the file is told.
+    A pipe gives what was written to it by now, were it half of a header by which the kind of the file is told. What
+    comes before damage is given first.
     """
 
     def __init__(self, stream: Any):
         self._stream = stream
+        self._damage: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        n = 0
+        try:
+            if self._damage is not None:
+                raise self._damage
+            while n < len(buffer) and (data := self._stream.read1(len(buffer) - n)):
+                buffer[n : n + len(data)] = data
+                n += len(data)
+        except UNREADABLE as error:
+            self._damage = error
+            if not n:
+                raise
+        return n
 
     def close(self) -> None:
         if self._stream is not getattr(sys.stdin, "buffer", None):

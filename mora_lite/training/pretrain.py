@@ -259,6 +259,8 @@ def seen_by_start(start: str, smiles: Sequence[str]) -> np.ndarray:
         with fitting(f"{path} is damaged", "pre-train it again"), safe_open(path, "np") as file:
             if SEEN in file.keys():  # noqa: SIM118
                 gaps = file.get_tensor(SEEN)
+                if gaps.dtype not in (np.int16, np.int32):
+                    raise TypeError(f"{SEEN}: got {gaps.dtype}, expected int16 or int32")
                 return np.isin(molecule_ids(smiles), gaps.view(f"u{gaps.itemsize}").cumsum(dtype=np.int64))
     return np.zeros(len(smiles), bool)
 
