@@ -12,6 +12,7 @@ def test_a_table_is_sorted_filtered_and_downloaded(browser, table, downloads):
     give(browser, table)
     assert "1 to 50 of 1,000" in browser.find_element("id", "count").text
     assert "2 unparsable; the first is row 6" in browser.find_element("css selector", ".notes").text
+    assert "tasks inside" in browser.find_element("css selector", '.rows thead th[data-column="in_domain"]').text
     head = browser.find_element("css selector", '.rows thead th[data-column="size"] button')
     head.click()
     wait(lambda: find(browser, '.rows thead th[aria-sort="ascending"]'))
