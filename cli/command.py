@@ -62,6 +62,12 @@ class Command(TyperCommand):
         return [_styled(param) for param in super().get_params(ctx)]
 
 
+# What the system refuses, and to do what, wherever in a command it shows; some of it has other names on Windows.
+_REFUSED = ("ENAMETOOLONG", "EACCES", "EPERM", "EROFS", "ELOOP", "EIO", "ESTALE")
+_SYSTEM = {getattr(errno, name): "use" for name in _REFUSED if hasattr(errno, name)}
+_SYSTEM |= {getattr(errno, name): "write" for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name)}
+
+
 class Commands(TyperGroup):
     """Turns the errors of a command into one message and an exit code. A bug keeps its traceback."""
 
@@ -91,10 +97,13 @@ class Commands(TyperGroup):
             _drop_stdout()  # the reader (`head`, a pager) has read enough
             raise typer.Exit(141) from None
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _SYSTEM:
                 raise
-            _drop_stdout()
-            say_error(f"cannot write {error.filename or 'the results'}: {error_text(error)}")
+            if invocation.verbose:
+                traceback.print_exc()
+            if error.errno == errno.ENOSPC:
+                _drop_stdout()
+            say_error(f"cannot {_SYSTEM[error.errno]} {error.filename or 'the results'}: {error_text(error)}")
             raise typer.Exit(2) from None
 
 

@@ -14,11 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import InputError, MoraLiteError, PackError, did_you_mean
+from ..errors import InputError, MoraLiteError, did_you_mean
 from ..hub.bases import find_base_of_pack, how_to_get, resolve_base
-from ..hub.packs import local_path
 from ..machine.workers import usable_cores
-from ..packs.installed import find_installed
+from ..packs.installed import find_text_pack
 from ..packs.manifest import TEXT_PACK
 from ..status import OK
 from ..text.tasks import DIRECTIONS, PRODUCT, PackQuestions, read_sides, text_task
@@ -64,23 +63,24 @@ class TextSource:
     @classmethod
     def of(cls, pack: str, base: str | None, device: str, dtype: str) -> TextSource:
         """pack: its name, its directory or `hf:owner/name`. Raises `PackError` or `CheckpointError`."""
-        path = Path(local_path(pack))
-        if not (path / TEXT_PACK.manifest).is_file():
-            path = find_installed(pack, TEXT_PACK.manifest) or path
-        if not (path / TEXT_PACK.manifest).is_file():
-            raise PackError(f"--text: {path} is not a text pack: it has no {TEXT_PACK.manifest}")
-        return cls(
-            path.resolve(), TEXT_PACK.read(path), None if base is None else resolve_base(base).resolve(), device, dtype
-        )
+        path = find_text_pack(pack)
+        chosen = None if base is None else resolve_base(base).resolve()
+        return cls(path.resolve(), TEXT_PACK.read(path), chosen, device, dtype)
 
     @property
     def questions(self) -> PackQuestions:
         """What it can be asked."""
         return PackQuestions.of(self.manifest)
 
+    @property
+    def _needed(self) -> tuple[str, str]:
+        """Name and SHA-256 of the base model."""
+        base = self.manifest["base"]
+        return base["name"], base["sha256"]
+
     def find_base(self) -> Path | None:
         """The base model, where it is here."""
-        return self.base or find_base_of_pack(**self.manifest["base"])
+        return self.base or find_base_of_pack(*self._needed)
 
     def missing(self) -> str:
         """One line that says what is missing and what to do; empty if nothing is."""
@@ -88,7 +88,7 @@ class TextSource:
             return "text needs torch, which is not installed: pip install torch"
         if self.find_base() is not None:
             return ""
-        name, command = self.manifest["base"]["name"], how_to_get(**self.manifest["base"])
+        name, command = self._needed[0], how_to_get(*self._needed)
         advice = f"type there: {command}" if command else "start mora-lite serve with its path as --base"
         return f"the base model {name} is not on the computer that serves this page; {advice}"
 

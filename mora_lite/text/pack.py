@@ -26,11 +26,10 @@ from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
 from ..errors import CheckpointError, InputError, PackError
 from ..fast.prepacked import prepack
 from ..hub.bases import base_of_pack, resolve_base
-from ..hub.packs import local_path
 from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
-from ..packs.installed import find_installed
+from ..packs.installed import find_text_pack
 from ..packs.manifest import CARD, TEXT_PACK, fitting, seal
 from ..packs.pack import read_tensors
 from ..quant.nf4 import STATE_KEY, dequantize_nf4, from_tensors, quantize_nf4, to_tensors
@@ -166,16 +165,12 @@ def from_stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def open_text_pack(path: str | Path) -> TextPack:
-    """Check a text pack's files. path: its directory, its name as for packs of values, or `hf:owner/name`.
+def open_text_pack(pack: str | Path) -> TextPack:
+    """Find a text pack as `find_text_pack` does, and check its files.
 
     Raises `PackError` when it is none, damaged, or of a format or for a task that is not known.
     """
-    name, path = str(path), Path(local_path(path))
-    if not (path / MANIFEST).is_file():
-        path = find_installed(name, MANIFEST) or path
-    if not (path / MANIFEST).is_file():
-        raise PackError(f"{path} is not a text pack: it has no {MANIFEST}; give the directory of one")
+    path = find_text_pack(pack)
     manifest = TEXT_PACK.read(path)
     if manifest["task"] not in TEXT_TASKS:
         raise PackError(f"{path}: a pack for the task {manifest['task']!r}, which this version lacks; update mora-lite")

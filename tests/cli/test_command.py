@@ -46,3 +46,22 @@ def test_a_full_disk_is_one_line() -> None:
         ended = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, timeout=60)
     assert ended.returncode == 2
     assert ended.stderr.decode().splitlines() == ["error: cannot write the results: No space left on device"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "predict CCO --pack {}",
+        "predict {}.csv",
+        "generate CCO --pack {}",
+        "export {} -o out",
+        "train {}.csv --target y -o out",
+        "evaluate {} table.csv",
+    ],
+)
+def test_a_name_that_the_system_refuses_is_one_line(run, tmp_path, monkeypatch, call: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*call.format("a" * 300).split())
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
