@@ -6,12 +6,11 @@ The page needs no network, no other file and no script. Every text is escaped wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from ..chem.drawing import draw, drawing_problem
 from ..machine.files import replacing
-from ..reports.page import facts, page
+from ..reports.page import as_html, facts, page
 from ..status import OK, StatusCounts, counted
 from .stream import Answered
 
@@ -52,7 +51,7 @@ class AnswersReport:
         lines = "".join(_lines(number, row) for number, row in enumerate(shown, 1))
         body = (
             f'<header><div><p class="brand">mora-lite</p><h1>Answers</h1></div></header>{facts(metadata)}'
-            f'<section><p class="note">{escape(note)}</p><div class="scroll"><table class="answers">'
+            f'<section><p class="note">{as_html(note)}</p><div class="scroll"><table class="answers">'
             f"<thead><tr>{_HEADS}</tr></thead>"
             f"<tbody>{lines}</tbody></table></div></section>\n"
         )
@@ -76,15 +75,15 @@ _HEADS = "".join(
 def _lines(number: int, row: Answered) -> str:
     """The lines of a row: one for each answer, or one that says why there is none."""
     n = max(len(row.answers), 1)
-    asked = f"<small>{escape(row.question)}</small>" if row.question else ""
+    asked = f"<small>{as_html(row.question)}</small>" if row.question else ""
     head = f'<td class="num" rowspan="{n}">{number}</td><td rowspan="{n}">{_molecules(row.source)}{asked}</td>'
     if not row.answers:
         reason = row.error if row.status != OK else ""
-        return f'<tr>{head}<td></td><td colspan="3"><code>{escape(row.status)}</code> {escape(reason)}</td></tr>'
+        return f'<tr>{head}<td></td><td colspan="3"><code>{as_html(row.status)}</code> {as_html(reason)}</td></tr>'
     arrow = '<td class="arrow">\N{RIGHTWARDS DOUBLE ARROW}</td>' if row.direction == "retro" else _ARROW
     lines = []
     for i, (answer, probability) in enumerate(zip(row.answers, row.probabilities, strict=True)):
-        found = _molecules(answer) if row.direction else escape(answer)
+        found = _molecules(answer) if row.direction else as_html(answer)
         checks = "<br>".join(_words(name, values[i]) for name, values in row.checks.items())
         if i == 0 and row.agreement is not None:
             checks += f"<br>agreement {row.agreement:.0%}"
@@ -104,6 +103,6 @@ def _words(name: str, value: bool) -> str:
 def _molecules(smiles: str) -> str:
     """A set of molecules side by side; those that cannot be drawn, and those beyond `MAX_DRAWN`, as SMILES."""
     parts = smiles.split(".") if smiles else []
-    drawn = [draw(part) or f"<code>{escape(part)}</code>" for part in parts[:MAX_DRAWN]]
-    drawn += [f"<code>{escape('.'.join(parts[MAX_DRAWN:]))}</code>"] if len(parts) > MAX_DRAWN else []
-    return f'<div class="side" title="{escape(smiles)}">{"<span>+</span>".join(drawn)}</div>'
+    drawn = [draw(part) or f"<code>{as_html(part)}</code>" for part in parts[:MAX_DRAWN]]
+    drawn += [f"<code>{as_html('.'.join(parts[MAX_DRAWN:]))}</code>"] if len(parts) > MAX_DRAWN else []
+    return f'<div class="side" title="{as_html(smiles)}">{"<span>+</span>".join(drawn)}</div>'
