@@ -6,6 +6,7 @@ output projection, whose input is the heads' results side by side; ffn, the whol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -132,8 +133,8 @@ class AdapterConfig:
         for name, value in asdict(self).items():
             if name in ("target_modules", "layers"):
                 continue
-            least = "0 or more" if name == "direct_width" else "a number above 0"
-            if not (value > 0 or (value == 0 and name == "direct_width")):
+            least = "0 or more" if name == "direct_width" else "a finite number above 0"
+            if not (0 < value < math.inf or (value == 0 and name == "direct_width")):
                 raise PackError(f"{name}: got {value}, expected {least}")
         if self.direct_width not in (0, 2 * self.encoder_width):
             raise PackError(

@@ -130,7 +130,8 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(make_scorer, batch
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rank": 0}, "rank: got 0, expected a number above 0"),
+        ({"rank": 0}, "rank: got 0, expected a finite number above 0"),
+        ({"alpha": float("inf")}, "alpha: got inf, expected a finite number above 0"),
         ({"alpha": -1.0}, "alpha: got -1.0"),
         ({"direct_width": -1}, "direct_width: got -1, expected 0 or more"),
         ({"direct_width": 100}, "direct_width: got 100, expected 0 or 512, twice encoder_width"),

@@ -155,7 +155,7 @@ def test_unknown_and_missing_entries_are_named(read, text: str, words: str) -> N
         ("[encoder]\nbatch_size = 0\n" + TASK, "batch_size: got 0, expected 1 or more"),
         ("[encoder]\npeak_lr = '1e-3'\n" + TASK, "peak_lr: got '1e-3', expected a number"),
         ("[adapter]\nrank = '8'\n" + TASK, "rank: got '8', expected a whole number"),
-        ("[adapter]\nrank = 0\n" + TASK, "rank: got 0, expected a number above 0"),
+        ("[adapter]\nrank = 0\n" + TASK, "rank: got 0, expected a finite number above 0"),
         ("[encoder]\ndropout = 1.5\n" + TASK, "dropout: got 1.5, expected a number below 1"),
         ("[encoder]\npeak_lr = nan\n" + TASK, "peak_lr: got nan, expected a number below inf"),
         ("[mora]\nema_decay = 2.0\n" + TASK, "ema_decay: got 2.0, expected a number below 1"),
