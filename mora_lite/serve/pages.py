@@ -17,6 +17,8 @@ PAGE_FILES = {  # of the folder `page`; nothing else can be asked for
     "page.css": "text/css",
     "page.js": "text/javascript",
     "elements.js": "text/javascript",
+    "server.js": "text/javascript",
+    "result.js": "text/javascript",
     "form.js": "text/javascript",
     "table.js": "text/javascript",
     "molecule.js": "text/javascript",

@@ -310,6 +310,8 @@ def test_openapi_describes_every_path_and_its_page_asks_for_nothing_elsewhere(se
         "/page/page.js",
         "/page/page.css",
         "/page/elements.js",
+        "/page/server.js",
+        "/page/result.js",
         "/page/form.js",
         "/page/table.js",
         "/page/molecule.js",

@@ -54,7 +54,7 @@ def test_a_wrong_filter_is_said_beside_it_and_the_rows_stay(browser, table):
 def test_the_filter_that_is_shown_as_an_example_has_rows(browser, table):
     """That of many tasks has no `in_domain`, for hardly a molecule is in the domain of all."""
     script = (
-        "import('/page/page.js').then(({ info }) => arguments[0](info.tasks.push(...Array(7).fill(info.tasks[0]))))"
+        "import('/page/server.js').then(({ info }) => arguments[0](info.tasks.push(...Array(7).fill(info.tasks[0]))))"
     )
     give(browser, table)
     example = [browser.find_element("id", "where").get_attribute("placeholder")]

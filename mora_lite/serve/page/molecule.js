@@ -1,11 +1,30 @@
 // One molecule: its drawing, its values with intervals and domain, and the nearest molecules that were measured.
 import { byId, el, say, show } from "./elements.js";
-import { ask, drawing, info } from "./page.js";
+import { begin, fail, isLatest, reveal } from "./result.js";
+import { ask, drawing, info } from "./server.js";
 
 const FEW = 6; // measured values beside a neighbour; of a chosen task that one alone
 let current = null;
 
-export function showMolecule(answer) {
+/** Show one molecule. keep: whether the address changes. */
+export async function predictOne(smiles, keep = true) {
+  const number = begin();
+  if (keep) history.pushState(null, "", `#smiles=${encodeURIComponent(smiles)}`);
+  say(info.ready ? "predicting …" : "loading the model …");
+  try {
+    const answer = await ask("/api/molecule", { smiles });
+    if (!isLatest(number)) return;
+    info.ready = true;
+    if (answer.status !== "ok") return fail(`${answer.status}: ${answer.error}`);
+    say("");
+    showMolecule(answer);
+    reveal("molecule");
+  } catch (error) {
+    if (isLatest(number)) fail(error.message);
+  }
+}
+
+function showMolecule(answer) {
   current = { answer, task: "" };
   const near = answer.neighbours.length ? el("section", { class: "card", "aria-labelledby": "near-title" },
     el("h2", { id: "near-title" }, "Most similar training molecules"),

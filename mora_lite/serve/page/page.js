@@ -1,99 +1,11 @@
-// The form, and what the parts of the page share: requests, drawings.
+// The page as a whole: its start, its address, the form and the sketcher.
 import { byId, el, say } from "./elements.js";
 import { listenToForm } from "./form.js";
-import { showMolecule } from "./molecule.js";
-import { isShown, showTable } from "./table.js";
+import { predictOne } from "./molecule.js";
+import { begin, fail, forget, isLatest, reveal, revealAgain } from "./result.js";
+import { info, request } from "./server.js";
+import { isShown, predictTable, showTable } from "./table.js";
 import { askAgain, offerText } from "./text.js";
-
-/** A drawing that the server made, or the SMILES where there is none. */
-export function drawing(svg, smiles) {
-  if (!svg) return el("code", { class: "undrawn" }, smiles || "no structure");
-  const parsed = new DOMParser().parseFromString(svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'), "image/svg+xml");
-  const picture = document.importNode(parsed.documentElement, true);
-  picture.setAttribute("aria-label", `structure of ${smiles}`);
-  return picture;
-}
-
-export async function request(path, options = {}) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("the server does not answer: is mora-lite serve still running?");
-  }
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(body.error || `the server answered ${answer.status}`), { status: answer.status });
-  return body;
-}
-
-export const ask = (path, question) =>
-  request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) });
-
-export const info = { tasks: [], byName: new Map() };
-let asked = 0; // answers to earlier questions come too late
-export const isLatest = (number) => number === asked;
-
-/** The number of a question, which ends in `reveal` or `fail`; what is shown until then is the answer to another. */
-export function begin() {
-  byId("result").classList.add("stale");
-  return ++asked;
-}
-
-export function reveal(id) {
-  for (const part of ["molecule", "table", "reaction", "start"]) byId(part).hidden = part !== id;
-  byId("result").classList.remove("stale");
-}
-
-/** What is on the page still need not be asked for again. */
-export function revealAgain(id) {
-  say("");
-  reveal(id);
-}
-
-/** Show one molecule. keep: whether the address changes. */
-export async function predictOne(smiles, keep = true) {
-  const number = begin();
-  if (keep) history.pushState(null, "", `#smiles=${encodeURIComponent(smiles)}`);
-  say(info.ready ? "predicting …" : "loading the model …");
-  try {
-    const answer = await ask("/api/molecule", { smiles });
-    if (number !== asked) return;
-    info.ready = true;
-    if (answer.status !== "ok") return fail(`${answer.status}: ${answer.error}`);
-    say("");
-    showMolecule(answer);
-    reveal("molecule");
-  } catch (error) {
-    if (number === asked) fail(error.message);
-  }
-}
-
-/** Say why there is no answer; what stood there was the answer to something else. */
-export function fail(why) {
-  say(why, true);
-  reveal("start");
-}
-
-export async function predictTable(body, name) {
-  const number = begin();
-  const most = info.limits ? info.limits.upload_bytes : Infinity;
-  if (body.size > most) {
-    return fail(`${name} has ${Math.ceil(body.size / 2 ** 20)} MiB, and at most ${most >> 20} are taken: give it in parts, or use mora-lite predict`);
-  }
-  say(`sending ${name} …`);
-  try {
-    const job = await request(`/api/jobs?name=${encodeURIComponent(name)}`, {
-      method: "POST", headers: { "Content-Type": "application/octet-stream" }, body,
-    });
-    if (number !== asked) return;
-    history.pushState(null, "", `#table=${job.id}`);
-    say("");
-    reveal("table");
-    showTable(job); // which may have failed already
-  } catch (error) {
-    if (number === asked) fail(error.message);
-  }
-}
 
 /** Show what the address names. */
 async function followAddress() {
@@ -101,7 +13,7 @@ async function followAddress() {
     await showAddressed();
   } catch (error) {
     if (!(error instanceof URIError)) throw error;
-    asked++;
+    forget();
     fail("the address of this page is damaged: enter the molecule again");
   }
 }
@@ -118,14 +30,14 @@ async function showAddressed() {
     if (isShown(value)) return revealAgain("table");
     try {
       const job = await request(`/api/jobs/${encodeURIComponent(value)}`);
-      if (number !== asked) return;
+      if (!isLatest(number)) return;
       reveal("table");
       showTable(job);
     } catch (error) {
-      if (number === asked) fail(error.message);
+      if (isLatest(number)) fail(error.message);
     }
   } else {
-    asked++;
+    forget();
     reveal("start");
   }
 }

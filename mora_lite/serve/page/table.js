@@ -1,10 +1,34 @@
 // Many molecules: progress while the server works, then rows to sort, filter, page through and download.
 import { byId, count, el, say, show } from "./elements.js";
-import { drawing, fail, info, predictOne, request } from "./page.js";
+import { predictOne } from "./molecule.js";
+import { begin, fail, isLatest, reveal } from "./result.js";
+import { drawing, info, request } from "./server.js";
 
 const PAGE = 50, FIRST_TASKS = 6;
 let state = null;
 let loads = 0; // rows that were asked for earlier come too late
+
+/** Send a file, and show what becomes of it. */
+export async function predictTable(body, name) {
+  const number = begin();
+  const most = info.limits ? info.limits.upload_bytes : Infinity;
+  if (body.size > most) {
+    return fail(`${name} has ${Math.ceil(body.size / 2 ** 20)} MiB, and at most ${most >> 20} are taken: give it in parts, or use mora-lite predict`);
+  }
+  say(`sending ${name} …`);
+  try {
+    const job = await request(`/api/jobs?name=${encodeURIComponent(name)}`, {
+      method: "POST", headers: { "Content-Type": "application/octet-stream" }, body,
+    });
+    if (!isLatest(number)) return;
+    history.pushState(null, "", `#table=${job.id}`);
+    say("");
+    reveal("table");
+    showTable(job); // which may have failed already
+  } catch (error) {
+    if (isLatest(number)) fail(error.message);
+  }
+}
 
 export const isShown = (id) => state !== null && state.job.id === id;
 

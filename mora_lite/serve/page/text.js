@@ -1,6 +1,8 @@
 // The text pack: what can be asked of it, and its answers, drawn, with their probabilities and checks.
 import { byId, el, say, show } from "./elements.js";
-import { ask, begin, drawing, fail, info, isLatest, predictOne, request, reveal, revealAgain } from "./page.js";
+import { predictOne } from "./molecule.js";
+import { begin, fail, isLatest, reveal, revealAgain } from "./result.js";
+import { ask, drawing, info, request } from "./server.js";
 
 const QUESTIONS = {
   forward: "What is the product?", retro: "What are the reactants?", reagents: "Which reagents does it need?",
