@@ -12,8 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mora_lite.errors import OutputError
-from mora_lite.machine.files import replace_folder, replacing, staged, verify_sums, write_sums, write_tensors
+from mora_lite.errors import InputError, OutputError
+from mora_lite.machine.files import (
+    digest_file,
+    replace_folder,
+    replacing,
+    staged,
+    verify_sums,
+    write_sums,
+    write_tensors,
+)
 
 
 def names(path: Path) -> list[str]:
@@ -150,3 +158,11 @@ def test_a_list_of_sums_holds_until_a_file_changes(tmp_path: Path) -> None:
     assert not verify_sums(tmp_path)
     (tmp_path / "a").unlink()
     assert not verify_sums(tmp_path)
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert digest_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(InputError, match="cannot read"):
+        digest_file(tmp_path / "none")

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import sys
-import threading
-import time
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +15,6 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from mora_lite.errors import InputError
-from mora_lite.machine.files import digest_file
 from mora_lite.tables import library as library_module
 from mora_lite.tables import records, sdf
 from mora_lite.tables.library import TypedSmiles, open_library
@@ -327,34 +322,6 @@ def test_standard_input_is_read_once_and_among_others(tmp_path: Path, monkeypatc
         open_library(["-", path, "-"])
 
 
-@pytest.mark.parametrize("begin", ["id", "id\tsmi", "id\tsmiles\n1"])
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_the_kind_of_a_pipe_does_not_depend_on_how_it_is_filled(tmp_path: Path, begin: str) -> None:
-    os.mkfifo(tmp_path / "pipe")
-
-    def fill() -> None:
-        with open(tmp_path / "pipe", "w") as pipe:
-            for piece in (begin, "id\tsmiles\n1\tCCO\n2\tCCN\n".removeprefix(begin)):
-                pipe.write(piece)
-                pipe.flush()
-                time.sleep(0.2)
-
-    writer = threading.Thread(target=fill)
-    writer.start()
-    assert pairs(read(tmp_path / "pipe")) == [("1", "CCO"), ("2", "CCN")]
-    writer.join()
-
-
-@pytest.mark.parametrize("data", [b"\x89PNG", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfdx"])
-def test_a_file_that_is_refused_is_not_held_open(tmp_path: Path, data: bytes) -> None:
-    """Windows could not remove it."""
-    (tmp_path / "a.csv").write_bytes(data)
-    with pytest.raises(InputError) as refused:
-        open_library(tmp_path / "a.csv")
-    assert refused.value.__traceback__ is not None
-    assert str(tmp_path / "a.csv") not in [file.path for file in psutil.Process().open_files()]
-
-
 @pytest.mark.parametrize("kind", ["smi", "csv", "sdf"])
 @pytest.mark.parametrize("packing", ["gz", "zst"])
 def test_a_damaged_file_is_named_with_the_line(tmp_path: Path, kind: str, packing: str) -> None:
@@ -417,16 +384,3 @@ def test_memory_does_not_grow_with_the_library(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert n_rows == 60_000
     assert peak < 1.5e6  # bytes; all rows would be some 10 MB
-
-
-def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
-    path = write(tmp_path / "a", b"abc")
-    assert digest_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    with pytest.raises(InputError, match="cannot read"):
-        digest_file(tmp_path / "none")
-
-
-def test_standard_input_is_read_to_its_end_and_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"CO\nCCO\n"))))
-    with open_library("-", cells=True) as library:
-        assert [record.text for window in library.windows(10) for record in window.records] == ["CO", "CCO"]
