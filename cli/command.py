@@ -101,7 +101,7 @@ class Commands(TyperGroup):
                 raise
             if invocation.verbose:
                 traceback.print_exc()
-            if error.errno == errno.ENOSPC:
+            if _SYSTEM[error.errno] == "write":
                 _drop_stdout()
             say_error(f"cannot {_SYSTEM[error.errno]} {error.filename or 'the results'}: {error_text(error)}")
             raise typer.Exit(2) from None

@@ -354,6 +354,8 @@ def _sample(
 def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConfig) -> list[list[Given]]:
     """What the other orders of each row's question get; nothing where none are asked."""
     others: list[list[Given]] = [[] for _ in rows]
+    if not config.spellings:
+        return others
     asked = [i for i, row in enumerate(rows) if config.molecules or row.direction is not None]
     sources, questions = [rows[i].source for i in asked], [rows[i].question for i in asked]
     found = in_other_orders(answerer, sources, questions, config.spellings, config.max_new_tokens, config.batch_size)
