@@ -123,8 +123,8 @@ LibraryPaths = Annotated[
     list[str],
     typer.Argument(
         metavar="LIBRARY...",
-        help="Files of molecules: table, SMILES list, SDF (each plain, .gz or .zst), Parquet or .xlsx; patterns like "
-        "'part-*.smi'; - is standard input.",
+        help="Files of molecules: table, SMILES list, SDF (each plain, .gz, .bz2 or .zst), Parquet or .xlsx; patterns "
+        "like 'part-*.smi'; - is standard input.",
     ),
 ]
 SmilesColumn = Annotated[

@@ -44,8 +44,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files of molecules (CSV, TSV, SMI, CXSMILES, SDF, Parquet, XLSX; plain, .gz or .zst), or SMILES; "
-            "- is standard input.",
+            help="Files of molecules (CSV, TSV, SMI, CXSMILES, SDF, Parquet, XLSX; plain, .gz, .bz2 or .zst), or "
+            "SMILES; - is standard input.",
         ),
     ],
     *,

@@ -283,7 +283,7 @@ async function giveFile(file) {
   if (file.size > MOST_BYTES) {
     return say(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MiB, and at most ${MOST_BYTES / 2 ** 20} are taken here: give it in parts, or use mora-lite predict`, true);
   }
-  if (/\.(sdf|sd|mol|xlsx|xlsm|parquet|gz|zst|zip)$/i.test(file.name)) {
+  if (/\.(sdf|sd|mol|xlsx|xlsm|parquet|gz|bz2|zst|zip)$/i.test(file.name)) {
     return say(`${file.name}: this page reads CSV and lists of SMILES; mora-lite predict reads SDF, Excel, Parquet and packed files too`, true);
   }
   const bytes = await file.arrayBuffer();

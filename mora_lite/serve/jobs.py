@@ -26,6 +26,7 @@ from ..status import StatusCounts
 from ..tables.formats import TableFormat
 from ..tables.library import Library, Window, open_library
 from ..tables.parsed import ParsedWindow
+from ..tables.source import packing_of
 from ..tables.writers import continued
 from .limits import Limits
 from .results import Results, ResultWriter, View
@@ -40,7 +41,6 @@ IN_WORDS = {  # options that who reads the page does not have -> what can be don
 }
 STEP_ROWS = 64  # scored at a time; a question that comes meanwhile waits for that
 FOLDER = "mora-lite-serve-"
-_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"PAR1"[:2]: "Parquet"}
 
 
 @dataclass
@@ -192,8 +192,8 @@ class Jobs:
 
     def _check(self, path: Path) -> None:
         with path.open("rb") as file:
-            kind = _PACKED.get(file.read(2))
-        if kind is not None:
+            start = file.read(4)
+        if kind := "Parquet" if start == b"PAR1" else packing_of(start):
             raise InputError(
                 f"got a {kind} file, expected plain text, SDF or .xlsx; unpack it, or use mora-lite predict"
             )

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OutputError
-from .source import STDIO
+from .source import PACKED, STDIO
 
 DIGITS = 6  # significant; the error of a prediction is far larger
 ENDINGS = (".csv", ".tsv", ".parquet", ".xlsx", ".sdf")
@@ -176,7 +176,7 @@ def default_output(path: str | Path, kind: str = "predictions") -> str:
     if str(path) == STDIO:
         return STDIO
     path = Path(path)
-    packed = path.suffix.lower() if path.suffix.lower() in (_PACKED, ".zst") else ""
+    packed = path.suffix.lower() if path.suffix.lower() in PACKED else ""
     stem = path.with_suffix("") if packed else path
     ending = stem.suffix.lower()
     ending = _LIKE.get(ending, ending if ending in ENDINGS else ".csv")

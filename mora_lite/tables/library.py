@@ -8,8 +8,8 @@
 | SDF | .sdf, .sd, .mol, or what looks like a mol block | a record, ended by `$$$$` |
 | Parquet | what begins like one | a row |
 
-All but workbooks and Parquet may be plain, gzip or zstd. Only the current window is in memory: files are opened one at
-a time, and lines and records have a largest size. A damaged row is a row; a damaged file is an `InputError`.
+All but workbooks and Parquet may be plain, gzip, bzip2 or zstd. Only the current window is in memory: files are opened
+one at a time, and lines and records have a largest size. A damaged row is a row; a damaged file is an `InputError`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
 from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
 from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
-from .source import STDIO, Source
+from .source import PACKED, STDIO, Source
 from .table import Table, read_table
 from .workbook import Workbook, is_workbook
 
 _TABLES = (".csv", ".tsv")
 _LISTS = (".smi", ".ism", ".smiles", ".cxsmiles")
 _RECORDS = (".sdf", ".sd", ".mol")
-_PACKED = (".gz", ".zst")
 
 
 class Window(NamedTuple):
@@ -364,7 +363,7 @@ def _fields_of(path: str, source: Source) -> list[str]:
 
 def _kind_of(path: str, start: bytes, wanted: WantedColumns) -> str:
     """`table`, `list` or `sdf`: by the name, else by how the text begins."""
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() not in _PACKED]
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() not in PACKED]
     suffix = suffixes[-1] if suffixes else ""
     first = next((line for line in start.splitlines() if line.strip()), b"").decode("utf-8", "surrogateescape")
     if suffix in _TABLES:

@@ -1,4 +1,4 @@
-"""A file's bytes, unpacked, as text: plain, gzip or zstd, recognised by the first bytes; UTF-8 or UTF-16.
+"""A file's bytes, unpacked, as text: plain, gzip, bzip2 or zstd, recognised by the first bytes; UTF-8 or UTF-16.
 
 Bytes that are not UTF-8 are carried as surrogates, as Python's `surrogateescape` does; line ends are left as they are.
 """
@@ -9,6 +9,7 @@ import codecs
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -21,8 +22,8 @@ from ..machine.files import digest_file
 
 STDIO = "-"
 UNREADABLE = (OSError, EOFError, zlib.error)  # what reading raises when the disk or the packing is at fault
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
+PACKED = (".gz", ".bz2", ".zst")  # endings of their files
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 ZIP = b"PK\x03\x04"
 _AS_CSV = "save it as CSV in UTF-8"
@@ -30,13 +31,22 @@ _NOT_TEXT = {
     ZIP: f"a zip archive or an Excel file: {_AS_CSV}, or name the .xlsx file itself",
     b"\xd0\xcf\x11\xe0": f"an old Excel file (.xls): save it as .xlsx, or {_AS_CSV}",
     b"PAR1": "a Parquet file: name the file itself, which is read from its end",
-    b"BZh": f"a bzip2 file: {_AS_CSV}",
-    b"\xfd7zX": f"an xz file: {_AS_CSV}",
-    _GZIP: f"packed twice: {_AS_CSV}",
-    _ZSTD: f"packed twice: {_AS_CSV}",
+    b"\xfd7zX": "an xz file: unpack it",
+    **{start: "packed twice: unpack it" for start in _PACKINGS},
     b"\x89PNG": f"a picture: {_AS_CSV}",
     b"%PDF": f"a PDF: {_AS_CSV}",
     **{start: f"a JSON file: {_AS_CSV}" for start in (b"{", b"[{", b'["', b"[\n", b"[\r\n")},  # no text of molecules
+}
+_NOT_MOLECULES = {
+    re.compile(start, re.IGNORECASE): what
+    for start, what in {
+        rb"<(?:\?xml|!doctype|html|table|cdxml|cml)": "a drawing or a page in XML or HTML",
+        rb"<datawarrior": "a file of DataWarrior",
+        rb"VjCD": "a file of ChemDraw",
+        rb"\{\s*s_m_m2io": "a Maestro file",
+        rb"\$RXN|\$RDFILE": "a file of reactions",
+        rb"(?:#[^\n]*\n\s*)*@<TRIPOS>": "a MOL2 file",
+    }.items()
 }
 _BLOCK = 2**15  # characters that are read at a time
 
@@ -92,7 +102,11 @@ class Source:
             self.text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
     def _refuse_others(self) -> None:
-        """Raise `InputError` for what begins as no text does."""
+        """Raise `InputError` for what begins as no text of molecules does."""
+        begun = self.start.removeprefix(codecs.BOM_UTF8).lstrip()
+        for form, what in _NOT_MOLECULES.items():
+            if form.match(begun):
+                raise InputError(f"{self.name} is {what}: save its molecules as SDF, or as CSV in UTF-8")
         for magic, what in _NOT_TEXT.items():
             if self.start.startswith(magic):
                 raise InputError(f"{self.name} is {what}")
@@ -198,14 +212,26 @@ def _open(path: str | Path) -> tuple[io.BufferedReader, int | None]:
 
 
 def _unpacked(raw: io.BufferedReader) -> io.BufferedReader:
-    start = _peek(raw)
-    if start.startswith(_GZIP):
-        return io.BufferedReader(_FullReads(gzip.GzipFile(fileobj=raw, mode="rb")))
-    if start.startswith(_ZSTD):
-        import pyarrow as pa
+    stream: Any
+    match packing_of(_peek(raw)):
+        case "gzip":
+            stream = gzip.GzipFile(fileobj=raw, mode="rb")
+        case "bzip2":
+            import bz2  # some builds of Python lack it
 
-        return io.BufferedReader(_FullReads(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")))
-    return raw
+            stream = bz2.BZ2File(raw)
+        case "zstd":
+            import pyarrow as pa
+
+            stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+        case _:
+            return raw
+    return io.BufferedReader(_FullReads(stream))
+
+
+def packing_of(start: bytes) -> str:
+    """What packed a file that begins so: `gzip`, `bzip2` or `zstd`; empty where nothing did."""
+    return next((name for magic, name in _PACKINGS.items() if start.startswith(magic)), "")
 
 
 def _peek(stream: io.BufferedReader) -> bytes:

@@ -1,6 +1,6 @@
 """Tables of molecules, read in a stream, nothing lost.
 
-Reading keeps the text of every cell as it is, in constant memory: comma, tab, semicolon or bar, plain, gzip or zstd,
+Reading keeps the text of every cell as it is, in constant memory: comma, tab, semicolon or bar, plain or packed,
 UTF-8 or UTF-16, any line ends, and a sheet of an Excel workbook. Bytes that are not UTF-8 are carried as
 surrogates and written back unchanged. One record of the file is one row: also a short one (padded with empty cells), a
 blank line between others (all cells empty; blank lines at the end of the file are not rows) and one with

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import os
 import threading
@@ -44,6 +45,42 @@ def test_a_file_that_is_refused_is_not_held_open(tmp_path: Path, data: bytes) ->
         open_library(tmp_path / "a.csv")
     assert refused.value.__traceback__ is not None
     assert str(tmp_path / "a.csv") not in [file.path for file in psutil.Process().open_files()]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "what"),
+    [
+        ("a.cdxml", '\ufeff<?xml version="1.0"?>\n<CDXML>', "a drawing or a page in XML or HTML"),
+        ("a.csv", "\n<HTML><table>", "a drawing or a page in XML or HTML"),
+        ("a.dwar", "<datawarrior-fileinfo>\nSmiles\tID\nCCO\t1\n", "a file of DataWarrior"),
+        ("a.cdx", "VjCD0100\4\3\2\1", "a file of ChemDraw"),
+        ("a.mae", "{ \n s_m_m2io_version\n", "a Maestro file"),
+        ("a.rxn", "$RXN\n\n\n\n  1  1\n", "a file of reactions"),
+        ("a.sdf", "$RDFILE 1\n", "a file of reactions"),
+        ("a.mol2", "#\tName: a\n# b\n\n@<TRIPOS>MOLECULE\n", "a MOL2 file"),
+    ],
+)
+def test_files_of_other_programs_are_named(tmp_path: Path, name: str, start: str, what: str) -> None:
+    """Each line of them was an unparsable row."""
+    (tmp_path / name).write_text(start, encoding="utf-8")
+    with pytest.raises(InputError, match=f"is {what}: save its molecules as SDF, or as CSV in UTF-8"):
+        open_library(tmp_path / name)
+
+
+def test_a_bzip2_file_is_read_as_any_other_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+    packed = tmp_path / "real.cxsmiles.bz2"  # as Enamine gives its REAL space
+    packed.write_bytes(bz2.compress(b"smiles\tid\tMW\n" + b"CCN |&1:1|\tZ1\t45.1\n" * 100_000))
+    with open_library(packed, cells=True) as library:
+        assert library.columns == ["smiles", "id", "MW"]
+        assert sum(len(window.records) for window in library.windows(1000)) == 100_000
+        assert library.bytes_read == library.bytes_total == packed.stat().st_size
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"real\.cxsmiles\.bz2"), open_library(packed) as library:
+        list(library.windows(1000))
+    packed.write_bytes(b"BZh9" + b"x" * 40)
+    with pytest.raises(InputError, match="cannot unpack"):
+        open_library(packed)
 
 
 def test_standard_input_is_read_to_its_end_and_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
