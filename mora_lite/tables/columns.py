@@ -16,6 +16,7 @@ from ..errors import InputError, did_you_mean
 
 SHOWN_CHARACTERS = 40  # of a column's name, in a list of them
 SAMPLE_ROWS = 50  # read to recognise a column by its content
+_MAX_TITLES = 20  # rows that may stand above a header
 _MIN_SHARE = 0.8  # of the sample's cells must be SMILES
 _MIN_ATOMS = 3  # "C", "CO" and "NO" are molecules and words; at least half of a column must be longer
 
@@ -96,6 +97,34 @@ class ColumnChoice:
     smiles_index: int
     has_header: bool = True
     notes: list[str] = field(default_factory=list)
+
+
+def count_titles(rows: Sequence[Sequence[str]], requested: str | None = None) -> int:
+    """How many rows, as `Project 7`, stand above the header; 0 unless a row below the first names the SMILES column.
+
+    No row with a molecule is a title. requested: the name of the column, where the user gives one.
+    """
+    if not rows or _names_smiles(rows[0], rows[1:], requested):
+        return 0
+    for i, row in enumerate(rows[: _MAX_TITLES + 1]):
+        if any(reads_as_smiles([cell]) for cell in row):
+            return 0
+        if i and _names_smiles(row, rows[i + 1 :], requested):
+            return i
+    return 0
+
+
+def _names_smiles(row: Sequence[str], below: Sequence[Sequence[str]], requested: str | None) -> bool:
+    """Whether a row has a cell that is the name of a SMILES column, as headers have."""
+    if requested is not None and not requested.isdecimal():
+        return any(plain_name(cell) == plain_name(requested) for cell in row)
+    vague = (i for i, cell in enumerate(row) if _letters(cell) in _VAGUE_NAMES)
+    return any(map(is_smiles_name, row)) or any(reads_as_smiles(_column(below, i)) for i in vague)
+
+
+def title_note(source: str, place: str) -> str:
+    """What to say of titles. place: of the header, as `line 4`."""
+    return f"{source}: {place} is read as the header, and what stands above it is left out"
 
 
 def choose_smiles_column(

@@ -15,13 +15,14 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from ..errors import InputError
-from .columns import is_smiles_name, reads_as_smiles
+from .columns import count_titles, is_smiles_name, reads_as_smiles, title_note
 from .source import Source
 
 MAX_LINE = 2**24  # characters
 MAX_RECORD = 2**20  # characters of a record of several lines: beyond this it is a quote that nobody closed
 _LOOKED_AT = 50  # of a record's lines, to tell whether they are rows
 _USUAL = ",\t;|"  # in order of preference
+_MARKS = re.compile(f"[{_USUAL}]")
 _SAMPLE_LINES = 60
 _NO_DELIMITERS = '"\r\n\0'  # Python's reader refuses some of them, which ones depends on its version
 _SEP_LINE = re.compile(rf'"?sep=([^{_NO_DELIMITERS}])"?', re.IGNORECASE)
@@ -36,8 +37,10 @@ class Dialect(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def sniff_dialect(start: bytes, source: str) -> Dialect:
+def sniff_dialect(start: bytes, source: str, smiles_column: str | None = None) -> Dialect:
     """The dialect of a table that begins with `start`, UTF-8. source: the table's name, for the notes.
+
+    Titles above the header are skipped (`count_titles`). smiles_column: as the user calls it.
 
     A first line `sep=;`, as spreadsheets write it, decides. Else of comma, tab, semicolon and bar the one by which most
     of the first lines have as many cells as the header; another character only where that makes a SMILES column of
@@ -49,6 +52,11 @@ def sniff_dialect(start: bytes, source: str) -> Dialect:
     if said:
         return Dialect(said[1], first + 1)
     lines = lines[first : first + _SAMPLE_LINES]
+    if n_titles := count_titles([_MARKS.split(line.replace('"', "").strip()) for line in lines], smiles_column):
+        dialect = sniff_dialect("".join(lines[n_titles:]).encode("utf-8", "surrogateescape"), source, smiles_column)
+        n_skipped = first + n_titles
+        notes = (title_note(source, f"line {n_skipped + 1}"), *dialect.notes)
+        return dialect._replace(n_skipped=n_skipped, notes=notes)
     header = lines[0] if lines else ""
     fits = {mark: fit for mark in _USUAL if (fit := _fit(lines, mark)) is not None}
     if fits:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from ..errors import InputError
-from .columns import SAMPLE_ROWS, WantedColumns, choose_smiles_column
+from .columns import SAMPLE_ROWS, WantedColumns, choose_smiles_column, count_titles, title_note
 from .delimited import DelimitedText, RowBlock, sniff_dialect
 from .formats import format_cells
 from .source import Source
@@ -35,7 +35,7 @@ class Table:
         if isinstance(source, Workbook):
             self._records = source
         else:
-            dialect = sniff_dialect(source.start, source.name)
+            dialect = sniff_dialect(source.start, source.name, wanted.of_table)
             self.delimiter = dialect.delimiter
             self._records = DelimitedText(source, dialect)
         blocks, head = iter(self._records), []
@@ -46,13 +46,16 @@ class Table:
         if not head:
             raise InputError(f"{source.name} is empty: a header with a SMILES column is needed")
         rows = [cells for block in head for cells in block.cells][: SAMPLE_ROWS + 1]
-        choice = choose_smiles_column(rows[0], rows[1:], wanted, source.name)
+        n_titles = count_titles(rows, wanted.of_table) if source is self._records else 0  # a text's are skipped already
+        choice = choose_smiles_column(rows[n_titles], rows[n_titles + 1 :], wanted, source.name)
         self.columns, self.smiles_index = choice.columns, choice.smiles_index
         self._own_notes = choice.notes
-        if choice.has_header:
+        if n_titles:
+            self._own_notes.append(title_note(source.name, f"row {head[0].lines[n_titles]}"))
+        if n_above := n_titles + choice.has_header:
             first = head[0]
-            faults = {i - 1: fault for i, fault in first.faults.items() if i}
-            head[0] = RowBlock(first.cells[1:], first.lines[1:], faults)
+            faults = {i - n_above: fault for i, fault in first.faults.items() if i >= n_above}
+            head[0] = RowBlock(first.cells[n_above:], first.lines[n_above:], faults)
         self._blocks = chain(head, blocks)
 
     @property

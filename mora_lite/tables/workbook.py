@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from ..errors import DeviceError, InputError, error_text
-from .columns import SAMPLE_ROWS, is_smiles_name, reads_as_smiles
+from .columns import SAMPLE_ROWS, count_titles, is_smiles_name, reads_as_smiles
 from .delimited import RowBlock
 from .source import STDIO, ZIP
 
@@ -132,7 +132,8 @@ def _has_molecules(sheet: Any) -> bool:
         rows = [[_text(value) for value in row] for row in islice(sheet.iter_rows(values_only=True), SAMPLE_ROWS)]
     except Exception:  # of a damaged sheet; it is told where that sheet is read
         return False
-    header, *below = [row for row in rows if any(row)] or [[]]
+    rows = [row for row in rows if any(row)]
+    header, *below = rows[count_titles(rows) :] or [[]]
     columns = ([row[i] for row in below if i < len(row)] for i in range(len(header)))
     return any(is_smiles_name(name) or reads_as_smiles(cells) for name, cells in zip(header, columns, strict=True))
 

@@ -211,3 +211,53 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
     tracemalloc.stop()
     assert n_rows == 30_000
     assert peak < 1.5e6  # bytes; as Python objects the whole table is some 6 MB
+
+
+# --- titles above the header
+
+TITLED = [["Project ABC-1, hits"], [], ["Exported", "03-Feb-2025"], ["ID", "SMILES", "IC50 [nM]"]]
+ROWS = [["0001", "CCOc1ccccc1", "<10"], ["0002", "CCN", "5,5"]]
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("csv", ","), ("csv", ";"), ("tsv", "\t")])
+@pytest.mark.parametrize("fill", [False, True])  # spreadsheets write as many marks in each line
+def test_titles_above_the_header_are_left_out_with_a_note(tmp_path, ending, mark, fill):
+    rows = [[f'"{cell}"' if mark in cell else cell for cell in row] for row in TITLED + ROWS]
+    rows = [row + [""] * (3 - len(row)) for row in rows] if fill else rows
+    path = write(tmp_path / f"a.{ending}", "\n".join(mark.join(row) for row in rows) + "\n", "\r\n")
+    with open_library(path, cells=True) as library:
+        assert (library.columns, library.smiles_index) == (TITLED[-1], 1)
+        assert library.notes == [f"{path}: line 4 is read as the header, and what stands above it is left out"]
+        (window,) = library.windows(10)
+    assert (window.cells, list(window.lines)) == (ROWS, [5, 6])
+
+
+def test_titles_of_a_sheet_are_left_out_and_the_sheet_is_found(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["Cover"])
+    sheet = book.create_sheet("Data")
+    for row in TITLED + ROWS:
+        sheet.append(row)
+    book.save(tmp_path / "a.xlsx")
+    with open_library(tmp_path / "a.xlsx", cells=True) as library:
+        assert (library.columns, library.smiles_index) == (TITLED[-1], 1)
+        assert library.notes[0].endswith("row 4 is read as the header, and what stands above it is left out")
+        (window,) = library.windows(10)
+    assert (window.cells, list(window.lines)) == (ROWS, [5, 6])
+
+
+@pytest.mark.parametrize(
+    ("text", "smiles_column", "n_rows"),
+    [
+        ("Project\nID,Structure\n1,CCO\n2,CCN\n", None, 2),  # by what is below it
+        ("Project\nID,drawn as\n1,hello\n", "drawn as", 1),  # by what the user says
+        ("Compound,Compound,Assay\nID,SMILES,IC50\n1,CCO,5\n", None, 1),  # a head of two rows
+        ("id,ligand,comment\n1,CCO,smiles\n2,CCN,smiles\n", None, 2),  # a row with a molecule is no title
+        ("id,drawn,comment\n1,c1ccccc1,\n2,CCN,SMILES\n", None, 2),
+        ("CCO,a\nCCN,b\nsmiles,c\n", None, 3),
+    ],
+)
+def test_no_row_with_a_molecule_is_taken_for_a_title(tmp_path, text, smiles_column, n_rows):
+    with open_table(write(tmp_path / "a.csv", text), smiles_column) as table:
+        assert sum(len(block.cells) for block in table.blocks()) == n_rows
