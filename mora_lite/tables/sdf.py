@@ -123,6 +123,7 @@ class _RecordBuilder:
             self.blank = False
         if line.startswith(">") and (header := _HEADER.match(line)):
             name = header[1]
+            self._ended = self._ended or len(self._block) > 2  # no mol block, as of a compound without a structure
             self._value = self.values.setdefault(name, []) if self._keeps_all or name == self._field else None
         elif self._value is not None:
             if not line.strip():

@@ -95,6 +95,13 @@ def test_a_damaged_record_is_a_row_and_the_next_one_is_whole(tmp_path: Path) -> 
     assert [row.text for row in rows] == ["CCO\n", "\n", block[:60] + "\n", block]
 
 
+@pytest.mark.parametrize("block", ["\n\n\n", "no structure\n\n\n\n"])
+def test_a_record_of_data_alone_has_no_mol_block(tmp_path: Path, block: str) -> None:
+    """Its data were taken for a damaged mol block."""
+    (row,) = read(write(tmp_path / "a.sdf", f"{block}>  <ID>\n7\n\n>  <logS>\n-1.5\n\n$$$$\n"), name_column="ID")
+    assert (row.name, row.text.strip()) == ("7", block.strip())
+
+
 def test_an_absurd_record_is_a_fault_and_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdf, "MAX_RECORD", 600)
     block = mol_block("CCO", "x")
@@ -365,7 +372,7 @@ def test_any_bytes_are_rows_or_one_error(tmp_path: Path, data: bytes, name: str,
     except InputError:
         return
     assert read(tmp_path / name, n_rows=n_rows) == whole
-    if name == "a.smi" and b"smiles" not in data:
+    if name == "a.smi" and not any(mark in data for mark in (b"smiles", b",", b";")):  # which make it a table
         lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape").read().split("\n")
         filled = [i for i, line in enumerate(lines) if line.strip()]
         assert len(whole) == (filled[-1] - filled[0] + 1 if filled else 0)
