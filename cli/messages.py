@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -89,6 +90,7 @@ def _width() -> int | None:
 
 
 def _print_as_it_is(text: str) -> None:
+    text = re.sub(r"\\udc[89a-f][0-9a-f]", "\ufffd", text)  # of a quoted name whose bytes are not UTF-8
     invocation.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

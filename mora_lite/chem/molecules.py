@@ -23,7 +23,12 @@ _CHARGE_OR_DOT = frozenset("+-.")
 _NUMBERED = re.compile(r"\[\d|:\d+\]")  # an isotope or an atom map
 _EXTENSION = re.compile(r"\|[^|]*\|")  # of a CXSMILES, after the blank
 _LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e]")
-_WORD = re.compile("[A-Za-z][a-z]{3,}")
+_OTHERS = {  # what stands in columns of structures besides
+    re.compile("[A-Za-z][a-z]{3,}"): "a word; names of molecules are not read",
+    re.compile("InChI=.+"): "an InChI",
+    re.compile("[A-Z]{14}-[A-Z]{10}-[A-Z]"): "an InChIKey",
+    re.compile(r"(PEPTIDE|RNA|CHEM|BLOB)\d+\{.+"): "HELM",
+}
 _BLOCK_MARKS = ("V2000", "V3000", "M  END")
 _LONG_TEXT = 1_000  # from here on atoms are counted before the costly part of parsing (rings, aromaticity)
 
@@ -246,8 +251,9 @@ def _explain(text: str) -> str:
         problem = _chemistry_problem(mol)
         if problem:
             return problem
-        if mol is None and _WORD.fullmatch(text):
-            return "not a SMILES but a word; names of molecules are not read"
+        other = next((what for form, what in _OTHERS.items() if form.fullmatch(text)), None)
+        if mol is None and other:
+            return f"not a SMILES but {other}"
         capture = getattr(rdBase, "CaptureErrorLog", None)  # newer RDKit only
         if capture is None or len(text) > _LONG_TEXT:  # RDKit takes seconds to write of 20,000 characters
             return REASONS[UNPARSABLE]

@@ -79,6 +79,8 @@ class Predictions:
             return next(iter(self[[range(len(self))[key]]]))
         if not isinstance(key, slice):
             key = np.asarray(key) if len(key) else np.empty(0, np.int64)  # an empty list is one of floats to NumPy
+            if key.dtype.kind == "U":
+                raise InputError(f"got {len(key)} names of columns, expected one; to_pandas() takes several")
         rows = np.arange(len(self))[key]
         index = None if self.index is None else self.index[rows]
         return Predictions([self.smiles[i] for i in rows], self.tasks, self.scores.at(rows), index)

@@ -76,6 +76,11 @@ BINARY: dict[str, tuple[int, Callable[[Array, Array], Array]]] = {
 WORDS = {"and", "or", "not", *FUNCTIONS}
 SYNONYMS = {"&": "and", "|": "or"}
 
+_ADVICE = {
+    "=": "; write == to compare",
+    "!": "; write not, or != to compare",
+    "[": "; leave out the unit, or write the name in `backquotes`",
+}
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SYMBOL = re.compile(r"\*\*|<=|>=|==|!=|[-+*/()<>,&|]")
 _WORD = re.compile(r"\w[\w.]*")
@@ -370,7 +375,7 @@ def _tokenize(text: str, names: _Names) -> list[_Token]:
             tokens.append(_Token(kind, word, at))
             start += len(word)
         else:
-            advice = {"=": "; write == to compare", "!": "; write not, or != to compare"}.get(text[start], "")
+            advice = _ADVICE.get(text[start], "")
             raise InputError(f"expression: unexpected {text[start]!r} at character {at}{advice}")
     return [*tokens, _Token("end", "", len(text) + 1)]
 

@@ -182,6 +182,8 @@ def _compare_settings(path: Path, before: Mapping[str, Any], after: Mapping[str,
             continue
         if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
             was, now = next(pair for pair in zip(was, now, strict=True) if pair[0] != pair[1])
+        elif key == "inputs" and isinstance(was, list) and isinstance(now, list):
+            was, now = ([entry.get("file") for entry in entries if isinstance(entry, dict)] for entries in (was, now))
         old, new = (json.dumps(value)[:_SHOWN_CHARACTERS] for value in (was, now))
         raise OutputError(
             f"{path} was begun with {key.replace('_', ' ')} {old}, and now it is {new}: "

@@ -22,7 +22,7 @@ def explain(model: Predictor, smiles: str, task: str) -> dict[str, Any]:
     Raises `PackError` for an unknown task, `InputError` for a molecule that cannot be scored.
     """
     name = model.tasks[choose_tasks(model.tasks, [task])[0]].name
-    return {"svg": model.explain(smiles, [name]).to_svg(name, styled=False), "legend": LEGEND, "task": name}
+    return {"svg": model.explain([smiles], [name]).to_svg(name, styled=False), "legend": LEGEND, "task": name}
 
 
 def prepare(model: Predictor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ def read_molecules(molecules: Any, smiles_column: str | None = None) -> Molecule
     """
     if isinstance(molecules, MoleculeColumn):
         return molecules
+    if isinstance(molecules, os.PathLike) or (isinstance(molecules, str) and _is_file(molecules)):
+        advice = "read it first, for instance with pandas.read_csv; mora-lite predict and mora_lite.screen take files"
+        raise InputError(f"molecules: got the file {molecules}, expected {EXPECTED}: {advice}")
     if molecules is None or isinstance(molecules, str) or _is_molecule(molecules):
         return MoleculeColumn([_as_text(molecules)])
     pandas = sys.modules.get("pandas")  # where nobody has imported it, nothing is of it
@@ -98,6 +102,10 @@ def _as_text(cell: object) -> str:
         return cell.decode("utf-8", "surrogateescape")
     text = "" if cell is None else str(cell)
     return "" if text in ("nan", "<NA>", "NaT") and not isinstance(cell, str) else text
+
+
+def _is_file(text: str) -> bool:
+    return bool(os.path.splitext(text)[1]) and os.path.isfile(text)
 
 
 def _is_molecule(cell: object) -> bool:

@@ -65,6 +65,12 @@ def test_quiet_prints_errors_alone(run, tmp_path) -> None:
     messages.start([])
 
 
+def test_a_name_whose_bytes_are_not_utf8_is_printed_without_their_codes(capfd) -> None:
+    messages.start([])
+    messages.print_note("column " + repr("L\udcf6slichkeit"))
+    assert capfd.readouterr().err == "note: column 'L\N{REPLACEMENT CHARACTER}slichkeit'\n"
+
+
 def test_verbose_keeps_the_traceback_of_an_error(run, tmp_path) -> None:
     assert "Traceback" in run("predict", tmp_path / "none.csv", "-v")[2]
     assert "Traceback" not in run("predict", tmp_path / "none.csv")[2]

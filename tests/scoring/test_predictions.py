@@ -55,6 +55,8 @@ def test_a_name_is_a_column_in_any_case() -> None:
     assert table()["status"].tolist() == ["ok"] * 4
     with pytest.raises(InputError, match="no task or column 'logD': did you mean logS"):
         table()["logD"]
+    with pytest.raises(InputError, match=r"got 2 names of columns, expected one; to_pandas\(\) takes several"):
+        table()[["logS", "status"]]
 
 
 def test_other_libraries_take_it_by_arrows_interface() -> None:

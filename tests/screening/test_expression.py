@@ -174,6 +174,7 @@ def test_a_table_of_no_rows():
         ("name == 1", "unknown name 'name'"),
         ("`NR AR`", "unknown name 'NR AR': did you mean NR-AR"),
         ("logS = 1", "unexpected '=' at character 6; write =="),
+        ("logS [log mol/L] > 1", "unexpected '[' at character 6; leave out the unit"),
         ("logS ; BBB", "unexpected ';' at character 6"),
         ("logS >", "got the end, expected a number"),
         ("logS > > 1", "got '>' at character 8, expected a number"),

@@ -106,6 +106,10 @@ def test_a_manifest_of_something_else_is_not_ours_to_replace(tmp_path: Path) -> 
             {"inputs": [{"file": "a.smi", "sha256": "bb"}]},
             r'begun with inputs {"file": "a.smi", "sha256": "aa"}, and now it is {"file": "a.smi", "sha256": "bb"}',
         ),
+        (
+            {"inputs": [{"file": "a.smi", "sha256": "aa"}, {"file": "b.smi", "sha256": "bb"}]},
+            r'begun with inputs \["a.smi"\], and now it is \["a.smi", "b.smi"\]',
+        ),
     ],
 )
 def test_each_changed_setting_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

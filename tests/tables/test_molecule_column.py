@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,15 @@ def test_a_column_can_be_named_and_is_never_guessed_where_two_fit() -> None:
         read_molecules(pa.Table.from_pandas(frame), "othr")
     with pytest.raises(InputError, match="no SMILES column among 'id'"):
         read_molecules(FRAME[["id"]])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_is_no_molecule(tmp_path: Path, kind: type) -> None:
+    """As text it was one unparsable row."""
+    (tmp_path / "a.csv").write_text("smiles\nCCO\n")
+    with pytest.raises(InputError, match=r"got the file .*a\.csv, expected a SMILES.*: read it first, for instance"):
+        read_molecules(kind(tmp_path / "a.csv"))
+    assert read_molecules(str(tmp_path / "b.csv")).smiles == [str(tmp_path / "b.csv")]
 
 
 @pytest.mark.parametrize("given", [5, b"CCO", {"smiles": SMILES}, np.array([SMILES])])
