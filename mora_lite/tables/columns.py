@@ -42,18 +42,25 @@ _NAMES_OF_NAMES = {
     "title",
     "identifier",
     "catalogid",
+    "catalognumber",
     "chemblid",
     "cid",
     "cmpdid",
     "compoundid",
     "compoundname",
+    "compoundno",
+    "compoundnumber",
+    "drugid",
     "drugname",
+    "enamineid",
     "idnumber",
+    "mculeid",
     "moleculechemblid",
     "moleculeid",
     "moleculename",
     "molid",
     "molname",
+    "molportid",
     "pubchemcid",
     "zincid",
 }
@@ -179,6 +186,8 @@ def choose_name_column(columns: Sequence[str], wanted: WantedColumns, smiles_ind
 
     source: the table's name, for messages. Raises `InputError` when there is no such column.
     """
+    if wanted.name is None and list(columns) in (["smiles", "column_2"], ["column_1", "smiles"]):
+        return 1 - smiles_index  # of two columns without a header
     if wanted.name is None:
         likely = (i for i, name in enumerate(columns) if i != smiles_index and _letters(name) in _NAMES_OF_NAMES)
         return next(likely, None)

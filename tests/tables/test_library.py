@@ -222,6 +222,13 @@ def test_the_name_column_can_be_named_or_numbered(tmp_path: Path) -> None:
         open_library([path], name_column="nam")
 
 
+@pytest.mark.parametrize("line", ["{smiles}\t{name}", "{name}\t{smiles}", "{smiles},{name}"])
+def test_two_columns_without_a_header_are_smiles_and_names(tmp_path: Path, line: str) -> None:
+    """As in PubChem's CID-SMILES."""
+    text = "".join(line.format(smiles=smiles, name=i) + "\n" for i, smiles in enumerate(SMILES))
+    assert pairs(read(write(tmp_path / "CID-SMILES.gz", text))) == [(str(i), text) for i, text in enumerate(SMILES)]
+
+
 # --- many files
 
 
