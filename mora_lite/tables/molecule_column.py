@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from .columns import SAMPLE_ROWS, WantedColumns, choose_smiles_column
 
 EXPECTED = "a SMILES, an RDKit molecule, a list of them, or a column or table (pandas, Arrow, Polars)"
@@ -76,14 +76,10 @@ def _arrow_texts(given: Any, smiles_column: str | None) -> list[str]:
 
 def _find_column(names: list[str], columns: list[Any], requested: str | None) -> int:
     """The number, from 0, of the column with the SMILES. columns: cells of each, of which the first are looked at."""
-    if requested is not None:
-        if requested not in names:
-            raise InputError(f"no column {requested!r}: {did_you_mean(requested, names)}")
-        return names.index(requested)
     heads = [_texts(islice(column, SAMPLE_ROWS)) for column in columns]  # a slice of pandas before 3 goes by its index
+    wanted = WantedColumns(None if requested is None else str(requested))  # pandas has columns called 0, 1, ...
     try:
-        rows = list(zip(*heads, strict=True))
-        return choose_smiles_column(names, rows, WantedColumns(), "the table").smiles_index
+        return choose_smiles_column(names, list(zip(*heads, strict=True)), wanted, "the table").smiles_index
     except InputError as error:
         raise InputError(str(error).replace("--smiles-column", "smiles_column=")) from None
 

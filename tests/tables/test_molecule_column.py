@@ -94,10 +94,13 @@ def test_a_table_may_have_any_index(index: list[object]) -> None:
 
 def test_a_column_can_be_named_and_is_never_guessed_where_two_fit() -> None:
     frame = FRAME.assign(other=SMILES[::-1]).rename(columns={"smiles": "one"})
-    assert read_molecules(frame, "other").smiles == SMILES[::-1]
+    for name in ("other", "Other "):  # in any case, as elsewhere
+        assert read_molecules(frame, name).smiles == SMILES[::-1]
+    numbered: Any = 1
+    assert read_molecules(pd.DataFrame([["a", text] for text in SMILES]), numbered).smiles == SMILES
     with pytest.raises(InputError, match="several columns read as SMILES: 'one', 'other'; choose one with smiles_col"):
         read_molecules(frame)
-    with pytest.raises(InputError, match="no column 'othr': did you mean other"):
+    with pytest.raises(InputError, match="no column 'othr' for smiles_column=; did you mean other"):
         read_molecules(pa.Table.from_pandas(frame), "othr")
     with pytest.raises(InputError, match="no SMILES column among 'id'"):
         read_molecules(FRAME[["id"]])
