@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from itertools import islice
@@ -16,6 +17,7 @@ from .source import STDIO, ZIP
 
 _BLOCK_ROWS = 1024
 _MAX_ROWS = 2**20  # that Excel numbers; a larger number would make blank rows up to it
+_ZEROS = re.compile("0{2,15}")  # a format of numbers
 MAX_BYTES = 2**31  # unpacked, of one sheet: beyond it the archive is damaged or made to harm
 
 
@@ -93,11 +95,10 @@ class Workbook:
         lines: list[int] = []
         blank: list[int] = []
         begun = False
-        for number, row in enumerate(self._values(), start=1):
+        for number, texts in enumerate(self._rows(), start=1):
             self._rows_read = number
             if number > _MAX_ROWS:
                 raise InputError(f"{self.name} has a row beyond {_MAX_ROWS:,}, where sheets end: save it as CSV")
-            texts = [_text(value) for value in row]
             while texts and not texts[-1]:
                 del texts[-1]
             if not texts:
@@ -113,11 +114,12 @@ class Workbook:
         if cells:
             yield RowBlock(cells, lines, {})
 
-    def _values(self) -> Iterator[tuple[Any, ...]]:
+    def _rows(self) -> Iterator[list[str]]:
         if self._sheet is None:
             return
         try:
-            yield from self._sheet.iter_rows(values_only=True)
+            for row in self._sheet.iter_rows():
+                yield [_cell_text(cell) for cell in row]
         except Exception as error:  # see above
             raise InputError(f"{self.name} is damaged after row {self._rows_read:,}: {error_text(error)}") from None
 
@@ -136,6 +138,14 @@ def _has_molecules(sheet: Any) -> bool:
     header, *below = rows[count_titles(rows) :] or [[]]
     columns = ([row[i] for row in below if i < len(row)] for i in range(len(header)))
     return any(is_smiles_name(name) or reads_as_smiles(cells) for name, cells in zip(header, columns, strict=True))
+
+
+def _cell_text(cell: Any) -> str:
+    """As `_text`, a whole number with the zeros before it that its format has, as of compounds (`000123`)."""
+    text = _text(cell.value)
+    if text.isdecimal() and not isinstance(cell.value, str) and _ZEROS.fullmatch(cell.number_format):
+        return text.zfill(len(cell.number_format))
+    return text
 
 
 def _text(value: Any) -> str:

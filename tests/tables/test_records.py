@@ -259,6 +259,18 @@ def test_a_workbook_that_would_fill_the_memory_is_refused(tmp_path: Path, monkey
         open_library(workbook(tmp_path / "a.xlsx", [["smiles"], ["CCO"]]))
 
 
+def test_numbers_of_compounds_keep_the_zeros_that_their_format_has(tmp_path: Path) -> None:
+    path = workbook(
+        tmp_path / "a.xlsx", [["id", "smiles", "y"], [123, "CCO", 7], ["7", "CCN", 8], [1234567, "CC", 0.5]]
+    )
+    book = openpyxl.load_workbook(path)
+    for row in range(2, 5):
+        book.active.cell(row, 1).number_format = "000000"
+    book.active["C2"].number_format = "0.00"
+    book.save(path)
+    assert read(path)[1] == [["000123", "CCO", "7"], ["7", "CCN", "8"], ["1234567", "CC", "0.5"]]
+
+
 def test_without_openpyxl_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = workbook(tmp_path / "a.xlsx", [["smiles"], ["CCO"]])
     monkeypatch.setitem(sys.modules, "openpyxl", None)
