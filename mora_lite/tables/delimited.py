@@ -55,8 +55,8 @@ def sniff_dialect(start: bytes, source: str, smiles_column: str | None = None) -
     if n_titles := count_titles([_MARKS.split(line.replace('"', "").strip()) for line in lines], smiles_column):
         dialect = sniff_dialect("".join(lines[n_titles:]).encode("utf-8", "surrogateescape"), source, smiles_column)
         n_skipped = first + n_titles
-        notes = (title_note(source, f"line {n_skipped + 1}"), *dialect.notes)
-        return dialect._replace(n_skipped=n_skipped, notes=notes)
+        note = title_note(source, f"line {n_skipped + 1}")
+        return dialect._replace(n_skipped=n_skipped, notes=(note, *dialect.notes))
     header = lines[0] if lines else ""
     fits = {mark: fit for mark in _USUAL if (fit := _fit(lines, mark)) is not None}
     if fits:

@@ -132,12 +132,13 @@ def continued(
     cells: the first rows of `library`, which show the decimal mark. on_note: called with each line for the user.
     Raises `OutputError` as `TableFormat.of`.
     """
-    # Tabs in a file that is called .csv are for an input that is so too.
-    same = library.delimiter != "\t" or not any(".tsv" in file.lower() for file in library.files)
     decimal, shown = ".", -1
     if library.delimiter not in ("", ","):  # who has semicolons needs commas for decimals
         decimal, shown = decimal_mark(cells, pairs=library.delimiter != ";")
-    form = TableFormat.of(target).like(library.delimiter if same else "", library.bom, decimal or ".")
+    mark = library.delimiter
+    if mark == "\t" and not any(file == STDIO or ".csv" in file.lower() for file in library.files):
+        mark = ";" if decimal == "," else ","  # tabs in a file that is called .csv are for an input that is so too
+    form = TableFormat.of(target).like(mark, library.bom, decimal or ".")
     if decimal == "," and form.kind == "csv":
         on_note(f"numbers are written with a decimal comma, as column {library.columns[shown]!r} has them")
     if not decimal and library.delimiter == ";" and form.kind == "csv":

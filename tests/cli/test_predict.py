@@ -154,6 +154,15 @@ def test_a_table_keeps_its_delimiter_and_byte_order_mark(predict: Any, tmp_path:
     assert (tmp_path / "d.csv").read_text().startswith("smiles,name,size")
 
 
+@pytest.mark.parametrize(("number", "mark"), [("0,85", ";"), ("0.85", ",")])
+def test_tabs_of_another_name_do_not_go_into_a_csv(predict: Any, tmp_path: Path, number: str, mark: str) -> None:
+    for name in ("e.txt", "f.cxsmiles"):  # as DataWarrior and vendors write them
+        (tmp_path / name).write_text(f"smiles\tlogS\nC\t{number}\n")
+        assert predict(tmp_path / name, "--short", "--tasks", "size")[0] == 0
+        text = (tmp_path / name).with_suffix(".predictions.csv").read_text()
+        assert text.startswith(f"smiles{mark}logS{mark}size{mark}status{mark}error\nC{mark}{number}{mark}")
+
+
 def test_a_parquet_file_keeps_its_types(predict: Any, tmp_path: Path) -> None:
     import pyarrow as pa
 
