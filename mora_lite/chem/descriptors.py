@@ -20,7 +20,9 @@ from ..errors import PackError
 RADIUS, N_COUNTS, N_ERG = 2, 1024, 441
 N_FINGERPRINTS = N_COUNTS + N_ERG
 LARGEST = 1e5  # of a descriptor: `Ipc` grows exponentially with the molecule
-SLOW = {"qed"}  # a fifth of the time, for what it makes of eight of the others
+# qed is made of eight of the others. The rest, indices of the whole graph, made trees no better
+# (docs/benchmarks/tdc.md). Each of the two would add a quarter of the time.
+SLOW = {"qed", "AvgIpc", "BalabanJ", "BertzCT", "Ipc"}
 ESTATE = ("MaxEStateIndex", "MinEStateIndex", "MaxAbsEStateIndex", "MinAbsEStateIndex")
 
 
