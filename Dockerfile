@@ -15,7 +15,6 @@ RUN useradd --create-home chemist
 USER chemist
 WORKDIR /home/chemist
 EXPOSE 8765
-# Any answer will do: without the token it is 401.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-c", \
-    "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8765, timeout=5); c.request('GET', '/'); c.getresponse()"]
+    "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8765, timeout=5); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["mora-lite", "serve", "--host", "0.0.0.0", "--port", "8765", "--no-browser"]

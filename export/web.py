@@ -26,7 +26,7 @@ import numpy as np
 from .. import __version__
 from ..chem import native
 from ..errors import ExportError
-from ..machine.files import file_entry, sha256_of, write_json
+from ..machine.files import file_entry, sha256_of, temporary_folder, write_json
 from ..packs.manifest import FolderKind
 from ..packs.pack import Pack
 from ..reports.page import decimals_for
@@ -81,7 +81,7 @@ def export_site(
         if not line.startswith(TRAINING_FILE):  # which stays here: the page holds fingerprints alone
             on_note(line)
 
-    with tempfile.TemporaryDirectory(prefix="mora-lite-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mora-lite-", dir=temporary_folder()) as folder:
         exported = Path(folder) / "onnx"
         report = export_pack(pack, exported, tasks=tasks, full=True, on_note=on_export_note)
         model = load(exported, provider="cpu", confidence=CONFIDENCE)

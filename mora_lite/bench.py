@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .chem.graph import Graphs, concatenate
 from .errors import InputError
 from .fast.captured import CapturedScorer
+from .machine.files import temporary_folder
 from .machine.prefetch import map_ahead
 from .machine.workers import usable_cores
 from .model import Model
@@ -162,7 +163,7 @@ def _write(model: Model, parsed: Sequence[ParsedWindow], scores: Sequence[Scores
     answers = AnswerColumns(TableFormat("parquet"))
     kinds = answers.kinds_of(model)
     columns = ["smiles", *kinds, "status", "error"]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
         path = Path(folder, "scores.parquet")
         with TableWriter(path, columns, kinds=[None, *kinds.values(), None, None], form=answers.form) as writer:
             for window, found in zip(parsed, scores, strict=True):

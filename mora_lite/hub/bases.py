@@ -82,7 +82,9 @@ def _fetch_into(base: BaseModelSource, name: str, home: Path, source: str | Path
             _fetch(base, part, Path(work), source, home)
             replace_folder(part, home)
     except OSError as error:
-        raise CheckpointError(f"{home}: cannot be written ({error.strerror or error})") from None
+        raise CheckpointError(
+            f"{home}: cannot be written ({error.strerror or error}); name another cache in the variable MORA_LITE_CACHE"
+        ) from None
     path = _find(base, home)
     assert path is not None
     return path

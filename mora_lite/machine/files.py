@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUMS = "SHA256SUMS"
+
+
+def temporary_folder() -> Path:
+    """That of the system. Raises `OutputError` where there is none to write in, as in a container that is read-only."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise OutputError(
+            "there is no folder for temporary files that can be written; name one in the variable TMPDIR"
+        ) from None
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from .. import __version__
 from ..errors import MoraLiteError
 from ..scoring.predictor import Predictor
 from . import molecule, reasons
-from .guard import Refusal
+from .guard import HEALTH, RETRY, Refusal
 from .jobs import DONE, Job, Jobs
 from .limits import Limits
 from .pages import add_pages
@@ -37,7 +37,6 @@ MAX_PAGE = 200  # rows of a table at once
 DRAWING_SECONDS = 2.0  # of such rows; of large molecules some have no drawing then
 LOOK_SECONDS = 2.0  # between two looks whether somebody waits for a download still
 DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
-RETRY = {"retry-after": "10"}
 ResultT = TypeVar("ResultT")
 
 
@@ -171,6 +170,13 @@ def _add_errors(app: FastAPI) -> None:
 
 def _add_molecules(app: FastAPI, service: Service) -> None:
     parse, reader = service.reader.parse, service.reader
+
+    @app.head(HEALTH, include_in_schema=False)
+    @app.get(HEALTH)
+    async def health() -> Response:
+        """For load balancers, without the token: 200 when the model is loaded, 503 before that."""
+        is_ready = service.worker.is_ready
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
     @app.get("/api/info")
     async def info() -> dict[str, Any]:
@@ -319,7 +325,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
                 writing.cancel()
                 raise Refusal(408, "whoever asked has gone")
         path = writing.result()
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in Path(job.name).stem)
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(job.name).stem)
         return FileResponse(
             path,
             media_type="application/octet-stream",

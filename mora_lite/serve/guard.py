@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from .limits import Limits
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+HEALTH = "/health"  # for load balancers, which have no token
 SAFE_METHODS = ("GET", "HEAD")
 BODY_TYPES = ("application/json", "application/octet-stream")  # what no form of another page can send
 SMALL_BODY = 1 << 20  # bytes, of everything but a file
@@ -42,6 +43,7 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
+RETRY = {"retry-after": "10"}
 log = logging.getLogger("mora_lite.serve")
 
 
@@ -79,7 +81,7 @@ class Guard:
             headers = _headers_of(scope)
             self._check_source(scope["method"], headers)
             if self._let_in(scope, headers):
-                await answer.redirect(f"{self._cookie}={self._secret}; HttpOnly; SameSite=Lax; Path=/")
+                await answer.redirect(f"{self._cookie}={self._secret}; HttpOnly; SameSite=Lax")
                 return
             await body.claim(scope, headers)
             await self._app(scope, body, answer)
@@ -87,6 +89,8 @@ class Guard:
             await answer.refuse(refusal)
         except ClientDisconnect:
             return  # nobody is there to be answered
+        except asyncio.CancelledError:  # by uvicorn, once it has waited for the answer
+            await answer.refuse(Refusal(503, "the server is ending; ask again when it is back", RETRY))
         except Exception as error:  # nobody outside learns more than that
             log.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__, exc_info=error)
             await answer.refuse(Refusal(500, "the server failed at this request; its terminal says why"))
@@ -108,7 +112,11 @@ class Guard:
             return
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            raise Refusal(403, "this request comes from another site")
+            raise Refusal(
+                403,
+                f"this request comes from another site: from {origin[:80]}, and Host is {host[:80]}; "
+                "a proxy has to hand the header Host on",
+            )
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         if method != "DELETE" and kind not in BODY_TYPES:
             raise Refusal(415, f"got the content type {kind[:80]!r}, expected {' or '.join(BODY_TYPES)}")
@@ -130,7 +138,7 @@ class Guard:
 
     def _let_in(self, scope: Any, headers: dict[str, str]) -> bool:
         """Whether the address has the token in it, which then goes into a cookie. Raises `Refusal` without a token."""
-        if not self._token:
+        if not self._token or scope["path"] == HEALTH:
             return False
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[-1]
         if scope["path"] == "/" and given and self._is_token(given):
@@ -230,7 +238,7 @@ class _Answer:
         await self({"type": "http.response.body", "body": body})
 
     async def redirect(self, cookie: str) -> None:
-        headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
+        headers = [(b"location", b"./"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
         await self({"type": "http.response.start", "status": 303, "headers": headers})
         await self({"type": "http.response.body", "body": b""})
 

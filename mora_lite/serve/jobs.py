@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from ..errors import InputError, MoraLiteError
+from ..machine.files import temporary_folder
 from ..scoring.predictor import Predictor
 from ..scoring.stream import AnswerColumns
 from ..status import StatusCounts
@@ -91,7 +92,7 @@ class Jobs:
     def __init__(self, worker: ModelThread[Predictor], parse: Callable[[Window], ParsedWindow], limits: Limits):
         remove_abandoned()
         self._worker, self._parse, self._limits = worker, parse, limits
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=temporary_folder()))
         self._jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
         # One file is opened at a time: a workbook may take hundreds of MiB and a minute.
@@ -325,7 +326,7 @@ class Jobs:
 
 def remove_abandoned() -> None:
     """Delete the folders of servers that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+    for folder in temporary_folder().glob(f"{FOLDER}*-*"):
         number = folder.name.removeprefix(FOLDER).split("-")[0]
         is_number = number.isdecimal() and len(number) < 10  # as those of processes are
         if folder.is_dir() and not folder.is_symlink() and is_number and not psutil.pid_exists(int(number)):

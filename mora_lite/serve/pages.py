@@ -57,6 +57,7 @@ def _sketch_files() -> dict[str, Any]:
 def add_pages(app: FastAPI) -> None:
     """The page, its parts, the sketcher and the description of the interface."""
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return Response(_page_file("index.html"), media_type="text/html")

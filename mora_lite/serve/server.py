@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import secrets
 import socket
@@ -72,7 +73,9 @@ class Address:
                 return found
             except OSError as error:
                 found.close()
-                problem = f"cannot listen on {self.host} port {port}: {error_text(error)}; choose another --port"
+                place = f"{self.host} port {port}" if port else self.host
+                other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+                problem = f"cannot listen on {place}: {error_text(error)}; choose another {other}"
         raise InputError(problem)
 
     def url(self, port: int) -> str:

@@ -18,6 +18,7 @@ from mora_lite.machine.files import (
     replace_folder,
     replacing,
     staged,
+    temporary_folder,
     verify_sums,
     write_sums,
     write_tensors,
@@ -26,6 +27,15 @@ from mora_lite.machine.files import (
 
 def names(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir())
+
+
+def test_where_nothing_can_be_written_the_variable_to_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(OutputError, match="TMPDIR"):
+        temporary_folder()
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

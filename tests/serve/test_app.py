@@ -10,6 +10,7 @@ import re
 import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 
@@ -132,6 +133,18 @@ def test_the_csv_is_that_of_predict(server, job, calibrated_pack_path, tmp_path,
     answer = server.get(f"/api/jobs/{job['id']}/download")
     assert answer.body == (tmp_path / "out.csv").read_bytes()
     assert answer.headers["content-disposition"] == 'attachment; filename="molecules.predictions.csv"'
+
+
+def test_a_download_keeps_the_letters_of_its_name(server):
+    job = server.give("Löslichkeit (März).csv", TABLE)
+    name = server.get(f"/api/jobs/{job['id']}/download").headers["content-disposition"].partition("''")[2]
+    assert unquote(name) == "Löslichkeit__März_.predictions.csv"
+
+
+def test_a_load_balancer_learns_when_the_model_is_there(server):
+    health = server.get("/health")
+    assert (health.status, health.json) == (200, {"ready": True})
+    assert [server.ask("HEAD", path).status for path in ("/health", "/")] == [200, 200]
 
 
 def test_a_download_goes_on_as_the_table_has_begun(server):

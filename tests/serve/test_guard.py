@@ -182,13 +182,39 @@ def test_without_the_token_nothing_is_answered(open_guard):
 
 def test_the_address_with_the_token_gives_a_cookie(open_guard):
     status, headers, _ = ask(open_guard, query=f"token={TOKEN}".encode())
-    assert (status, headers["location"]) == (303, "/")
+    assert (status, headers["location"]) == (303, "./"), "below the path of a proxy too"
     cookie = headers["set-cookie"]
     assert TOKEN not in cookie
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie, "a link in another page finds who has the token"
+    assert "Path" not in cookie, "servers below two paths of a proxy do not take it from each other"
     assert ask(open_guard, path="/api/info", headers=[("cookie", cookie.split(";")[0])])[0] == 200
     assert ask(open_guard, path="/api/info", query=f"token={TOKEN}".encode())[0] == 401, "for the page alone"
+
+
+def test_a_load_balancer_learns_without_the_token_whether_we_are_well_and_nothing_else(open_guard):
+    for method in ("GET", "HEAD"):
+        assert ask(open_guard, method, "/health")[0] == 200
+    for path in ("/health/", "//health", "/Health", "/health/../api/info"):
+        assert ask(open_guard, path=path)[0] == 401
+    assert ask(open_guard, path="/health", headers=[("host", "evil.example")])[0] == 421
+
+
+def test_a_proxy_that_gives_another_host_is_told_what_to_do(open_guard):
+    headers = [("host", "127.0.0.1:8765"), ("origin", "https://lab.example"), ("content-type", "application/json")]
+    status, _, body = ask(open_guard, "POST", "/api/molecule", headers)
+    assert status == 403
+    assert "a proxy has to hand the header Host on" in json.loads(body)["error"]
+
+
+def test_a_server_that_ends_says_so_to_those_who_wait(caplog):
+    async def cancelled(scope, receive, send):
+        raise asyncio.CancelledError
+
+    status, headers, body = ask(Guard(cancelled, Limits(), "127.0.0.1", 8765))
+    assert (status, headers["retry-after"]) == (503, "10")
+    assert "the server is ending" in json.loads(body)["error"]
+    assert not caplog.records
 
 
 def test_a_body_is_as_large_as_it_may_be_and_no_larger():

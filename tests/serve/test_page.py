@@ -8,6 +8,7 @@ import re
 import pytest
 from headless_browser import find, wait
 from live_server import serving
+from path_proxy import proxied
 from served_page import ENTER, give, message, shown, type_smiles
 
 ActionChains = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
@@ -39,6 +40,22 @@ def test_no_values_of_another_molecule_stand_under_an_error(browser):
     wait(lambda: "unparsable" in message(browser))
     assert shown(browser) == ["start"]
     assert not find(browser, "#result.stale")
+
+
+def test_the_page_works_below_a_path_of_a_proxy(browser, server, table):
+    with proxied(server.port) as url:
+        browser.get(f"{url}/#smiles=CCO")
+        wait(lambda: find(browser, ".answers tbody tr"))
+        give(browser, table)
+        browser.find_element("css selector", ".head button").click()
+        assert wait(lambda: message(browser)) == "deleted"
+        assert browser.current_url == f"{url}/"
+        assert draw(browser, "", *RING) == "C1CC1"
+        browser.find_element("link text", "HTTP interface").click()
+        assert wait(lambda: f"curl {url}/api/info" in browser.page_source)
+        browser.find_element("link text", "mora-lite").click()
+        assert wait(lambda: browser.current_url) == f"{url}/"
+        browser.get(server.url)
 
 
 def test_the_address_brings_a_molecule_back(browser, server):

@@ -101,6 +101,11 @@ def test_a_port_that_is_taken_is_said_so():
             Address(port=port).listen()
 
 
+def test_a_host_that_is_not_of_this_machine_is_said_so():
+    with pytest.raises(InputError, match=r"cannot listen on 192\.0\.2\.1: .*; choose another --host"):
+        Address("192.0.2.1").listen()
+
+
 def test_a_pack_that_is_not_there_is_said_before_anything_listens(run):
     code, out, err = run("serve", "--pack", "nothing-of-the-kind", "--no-browser")
     assert (code, out) == (2, "")

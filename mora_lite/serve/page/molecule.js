@@ -12,7 +12,7 @@ export async function predictOne(smiles, keep = true) {
   if (keep) history.pushState(null, "", `#smiles=${encodeURIComponent(smiles)}`);
   say(info.ready ? "predicting …" : "loading the model …");
   try {
-    const answer = await ask("/api/molecule", { smiles });
+    const answer = await ask("api/molecule", { smiles });
     if (!isLatest(number)) return;
     info.ready = true;
     if (answer.status !== "ok") return fail(`${answer.status}: ${answer.error}`);
@@ -118,8 +118,8 @@ async function choose(name) {
   try {
     const question = { smiles: shown.answer.smiles, task: name };
     const [why, found] = await Promise.all([
-      ask("/api/explain", question),
-      info.has_training ? ask("/api/neighbours", question) : []]);
+      ask("api/explain", question),
+      info.has_training ? ask("api/neighbours", question) : []]);
     if (shown !== current || shown.task !== name) return;
     byId("detail").replaceChildren(...[why && coloured(why), found.length ? [el("h3", {}, `Most similar molecules measured for ${name}`), neighbours(found, name)] : []].flat().filter(Boolean));
   } catch (error) {

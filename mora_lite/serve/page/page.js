@@ -29,7 +29,7 @@ async function showAddressed() {
     const number = begin();
     if (isShown(value)) return revealAgain("table");
     try {
-      const job = await request(`/api/jobs/${encodeURIComponent(value)}`);
+      const job = await request(`api/jobs/${encodeURIComponent(value)}`);
       if (!isLatest(number)) return;
       reveal("table");
       showTable(job);
@@ -69,7 +69,7 @@ const DRAWN = /^(\S*)( +\|[^|\n]*\|)?/;
 /** The sketcher is half a megabyte: it is loaded when it is first wanted. */
 function toggleSketch() {
   const place = byId("sketch");
-  if (!place.firstChild) place.append(el("iframe", { src: "/sketch", title: "Sketcher: draw a molecule" }));
+  if (!place.firstChild) place.append(el("iframe", { src: "sketch", title: "Sketcher: draw a molecule" }));
   place.hidden = !place.hidden;
   byId("draw").setAttribute("aria-expanded", String(!place.hidden));
   if (!place.hidden) sendToSketch();
@@ -84,7 +84,7 @@ function sendToSketch() {
 async function start() {
   listen();
   try {
-    Object.assign(info, await request("/api/info"));
+    Object.assign(info, await request("api/info"));
   } catch (error) {
     say(error.message, true);
     return;
@@ -95,7 +95,7 @@ async function start() {
   await followAddress();
   while (!info.ready) { // so that nobody wonders why the first answer takes a little
     await new Promise((done) => setTimeout(done, 400));
-    try { info.ready = (await request("/api/info")).ready; } catch { return; }
+    try { info.ready = (await request("api/info")).ready; } catch { return; }
   }
 }
 

@@ -17,7 +17,7 @@ function example(schema, all) {
 }
 
 function command(method, path, one, all) {
-  const url = `${location.origin}${path.replace("{number}", "ID")}`;
+  const url = new URL(path.slice(1).replace("{number}", "ID"), location);
   const content = one.requestBody ? one.requestBody.content : {};
   if (content["application/json"]) {
     const body = JSON.stringify(example(content["application/json"].schema, all)).replaceAll("'", "'\\''");
@@ -27,7 +27,7 @@ function command(method, path, one, all) {
   return method === "get" ? `curl ${url}` : `curl -X ${method.toUpperCase()} ${url}`;
 }
 
-const described = await (await fetch("/openapi.json")).json();
+const described = await (await fetch("openapi.json")).json();
 const schemas = (described.components || {}).schemas || {};
 place.replaceChildren();
 for (const [path, methods] of Object.entries(described.paths)) {

@@ -17,7 +17,7 @@ export async function predictTable(body, name) {
   }
   say(`sending ${name} …`);
   try {
-    const job = await request(`/api/jobs?name=${encodeURIComponent(name)}`, {
+    const job = await request(`api/jobs?name=${encodeURIComponent(name)}`, {
       method: "POST", headers: { "Content-Type": "application/octet-stream" }, body,
     });
     if (!isLatest(number)) return;
@@ -57,7 +57,7 @@ async function watch(mine) {
     if (job.state === "done") return showDone();
     await new Promise((done) => setTimeout(done, 300));
     try {
-      mine.job = await request(`/api/jobs/${job.id}`);
+      mine.job = await request(`api/jobs/${job.id}`);
     } catch (error) {
       if (mine !== state) return;
       state = null;
@@ -70,9 +70,9 @@ async function remove(mine, words) {
   state = null;
   byId("table").hidden = true;
   byId("start").hidden = false;
-  history.replaceState(null, "", "/");
+  history.replaceState(null, "", "./");
   try {
-    await request(`/api/jobs/${mine.job.id}`, { method: "DELETE" });
+    await request(`api/jobs/${mine.job.id}`, { method: "DELETE" });
     say(words);
   } catch (error) {
     say(error.message, true);
@@ -121,12 +121,12 @@ async function load() {
   if (location.hash === `#table=${job.id}`) history.replaceState(view, "");
   byId("rows").classList.add("stale");
   try {
-    const page = await request(`/api/jobs/${job.id}/rows?${query({ start: mine.start, count: PAGE, drawings: true })}`);
+    const page = await request(`api/jobs/${job.id}/rows?${query({ start: mine.start, count: PAGE, drawings: true })}`);
     if (mine !== state || number !== loads) return;
     sayOfFilter("");
     say("");
     fill(page);
-    for (const link of document.querySelectorAll("[data-form]")) link.href = `/api/jobs/${job.id}/download?${query({ form: link.dataset.form })}`;
+    for (const link of document.querySelectorAll("[data-form]")) link.href = `api/jobs/${job.id}/download?${query({ form: link.dataset.form })}`;
   } catch (error) {
     if (mine !== state || number !== loads) return;
     if (error.status === 400) sayOfFilter(error.message.replace(/^expression: /, ""));

@@ -88,9 +88,9 @@ async function askText(task, top, smiles, question, spellings, keep = true) {
   say(info.text.mib ? "answering …" : "loading the language model, then answering …");
   button.disabled = true;
   try {
-    const answer = await ask("/api/text", { task, top, smiles, question, spellings });
+    const answer = await ask("api/text", { task, top, smiles, question, spellings });
     if (isLatest(number)) showAnswers(task, answer, spellings, address);
-    if (!info.text.mib) info.text = (await request("/api/info")).text;
+    if (!info.text.mib) info.text = (await request("api/info")).text;
     hint();
   } catch (error) {
     if (isLatest(number)) fail(error.message);
