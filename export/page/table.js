@@ -139,7 +139,9 @@ export function statusOf(table, state, row) {
 
 /** The input's columns and those of `mora-lite predict`, as pieces of a CSV. */
 export function* csvPieces(table, answers, tasks, isCalibrated) {
-  const { delimiter } = table, line = (cells) => `${cells.map((cell) => quote(cell, delimiter)).join(delimiter)}\r\n`;
+  const delimiter = table.delimiter.replace("\t", ","); // spreadsheets look for no tabs in a .csv, and want a mark of UTF-8
+  if ([table.columns, ...table.rows].some((cells) => cells.some((cell) => /[^\0-\x7f]/.test(cell)))) yield "\ufeff";
+  const line = (cells) => `${cells.map((cell) => quote(cell, delimiter)).join(delimiter)}\r\n`;
   const added = tasks.flatMap((task) => [task.column, ...(isCalibrated && task.kind !== "class" ? [`${task.name}_lo`, `${task.name}_hi`] : [])]);
   yield line(withNames(table.columns, [...added, ...(isCalibrated ? ["similarity", "in_domain", "outside"] : []), "status", "error"]));
   const width = added.length + (isCalibrated ? 3 : 0);

@@ -243,7 +243,8 @@ class _Parser:
     def read_all(self) -> str:
         kind = self._read(OR)
         if self._token.kind != "end":
-            raise _wrong(self._token, "an operator or the end")
+            hint = "; decimals have a point" if self._token.text == "," else ""
+            raise _wrong(self._token, f"an operator or the end{hint}")
         return kind
 
     @property
@@ -370,8 +371,9 @@ def _tokenize(text: str, names: _Names) -> list[_Token]:
             tokens.append(_Token("symbol", SYNONYMS.get(match.group(), match.group()), at))
             start = match.end()
         elif (match := _WORD.match(text, start)) is not None:
-            kind = "symbol" if match.group() in WORDS else "name"
-            word = match.group() if kind == "symbol" else names.longest_attempt(text, start)
+            word = match.group().lower()
+            kind = "symbol" if word in WORDS else "name"
+            word = word if kind == "symbol" else names.longest_attempt(text, start)
             tokens.append(_Token(kind, word, at))
             start += len(word)
         else:

@@ -193,6 +193,22 @@ def test_what_a_table_holds(
     assert (table["smiles"], table["columns"]) == (smiles, columns)
 
 
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("SMILES\tn\nC1CC\ta", "SMILES,n,"),
+        ("SMILES\tn\nC1CC\tä", "\ufeffSMILES,n,"),
+        ("SMILES;ä\nC1CC;a", "\ufeffSMILES;ä;"),
+    ],
+)
+def test_a_download_is_a_csv_that_spreadsheets_open(driver: Any, site: StaticSite, text: str, begins: str) -> None:
+    body = """
+        const { csvPieces, readTable } = await import("/table.js"), { UNREAD } = await import("/scores.js");
+        return [...csvPieces(readTable(given[0], ""), { state: [UNREAD] }, [], false)].join("");
+    """
+    assert call(driver, site, body, text).startswith(begins)
+
+
 def test_a_table_without_a_smiles_column_is_refused(driver: Any, site: StaticSite) -> None:
     body = """
         const { readTable } = await import("/table.js");

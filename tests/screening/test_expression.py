@@ -66,6 +66,7 @@ def refusal(text, columns=tuple(TABLE)):
         ("in_domain and BBB > 0.6 or logS < -4", [True, False, True, False]),
         ("in_domain and (BBB > 0.6 or logS < -4)", [True, False, True, False]),
         ("in_domain & BBB > 0.6 | logS < -4", [True, False, True, False]),  # no tighter than the words
+        ("in_domain AND BBB > 0.6 Or logS < -4", [True, False, True, False]),
         ("not in_domain and not BBB > 0.6", [False, True, False, True]),
         ("similarity >= 0.5", [False, True, True, False]),
     ],
@@ -181,6 +182,7 @@ def test_a_table_of_no_rows():
         ("(logS > 1", "got the end, expected ')'"),
         ("logS > 1)", "got ')' at character 9, expected an operator or the end"),
         ("2 logS", "got 'logS' at character 3, expected an operator or the end"),
+        ("logS > -4,5", "got ',' at character 10, expected an operator or the end; decimals have a point"),
         ("`BBB", "backquote at character 1 is not closed"),
         ("log 2", "got '2' at character 5, expected '('"),
         ("min", "got the end, expected '('"),

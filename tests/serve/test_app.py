@@ -155,6 +155,12 @@ def test_a_download_goes_on_as_the_table_has_begun(server):
     assert re.match(r"CCO;46,07;-?\d+,\d+;", first)
 
 
+@pytest.mark.parametrize(("mass", "begins"), [("46.07", b"smiles,Masse,size"), ("46,07", b"smiles;Masse;size")])
+def test_a_table_with_tabs_is_downloaded_as_a_csv_that_spreadsheets_open(server, mass, begins):
+    job = server.give("pasted.txt", f"smiles\tMasse\nCCO\t{mass}\nC\t16\n".encode())
+    assert server.get(f"/api/jobs/{job['id']}/download").body.startswith(begins)
+
+
 def test_a_download_is_filtered_and_sorted(server, job):
     body = server.get(f"/api/jobs/{job['id']}/download", where="size > 0", sort="size", descending=True).body
     found = list(csv.DictReader(io.StringIO(body.decode())))

@@ -19,6 +19,8 @@ def test_a_typed_smiles_gets_its_values(browser, server):
     rows = wait(lambda: find(browser, ".answers tbody tr"))
     answer = server.ask("POST", "/api/molecule", {"smiles": "CC(=O)Oc1ccccc1"}).json
     assert [row.get_attribute("data-task") for row in rows] == [task["task"] for task in answer["tasks"]]
+    assert browser.title == "CC(=O)Oc1ccccc1 – mora-lite"
+    assert message(browser) == f"{len(rows)} values", "for screen readers"
     assert find(browser, ".picture svg.molecule")
     shown = rows[0].find_element("css selector", ".value").text.split("\n")[0].replace("−", "-")
     assert float(shown) == pytest.approx(answer["tasks"][0]["value"], abs=0.02)

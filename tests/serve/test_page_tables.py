@@ -141,6 +141,19 @@ def test_pasted_lines_become_a_table(browser):
     browser.find_element("css selector", "button.main").click()
     wait(lambda: len(find(browser, ".rows tbody tr")) == 2)
     assert "benzene" in find(browser, ".rows tbody")[0].text
+    assert browser.title == "pasted.txt – mora-lite"
+
+
+def test_what_is_pasted_from_a_spreadsheet_is_downloaded_for_one(browser, downloads):
+    for old in downloads.iterdir():
+        old.unlink()
+    browser.execute_script("document.getElementById('smiles').value = 'Name\\tSMILES\\nÄthanol\\tCCO'")
+    browser.find_element("css selector", "button.main").click()
+    wait(lambda: find(browser, '[data-form="csv"][href]'))[0].click()
+    file = wait(lambda: [path for path in downloads.iterdir() if path.suffix == ".csv"])[0]
+    assert file.read_bytes().startswith("\ufeffName,SMILES,".encode()), (
+        "with the mark of UTF-8, or Excel would take it for another"
+    )
 
 
 def test_a_file_that_is_too_large_is_said_before_it_is_sent(browser, tmp_path):

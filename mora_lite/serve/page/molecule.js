@@ -16,9 +16,9 @@ export async function predictOne(smiles, keep = true) {
     if (!isLatest(number)) return;
     info.ready = true;
     if (answer.status !== "ok") return fail(`${answer.status}: ${answer.error}`);
-    say("");
+    say(answer.tasks.length === 1 ? "1 value" : `${answer.tasks.length} values`); // for screen readers
     showMolecule(answer);
-    reveal("molecule");
+    reveal("molecule", answer.smiles);
   } catch (error) {
     if (isLatest(number)) fail(error.message);
   }

@@ -31,7 +31,7 @@ async function showAddressed() {
     try {
       const job = await request(`api/jobs/${encodeURIComponent(value)}`);
       if (!isLatest(number)) return;
-      reveal("table");
+      reveal("table", job.name);
       showTable(job);
     } catch (error) {
       if (isLatest(number)) fail(error.message);
@@ -47,7 +47,7 @@ function submit() {
   if (!text) return say("type a SMILES first, or open a file", true);
   const lines = text.split(/\r?\n/).filter((line) => line.trim());
   if (lines.length === 1) predictOne(text);
-  else predictTable(new Blob([`${text}\n`]), "pasted.txt");
+  else predictTable(new Blob([`\ufeff${text}\n`]), "pasted.txt"); // with a mark of UTF-8, which a download keeps for Excel
 }
 
 function listen() {

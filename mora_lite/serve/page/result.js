@@ -13,7 +13,9 @@ export function begin() {
   return ++asked;
 }
 
-export function reveal(id) {
+/** Show this part of the page. title: what it is about, for the browser's tab and history. */
+export function reveal(id, title = "") {
+  document.title = title ? `${title} – mora-lite` : "mora-lite";
   for (const part of ["molecule", "table", "reaction", "start"]) byId(part).hidden = part !== id;
   byId("result").classList.remove("stale");
 }
@@ -21,7 +23,7 @@ export function reveal(id) {
 /** What is on the page still need not be asked for again. */
 export function revealAgain(id) {
   say("");
-  reveal(id);
+  reveal(id, byId(`${id}-title`).textContent);
 }
 
 /** Say why there is no answer; what stood there was the answer to something else. */

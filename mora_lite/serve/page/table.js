@@ -23,7 +23,7 @@ export async function predictTable(body, name) {
     if (!isLatest(number)) return;
     history.pushState(null, "", `#table=${job.id}`);
     say("");
-    reveal("table");
+    reveal("table", job.name);
     showTable(job); // which may have failed already
   } catch (error) {
     if (isLatest(number)) fail(error.message);

@@ -114,7 +114,7 @@ function showAnswers(task, answer, spellings, address) {
       agreement === null ? "" : ` It is the mean over the question and ${spellings} other orders of its molecules and atoms.`,
       answers.some((one) => "balanced" in one) ? " Balanced: every atom of the product can come from the other side." : "",
       answers.some((one) => "round_trip" in one) ? " Gives it back: asked for the product of these reactants, the model names the molecule again." : ""));
-  reveal("reaction");
+  reveal("reaction", byId("reaction-title").textContent);
   answered = address;
   const first = isReaction ? answers[0].text : "";
   say(`${answers.length} ${answers.length === 1 ? "answer" : "answers"} in ${show(answer.seconds, 1)} s${first ? `, the likeliest: ${first}` : ""}`);
