@@ -13,7 +13,7 @@ DESCRIPTIONS = {
     "encoder.onnx": "graphs of molecules to tokens, float32",
     "encoder.fp16.onnx": "the same, matrix products in float16",
     "encoder.int8.onnx": "the same, matrices in 8 bits",
-    "scorer.onnx": "graphs of molecules to values; the language model in 4 bits (`MatMulBnb4` of ONNX Runtime)",
+    "scorer.onnx": "graphs of molecules to values",
     "scorer.plain.onnx": "the same in standard operators, for other runtimes",
     "trust.npz": "error bars, calibrated probabilities, fingerprints of the training molecules",
     "training.npz": "SMILES and measured values of the training molecules",
@@ -39,7 +39,10 @@ def export_card(
         f"{'one property' if len(tasks) == 1 else f'{len(tasks)} properties'} of molecules from their graphs. "
         "`export.json` lists the tasks; `docs/onnx.md` of mora-lite says how to run it."
     )
-    rows = [f"| `{file}` | {files[file] / 1e6:.2f} | {text} |" for file, text in DESCRIPTIONS.items() if file in files]
+    described = dict(DESCRIPTIONS)
+    if manifest["sizes"]["adapted_layers"] > 1:  # else no frozen matrix is left: the prompts are constants
+        described["scorer.onnx"] += "; the language model in 4 bits (`MatMulBnb4` of ONNX Runtime)"
+    rows = [f"| `{file}` | {files[file] / 1e6:.2f} | {text} |" for file, text in described.items() if file in files]
     table = "\n".join(["## Files", "", "| file | MB | what it is |", "| --- | ---: | --- |", *rows])
     lines = [
         f"| `{model}` | {where} | {row['molecules']:,} | {row['largest_difference']:.2g} |"

@@ -350,13 +350,16 @@ def _find(name_or_path: str | Path) -> Path:
         return path.parent
     if (path / EXPORT.manifest).is_file():
         raise PackError(
-            f"{name_or_path} is an exported folder, not a pack; score with it by mora-lite predict --engine onnx"
+            f"{name_or_path} is an exported folder, not a pack; score with it by mora-lite predict --pack "
+            f"{name_or_path}, or in Python by mora_lite.export.runtime.load"
         )
     name = str(name_or_path)
     if (folder := find_installed(name, MANIFEST)) is not None:
         return folder
     if (path / TEXT_MANIFEST).is_file() or find_installed(name, TEXT_MANIFEST) is not None:
         raise PackError(f"{name} is a pack that answers in text, not one of values; ask it by mora-lite generate")
+    if path.is_file() and any((path.parent / mark).is_file() for mark in (MANIFEST, EXPORT.manifest, TEXT_MANIFEST)):
+        raise PackError(f"{name} is a file of a pack or of an exported folder; give the folder: {path.parent}")
     known = [pack.path.name for pack in list_packs()]
     if name and path.is_dir():
         raise PackError(f"{name} is a directory without {MANIFEST}, and so no pack; {did_you_mean(name, known)}")

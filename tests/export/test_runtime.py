@@ -188,6 +188,7 @@ def test_predict_takes_an_exported_folder_as_it_takes_a_pack(
         (["--pack", "{}", "--dtype", "float32"], "--dtype float32 is for packs on torch"),
         (["--pack", "{}", "--device", "cpu"], "--device cpu is for packs on torch"),
         (["--pack", "{}", "--engine", "torch"], "is an exported folder, not a pack"),
+        (["--pack", "{}/scorer.onnx"], "is a file of a pack or of an exported folder; give the folder: "),
         (["--pack", "{}", "--provider", "rocm"], "provider: got 'rocm'"),
         (["--provider", "cpu"], "--provider cpu is for --engine onnx"),
         (["--engine", "tensorflow"], "--engine: got 'tensorflow', expected auto, torch, onnx"),
