@@ -103,7 +103,11 @@ class Guard:
     def _check_source(self, method: str, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
         if not self._is_ours(host):
-            raise Refusal(421, "the header Host names another server; open the address that mora-lite serve printed")
+            raise Refusal(
+                421,
+                f"the header Host names another server, {host[:80]!r}; open the address that mora-lite serve printed, "
+                "or start it with --allow-host and that name",
+            )
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not (
             method in SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate"
         ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import re
 import secrets
 import socket
 import sys
@@ -33,6 +34,7 @@ from .worker import ROWS, ModelThread
 
 PORT = 8765  # where none is asked for; another where it is taken
 MIN_TOKEN = 16  # characters
+NAME = re.compile(r"[\w.-]+|[\da-fA-F]*:[\da-fA-F]*:[\da-fA-F:.]*")  # as `Host` has it, without a port; or IPv6
 EVERYWHERE = ("0.0.0.0", "::")  # all addresses of this machine, where nobody else can find it by these
 
 
@@ -52,12 +54,15 @@ class Address:
     def of(cls, host: str, port: int | None, token: str | None, names: Sequence[str]) -> Address:
         """With a new token for a host that others can reach.
 
-        Raises `InputError` for a token that is easily guessed, and for an empty host, which would be every address.
+        Raises `InputError` for a token that is easily guessed, for an empty host, which would be every address, and for
+        names that no header `Host` could have, as those with a port.
         """
         if not host:
             raise InputError("--host: got an empty name, expected an address such as 127.0.0.1")
         if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
             raise InputError(f"--token: got {len(token)} characters, expected {MIN_TOKEN} or more of ASCII")
+        if wrong := [name for name in names if not NAME.fullmatch(name)]:
+            raise InputError(f"--allow-host: got {wrong[0]!r}, expected a name alone, such as lab.example.org")
         return cls(host, port, token or ("" if host in LOOPBACK else secrets.token_urlsafe(24)), tuple(names))
 
     def listen(self) -> socket.socket:

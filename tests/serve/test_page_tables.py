@@ -164,6 +164,29 @@ def test_a_file_that_is_too_large_is_said_before_it_is_sent(browser, tmp_path):
     assert "at most 50 are taken" in wait(lambda: message(browser))
 
 
+def drop(browser, *names):
+    """Drop files of these names, with a molecule each, on the page."""
+    script = """const data = new DataTransfer();
+        for (const name of arguments) data.items.add(new File(["smiles\\nCCO\\n"], name));
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));"""
+    browser.execute_script(script, *names)
+
+
+def test_a_dropped_file_becomes_a_table_and_of_several_none_is_left_out_silently(browser):
+    drop(browser, "a.csv", "b.csv")
+    assert message(browser) == "got 2 files, and one is taken at a time"
+    drop(browser, "a.csv")
+    wait(lambda: len(find(browser, ".rows tbody tr")) == 1)
+
+
+def test_a_file_that_the_browser_cannot_read_is_no_fault_of_the_server(browser, tmp_path):
+    path = tmp_path / "gone.csv"
+    path.write_text("smiles\nCCO\n")
+    browser.execute_script("File.prototype.slice = () => ({ arrayBuffer: () => Promise.reject(new Error()) })")
+    browser.find_element("id", "file").send_keys(str(path))
+    assert wait(lambda: "cannot be read" in message(browser))
+
+
 def test_hostile_text_is_text(browser, tmp_path):
     evil = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
     path = tmp_path / "evil.csv"

@@ -101,6 +101,13 @@ def test_a_port_that_is_taken_is_said_so():
             Address(port=port).listen()
 
 
+@pytest.mark.parametrize("name", ["https://lab.example.org", "lab.example.org:443", "lab.example.org/mora", "*", ""])
+def test_a_name_that_no_request_could_have_is_refused(name):
+    with pytest.raises(InputError, match=r"expected a name alone, such as lab\.example\.org"):
+        Address.of("127.0.0.1", None, None, [name])
+    assert Address.of("127.0.0.1", None, None, ["lab.example.org", "10.0.0.1", "fe80::1", "localhost"]).names
+
+
 def test_a_host_that_is_not_of_this_machine_is_said_so():
     with pytest.raises(InputError, match=r"cannot listen on 192\.0\.2\.1: .*; choose another --host"):
         Address("192.0.2.1").listen()

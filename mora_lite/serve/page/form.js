@@ -1,5 +1,5 @@
 // The form, which takes a text or a file. Also of the page that `export --web` writes.
-import { byId } from "./elements.js";
+import { byId, say } from "./elements.js";
 
 /** Call `submit()` when the text is entered, and `giveFile(file)` for a file that is opened or dropped anywhere. */
 export function listenToForm(submit, giveFile) {
@@ -14,13 +14,22 @@ export function listenToForm(submit, giveFile) {
   byId("open").addEventListener("click", () => byId("file").click());
   byId("file").addEventListener("change", (event) => {
     const [file] = event.target.files;
-    if (file) giveFile(file);
+    if (file) give(file);
     event.target.value = "";
   });
   for (const button of document.querySelectorAll("[data-smiles]")) {
     button.addEventListener("click", () => { byId("smiles").value = button.dataset.smiles; submit(); });
   }
-  listenToDrops(giveFile);
+  listenToDrops(give);
+
+  async function give(file) {
+    try {
+      await file.slice(0, 1).arrayBuffer();
+    } catch {
+      return say(`${file.name} cannot be read: is it a folder, or open in another program?`, true);
+    }
+    giveFile(file);
+  }
 }
 
 function listenToDrops(giveFile) {
@@ -34,7 +43,8 @@ function listenToDrops(giveFile) {
     event.preventDefault();
     depth = 0;
     byId("drop").hidden = true;
-    const [file] = event.dataTransfer.files;
-    if (file) giveFile(file);
+    const [file, ...others] = event.dataTransfer.files;
+    if (others.length) say(`got ${others.length + 1} files, and one is taken at a time`, true);
+    else if (file) giveFile(file);
   });
 }
