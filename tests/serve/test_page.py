@@ -26,6 +26,37 @@ def test_a_typed_smiles_gets_its_values(browser, server):
     assert float(shown) == pytest.approx(answer["tasks"][0]["value"], abs=0.02)
 
 
+# Texts whose contrast is less than WCAG 2 asks for.
+PALE = r"""
+    const linear = (x) => (x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+    const light = (color) => {
+      const [r, g, b] = color.match(/[\d.]+/g).map((x) => linear(x / 255));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (one) => {
+      const color = getComputedStyle(one).backgroundColor;
+      return color.endsWith(", 0)") ? behind(one.parentElement) : color;
+    };
+    const isText = (node) => node.nodeType === 3 && node.textContent.trim();
+    return [...document.body.querySelectorAll("*")].filter((one) => {
+      if (!one.offsetParent || ![...one.childNodes].some(isText)) return false;
+      const [low, high] = [light(getComputedStyle(one).color), light(behind(one))].sort((a, b) => a - b);
+      return (high + 0.05) / (low + 0.05) < 4.5;
+    }).map((one) => one.textContent);
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_is_behind_them(browser, scheme):
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    type_smiles(browser, "CC(=O)Oc1ccccc1" + ENTER)
+    wait(lambda: find(browser, ".answers tbody th button"))[0].click()
+    wait(lambda: find(browser, ".answers tr.detail svg"))
+    assert browser.execute_script(PALE) == []
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 def test_what_is_no_smiles_is_said(browser):
     type_smiles(browser, "C1CC" + ENTER)
     assert "unparsable" in wait(lambda: message(browser))
