@@ -164,7 +164,7 @@ class Gate:
     def _note(self, path: Path, where: str, report: dict[str, Any]) -> None:
         self.reports.setdefault(path.name, {})[where] = report
         rank = report.get("rank_correlation_of_scores")
-        ranked = f", rank correlation of scores {rank['least']:.4f} or more" if rank else ""
+        ranked = f", rank correlation of scores at least {rank['least']:.4f}" if rank else ""
         batches = f"{report['molecules']:,} molecules in {report['batches']} batches"
         self.on_note(
             f"{path.name}: {batches} in {where}: largest difference {report['largest_difference']:.2g}{ranked}"

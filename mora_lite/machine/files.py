@@ -93,11 +93,12 @@ def staged(out: Path, force: bool, mark: str, kind: str) -> Iterator[Path]:
 def check_free(out: Path, force: bool, mark: str, kind: str) -> None:
     """Raises `OutputError` when `out` exists, unless it is an empty folder, or `force` is set and it may be replaced.
 
-    It is also raised for `.` and `..`: nothing can take their place, as they are no names.
+    It is also raised for `.` and `..`, as nothing can take the place of what is no name, and for `-`: no folder goes to
+    standard output.
     mark: name of the file by which a folder of this kind is known: replacing deletes, so nothing else is replaced.
     kind: of the folder, with its article, for the message.
     """
-    if out.name in ("", ".."):
+    if out.name in ("", "..", "-"):
         raise OutputError(f"got {out}, expected the name of a folder; the folder itself is made")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

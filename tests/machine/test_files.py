@@ -119,14 +119,14 @@ def test_a_link_to_a_folder_is_replaced_each_time_and_what_it_leads_to_stays(tmp
         assert names(tmp_path) == ["elsewhere", "out"]
 
 
-@pytest.mark.parametrize("name", [".", ".."])
+@pytest.mark.parametrize("name", [".", "..", "-"])
 def test_a_folder_without_a_name_of_its_own_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with (
-        pytest.raises(OutputError, match=r"^got \.+, expected the name of a folder"),
+        pytest.raises(OutputError, match=r"^got [.-]+, expected the name of a folder"),
         staged(Path(name), True, "m", "a"),
     ):
         pass

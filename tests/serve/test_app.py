@@ -142,6 +142,7 @@ def test_a_download_keeps_the_letters_of_its_name(server):
 
 
 def test_a_load_balancer_learns_when_the_model_is_there(server):
+    server.ask("POST", "/api/molecule", {"smiles": "CCO"})
     health = server.get("/health")
     assert (health.status, health.json) == (200, {"ready": True})
     assert [server.ask("HEAD", path).status for path in ("/health", "/")] == [200, 200]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from headless_browser import wait
 
 from mora_lite.cli.app import app
 
@@ -53,6 +54,7 @@ def test_what_is_copied_is_there_and_the_extras_too() -> None:
 def test_the_health_check_tells_a_server_from_none(server) -> None:  # type: ignore[no-untyped-def]
     program, *rest = health_check()
     assert program == "python"
+    wait(lambda: server.get("/health").json["ready"])
     for port, code in ((server.port, 0), (1, 1)):
         arguments = [word.replace("8765", str(port)) for word in rest]
         assert subprocess.run([sys.executable, *arguments], capture_output=True, check=False).returncode == code
