@@ -186,12 +186,10 @@ class Results:
     def write(self, path: Path, numbers: np.ndarray, lay_out: Callable[[str, str], str]) -> Generator[None, None, None]:
         """Write these rows, in this order, as `mora-lite predict` would, in the format of the path's ending.
 
-        Tabs become what spreadsheets look for in a CSV: commas, or semicolons beside decimal commas. Yields after some
-        rows. The file is there at the end, and nothing is left of it where that is not reached.
+        Yields after some rows. The file is there at the end, and nothing is left of it where that is not reached.
         lay_out: makes the mol block of a name and a SMILES, for SDF.
         """
-        delimiter = ";" if self.form.decimal == "," else self.form.delimiter.replace("\t", ",")
-        form = TableFormat.of(path).like(delimiter, self.form.bom, self.form.decimal)
+        form = TableFormat.of(path).like(self.form.delimiter, self.form.bom, self.form.decimal)
         names = add_columns(self.columns, [*self.names, STATUS, ERROR])
         added = names[len(self.columns) :]
         kinds = [None] * len(self.columns) + [self._kind(name) for name in self.names] + [None, None]

@@ -280,7 +280,7 @@ def test_a_table_can_be_stopped(server):
     job = server.ask("POST", "/api/jobs?name=long.csv", content).json
     assert server.get(f"/api/jobs/{job['id']}/rows").status == 409
     assert server.ask("POST", "/api/molecule", {"smiles": "CCO"}).status == 200, "a question goes first"
-    assert server.get(f"/api/jobs/{job['id']}").json["state"] == "running"
+    assert server.get(f"/api/jobs/{job['id']}").json["state"] in ("waiting", "running"), "and the table later"
     assert server.ask("DELETE", f"/api/jobs/{job['id']}").status == 200
 
 
