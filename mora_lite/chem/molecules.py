@@ -251,9 +251,11 @@ def _explain(text: str) -> str:
         problem = _chemistry_problem(mol)
         if problem:
             return problem
-        other = next((what for form, what in _OTHERS.items() if form.fullmatch(text)), None)
+        pieces = dict.fromkeys([text, *text.split(".")])
+        other = next(((piece, what) for piece in pieces for form, what in _OTHERS.items() if form.fullmatch(piece)), None)
         if mol is None and other:
-            return f"not a SMILES but {other}"
+            which = f"{other[0][:60]}: " if other[0] != text else ""
+            return f"{which}not a SMILES but {other[1]}"
         capture = getattr(rdBase, "CaptureErrorLog", None)  # newer RDKit only
         if capture is None or len(text) > _LONG_TEXT:  # RDKit takes seconds to write of 20,000 characters
             return REASONS[UNPARSABLE]

@@ -1,8 +1,8 @@
 """Which columns of a table hold the SMILES and the molecules' names.
 
 SMILES: the column that the user names, else one with a typical name, else the one that reads as SMILES; where none or
-several do, one with a name that the caller expects. Names: the column that the user names, else the first with a
-typical name.
+several do, one with a name that the caller expects. Where it expects reactions, one that reads as such goes before all
+but the names of `_NAMES`. Names: the column that the user names, else the first with a typical name.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ _NAMES_OF_NAMES = {
 
 # A SMILES by its letters, right or wrong, with something in it that words do not have; and words, as headers have them.
 _ATOMS = r"(?:Br?|Cl?|N|O|P|S|F|I|b|c|n|o|p|s|\*|\[[^\[\]\s]+\])"
-_SMILES_SHAPE = re.compile(rf"(?=.*[()\[\]=#@]|.{{4}}.*\d|.*\d.{{3}})(?:{_ATOMS}|[-=#$:/\\.()]|%?\d)+")
+_SYMBOL = rf"(?:{_ATOMS}|[-=#$:/\\.()]|%?\d)"
+_SMILES_SHAPE = re.compile(rf"(?=.*[()\[\]=#@]|.{{4}}.*\d|.*\d.{{3}}){_SYMBOL}+")
+# A reaction reactants>reagents>product, whose sides may be empty; an extension or a name may follow.
+_REACTION = re.compile(rf"(?=.*[^>\s]){_SYMBOL}*>{_SYMBOL}*>{_SYMBOL}*(?:\s.*)?")
 _WORDS = re.compile(r"[^\W\d][\w .()/%-]*")
 
 
@@ -77,8 +80,8 @@ class WantedColumns(NamedTuple):
 
     smiles, name: the columns that the user names, or their numbers from 1.
     recorded: the SMILES column that a pack or a task names, of tables only; the user's goes before it.
-    expected: further names of SMILES columns, the likeliest first, of which one is taken where neither the typical
-        names nor the cells decide it.
+    expected: further names of SMILES columns, the likeliest first, where the table may hold reactions. One of them is
+        taken where neither the typical names nor the cells decide it.
     """
 
     smiles: str | None = None
@@ -144,10 +147,15 @@ def choose_smiles_column(
     if wanted.of_table is not None:
         chosen, by_name = _find_requested(header, wanted.of_table, "--smiles-column", source)
         is_molecule = not by_name and _is_molecule(header[chosen])  # where a header would stand
-        if is_molecule and (not rows or reads_as_smiles(_column(rows, chosen))):
+        below = _column(rows, chosen)
+        if is_molecule and (not rows or reads_as_smiles(below) or _read_as_reactions(below)):
             return _without_header(len(header), chosen, source)
         return _with_header(header, chosen)
-    index = _find_by_name(header, rows, source)
+    index = _find_reactions(header, rows, wanted, source) if wanted.expected else None
+    if index is not None and _is_molecule(header[index]):
+        return _without_header(len(header), index, source)
+    if index is None:
+        index = _find_by_name(header, rows, source)
     if index is not None:
         choice = _with_header(header, index)
         choice.notes += note_others(header, index)
@@ -161,7 +169,7 @@ def choose_smiles_column(
         by_content = [
             i for i, cell in enumerate(header) if reads_as_smiles([cell]) and reads_as_smiles(_column(rows, i), 0.5)
         ]
-    named = [i for name in wanted.expected for i, column in enumerate(header) if _letters(column) == _letters(name)]
+    named = _find_expected(header, wanted)
     if len(by_content) != 1 and named:
         return _with_header(header, named[0])
     if len(by_content) > 1:
@@ -265,6 +273,29 @@ def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: 
     return vague[0] if len(vague) == 1 else None
 
 
+def _find_expected(header: Sequence[str], wanted: WantedColumns) -> list[int]:
+    return [i for name in wanted.expected for i, column in enumerate(header) if _letters(column) == _letters(name)]
+
+
+def _find_reactions(
+    header: Sequence[str], rows: Sequence[Sequence[str]], wanted: WantedColumns, source: str
+) -> int | None:
+    """The column that reads as reactions; of several one whose name is expected. A column called SMILES goes before."""
+    if any(_letters(name) in _NAMES for name in header):
+        return None
+    found = [i for i, name in enumerate(header) if _read_as_reactions(_column(rows, i) or [name])]
+    chosen = [i for i in _find_expected(header, wanted) if i in found] or found
+    if len(found) > 1 and chosen == found:
+        names = ", ".join(repr(header[i]) for i in found)
+        raise InputError(f"{source}: several columns read as reactions: {names}; choose one with --smiles-column")
+    return chosen[0] if chosen else None
+
+
+def _read_as_reactions(cells: Sequence[str]) -> bool:
+    distinct = {cell.strip() for cell in cells} - {""}
+    return 0 < _MIN_SHARE * len(distinct) <= sum(bool(_REACTION.fullmatch(cell)) for cell in distinct)
+
+
 def _with_header(header: Sequence[str], index: int) -> ColumnChoice:
     notes = []
     if list(header).count(header[index]) > 1:
@@ -295,8 +326,9 @@ def reads_as_smiles(cells: Sequence[str], share: float = _MIN_SHARE) -> bool:
 
 
 def _is_molecule(cell: str) -> bool:
-    """Whether a cell that may be a header is a SMILES, or would be one without a mistake in it."""
-    return _n_atoms(cell) > 0 or bool(_SMILES_SHAPE.fullmatch(cell.strip()))
+    """Whether a cell that may be a header is a SMILES or a reaction, or would be one without a mistake in it."""
+    text = cell.strip()
+    return _n_atoms(cell) > 0 or bool(_SMILES_SHAPE.fullmatch(text) or _REACTION.fullmatch(text))
 
 
 def _n_atoms(cell: str) -> int:

@@ -56,6 +56,7 @@ SIDES = ("reactants_and_reagents", "reactants", PRODUCT)  # columns that can be 
 REACTION_COLUMNS = (*SIDES, "reaction", "rxn")  # names that a table's SMILES column may have in place of a typical one
 _ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
 _WIDE_ARROW = re.compile(r"\s*(?<!-)>\s*")
+_SIGN = re.compile(r"(\+|-+>|=+>|[\u2190-\u21ff\u27f0-\u27ff])(?!\S)")  # between molecules, as equations have it
 
 
 def text_task(name: str) -> TextTask:
@@ -95,21 +96,35 @@ class Sides(NamedTuple):
     product: str = ""
 
 
-def read_sides(direction: str | None, text: str) -> Sides:
-    """The molecules in question.
+def read_reaction(text: str) -> tuple[str, str, str] | None:
+    """Reactants, reagents and product of `reactants>reagents>product`, behind which a name or an extension may follow.
 
-    text: SMILES, or a reaction `reactants>reagents>product`, of which the direction takes what it needs; a name may
-    follow. direction: of `DIRECTIONS`, or None. Raises `InputError` for half a reaction, and for one without direction.
+    None where the text is no reaction. Raises `InputError` for a part of one, several, and one that is written otherwise.
     """
     smiles, *name = text.split(None, 1) or [""]
     if _ARROW.search(f"{smiles[-2:]} {name[0][:1] if name else ''}"):  # a blank before an arrow, or after it
         smiles, *name = _WIDE_ARROW.sub(">", text.strip()).split(None, 1)
-    parts = _ARROW.split(smiles)
-    if len(parts) == 1:
-        return Sides(" ".join([*parts, *name]))
-    if len(parts) != 3:
-        raise InputError("got half a reaction, expected reactants>reagents>product or reactants>>product")
-    reactants, reagents, product = parts
+    sides = _ARROW.split(smiles)
+    if len(sides) == 3:
+        return sides[0], sides[1], sides[2]
+    if len(sides) > 1:
+        got = "half a reaction" if len(sides) == 2 else "several reactions in one"
+        raise InputError(f"got {got}, expected reactants>reagents>product or reactants>>product")
+    if name and (sign := _SIGN.match(name[0])):  # what follows would be taken for a name
+        raise InputError(f"got {sign[1]!r} between molecules, expected dots between them, and >> before the product")
+    return None
+
+
+def read_sides(direction: str | None, text: str) -> Sides:
+    """The molecules in question.
+
+    text: SMILES, which a name may follow, or a reaction as of `read_reaction`, of which the direction takes what it
+    needs. direction: of `DIRECTIONS`, or None. Raises `InputError` for other texts, and for a reaction without direction.
+    """
+    reaction = read_reaction(text)
+    if reaction is None:
+        return Sides(" ".join(text.split(None, 1)))
+    reactants, reagents, product = reaction
     sides = {
         "forward": Sides(".".join(filter(None, (reactants, reagents)))),
         "retro": Sides(product),

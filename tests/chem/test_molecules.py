@@ -50,6 +50,7 @@ def test_a_molecule_is_ok(smiles):
         ("InChI=1S/C2H6O/c1-2-3/h3H", "unparsable", "not a SMILES but an InChI"),
         ("LFQSCWFLJHTTHZ-UHFFFAOYSA-N", "unparsable", "not a SMILES but an InChIKey"),
         ("PEPTIDE1{A.R.G.[dF]}$$$$", "unparsable", "not a SMILES but HELM"),
+        ("CCO.triethylamine.CC", "unparsable", "triethylamine: not a SMILES but a word"),
         ("cccc", "unparsable", "aromatic"),
         ("CC>>CO", "unparsable", "a reaction, not a molecule"),
         ("C[N]->[Cu]->>C", "unparsable", "syntax error"),

@@ -80,12 +80,32 @@ def test_other_columns_that_may_be_meant_are_told(tmp_path, header, index, note)
         ("id,Reaction\n1,CCO>>CC=O\n", 1),  # none does
         ("product,x\nA-17,CCO\n", 1),
         ("product,smiles\nCC=O,CCO\n", 1),
+        ("smiles,rxn\nCCO,CCO>>CC=O\n", 0),
+        ("rxn,product_smiles\nCCO>>CC=O,CC=O\n", 0),  # a reaction goes before what may be one side of it
+        ("id,reactants>reagents>production\n1,CCO>>CC=O\n2,\n", 1),
+        ("catalyst,mapped\nCC[Pd],[CH3:1][OH:2]>[Pd]>[CH2:1]=[O:2] |f:0.1|\n", 1),
+        ("mapped,Reaction\nCO>>C=O,CCO>>CC=O\n", 1),
     ],
 )
 def test_expected_names_decide_where_nothing_else_does(tmp_path, text, index):
     path = str(write(tmp_path / "a.csv", text))
     with read_table(Source(path), WantedColumns(expected=("reactants", "product", "reaction"))) as table:
         assert table.smiles_index == index
+
+
+def test_of_two_columns_of_reactions_one_has_to_be_chosen(tmp_path):
+    path = str(write(tmp_path / "a.csv", "mapped,plain\nCO>>C=O,CCO>>CC=O\n"))
+    with pytest.raises(InputError, match="several columns read as reactions: 'mapped', 'plain'; choose one"):
+        read_table(Source(path), WantedColumns(expected=("reaction",)))
+
+
+@pytest.mark.parametrize("text", ["CO>>C=O\tUS1\t95\nCCO>O>CC=O |f:0.1|\tUS2\t\n", "CO>>C=O\tUS1\t95\n"])
+@pytest.mark.parametrize("column", [None, "1"])
+def test_reactions_without_a_header_lose_no_row(tmp_path, text, column):
+    path = str(write(tmp_path / "a.rsmi", text))
+    with read_table(Source(path), WantedColumns(column, expected=("reaction",))) as table:
+        assert table.columns == ["smiles", "column_2", "column_3"]
+        assert sum(len(block.cells) for block in table.blocks()) == text.count("\n")
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,11 @@ def test_a_direction_takes_its_side_of_a_reaction(direction: str | None, text: s
     ("direction", "text", "message"),
     [
         ("forward", "C>CC", "half a reaction"),
+        ("forward", "C>>CC>>CCC", "several reactions in one"),
+        ("forward", "CC(=O)Cl + CN >> C", "'\\+' between molecules"),
+        ("forward", "CC(=O)Cl + CN", "'\\+' between molecules"),
+        ("retro", "CC(=O)Cl.CN --> CC(=O)NC", "'-->' between molecules"),
+        ("retro", "CC(=O)Cl.CN \N{RIGHTWARDS ARROW} CC(=O)NC", "'\N{RIGHTWARDS ARROW}' between molecules"),
         ("retro", "CO>>", "that retro needs is empty"),
         (None, "C>>C", "about no"),
     ],
