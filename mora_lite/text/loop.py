@@ -27,6 +27,7 @@ from ..machine.capture import capture, run_aside
 from ..machine.device import keep_freed_memory
 from ..machine.files import write_tensors
 from ..machine.prefetch import read_ahead
+from ..machine.progress import report
 from ..machine.signals import deferred_signals
 from ..training.loop import OptimizerConfig, RunState
 from .model import TextModel
@@ -98,6 +99,7 @@ class TextRun:
         start: str = "",
     ):
         keep_freed_memory()
+        report("compiling what training needs")
         self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
         self.ops = choose_layer_ops(device)
         self.model.decoder.use_ops(self.ops)
@@ -106,6 +108,7 @@ class TextRun:
         self.state = RunState(model, settings, _fingerprint(model, batches, start), device)
         self.step = self._load()
         self.train_step = _Step(model, self.state, batches, device)
+        self.compiled = False
 
     @property
     def done(self) -> float:
@@ -122,7 +125,8 @@ class TextRun:
     ) -> None:
         """Train for `stop_seconds` from now, or until the share `stop_done` of the budget is spent; then save.
 
-        Ctrl-C ends it after the current step, and takes effect once the checkpoint is written.
+        The first step, which compiles for as long as dozens of others take, is not counted. Ctrl-C ends it after the
+        current step, and takes effect once the checkpoint is written.
         """
         with deferred_signals() as signals:
             self._train(stop_seconds, stop_done, on_progress, signals)
@@ -144,6 +148,8 @@ class TextRun:
                 if self.step % STEPS_BETWEEN_LOOKS == 0:
                     losses[-1].item()
                 now = time.perf_counter()
+                if not self.compiled:
+                    self.compiled, started, reported, saved, tokens = True, now, now, now, 0
                 state.seconds = before + now - started - paused
                 if now - reported > SECONDS_BETWEEN_REPORTS:
                     loss = torch.stack(losses).mean().item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -149,6 +150,21 @@ def test_a_run_that_was_stopped_before_its_first_step_goes_on(make_run: Any) -> 
     assert run.step == 0
     run.train()
     assert run.step == 2
+
+
+def test_what_the_first_step_compiles_takes_nothing_of_the_budget(make_run: Any) -> None:
+    run = make_run()
+    run.settings = replace(run.settings, steps=0, seconds=0.5)
+    step = run.train_step
+
+    def slow(batch: TextBatch) -> torch.Tensor:
+        time.sleep(0 if run.step else 1.5)
+        return cast(torch.Tensor, step(batch))
+
+    run.train_step = slow
+    run.train()
+    assert run.step > 1
+    assert 0.5 <= run.state.seconds < 1.5
 
 
 def test_the_folder_of_another_run_is_refused(make_run: Any) -> None:
