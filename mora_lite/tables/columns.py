@@ -148,16 +148,15 @@ def choose_smiles_column(
         chosen, by_name = _find_requested(header, wanted.of_table, "--smiles-column", source)
         is_molecule = not by_name and _is_molecule(header[chosen])  # where a header would stand
         below = _column(rows, chosen)
-        if is_molecule and (not rows or reads_as_smiles(below) or _read_as_reactions(below)):
+        if is_molecule and (not rows or reads_as_smiles(below) or reads_as_reactions(below)):
             return _without_header(len(header), chosen, source)
         return _with_header(header, chosen)
     index = _find_reactions(header, rows, wanted, source) if wanted.expected else None
-    if index is not None and _is_molecule(header[index]):
-        return _without_header(len(header), index, source)
     if index is None:
         index = _find_by_name(header, rows, source)
     if index is not None:
-        choice = _with_header(header, index)
+        bare = _is_molecule(header[index])  # reactions without a header
+        choice = _without_header(len(header), index, source) if bare else _with_header(header, index)
         choice.notes += note_others(header, index)
         return choice
     by_content = [i for i in range(len(header)) if reads_as_smiles(_column(rows, i))]
@@ -283,7 +282,7 @@ def _find_reactions(
     """The column that reads as reactions; of several one whose name is expected. A column called SMILES goes before."""
     if any(_letters(name) in _NAMES for name in header):
         return None
-    found = [i for i, name in enumerate(header) if _read_as_reactions(_column(rows, i) or [name])]
+    found = [i for i, name in enumerate(header) if reads_as_reactions(_column(rows, i) or [name])]
     chosen = [i for i in _find_expected(header, wanted) if i in found] or found
     if len(found) > 1 and chosen == found:
         names = ", ".join(repr(header[i]) for i in found)
@@ -291,7 +290,8 @@ def _find_reactions(
     return chosen[0] if chosen else None
 
 
-def _read_as_reactions(cells: Sequence[str]) -> bool:
+def reads_as_reactions(cells: Sequence[str]) -> bool:
+    """Whether these cells of a column look like reactions `reactants>reagents>product`."""
     distinct = {cell.strip() for cell in cells} - {""}
     return 0 < _MIN_SHARE * len(distinct) <= sum(bool(_REACTION.fullmatch(cell)) for cell in distinct)
 

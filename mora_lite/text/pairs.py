@@ -30,14 +30,27 @@ from ..chem.graph import Graphs
 from ..chem.molecules import MAX_ATOMS
 from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError
-from ..tables.columns import find_column, plain_name
-from ..tables.library import open_library
+from ..tables.columns import SAMPLE_ROWS, find_column, plain_name, reads_as_reactions
+from ..tables.library import Library, open_library
+from ..tables.source import is_stream
 from ..training.splits import part_of_mark
-from .tasks import ASK, DIRECTIONS, INPUT_COLUMNS, QUESTION_COLUMN, QUESTIONS, TEXT_TASKS, text_task
+from .tasks import (
+    ASK,
+    DIRECTIONS,
+    INPUT_COLUMNS,
+    PRODUCT,
+    QUESTION_COLUMN,
+    QUESTIONS,
+    REACTION_COLUMNS,
+    TEXT_TASKS,
+    read_reaction,
+    text_task,
+)
 
 # Several molecules are one source, and an answer speaks of them as they are drawn: nothing is taken away.
 FEATURIZER = Featurizer(standardize="none")
 TEST, VALID = 0.08, 0.02  # shares of described molecules: larger than of reactions, as the sets are small
+_WHOLE = ("reactants", "reagents", PRODUCT)  # columns that a reaction in one cell stands for
 SKIP_REASON = "that cannot be used: a blank cell, molecules that RDKit does not read, or a mark in overlap_with"
 
 
@@ -281,18 +294,26 @@ def read_rows(
 ) -> Iterator[dict[str, str]]:
     """Rows of a table of any kind that `open_library` reads, by the names of its columns and by their `plain_name`.
 
-    It has all columns `needed` and one or more of `any_of`. A row that is malformed is blank. on_note: gets a line for
-    each thing to know of the reading. Raises `InputError` for other tables, and for text that is not UTF-8.
+    It has all columns `needed` and one or more of `any_of`, or, where these are sides of reactions, none `needed` but
+    whole reactions in one. A row that is malformed is blank. on_note: gets a line for each thing to know of the
+    reading. Raises `InputError` for other tables, and for text that is not UTF-8.
     """
+    of_reactions = False
     try:
         library = open_library(str(path), cells=True, recorded_column=needed[0])
     except InputError as error:
-        words = str(error).replace(" for --smiles-column", "")  # there is no such option here
-        raise InputError(f"{path} cannot be read as a table: {words}; expected {_words(needed, any_of)}") from None
+        whole = _open_reactions(path) if set(needed) <= set(_WHOLE) else None
+        if whole is None:
+            words = str(error).replace(" for --smiles-column", "")  # there is no such option here
+            expected = f"{path} cannot be read as a table: {words}; expected {_words(needed, any_of)}"
+            raise InputError(expected) from None
+        library, of_reactions = whole, True
     with library:
         columns = library.columns
         at = {plain_name(name): i for i, name in enumerate(columns)} | {name: i for i, name in enumerate(columns)}
-        if not set(needed) <= set(at) or (any_of and not set(any_of) & set(at)):
+        if of_reactions:
+            on_note(f"{path}: {', '.join(_WHOLE)} are read from the column {columns[library.smiles_index]}")
+        elif not set(needed) <= set(at) or (any_of and not set(any_of) & set(at)):
             raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
         for name in (name for name in (*needed, *any_of) if name in at):
             find_column(columns, name, str(path))  # which raises where several are called so
@@ -303,11 +324,36 @@ def read_rows(
                 if not row[smiles] and "\n" in record.text:  # of an SDF
                     drawn = FEATURIZER.parse_molecule(record.text).drawn
                     row[smiles] = "" if drawn is None else Chem.MolToSmiles(drawn)
+                if of_reactions:
+                    row |= _sides_of(record.text)
                 if not "".join(row.values()).isascii():
                     _check_text(row, f"{path}, line {line}")
                 yield row
         for note in library.notes:
             on_note(note)
+
+
+def _open_reactions(path: Path) -> Library | None:
+    """A table whose SMILES column holds whole reactions; None for others."""
+    if is_stream(str(path)):  # what was read of it is gone
+        return None
+    try:
+        library = open_library(str(path), cells=True, expected=REACTION_COLUMNS)
+    except InputError:
+        return None
+    head = next(library.windows(SAMPLE_ROWS), None)
+    if head is not None and reads_as_reactions([record.text for record in head.records]):
+        return library
+    library.close()
+    return None
+
+
+def _sides_of(text: str) -> dict[str, str]:
+    """The sides of a reaction by the names of their columns, blank where the text is none."""
+    try:
+        return dict(zip(_WHOLE, read_reaction(text) or ("", "", ""), strict=True))
+    except InputError:
+        return dict.fromkeys(_WHOLE, "")
 
 
 def _check_text(row: dict[str, str], where: str) -> None:

@@ -99,7 +99,7 @@ class Sides(NamedTuple):
 def read_reaction(text: str) -> tuple[str, str, str] | None:
     """Reactants, reagents and product of `reactants>reagents>product`, behind which a name or an extension may follow.
 
-    None where the text is no reaction. Raises `InputError` for a part of one, several, and one that is written otherwise.
+    None where the text is no reaction. Raises `InputError` for half a one, for several, and for one in other signs.
     """
     smiles, *name = text.split(None, 1) or [""]
     if _ARROW.search(f"{smiles[-2:]} {name[0][:1] if name else ''}"):  # a blank before an arrow, or after it
@@ -119,7 +119,7 @@ def read_sides(direction: str | None, text: str) -> Sides:
     """The molecules in question.
 
     text: SMILES, which a name may follow, or a reaction as of `read_reaction`, of which the direction takes what it
-    needs. direction: of `DIRECTIONS`, or None. Raises `InputError` for other texts, and for a reaction without direction.
+    needs. direction: of `DIRECTIONS`, or None. Raises `InputError` as that does, and for a reaction without direction.
     """
     reaction = read_reaction(text)
     if reaction is None:

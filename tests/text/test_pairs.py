@@ -73,6 +73,28 @@ def test_sources_of_all_columns_and_both_directions(tmp_path: Path) -> None:
     assert [(r.source, r.target) for r in retro] == [("CCOC(C)=O", "CC(=O)O.CCO")]
 
 
+def test_whole_reactions_give_their_sides(tmp_path: Path) -> None:
+    """As databases write them: in one column, with atom maps, extensions and more columns, with a header or without."""
+    rows = ("[CH3:1][CH2:2][OH:3]>O.[Na+].[Cl-]>[CH3:1][CH:2]=[O:3] |f:2.3|,US1", "CCC>>,US2", "CC>C>,US3")
+    lines: list[str] = []
+    for number, header in enumerate(("ReactionSmiles,PatentNumber", "mapped,origin", rows[0])):
+        path = table(tmp_path / f"{number}.csv", header, *rows)
+        column = ("ReactionSmiles", "mapped", "smiles")[number]
+        (forward,) = read_pairs(["forward"], [path], on_note=lines.append)
+        assert (forward.source, forward.target) == ("CCO.O.[Cl-].[Na+]", "CC=O")
+        assert f"{path}: reactants, reagents, product are read from the column {column}" in lines
+        assert f"left out: 2 rows {SKIP_REASON}" in lines
+        assert lines.count("left out: 1 row whose pair is there already") == (number == 2)
+        lines.clear()
+        assert [(r.source, r.target) for r in read_pairs(["retro"], [path])] == [("CC=O", "CCO")]
+        assert next((r.source, r.target) for r in read_pairs(["reagents"], [path])) == ("CCO", "O.[Cl-].[Na+]")
+        assert len(read_pairs(["forward", "retro", "reagents"], [path])) == 3
+    with pytest.raises(InputError, match="no column 'product'"):
+        read_pairs(["forward"], [table(tmp_path / "molecules.csv", "smiles,x", "CCO,1")])
+    with pytest.raises(InputError, match="no column 'smiles'"):
+        read_pairs(["describe"], [path])
+
+
 def test_no_product_of_the_training_part_is_held_out(tmp_path: Path) -> None:
     """Whatever its table, reaction or stereochemistry."""
     acids = ["C" * n + "C(=O)O" for n in range(1, 40)]
