@@ -54,6 +54,7 @@ IN_LAYER = {
     "ffn_down": "mlp.down_proj",
 }
 ROPE_FACTORS = "rope_freqs.weight"
+UNSCALED = {"yarn_ext_factor": 1.0, "yarn_attn_factor": 1.0, "attn_factor": 1.0, "yarn_log_multiplier": 0.0}
 
 
 class GGUFCheckpoint(Checkpoint):
@@ -221,15 +222,20 @@ class GGUFCheckpoint(Checkpoint):
         for tensor in self._stored:
             if tensor.name == ROPE_FACTORS:
                 return self._llama3_scaling(np.asarray(tensor.data, dtype=np.float64), config)
-        kind = self._get("rope.scaling.type", "none")
-        factor = float(self._get("rope.scaling.factor", 1.0))
+        kind = self._get("rope.scaling.type", "linear")  # as in llama.cpp, where files of 2023 have the factor alone
+        factor = float(self._get("rope.scaling.factor") or self._get("rope.scale_linear") or 1.0)
         if kind == "none" or factor == 1.0:
             return None
         if kind == "linear":
             return {"rope_type": "linear", "factor": factor}
         if kind == "yarn":
+            for name, usual in UNSCALED.items():
+                if (value := self._get(f"rope.scaling.{name}", usual)) != usual:
+                    raise CheckpointError(f"{self.path}: rope.scaling.{name} of {value} is not supported, only {usual}")
             length = int(self._need("rope.scaling.original_context_length"))
-            return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
+            scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
+            bounds = {name: self._get(f"rope.scaling.yarn_{name}") for name in ("beta_fast", "beta_slow")}
+            return scaling | {name: float(value) for name, value in bounds.items() if value is not None}
         raise CheckpointError(f"{self.path}: rotary scaling {kind} is not supported; known: linear, yarn, llama3")
 
     def _llama3_scaling(self, factors: np.ndarray, config: dict[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,45 @@ def test_a_part_of_each_head_is_rotated(tmp_path: Path, arch: str) -> None:
     assert not torch.allclose(logits[0], Decoder.from_checkpoint(source).logits(ids), atol=1e-3)
 
 
+YARN = {"type": "yarn", "factor": 4.0, "original_context_length": 64}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("keys", "scaling"),
+    [
+        ({"rope.scale_linear": 4.0}, {"rope_type": "linear", "factor": 4.0}),  # files of 2023
+        ({"rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, {"rope_type": "default"}),
+        (
+            {f"rope.scaling.{name}": value for name, value in YARN.items()}
+            | {
+                "rope.scaling.yarn_beta_fast": 16.0,
+                "rope.scaling.yarn_beta_slow": 2.0,
+                "rope.scaling.attn_factor": 1.0,
+            },
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+            | {"beta_fast": 16.0, "beta_slow": 2.0},
+        ),
+    ],
+)
+def test_positions_are_stretched_as_llama_cpp_does(
+    tmp_path: Path, keys: dict[str, Any], scaling: dict[str, Any]
+) -> None:
+    model = make_model("llama", tie_word_embeddings=False)
+    path = write_gguf(tmp_path / "m.gguf", model, "llama", **keys)
+    source = ModelSource(model)
+    source.config |= {"rope_parameters": {"rope_theta": 5e5, **scaling}}
+    ids = torch.arange(12)[None]
+    assert torch.equal(*[Decoder.from_checkpoint(each).logits(ids) for each in (open_checkpoint(path), source)])
+
+
+def test_yarn_with_other_factors_is_named(tmp_path: Path) -> None:
+    keys = {f"rope.scaling.{name}": value for name, value in YARN.items()} | {"rope.scaling.yarn_attn_factor": 0.5}
+    with pytest.raises(CheckpointError, match=r"rope.scaling.yarn_attn_factor of 0.5 is not supported, only 1.0"):
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", make_model("llama"), "llama", **keys))
+
+
 @pytest.fixture
 def parts(base_path: Path, tmp_path: Path) -> list[Path]:
     """A model in several files, and the same in one."""
