@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -58,9 +58,12 @@ class OnProgress(Protocol):
 def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
     """A bar on stderr while the block runs, or, if stderr is no terminal, a line now and then.
 
-    Yields a function to call with the number of rows done and with the open library, unless that is `opened`.
+    Yields a function to call with the number of rows done and with the open library, unless that is `opened`; then rows
+    take long, and what the library reports of the next ones is shown too.
     """
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from ..machine.progress import listening
 
     fields = (
         TextColumn("{task.fields[rows]:,} rows"),
@@ -68,10 +71,16 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]:,.0f} molecules/s"),
         TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
     )
-    started, state = time.perf_counter(), "loading ..."
-    with Progress(*fields, **_bar_options()) as bar, _telling(bar, lambda: state):
+    started, state, within = time.perf_counter(), "loading ..." if opened is None else "0 rows", ""
+    with Progress(*fields, **_bar_options()) as bar, _telling(bar, lambda: state + within):
         job = bar.add_task("", total=None, rows=0, rate=0.0)
+
+        def on_report(work: str, done: int = 0, total: int | None = None) -> None:
+            nonlocal within
+            within = f", {work}: {done:,} of {total:,}" if total else f", {work} ..."
+            bar.update(job, description=within.removeprefix(", "))
 
         def on_progress(n_rows: int, source: Measured | None = opened) -> None:
             nonlocal state
@@ -81,7 +90,8 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
             percent = "" if share is None else f", {100 * share:.0f} % of the input"
             state = f"{n_rows:,} rows{percent}, {rate:,.0f} molecules/s"
 
-        yield on_progress
+        with nullcontext() if opened is None else listening(on_report):
+            yield on_progress
 
 
 @contextmanager

@@ -1,0 +1,22 @@
+"""Progress on stderr where there is no bar."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mora_lite.cli.progress import progress_bar
+from mora_lite.machine.progress import report
+from mora_lite.tables.library import TypedSmiles
+
+
+def test_rows_that_take_long_say_how_far_the_next_ones_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mora_lite.cli.progress.FIRST_SECONDS", 0.1)
+    monkeypatch.setattr("mora_lite.cli.progress.NEXT_SECONDS", 0.1)
+    with progress_bar(TypedSmiles(["C"] * 4)):
+        report("answering rows", 1, 4)
+        time.sleep(0.3)
+    assert "0 rows, answering rows: 1 of 4" in capsys.readouterr().err.splitlines()
