@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -23,12 +23,12 @@ class MoleculeColumn:
     index: Any = None
 
 
-def read_molecules(molecules: Any, smiles_column: str | None = None) -> MoleculeColumn:
+def read_molecules(molecules: Any, smiles_column: str | None = None, *, expected: Sequence[str] = ()) -> MoleculeColumn:
     """Read a SMILES, an RDKit molecule, an iterable of them, a pandas, Arrow or Polars column, or such a table.
 
     Missing values of any kind (None, NaN, pandas.NA, nulls) are rows of their own. An RDKit molecule becomes its
     canonical SMILES.
-    smiles_column: of a table; None finds it by its name, else by its content.
+    smiles_column: of a table; None finds it by its name, else by its content. expected: as of `WantedColumns`.
 
     Raises `InputError` for anything else, and when no column of a table fits, or several do.
     """
@@ -42,19 +42,19 @@ def read_molecules(molecules: Any, smiles_column: str | None = None) -> Molecule
     pandas = sys.modules.get("pandas")  # where nobody has imported it, nothing is of it
     if pandas is not None and isinstance(molecules, pandas.DataFrame):
         columns = [molecules.iloc[:, i] for i in range(molecules.shape[1])]
-        at = _find_column([str(name) for name in molecules.columns], columns, smiles_column)
+        at = _find_column([str(name) for name in molecules.columns], columns, smiles_column, expected)
         return MoleculeColumn(_texts(columns[at]), molecules.index)
     if pandas is not None and isinstance(molecules, pandas.Series):
         return MoleculeColumn(_texts(molecules), molecules.index)
     if hasattr(molecules, "__arrow_c_stream__") or hasattr(molecules, "__arrow_c_array__"):
-        return MoleculeColumn(_arrow_texts(molecules, smiles_column))
+        return MoleculeColumn(_arrow_texts(molecules, smiles_column, expected))
     unfit = isinstance(molecules, (bytes, Mapping)) or getattr(molecules, "ndim", 1) != 1
     if unfit or not isinstance(molecules, Iterable):
         raise InputError(f"molecules: got {_kind(molecules)}, expected {EXPECTED}")
     return MoleculeColumn(_texts(molecules))
 
 
-def _arrow_texts(given: Any, smiles_column: str | None) -> list[str]:
+def _arrow_texts(given: Any, smiles_column: str | None, expected: Sequence[str]) -> list[str]:
     """Of an object with one of the Arrow C interfaces: an array, a stream of arrays, or either of a table."""
     import pyarrow
 
@@ -71,15 +71,16 @@ def _arrow_texts(given: Any, smiles_column: str | None) -> list[str]:
         [pyarrow.RecordBatch.from_struct_array(chunk) for chunk in column.chunks], pyarrow.schema(list(column.type))
     ).columns
     heads = [part.slice(0, SAMPLE_ROWS).to_pylist() for part in columns]
-    return _texts(columns[_find_column(names, heads, smiles_column)].to_pylist())
+    return _texts(columns[_find_column(names, heads, smiles_column, expected)].to_pylist())
 
 
-def _find_column(names: list[str], columns: list[Any], requested: str | None) -> int:
+def _find_column(names: list[str], columns: list[Any], requested: str | None, expected: Sequence[str]) -> int:
     """The number, from 0, of the column with the SMILES. columns: cells of each, of which the first are looked at."""
     heads = [_texts(islice(column, SAMPLE_ROWS)) for column in columns]  # a slice of pandas before 3 goes by its index
-    wanted = WantedColumns(None if requested is None else str(requested))  # pandas has columns called 0, 1, ...
+    wanted = WantedColumns(None if requested is None else str(requested), expected=expected)  # pandas has 0, 1, ...
     try:
-        return choose_smiles_column(names, list(zip(*heads, strict=True)), wanted, "the table").smiles_index
+        rows = list(zip(*heads, strict=True))
+        return choose_smiles_column(names, rows, wanted, "the table").smiles_index
     except InputError as error:
         raise InputError(str(error).replace("--smiles-column", "smiles_column=")) from None
 

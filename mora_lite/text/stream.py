@@ -30,7 +30,7 @@ from .answerer import LONG_ANSWER, Answerer, Text, row_seed
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips, valid_answers
 from .pack import load_text_pack, open_text_pack
 from .pairs import FEATURIZER, format_question
-from .tasks import TEXT_TASKS, PackQuestions, Question, SideColumns, Sides, direction_of, text_task
+from .tasks import TEXT_TASKS, WHOLE_COLUMNS, PackQuestions, Question, SideColumns, Sides, direction_of, text_task
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_BEAMS = 100  # memory and time of a search grow with them; samples are taken one after the other
@@ -178,18 +178,20 @@ class TextGenerator:
     ) -> list[Answered]:
         """What `mora-lite generate` writes about each row, in order, without a file.
 
-        molecules: a text or many, in a list or a column of any library: SMILES of a molecule, or of several joined by
-        dots, or a reaction `reactants>reagents>product`.
+        molecules: a text or many, in a list, or a column or table of any library: SMILES of a molecule, or of several
+        joined by dots, or a reaction `reactants>reagents>product`.
         task: for a pack that has learnt several, `forward`, `retro` or `reagents`; None asks for products.
         question: in words, for a pack that takes one. settings: `top`, `beams`, `spellings`, `temperature`, `top_p`,
-        `seed`, `max_new_tokens`, `batch_size` of `GenerationConfig`.
+        `seed`, `max_new_tokens`, `batch_size` of `GenerationConfig`, and `smiles_column` of a table.
 
         What cannot be read is a row with a status. Raises `InputError` for a task or setting that the pack cannot have.
         """
+        wanted = {"expected": WHOLE_COLUMNS} if self.questions.of_reactions else {}
+        smiles = read_molecules(molecules, settings.pop("smiles_column", None), **wanted).smiles
         settings.setdefault("max_new_tokens", self.answerer.long_answer)
         config, _ = GenerationConfig.of(self.questions, task=task, question=question, **settings)
         config.check_room(self.answerer)
-        windows = TypedSmiles(read_molecules(molecules).smiles).windows(CHUNK_BATCHES * config.batch_size)
+        windows = TypedSmiles(smiles).windows(CHUNK_BATCHES * config.batch_size)
         return [row for window in windows for row in answer_window(window, self.answerer, config)]
 
 

@@ -53,7 +53,8 @@ QUESTIONS = {  # in words, by direction, for a pack that learns several
 }
 DIRECTIONS = tuple(QUESTIONS)
 SIDES = ("reactants_and_reagents", "reactants", PRODUCT)  # columns that can be asked about by themselves
-REACTION_COLUMNS = (*SIDES, "reaction", "rxn")  # names that a table's SMILES column may have in place of a typical one
+WHOLE_COLUMNS = ("reaction", "rxn")  # of whole reactions
+REACTION_COLUMNS = (*SIDES, *WHOLE_COLUMNS)  # names that a table's SMILES column may have in place of a typical one
 _ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
 _WIDE_ARROW = re.compile(r"\s*(?<!-)>\s*")
 _SIGN = re.compile(r"(\+|-+>|=+>|[\u2190-\u21ff\u27f0-\u27ff])(?!\S)")  # between molecules, as equations have it

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from fake_hub import FakeHub
@@ -63,6 +64,13 @@ def test_python_asks_in_smiles(forward_pack: Path) -> None:
     assert [row.answers[0] for row in (found[0], found[2])] == ["CC=O", "C=O"]
     assert found[0].probabilities == sorted(found[0].probabilities, reverse=True)
     assert model.generate([]) == []
+
+
+def test_of_a_table_of_pandas_the_reactions_are_asked_about(forward_pack: Path) -> None:
+    model = mora_lite.load_text(forward_pack, device="cpu", dtype="float32")
+    table = pd.DataFrame({"id": ["a"], "expected": ["CC=O"], "rxn": ["CCO>O>CC=O"]})
+    assert [row.source for row in model.generate(table)] == ["CCO.O"]
+    assert [row.source for row in model.generate(table, smiles_column="expected")] == ["CC=O"]
 
 
 def test_a_pack_in_8_bits_answers_the_same_from_fewer_bytes(forward_pack: Path, tmp_path: Path) -> None:
