@@ -9,7 +9,7 @@ import typer
 
 from .completion import complete_text_packs
 from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase, TextPackTask
-from .progress import show_work
+from .progress import print_note, show_work
 
 
 def evaluate_text(
@@ -56,6 +56,7 @@ def evaluate_text(
             base=base,
             device=device,
             dtype=dtype,
+            on_note=print_note,
         )
     if as_json:
         import json

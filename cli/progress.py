@@ -153,7 +153,7 @@ class Display:
         """Show a step of training on texts, of which there are `seconds`, as a line that stays."""
         left = max(0, round(seconds - at.seconds))
         rate = f"{at.tokens_per_s:,.0f} tokens/s  {left // 60}:{left % 60:02} left"
-        self.report("training", round(at.seconds), round(seconds), rate)
+        self.report("training", round(min(at.seconds, seconds)), round(seconds), rate)
         say(f"step {at.step:>6,}  epoch {at.epoch}  loss {at.loss:.4f}  {rate}")
 
     def state(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,14 @@ def evaluate_text(
     base: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    on_note: Callable[[str], None] = lambda _note: None,
 ) -> dict[str, Any]:
     """Answer the rows of a table that has the right answers, and compare; what `mora-lite evaluate-text` does.
 
     pack: a text pack, its directory, or `hf:owner/name`. base: see `load_text_pack`.
     task: of a pack that has learnt several, the direction of a reaction; the columns are those of that task.
     split: `train`, `valid` or `test`, by the rule or column that the pack's training held rows out by; or `all`.
-    limit: only the first so many rows. beams: width of the search; 1 is greedy.
+    limit: only the first so many rows. beams: width of the search; 1 is greedy. on_note: as of `read_pairs`.
 
     Returns metrics as `answer_metrics` does. Raises `InputError` when the table cannot be used or no row is left.
     """
@@ -60,7 +61,8 @@ def evaluate_text(
         raise InputError(f"task: {opened.path.name} answers {' and '.join(several)}; say which with --task")
     column = None if by_rule or split == "all" else held_out
     asked = direction or opened.task
-    pairs = read_pairs([asked], [data], column, test_paths=[data] if is_test else [], in_words=direction is not None)
+    tables = [data] if is_test else []
+    pairs = read_pairs([asked], [data], column, on_note, tables, in_words=direction is not None)
     pairs = [pair for pair in pairs if split in ("all", pair.part)][:limit]
     if not pairs:
         raise InputError(f"{data}: no row of it is in the split {split}; choose another with --split")

@@ -189,7 +189,8 @@ class TextRun:
         step = self.state.load(path)
         if step is None and path.exists():
             raise InputError(
-                f"{path} belongs to a run with other settings, data or adapters; use another folder or remove it"
+                f"{path} belongs to a run with other settings, data or adapters (another --minutes too); use another "
+                "folder or remove it"
             )
         return step or 0
 

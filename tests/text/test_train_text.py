@@ -32,6 +32,15 @@ def test_each_direction_of_a_pack_is_evaluated_by_its_task(reacting: Path, base_
     assert "answers forward and retro; say which with --task" in err
 
 
+def test_rows_that_are_not_evaluated_are_told(forward_pack: Path, base_path: Path, run: Any, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("reactants,product\nCO,C=O\nC1CC,CC\nCCO,CC=O\n")
+    options = ["--base", base_path, "--split", "all", "--dtype", "float32"]
+    code, stdout, err = run("evaluate-text", forward_pack, table, *options)
+    assert (code, stdout.splitlines()[2].split()[:2]) == (0, ["2", "1"]), err
+    assert "left out: 1 row that cannot be used" in err
+
+
 def test_the_command_trains_and_prints_the_figures(run: Any, reactions: Path, base_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "pack"
     options = [
