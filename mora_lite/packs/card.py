@@ -38,6 +38,7 @@ LABELS = {
     "loss_4bit": "relative loss by 4 bits",
     "file": "table",
     "smiles_sha256": "SHA-256 of the SMILES",
+    "parts_sha256": "SHA-256 of the split column",
     "valid_error": "validation error",
     "mora_lite": "mora-lite",
     "rdkit": "RDKit",

@@ -36,7 +36,7 @@ from .metrics import (
     coverage,
     value_metrics,
 )
-from .splits import Split, split_rows
+from .splits import Split, digest_of_marks, split_rows
 
 Rows = list[dict[str, Any]]
 
@@ -373,6 +373,11 @@ def parts_of(data: Dataset, provenance: dict[str, Any], pack: str, path: Path) -
     parts = _parts_if_known(data, provenance)
     if parts is None:
         recorded = provenance["data"]
+        if data.fingerprint == recorded["smiles_sha256"]:
+            raise InputError(
+                f"{path}: its column {provenance['split']['column']!r} does not say the parts that pack {pack} was "
+                "trained by; give the table as it was then, or use evaluate --split all"
+            )
         raise InputError(
             f"{path}: its SMILES are not those of {recorded['file']}, by whose row numbers pack {pack} was split "
             f"({data.n_rows} rows, expected {recorded['rows']}); for other data use evaluate --split all"
@@ -381,8 +386,10 @@ def parts_of(data: Dataset, provenance: dict[str, Any], pack: str, path: Path) -
 
 
 def _parts_if_known(data: Dataset, provenance: dict[str, Any]) -> dict[str, Dataset] | None:
-    """As `parts_of`; None for another table, or one that was read without the column that says its parts."""
-    split = Split(**provenance["split"])
-    if data.fingerprint != provenance["data"]["smiles_sha256"] or (split.column and not data.marks):
+    """As `parts_of`; None for another table, or one without the column that says its parts, or where it says others."""
+    split, recorded = Split(**provenance["split"]), provenance["data"]
+    if data.fingerprint != recorded["smiles_sha256"] or (split.column and not data.marks):
         return None
+    if split.column and digest_of_marks(data.marks) != recorded.get("parts_sha256", digest_of_marks(data.marks)):
+        return None  # packs of before say nothing of it
     return {name: data.subset(rows) for name, rows in split_rows(split, data).items()}

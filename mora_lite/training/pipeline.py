@@ -46,7 +46,7 @@ from .losses import TargetStats
 from .pretrain import STARTS, load_encoder, start_notes
 from .provenance import run_metadata, weights_digest
 from .recipe import Recipe, choose_recipe, with_whole_names
-from .splits import Split, part_notes, split_notes, split_rows
+from .splits import Split, digest_of_marks, part_notes, split_notes, split_rows
 from .stages import OnProgress, Stages, fit_encoder
 
 COMPILE_FROM = 20_000  # training molecules; compiling takes half a minute, more than a small run gains by it
@@ -266,6 +266,8 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
         on_note(note)
     notes += later
     provenance = {"file": table.name, "rows": data.n_rows, "smiles_sha256": data.fingerprint, "merged": n_merged}
+    if split.kind == "given":
+        provenance["parts_sha256"] = digest_of_marks(data.marks)
     return TrainingData(recipe, fitted_tasks(recipe, train), split, train, valid, provenance, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -197,6 +198,11 @@ def _given(split: Split, cells: Sequence[str]) -> Parts:
 def part_of_mark(cell: str) -> str:
     """`train`, `valid` or `test`, as the cell of a split column says in one of the usual words; empty for no part."""
     return _MARKS.get(cell.strip().lower(), "")
+
+
+def digest_of_marks(cells: Sequence[str]) -> str:
+    """SHA-256 of the parts that the cells of a split column say, to recognise them again."""
+    return hashlib.sha256("\n".join(map(part_of_mark, cells)).encode()).hexdigest()
 
 
 def _said(cells: Sequence[str], n: int = 5) -> str:

@@ -211,6 +211,30 @@ def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder
     assert metrics == evaluate(trained, folder / "data.csv", bf16=unquantized).metrics, "Python has the same"
 
 
+def test_evaluate_and_calibrate_refuse_a_split_column_that_was_changed(run, folder: Path, tmp_path: Path) -> None:
+    """Else molecules that were trained on would be measured as test molecules."""
+    header, *rows = (folder / "data.csv").read_text().splitlines()
+    table, pack = tmp_path / "data.csv", tmp_path / "pack"
+
+    def write(parts: list[str]) -> None:
+        lines = zip([header, *rows], ["part", *parts], strict=True)
+        table.write_text("\n".join(f"{row},{part}" for row, part in lines))
+
+    parts = ["train"] * 28 + ["val"] * 6 + ["test"] * 6
+    write(parts)
+    assert run("train", table, "-r", folder / "recipe.toml", "--split", "part", "-o", pack)[0] == 0
+    write([part.upper() for part in parts])
+    assert run("evaluate", pack, table)[0] == 0, "the same parts in other letters"
+    write(parts[::-1])
+    for command in ("evaluate", "calibrate"):
+        code, _, err = run(command, pack, table)
+        assert (code, "its column 'part' does not say the parts that pack tiny was trained by" in err) == (2, True)
+    code, _, err = run("evaluate", pack, table, "--split", "all", "-o", tmp_path / "molecules.csv")
+    assert code == 0
+    with (tmp_path / "molecules.csv").open() as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {""}
+
+
 def test_evaluate_refuses_the_split_of_another_table(run, trained: Path, table_path: Path) -> None:
     code, out, err = run("evaluate", trained, table_path, "--split", "test")
     assert (code, out) == (2, "")
