@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -147,6 +147,34 @@ def _sync_directory(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def lock(path: Path, part: str = "", *, alone: bool = False) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made; the lock ends with the process, however it ends.
+
+    part: of a run that shares the work with others, which may run at the same time unless `alone`.
+
+    Raises `OutputError` when another run holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    whole = path / ".lock"
+    this = path / f".lock-{part}" if part else whole
+    with ExitStack() as locks:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(FileLock(this, timeout=0))
+            # First this lock, then a look at the others: of two runs that start at once at least one sees the other.
+            others = set(path.glob(".lock*")) if alone or not part else {whole}
+            for other in sorted(others - {this}):
+                with FileLock(other, timeout=0):
+                    pass
+        except Timeout:
+            raise OutputError(f"another run is writing to {path}: wait for it, or name another directory") from None
+        except OSError as error:
+            raise OutputError(f"cannot write in {path}: {error_text(error)}; choose another place with -o") from None
+        yield
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

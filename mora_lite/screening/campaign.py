@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..chem.drawing import drawing_problem
 from ..errors import DeviceError, InputError
-from ..machine.files import replacing
+from ..machine.files import lock, replacing
 from ..machine.workers import check_guarded
 from ..scoring.parallel import ModelSource, scoring
 from ..scoring.tasks import Task
@@ -30,7 +30,7 @@ from .hits import Ranking, add_library_columns, find_hits
 from .model_choice import ENGINES, ModelChoice
 from .ray_engine import check_ray, score_on_ray
 from .report import write_report
-from .run_directory import FORMATS, RESUME_HINT, RunDirectory, check_kept, lock, open_run, parse_part
+from .run_directory import FORMATS, RESUME_HINT, RunDirectory, check_kept, open_run, parse_part
 from .shards import (
     OPTIONAL_COLUMNS,
     SHARD_ROWS,

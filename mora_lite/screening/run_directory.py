@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,34 +200,6 @@ def _fault_of(file: Path, n_bytes: int, sha256: str) -> str:
         return "is missing"
     except (OSError, InputError) as error:
         return f"cannot be read ({error_text(error)})"
-
-
-@contextmanager
-def lock(path: Path, part: str = "", *, alone: bool = False) -> Iterator[None]:
-    """Keep other runs out of the directory; the lock ends with the process, however it ends.
-
-    part: of a run that shares the work with others, which may run at the same time unless `alone`.
-
-    Raises `OutputError` when another run holds the lock.
-    """
-    from filelock import FileLock, Timeout
-
-    whole = path / ".lock"
-    this = path / f".lock-{part}" if part else whole
-    with ExitStack() as locks:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(FileLock(this, timeout=0))
-            # First this lock, then a look at the others: of two runs that start at once at least one sees the other.
-            others = set(path.glob(".lock*")) if alone or not part else {whole}
-            for other in sorted(others - {this}):
-                with FileLock(other, timeout=0):
-                    pass
-        except Timeout:
-            raise OutputError(f"another run is writing to {path}: wait for it, or name another directory") from None
-        except OSError as error:
-            raise OutputError(f"cannot write in {path}: {error_text(error)}; choose another place with -o") from None
-        yield
 
 
 def parse_part(text: str) -> tuple[int, int]:

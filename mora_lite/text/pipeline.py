@@ -17,7 +17,7 @@ from ..fast.prepacked import prepack
 from ..hub.bases import BASE_MODELS, resolve_base
 from ..lm.base import NF4Source, load_decoder, open_nf4
 from ..machine.device import choose_device, training_dtype
-from ..machine.files import sha256_of
+from ..machine.files import lock, sha256_of
 from ..machine.workers import default_workers
 from ..packs.manifest import TEXT_PACK
 from ..training.pretrain import load_encoder
@@ -67,8 +67,7 @@ def train_text(
     """Train an adapter for `task` and write it to `output` as a text pack; what `mora-lite train-text` does.
 
     task: of `tasks.TEXT_TASKS`, or several directions of reactions for one pack, as `tasks.task_shares` reads them.
-    tables: of any kind that `open_library` reads. split, tests: columns and tables that say what is held out, see
-    `pairs.read_pairs`.
+    tables: of any kind that `open_library` reads. split, tests: what is held out, see `pairs.read_pairs`.
     minutes: budget of training. config: in place of `minutes` and `seed`, for a budget of steps or other settings.
     adapter, rank, target_modules, layers, start: see `start_run`. bits: of a weight in the pack, 16, 8 or 4.
     copies: orders in which a training row is written. base: a name known to `pull`, a path, or owner/name.
@@ -89,16 +88,17 @@ def train_text(
     folder = output.with_name(output.name + ".run")
     data = _tokenized(folder / "sequences.npz", metadata, tables, source, split, tests, on_note)
     sizes: dict[str, Any] = {"rank": rank, "target_modules": target_modules, "layers": layers}
-    run, prompt = start_run(
-        data, source, fit_tokens(config, data, chosen), folder, chosen, adapter, shares=shares, start=start, **sizes
-    )
-    model = _train(run, bits, on_note, on_progress)
-    entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
-    facts = {**text_provenance(run, data), "variant": adapter, **_provenance(run, data, shares, chosen)}
-    pack = _save(output, model, prompt, data, entry, facts, bits, force)
-    prepack(model.decoder)  # from here on it only answers
-    if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
-        record_test(pack, metrics)
+    with lock(folder):
+        run, prompt = start_run(
+            data, source, fit_tokens(config, data, chosen), folder, chosen, adapter, shares=shares, start=start, **sizes
+        )
+        model = _train(run, bits, on_note, on_progress)
+        entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
+        facts = {**text_provenance(run, data), "variant": adapter, **_provenance(run, data, shares, chosen)}
+        pack = _save(output, model, prompt, data, entry, facts, bits, force)
+        prepack(model.decoder)  # from here on it only answers
+        if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
+            record_test(pack, metrics)
     return pack
 
 

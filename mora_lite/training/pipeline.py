@@ -19,7 +19,7 @@ from ..hub.bases import BASE_MODELS, resolve_base
 from ..hub.models import is_hub_model
 from ..lm.base import CompiledBase, compile_base
 from ..machine.device import choose_device, training_dtype
-from ..machine.files import copy_file
+from ..machine.files import copy_file, lock
 from ..machine.progress import report
 from ..packs.manifest import PACK
 from ..packs.pack import Pack, add_files, install_pack, remove_file, save_pack
@@ -83,18 +83,16 @@ def train(
 
     targets, split: see `choose_recipe`. recipe: in place of targets, a recipe or the path of its TOML file; the options
     up to `seed` take precedence over its entries, and None leaves each as the recipe has it.
-    trees: grow trees beside the network (`scoring.trees`). unquantized: leave the base as it is, to measure what 4 bits
-    cost. without_data: leave the training molecules and their values out of the pack, which then names no neighbours.
-    share_upper: keep the base's layers beside the pack, for several. drop_baseline: leave out the encoder alone, once
-    its metrics are recorded. report: file for a page with charts, HTML; None for `output` + `.report.html`.
-    on_note: gets each note about the data, a line. on_progress: gets the name of the stage and its progress.
+    trees: see `scoring.trees`. unquantized: leave the base as it is, to measure what 4 bits cost. without_data: leave
+    the training molecules out of the pack, which then names no neighbours. share_upper: keep the base's layers beside
+    the pack. drop_baseline: leave out the encoder alone, once measured. report: file for a page with charts, HTML; None
+    for `output` + `.report.html`. on_note: gets each note, a line. on_progress: gets a stage's name and progress.
 
     Checkpoints are kept in `output` + `.run`; started again with the same arguments, training continues from them.
-    Raises `InputError` for data that cannot be trained on.
+    Raises `InputError` for data that cannot be trained on, `OutputError` while another process trains this pack.
     """
     entries: dict[str, Any] = {"smiles": smiles_column, "base": base, "start": start, "standardize": standardize}
-    off = {"four_bit": unquantized, "keep_data": without_data}
-    entries |= {name: False for name, is_off in off.items() if is_off}
+    entries |= {"four_bit": False if unquantized else None, "keep_data": False if without_data else None}
     entries |= {"trees": trees or None, "split": split, "seed": seed}
     stage = {"batch_size": batch_size, "seed": seed, "patience": patience}
     recipe = choose_recipe(
@@ -106,12 +104,14 @@ def train(
         **entries,
     )
     table, output, chosen = Path(data), Path(output), choose_device(device)
-    page = _claim(output, report, table, force)
-    pack = _train(recipe, table, output.with_name(output.name + ".run"), chosen, on_note, on_progress)
-    written = _evaluate(pack, table, chosen, drop_baseline)
-    pack = install_pack(pack.path, output, share_upper=share_upper, force=force)
-    copy_file(written, page)  # not into the pack, which is passed on without the test molecules
-    return pack
+    page, run = _claim(output, report, table, force), output.with_name(output.name + ".run")
+    origin, prepared = _prepare(recipe, table, on_note)
+    with lock(run):
+        pack = _train(prepared, *origin, run, chosen, on_progress)
+        written = _evaluate(pack, table, chosen, drop_baseline)
+        pack = install_pack(pack.path, output, share_upper=share_upper, force=force)
+        copy_file(written, page)  # not into the pack, which is passed on without the test molecules
+        return pack
 
 
 def _evaluate(pack: Pack, table: Path, device: torch.device, drop_baseline: bool) -> Path:
@@ -137,22 +137,27 @@ def report_path(output: str | Path, report: str | Path | None = None) -> Path:
     return Path(report) if report is not None else Path(output).with_name(f"{Path(output).name}.report.html")
 
 
-def _train(
-    recipe: Recipe,
-    table: Path,
-    run: Path,
-    device: torch.device,
-    on_note: Callable[[str], None],
-    on_progress: OnProgress,
-) -> Pack:
-    """Both stages and the calibration; the pack that comes of them is in the folder `run`, where checkpoints are."""
+def _prepare(
+    recipe: Recipe, table: Path, on_note: Callable[[str], None]
+) -> tuple[tuple[Path, GraphEncoder | None], TrainingData]:
+    """What training starts from, the base model and the encoder, and the table; all that may be refused."""
     if recipe.keep_data:
         on_note(KEEPS_DATA)
     if recipe.trees:
-        import_lightgbm()  # before the work
-    base_path = resolve_base(recipe.base)  # before the work: it may have to be pulled first
-    encoder = start_encoder(recipe)
-    prepared = read_training_data(recipe, table, on_note)
+        import_lightgbm()
+    origin = resolve_base(recipe.base), start_encoder(recipe)
+    return origin, read_training_data(recipe, table, on_note)
+
+
+def _train(
+    prepared: TrainingData,
+    base_path: Path,
+    encoder: GraphEncoder | None,
+    run: Path,
+    device: torch.device,
+    on_progress: OnProgress,
+) -> Pack:
+    """Both stages and the calibration; the pack that comes of them is in the folder `run`, where checkpoints are."""
     recipe, tasks, n_train = prepared.recipe, prepared.tasks, len(prepared.train)
     train, valid = standardize(prepared.train, tasks), standardize(prepared.valid, tasks)
     auxiliary = [task.auxiliary for task in recipe.tasks]

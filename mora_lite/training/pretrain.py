@@ -31,7 +31,7 @@ from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate
 from ..chem.morgan import fingerprints
 from ..errors import InputError, PackError
-from ..machine.files import write_tensors
+from ..machine.files import lock, write_tensors
 from ..packs.manifest import fitting
 from ..tables.library import open_library
 from .dataset import Dataset
@@ -81,10 +81,11 @@ def pretrain_encoder(
     stats = TargetStats.of(train.targets, list(classes), [1.0] * len(classes))
     torch.manual_seed(settings.seed)
     model = EncoderBaseline(GraphEncoder(width, layers), len(classes))
-    last = fit(model, train, valid, stats, settings, out.with_name(out.name + ".run"), device, on_progress)
-    metadata = {"molecules": len(library), "library_sha256": library.fingerprint, "targets": len(classes)}
-    metadata |= {"epochs": settings.epochs, "valid_error": round(last.best_error, 5)}
-    save_encoder(model.encoder.cpu(), out, metadata)
+    with lock(run := out.with_name(out.name + ".run")):
+        last = fit(model, train, valid, stats, settings, run, device, on_progress)
+        metadata = {"molecules": len(library), "library_sha256": library.fingerprint, "targets": len(classes)}
+        metadata |= {"epochs": settings.epochs, "valid_error": round(last.best_error, 5)}
+        save_encoder(model.encoder.cpu(), out, metadata)
     return last
 
 

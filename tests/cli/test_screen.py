@@ -18,10 +18,10 @@ import pytest
 import torch
 from pyarrow import csv, parquet
 
+from mora_lite.machine.files import lock
 from mora_lite.scoring import parallel
 from mora_lite.screening import campaign
 from mora_lite.screening.campaign import screen_library
-from mora_lite.screening.run_directory import lock
 
 LINES = ["CCO a", "C1CC b", "CCCC c", "", "N d", "CCN e", "C1CCCCC1 f", "xx g", "c1ccccc1 h", "CC i", "O j", "CCC k"]
 

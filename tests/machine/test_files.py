@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from mora_lite.errors import InputError, OutputError
 from mora_lite.machine.files import (
     digest_file,
+    lock,
     replace_folder,
     replacing,
     staged,
@@ -176,3 +177,31 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert digest_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(InputError, match="cannot read"):
         digest_file(tmp_path / "none")
+
+
+def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
+    with lock(tmp_path / "run"):
+        for part in ("", "1-of-2"):
+            with (
+                pytest.raises(OutputError, match=r"another run is writing to .*: wait for it"),
+                lock(tmp_path / "run", part),
+            ):
+                pass
+    with lock(tmp_path / "run"):
+        pass
+
+
+def test_runs_that_share_the_work_go_on_together_but_not_beside_the_whole(tmp_path: Path) -> None:
+    with lock(tmp_path, "1-of-2"), lock(tmp_path, "2-of-2"):
+        for part, alone in (("", False), ("1-of-2", False), ("3-of-3", True)):
+            with pytest.raises(OutputError, match="another run"), lock(tmp_path, part, alone=alone):
+                pass
+    with lock(tmp_path), pytest.raises(KeyError):  # what happens inside is not the lock's affair
+        raise KeyError
+
+
+def test_a_folder_that_cannot_be_locked_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match=r"cannot write in .*; choose another place with -o"), lock(path):
+            pass

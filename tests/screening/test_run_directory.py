@@ -13,7 +13,7 @@ import pytest
 
 from mora_lite.errors import InputError, OutputError
 from mora_lite.machine.files import replacing
-from mora_lite.screening.run_directory import RESUME_HINT, RunDirectory, lock, open_run, parse_part
+from mora_lite.screening.run_directory import RESUME_HINT, RunDirectory, open_run, parse_part
 
 SETTINGS = {"pack": "tiny", "tasks": ["size"], "format": "parquet", "inputs": [{"file": "a.smi", "sha256": "aa"}]}
 
@@ -156,27 +156,6 @@ def test_shards_that_are_damaged_or_missing_are_made_again_and_told(tmp_path: Pa
 # --- several runs
 
 
-def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
-    with lock(tmp_path / "run"):
-        for part in ("", "1-of-2"):
-            with (
-                pytest.raises(OutputError, match=r"another run is writing to .*: wait for it"),
-                lock(tmp_path / "run", part),
-            ):
-                pass
-    with lock(tmp_path / "run"):
-        pass
-
-
-def test_runs_that_share_the_work_go_on_together_but_not_beside_the_whole(tmp_path: Path) -> None:
-    with lock(tmp_path, "1-of-2"), lock(tmp_path, "2-of-2"):
-        for part, alone in (("", False), ("1-of-2", False), ("3-of-3", True)):
-            with pytest.raises(OutputError, match="another run"), lock(tmp_path, part, alone=alone):
-                pass
-    with lock(tmp_path), pytest.raises(KeyError):  # what happens inside is not the lock's affair
-        raise KeyError
-
-
 def test_manifests_of_several_machines_are_one_run(tmp_path: Path) -> None:
     runs = [begin(tmp_path, part=f"{i}-of-2") for i in (1, 2)]
     for number in range(4):
@@ -216,8 +195,6 @@ def test_a_place_that_cannot_be_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(OutputError, match="cannot write in"):
             begin(path)
-        with pytest.raises(OutputError, match=r"cannot write in .*; choose another place with -o"), lock(path):
-            pass
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "", "a/b", "1/0", "-1/2", "1/2/3"])

@@ -15,6 +15,7 @@ import mora_lite
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.cli.app import main
 from mora_lite.errors import InputError, OutputError, PackError
+from mora_lite.machine.files import lock
 from mora_lite.packs.pack import open_pack
 from mora_lite.training.calibrate import KEEPS_DATA
 from mora_lite.training.dataset import read_dataset
@@ -209,6 +210,15 @@ def test_evaluate_prints_the_metrics_of_the_test_rows(run, trained: Path, folder
         assert row["loss_4bit"] == pytest.approx(row["mae"] / row["bf16_mae"] - 1)
     assert metrics["size"]["unit"] == "a"
     assert metrics == evaluate(trained, folder / "data.csv", bf16=unquantized).metrics, "Python has the same"
+
+
+def test_a_second_training_of_the_same_pack_is_refused(run, folder: Path, tmp_path: Path) -> None:
+    """Each would write its pack over that of the other, in the same folder."""
+    command = "train", folder / "data.csv", "-r", folder / "recipe.toml", "-o", tmp_path / "pack"
+    with lock(tmp_path / "pack.run"):
+        code, _, err = run(*command)
+    assert (code, "pack.run: wait for it, or name another directory" in err) == (2, True)
+    assert run(*command)[0] == 0
 
 
 def test_evaluate_and_calibrate_refuse_a_split_column_that_was_changed(run, folder: Path, tmp_path: Path) -> None:

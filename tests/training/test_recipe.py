@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,12 +237,13 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, run):
 
         pack = SimpleNamespace(path=Path("out"), provenance={"test": {}}, name="out", nbytes=0)
 
-        def train(recipe, *_args):
+        def prepare(recipe, *_args):
             recipes.append(recipe)
-            return pack
+            return (Path("base"), None), None
 
-        monkeypatch.setattr(pipeline, "_train", train)
-        for name in ("evaluate", "record_metrics", "install_pack", "copy_file"):
+        monkeypatch.setattr(pipeline, "_prepare", prepare)
+        monkeypatch.setattr(pipeline, "lock", nullcontext)
+        for name in ("_train", "evaluate", "record_metrics", "install_pack", "copy_file"):
             monkeypatch.setattr(pipeline, name, lambda *_args, **_options: pack)
         code, _, err = run("train", "data.csv", *arguments, "-o", "out")
         return code, err, recipes[0] if recipes else None
