@@ -50,10 +50,11 @@ from mora_lite.hub.bases import resolve_base
 from mora_lite.lm.base import CompiledBase, compile_base
 from mora_lite.machine.device import training_dtype
 from mora_lite.scoring.scorer import Scorer
+from mora_lite.training.checks import choose_scales
 from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig, fit, predict_scores
 from mora_lite.training.losses import TargetStats
-from mora_lite.training.pipeline import choose_scales, fitted_tasks, new_scorer, standardize
+from mora_lite.training.pipeline import fitted_tasks, new_scorer, standardize
 from mora_lite.training.pretrain import STARTS, load_encoder
 from mora_lite.training.recipe import DEFAULT_SIZES, ENCODER, MORA, Recipe, TaskRecipe
 

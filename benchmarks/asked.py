@@ -34,10 +34,11 @@ from mora_lite.lm.prefix import CompiledPrompts
 from mora_lite.machine.device import keep_freed_memory, training_autocast, training_dtype
 from mora_lite.scoring.scorer import Scorer
 from mora_lite.scoring.tasks import Task
+from mora_lite.training.checks import choose_scales
 from mora_lite.training.dataset import Dataset, read_dataset
 from mora_lite.training.loop import OptimizerConfig, RunState, predict_scores, scheduled_rate
 from mora_lite.training.losses import TargetStats, task_loss
-from mora_lite.training.pipeline import choose_scales, fitted_tasks, infer_task_kinds, standardize
+from mora_lite.training.pipeline import fitted_tasks, infer_task_kinds, standardize
 from mora_lite.training.pretrain import load_encoder
 from mora_lite.training.recipe import Recipe, read_recipe
 

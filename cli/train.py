@@ -159,4 +159,5 @@ def train(
     print_evaluation(pack.provenance["test"])
     say(f"{output}: the pack {pack.name}, {pack.nbytes / 1e6:.1f} MB; {output / 'README.md'} has these figures")
     say(f"{pipeline.report_path(output, report)}: charts of the errors, the worst molecules drawn")
+    say(f"{output}.run: the checkpoints, which can be deleted")
     say(f"next: mora-lite predict FILE --pack {shlex.quote(path_as_pack(output))}")

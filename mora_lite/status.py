@@ -103,5 +103,5 @@ class RunSummary(StatusCounts):
     def _domain(self) -> list[str]:
         """A line about the tasks that rows are outside of the domain of, those with most first; none without any."""
         far = [f"{n:,} of {task}" for task, n in self.outside.most_common()]
-        more = f" and of {len(far) - SHOWN_TASKS} other tasks" if len(far) > SHOWN_TASKS else ""
+        more = f" and of {counted(len(far) - SHOWN_TASKS, 'other task')}" if len(far) > SHOWN_TASKS else ""
         return [f"  outside of the domain: {', '.join(far[:SHOWN_TASKS])}{more}"] if far else []

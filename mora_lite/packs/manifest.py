@@ -88,7 +88,7 @@ class FolderKind:
         entry = manifest["files"].get(name)
         file = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if entry is None or file is None or name != Path(name).name:
-            raise PackError(f"{name} is missing from {folders[0]}; {self.again}")
+            raise PackError(f"{name} is missing from {' and '.join(map(str, folders))}; {self.again}")
         if not verify_file(file, entry):
             raise PackError(f"{file} is damaged (its SHA-256 is wrong); {self.again}")
         return file

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..chem.drawing import draw, drawing_problem
 from ..errors import InputError, did_you_mean
-from ..status import OK
+from ..status import OK, counted
 from .scores import Scores
 from .tasks import Task
 
@@ -155,14 +155,13 @@ class Predictions:
 
     def _left_out(self, n_rows: int, n_tasks: int) -> str:
         n_ok = self.scores.status.count(OK)
-        counted = f"{len(self):,} molecule{'' if len(self) == 1 else 's'}, {n_ok:,} ok"
         more = [f"rows from {n_rows} on"] if n_rows < len(self) else []
         if n_tasks < len(self.tasks):
             names = [task.name for task in self.tasks[n_tasks : n_tasks + 3]]
             others = len(self.tasks) - n_tasks - len(names)
-            more.append(", ".join(names) + (f" and {others} other tasks" if others else ""))
+            more.append(", ".join(names) + (f" and {counted(others, 'other task')}" if others else ""))
         left_out = f"; not shown: {'; '.join(more)}" if more else ""
-        return f"[{counted}{left_out}; to_pandas() has every column]"
+        return f"[{counted(len(self), 'molecule')}, {n_ok:,} ok{left_out}; to_pandas() has every column]"
 
     def _repr_html_(self) -> str:
         """The first rows for a notebook, drawn; values of tasks whose domain a molecule is outside of are faint."""

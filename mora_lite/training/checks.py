@@ -11,7 +11,9 @@ from rdkit import Chem
 from ..chem import circular
 from ..errors import InputError
 from ..machine.progress import track
+from ..status import counted
 from .dataset import Dataset
+from .recipe import Recipe
 
 MIN_MOLECULES = 10
 MIN_OF_CLASS = 5
@@ -47,6 +49,59 @@ def _skewness(values: np.ndarray) -> float:
     """(p95 + p5 - 2 median) / (p95 - p5): unlike the third moment it does not follow a few far values."""
     low, middle, high = np.percentile(values, (5, 50, 95))
     return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
+
+
+def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recipe, list[str]]:
+    """The recipe with a scale for each task, and a note, a line, for each that is logarithmic of itself.
+
+    Raises `InputError` for a scale that was asked for and that values are not on.
+    """
+    tasks, notes = [], []
+    for i, task in enumerate(recipe.tasks):
+        values = train.targets[:, i]
+        all_values = np.concatenate([values, valid.targets[:, i]])
+        low, high = np.fmin.reduce(all_values, initial=np.inf), np.fmax.reduce(all_values, initial=-np.inf)
+        if task.scale == "log" and low <= 0:
+            n_not = f"{(all_values <= 0).sum()} of {(~np.isnan(all_values)).sum()}"
+            raise InputError(
+                f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log; {n_not} are not"
+            )
+        if task.scale == "logit" and (low < 0 or high > 100):
+            odd = low if low < 0 else high
+            raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 to 100 %, as its scale is logit")
+        scale = task.scale
+        if not scale:
+            skewed = task.kind == "value" and low > 0 and suits_log(values[~np.isnan(values)])
+            scale = "log" if skewed else "linear"
+            if skewed:
+                notes.append(
+                    f"column {task.column!r}: its values are above 0 and skewed ({np.nanmin(values):g} to "
+                    f"{np.nanmax(values):g}, median {np.nanmedian(values):g}), so it is learnt as their logarithms; "
+                    'predictions are in its unit; scale = "linear" in a recipe learns it as it is'
+                )
+            elif task.kind == "value" and low > 0 and (span := decades(values[~np.isnan(values)])) >= MIN_DECADES:
+                notes.append(
+                    f"column {task.column!r}: its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are "
+                    'learnt as they are; their logarithms may be learnt better: scale = "log" in a recipe'
+                )
+            elif task.kind == "value" and low == 0 and suits_log(values[values > 0]):
+                notes.append(
+                    f"column {task.column!r}: {counted(int((all_values == 0).sum()), 'value')} of 0 keep it from being "
+                    "learnt as logarithms, which suit the others; where 0 stands for too little to measure, write the "
+                    "limit of detection"
+                )
+            elif task.kind == "value" and "%" in task.column + task.unit and _near_ends(values, low, high):
+                notes.append(
+                    f"column {task.column!r}: percentages near 0 or 100 ({low:g} to {high:g}) are learnt as they are; "
+                    'scale = "logit" in a recipe learns log-odds, and predictions and intervals stay between 0 and 100'
+                )
+        tasks.append(replace(task, scale=scale))
+    return replace(recipe, tasks=tuple(tasks)), notes
+
+
+def _near_ends(values: np.ndarray, low: float, high: float) -> bool:
+    """Whether numbers with these ends are percentages of which one in twenty is within 5 of 0, or of 100."""
+    return low >= 0 and high <= 100 and bool(np.nanpercentile(values, 5) < 5 or np.nanpercentile(values, 95) > 95)
 
 
 def first_rows(data: Dataset) -> np.ndarray:

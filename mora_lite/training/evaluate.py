@@ -19,7 +19,7 @@ from ..machine.progress import report, track
 from ..model import Model, Scores, load
 from ..packs.pack import Pack, open_pack, write_manifest
 from ..scoring.tasks import Task, choose_tasks
-from ..tables.columns import plain_name
+from ..tables.columns import find_column, plain_name
 from ..tables.library import open_library
 from ..tables.source import STDIO
 from ..tables.writers import claim_output, claim_table
@@ -316,6 +316,8 @@ def _tasks_of_table(
     pack.check_provenance()
     with open_library(str(path), smiles_column, cells=True, recorded_column=_recorded_column(pack)) as library:
         there = set(map(plain_name, library.columns))
+        for header in (columns or {}).values():
+            find_column(library.columns, header, str(path))
     headers = _headers(pack, columns)
     found = [task.name for task in pack.tasks if plain_name(headers[task.name]) in there]
     if len(found) in (0, len(pack.tasks)):
@@ -349,7 +351,9 @@ def read_training_table(
         try:
             data = read_dataset(library, smiles_column, targets, split_column or None, pack.featurizer)
         except InputError as error:
-            hint = "; --column TASK=HEADER maps a task to a column, --tasks chooses"
+            hint = f"; {pack.name} was trained on {provenance['data']['file']}: for other data use evaluate --split all"
+            if split == "all":
+                hint = "; --column TASK=HEADER maps a task to a column, --tasks chooses"
             raise InputError(f"{error}{hint if 'has no column' in str(error) else ''}") from None
     for i, task in enumerate(tasks):
         if task.is_class:

@@ -14,7 +14,7 @@ import torch
 
 from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..adapter.lowrank import AdapterConfig
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..hub.bases import BASE_MODELS, resolve_base
 from ..hub.models import is_hub_model
 from ..lm.base import CompiledBase, compile_base
@@ -26,19 +26,18 @@ from ..packs.pack import Pack, add_files, install_pack, remove_file, save_pack
 from ..scoring.scorer import Scorer
 from ..scoring.tasks import Task
 from ..scoring.trees import Trees, import_lightgbm
+from ..tables.columns import plain_name
 from ..tables.library import open_library
 from ..tables.source import is_stream
 from ..tables.writers import claim_output
 from .calibrate import KEEPS_DATA, calibrate_pack
 from .checks import (
-    MIN_DECADES,
     check_data,
+    choose_scales,
     class_note,
-    decades,
     first_rows,
     looks_like_class,
     merge_duplicates,
-    suits_log,
 )
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
@@ -245,6 +244,9 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     split_column = recipe.split.column if recipe.split else ""
     with open_library(str(table), recipe.smiles or None, cells=True) as library:
         recipe = with_whole_names(recipe, library.columns)
+        if split_column and plain_name(split_column) not in map(plain_name, library.columns):
+            known = did_you_mean(split_column, {"random", "scaffold", *library.columns} - {""})
+            raise InputError(f"split: got {split_column!r}, expected random, scaffold or a column of {table}: {known}")
         columns = [task.column for task in recipe.tasks]
         read = read_dataset(library, recipe.smiles or None, columns, split_column or None, recipe.featurizer)
     open_kinds = [not task.kind and not task.unit for task in recipe.tasks]
@@ -280,6 +282,9 @@ def start_encoder(recipe: Recipe) -> GraphEncoder | None:
     """The encoder that the recipe starts from; None for a random one. Raises `InputError` when its sizes differ."""
     if recipe.start == "random":
         return None
+    if recipe.start not in STARTS and not Path(recipe.start).exists():
+        known = did_you_mean(recipe.start, ["endpoints", "structures", "random"])
+        raise InputError(f"start: got {recipe.start!r}, expected a file of `mora-lite pretrain` or a name: {known}")
     encoder = load_encoder(STARTS.get(recipe.start) or Path(recipe.start))
     got, expected = (encoder.width, len(encoder.layers)), (recipe.adapter.encoder_width, recipe.adapter.encoder_layers)
     if got != expected:
@@ -304,40 +309,6 @@ def infer_task_kinds(recipe: Recipe, data: Dataset) -> Recipe:
             )
         tasks.append(task.with_kind(task.kind or inferred))
     return replace(recipe, tasks=tuple(tasks))
-
-
-def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recipe, list[str]]:
-    """The recipe with a scale for each task, and a note, a line, for each that is logarithmic of itself.
-
-    Raises `InputError` for a scale that was asked for and that values are not on.
-    """
-    tasks, notes = [], []
-    for i, task in enumerate(recipe.tasks):
-        values = train.targets[:, i]
-        all_values = np.concatenate([values, valid.targets[:, i]])
-        low, high = np.fmin.reduce(all_values, initial=np.inf), np.fmax.reduce(all_values, initial=-np.inf)
-        if task.scale == "log" and low <= 0:
-            raise InputError(f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log")
-        if task.scale == "logit" and (low < 0 or high > 100):
-            odd = low if low < 0 else high
-            raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 to 100 %, as its scale is logit")
-        scale = task.scale
-        if not scale:
-            skewed = task.kind == "value" and low > 0 and suits_log(values[~np.isnan(values)])
-            scale = "log" if skewed else "linear"
-            if skewed:
-                notes.append(
-                    f"column {task.column!r}: its values are above 0 and skewed ({np.nanmin(values):g} to "
-                    f"{np.nanmax(values):g}, median {np.nanmedian(values):g}), so it is learnt as their logarithms; "
-                    'predictions are in its unit; scale = "linear" in a recipe learns it as it is'
-                )
-            elif task.kind == "value" and low > 0 and (span := decades(values[~np.isnan(values)])) >= MIN_DECADES:
-                notes.append(
-                    f"column {task.column!r}: its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are "
-                    'learnt as they are; their logarithms may be learnt better: scale = "log" in a recipe'
-                )
-        tasks.append(replace(task, scale=scale))
-    return replace(recipe, tasks=tuple(tasks)), notes
 
 
 def new_scorer(

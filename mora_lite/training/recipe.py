@@ -277,7 +277,8 @@ def choose_recipe(
 def _parse_target(text: str) -> TaskRecipe:
     column, _, rest = text.rpartition(":") if ":" in text else (text, "", "")
     rest = rest.strip()
-    return TaskRecipe(column, kind=rest) if rest in KINDS else TaskRecipe(column, unit=rest)
+    name = column.strip()
+    return TaskRecipe(name, column, kind=rest) if rest in KINDS else TaskRecipe(name, column, unit=rest)
 
 
 def with_whole_names(recipe: Recipe, columns: Iterable[str]) -> Recipe:
@@ -287,7 +288,7 @@ def with_whole_names(recipe: Recipe, columns: Iterable[str]) -> Recipe:
     for task in recipe.tasks:
         column = whole.get(_joined(f"{task.column}:{task.unit or task.kind}"))
         # Of a target, which is its own name: a recipe says column and unit each by itself.
-        is_target = column is not None and task.name == task.column and not task.prompt
+        is_target = column is not None and task.name == task.column.strip() and not task.prompt
         tasks.append(TaskRecipe(str(column).strip(), column=str(column)) if is_target else task)
     return replace(recipe, tasks=tuple(tasks))
 

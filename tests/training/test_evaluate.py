@@ -146,7 +146,7 @@ def test_a_table_of_another_kind_is_evaluated_too(pack_path, table_path, tmp_pat
 def test_a_missing_column_is_told(pack_path, table_path, tmp_path: Path) -> None:
     path = tmp_path / "without.csv"
     path.write_text(table_path.read_text().replace("polarity", "X", 1))
-    with pytest.raises(InputError, match="no column 'polarity'"):
+    with pytest.raises(InputError, match=r"no column 'polarity'.* for other data use evaluate --split all"):
         evaluate(pack_path, path, **EXACT)
     with pytest.raises(InputError, match="no column 'structure' for --smiles-column"):
         evaluate(pack_path, path, smiles_column="structure", **EXACT)
@@ -171,6 +171,8 @@ def test_of_other_data_the_tasks_that_have_a_column_are_evaluated(pack_path, tab
     mapped = {"polarity": "q"}
     pd.read_csv(table_path)[["smiles", "polarity"]].rename(columns={"polarity": "q"}).to_csv(path, index=False)
     assert list(evaluate(pack_path, path, split="all", columns=mapped, **EXACT).metrics) == ["polarity"]
+    with pytest.raises(InputError, match="no column 'sise'"):
+        evaluate(pack_path, path, split="all", columns=mapped | {"size": "sise"}, **EXACT)
 
 
 def test_the_column_of_the_split_is_found_in_any_case(pack_path, table_path, tmp_path: Path) -> None:

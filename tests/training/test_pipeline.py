@@ -18,11 +18,11 @@ from mora_lite.errors import InputError, OutputError, PackError
 from mora_lite.machine.files import lock
 from mora_lite.packs.pack import open_pack
 from mora_lite.training.calibrate import KEEPS_DATA
+from mora_lite.training.checks import choose_scales
 from mora_lite.training.dataset import read_dataset
 from mora_lite.training.evaluate import evaluate
 from mora_lite.training.loop import TrainConfig, TrainProgress
 from mora_lite.training.pipeline import (
-    choose_scales,
     fitted_tasks,
     infer_task_kinds,
     standardize,
@@ -361,7 +361,7 @@ def test_an_encoder_of_another_size_is_told_before_the_work(recipe: Recipe, fold
             device="cpu",
         )
     with pytest.raises(PackError, match="is not an encoder"):
-        train(folder / "data.csv", tmp_path / "out", recipe=recipe, start="none", device="cpu")
+        train(folder / "data.csv", tmp_path / "out", recipe=recipe, start=str(folder / "data.csv"), device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
 
 

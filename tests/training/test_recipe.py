@@ -255,7 +255,7 @@ def test_without_options_the_recipe_is_followed(trained_by) -> None:
     code, err, recipe = trained_by("--recipe", QM9)
     assert (code, recipe) == (0, read_recipe(QM9))
     written = [line.split(":")[0] for line in err.splitlines()]
-    assert written == ["out", "out.report.html", "next"], "the two paths and the next command alone"
+    assert written == ["out", "out.report.html", "out.run", "next"], "the paths and the next command alone"
 
 
 def test_options_win_over_the_recipe(trained_by) -> None:
@@ -328,9 +328,10 @@ def test_one_target_is_one_text() -> None:
 
 
 def test_a_target_may_say_its_kind(trained_by) -> None:
-    _, _, recipe = trained_by("-t", "active: class", "-t", "count:value", "-t", "a:b:class", "-t", "c:d: nM")
+    _, _, recipe = trained_by("-t", "active: class", "-t", "count :value", "-t", "a:b:class", "-t", "c:d: nM")
     found = [(task.name, task.unit, task.kind) for task in recipe.tasks]
     assert found == [("active", "", "class"), ("count", "", "value"), ("a:b", "", "class"), ("c:d", "nM", "")]
+    assert recipe.tasks[1].column == "count ", "as a table may have it"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,22 @@ def test_targets_without_information_are_refused(recipe: Recipe, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"split": "Scafold"},
+            r"split: got 'Scafold', expected random, scaffold or a column of .*: did you mean scaffold",
+        ),
+        ({"start": "structure"}, "start: got 'structure', expected a file of .* or a name: did you mean structures"),
+    ],
+)
+def test_slips_of_the_pen_are_told_what_is_known(recipe: Recipe, tmp_path: Path, options: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        train(table(tmp_path, list(range(40))), tmp_path / "out", recipe=recipe, device="cpu", **options)
+    assert not (tmp_path / "out.run").exists()
+
+
+@pytest.mark.parametrize(
     ("values", "words"),
     [
         ([5] * 32, "got 32 training values that are all the same, expected at least two different ones"),

@@ -12,12 +12,10 @@ import pytest
 import mora_lite
 from mora_lite.errors import InputError
 from mora_lite.packs.pack import open_pack
+from mora_lite.training.checks import choose_scales
 from mora_lite.training.dataset import read_dataset
 from mora_lite.training.evaluate import evaluate
-from mora_lite.training.pipeline import (
-    choose_scales,
-    train,
-)
+from mora_lite.training.pipeline import train
 from mora_lite.training.recipe import Recipe, TaskRecipe, read_recipe
 from mora_lite.training.splits import Split
 
@@ -87,7 +85,7 @@ def test_a_recipe_can_choose_the_scale(recipe: Recipe, decades: Path, dataset, t
         assert ([task.scale for task in chosen.tasks], len(notes)) == ([expected], int(asked == ""))
     zero = replace(data, targets=np.maximum(data.targets - 1, 0))
     assert choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value"),)), zero, zero)[0].tasks[0].scale == "linear"
-    with pytest.raises(InputError, match="column 'IC50': got 0, expected values above 0, as its scale is log"):
+    with pytest.raises(InputError, match=r"IC50': got 0, expected values above 0, as its scale is log; .* are not"):
         choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value", scale="log"),)), data, zero)
 
 
@@ -99,6 +97,25 @@ def test_values_over_decades_that_are_learnt_as_they_are_are_told(dataset) -> No
     assert chosen.tasks[0].scale == "linear"
     assert "its values span 5 powers of ten (0.001 to 129) and are learnt as they are" in notes[0]
     assert choose_scales(Recipe("r", (TaskRecipe("k", kind="value", scale="linear"),)), data, data)[1] == []
+
+
+def test_zeros_that_keep_a_column_from_logarithms_are_told(decades: Path) -> None:
+    data = read_dataset(decades, "smiles", ["IC50"])
+    data.targets[:2] = 0
+    chosen, notes = choose_scales(Recipe("r", (TaskRecipe("IC50", kind="value"),)), data, data.at(np.arange(2, 9)))
+    assert chosen.tasks[0].scale == "linear"
+    assert "column 'IC50': 2 values of 0 keep it from being learnt as logarithms" in notes[0]
+
+
+def test_percentages_near_their_ends_are_told_of_log_odds(dataset) -> None:
+    for least, most, n_notes in ((20, 99, 1), (1, 60, 1), (20, 60, 0), (20, 101, 0)):
+        values = np.linspace(least, most, len(dataset), dtype=np.float32)[:, None]
+        data = replace(dataset, targets=values)
+        for task in (TaskRecipe("PPB", unit="%", kind="value"), TaskRecipe("PPB (% bound)", kind="value")):
+            chosen, notes = choose_scales(Recipe("r", (task,)), data, data)
+            assert (chosen.tasks[0].scale, len(notes)) == ("linear", n_notes)
+            assert all('scale = "logit" in a recipe learns log-odds' in note for note in notes)
+        assert not choose_scales(Recipe("r", (TaskRecipe("mass", kind="value"),)), data, data)[1]
 
 
 def test_percentages_are_learnt_as_log_odds(folder: Path, molecules: list[str], tmp_path: Path) -> None:
