@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Pack:
     """A pack on disk whose files have been checked. `manifest` is the content of pack.json."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] = field(repr=False)  # of thousands of lines
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ it is NF4 as bitsandbytes lays it down, with scales in 8 bits (`quant.nf4.to_ten
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class TextPack:
     """A text pack on disk whose files have been checked. `manifest` is the content of text_pack.json."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] = field(repr=False)
 
     @property
     def task(self) -> str:

@@ -67,8 +67,8 @@ class Evaluation:
     """
 
     metrics: dict[str, Metrics]
-    tables: dict[str, dict[str, Rows]]
-    molecules: dict[str, Any] = field(default_factory=dict, compare=False)
+    tables: dict[str, dict[str, Rows]] = field(repr=False)
+    molecules: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     n_rows: int = 0
 
 
@@ -111,11 +111,11 @@ def evaluate(
     whole = (split, limit, tasks) == ("test", None, None) and not columns and confidence == RECORDED_CONFIDENCE
     _check_asked(pack, limit, record, whole)
     _claim_files(data, output, report, force)
-    opened = open_pack(pack)
+    opened, data = open_pack(pack), Path(data)
     if (tasks, split) == (None, "all"):
         tasks = _tasks_of_table(opened, data, smiles_column, columns, on_note)
     model = load(opened, device=device, dtype=dtype, tasks=tasks, confidence=confidence)
-    provenance, data = model.pack.provenance, Path(data)
+    provenance = model.pack.provenance
     table = read_training_table(data, model.pack, model.tasks, split, smiles_column, columns, on_note)
     parts = _parts_if_known(table, provenance) if split == "all" else parts_of(table, provenance, model.pack.name, data)
     part, train = (table, None) if parts is None or split == "all" else (parts[split], parts["train"])

@@ -259,7 +259,7 @@ def read_training_data(recipe: Recipe, table: Path, on_note: Callable[[str], Non
     data, n_merged = merge_duplicates(read, classes, first)
     split = recipe.split_of(data)
     rows = split_rows(split, data)  # before its notes: they have no meaning for a split that cannot be used
-    notes += split_notes(split, data)
+    notes += split_notes(split, read, first)
     for note in notes:
         on_note(note)
     parts = {name: data.subset(at) for name, at in rows.items()}

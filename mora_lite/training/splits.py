@@ -119,8 +119,11 @@ def split_rows(split: Split, data: Dataset) -> Parts:
     return parts
 
 
-def split_notes(split: Split, data: Dataset) -> list[str]:
-    """Notes on a `given` split, one line each: rows in no part, validation rows taken from training."""
+def split_notes(split: Split, data: Dataset, first: np.ndarray) -> list[str]:
+    """Notes on a `given` split, one line each: rows in no part, of several parts, or taken from training to validate.
+
+    data: before duplicates are merged. first: of `checks.first_rows`.
+    """
     if split.kind != "given":
         return []
     marks, notes = list(map(part_of_mark, data.marks)), []
@@ -135,6 +138,15 @@ def split_notes(split: Split, data: Dataset) -> list[str]:
         notes.append(
             f"split column {split.column!r}: {marks.count('')} of {len(marks)} rows say neither train, valid nor test "
             f"and are left out; the first is row {row + 1}, {data.marks[row][:40]!r}"
+        )
+    rows, counts = data.rows.tolist(), data.rows[first].tolist()
+    moved = [(row, of) for row, of in zip(rows, counts, strict=True) if marks[row] != marks[of]]
+    if moved:
+        (row, of), n = moved[0], counted(len(moved), "row")
+        notes.append(
+            f"split column {split.column!r}: {n} in another part than the first row of the same molecule, where it "
+            f"stays with the median of its values; the first is row {row + 1}, {data.marks[row][:40]!r}, and row "
+            f"{of + 1}, {data.marks[of][:40]!r}"
         )
     return notes
 

@@ -136,6 +136,7 @@ def test_the_pack_says_where_it_comes_from(trained: Path, folder: Path, base_pat
     facts = pack.provenance
     data = read_dataset(folder / "data.csv", "smiles", ["size"])
     assert pack.name == "tiny"
+    assert repr(pack) == f"Pack(path={trained!r})", "a notebook shows what a cell returns"
     assert facts["data"] == {"file": "data.csv", "rows": 40, "smiles_sha256": data.fingerprint, "merged": 0}
     assert facts["split"] == {"seed": 0, "train": 32, "valid": 4, "kind": "random", "column": ""}
     assert facts["trained"]["molecules"] == facts["trained"]["values"]["size"] == 32

@@ -198,15 +198,23 @@ def test_a_column_says_train_valid_test_in_the_words_that_are_used() -> None:
     data = marked("train", "Training", "TRAIN ", "val", "valid", "Validation", "dev", "test", "TESTING", "", "holdout")
     parts = split_rows(split, data)
     assert [part.tolist() for part in parts.values()] == [[0, 1, 2], [3, 4, 5, 6], [7, 8]]
-    (note,) = split_notes(split, data)
+    (note,) = split_notes(split, data, np.arange(len(data)))
     assert "2 of 11 rows say neither train, valid nor test" in note
     assert "row 10, ''" in note
+
+
+def test_a_molecule_in_rows_of_several_parts_is_told() -> None:
+    split, data = Split(0, kind="given", column="part"), marked("train", "valid", "test", "test", "train")
+    first = np.array([0, 1, 0, 3, 4])
+    (note,) = split_notes(split, data, first)
+    assert "1 row in another part than the first row of the same molecule" in note
+    assert "the first is row 3, 'test', and row 1, 'train'" in note
 
 
 def test_without_a_test_part_it_is_empty() -> None:
     split, data = Split(0, kind="given", column="part"), marked("train", "valid")
     assert [part.tolist() for part in split_rows(split, data).values()] == [[0], [1], []]
-    assert split_notes(split, data) == []
+    assert split_notes(split, data, np.arange(len(data))) == []
 
 
 def test_without_a_valid_part_a_tenth_of_the_training_rows_validates() -> None:
@@ -220,7 +228,7 @@ def test_without_a_valid_part_a_tenth_of_the_training_rows_validates() -> None:
     chosen = [split_rows(split, data)["valid"].tolist() for split in splits]
     assert any(a != b for a, b in pairwise(chosen))
     assert chosen[0] == split_rows(splits[0], data)["valid"].tolist()
-    (note,) = split_notes(splits[2], data)
+    (note,) = split_notes(splits[2], data, np.arange(40))
     assert "no row says valid; 3 of the 30 training rows, chosen by seed 2" in note
 
 
@@ -239,7 +247,7 @@ def test_a_column_without_training_rows_is_refused(marks: list[str], counts: str
 
 
 def test_other_kinds_have_nothing_to_tell() -> None:
-    assert split_notes(Split(0, 80, 10), molecules(REAL)) == []
+    assert split_notes(Split(0, 80, 10), molecules(REAL), np.arange(len(REAL))) == []
 
 
 # --- parts with too few values
