@@ -134,8 +134,20 @@ def _positions(known: tuple[Task, ...], names: str | Sequence[str] | None) -> li
             f"tasks: got {names!r}, expected names of tasks, as a list or as one text with commas; None for all"
         )
     at = {task.name: i for i, task in enumerate(known)}
-    found = [_find_name(name, at) for name in names]
+    found = [_find_name(name, at) for name in _with_commas(names, at)]
     return [at[name] for name in dict.fromkeys(found)]
+
+
+def _with_commas(names: Sequence[str], known: Iterable[str]) -> list[str]:
+    """The names, where pieces that a text was split into are put together to those that have commas themselves."""
+    whole = {tuple(piece.strip() for piece in name.casefold().split(",")): name for name in known if "," in name}
+    longest_first, found, left = sorted(whole, key=len, reverse=True), list[str](), list(names)
+    while left:
+        folded = tuple(name.casefold() for name in left)
+        pieces = next((pieces for pieces in longest_first if folded[: len(pieces)] == pieces), folded[:1])
+        found.append(whole.get(pieces, left[0]))
+        del left[: len(pieces)]
+    return found
 
 
 def _find_name(name: str, known: Iterable[str]) -> str:

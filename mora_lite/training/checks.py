@@ -237,7 +237,7 @@ def left_out_notes(data: Dataset, first: np.ndarray) -> list[str]:
     if same:
         n_rows = sum(len(at) for at in same)
         notes.append(
-            f"duplicates: {len(same)} molecules stand in more than one row ({n_rows} rows together); the first is "
+            f"duplicates: {counted(len(same), 'molecule')} in more than one row ({n_rows} rows together); the first is "
             f"{_short(data.smiles[same[0][0]])} in rows {_row(data, same[0][0])} and {_row(data, same[0][1])}"
         )
     return notes
@@ -300,8 +300,8 @@ def _conflicts(data: Dataset, name: str, values: np.ndarray, is_class: bool, sam
     low, high = at[np.argmin(values[at])], at[np.argmax(values[at])]
     what = "both classes" if is_class else f"values more than {CONFLICT:g} deviations apart"
     return [
-        f"column {name!r}: {len(conflicts)} molecules have {what}; the first is {_short(data.smiles[low])} with "
-        f"{values[low]:g} in row {_row(data, low)} and {values[high]:g} in row {_row(data, high)}"
+        f"column {name!r}: {counted(len(conflicts), 'molecule')} with {what}; the first is {_short(data.smiles[low])} "
+        f"with {values[low]:g} in row {_row(data, low)} and {values[high]:g} in row {_row(data, high)}"
     ]
 
 

@@ -88,6 +88,16 @@ def test_an_unknown_task_tells_the_near_matches() -> None:
         choose_tasks(KNOWN, ["gap", "hommo"])
 
 
+def test_names_with_commas_are_found_in_a_text_that_is_split_at_commas() -> None:
+    names = ["LogD, pH 7.4", "homo", "LogD, pH 7.4, rat", "pH 7.4"]
+    tasks = tuple(Task(name, "", "Q?", 0.0, 1.0) for name in names)
+    for asked in ("homo, LogD, pH 7.4, pH 7.4", ["homo", "logd", "ph 7.4", "pH 7.4"], ["homo", names[0], names[3]]):
+        assert choose_tasks(tasks, asked) == [1, 0, 3]
+    assert choose_tasks(tasks, "LogD,pH 7.4,rat") == [2]
+    with pytest.raises(PackError, match=r"unknown task 'LogD': did you mean LogD, pH 7\.4"):
+        choose_tasks(tasks, "LogD,homo")
+
+
 # --- names that other columns have
 
 

@@ -150,7 +150,7 @@ def test_duplicates_are_found_however_they_are_written(table) -> None:
     data = table([*rows, *same])
     assert first_rows(data).tolist() == [*range(20), 20, 20, 20, 23, 23]
     warning = one(check(data, False))
-    assert "2 molecules stand in more than one row (5 rows together)" in warning
+    assert "2 molecules in more than one row (5 rows together)" in warning
     assert "'OCCO' in rows 21 and 22" in warning
 
 
@@ -183,10 +183,10 @@ def test_values_of_one_molecule_may_differ_by_a_tenth_of_the_deviation(table) ->
     rows = chains(list(range(20)))
     deviation = np.std([*range(20), 5])
     near = check(table([*rows, ("CCCCCC", 5 + 0.09 * deviation)]), False)
-    assert "duplicates: 1 molecules" in one(near)
+    assert "duplicates: 1 molecule in" in one(near)
     duplicates, conflict = check(table([*rows, ("CCCCCC", 5 + 0.12 * deviation), ("CCCC", 9), ("C", "")]), False)
     assert "duplicates: 3 molecules" in duplicates
-    assert "column 'y1': 2 molecules have values more than 0.1 deviations apart" in conflict
+    assert "column 'y1': 2 molecules with values more than 0.1 deviations apart" in conflict
     assert "the first is 'CCCC' with 3 in row 4 and 9 in row 22" in conflict
 
 
@@ -195,7 +195,7 @@ def test_a_molecule_in_both_classes_is_told(table) -> None:
     warnings = check(table([*chains(HALVES), agree, ("bad", 0), ("CCCC", 0), ("CCCCC", "")]), True)
     assert len(warnings) == 3
     assert (
-        "column 'y1': 1 molecules have both classes; the first is 'CCCC' with 0 in row 23 and 1 in row 4" in warnings[2]
+        "column 'y1': 1 molecule with both classes; the first is 'CCCC' with 0 in row 23 and 1 in row 4" in warnings[2]
     )
 
 

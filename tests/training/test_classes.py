@@ -115,7 +115,7 @@ def test_a_molecule_that_stands_twice_is_on_one_side_only(class_pack: Path, clas
     facts = open_pack(class_pack).provenance
     assert facts["data"]["merged"] == 3
     assert facts["split"]["kind"] == "given"
-    assert any("duplicates: 3 molecules stand in more than one row" in note for note in facts["notes"])
+    assert any("duplicates: 3 molecules in more than one row" in note for note in facts["notes"])
     data = read_dataset(class_data, "smiles", ["ring"], split_column="part")
     n_train = sum(data.marks[row] == "train" for row in range(42))
     assert facts["trained"]["molecules"] == n_train
@@ -131,7 +131,7 @@ def test_notes_are_told_on_stderr(run, folder: Path, class_data: Path, tmp_path:
     first, *notes = [line for line in err.splitlines() if line.startswith("note: ")]
     assert first.endswith("--without-data leaves them out")
     assert notes[0] == "note: unreadable: 1 of 42 rows are left out; the first is row 41, 'C1CC' (unclosed ring)"
-    assert notes[1].startswith("note: duplicates: 1 molecules stand in more than one row")
+    assert notes[1].startswith("note: duplicates: 1 molecule in more than one row")
     facts = open_pack(tmp_path / "pack").provenance
     assert facts["split"] | {"seed": 0} == {"seed": 0, "train": 32, "valid": 4, "kind": "scaffold", "column": ""}
     assert [f"note: {note}" for note in facts["notes"]] == notes

@@ -169,9 +169,9 @@ def test_parents_are_merged_and_get_one_answer_unless_told_otherwise(run, folder
         pack = open_pack(out)
         assert pack.provenance["recipe"]["standardize"] == pack.featurizer.standardize == name
         assert pack.provenance["data"]["merged"] == (name == "parent")
-        assert (
-            f"duplicates: 1 molecules stand in more than one row (2 rows together); the first is '{salt}'" in err
-        ) == (name == "parent")
+        assert (f"duplicates: 1 molecule in more than one row (2 rows together); the first is '{salt}'" in err) == (
+            name == "parent"
+        )
         values = mora_lite.load(out, device="cpu", dtype="float32").predict([salt, base]).scores.values
         apart[name] = float(np.ptp(values, axis=0).max())
     assert apart["parent"] < 1e-4
