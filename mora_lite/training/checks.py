@@ -22,6 +22,7 @@ MIN_SKEWNESS = 0.5  # 0 for a median in the middle between these percentiles, 1 
 MAX_CLASSES = 5  # different whole numbers that look like classes
 FAR = 10.0  # deviations of the rest from which a repeated value looks like a mark for a missing one
 FAR_NINES = 3.0  # the same for -99, 999, -9999.0 and the like
+FAR_ALONE = 30.0  # the same for one value alone, which looks like a slip
 MIN_DECADES = 3.0  # of values above 0 that a logarithm is suggested for
 CONFLICT = 0.1  # deviations of the column between values of one molecule that count as different
 
@@ -177,19 +178,19 @@ def class_note(name: str, values: np.ndarray) -> list[str]:
 
 
 def _sentinels(name: str, values: np.ndarray) -> list[str]:
-    """A note on a lowest or highest value that is far from the rest and stands several times, or is made of nines."""
+    """A note on a lowest or highest value that is far from the rest, and farther where it stands alone."""
     known = values[~np.isnan(values)]
     for value in (known.min(), known.max()):
         n, rest = int((known == value).sum()), known[known != value]
         nines = set(f"{abs(value):g}") == {"9"} and abs(value) > (9 if n > 1 else 99)
-        if len(np.unique(rest)) < MAX_CLASSES or (n < 2 and not nines):
+        if len(np.unique(rest)) < MAX_CLASSES or (n < 2 and not nines and suits_log(known)):
             continue
         far = abs(value - float(rest.mean())) / float(rest.std())
-        if far >= (FAR_NINES if nines else FAR):
+        if far >= (FAR_NINES if nines else FAR if n > 1 else FAR_ALONE):
             cells = "1 cell has" if n == 1 else f"{n} cells have"
             return [
-                f"column {name!r}: {cells} the value {value:g}, {far:.0f} deviations from the rest, which is learnt as "
-                "it is; where it stands for a missing value, leave the cell blank"
+                f"column {name!r}: {cells} the value {value:g}, {far:.3g} deviations from the rest, which is learnt as "
+                "it is; where it is a slip, correct it, and where it stands for a missing value, leave the cell blank"
             ]
     return []
 

@@ -245,7 +245,7 @@ def test_data_without_duplicates_stays_as_it_is(table) -> None:
 # --- values that may mean something else
 
 
-@pytest.mark.parametrize(("mark", "n"), [(-999, 3), (9999, 1), (-99, 2), (1000, 2)])
+@pytest.mark.parametrize(("mark", "n"), [(-999, 3), (9999, 1), (-99, 2), (1000, 2), (1000, 1), (1e30, 1)])
 def test_a_far_value_that_may_stand_for_a_missing_one_is_told(table, mark: int, n: int) -> None:
     values = [*range(20 - n), *[mark] * n]
     note = one(check(table(chains(values)), False))
