@@ -167,6 +167,8 @@ def part_notes(parts: Mapping[str, Dataset], names: Mapping[int, str], classes: 
             notes.append(f"column {name!r}: {told}; {LEAST_FOR_INTERVAL} are needed for an interval of 90 %")
         if not len(test):
             notes.append(f"column {name!r}: no test value, so its errors are not measured")
+        elif classes[i] and len(np.unique(test)) < 2:
+            notes.append(f"column {name!r}: test values only of class {test[0]:g}, so no ROC-AUC is measured")
     return notes
 
 

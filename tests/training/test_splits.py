@@ -262,12 +262,13 @@ def test_parts_with_too_few_values_are_told() -> None:
         return replace(molecules(["C"] * n), targets=targets)
 
     valid = part(9, [*range(9)], [0.5], [0, 1], [1] * 6)
-    test = part(3, [1, 2], [], [1], [0])
+    test = part(3, [1, 2], [], [1, 0], [0, 0])
     parts, names, classes = {"valid": valid, "test": test}, ["a", "b", "c", "d"], [False, False, True, True]
     assert part_notes(parts, dict(enumerate(names)), classes) == [
         "column 'b': 1 validation value; 9 are needed for an interval of 90 %",
         "column 'b': no test value, so its errors are not measured",
         "column 'd': 6 validation values, only of class 1; both classes are needed to calibrate its probabilities",
+        "column 'd': test values only of class 0, so no ROC-AUC is measured",
     ]
     assert part_notes(parts, {0: "a", 2: "c"}, classes) == [], "of these tasks alone"
     nothing = part_notes({"valid": part(0), "test": part(0)}, {1: "b", 3: "d"}, classes)
