@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .publish import push_to_hub
     from .screening.campaign import screen_library as screen
     from .text.evaluation import evaluate_text
+    from .text.pack import load_text
     from .text.pipeline import train_text
-    from .text.stream import load_text
     from .training.evaluate import evaluate
     from .training.pipeline import train
 
@@ -40,7 +40,7 @@ _PUBLIC = {
     "evaluate_text": ("text.evaluation", "evaluate_text"),
     "from_pretrained": ("model", "from_pretrained"),
     "load": ("model", "load"),
-    "load_text": ("text.stream", "load_text"),
+    "load_text": ("text.pack", "load_text"),
     "push_to_hub": ("publish", "push_to_hub"),
     "screen": ("screening.campaign", "screen_library"),
     "train": ("training.pipeline", "train"),

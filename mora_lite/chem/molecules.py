@@ -251,17 +251,23 @@ def _explain(text: str) -> str:
         problem = _chemistry_problem(mol)
         if problem:
             return problem
-        pieces = dict.fromkeys([text, *text.split(".")])
-        other = next(((piece, what) for piece in pieces for form, what in _OTHERS.items() if form.fullmatch(piece)), None)
-        if mol is None and other:
-            which = f"{other[0][:60]}: " if other[0] != text else ""
-            return f"{which}not a SMILES but {other[1]}"
+        if mol is None and (other := _other_than_smiles(text)):
+            return other
         capture = getattr(rdBase, "CaptureErrorLog", None)  # newer RDKit only
         if capture is None or len(text) > _LONG_TEXT:  # RDKit takes seconds to write of 20,000 characters
             return REASONS[UNPARSABLE]
         with capture() as log:
             Chem.MolFromSmiles(text)
     return _summarize_log(log.messages)
+
+
+def _other_than_smiles(text: str) -> str:
+    """What it is, or the first of its pieces between dots that is no SMILES; empty where that is not known."""
+    for piece in dict.fromkeys([text, *text.split(".")]):
+        for form, what in _OTHERS.items():
+            if form.fullmatch(piece):
+                return f"{'' if piece == text else f'{piece[:60]}: '}not a SMILES but {what}"
+    return ""
 
 
 def _chemistry_problem(mol: Chem.Mol | None) -> str:

@@ -26,7 +26,7 @@ from .process import SideProcess
 from .worker import ModelThread
 
 if TYPE_CHECKING:
-    from ..text.stream import TextGenerator
+    from ..text.pack import TextGenerator
 
 MAX_ANSWERS = 5
 MAX_SPELLINGS = 8
@@ -215,7 +215,7 @@ class TextWork:
         if self._generator is None:
             import torch
 
-            from ..text.stream import load_text
+            from ..text.pack import load_text
 
             torch.set_num_threads(THREADS)
             source = self._source

@@ -33,12 +33,15 @@ from ..packs.installed import find_text_pack
 from ..packs.manifest import CARD, TEXT_PACK, fitting, seal
 from ..packs.pack import read_tensors
 from ..quant.nf4 import STATE_KEY, dequantize_nf4, from_tensors, quantize_nf4, to_tensors
+from ..tables.library import TypedSmiles
+from ..tables.molecule_column import read_molecules
 from .answerer import Answerer
 from .card import text_card
 from .model import TextModel
 from .pairs import FEATURIZER
 from .sequences import Prompt
-from .tasks import TEXT_TASKS, PackQuestions
+from .stream import CHUNK_BATCHES, Answered, GenerationConfig, answer_window
+from .tasks import TEXT_TASKS, WHOLE_COLUMNS, PackQuestions
 
 MANIFEST = TEXT_PACK.manifest
 ADAPTER = "adapter.safetensors"
@@ -219,6 +222,45 @@ def load_text_pack(
     prepack(model.decoder)
     limit = int(source.config.get("max_position_embeddings", 2048))
     return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)
+
+
+class TextGenerator:
+    """A text pack that is loaded, as `load_text` gives it."""
+
+    def __init__(self, answerer: Answerer, questions: PackQuestions):
+        self.answerer, self.questions = answerer, questions
+
+    def generate(
+        self, molecules: Any, *, task: str | None = None, question: str | None = None, **settings: Any
+    ) -> list[Answered]:
+        """What `mora-lite generate` writes about each row, in order, without a file.
+
+        molecules: a text or many, in a list, or a column or table of any library: SMILES of a molecule, or of several
+        joined by dots, or a reaction `reactants>reagents>product`.
+        task: for a pack that has learnt several, `forward`, `retro` or `reagents`; None asks for products.
+        question: in words, for a pack that takes one. settings: `top`, `beams`, `spellings`, `temperature`, `top_p`,
+        `seed`, `max_new_tokens`, `batch_size` of `GenerationConfig`, and `smiles_column` of a table.
+
+        What cannot be read is a row with a status. Raises `InputError` for a task or setting that the pack cannot have.
+        """
+        wanted = {"expected": WHOLE_COLUMNS} if self.questions.of_reactions else {}
+        smiles = read_molecules(molecules, settings.pop("smiles_column", None), **wanted).smiles
+        settings.setdefault("max_new_tokens", self.answerer.long_answer)
+        config, _ = GenerationConfig.of(self.questions, task=task, question=question, **settings)
+        config.check_room(self.answerer)
+        windows = TypedSmiles(smiles).windows(CHUNK_BATCHES * config.batch_size)
+        return [row for window in windows for row in answer_window(window, self.answerer, config)]
+
+
+def load_text(
+    pack: str | Path = "reactions", base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+) -> TextGenerator:
+    """A text pack by its name, its path or `hf:owner/name`, ready for `TextGenerator.generate`.
+
+    base, device, dtype, errors: see `load_text_pack`.
+    """
+    opened = open_text_pack(pack)
+    return TextGenerator(load_text_pack(opened, base=base, device=device, dtype=dtype), opened.questions)
 
 
 def load_weights(model: TextModel, path: str | Path, base_sha256: str) -> str:

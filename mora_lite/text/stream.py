@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,12 @@ from ..errors import InputError, check_range
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
-from ..tables.molecule_column import read_molecules
 from ..tables.records import Record
 from ..tables.writers import TableWriter, continued
 from .answerer import LONG_ANSWER, Answerer, Text, row_seed
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips, valid_answers
-from .pack import load_text_pack, open_text_pack
 from .pairs import FEATURIZER, format_question
-from .tasks import TEXT_TASKS, WHOLE_COLUMNS, PackQuestions, Question, SideColumns, Sides, direction_of, text_task
+from .tasks import TEXT_TASKS, PackQuestions, Question, SideColumns, Sides, direction_of, text_task
 
 CHUNK_BATCHES = 4  # read at a time: questions of one length share a batch, and progress is reported after it
 MAX_BEAMS = 100  # memory and time of a search grow with them; samples are taken one after the other
@@ -165,45 +162,6 @@ class Answered:
         none = [None] * config.top
         of_each = chain.from_iterable([*known.get(name, ()), *none][: config.top] for name in config.per_answer)
         return [*of_each, self.agreement] if config.spellings else list(of_each)
-
-
-class TextGenerator:
-    """A text pack that is loaded, as `load_text` gives it."""
-
-    def __init__(self, answerer: Answerer, questions: PackQuestions):
-        self.answerer, self.questions = answerer, questions
-
-    def generate(
-        self, molecules: Any, *, task: str | None = None, question: str | None = None, **settings: Any
-    ) -> list[Answered]:
-        """What `mora-lite generate` writes about each row, in order, without a file.
-
-        molecules: a text or many, in a list, or a column or table of any library: SMILES of a molecule, or of several
-        joined by dots, or a reaction `reactants>reagents>product`.
-        task: for a pack that has learnt several, `forward`, `retro` or `reagents`; None asks for products.
-        question: in words, for a pack that takes one. settings: `top`, `beams`, `spellings`, `temperature`, `top_p`,
-        `seed`, `max_new_tokens`, `batch_size` of `GenerationConfig`, and `smiles_column` of a table.
-
-        What cannot be read is a row with a status. Raises `InputError` for a task or setting that the pack cannot have.
-        """
-        wanted = {"expected": WHOLE_COLUMNS} if self.questions.of_reactions else {}
-        smiles = read_molecules(molecules, settings.pop("smiles_column", None), **wanted).smiles
-        settings.setdefault("max_new_tokens", self.answerer.long_answer)
-        config, _ = GenerationConfig.of(self.questions, task=task, question=question, **settings)
-        config.check_room(self.answerer)
-        windows = TypedSmiles(smiles).windows(CHUNK_BATCHES * config.batch_size)
-        return [row for window in windows for row in answer_window(window, self.answerer, config)]
-
-
-def load_text(
-    pack: str | Path = "reactions", base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
-) -> TextGenerator:
-    """A text pack by its name, its path or `hf:owner/name`, ready for `TextGenerator.generate`.
-
-    base, device, dtype, errors: see `load_text_pack`.
-    """
-    opened = open_text_pack(pack)
-    return TextGenerator(load_text_pack(opened, base=base, device=device, dtype=dtype), opened.questions)
 
 
 def answer_table(

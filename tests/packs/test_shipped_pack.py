@@ -22,8 +22,7 @@ from mora_lite.lm.decoder import Decoder
 from mora_lite.model import Model
 from mora_lite.packs.installed import SHIPPED
 from mora_lite.packs.pack import list_packs, open_pack
-from mora_lite.text.pack import open_text_pack
-from mora_lite.text.stream import load_text
+from mora_lite.text.pack import load_text, open_text_pack
 from mora_lite.training.pretrain import load_encoder
 
 # Hartree, from QM9: HOMO, LUMO, gap.
