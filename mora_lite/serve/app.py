@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
@@ -40,7 +40,13 @@ DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
 ResultT = TypeVar("ResultT")
 
 
-class MoleculeQuestion(BaseModel):
+class Question(BaseModel):
+    """What is asked; a field that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class MoleculeQuestion(Question):
     """One molecule."""
 
     smiles: str = Field(max_length=Limits.characters, examples=["CC(=O)Oc1ccccc1C(=O)O"])
@@ -52,7 +58,7 @@ class TaskQuestion(MoleculeQuestion):
     task: str = Field(max_length=200, examples=["logS"])
 
 
-class MoleculesQuestion(BaseModel):
+class MoleculesQuestion(Question):
     """Some molecules."""
 
     smiles: list[Annotated[str, Field(max_length=Limits.characters)]] = Field(
@@ -60,7 +66,7 @@ class MoleculesQuestion(BaseModel):
     )
 
 
-class ReactionQuestion(BaseModel):
+class ReactionQuestion(Question):
     """Molecules or a reaction, and what to ask the text pack about it."""
 
     smiles: str = Field(

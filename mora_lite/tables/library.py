@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
@@ -35,6 +36,7 @@ from .workbook import Workbook, is_workbook
 _TABLES = (".csv", ".tsv")
 _LISTS = (".smi", ".ism", ".smiles", ".cxsmiles")
 _RECORDS = (".sdf", ".sd", ".mol")
+_ADDRESS = re.compile(r"\w{2,}://")
 
 
 class Window(NamedTuple):
@@ -240,10 +242,16 @@ def open_library(
 
 
 def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
-    """The files that `paths` name, those of a pattern sorted. Raises `InputError` for a pattern that matches none."""
+    """The files that `paths` name, those of a pattern sorted.
+
+    Raises `InputError` for a pattern that matches none, and for an address of the web.
+    """
     files: list[str] = []
     for path in map(str, [paths] if isinstance(paths, (str, Path)) else paths):
-        if path == STDIO or os.path.exists(path) or not glob.has_magic(path):
+        is_there = path == STDIO or os.path.exists(path)
+        if not is_there and _ADDRESS.match(path):
+            raise InputError(f"{path}: nothing is fetched here; download the file and name it")
+        if is_there or not glob.has_magic(path):
             files.append(path)
             continue
         matches = sorted(name for name in glob.glob(path, recursive=True) if not os.path.isdir(name))

@@ -304,6 +304,7 @@ def test_two_users_at_once_get_their_own_answers(server, model):
         ({"smiles": "C" * 20_001}, 422),
         ({"smiles": ["C"] * 1_001}, 422),
         ([], 422),
+        ({"smiles": ["CCO"], "tasks": ["size"]}, 422),  # which would be answered about all tasks
     ],
 )
 def test_a_wrong_question_is_one_line(server, body, status):

@@ -310,6 +310,11 @@ def test_patterns_are_sorted_and_a_file_with_such_a_name_is_taken_as_it_is(tmp_p
         open_library([tmp_path / "x*.smi"])
 
 
+def test_addresses_of_the_web_are_not_fetched() -> None:
+    with pytest.raises(InputError, match=r"^https://example.org/a\?b=1: nothing is fetched here; download the file"):
+        open_library("https://example.org/a?b=1")
+
+
 def test_every_file_is_looked_into_at_once(tmp_path: Path) -> None:
     good = write(tmp_path / "a.smi", "CCO\n")
     bad = write(tmp_path / "bad.csv", "id,value\n1,2\n")
