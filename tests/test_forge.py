@@ -83,6 +83,20 @@ def test_ci_runs_every_python_that_the_package_names() -> None:
         assert job["strategy"]["matrix"]["python"] == versions
 
 
+def test_a_wheel_is_installed_on_the_system_that_built_it() -> None:
+    """With the native reader in it a wheel is one of its system; all of them are published, with the sdist."""
+    jobs = read(ROOT / ".github" / "workflows" / "wheels.yml")["jobs"]
+    systems = jobs["build"]["strategy"]["matrix"]["os"]
+    assert systems == jobs["install"]["strategy"]["matrix"]["os"]
+    assert jobs["build"]["runs-on"] == jobs["install"]["runs-on"] == "${{ matrix.os }}"
+    artifacts = {
+        name: next(step["with"] for step in job["steps"] if "-artifact@" in step.get("uses", ""))
+        for name, job in jobs.items()
+    }
+    assert artifacts["build"]["name"] == artifacts["install"]["name"] == "dist-${{ matrix.os }}"
+    assert artifacts["publish"] == {"pattern": "dist-*", "merge-multiple": True, "path": "dist"}
+
+
 def test_the_citation_is_of_this_version() -> None:
     citation = read(ROOT / "CITATION.cff")
     assert (citation["version"], citation["license"]) == (mora_lite.__version__, PROJECT["license"])
