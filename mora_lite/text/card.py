@@ -15,7 +15,7 @@ METRICS_NOTE = (
     "`exact` and `valid` are shares, `levenshtein` is in characters, all others go from 0 to 1."
 )
 LIMITS = (
-    "An answer is a guess that reads well and does not say how sure it is; check it before anything depends on it.",
+    "An answer is a guess that reads well, its probability the model's own; check it before anything depends on it.",
     "The model learnt from the tables above, with their errors and their gaps.",
 )
 

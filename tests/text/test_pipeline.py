@@ -48,6 +48,7 @@ def test_a_table_becomes_a_pack_that_says_what_it_is(make: Any, base_path: Path,
     assert card.startswith('---\nlibrary_name: "mora-lite"\n')
     assert f"| {facts['test']['levenshtein']:.4g} |" in card
     assert "mora-lite generate molecules.csv --pack ./pack" in card
+    assert "its probability the model's own" in card  # which `generate` prints beside it
     assert str(tmp_path) not in card
 
 
