@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -204,6 +205,16 @@ def test_the_graph_codes_of_the_documents_are_those_of_the_program():
     page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
     for name, codes in {**ATOM_FIELDS, **BOND_FIELDS}.items():
         assert f"\n| {name} | {codes} |" in page
+
+
+def test_fields_of_the_manifests_are_explained():
+    """Each field of the packs that ship, and of what they record of their making, in a table or in words."""
+    for manifest in SHIPPED.glob("*/*pack.json"):
+        page = (ROOT / "docs" / ("packs.md" if manifest.name == "pack.json" else "text.md")).read_text(encoding="utf-8")
+        first_cells = ", ".join(re.findall(r"^\| ([\w, ]+) \|", page, flags=re.MULTILINE)).split(", ")
+        known = {*first_cells, *re.findall(r"`(\w+)`", page)}
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        assert {*content, *content["provenance"]} <= known, manifest
 
 
 def test_the_api_page_has_every_public_name():
