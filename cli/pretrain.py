@@ -28,10 +28,9 @@ def pretrain(
 ) -> None:
     """Pre-train a graph encoder to predict RDKit's descriptors and fingerprints.
 
-    `mora-lite train --start FILE` starts from it; without this option `train`
-    starts from the one that ships, which was made like this. Started again with
-    the same settings, it continues from its last checkpoint, which is kept in
-    OUTPUT.run.
+    `mora-lite train --start FILE` starts from it; `--start structures` is one
+    that ships and was made like this. Started again with the same settings, it
+    continues from its last checkpoint, which is kept in OUTPUT.run.
 
     \b
     Example:
