@@ -118,8 +118,10 @@ class Workbook:
         if self._sheet is None:
             return
         try:
-            for row in self._sheet.iter_rows():
-                yield [_cell_text(cell) for cell in row]
+            has_zeros = any(map(_ZEROS.fullmatch, self._book._number_formats))  # objects of all cells take long
+            text = _cell_text if has_zeros else _text
+            for row in self._sheet.iter_rows(values_only=not has_zeros):
+                yield [text(cell) for cell in row]
         except Exception as error:  # see above
             raise InputError(f"{self.name} is damaged after row {self._rows_read:,}: {error_text(error)}") from None
 
