@@ -58,6 +58,11 @@ def first_line(error: BaseException, max_characters: int = 160) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:max_characters]
 
 
+def shortened(text: str) -> str:
+    """A text in quotes, for a message; of a long one the beginning."""
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
+
+
 def did_you_mean(got: str, known: Iterable[str]) -> str:
     """A hint for an error message: the names nearest to `got`, then those that are known, unless these are many."""
     known = sorted(known)

@@ -251,7 +251,7 @@ def _precision(result: TaskResult, probability: np.ndarray, true: np.ndarray) ->
     taken, hits = ranked(probability, true)
     at = int(np.searchsorted(taken, max(1, n // 10)))
     words = (
-        f"Of the {taken[at]:,} molecule{'s' if taken[at] > 1 else ''} with the highest probability "
+        f"Of the {counted(taken[at], 'molecule')} with the highest probability "
         f"{as_percent(hits[at] / taken[at])} are positive; of all {n:,}, {as_percent(share)} (dashed)."
     )
     chart = plot.svg(

@@ -24,7 +24,7 @@ from ..context.approved import ApprovedDrugs, approved_smiles
 from ..context.extras import extra_columns
 from ..context.parentage import Parentage
 from ..errors import InputError
-from ..status import NOT_FINITE, OK, REASONS
+from ..status import NOT_FINITE, OK, REASONS, counted
 from ..tables.library import Window
 from ..tables.molecule_column import read_molecules
 from ..tables.parsed import Describe, ParsedWindow, parse_window
@@ -86,7 +86,7 @@ class Predictor(ABC):
     def __repr__(self) -> str:
         names = ", ".join(task.name for task in self.tasks[:NAMED_TASKS])
         others = len(self.tasks) - NAMED_TASKS
-        named = f"{len(self.tasks)} task{'' if len(self.tasks) == 1 else 's'}: {names}"
+        named = f"{counted(len(self.tasks), 'task')}: {names}"
         return f"<{type(self).__name__} {self.place}; {named}{f' and {others} others' if others > 0 else ''}>"
 
     def __reduce__(self) -> NoReturn:

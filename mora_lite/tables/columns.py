@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, shortened
 
-SHOWN_CHARACTERS = 40  # of a column's name, in a list of them
 SAMPLE_ROWS = 50  # read to recognise a column by its content
 _MAX_TITLES = 20  # rows that may stand above a header
 _MIN_SHARE = 0.8  # of the sample's cells must be SMILES
@@ -280,7 +279,7 @@ def _find_reactions(
     header: Sequence[str], rows: Sequence[Sequence[str]], wanted: WantedColumns, source: str
 ) -> int | None:
     """The column that reads as reactions; of several one whose name is expected. A column called SMILES goes before."""
-    if any(_letters(name) in _NAMES for name in header):
+    if any(map(is_smiles_name, header)):
         return None
     found = [i for i, name in enumerate(header) if reads_as_reactions(_column(rows, i) or [name])]
     chosen = [i for i in _find_expected(header, wanted) if i in found] or found
@@ -343,6 +342,5 @@ def _n_atoms(cell: str) -> int:
 
 
 def _list_names(header: Sequence[str], n: int = 12) -> str:
-    shown = [name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..." for name in header[:n]]
-    names = ", ".join(map(repr, shown))
+    names = ", ".join(map(shortened, header[:n]))
     return f"{names} and {len(header) - n} more" if len(header) > n else names

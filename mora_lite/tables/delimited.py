@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from ..errors import InputError
+from ..status import counted
 from .columns import count_titles, is_smiles_name, reads_as_smiles, title_note
 from .source import Source
 
@@ -252,9 +253,8 @@ class DelimitedText:
     def _tell(self) -> None:
         name = self._source.name
         if self._plain:
-            n = len(self._plain)
             self.notes.append(
-                f"{name}: {n:,} line{'s' if n > 1 else ''} with a quote out of place read as plain text; "
+                f"{name}: {counted(len(self._plain), 'line')} with a quote out of place read as plain text; "
                 f"the first is line {self._plain[0]:,}"
             )
         if self._spanning:

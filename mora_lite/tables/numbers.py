@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shortened
+from ..status import counted
 
 LARGEST = float(np.finfo(np.float32).max)
 # Spreadsheets write TRUE and FALSE in the language of their user, here German, French, Spanish, Portuguese, Italian and
@@ -143,21 +144,21 @@ class NumberColumn:
         first = odd[0]
         line = (
             f"{self.source}, line {self.lines[first]}: row {first + 1}, column {self.name!r}: "
-            f"got {_short(cells[first])}, expected a number or a blank"
+            f"got {shortened(cells[first])}, expected a number or a blank"
         )
         kinds: Counter[int] = Counter()
         examples: dict[int, str] = {}
         for i in odd:
             kind = _kind_of(cells[i].strip())
             kinds[kind] += 1
-            examples.setdefault(kind, _short(cells[i]))
+            examples.setdefault(kind, shortened(cells[i]))
         if set(kinds) == {len(_KINDS)}:
             n_words = len({cells[i].strip().lower() for i in odd})
             if len(odd) == 1:
                 return line
             if n_words <= 10 and n_words < len(odd):
                 return (
-                    f"{line}; {len(odd):,} of {len(cells):,} cells are {n_words} word{'s' if n_words > 1 else ''}: if "
+                    f"{line}; {len(odd):,} of {len(cells):,} cells are {counted(n_words, 'word')}: if "
                     "they are classes, write 0 and 1, in a column of its own for each where there are more than two"
                 )
             return f"{line}; {len(odd):,} of {len(cells):,} cells are no numbers: is it the right column?"
@@ -181,7 +182,3 @@ class NumberColumn:
 
 def _kind_of(text: str) -> int:
     return next((i for i, (pattern, _, _) in enumerate(_KINDS) if pattern.fullmatch(text)), len(_KINDS))
-
-
-def _short(cell: str) -> str:
-    return repr(cell if len(cell) <= 40 else cell[:37] + "...")

@@ -30,6 +30,7 @@ from ..chem.graph import Graphs
 from ..chem.molecules import MAX_ATOMS
 from ..chem.smiles import Aligner, canonical, flat, largest, reorder
 from ..errors import InputError
+from ..status import counted
 from ..tables.columns import SAMPLE_ROWS, find_column, plain_name, reads_as_reactions
 from ..tables.library import Library, open_library
 from ..tables.source import is_stream
@@ -248,7 +249,7 @@ def read_pairs(
     left_out["for training whose product or molecule is held out"] = len(pairs) - len(usable)
     for reason, n in left_out.items():
         if n:
-            on_note(f"left out: {n:,} row{'s' * (n > 1)} {reason}")
+            on_note(f"left out: {counted(n, 'row')} {reason}")
     return usable
 
 

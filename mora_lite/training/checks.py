@@ -9,7 +9,7 @@ import numpy as np
 from rdkit import Chem
 
 from ..chem import circular
-from ..errors import InputError
+from ..errors import InputError, shortened
 from ..machine.progress import track
 from ..status import counted
 from .dataset import Dataset
@@ -57,52 +57,53 @@ def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recip
 
     Raises `InputError` for a scale that was asked for and that values are not on.
     """
-    tasks, notes = [], []
+    both, tasks, notes = np.concatenate([train.targets, valid.targets]), [], []
     for i, task in enumerate(recipe.tasks):
-        values = train.targets[:, i]
-        all_values = np.concatenate([values, valid.targets[:, i]])
-        low, high = np.fmin.reduce(all_values, initial=np.inf), np.fmax.reduce(all_values, initial=-np.inf)
+        values, known = (targets[~np.isnan(targets)] for targets in (train.targets[:, i], both[:, i]))
+        low, high = known.min(initial=np.inf), known.max(initial=-np.inf)
         if task.scale == "log" and low <= 0:
-            n_not = f"{(all_values <= 0).sum()} of {(~np.isnan(all_values)).sum()}"
             raise InputError(
-                f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log; {n_not} are not"
+                f"column {task.column!r}: got {low:g}, expected values above 0, as its scale is log; "
+                f"{(known <= 0).sum()} of {len(known)} are not"
             )
         if task.scale == "logit" and (low < 0 or high > 100):
             odd = low if low < 0 else high
             raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 to 100 %, as its scale is logit")
-        scale = task.scale
-        if not scale:
-            skewed = task.kind == "value" and low > 0 and suits_log(values[~np.isnan(values)])
-            scale = "log" if skewed else "linear"
-            if skewed:
-                notes.append(
-                    f"column {task.column!r}: its values are above 0 and skewed ({np.nanmin(values):g} to "
-                    f"{np.nanmax(values):g}, median {np.nanmedian(values):g}), so it is learnt as their logarithms; "
-                    'predictions are in its unit; scale = "linear" in a recipe learns it as it is'
-                )
-            elif task.kind == "value" and low > 0 and (span := decades(values[~np.isnan(values)])) >= MIN_DECADES:
-                notes.append(
-                    f"column {task.column!r}: its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are "
-                    'learnt as they are; their logarithms may be learnt better: scale = "log" in a recipe'
-                )
-            elif task.kind == "value" and low == 0 and suits_log(values[values > 0]):
-                notes.append(
-                    f"column {task.column!r}: {counted(int((all_values == 0).sum()), 'value')} of 0 keep it from being "
-                    "learnt as logarithms, which suit the others; where 0 stands for too little to measure, write the "
-                    "limit of detection"
-                )
-            elif task.kind == "value" and "%" in task.column + task.unit and _near_ends(values, low, high):
-                notes.append(
-                    f"column {task.column!r}: percentages near 0 or 100 ({low:g} to {high:g}) are learnt as they are; "
-                    'scale = "logit" in a recipe learns log-odds, and predictions and intervals stay between 0 and 100'
-                )
+        scale, note = task.scale or "linear", ""
+        if task.scale or task.kind != "value":
+            pass
+        elif low > 0 and suits_log(values):
+            scale = "log"
+            note = (
+                f"its values are above 0 and skewed ({values.min():g} to {values.max():g}, median "
+                f"{np.median(values):g}), so it is learnt as their logarithms; predictions are in its unit; "
+                'scale = "linear" in a recipe learns it as it is'
+            )
+        elif low > 0 and (span := decades(values)) >= MIN_DECADES:
+            note = (
+                f"its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are learnt as they are; their "
+                'logarithms may be learnt better: scale = "log" in a recipe'
+            )
+        elif low == 0 and suits_log(values[values > 0]):
+            note = (
+                f"{counted(int((known == 0).sum()), 'value')} of 0 keep it from being learnt as logarithms, which suit "
+                "the others; where 0 stands for too little to measure, write the limit of detection"
+            )
+        elif "%" in task.column + task.unit and _near_ends(values, low, high):
+            note = (
+                f"percentages near 0 or 100 ({low:g} to {high:g}) are learnt as they are; "
+                'scale = "logit" in a recipe learns log-odds, and predictions and intervals stay between 0 and 100'
+            )
+        notes += [f"column {task.column!r}: {note}"] if note else []
         tasks.append(replace(task, scale=scale))
     return replace(recipe, tasks=tuple(tasks)), notes
 
 
 def _near_ends(values: np.ndarray, low: float, high: float) -> bool:
     """Whether numbers with these ends are percentages of which one in twenty is within 5 of 0, or of 100."""
-    return low >= 0 and high <= 100 and bool(np.nanpercentile(values, 5) < 5 or np.nanpercentile(values, 95) > 95)
+    if not len(values) or low < 0 or high > 100:
+        return False
+    return bool(np.percentile(values, 5) < 5 or np.percentile(values, 95) > 95)
 
 
 def first_rows(data: Dataset) -> np.ndarray:
@@ -122,13 +123,11 @@ def first_rows(data: Dataset) -> np.ndarray:
     return positions
 
 
-def check_data(
-    data: Dataset, names: Sequence[str], classes: Sequence[bool], first: np.ndarray | None = None
-) -> list[str]:
+def check_data(data: Dataset, names: Sequence[str], classes: Sequence[bool], first: np.ndarray) -> list[str]:
     """Notes on `data` as it was read, one line each with a count; rows are counted from 1.
 
     names: columns of the `P` targets. classes: which of them are classes, `P` flags.
-    first: of `first_rows`, to save its time.
+    first: of `first_rows`.
 
     Raises `InputError` for a column that nothing can be learnt from, or fewer than 10 different molecules with a value.
     """
@@ -138,7 +137,6 @@ def check_data(
             raise InputError(
                 f"column {name!r}: got no value for any of {len(data)} readable molecules, expected some; leave it out"
             )
-    first = first_rows(data) if first is None else first
     n_usable = len(np.unique(first[known.any(axis=1)]))
     if n_usable < MIN_MOLECULES:
         raise InputError(
@@ -206,13 +204,12 @@ def decades(values: np.ndarray) -> float:
     return float(np.log10(high / low))
 
 
-def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray | None = None) -> tuple[Dataset, int]:
+def merge_duplicates(data: Dataset, classes: Sequence[bool], first: np.ndarray) -> tuple[Dataset, int]:
     """Each molecule once, at its first row, and the number of merged rows: no molecule may both train and test.
 
     Its value is the median of its known values; its class that of most of them, missing (NaN) for a tie. first: of
-    `first_rows`, to save its time.
+    `first_rows`.
     """
-    first = first_rows(data) if first is None else first
     targets = data.targets.copy()
     for at in _same(first):
         for i, is_class in enumerate(classes):
@@ -239,7 +236,7 @@ def left_out_notes(data: Dataset, first: np.ndarray) -> list[str]:
         n_rows = sum(len(at) for at in same)
         notes.append(
             f"duplicates: {counted(len(same), 'molecule')} in more than one row ({n_rows} rows together); the first is "
-            f"{_short(data.smiles[same[0][0]])} in rows {_row(data, same[0][0])} and {_row(data, same[0][1])}"
+            f"{shortened(data.smiles[same[0][0]])} in rows {_row(data, same[0][0])} and {_row(data, same[0][1])}"
         )
     return notes
 
@@ -250,7 +247,7 @@ def _unreadable(data: Dataset) -> list[str]:
     row, smiles = next(iter(data.unreadable.items()))
     return [
         f"unreadable: {len(data.unreadable)} of {data.n_rows} rows are left out; the first is row {row + 1}, "
-        f"{_short(smiles)} ({data.featurizer.parse_smiles(smiles).reason})"
+        f"{shortened(smiles)} ({data.featurizer.parse_smiles(smiles).reason})"
     ]
 
 
@@ -301,8 +298,9 @@ def _conflicts(data: Dataset, name: str, values: np.ndarray, is_class: bool, sam
     low, high = at[np.argmin(values[at])], at[np.argmax(values[at])]
     what = "both classes" if is_class else f"values more than {CONFLICT:g} deviations apart"
     return [
-        f"column {name!r}: {counted(len(conflicts), 'molecule')} with {what}; the first is {_short(data.smiles[low])} "
-        f"with {values[low]:g} in row {_row(data, low)} and {values[high]:g} in row {_row(data, high)}"
+        f"column {name!r}: {counted(len(conflicts), 'molecule')} with {what}; the first is "
+        f"{shortened(data.smiles[low])} with {values[low]:g} in row {_row(data, low)} and {values[high]:g} in row "
+        f"{_row(data, high)}"
     ]
 
 
@@ -314,7 +312,3 @@ def _row(data: Dataset, position: int) -> int:
 def _line(data: Dataset, position: int) -> str:
     """`line 7: `, where the line of the file is known."""
     return f"line {data.lines[data.rows[position]]}: " if len(data.lines) else ""
-
-
-def _short(smiles: str) -> str:
-    return repr(smiles if len(smiles) <= 40 else smiles[:37] + "...")

@@ -156,7 +156,7 @@ def test_of_two_columns_with_one_name_the_first_is_read_and_told(tmp_path):
         ('[{"smiles": "CCO"}]', None, "a JSON file: save it as CSV"),
         ('[\n  "CCO"\n]', None, "a JSON file"),
         ('{"smiles": "CCO"}\n', None, "a JSON file"),
-        ("x" * 99 + "," + "y" * 99 + "\n1,2\n", None, f"among '{'x' * 40}...', '{'y' * 40}...';"),
+        ("x" * 99 + "," + "y" * 99 + "\n1,2\n", None, f"among '{'x' * 37}...', '{'y' * 37}...';"),
     ],
 )
 def test_an_unusable_table_is_an_error_in_one_line(tmp_path, text, wanted, words):

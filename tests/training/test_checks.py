@@ -45,7 +45,7 @@ def chains(*columns: list) -> list[tuple]:
 
 
 def check(data: Dataset, *classes: bool) -> list[str]:
-    return check_data(data, [f"y{i + 1}" for i in range(len(classes))], classes)
+    return check_data(data, [f"y{i + 1}" for i in range(len(classes))], classes, first_rows(data))
 
 
 def one(warnings: list[str]) -> str:
@@ -214,7 +214,7 @@ def test_merging_keeps_the_first_row_with_medians_and_majorities(table) -> None:
             ("O", "", 1, 0),
         ]
     )
-    merged, n_merged = merge_duplicates(data, [False, True, True])
+    merged, n_merged = merge_duplicates(data, [False, True, True], first_rows(data))
     assert n_merged == 3
     assert merged.smiles == ["CCO", "N", "O"]
     assert merged.rows.tolist() == [0, 2, 6]
@@ -227,15 +227,17 @@ def test_merging_keeps_the_first_row_with_medians_and_majorities(table) -> None:
 
 
 def test_an_even_number_of_values_gives_the_middle(table) -> None:
-    merged, _ = merge_duplicates(table([("C", 1, 0), ("C", 2, 0), ("C", 4, 0), ("C", 9, 1)]), [False, True])
+    of_four = table([("C", 1, 0), ("C", 2, 0), ("C", 4, 0), ("C", 9, 1)])
+    merged, _ = merge_duplicates(of_four, [False, True], first_rows(of_four))
     assert merged.targets.tolist() == [[3, 0]]
-    assert np.isnan(merge_duplicates(table([("C", 0), ("C", 1)]), [True])[0].targets).all()
-    assert merge_duplicates(table([("C", 0), ("C", 1)]), [False])[0].targets.tolist() == [[0.5]]
+    of_two = table([("C", 0), ("C", 1)])
+    assert np.isnan(merge_duplicates(of_two, [True], first_rows(of_two))[0].targets).all()
+    assert merge_duplicates(of_two, [False], first_rows(of_two))[0].targets.tolist() == [[0.5]]
 
 
 def test_data_without_duplicates_stays_as_it_is(table) -> None:
     data = table(chains(list(range(20)), HALVES))
-    merged, n_merged = merge_duplicates(data, [False, True])
+    merged, n_merged = merge_duplicates(data, [False, True], first_rows(data))
     assert n_merged == 0
     assert merged.smiles == data.smiles
     assert np.array_equal(merged.targets, data.targets)
