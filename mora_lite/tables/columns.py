@@ -151,35 +151,14 @@ def choose_smiles_column(
             return _without_header(len(header), chosen, source)
         return _with_header(header, chosen)
     index = _find_reactions(header, rows, wanted, source) if wanted.expected else None
-    if index is None:
-        index = _find_by_name(header, rows, source)
-    if index is not None:
-        bare = _is_molecule(header[index])  # reactions without a header
-        choice = _without_header(len(header), index, source) if bare else _with_header(header, index)
-        choice.notes += note_others(header, index)
-        return choice
-    by_content = [i for i in range(len(header)) if reads_as_smiles(_column(rows, i))]
-    if not rows:
-        # One record only: a header, or a single molecule without one.
-        by_content = [i for i, cell in enumerate(header) if reads_as_smiles([cell])]
-    if not by_content:
-        # Of a short list without a header, one bad molecule is a large share; then the first line speaks too.
-        by_content = [
-            i for i, cell in enumerate(header) if reads_as_smiles([cell]) and reads_as_smiles(_column(rows, i), 0.5)
-        ]
-    named = _find_expected(header, wanted)
-    if len(by_content) != 1 and named:
-        return _with_header(header, named[0])
-    if len(by_content) > 1:
-        names = ", ".join(repr(header[i]) for i in by_content)
-        raise InputError(f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column")
-    if not by_content:
-        raise InputError(f"{source}: no SMILES column among {_list_names(header)}; name it with --smiles-column")
-    index = by_content[0]
+    index = _find_by_name(header, rows, source) if index is None else index
+    is_named = index is not None
+    index = _find_by_content(header, rows, wanted, source) if index is None else index
     if _is_molecule(header[index]):
         return _without_header(len(header), index, source)
     choice = _with_header(header, index)
-    if not _WORDS.fullmatch(header[index].strip()):
+    choice.notes += note_others(header, index)
+    if not is_named and not _WORDS.fullmatch(header[index].strip()):
         choice.notes.append(
             f"{source}: the first line is taken as the header, and its column {index + 1}, {header[index]!r}, as the "
             "SMILES column by what is below it"
@@ -269,6 +248,26 @@ def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: 
         return some[0]
     vague = [i for i, name in enumerate(plain) if name in _VAGUE_NAMES and reads_as_smiles(_column(rows, i))]
     return vague[0] if len(vague) == 1 else None
+
+
+def _find_by_content(header: Sequence[str], rows: Sequence[Sequence[str]], wanted: WantedColumns, source: str) -> int:
+    """The column that reads as SMILES; where none or several do, one whose name is expected."""
+    found = [i for i in range(len(header)) if reads_as_smiles(_column(rows, i))]
+    if not found:
+        # Of a short list without a header, one bad molecule is a large share; then the first line speaks too.
+        found = [
+            i
+            for i, cell in enumerate(header)
+            if reads_as_smiles([cell]) and (not rows or reads_as_smiles(_column(rows, i), 0.5))
+        ]
+    if len(found) != 1:
+        found = _find_expected(header, wanted)[:1] or found
+    if len(found) > 1:
+        names = ", ".join(repr(header[i]) for i in found)
+        raise InputError(f"{source}: several columns read as SMILES: {names}; choose one with --smiles-column")
+    if not found:
+        raise InputError(f"{source}: no SMILES column among {_list_names(header)}; name it with --smiles-column")
+    return found[0]
 
 
 def _find_expected(header: Sequence[str], wanted: WantedColumns) -> list[int]:
