@@ -27,7 +27,7 @@ from ..status import StatusCounts
 from ..tables.formats import TableFormat
 from ..tables.library import Library, Window, open_library
 from ..tables.parsed import ParsedWindow
-from ..tables.source import packing_of
+from ..tables.source import PARQUET, first_bytes, packing_of
 from ..tables.writers import continued
 from .limits import Limits
 from .results import Results, ResultWriter, View
@@ -192,9 +192,8 @@ class Jobs:
             self.remove(min(over, key=lambda job: job.touched))
 
     def _check(self, path: Path) -> None:
-        with path.open("rb") as file:
-            start = file.read(4)
-        if kind := "Parquet" if start == b"PAR1" else packing_of(start):
+        start = first_bytes(str(path))
+        if kind := "Parquet" if start == PARQUET else packing_of(start):
             raise InputError(
                 f"got a {kind} file, expected plain text, SDF or .xlsx; unpack it, or use mora-lite predict"
             )

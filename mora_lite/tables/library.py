@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
-from .columns import WantedColumns, choose_name_column
+from .columns import WantedColumns, choose_name_column, is_smiles_name
 from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
 from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
@@ -381,5 +381,5 @@ def _kind_of(path: str, start: bytes, wanted: WantedColumns) -> str:
         return "table" if joined or (is_delimited(first) and "smiles" in first.lower()) else "list"
     if suffix in _RECORDS or any(mark in start for mark in (b" V2000", b" V3000", b"\nM  END", b"\n$$$$")):
         return "sdf"
-    is_header = first.strip().lower().strip('"') in ("smiles", "canonical_smiles")  # of a table with one column
-    return "table" if is_delimited(first) or is_header or wanted.of_table is not None else "list"
+    # The name of a SMILES column alone is the header of a table with one column.
+    return "table" if is_delimited(first) or is_smiles_name(first) or wanted.of_table is not None else "list"

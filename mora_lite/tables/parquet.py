@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError, error_text
 from .columns import SAMPLE_ROWS, WantedColumns, choose_name_column, choose_smiles_column, note_others
 from .records import Record, RecordBlock, strip_text
-from .source import STDIO
+from .source import PARQUET, first_bytes
 
 READ_ROWS = 4096  # that are Python objects at a time
 READ_BYTES = 2**20  # of a column; without a size pyarrow reads the column of a whole row group
@@ -20,15 +20,7 @@ READ_BYTES = 2**20  # of a column; without a size pyarrow reads the column of a 
 
 def is_parquet(path: str) -> bool:
     """By its name or its first bytes; standard input never is, for Parquet is read from the end."""
-    if path == STDIO or not os.path.isfile(path):
-        return False
-    if path.lower().endswith(".parquet"):
-        return True
-    try:
-        with open(path, "rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError:
-        return False  # the error is reported when the file is opened
+    return first_bytes(path) == PARQUET or (path.lower().endswith(".parquet") and os.path.isfile(path))
 
 
 class ParquetSource:

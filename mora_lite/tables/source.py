@@ -25,12 +25,12 @@ UNREADABLE = (OSError, EOFError, zlib.error)  # what reading raises when the dis
 _PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
 PACKED = (".gz", ".bz2", ".zst")  # endings of their files
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-ZIP = b"PK\x03\x04"
+ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
 _AS_CSV = "save it as CSV in UTF-8"
 _NOT_TEXT = {
     ZIP: f"a zip archive or an Excel file: {_AS_CSV}, or name the .xlsx file itself",
     b"\xd0\xcf\x11\xe0": f"an old Excel file (.xls): save it as .xlsx, or {_AS_CSV}",
-    b"PAR1": "a Parquet file: name the file itself, which is read from its end",
+    PARQUET: "a Parquet file: name the file itself, which is read from its end",
     b"\xfd7zX": "an xz file: unpack it",
     **{start: "packed twice: unpack it" for start in _PACKINGS},
     b"\x89PNG": f"a picture: {_AS_CSV}",
@@ -232,6 +232,17 @@ def _unpacked(raw: io.BufferedReader) -> io.BufferedReader:
 def packing_of(start: bytes) -> str:
     """What packed a file that begins so: `gzip`, `bzip2` or `zstd`; empty where nothing did."""
     return next((name for magic, name in _PACKINGS.items() if start.startswith(magic)), "")
+
+
+def first_bytes(path: str) -> bytes:
+    """Four of a file that can be read again; none of others, nor where the error is reported when it is opened."""
+    if path == STDIO or not os.path.isfile(path):
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4)
+    except OSError:
+        return b""
 
 
 def _peek(stream: io.BufferedReader) -> bytes:

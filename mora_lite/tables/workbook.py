@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import DeviceError, InputError, error_text
 from .columns import SAMPLE_ROWS, count_titles, is_smiles_name, reads_as_smiles
 from .delimited import RowBlock
-from .source import STDIO, ZIP
+from .source import ZIP, first_bytes
 
 _BLOCK_ROWS = 1024
 _MAX_ROWS = 2**20  # that Excel numbers; a larger number would make blank rows up to it
@@ -23,13 +23,7 @@ MAX_BYTES = 2**31  # unpacked, of one sheet: beyond it the archive is damaged or
 
 def is_workbook(path: str) -> bool:
     """By its name or its first bytes; standard input never is, for a workbook is read from the end."""
-    if path == STDIO or not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(4) == ZIP and (path.lower().endswith((".xlsx", ".xlsm")) or _has_sheets(path))
-    except OSError:
-        return False  # the error is reported when the file is opened
+    return first_bytes(path) == ZIP and (path.lower().endswith((".xlsx", ".xlsm")) or _has_sheets(path))
 
 
 def _has_sheets(path: str) -> bool:
