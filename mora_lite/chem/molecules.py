@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 from rdkit import Chem, rdBase
 
@@ -32,6 +32,8 @@ _OTHERS = {  # what stands in columns of structures besides
 _BLOCK_MARKS = ("V2000", "V3000", "M  END")
 _LONG_TEXT = 1_000  # from here on atoms are counted before the costly part of parsing (rings, aromaticity)
 
+Arguments = ParamSpec("Arguments")
+
 
 class Parsed(NamedTuple):
     """A molecule, or why there is none.
@@ -48,14 +50,24 @@ class Parsed(NamedTuple):
     drawn: Any = None
 
 
-class _Reading(NamedTuple):
-    """How a text is read: the options of `parse_smiles`."""
+def _without_raising(parse: Callable[Arguments, Parsed]) -> Callable[Arguments, Parsed]:
+    """`parse`, with whatever it raises as a status."""
 
-    max_atoms: int
-    version: int
-    standardize: str
+    @functools.wraps(parse)
+    def parsed(*arguments: Arguments.args, **options: Arguments.kwargs) -> Parsed:
+        # RDKit violates its invariants for atoms like [#200], and its exceptions have no common base class.
+        try:
+            return parse(*arguments, **options)
+        except MemoryError:
+            raise
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            return Parsed(None, UNPARSABLE, lines[1] if len(lines) > 1 and lines[0].endswith("Violation") else lines[0])
+
+    return parsed
 
 
+@_without_raising
 def parse_smiles(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, standardize: str = "none") -> Parsed:
     """Read one SMILES. Salts and mixtures (dots) and wildcard atoms (`*`) are molecules like any other.
 
@@ -67,10 +79,6 @@ def parse_smiles(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, sta
         2 forgets isotopes and atom maps first, and keeps the marks of configuration as they are written.
     standardize: `none`, or `parent` (`standardize.parent_of`).
     """
-    return _without_raising(_parse_smiles, text, _Reading(max_atoms, version, standardize))
-
-
-def _parse_smiles(text: str, how: _Reading) -> Parsed:
     whole = text.strip()
     text, extension, name = split_smiles(whole)
     failure = _check_text(whole, len(whole) - len(name))
@@ -82,17 +90,17 @@ def _parse_smiles(text: str, how: _Reading) -> Parsed:
     with rdBase.BlockLogs():
         if len(text) > _LONG_TEXT:
             n_atoms = _count_heavy_atoms(text)
-            if n_atoms > how.max_atoms:
-                return _too_large(n_atoms, how.max_atoms)
-        mol = Chem.MolFromSmiles(text) if how.version == 1 else _read_smiles(text)
+            if n_atoms > max_atoms:
+                return _too_large(n_atoms, max_atoms)
+        mol = Chem.MolFromSmiles(text) if version == 1 else _read_smiles(text)
         if mol is None and extension and Chem.MolFromSmiles(bare) is not None:
             return Parsed(None, UNPARSABLE, f"the SMILES is valid, but the extension after it is not: {extension[:60]}")
         if mol is None:
             return Parsed(None, UNPARSABLE, _explain(bare))
         # No charge and no second fragment can be there without one of these characters.
-        if how.standardize == "parent" and not _CHARGE_OR_DOT.isdisjoint(text):
+        if standardize == "parent" and not _CHARGE_OR_DOT.isdisjoint(text):
             mol = parent_of(mol)
-    return _check_size(mol, how.max_atoms)
+    return _check_size(mol, max_atoms)
 
 
 def split_smiles(text: str) -> tuple[str, str, str]:
@@ -161,14 +169,11 @@ def _forget_numbers(mol: Chem.Mol) -> None:
         atom.SetAtomMapNum(0)
 
 
+@_without_raising
 def parse_molblock(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, standardize: str = "none") -> Parsed:
     """Read one MDL mol block, V2000 or V3000, under the same limits. Hydrogens become part of their atoms, and
     stereochemistry is taken from the drawing, as RDKit does by default. version, standardize: as in `parse_smiles`.
     """
-    return _without_raising(_parse_molblock, text, _Reading(max_atoms, version, standardize))
-
-
-def _parse_molblock(text: str, how: _Reading) -> Parsed:
     if not text.strip():
         return Parsed(None, EMPTY, "no mol block in this record")
     if "\0" in text:
@@ -176,28 +181,16 @@ def _parse_molblock(text: str, how: _Reading) -> Parsed:
     text = text.encode("ascii", "replace").decode()  # titles may hold anything; atoms and bonds are ASCII
     with rdBase.BlockLogs():
         drawn = mol = Chem.MolFromMolBlock(text)
-        if mol is not None and how.version > 1 and any(map(_is_numbered, mol.GetAtoms())):
+        if mol is not None and version > 1 and any(map(_is_numbered, mol.GetAtoms())):
             mol = Chem.Mol(mol)
             _forget_numbers(mol)
             mol = Chem.RemoveHs(mol)
         if mol is not None:
-            mol = parent_of(mol) if how.standardize == "parent" else mol
-            return _check_size(mol, how.max_atoms)._replace(drawn=drawn)
+            mol = parent_of(mol) if standardize == "parent" else mol
+            return _check_size(mol, max_atoms)._replace(drawn=drawn)
         reason = _chemistry_problem(Chem.MolFromMolBlock(text, sanitize=False))
     damage = "not a valid mol block" if "\nM  END" in text else "the mol block does not end with 'M  END'"
     return Parsed(None, UNPARSABLE, reason or damage)
-
-
-def _without_raising(parse: Callable[[str, _Reading], Parsed], text: str, how: _Reading) -> Parsed:
-    """`parse`, with whatever it raises as a status."""
-    # RDKit violates its invariants for atoms like [#200], and its exceptions have no common base class.
-    try:
-        return parse(text, how)
-    except MemoryError:
-        raise
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        return Parsed(None, UNPARSABLE, lines[1] if len(lines) > 1 and lines[0].endswith("Violation") else lines[0])
 
 
 def _check_size(mol: Chem.Mol, max_atoms: int) -> Parsed:
