@@ -112,7 +112,8 @@ class Workbook:
         if self._sheet is None:
             return
         try:
-            has_zeros = any(map(_ZEROS.fullmatch, self._book._number_formats))  # objects of all cells take long
+            formats = getattr(self._book, "_number_formats", ["00"])  # those of its own; objects of all cells take long
+            has_zeros = any(map(_ZEROS.fullmatch, formats))
             text = _cell_text if has_zeros else _text
             for row in self._sheet.iter_rows(values_only=not has_zeros):
                 yield [text(cell) for cell in row]
