@@ -87,8 +87,8 @@ def explain(
 
     The molecule is built up from its groups and scored at each step; what an
     atom changes on average is its contribution. Contributions add up to the
-    molecule's value minus that of methane: in the task's unit, for classes in
-    log-odds, for values on a logarithmic scale in powers of ten.
+    molecule's value minus that of methane: in the task's unit, for classes and
+    percentages in log-odds, for values on a logarithmic scale in powers of ten.
 
     The table has a row for each atom as drawn; atoms of a counter-ion, which is
     not scored, have blanks. A page shows drawings, values, intervals, domain,

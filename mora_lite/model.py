@@ -142,7 +142,7 @@ def load(
     in 4 bits and are dequantised at each use.
     confidence: of the intervals, between 0 and 1.
 
-    Only a repository that is not in the hub's cache needs a network. Raises `PackError` or `DeviceError`.
+    Only a repository that is not in the hub's cache needs a network. Raises `PackError`, `DeviceError` or `InputError`.
     """
     keep_freed_memory()
     work_alone_after_fork()

@@ -86,7 +86,7 @@ def screen_library(
     engine: `torch` for a pack, `onnx` for an exported folder as `pack`, with `provider`; `auto` takes the right one.
     `ray` scores a pack on the cluster at `ray_address`, or on a local one.
     top, by, where, ascending: the `top` rows that meet `where`, first the highest (lowest) `by`, or the first task.
-    unique: of rows with the same molecule only the best. diverse: only hits that are not alike.
+    unique: only the best row of each molecule. diverse: only hits that are not alike. shard_format: parquet or csv.
     resume, force: continue the run in `output`, or replace it. extras, percentiles: as in `Predictor.score`.
     workers: processes. They are spawned, so a script must call this under `if __name__ == "__main__":`.
     shard: `2/4` for the second of four machines that share the work. time_limit: seconds for parsing one molecule.

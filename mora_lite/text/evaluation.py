@@ -40,7 +40,7 @@ def evaluate_text(
 ) -> dict[str, Any]:
     """Answer the rows of a table that has the right answers, and compare; what `mora-lite evaluate-text` does.
 
-    pack: a text pack, its directory, or `hf:owner/name`. base: see `load_text_pack`.
+    pack: a text pack, its directory, or `hf:owner/name`. base, device, dtype: as for `load_text`.
     task: of a pack that has learnt several, the direction of a reaction; the columns are those of that task.
     split: `train`, `valid` or `test`, by the rule or column that the pack's training held rows out by; or `all`.
     limit: only the first so many rows. beams: width of the search; 1 is greedy. on_note: as of `read_pairs`.

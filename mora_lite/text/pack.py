@@ -257,7 +257,8 @@ def load_text(
 ) -> TextGenerator:
     """A text pack by its name, its path or `hf:owner/name`, ready for `TextGenerator.generate`.
 
-    base, device, dtype, errors: see `load_text_pack`.
+    base: name or path of its base model; None takes the one that the pack names. device, dtype: as for `load`.
+    Raises `PackError`, `CheckpointError` or `DeviceError`.
     """
     opened = open_text_pack(pack)
     return TextGenerator(load_text_pack(opened, base=base, device=device, dtype=dtype), opened.questions)

@@ -93,9 +93,9 @@ def evaluate(
     force: bool = False,
     on_note: Callable[[str], None] = lambda _note: None,
 ) -> Evaluation:
-    """Score the molecules of one part of a table and compare with its values; what `mora-lite evaluate` does.
+    """Score the molecules of one part of the table `data` and compare with its values; what `mora-lite evaluate` does.
 
-    pack: its name, its directory, or `hf:owner/name`.
+    pack: its name, its directory, or `hf:owner/name`. device, dtype, batch_size, confidence: as for `load`, `predict`.
     split: `train`, `valid` or `test` by the split that the pack records, or `all`.
     tasks: names; None for all, but with `all` for those that the table has a column for. limit: molecules at most.
     bf16: the pack to compare with, of `train --unquantized`; None takes what this one records of its whole test set.

@@ -80,12 +80,17 @@ def train(
 ) -> Pack:
     """Train on the table `data` and write the pack to `output`; what `mora-lite train` does.
 
-    targets, split: see `choose_recipe`. recipe: in place of targets, a recipe or the path of its TOML file; the options
-    up to `seed` take precedence over its entries, and None leaves each as the recipe has it.
-    trees: see `scoring.trees`. unquantized: leave the base as it is, to measure what 4 bits cost. without_data: leave
-    the training molecules out of the pack, which then names no neighbours. share_upper: keep the base's layers beside
-    the pack. drop_baseline: leave out the encoder alone, once measured. report: file for a page with charts, HTML; None
-    for `output` + `.report.html`. on_note: gets each note, a line. on_progress: gets a stage's name and progress.
+    targets: `COLUMN`, `COLUMN:UNIT`, `COLUMN:class` or `COLUMN:value`, one or several. recipe: in place of targets, a
+    recipe or the path of its TOML file; the options up to `seed` take precedence over its entries, and None leaves each
+    as the recipe has it. split: `random`, `scaffold`, or the name of a column that says train, valid or test.
+    base: a name known to `pull`, a path, or owner/name. start: of the encoder, `endpoints`, `structures`, `random`, or
+    a file of `mora-lite pretrain`. standardize: `parent` or `none`. trees: average with boosted trees on descriptors.
+    encoder_epochs, epochs: of the encoder alone, and of the whole. patience: epochs without progress before a stage
+    stops, 0 for never. batch_size: molecules in a step. device: as for `load`. unquantized: leave the base as it is, to
+    measure what 4 bits cost. without_data: leave the training molecules out of the pack, which then names no
+    neighbours. share_upper: keep the base's layers beside the pack. drop_baseline: leave out the encoder alone, once
+    measured. report: file for a page with charts, HTML; None for `output` + `.report.html`. force: replace what is
+    there. on_note: gets each note, a line. on_progress: gets a stage's name and progress.
 
     Checkpoints are kept in `output` + `.run`; started again with the same arguments, training continues from them.
     Raises `InputError` for data that cannot be trained on, `OutputError` while another process trains this pack.
@@ -94,14 +99,8 @@ def train(
     entries |= {"four_bit": False if unquantized else None, "keep_data": False if without_data else None}
     entries |= {"trees": trees or None, "split": split, "seed": seed}
     stage = {"batch_size": batch_size, "seed": seed, "patience": patience}
-    recipe = choose_recipe(
-        recipe,
-        targets,
-        Path(output).name,
-        encoder={"epochs": encoder_epochs, **stage},
-        mora={"epochs": epochs, **stage},
-        **entries,
-    )
+    entries |= {"encoder": {"epochs": encoder_epochs, **stage}, "mora": {"epochs": epochs, **stage}}
+    recipe = choose_recipe(recipe, targets, Path(output).name, **entries)
     table, output, chosen = Path(data), Path(output), choose_device(device)
     page, run = _claim(output, report, table, force), output.with_name(output.name + ".run")
     origin, prepared = _prepare(recipe, table, on_note)
