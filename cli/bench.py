@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..status import counted
-from .options import BatchSize, Device, Dtype, PackOption, Tasks, split_names
+from .options import BatchSize, Device, Dtype, Tasks, TorchPackOption, split_names
 from .progress import show_work
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def bench(
     paths: Annotated[list[str], typer.Argument(metavar="LIBRARY...", help="Files of molecules, as for screen.")],
     *,
-    pack: PackOption = "admet",
+    pack: TorchPackOption = "admet",
     tasks: Tasks = None,
     number: Annotated[int, typer.Option("--number", "-n", min=1, metavar="N", help="Molecules to score.")] = 4096,
     threads: Annotated[

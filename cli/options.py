@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,18 +13,22 @@ from .completion import complete_devices, complete_dtypes, complete_packs, compl
 PackArgument = Annotated[
     str, typer.Argument(metavar="PACK", help="Name of a pack, or its directory.", autocompletion=complete_packs)
 ]
-PackOption = Annotated[
-    str,
-    typer.Option(
+
+
+def _pack_option(text: str) -> Any:
+    return typer.Option(
         "--pack",
         "-p",
         metavar="PACK",
-        help="Name of a pack, its directory, hf:owner/name, or an exported folder.",
+        help=text,
         envvar="MORA_LITE_PACK",
         show_envvar=False,
         autocompletion=complete_packs,
-    ),
-]
+    )
+
+
+PackOption = Annotated[str, _pack_option("Name of a pack, its directory, hf:owner/name, or an exported folder.")]
+TorchPackOption = Annotated[str, _pack_option("Name of a pack, its directory, or hf:owner/name.")]
 TextPackBase = Annotated[
     str | None,
     typer.Option(

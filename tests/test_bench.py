@@ -74,3 +74,7 @@ def test_nothing_to_score_is_an_error(run, pack_path, tmp_path) -> None:
     code, _, err = run("bench", tmp_path / "bad.smi", "--pack", pack_path)
     assert code == 2
     assert "no molecule among the first 2 rows can be scored" in err
+
+
+def test_an_exported_folder_is_not_offered(run) -> None:
+    assert "exported" not in run("bench", "--help")[1]
