@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from .completion import complete_text_packs
+from .messages import print_note
 from .options import DataSplit, Device, Dtype, Limit, SplitOption, TextPackBase, TextPackTask
-from .progress import print_note, show_work
+from .progress import show_work
 
 
 def evaluate_text(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..status import MAX_EXPLAINED, counted
-from .messages import invocation, say
+from .messages import invocation, print_note, say
 from .options import (
     Confidence,
     Device,
@@ -24,7 +24,7 @@ from .options import (
     split_names,
 )
 from .predict import typed_smiles
-from .progress import print_lines, print_note, show_work
+from .progress import print_lines, show_work
 
 if TYPE_CHECKING:
     from ..reports.explanation import Explained

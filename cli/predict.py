@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..tables.source import STDIO, output_name
+from .messages import print_note
 from .options import (
     BatchSize,
     Confidence,
@@ -30,7 +31,7 @@ from .options import (
     Workers,
     split_names,
 )
-from .progress import print_lines, print_note, progress_bar
+from .progress import print_lines, progress_bar
 from .tables import print_rows
 
 if TYPE_CHECKING:

@@ -11,23 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from .messages import invocation, print_note, say, say_more
+from .messages import invocation, say, say_more
 
 if TYPE_CHECKING:
     from ..status import StatusCounts
     from ..text.loop import TextProgress
     from ..training.loop import TrainProgress
-
-__all__ = [
-    "Display",
-    "Measured",
-    "OnProgress",
-    "print_lines",
-    "print_note",
-    "print_summary",
-    "progress_bar",
-    "show_work",
-]
 
 FIRST_SECONDS, NEXT_SECONDS = 1.5, 15.0  # until a line says what is done, where there is no bar
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .messages import invocation, say_stopped
+from .messages import invocation, print_note, say_stopped
 from .options import (
     Confidence,
     Device,
@@ -27,7 +27,7 @@ from .options import (
     Workers,
     split_names,
 )
-from .progress import Measured, print_note, print_summary, progress_bar
+from .progress import Measured, print_summary, progress_bar
 
 
 def screen(
