@@ -44,7 +44,7 @@ def answer_rows(model: Predictor, parse: Parse, smiles: Sequence[str]) -> list[d
     return [
         {
             "smiles": text,
-            **{name: plain(_item(column[i])) if scores.status[i] == OK else None for name, column in columns.items()},
+            **{name: plain(column[i]) if scores.status[i] == OK else None for name, column in columns.items()},
             "status": scores.status[i],
             "error": scores.error[i],
         }
@@ -66,7 +66,7 @@ def answer_molecule(model: Predictor, parse: Parse, smiles: str) -> dict[str, An
             for i, (task, share) in enumerate(zip(model.tasks, reasons.percentiles(model, scores), strict=True))
         ],
         "neighbours": nearest(model, parsed),
-        "similarity": None if similarity is None else plain(_item(similarity[0])),
+        "similarity": None if similarity is None else plain(similarity[0]),
         "in_domain": None if in_domain is None else bool(in_domain[0]),
     }
 
@@ -94,9 +94,9 @@ def nearest(model: Predictor, parsed: ParsedWindow, task: str = "", n: int = NEI
     return [
         {
             "smiles": text,
-            "similarity": plain(float(found.similarity[0, k])),
+            "similarity": plain(found.similarity[0, k]),
             "values": {
-                one.name: plain(float(values[k, i])) for i, one in enumerate(model.tasks) if not np.isnan(values[k, i])
+                one.name: plain(values[k, i]) for i, one in enumerate(model.tasks) if not np.isnan(values[k, i])
             },
         }
         for k, text in enumerate(found.smiles[0])
@@ -112,10 +112,10 @@ def _answer_task(scores: Scores, task: Task, i: int) -> dict[str, Any]:
         low, high = scores.low[0, i], scores.high[0, i]
     return {
         "task": task.name,
-        "value": plain(_item(value)),
-        "low": None if low is None else plain(_item(low)),
-        "high": None if high is None else plain(_item(high)),
-        "similarity": None if scores.nearest is None else plain(_item(scores.nearest[0, i])),
+        "value": plain(value),
+        "low": None if low is None else plain(low),
+        "high": None if high is None else plain(high),
+        "similarity": None if scores.nearest is None else plain(scores.nearest[0, i]),
         "inside": None if scores.inside is None else bool(scores.inside[0, i]),
         "at": _place(task, value),
         "at_low": None if low is None else _place(task, low),
@@ -126,13 +126,9 @@ def _answer_task(scores: Scores, task: Task, i: int) -> dict[str, Any]:
 def _place(task: Task, value: np.floating[Any]) -> float:
     """Where a value lies: a probability as it is; others within `SPAN` deviations of the training molecules' mean."""
     if task.is_class:
-        return plain(float(value))
+        return plain(value)
     with np.errstate(all="ignore"):
         on_scale = float(task.on_scale(np.array([value], np.float64))[0])
     if np.isnan(on_scale):  # a logarithm of nothing
         return 0.0
     return round(float(np.clip((on_scale - task.mean) / task.deviation / (2 * SPAN) + 0.5, 0, 1)), 4)
-
-
-def _item(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

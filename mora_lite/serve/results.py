@@ -19,7 +19,7 @@ from ..errors import InputError, did_you_mean
 from ..scoring.tasks import Task
 from ..screening.expression import CONDITION, parse_expression
 from ..status import OK
-from ..tables.formats import TableFormat, add_columns, rounded
+from ..tables.formats import TableFormat, add_columns, number, rounded
 from ..tables.parquet import from_texts
 from ..tables.records import Record
 from ..tables.sdf import drawn_text
@@ -223,12 +223,13 @@ class Results:
 
 
 def plain(value: Any) -> Any:
-    """A number as JSON has it: six digits; None for NaN, and a word for infinity."""
+    """A number, also one of NumPy, as JSON has it: six digits; None for NaN, and a word for infinity."""
+    value = value.item() if isinstance(value, np.generic) else value
     if not isinstance(value, float):
         return value
     if not np.isfinite(value):
         return None if np.isnan(value) else ("inf" if value > 0 else "-inf")
-    return float(f"{value:.6g}")
+    return number(value)
 
 
 def _cells(i: int) -> str:
