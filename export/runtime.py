@@ -152,9 +152,6 @@ def onnx_source(
     load_here = LoadFolder(str(exported.path.resolve()), tuple(task.name for task in names), provider, confidence)
     is_calibrated = exported.load_trust(chosen, confidence) is not None
 
-    def load_training() -> TrainingMolecules:
-        return exported.load_training().select(list(chosen))
-
     return ModelSource(
         load_here,
         str(folder),
@@ -164,7 +161,7 @@ def onnx_source(
         is_calibrated,
         (runs_on,),
         f"ONNX Runtime on {platform.machine()}, {runs_on}",
-        load_training,
+        lambda: exported.load_training().select(chosen),
         TRAINING_FILE in exported.manifest["files"],
         settings,
     )

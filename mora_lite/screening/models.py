@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..packs.manifest import TRAINING
-from ..packs.pack import Pack, open_pack
+from ..packs.pack import open_pack
 from ..scoring.conformal import check_confidence
 from ..scoring.parallel import ModelSource
 from ..scoring.tasks import choose_tasks
-from ..scoring.training_molecules import TrainingMolecules
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -62,7 +60,7 @@ def torch_source(
         opened.has("calibration") and opened.has("domain"),
         tuple(map(str, devices)),
         ", ".join(sorted({processor_name(device) for device in devices})),
-        partial(_load_training, opened, chosen),
+        lambda: opened.load_training().select(chosen),
         opened.has(TRAINING) and opened.has("domain"),
         settings,
     )
@@ -86,7 +84,3 @@ class LoadPack:
             torch.set_num_threads(threads)
         options: dict[str, Any] = {"dtype": self.dtype, "tasks": self.tasks, "confidence": self.confidence}
         return load(self.pack, device=device, **options)
-
-
-def _load_training(pack: Pack, chosen: Sequence[int]) -> TrainingMolecules:
-    return pack.load_training().select(list(chosen))
