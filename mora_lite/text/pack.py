@@ -243,8 +243,8 @@ class TextGenerator:
 
         What cannot be read is a row with a status. Raises `InputError` for a task or setting that the pack cannot have.
         """
-        wanted = {"expected": WHOLE_COLUMNS} if self.questions.of_reactions else {}
-        smiles = read_molecules(molecules, settings.pop("smiles_column", None), **wanted).smiles
+        expected = WHOLE_COLUMNS if self.questions.of_reactions else ()
+        smiles = read_molecules(molecules, settings.pop("smiles_column", None), expected=expected).smiles
         settings.setdefault("max_new_tokens", self.answerer.long_answer)
         config, _ = GenerationConfig.of(self.questions, task=task, question=question, **settings)
         config.check_room(self.answerer)

@@ -31,14 +31,7 @@ from ..tables.library import open_library
 from ..tables.source import is_stream
 from ..tables.writers import claim_output
 from .calibrate import KEEPS_DATA, calibrate_pack
-from .checks import (
-    check_data,
-    choose_scales,
-    class_note,
-    first_rows,
-    looks_like_class,
-    merge_duplicates,
-)
+from .checks import check_data, choose_scales, class_note, first_rows, looks_like_class, merge_duplicates
 from .dataset import Dataset, read_dataset
 from .evaluate import evaluate, record_metrics
 from .losses import TargetStats
