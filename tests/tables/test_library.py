@@ -73,6 +73,11 @@ def test_tables_and_lists_give_names_and_smiles(tmp_path: Path, name: str, text:
     assert pairs(read(write(tmp_path / (name + packing), text))) == [("a", "CCO"), ("b", "CC")]
 
 
+@pytest.mark.parametrize("header", ["smiles", "SMI", '"Canonical SMILES"', "\ufeffIsomeric_SMILES"])
+def test_the_name_of_a_smiles_column_alone_is_a_header(tmp_path: Path, header: str) -> None:
+    assert pairs(read(write(tmp_path / "a.txt", f"{header}\nCCO\nCC\n"))) == [("", "CCO"), ("", "CC")]
+
+
 @pytest.mark.parametrize("name", ["a.sdf", "a.sd.gz", "a.txt", "a.zst"])
 def test_an_sdf_gives_titles_and_mol_blocks(tmp_path: Path, name: str) -> None:
     blocks = [mol_block("CCO", "ethanol"), mol_block("CC", "")]
