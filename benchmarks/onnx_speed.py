@@ -32,18 +32,18 @@ BATCHES = (1, 64, 256, 1024)
 CHUNK = 64
 SCORERS = {
     "torch, plain, float32": "torch:plain:float32",
-    "torch, short, float32": "torch:short:float32",
-    "torch, short, float32, by 64": "torch:short:float32:chunks",
-    "torch, short, bfloat16": "torch:short:bfloat16",
-    "torch, short, bfloat16, by 64": "torch:short:bfloat16:chunks",
+    "torch, fast, float32": "torch:fast:float32",
+    "torch, fast, float32, by 64": "torch:fast:float32:chunks",
+    "torch, fast, bfloat16": "torch:fast:bfloat16",
+    "torch, fast, bfloat16, by 64": "torch:fast:bfloat16:chunks",
     "onnxruntime, scorer.onnx": "ort:scorer.onnx",
     "onnxruntime, scorer.onnx, by 64": "ort:scorer.onnx:chunks",
     "onnxruntime, scorer.plain.onnx": "ort:scorer.plain.onnx",
 }
 ENCODERS = {
     "torch, plain, float32": "torch:encoder:float32",
-    "torch, short, float32": "torch:short_encoder:float32",
-    "torch, short, bfloat16": "torch:short_encoder:bfloat16",
+    "torch, fast, float32": "torch:fast_encoder:float32",
+    "torch, fast, bfloat16": "torch:fast_encoder:bfloat16",
     "onnxruntime, encoder.onnx": "ort:encoder.onnx",
     "onnxruntime, encoder.fp16.onnx": "ort:encoder.fp16.onnx",
     "onnxruntime, encoder.int8.onnx": "ort:encoder.int8.onnx",
@@ -89,14 +89,14 @@ def torch_runs(kind: str, dtype: str, chunks: bool, pack: str, work: Path) -> di
         graphs = Graphs(**{name: held[name] for name in PARTS})
     scorer = open_pack(pack).load_scorer()
     number_type = getattr(torch, dtype)
-    short = FastScorer(scorer, number_type) if kind == "short" else None
+    fast = FastScorer(scorer, number_type) if kind == "fast" else None
     encoder = FastEncoder(scorer.encoder, number_type)
 
     def run(part: Graphs) -> Any:
-        if short is not None:
-            return short(part)
+        if fast is not None:
+            return fast(part)
         with torch.inference_mode():
-            if kind == "short_encoder":
+            if kind == "fast_encoder":
                 return encoder(SortedBatch.of(part))
             batch = part.batch()
             return scorer(batch) if kind == "plain" else scorer.encode(batch)
