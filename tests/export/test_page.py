@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headless_browser import find, wait
+from headless_browser import downloaded, find, wait
 from native_texts import assembled
 from static_site import StaticSite, sending
 
@@ -38,10 +38,7 @@ def give(browser: Any, path: Path, content: str) -> None:
 
 
 def download(browser: Any, folder: Path) -> list[dict[str, str]]:
-    for old in folder.iterdir():
-        old.unlink()
-    wait(lambda: find(browser, "#download"))[0].click()
-    file = wait(lambda: [path for path in folder.iterdir() if path.suffix == ".csv"])[0]
+    file = downloaded(folder, wait(lambda: find(browser, "#download"))[0].click)
     with file.open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
 

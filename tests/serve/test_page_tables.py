@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 
-from headless_browser import find, wait
+from headless_browser import downloaded, find, wait
 from served_page import ENTER, RELEASE, SHIFT, column, give, message, shown, type_smiles
 
 
@@ -145,12 +145,9 @@ def test_pasted_lines_become_a_table(browser):
 
 
 def test_what_is_pasted_from_a_spreadsheet_is_downloaded_for_one(browser, downloads):
-    for old in downloads.iterdir():
-        old.unlink()
     browser.execute_script("document.getElementById('smiles').value = 'Name\\tSMILES\\nÄthanol\\tCCO'")
     browser.find_element("css selector", "button.main").click()
-    wait(lambda: find(browser, '[data-form="csv"][href]'))[0].click()
-    file = wait(lambda: [path for path in downloads.iterdir() if path.suffix == ".csv"])[0]
+    file = downloaded(downloads, wait(lambda: find(browser, '[data-form="csv"][href]'))[0].click)
     assert file.read_bytes().startswith("\ufeffName,SMILES,".encode()), (
         "with the mark of UTF-8, or Excel would take it for another"
     )

@@ -53,6 +53,14 @@ def wait(found: Any, seconds: float = 60) -> Any:
         time.sleep(0.05)
 
 
+def downloaded(folder: Path, click: Any) -> Path:
+    """The CSV file that a click downloads, whole: Chromium first makes an empty file of its name."""
+    for old in folder.iterdir():
+        old.unlink()
+    click()
+    return wait(lambda: [path for path in folder.glob("*.csv") if path.stat().st_size])[0]
+
+
 def find(browser: Any, selector: str) -> list[Any]:
     """The elements of a CSS selector."""
     return browser.find_elements("css selector", selector)
