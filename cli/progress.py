@@ -68,8 +68,9 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
 
         def on_report(work: str, done: int = 0, total: int | None = None) -> None:
             nonlocal within
-            within = f", {work}: {done:,} of {total:,}" if total else f", {work} ..."
-            bar.update(job, description=within.removeprefix(", "))
+            told = _in_words(work, done, total)
+            within = f", {told}"
+            bar.update(job, description=told)
 
         def on_progress(n_rows: int, source: Measured | None = opened) -> None:
             nonlocal state
@@ -103,6 +104,11 @@ def _telling(bar: Any, state: Callable[[], str]) -> Iterator[None]:
         stop.set()
         if teller.is_alive():
             teller.join()
+
+
+def _in_words(work: str, done: int, total: int | None) -> str:
+    """What is reported, see `machine.progress.report`."""
+    return f"{work}: {done:,} of {total:,}" if total else f"{work} ..."
 
 
 def _bar_options() -> dict[str, Any]:
@@ -147,8 +153,7 @@ class Display:
 
     def state(self) -> str:
         """What is being done, in words."""
-        work, done, total = self._state
-        return f"{work}: {done:,} of {total:,}" if total else f"{work} ..."
+        return _in_words(*self._state)
 
 
 @contextmanager

@@ -53,11 +53,17 @@ def sniff_dialect(start: bytes, source: str, smiles_column: str | None = None) -
     if said:
         return Dialect(said[1], first + 1)
     lines = lines[first : first + _SAMPLE_LINES]
-    if n_titles := count_titles([_MARKS.split(line.replace('"', "").strip()) for line in lines], smiles_column):
-        dialect = sniff_dialect("".join(lines[n_titles:]).encode("utf-8", "surrogateescape"), source, smiles_column)
-        n_skipped = first + n_titles
-        note = title_note(source, f"line {n_skipped + 1}")
-        return dialect._replace(n_skipped=n_skipped, notes=(note, *dialect.notes))
+    n_titles = count_titles([_MARKS.split(line.replace('"', "").strip()) for line in lines], smiles_column)
+    dialect = _sniff_lines(lines[n_titles:], source)
+    if not n_titles:
+        return dialect
+    n_skipped = first + n_titles
+    note = title_note(source, f"line {n_skipped + 1}")
+    return dialect._replace(n_skipped=n_skipped, notes=(note, *dialect.notes))
+
+
+def _sniff_lines(lines: list[str], source: str) -> Dialect:
+    """The dialect of lines of which the first is the header."""
     header = lines[0] if lines else ""
     fits = {mark: fit for mark in _USUAL if (fit := _fit(lines, mark)) is not None}
     if fits:

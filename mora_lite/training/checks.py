@@ -13,7 +13,7 @@ from ..errors import InputError, shortened
 from ..machine.progress import track
 from ..status import counted
 from .dataset import Dataset
-from .recipe import Recipe
+from .recipe import Recipe, TaskRecipe
 
 MIN_MOLECULES = 10
 MIN_OF_CLASS = 5
@@ -69,34 +69,43 @@ def choose_scales(recipe: Recipe, train: Dataset, valid: Dataset) -> tuple[Recip
         if task.scale == "logit" and (low < 0 or high > 100):
             odd = low if low < 0 else high
             raise InputError(f"column {task.column!r}: got {odd:g}, expected 0 to 100 %, as its scale is logit")
-        scale, note = task.scale or "linear", ""
-        if task.scale or task.kind != "value":
-            pass
-        elif low > 0 and suits_log(values):
-            scale = "log"
-            note = (
-                f"its values are above 0 and skewed ({values.min():g} to {values.max():g}, median "
-                f"{np.median(values):g}), so it is learnt as their logarithms; predictions are in its unit; "
-                'scale = "linear" in a recipe learns it as it is'
-            )
-        elif low > 0 and (span := decades(values)) >= MIN_DECADES:
-            note = (
-                f"its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are learnt as they are; their "
-                'logarithms may be learnt better: scale = "log" in a recipe'
-            )
-        elif low == 0 and suits_log(values[values > 0]):
-            note = (
-                f"{counted(int((known == 0).sum()), 'value')} of 0 keep it from being learnt as logarithms, which suit "
-                "the others; where 0 stands for too little to measure, write the limit of detection"
-            )
-        elif "%" in task.column + task.unit and _near_ends(values, low, high):
-            note = (
-                f"percentages near 0 or 100 ({low:g} to {high:g}) are learnt as they are; "
-                'scale = "logit" in a recipe learns log-odds, and predictions and intervals stay between 0 and 100'
-            )
+        scale, note = (task.scale, "") if task.scale else _own_scale(task, values, known)
         notes += [f"column {task.column!r}: {note}"] if note else []
         tasks.append(replace(task, scale=scale))
     return replace(recipe, tasks=tuple(tasks)), notes
+
+
+def _own_scale(task: TaskRecipe, values: np.ndarray, known: np.ndarray) -> tuple[str, str]:
+    """The scale of a task that asks for none, and what to say of it, or nothing.
+
+    values: those that train, float32 `[N]` without NaN. known: with those that validate.
+    """
+    if task.kind != "value":
+        return "linear", ""
+    low, high = known.min(initial=np.inf), known.max(initial=-np.inf)
+    if low > 0 and suits_log(values):
+        return "log", (
+            f"its values are above 0 and skewed ({values.min():g} to {values.max():g}, median {np.median(values):g}), "
+            'so it is learnt as their logarithms; predictions are in its unit; scale = "linear" in a recipe learns it '
+            "as it is"
+        )
+    note = ""
+    if low > 0 and (span := decades(values)) >= MIN_DECADES:
+        note = (
+            f"its values span {span:.0f} powers of ten ({low:g} to {high:g}) and are learnt as they are; their "
+            'logarithms may be learnt better: scale = "log" in a recipe'
+        )
+    elif low == 0 and suits_log(values[values > 0]):
+        note = (
+            f"{counted(int((known == 0).sum()), 'value')} of 0 keep it from being learnt as logarithms, which suit "
+            "the others; where 0 stands for too little to measure, write the limit of detection"
+        )
+    elif "%" in task.column + task.unit and _near_ends(values, low, high):
+        note = (
+            f"percentages near 0 or 100 ({low:g} to {high:g}) are learnt as they are; "
+            'scale = "logit" in a recipe learns log-odds, and predictions and intervals stay between 0 and 100'
+        )
+    return "linear", note
 
 
 def _near_ends(values: np.ndarray, low: float, high: float) -> bool:

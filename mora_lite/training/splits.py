@@ -139,8 +139,8 @@ def split_notes(split: Split, data: Dataset, first: np.ndarray) -> list[str]:
             f"split column {split.column!r}: {marks.count('')} of {len(marks)} rows say neither train, valid nor test "
             f"and are left out; the first is row {row + 1}, {data.marks[row][:40]!r}"
         )
-    rows, counts = data.rows.tolist(), data.rows[first].tolist()
-    moved = [(row, of) for row, of in zip(rows, counts, strict=True) if marks[row] != marks[of]]
+    rows, first_of_each = data.rows.tolist(), data.rows[first].tolist()
+    moved = [(row, of) for row, of in zip(rows, first_of_each, strict=True) if marks[row] != marks[of]]
     if moved:
         (row, of), n = moved[0], counted(len(moved), "row")
         notes.append(
