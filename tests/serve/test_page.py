@@ -59,7 +59,8 @@ def test_texts_stand_out_from_what_is_behind_them(browser, scheme):
 
 def test_what_is_no_smiles_is_said(browser):
     type_smiles(browser, "C1CC" + ENTER)
-    assert "unparsable" in wait(lambda: message(browser))
+    said = wait(lambda: message(browser) != "predicting …" and message(browser))
+    assert "unparsable" in said
 
 
 def test_no_values_of_another_molecule_stand_under_an_error(browser):
