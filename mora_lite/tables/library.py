@@ -27,7 +27,7 @@ from ..errors import InputError
 from .columns import WantedColumns, choose_name_column, is_smiles_name
 from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
-from .records import LIST_COLUMNS, Record, RecordBlock, read_list, strip_text
+from .records import LIST_COLUMNS, Record, RecordBlock, names_come_first, read_list, strip_text
 from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
 from .source import PACKED, STDIO, Source
 from .table import Table, read_table
@@ -315,7 +315,9 @@ def _open(path: str, wanted: WantedColumns, cells: bool) -> _File:
         kind = _kind_of(path, source.start, wanted)
         fault = _column_fault(source.name, kind, wanted)
         if kind == "list":
-            return _File(source, read_list(source, cells), lambda: [], LIST_COLUMNS, fault=fault)
+            turned = names_come_first(source.start)
+            notes = [f"{source.name}: the names are read from the first word of a line, the SMILES from the second"]
+            return _File(source, read_list(source, cells, turned), lambda: notes * turned, LIST_COLUMNS, fault=fault)
         if kind == "sdf":
             fields = _fields_of(path, source) if cells else None
             reader = SdfReader(source, wanted.name, fields)

@@ -1,6 +1,6 @@
 """A row of a library of molecules, and lists of SMILES.
 
-A line of a list is a SMILES, perhaps the extension of a CXSMILES, and a name.
+A line of a list is a SMILES, perhaps the extension of a CXSMILES, and a name; or the name comes first.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from ..chem.molecules import is_mol_block, name_problem, split_smiles
+from .columns import SAMPLE_ROWS, reads_as_smiles
 from .source import Source
 
 MAX_LINE = 2**16  # characters of a line that are kept; a SMILES as long as this is too large by far
@@ -50,21 +51,28 @@ def strip_text(cell: str) -> str:
     return cell if "\n" in bare and is_mol_block(bare) else bare
 
 
-def read_list(source: Source, with_cells: bool = False) -> Iterator[RecordBlock]:
+def names_come_first(start: bytes) -> bool:
+    """Whether in a list that begins with `start` the names stand before the SMILES: no line begins with a molecule."""
+    lines = start.decode("utf-8", "surrogateescape").splitlines()[: SAMPLE_ROWS + 1]
+    words = [row for line in lines if len(row := line.split(None, 2)) > 1 and "smiles" not in " ".join(row[:2]).lower()]
+    return reads_as_smiles([row[1] for row in words]) and not any(reads_as_smiles([row[0]], 0) for row in words)
+
+
+def read_list(source: Source, with_cells: bool = False, names_first: bool = False) -> Iterator[RecordBlock]:
     """Each line is a row, also a blank one between others, but not blank lines at either end."""
-    n_blank, begun, number = 0, False, 1
+    n_blank, begun, number, read = 0, False, 1, _turned if names_first else _records
     for lines in source.line_blocks(MAX_LINE):
         first, last = 0, len(lines)
         while not begun and first < last:
             words = lines[first].split(None, 1)
-            begun = bool(words) and "smiles" not in words[0].lower()
+            begun = bool(words) and "smiles" not in (lines[first] if names_first else words[0]).lower()
             first += not begun
             if words and not begun:  # a header
                 begun = True
         while last > first and not lines[last - 1].strip():
             last -= 1
         if last > first:
-            records = [_EMPTY] * n_blank + _records(lines[first:last])
+            records = [_EMPTY] * n_blank + read(lines[first:last])
             start = number + first - n_blank
             cells = [(record.text, record.name) for record in records] if with_cells else ()
             yield RecordBlock(records, cells, range(start, start + len(records)))
@@ -89,6 +97,14 @@ def _records(lines: list[str]) -> list[Record]:
     if "|" in together or _may_be_smiles(together):
         return [_record(line) for line in lines]
     return list(map(Record, names, texts, repeat("")))
+
+
+def _turned(lines: list[str]) -> list[Record]:
+    """Of lines with the names first; what follows a SMILES belongs to its name."""
+    words = [line.split(None, 1) for line in lines]
+    names = [row[0] if len(row) > 1 else "" for row in words]
+    records = _records([row[-1] if row else "" for row in words])
+    return [record._replace(name=f"{name} {record.name}".strip()) for name, record in zip(names, records, strict=True)]
 
 
 def _may_be_smiles(names: str) -> bool:

@@ -64,6 +64,35 @@ def test_a_list_has_smiles_with_extensions_and_names(tmp_path: Path) -> None:
     assert lines == [2, 3, 4, 5, 6]
 
 
+def test_a_list_may_have_its_names_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.smi"
+    path.write_text(
+        "ID SMILES\nACME-1 CC(=O)Oc1ccccc1C(=O)O\nACME-2 *CO |$R1;;$| lot 7\n\nACME-3 c1ccccc\n"
+        "ACME-4 CCCN\nCN123 CCN\nS5 CCCO\n"
+    )
+    library, cells, lines = read(path)
+    assert library.notes == [f"{path}: the names are read from the first word of a line, the SMILES from the second"]
+    assert cells == [
+        ["CC(=O)Oc1ccccc1C(=O)O", "ACME-1"],
+        ["*CO |$R1;;$|", "ACME-2 lot 7"],
+        ["", ""],
+        ["c1ccccc", "ACME-3"],
+        ["CCCN", "ACME-4"],
+        ["CCN", "CN123"],
+        ["CCCO", "S5"],
+    ]
+    assert lines == [2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("lines", ["CCO ethanol\nACME-2 CCN\n", "ACME-1 CCO\nCCN b\n", "ACME-1\nACME-2\n"])
+def test_names_come_first_only_where_no_line_begins_with_a_molecule(tmp_path: Path, lines: str) -> None:
+    path = tmp_path / "a.smi"
+    path.write_text(lines)
+    library, cells, _ = read(path)
+    assert library.notes == []
+    assert cells[0][0] == lines.split(maxsplit=1)[0]
+
+
 @pytest.mark.parametrize("beside", ["", "CCN one name\n", "CCN |not closed\n", "CCN\n"])
 def test_a_broken_smiles_in_a_list_is_not_its_first_piece(tmp_path: Path, beside: str) -> None:
     lines = ["CC(=O)Oc1ccccc1 C(=O)O", "CCO C=C", "CCO [O-] C#N"]
