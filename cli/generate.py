@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from ..status import counted
 from .completion import complete_text_packs
-from .messages import print_note
+from .messages import keeping, print_note
 from .options import Device, Dtype, Force, SmilesColumn, TextPackBase, TextPackTask
 from .predict import typed_smiles
 from .progress import print_summary, progress_bar, show_work
@@ -118,7 +119,7 @@ def generate(
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
-    from ..tables.source import output_name
+    from ..tables.source import STDIO, output_name
     from ..text.pack import open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
@@ -142,7 +143,8 @@ def generate(
         print_note(*table.notes, *notes, *opened.featurizer.notes)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         config = replace(config, max_new_tokens=max_new_tokens or answerer.long_answer)
-        with progress_bar(table) as advance:
+        kept = keeping(f"the rows that are answered are kept beside {target}", Path(target))
+        with nullcontext() if target == STDIO else kept, progress_bar(table) as advance:
             summary = answer_table(
                 table, target, answerer, config, force=force, on_note=print_note, on_progress=advance, on_rows=page.add
             )

@@ -28,11 +28,11 @@ import pyarrow as pa
 
 from .. import errors
 from ..errors import DeviceError, InputError, MoraLiteError, OutputError
+from ..machine.journal import Journal
 from ..machine.workers import WorkerDied, default_workers, usable_cores
 from ..scoring.parallel import CPU, ModelSource, scoring
 from ..tables.library import Library
 from ..tables.source import STDIO, is_stream
-from .journal import Journal
 from .ray_cluster import Tries, connected, import_ray
 from .ray_reader import END, Reading, datasource, windows_of
 from .run_directory import RunDirectory
@@ -239,7 +239,7 @@ class ShardScorer:
             processes = scoring(work.source, output, workers=work.workers, time_limit=work.time_limit)
             self._scoring = self._open.enter_context(processes)
         journal = Journal(work.run.journal(number)).read()
-        n_kept = sum(scored.n_rows for scored in journal.kept)
+        n_kept = sum(entry.header["n_rows"] for entry in journal.kept)
         windows = islice(windows_of(rows, number * work.shard_rows + 1), len(journal.kept), None)
         file = work.run.file(number)
         entry = write_shard(file, self._scoring(windows), work.schema, settings["format"], journal=journal)

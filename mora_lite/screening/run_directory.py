@@ -2,7 +2,7 @@
 
     manifest.json           settings, inputs with their SHA-256, finished shards with theirs
     part-00000.parquet      rows 1 .. 65,536, and so on; or .csv
-    .part-00007.journal     what is finished of a shard that is not; see `journal`
+    .part-00007.journal     what is finished of a shard that is not; see `shards.Scored`
     top.csv  report.html    made from the shards at the end
 
 A shard gets its name only when it is complete on disk, and its entry in the manifest after that; so at any moment the

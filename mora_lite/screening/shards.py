@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from pyarrow import csv, parquet
 
 from ..errors import InputError, OutputError, error_text
 from ..machine.files import digest_file, replacing
+from ..machine.journal import Entry, Journal
 from ..scoring.parallel import Output
 from ..scoring.scores import Scores
 from ..status import OK
@@ -32,7 +33,6 @@ from ..tables.formats import column_texts, csv_lines, rounded
 from ..tables.library import Window
 from ..tables.parquet import from_texts, to_texts, valid_texts
 from ..tables.parsed import ParsedWindow
-from .journal import Journal, Scored
 from .run_directory import RESUME_HINT, RunDirectory
 
 if TYPE_CHECKING:
@@ -41,6 +41,34 @@ if TYPE_CHECKING:
 SHARD_ROWS = 65536
 OPTIONAL_COLUMNS = ("extras", "percentiles")  # which of them a run has is in its manifest
 COMMIT_SECONDS = 5.0  # the longest that finished windows of a shard wait until they are kept
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The results of a window, as another process can append them to a shard.
+
+    counts: status -> number of rows. first: status -> number of the first row with it, and that row's error.
+    data: an Arrow stream, or lines of CSV without the header.
+    rows_sha256: of the rows that it was made of, where the input can be read only once.
+    """
+
+    n_rows: int
+    counts: dict[str, int]
+    first: dict[str, tuple[int, str]]
+    data: bytes
+    rows_sha256: str = ""
+
+    def entry(self) -> Entry:
+        """For a journal: a shard has tens of thousands of rows, and its bytes may not depend on when a run was stopped,
+        so what is finished of it is kept window by window."""
+        header = asdict(self)
+        return Entry(header, header.pop("data"))
+
+    @classmethod
+    def of(cls, entry: Entry) -> Scored:
+        """The inverse of `entry`."""
+        first = {status: (row, reason) for status, (row, reason) in entry.header["first"].items()}
+        return cls(**entry.header | {"first": first, "data": entry.data})
 
 
 def result_schema(
@@ -246,7 +274,7 @@ class _Jobs:
 
     def _open_journal(self, number: int) -> list[Scored]:
         self.journals[number] = Journal(self.run.journal(number)).read()
-        return self.journals[number].kept
+        return list(map(Scored.of, self.journals[number].kept))
 
     def _compare(self, number: int) -> None:
         """Compare the rows of a finished shard with those it was made of; the input may also have ended before them."""
@@ -311,19 +339,19 @@ def _kept_and_new(
     waiting: list[Scored] = []
     committed = time.monotonic()
     if journal is not None:
-        yield from journal.kept
+        yield from map(Scored.of, journal.kept)
     try:
         for scored in results:
             waiting.append(scored)
             if journal is not None and time.monotonic() - committed > COMMIT_SECONDS:
-                journal.append(waiting)
+                journal.append([scored.entry() for scored in waiting])
                 waiting, committed = [], time.monotonic()
             yield scored
             on_rows(scored.n_rows)
     except BaseException:
         if journal is not None:
             with suppress(OutputError):  # the disk is full, perhaps, and the first error is the one to report
-                journal.append(waiting)
+                journal.append([scored.entry() for scored in waiting])
         raise
     finally:
         if journal is not None:

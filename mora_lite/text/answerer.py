@@ -46,7 +46,8 @@ def row_seed(seed: int, number: int, text: str) -> int:
 class Answerer:
     """A trained text model with its tokenizer and prompt.
 
-    featurizer: how the graphs of molecules are made, as in training.
+    featurizer: how the graphs of molecules are made, as in training. origin: pack, base, device and type, all that its
+    answers depend on; empty where nobody says it.
     max_tokens: of prompt and answer together, what the base was made for. The model must not move afterwards.
     captured: generates greedily by captured steps; None on a CPU, where nothing is gained by capturing.
     """
@@ -58,8 +59,9 @@ class Answerer:
         prompt: Prompt,
         max_tokens: int = 2048,
         featurizer: Featurizer = FEATURIZER,
+        origin: str = "",
     ):
-        self.featurizer = featurizer
+        self.featurizer, self.origin = featurizer, origin
         self.max_tokens = max_tokens - model.n_soft
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.device = model.decoder.embedding.device

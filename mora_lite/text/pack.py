@@ -221,7 +221,8 @@ def load_text_pack(
     model.to(where).eval()
     prepack(model.decoder)
     limit = int(source.config.get("max_position_embeddings", 2048))
-    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer)
+    origin = f"{pack.manifest['sha256']} {pack.base['sha256']} {where.type} {decoder.dtype}"
+    return Answerer(model, source.plain_tokenizer(), pack.prompt, limit, pack.featurizer, origin)
 
 
 class TextGenerator:

@@ -3,13 +3,18 @@
 The output of a table has every column of the input, in order, then the answers, their probabilities, what could be
 checked of them (`checks`), `status` and `error`. An answer that should be molecules is read by RDKit and written as
 canonical SMILES; what RDKit refuses is no answer. A row that cannot be answered is a row with a status.
+
+A table that is complete takes minutes to hours. Rows that are answered are kept in a journal beside it until then, so
+that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Any
 
@@ -19,6 +24,7 @@ from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import write
 from ..errors import InputError, check_range
+from ..machine.journal import Results, results_beside
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
@@ -178,8 +184,9 @@ def answer_table(
     """Answer every row of `table`, opened with its cells, into the file `target`, in order.
 
     The columns of the output are those of the input, then ours under names that are not taken.
-    on_note: called with each line for the user. on_rows: gets what became of each row. Raises `InputError` where an
-    answer may be so long that no question has room beside it.
+    on_note: called with each line for the user. on_rows: gets what became of each row. Rows that a stopped run has
+    answered for the same `target` in the same way are not asked again.
+    Raises `InputError` where an answer may be so long that no question has room beside it.
     """
     config.check_room(answerer)
     summary, started = RunSummary(), time.perf_counter()
@@ -188,9 +195,10 @@ def answer_table(
     form, kinds = continued(target, table, head.cells, on_note), config.columns
     columns = add_columns(table.columns, [*kinds, "status", "error"])
     types = [*table.types, *kinds.values(), None, None]
-    with TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
+    origin = json.dumps([answerer.origin, asdict(config)], default=vars)  # all that answers depend on but the rows
+    with results_beside(target) as kept, TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
         for window in chain([head], windows):
-            answered = answer_window(window, answerer, config)
+            answered = _kept_or_new(window, answerer, config, origin, kept)
             rows = zip(window.cells, window.records, answered, strict=True)
             cells = [_shown_cells(*row, table.smiles_index) for row in rows]
             writer.write(cells, _encoded(form, answered, config))
@@ -199,6 +207,19 @@ def answer_table(
             on_progress(summary.n_rows)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _kept_or_new(
+    window: Window, answerer: Answerer, config: GenerationConfig, origin: str, kept: Results
+) -> list[Answered]:
+    """`answer_window`, or what it gave before for the same rows, by the same `origin`."""
+    rows = repr([origin, *map(tuple, window.records), *map(list, window.cells)])
+    key = hashlib.sha256(rows.encode("utf-8", "surrogateescape")).hexdigest()
+    if (before := kept.get(key)) is not None:
+        return [Answered(**row) for row in json.loads(before)]
+    answered = answer_window(window, answerer, config)
+    kept.add(key, json.dumps(list(map(asdict, answered))).encode())
+    return answered
 
 
 def _encoded(form: TableFormat, rows: Sequence[Answered], config: GenerationConfig) -> Encoded:

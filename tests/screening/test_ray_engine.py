@@ -25,17 +25,18 @@ from fragile_reading import CRASHES, HANGS, FragileLoad, WaitingReading
 from rdkit import Chem
 
 from mora_lite.errors import DeviceError, InputError, OutputError
+from mora_lite.machine.journal import Journal
 from mora_lite.machine.workers import WorkerDied
 from mora_lite.model import load
 from mora_lite.scoring import parallel
 from mora_lite.screening import campaign, ray_cluster, ray_engine, shards
 from mora_lite.screening.campaign import Campaign, screen_library
-from mora_lite.screening.journal import Journal, Scored
 from mora_lite.screening.models import torch_source
 from mora_lite.screening.ray_cluster import connected
 from mora_lite.screening.ray_engine import ShardScorer, ShardWork, divide
 from mora_lite.screening.ray_reader import END, Reading
 from mora_lite.screening.run_directory import RunDirectory, open_run
+from mora_lite.screening.shards import Scored
 from mora_lite.tables.library import open_library
 
 N_ROWS, N_SHARDS = 100, 7
@@ -317,7 +318,7 @@ def test_what_a_journal_holds_is_not_scored_again(work):
     assert (whole["kept"], whole["entry"]["rows"]) == (0, 12)
     empty = shards.encode_rows(pa.RecordBatch.from_pylist([], work[0].schema), "parquet")
     journal = Journal(work[0].run.journal(1))
-    journal.append([replace(empty, n_rows=4)])
+    journal.append([replace(empty, n_rows=4).entry()])
     journal.close()
     rest = answer(work, 1)
     assert (rest["kept"], rest["entry"]["rows"]) == (4, 8)

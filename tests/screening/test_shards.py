@@ -13,8 +13,10 @@ import pytest
 
 from mora_lite import load
 from mora_lite.errors import InputError, OutputError
+from mora_lite.machine.journal import Journal
 from mora_lite.model import Model
 from mora_lite.scoring.parallel import WindowScorer, score_on
+from mora_lite.screening import shards
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.screening.shards import (
     Scored,
@@ -33,6 +35,11 @@ from mora_lite.tables.parsed import ParsedWindow, parse_window
 from mora_lite.tables.records import Record
 
 SHARD_WINDOWS = 3
+WINDOWS = [
+    Scored(3, {"ok": 2, "empty": 1}, {"empty": (2, "no SMILES")}, b"some\nrows\x00", "ab"),
+    Scored(1, {"ok": 1}, {}, b""),
+    Scored(4, {"ok": 4}, {}, b"\xff" * 5000),
+]
 NAMES = ["001", "", "NA", 'a"b', "x,y", "two\nlines", "caf\udce9", "null", "\t", "1e5", "é", " b "]
 
 
@@ -250,3 +257,23 @@ def test_an_error_of_a_model_reaches_the_caller(calibrated: Model, monkeypatch: 
     monkeypatch.setattr(calibrated, "score_graphs", fail)
     with pytest.raises(RuntimeError, match="the device is gone"):
         list(score_on([calibrated], iter([parsed] * 5), ShardRows("csv")))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+def test_windows_are_kept_in_time_and_when_writing_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(shards, "COMMIT_SECONDS", seconds)
+    journal = Journal(tmp_path / "journal").read()
+    kept_meanwhile = []
+
+    def results():
+        for window in WINDOWS:
+            yield window
+            kept_meanwhile.append(len(Journal(journal.path).read().kept))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(shards._kept_and_new(results(), journal, lambda n_rows: None))
+    assert kept_meanwhile == ([1, 2, 3] if seconds == 0 else [0, 0, 0])
+    assert list(map(Scored.of, Journal(journal.path).read().kept)) == WINDOWS

@@ -39,6 +39,30 @@ def test_generate_writes_a_row_for_each_row(run: Any, forward_pack: Path, table:
     assert "exists" in err
 
 
+def test_a_run_that_was_stopped_is_told_how_to_go_on(
+    run: Any, forward_pack: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [table, "--pack", forward_pack, "--batch-size", 1, "--max-tokens", 20]
+    assert run("generate", *options, "-o", tmp_path / "whole.csv")[0] == 0
+    asked, answer = [], Answerer.answer
+
+    def stop_once(self: Answerer, questions: Any, *rest: Any, **settings: Any) -> Any:
+        if len(asked) == 2:
+            asked.clear()
+            raise KeyboardInterrupt
+        asked.append(len(questions))
+        return answer(self, questions, *rest, **settings)
+
+    monkeypatch.setattr("mora_lite.text.stream.CHUNK_BATCHES", 2)
+    monkeypatch.setattr(Answerer, "answer", stop_once)
+    code, _, err = run("generate", *options, "-o", tmp_path / "out.csv")
+    assert code == 130
+    assert f"the rows that are answered are kept beside {tmp_path / 'out.csv'}" in err
+    assert run("generate", *options, "-o", tmp_path / "out.csv")[0] == 0
+    assert asked == [2], "only the last of three windows"
+    assert read(tmp_path / "out.csv") == read(tmp_path / "whole.csv")
+
+
 def test_generate_tells_of_a_pack_of_version_1(run: Any, forward_pack: Path, table: Path, tmp_path: Path) -> None:
     first = Path(shutil.copytree(forward_pack, tmp_path / "first"))
     manifest = json.loads((first / MANIFEST).read_text())

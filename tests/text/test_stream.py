@@ -18,7 +18,7 @@ from mora_lite.chem.graph import Graphs
 from mora_lite.errors import InputError
 from mora_lite.tables.library import open_library
 from mora_lite.text.answerer import Answerer, Text, row_seed
-from mora_lite.text.stream import Answered, GenerationConfig, answer_table
+from mora_lite.text.stream import CHUNK_BATCHES, Answered, GenerationConfig, answer_table
 from mora_lite.text.tasks import QUESTIONS, PackQuestions
 
 
@@ -27,6 +27,7 @@ class Parrot:
 
     featurizer = Featurizer(standardize="none")
     log_probability = 0.0
+    origin = "parrot"
 
     def __init__(self, *texts: str | Text):
         self.texts = [text if isinstance(text, Text) else Text(text, self.log_probability) for text in texts]
@@ -152,3 +153,39 @@ def test_seeds_differ_by_seed_sample_and_question() -> None:
     seeds = {row_seed(seed, number, text) for seed in range(3) for number in range(3) for text in ("CO", "CCO")}
     assert len(seeds) == 18
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+class Tired(Parrot):
+    """Gives up at the question after its last text."""
+
+    def answer(self, *args: Any, **options: Any) -> list[list[Text]]:
+        if len(self.seeds) == len(self.texts):
+            raise KeyboardInterrupt
+        return super().answer(*args, **options)
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, target: str) -> None:
+    """Rows that are answered are kept until the table is whole, which is the same as of one run."""
+    n_rows = 2 * CHUNK_BATCHES + 1  # three windows
+    (tmp_path / "in.csv").write_text("smiles,n\n" + "".join(f"CO,{i}\n" for i in range(n_rows)))
+
+    def run(parrot: Parrot, name: str, seed: int = 0) -> list[Answered]:
+        config, rows = GenerationConfig("product", True, batch_size=1, temperature=1.0, seed=seed), []
+        with open_library(tmp_path / "in.csv", cells=True) as table:
+            answer_table(table, str(tmp_path / name), cast(Answerer, parrot), config, on_rows=rows.extend)
+        return rows
+
+    whole = run(Parrot("C=O", "CC", "N"), f"whole.{target}")
+    with pytest.raises(KeyboardInterrupt):
+        run(Tired("C=O", "CC"), target)
+    assert not (tmp_path / target).exists()
+    assert run(Parrot("N"), target) == whole
+    assert (tmp_path / target).read_bytes() == (tmp_path / f"whole.{target}").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.csv", target, f"whole.{target}"])
+
+    (tmp_path / target).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(Tired("C=O", "CC"), target)
+    other = run(Parrot("O", "O", "O"), target, seed=1)
+    assert {row.answers[0] for row in other} == {"O"}, "what was answered otherwise is not taken"
