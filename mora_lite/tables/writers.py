@@ -136,7 +136,7 @@ def continued(
     if library.delimiter not in ("", ","):  # who has semicolons needs commas for decimals
         decimal, shown = decimal_mark(cells, pairs=library.delimiter != ";")
     mark = library.delimiter
-    if mark == "\t" and not any(file == STDIO or ".csv" in file.lower() for file in library.files):
+    if mark == "\t" and not any(file == STDIO or ".csv" in Path(file.lower()).suffixes for file in library.files):
         mark = ";" if decimal == "," else ","  # tabs in a file that is called .csv are for an input that is so too
     form = TableFormat.of(target).like(mark, library.bom, decimal or ".")
     if decimal == "," and form.kind == "csv":

@@ -315,9 +315,13 @@ def test_patterns_are_sorted_and_a_file_with_such_a_name_is_taken_as_it_is(tmp_p
         open_library([tmp_path / "x*.smi"])
 
 
-def test_addresses_of_the_web_are_not_fetched() -> None:
+def test_what_is_no_file_is_told() -> None:
     with pytest.raises(InputError, match=r"^https://example.org/a\?b=1: nothing is fetched here; download the file"):
         open_library("https://example.org/a?b=1")
+    with pytest.raises(InputError, match=r"^files: got Table, expected the name of a file or several; predict"):
+        open_library(pa.table({"smiles": ["CCO"]}))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^files: got NoneType, expected"):
+        open_library(None)  # type: ignore[arg-type]
 
 
 def test_every_file_is_looked_into_at_once(tmp_path: Path) -> None:
