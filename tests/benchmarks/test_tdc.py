@@ -182,10 +182,6 @@ def test_the_table_is_read_from_the_file_beside_it(folder: Path) -> None:
     np.testing.assert_array_equal(second.data.graphs.ends, first.data.graphs.ends)
 
 
-def test_the_groups_hold_every_board_once() -> None:
-    assert sorted(name for group in tdc.GROUPS for name in group.split(",")) == sorted(BOARDS)
-
-
 def test_runs_of_two_boards_are_scored_from_their_files(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,21 +196,22 @@ def test_runs_of_two_boards_are_scored_from_their_files(
         table,
         "-o",
         runs,
-        "--groups",
-        "herg,half_life_obach",
+        "--boards",
+        "herg",
+        "half_life_obach",
     ]
     monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "2", "--visits", "128", "--own-steps", "2"])
     tdc.main()
     assert "step 6 of 6" in capsys.readouterr().out  # three epochs of 44 molecules
     tdc.main()
-    assert capsys.readouterr().out.count("is there already") == 2
-    with (folder / "runs" / "mt_herg+half_life_obach_test_1.csv").open(newline="") as file:
+    assert "all there already" in capsys.readouterr().out
+    with (folder / "runs" / "mt_test_1.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     rows = read_board(folder, "herg")
-    assert len(lines) == 2 * 2 * rows.test.sum()
+    assert len(lines) == 2 * 3 * rows.test.sum()
     unreadable = [float(x["prediction"]) for x in lines if x["board"] == "herg" and int(x["row"]) == len(MOLECULES)]
     share = rows.values[~rows.test].mean()
-    assert unreadable == pytest.approx([np.log(share / (1 - share))] * 2, abs=1e-5)
+    assert unreadable == pytest.approx([np.log(share / (1 - share))] * 3, abs=1e-5)
     monkeypatch.setattr(tdc_scores, "N_BOOTSTRAP", 20)
     score = ["tdc.py", "score", "--data", str(folder), runs, "--variants", "mt", "mt+own"]
     monkeypatch.setattr(sys, "argv", score)
