@@ -15,6 +15,7 @@ import tdc
 import tdc_scores
 from tdc_data import BOARDS, Keys, leaks, published, rank, read_board, scaffold_folds, tdc_scaffold_split
 from tdc_table import fit_tasks, read_union
+from tdc_teacher import describe, taught, tree_answers
 
 from mora_lite.adapter.encoder import GraphEncoder
 from mora_lite.chem.molecules import scaffold_of
@@ -63,6 +64,7 @@ def folder(tmp_path: Path) -> Path:
         (s, "" if i % 5 == 0 else i % 2, "" if i % 5 == 0 else 1 + i, 0.1 * i, (i // 2) % 2, "train", "a;b")
         for i, s in enumerate(MOLECULES)
     ]
+    rows += [(f"{'C' * i}F", "", "", 0.1 * i, i % 2, "train", "a") for i in range(1, 9)]
     columns = ("smiles", "herg", "half_life_obach", "half_life", "NR-AR", "split", "sources")
     write_table(tmp_path / "boards.csv.gz", columns, rows)
     return tmp_path
@@ -88,8 +90,8 @@ def test_test_molecules_are_gone_from_every_task_of_the_table(folder: Path) -> N
     tasks = fit_tasks(union, leaks(union.data.smiles, tested, keys))
     assert tasks.names == union.columns == ["herg", "half_life_obach", "half_life", "NR-AR"]
     assert not set(tasks.data.smiles) & set(tested)
-    assert set(tasks.data.smiles) == set(MOLECULES) - set(tested)
-    assert not np.isnan(tasks.data.targets).any()
+    assert set(tasks.data.smiles) == set(union.data.smiles) - set(tested)
+    assert np.isnan(tasks.data.targets).any(axis=1).sum() == 8
 
 
 def test_the_start_of_train_sees_no_test_molecule_of_any_board(
@@ -202,7 +204,7 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     ]
     monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "2", "--visits", "128", "--own-steps", "2"])
     tdc.main()
-    assert "step 6 of 6" in capsys.readouterr().out  # three epochs of 44 molecules
+    assert "step 6 of 6" in capsys.readouterr().out  # two epochs of 52 molecules
     tdc.main()
     assert "all there already" in capsys.readouterr().out
     with (folder / "runs" / "mt_test_1.csv").open(newline="") as file:
@@ -212,6 +214,7 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     unreadable = [float(x["prediction"]) for x in lines if x["board"] == "herg" and int(x["row"]) == len(MOLECULES)]
     share = rows.values[~rows.test].mean()
     assert unreadable == pytest.approx([np.log(share / (1 - share))] * 3, abs=1e-5)
+    assert not any(np.isnan(float(line["prediction"])) for line in lines)
     monkeypatch.setattr(tdc_scores, "N_BOOTSTRAP", 20)
     score = ["tdc.py", "score", "--data", str(folder), runs, "--variants", "mt", "mt+own"]
     monkeypatch.setattr(sys, "argv", score)
@@ -228,6 +231,26 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
     tdc.main()
     assert "herg" not in capsys.readouterr().out
+
+
+def test_trees_teach_what_they_say_of_molecules_that_they_have_not_learnt_from(folder: Path) -> None:
+    union = read_union(folder / "boards.csv.gz")
+    tested = set(MOLECULES[::5])
+    leave_out = np.array([smiles in tested for smiles in union.data.smiles])
+    descriptors = describe(union, folder / "descriptors.npy")
+    assert np.array_equal(describe(union, folder / "descriptors.npy"), descriptors), "kept"
+    boards = ("herg", "half_life_obach")
+    answers = tree_answers(union, descriptors, leave_out, boards, 1)
+    known = ~np.isnan(union.data.targets[:, :2])
+    assert np.array_equal(np.isnan(answers), known & ~leave_out[:, None])
+    tasks = fit_tasks(union, leave_out)
+    more = taught(tasks, answers[~leave_out], boards, 0.25)
+    assert more.names == [*tasks.names, "taught:herg", "taught:half_life_obach"]
+    assert more.stats.weights.tolist() == [1, 1, 1, 1, 0.25, 0.25]
+    assert more.stats.auxiliary.tolist() == [False] * 4 + [True] * 2
+    learnt = more.data.targets[:, 4:]
+    assert np.array_equal(np.isnan(learnt), np.isnan(answers[~leave_out]))
+    assert more.learnt(more.data.targets)[-1, 5] == pytest.approx(answers[-1, 1], abs=1e-5)
 
 
 def test_trees_learn_a_board_and_never_its_test_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
