@@ -143,8 +143,8 @@ def generate(
         print_note(*table.notes, *notes, *opened.featurizer.notes)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         config = replace(config, max_new_tokens=max_new_tokens or answerer.long_answer)
-        kept = keeping(f"the rows that are answered are kept beside {target}", Path(target))
-        with nullcontext() if target == STDIO else kept, progress_bar(table) as advance:
+        kept = f"the rows that are answered are kept beside {target}"
+        with nullcontext() if target == STDIO else keeping(kept, Path(target)), progress_bar(table) as advance:
             summary = answer_table(
                 table, target, answerer, config, force=force, on_note=print_note, on_progress=advance, on_rows=page.add
             )

@@ -92,11 +92,12 @@ class Results:
 
 
 @contextmanager
-def results_beside(target: str | Path) -> Iterator[Results]:
-    """Results that are kept beside the file `target` until the block ends well. What is no file has none beside it."""
-    path = Path(os.path.realpath(target))
-    in_a_file = str(target) != "-" and (path.is_file() or not path.exists())
-    journal = Journal(path.with_name(f".{path.name}.journal")) if in_a_file else None
+def results_beside(target: Path | None) -> Iterator[Results]:
+    """Results that are kept beside the file `target` until the block ends well; of none, or of a pipe, none are."""
+    journal = None
+    if target is not None and (target.is_file() or not target.exists()):
+        path = Path(os.path.realpath(target))
+        journal = Journal(path.with_name(f".{path.name}.journal"))
     try:
         yield Results(journal)
         if journal:

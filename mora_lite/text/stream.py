@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, 
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
 from ..tables.records import Record
+from ..tables.source import STDIO
 from ..tables.writers import TableWriter, continued
 from .answerer import LONG_ANSWER, Answerer, Text, row_seed
 from .checks import Given, agreement, elect, in_other_orders, is_balanced, round_trips, valid_answers
@@ -196,7 +198,8 @@ def answer_table(
     columns = add_columns(table.columns, [*kinds, "status", "error"])
     types = [*table.types, *kinds.values(), None, None]
     origin = json.dumps([answerer.origin, asdict(config)], default=vars)  # all that answers depend on but the rows
-    with results_beside(target) as kept, TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
+    beside = None if target == STDIO else Path(target)
+    with results_beside(beside) as kept, TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
         for window in chain([head], windows):
             answered = _kept_or_new(window, answerer, config, origin, kept)
             rows = zip(window.cells, window.records, answered, strict=True)
