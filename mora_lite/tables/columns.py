@@ -151,7 +151,7 @@ def choose_smiles_column(
             return _without_header(len(header), chosen, source)
         return _with_header(header, chosen)
     index = _find_reactions(header, rows, wanted, source) if wanted.expected else None
-    index = _find_by_name(header, rows, source) if index is None else index
+    index = _find_by_name(header, rows, wanted, source) if index is None else index
     is_named = index is not None
     index = _find_by_content(header, rows, wanted, source) if index is None else index
     if _is_molecule(header[index]):
@@ -235,12 +235,20 @@ def _letters(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
-def _find_by_name(header: Sequence[str], rows: Sequence[Sequence[str]], source: str) -> int | None:
+def stem_of(name: str) -> str:
+    """What is left of a column's name without the word SMILES, a plural, and all but letters and digits."""
+    return _letters(name).replace("smiles", "").removesuffix("s")
+
+
+def _find_by_name(
+    header: Sequence[str], rows: Sequence[Sequence[str]], wanted: WantedColumns, source: str
+) -> int | None:
     plain = [_letters(name) for name in header]
     for name in _NAMES:
         if name in plain:
             return plain.index(name)
     some = [i for i, name in enumerate(plain) if "smiles" in name]
+    some = [i for i in _find_expected(header, wanted) if i in some][:1] or some
     if len({header[i] for i in some}) > 1:
         names = ", ".join(repr(header[i]) for i in some)
         raise InputError(f"{source}: several SMILES columns: {names}; choose one with --smiles-column")
@@ -271,7 +279,7 @@ def _find_by_content(header: Sequence[str], rows: Sequence[Sequence[str]], wante
 
 
 def _find_expected(header: Sequence[str], wanted: WantedColumns) -> list[int]:
-    return [i for name in wanted.expected for i, column in enumerate(header) if _letters(column) == _letters(name)]
+    return [i for name in wanted.expected for i, column in enumerate(header) if stem_of(column) == stem_of(name)]
 
 
 def _find_reactions(

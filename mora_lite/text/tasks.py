@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import InputError, did_you_mean
-from ..tables.columns import plain_name
+from ..tables.columns import plain_name, stem_of
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,16 @@ def read_sides(direction: str | None, text: str) -> Sides:
     return sides[direction]
 
 
+def _side_columns(columns: Sequence[str]) -> dict[str, int]:
+    """The columns, from 0, by the side of a reaction that they hold; one called SMILES goes before one that is not."""
+    places: dict[str, int] = {}
+    for side in (*INPUT_COLUMNS, PRODUCT):
+        found = [i for i, name in enumerate(columns) if stem_of(name) == stem_of(side)]
+        if found:
+            places[side] = min(found, key=lambda i: "smiles" not in plain_name(columns[i]))
+    return places
+
+
 class SideColumns:
     """Where the sides of the reactions of a table stand: in columns of their own, or all in its SMILES column.
 
@@ -148,11 +158,11 @@ class SideColumns:
     """
 
     def __init__(self, columns: Sequence[str] = (), smiles_index: int = 0, direction: str | None = None):
-        names = [plain_name(name) for name in columns]
+        at = _side_columns(columns)
         self._places: dict[str, list[int]] = {}  # of what each direction asks about
-        if names and names[smiles_index] in SIDES:
+        if smiles_index in {at.get(side) for side in SIDES}:
             for name in DIRECTIONS:
-                self._places[name] = [names.index(column) for column in TEXT_TASKS[name].sources if column in names]
+                self._places[name] = [at[side] for side in TEXT_TASKS[name].sources if side in at]
         asked = [columns[i] for i in self._of(direction)]
         self.notes = [f"what goes in is read from the columns {' and '.join(asked)}"] if len(asked) > 1 else []
 
@@ -181,6 +191,7 @@ class Question:
     def __init__(self, template: str, columns: Sequence[str], of_molecules: bool = False):
         self.of_molecules = of_molecules
         self._columns = {plain_name(name): i for i, name in reversed([*enumerate(columns)])}
+        self._columns |= _side_columns(columns) if of_molecules else {}
         self._parts: list[tuple[str, str | None]] = []
         try:
             parts = [(text, name) for text, name, _, _ in string.Formatter().parse(" ".join(template.split()))]

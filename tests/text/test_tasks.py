@@ -135,6 +135,17 @@ def test_each_direction_asks_about_the_columns_of_its_sides() -> None:
         SideColumns(columns[:3], 1).read("retro", "CO", cells[:3])
 
 
+def test_sides_are_known_by_the_names_that_notebooks_give_their_columns() -> None:
+    """Of two columns for a side the one with SMILES holds it, not the one with names."""
+    columns = ["Product", "Reactant SMILES", "Reagents (SMILES)", "Product SMILES"]
+    cells = ["anisole", "CO", "O=O", "C=O"]
+    sides = SideColumns(columns, 1)
+    assert sides.read("forward", "CO", cells) == ("CO.O=O", "")
+    assert sides.read("retro", "CO", cells) == ("C=O", "")
+    assert Question("Into {product}?", columns, True).of_row(cells) == "Into C=O?"
+    assert Question("Is {product} {Product SMILES}?", columns).of_row(cells) == "Is anisole C=O?"
+
+
 @given(st.text(max_size=30), st.sampled_from(["forward", "retro", "reagents", None]))
 def test_any_text_is_read_or_refused_in_one_line(text: str, direction: str | None) -> None:
     refusal = ""
