@@ -246,13 +246,13 @@ def expand_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
 
     Raises `InputError` for a pattern that matches none, for an address of the web, and for what is no name of a file.
     """
-    one = isinstance(paths, (str, os.PathLike))
-    if not one and (hasattr(paths, "shape") or not isinstance(paths, Iterable)):  # a table or column of any library
+    given = [paths] if isinstance(paths, (str, Path)) else paths
+    if hasattr(given, "shape") or not isinstance(given, Iterable):  # a table or column of any library
         raise InputError(
-            f"files: got {type(paths).__name__}, expected the name of a file or several; predict takes the molecules"
+            f"files: got {type(given).__name__}, expected the name of a file or several; predict takes the molecules"
         )
     files: list[str] = []
-    for path in map(str, [paths] if one else paths):
+    for path in map(str, given):
         is_there = path == STDIO or os.path.exists(path)
         if not is_there and _ADDRESS.match(path):
             raise InputError(f"{path}: nothing is fetched here; download the file and name it")
