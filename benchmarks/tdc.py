@@ -167,9 +167,10 @@ def teacher_answers(
     union: Union, tasks: Tasks, boards: Sequence[str], seed: int, options: argparse.Namespace
 ) -> np.ndarray:
     """`tree_answers` for the molecules of `tasks`, from which alone the trees learn; kept among the runs."""
-    path = options.out / f"teacher_{options.part.replace('/', 'of')}_{seed}.npy"
+    table = union.data.fingerprint[:8]
+    path = options.out / f"teacher_{table}_{options.part.replace('/', 'of')}_{seed}.npy"
     if not path.exists():
-        descriptors = describe(union, options.table.with_name(options.table.name + ".descriptors.npy"))
+        descriptors = describe(union, options.table.with_name(f"{options.table.name}.{table}.npy"))
         known = set(tasks.data.smiles)
         leave_out = np.array([text not in known for text in union.data.smiles])
         answers = tree_answers(union, descriptors, leave_out, boards, seed)
