@@ -3,16 +3,17 @@
     python benchmarks/tdc.py single  --data DIR -o RUNS --boards dili herg --seeds 1 2 3 4 5
     python benchmarks/tdc.py train   --data DIR -o RUNS --table boards.csv.gz
     python benchmarks/tdc.py start   --data DIR -o endpoints.safetensors --table boards.csv.gz
-    python benchmarks/tdc.py score   --data DIR RUNS --variants mt mt+own mt+taught
+    python benchmarks/tdc.py score   --data DIR RUNS --variants mt mt+own
     python benchmarks/tdc.py compare --data DIR RUNS --part 1/5 --reference mt --variants mt+own mt,mt+own
 
 `single` trains on each set alone as `mora-lite train` does by default, on the seed's scaffold split of `train_val`.
-`train` trains one network for each seed, on all columns of a table from which every molecule of the test sets of all
-boards is gone, in whatever salt, charge or configuration it is drawn (variant `mt`), and on what trees on descriptors,
-grown without these molecules too, say of all that are left (variant `mt+taught`; `tdc_teacher.py`). A copy of it goes
-on with each board's own rows (variant `mt+own`). There is no early stopping, so all of `train_val` is trained and the
-seed decides weights, draws and dropout alone. Started again, it goes on from its last epoch.
-`start` makes the encoder that `mora-lite train` starts from: one such network without trees.
+`train` trains one network for each group of boards and each seed, on all columns of a table from which every molecule
+of the group's test sets is gone, in whatever salt, charge or configuration it is drawn (variant `mt`). A copy of it
+goes on with each board's own rows (variant `mt+own`). There is no early stopping, so all of `train_val` is trained and
+the seed decides weights, draws and dropout alone. With `--teacher 0.1` it learns too what trees on descriptors, grown
+without the group's test molecules, say of all that are left (variant `mt+taught`; `tdc_teacher.py`).
+`start` makes the encoder that `mora-lite train` starts from: one such network, from which every molecule of the test
+sets of all 22 boards is gone. Started again, it goes on from its last epoch.
 `single` and `train` write one CSV file for each run: board, seed, variant, part, row of the board's file, and the
 prediction on the scale of learning (log-odds, logarithm, logit or value). Runs whose file is there already are left
 out.
@@ -37,7 +38,6 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -66,9 +66,17 @@ from mora_lite.training.recipe import Recipe
 
 HEADER = ["board", "seed", "variant", "part", "row", "prediction"]
 SEEDS = (1, 2, 3, 4, 5)
-VISITS = 600_000  # without trees as teachers
-# Of `train`, chosen by cross-validation (docs/benchmarks/tdc.md). Trees of N_TEACHERS seeds serve the networks in turn.
-TAUGHT_VISITS, TEACHER_WEIGHT, OWN_STEPS, N_TEACHERS = 280_000, 0.1, 100, 5
+# The test sets of a group are left out together. At most 15 % of a board's training molecules are in those of the other
+# boards of its group; leaving out all 22 would take up to 71 %.
+GROUPS = (
+    "lipophilicity_astrazeneca,solubility_aqsoldb,cyp2d6_veith,ld50_zhu",
+    "cyp3a4_veith,half_life_obach,clearance_microsome_az,herg,ames",
+    "vdss_lombardo,cyp2c9_veith,cyp3a4_substrate_carbonmangels,clearance_hepatocyte_az",
+    "hia_hou,pgp_broccatelli,bbb_martins,ppbr_az",
+    "caco2_wang,cyp2c9_substrate_carbonmangels,dili",
+    "bioavailability_ma,cyp2d6_substrate_carbonmangels",
+)
+VISITS, OWN_STEPS = 600_000, 200
 MULTITASK = TrainConfig(
     epochs=1,  # as many as make the visits
     batch_size=256,
@@ -115,70 +123,64 @@ def write_lines(path: Path, lines: Lines) -> None:
 
 
 def run_file(options: argparse.Namespace, names: Sequence[str], seed: int) -> Path:
-    """The file of a run's predictions. names: of its boards; none for all."""
-    return options.out / f"{'_'.join([options.name, *names, options.part.replace('/', 'of'), str(seed)])}.csv"
+    """The file of a run's predictions."""
+    return options.out / f"{options.name}_{'+'.join(names)}_{options.part.replace('/', 'of')}_{seed}.csv"
 
 
 # Many boards at once
 
 
-def train_many(options: argparse.Namespace) -> None:
-    targets = {seed: run_file(options, [], seed) for seed in options.seeds}
-    missing = {seed: target for seed, target in targets.items() if not target.exists()}
+def train_groups(options: argparse.Namespace) -> None:
+    missing = []
+    for seed in options.seeds:
+        for group in options.groups:
+            names = group.split(",")
+            target = run_file(options, names, seed)
+            if target.exists():
+                print(f"{target} is there already")
+            else:
+                missing.append((target, [read_board(options.data, name) for name in names], seed))
     if not missing:
-        print(f"{', '.join(map(str, targets.values()))}: all there already")
         return
     union, keys = read_union(options.table), Keys(options.table.with_name(options.table.name + ".keys.csv"))
-    boards = [read_board(options.data, name) for name in options.boards]
-    for seed, target in missing.items():
-        write_lines(target, many_run(union, keys, boards, seed, options))
+    for target, boards, seed in missing:
+        write_lines(target, group_run(union, keys, boards, seed, options))
         print(target, flush=True)
 
 
-def many_run(union: Union, keys: Keys, boards: Sequence[BoardRows], seed: int, options: argparse.Namespace) -> Lines:
-    """One network for all boards, and what comes of it on each board's own rows."""
-    device, names = choose_device(options.device), [rows.board.name for rows in boards]
+def group_run(union: Union, keys: Keys, boards: Sequence[BoardRows], seed: int, options: argparse.Namespace) -> Lines:
+    """One network for the boards of a group, and what comes of it on each board's own rows."""
+    device = choose_device(options.device)
     held = [rows.held_out(options.part, seed) for rows in boards]
     tasks = unseen_tasks(union, keys, boards, held)
     if options.teacher:
-        teacher = 1 + (seed - 1) % N_TEACHERS
-        answers = teacher_answers(union, tasks, names, teacher, options)
-        tasks = taught(tasks, answers, names, options.teacher)
-    model, run = new_model(len(tasks.names), seed), run_file(options, [], seed).with_suffix(".run")
-    fit_many(model, tasks, options.visits, replace(MULTITASK, seed=seed), device, run)
+        tasks = taught_by_trees(tasks, union, [rows.board.name for rows in boards], seed, options)
+    model = new_model(len(tasks.names), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        fit_many(model, tasks, options.visits, replace(MULTITASK, seed=seed), device, Path(folder))
     lines: Lines = []
-    for name, rows, at in zip(names, boards, held, strict=True):
-        column = tasks.names.index(name)
+    for rows, at in zip(boards, held, strict=True):
+        column = tasks.names.index(rows.board.name)
         graphs, good = board_graphs([rows.smiles[i] for i in at])
-        scores = tasks.learnt(float32_scores(model, graphs, device))
-        learnt = {options.name: scores[:, column]}
+        variants = {options.name: (model, column)}
         if options.teacher:
-            learnt[f"{options.name}+taught"] = scores[:, tasks.names.index(f"{TAUGHT}{name}")]
+            variants[f"{options.name}+taught"] = model, tasks.names.index(f"{TAUGHT}{rows.board.name}")
         if options.own_steps:
-            one = own(model, tasks, column, options.own_steps, seed, device)
-            learnt[f"{options.name}+own"] = tasks.learnt(float32_scores(one, graphs, device))[:, column]
-        for variant, predicted in learnt.items():
+            variants[f"{options.name}+own"] = own(model, tasks, column, options.own_steps, seed, device), column
+        for variant, (one, answer) in variants.items():
+            predicted = tasks.learnt(float32_scores(one, graphs, device))[:, answer]
             lines += lines_of(rows, at, good, predicted, (seed, variant, options.part))
-    shutil.rmtree(run)  # its checkpoint
     return lines
 
 
-def teacher_answers(
-    union: Union, tasks: Tasks, boards: Sequence[str], seed: int, options: argparse.Namespace
-) -> np.ndarray:
-    """`tree_answers` for the molecules of `tasks`, from which alone the trees learn; kept among the runs."""
-    table = union.data.fingerprint[:8]
-    path = options.out / f"teacher_{table}_{options.part.replace('/', 'of')}_{seed}.npy"
-    if not path.exists():
-        descriptors = describe(union, options.table.with_name(f"{options.table.name}.{table}.npy"))
-        known = set(tasks.data.smiles)
-        leave_out = np.array([text not in known for text in union.data.smiles])
-        answers = tree_answers(union, descriptors, leave_out, boards, seed)
-        options.out.mkdir(parents=True, exist_ok=True)
-        with replacing_path(path) as part, part.open("wb") as file:
-            np.save(file, answers)
+def taught_by_trees(tasks: Tasks, union: Union, boards: Sequence[str], seed: int, options: argparse.Namespace) -> Tasks:
+    """The tasks, and what trees of these boards say of their molecules, from which alone the trees learn."""
+    path = options.table.with_name(f"{options.table.name}.{union.data.fingerprint[:8]}.npy")
+    descriptors, known = describe(union, path), set(tasks.data.smiles)
+    unseen = np.array([text not in known for text in union.data.smiles])
+    answers = tree_answers(union, descriptors, unseen, boards, seed)
     at = {text: i for i, text in enumerate(union.data.smiles)}
-    return np.load(path)[[at[text] for text in tasks.data.smiles]]
+    return taught(tasks, answers[[at[text] for text in tasks.data.smiles]], boards, options.teacher)
 
 
 def unseen_tasks(union: Union, keys: Keys, boards: Sequence[BoardRows], held: Sequence[np.ndarray]) -> Tasks:
@@ -332,12 +334,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     names = ("single", "trees", "start", "train", "score", "compare", "coverage")
-    single, trees, start, many, score, compare, coverage = map(commands.add_parser, names)
-    for command in (single, trees, start, many):
+    single, trees, start, group, score, compare, coverage = map(commands.add_parser, names)
+    for command in (single, trees, start, group):
         command.add_argument("-o", "--out", type=Path, required=True, help="folder of predictions, or the encoder")
         command.add_argument("--device", default="cpu")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
-    for command in (single, trees, start, many, score, compare, coverage):
+    for command in (single, trees, start, group, score, compare, coverage):
         command.add_argument("--data", type=Path, required=True, help="folder of the boards' .csv.gz files")
         command.add_argument("--part", default="test", help="test, valid, K/N, and cv for all folds")
     for command, name in ((single, "single"), (trees, "trees")):
@@ -347,13 +349,13 @@ def main() -> None:
     single.add_argument("--trees", action="store_true", help="as of `mora-lite train`; give another --name too")
     trees.add_argument("--train-only", action="store_true", help="without the rows that validate; give another --name")
     single.add_argument("--start", help="of the encoder, as of `mora-lite train`")
-    many.add_argument("--table", type=Path, required=True)
-    many.add_argument("--boards", nargs="+", choices=BOARDS, default=list(BOARDS))
-    many.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    many.add_argument("--visits", type=int, default=TAUGHT_VISITS, help="molecules that training sees, repeats counted")
-    many.add_argument("--teacher", type=float, default=TEACHER_WEIGHT, help="weight of what trees say; 0 for no trees")
-    many.add_argument("--own-steps", type=int, default=OWN_STEPS)
-    many.add_argument("--name", default="mt", help="of the variant")
+    group.add_argument("--table", type=Path, required=True)
+    group.add_argument("--groups", nargs="+", default=GROUPS, help="boards with commas between; all boards by default")
+    group.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    group.add_argument("--visits", type=int, default=VISITS, help="molecules that training sees, repeats counted")
+    group.add_argument("--own-steps", type=int, default=OWN_STEPS)
+    group.add_argument("--teacher", type=float, default=0, help="weight of what trees say in the loss; 0 for no trees")
+    group.add_argument("--name", default="mt", help="of the variant")
     start.add_argument("--table", type=Path, required=True)
     start.add_argument("--seed", type=int, default=0)
     start.add_argument("--visits", type=int, default=VISITS, help="molecules that training sees, repeats counted")
@@ -369,7 +371,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.command in ("single", "trees", "start", "train"):
         torch.set_num_threads(options.threads)
-    actions = {"single": train_single, "trees": train_trees, "start": train_start, "train": train_many}
+    actions = {"single": train_single, "trees": train_trees, "start": train_start, "train": train_groups}
     actions |= {"score": print_scores, "compare": print_changes, "coverage": print_coverage}
     actions[options.command](options)
 

@@ -184,6 +184,10 @@ def test_the_table_is_read_from_the_file_beside_it(folder: Path) -> None:
     np.testing.assert_array_equal(second.data.graphs.ends, first.data.graphs.ends)
 
 
+def test_the_groups_hold_every_board_once() -> None:
+    assert sorted(name for group in tdc.GROUPS for name in group.split(",")) == sorted(BOARDS)
+
+
 def test_runs_of_two_boards_are_scored_from_their_files(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,16 +202,17 @@ def test_runs_of_two_boards_are_scored_from_their_files(
         table,
         "-o",
         runs,
-        "--boards",
-        "herg",
-        "half_life_obach",
+        "--groups",
+        "herg,half_life_obach",
+        "--teacher",
+        "0.1",
     ]
     monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1", "2", "--visits", "128", "--own-steps", "2"])
     tdc.main()
     assert "step 6 of 6" in capsys.readouterr().out  # two epochs of 52 molecules
     tdc.main()
-    assert "all there already" in capsys.readouterr().out
-    with (folder / "runs" / "mt_test_1.csv").open(newline="") as file:
+    assert capsys.readouterr().out.count("is there already") == 2
+    with (folder / "runs" / "mt_herg+half_life_obach_test_1.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     rows = read_board(folder, "herg")
     assert len(lines) == 2 * 3 * rows.test.sum()
