@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..errors import OutputError, error_text
 
@@ -27,26 +27,34 @@ class Entry(NamedTuple):
     data: bytes
 
 
-class Journal:
+T = TypeVar("T")
+
+
+class Journal(Generic[T]):
     """One journal.
 
-    kept: entries of the runs before, after `read`.
+    of: what an entry is kept as; the journal ends at one of which it cannot be made (`ValueError`, `KeyError`,
+    `TypeError`, `AttributeError`). kept: of the runs before, after `read`.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, of: Callable[[Entry], T]):
         self.path = path
-        self.kept: list[Entry] = []
+        self.kept: list[T] = []
+        self._of = of
         self._file: Any = None
 
-    def read(self) -> Journal:
+    def read(self) -> Journal[T]:
         """Fill `kept` with what is whole, and cut off what is not."""
-        entries: list[tuple[Entry, int]] = []
+        end = 0
         with suppress(OSError), self.path.open("rb") as file:
-            entries = list(_entries(file))
-        if entries:
-            self.kept = [entry for entry, _ in entries]
+            for entry in _entries(file):
+                try:
+                    self.kept.append(self._of(entry))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    break
+                end = file.tell()
         with suppress(OSError):
-            os.truncate(self.path, entries[-1][1] if entries else 0)
+            os.truncate(self.path, end)
         return self
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -74,12 +82,12 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-class Results:
+class KeptResults:
     """Results by key that a journal keeps; without one, none."""
 
-    def __init__(self, journal: Journal | None):
+    def __init__(self, journal: Journal[tuple[str, bytes]] | None):
         self._journal = journal
-        self._known = {entry.header.get("key", ""): entry.data for entry in journal.read().kept} if journal else {}
+        self._known = dict(journal.read().kept) if journal else {}
 
     def get(self, key: str) -> bytes | None:
         """Those of the runs before."""
@@ -92,14 +100,14 @@ class Results:
 
 
 @contextmanager
-def results_beside(target: Path | None) -> Iterator[Results]:
+def results_beside(target: Path | None) -> Iterator[KeptResults]:
     """Results that are kept beside the file `target` until the block ends well; of none, or of a pipe, none are."""
     journal = None
     if target is not None and (target.is_file() or not target.exists()):
         path = Path(os.path.realpath(target))
-        journal = Journal(path.with_name(f".{path.name}.journal"))
+        journal = Journal(path.with_name(f".{path.name}.journal"), lambda entry: (entry.header["key"], entry.data))
     try:
-        yield Results(journal)
+        yield KeptResults(journal)
         if journal:
             journal.remove()
     finally:
@@ -107,8 +115,8 @@ def results_beside(target: Path | None) -> Iterator[Results]:
             journal.close()
 
 
-def _entries(file: Any) -> Iterator[tuple[Entry, int]]:
-    """Each whole entry and where it ends."""
+def _entries(file: Any) -> Iterator[Entry]:
+    """Each whole entry, behind which the file then stands."""
     while line := file.readline(MAX_HEADER):
         digest, _, text = line.rstrip(b"\n").partition(b" ")
         try:
@@ -121,4 +129,4 @@ def _entries(file: Any) -> Iterator[tuple[Entry, int]]:
         data = file.read(size)
         if hashlib.sha256(text + data).hexdigest().encode() != digest or file.read(1) != b"\n":
             return
-        yield Entry(header, data), file.tell()
+        yield Entry(header, data)

@@ -36,7 +36,7 @@ from ..tables.source import STDIO, is_stream
 from .ray_cluster import Tries, connected, import_ray
 from .ray_reader import END, Reading, datasource, windows_of
 from .run_directory import RunDirectory
-from .shards import ScreenProgress, ShardRows, write_shard
+from .shards import Scored, ScreenProgress, ShardRows, write_shard
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -238,8 +238,8 @@ class ShardScorer:
             output = ShardRows.of_run(settings)
             processes = scoring(work.source, output, workers=work.workers, time_limit=work.time_limit)
             self._scoring = self._open.enter_context(processes)
-        journal = Journal(work.run.journal(number)).read()
-        n_kept = sum(entry.header["n_rows"] for entry in journal.kept)
+        journal = Journal(work.run.journal(number), Scored.of).read()
+        n_kept = sum(scored.n_rows for scored in journal.kept)
         windows = islice(windows_of(rows, number * work.shard_rows + 1), len(journal.kept), None)
         file = work.run.file(number)
         entry = write_shard(file, self._scoring(windows), work.schema, settings["format"], journal=journal)

@@ -59,16 +59,21 @@ class Scored:
     rows_sha256: str = ""
 
     def entry(self) -> Entry:
-        """For a journal: a shard has tens of thousands of rows, and its bytes may not depend on when a run was stopped,
-        so what is finished of it is kept window by window."""
+        """For the journal of a shard.
+
+        A shard has tens of thousands of rows, and its bytes may not depend on when a run was stopped, so what is
+        finished of it is kept window by window.
+        """
         header = asdict(self)
         return Entry(header, header.pop("data"))
 
     @classmethod
     def of(cls, entry: Entry) -> Scored:
         """The inverse of `entry`."""
-        first = {status: (row, reason) for status, (row, reason) in entry.header["first"].items()}
-        return cls(**entry.header | {"first": first, "data": entry.data})
+        header = entry.header
+        counts = {str(status): int(n) for status, n in header["counts"].items()}
+        first = {status: (int(row), str(reason)) for status, (row, reason) in header["first"].items()}
+        return cls(int(header["n_rows"]), counts, first, entry.data, str(header["rows_sha256"]))
 
 
 def result_schema(
@@ -248,7 +253,7 @@ class _Jobs:
         self.run, self.windows, self.part, self.digest, self.progress = run, windows, part, digest, progress
         self.sent: deque[_Sent] = deque()
         self.digests: dict[int, str] = {}
-        self.journals: dict[int, Journal] = {}
+        self.journals: dict[int, Journal[Scored]] = {}
 
     def __iter__(self) -> Iterator[Any]:
         finished, n_windows = set(self.run.shards), self.run.settings["shard_windows"]
@@ -273,8 +278,8 @@ class _Jobs:
                 self._compare(number)
 
     def _open_journal(self, number: int) -> list[Scored]:
-        self.journals[number] = Journal(self.run.journal(number)).read()
-        return list(map(Scored.of, self.journals[number].kept))
+        self.journals[number] = Journal(self.run.journal(number), Scored.of).read()
+        return self.journals[number].kept
 
     def _compare(self, number: int) -> None:
         """Compare the rows of a finished shard with those it was made of; the input may also have ended before them."""
@@ -304,7 +309,7 @@ def write_shard(
     schema: pa.Schema,
     shard_format: str,
     on_rows: Callable[[int], None] = lambda n: None,
-    journal: Journal | None = None,
+    journal: Journal[Scored] | None = None,
 ) -> dict[str, Any]:
     """Write the windows' results one after the other; returns the shard's entry for the manifest.
 
@@ -333,13 +338,13 @@ def write_shard(
 
 
 def _kept_and_new(
-    results: Iterable[Scored], journal: Journal | None, on_rows: Callable[[int], None]
+    results: Iterable[Scored], journal: Journal[Scored] | None, on_rows: Callable[[int], None]
 ) -> Generator[Scored, None, None]:
     """The windows of the journal, then those of `results`, which go into it."""
     waiting: list[Scored] = []
     committed = time.monotonic()
     if journal is not None:
-        yield from map(Scored.of, journal.kept)
+        yield from journal.kept
     try:
         for scored in results:
             waiting.append(scored)

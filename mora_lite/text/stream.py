@@ -25,7 +25,7 @@ from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import write
 from ..errors import InputError, check_range
-from ..machine.journal import Results, results_beside
+from ..machine.journal import KeptResults, results_beside
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
 from ..tables.formats import Encoded, TableFormat, add_columns, rounded
 from ..tables.library import Library, TypedSmiles, Window
@@ -213,7 +213,7 @@ def answer_table(
 
 
 def _kept_or_new(
-    window: Window, answerer: Answerer, config: GenerationConfig, origin: str, kept: Results
+    window: Window, answerer: Answerer, config: GenerationConfig, origin: str, kept: KeptResults
 ) -> list[Answered]:
     """`answer_window`, or what it gave before for the same rows, by the same `origin`."""
     rows = repr([origin, *map(tuple, window.records), *map(list, window.cells)])

@@ -16,8 +16,12 @@ ENTRIES = [
 ]
 
 
+def as_it_is(entry: Entry) -> Entry:
+    return entry
+
+
 def written(path: Path) -> bytes:
-    journal = Journal(path)
+    journal = Journal(path, as_it_is)
     journal.append(ENTRIES[:1])
     journal.append(ENTRIES[1:])
     journal.close()
@@ -26,14 +30,14 @@ def written(path: Path) -> bytes:
 
 def test_what_was_kept_comes_back_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    assert Journal(path).read().kept == []
+    assert Journal(path, as_it_is).read().kept == []
     whole = written(path)
-    journal = Journal(path).read()
+    journal = Journal(path, as_it_is).read()
     assert journal.kept == ENTRIES
     journal.append(ENTRIES[:1])
     journal.close()
     assert path.read_bytes().startswith(whole)
-    assert Journal(path).read().kept == [*ENTRIES, ENTRIES[0]]
+    assert Journal(path, as_it_is).read().kept == [*ENTRIES, ENTRIES[0]]
     journal.remove()
     assert not path.exists()
 
@@ -49,9 +53,17 @@ def test_a_journal_is_good_up_to_where_it_is_damaged(tmp_path: Path, data: st.Da
         st.sampled_from([whole[:at], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], whole[:at] + b"\n{}\n"])
     )
     path.write_bytes(damaged)
-    journal = Journal(path).read()
+    journal = Journal(path, as_it_is).read()
     assert journal.kept == ENTRIES[: len(journal.kept)]
     assert len(journal.kept) < len(ENTRIES) or damaged.startswith(whole)
     journal.append(ENTRIES[len(journal.kept) :])  # what cannot be read is cut off, so this can be
     journal.close()
-    assert Journal(path).read().kept == ENTRIES
+    assert Journal(path, as_it_is).read().kept == ENTRIES
+
+
+def test_a_journal_ends_at_an_entry_that_is_not_of_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    written(path)
+    journal = Journal(path, lambda entry: entry.header["n_rows"]).read()
+    assert journal.kept == [3], "the second has no such number"
+    assert Journal(path, as_it_is).read().kept == ENTRIES[:1], "cut off"

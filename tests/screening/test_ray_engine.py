@@ -317,7 +317,7 @@ def test_what_a_journal_holds_is_not_scored_again(work):
     whole = answer(work, 1)
     assert (whole["kept"], whole["entry"]["rows"]) == (0, 12)
     empty = shards.encode_rows(pa.RecordBatch.from_pylist([], work[0].schema), "parquet")
-    journal = Journal(work[0].run.journal(1))
+    journal = Journal(work[0].run.journal(1), Scored.of)
     journal.append([replace(empty, n_rows=4).entry()])
     journal.close()
     rest = answer(work, 1)

@@ -264,16 +264,16 @@ def test_windows_are_kept_in_time_and_when_writing_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(shards, "COMMIT_SECONDS", seconds)
-    journal = Journal(tmp_path / "journal").read()
+    journal = Journal(tmp_path / "journal", Scored.of).read()
     kept_meanwhile = []
 
     def results():
         for window in WINDOWS:
             yield window
-            kept_meanwhile.append(len(Journal(journal.path).read().kept))
+            kept_meanwhile.append(len(Journal(journal.path, Scored.of).read().kept))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(shards._kept_and_new(results(), journal, lambda n_rows: None))
     assert kept_meanwhile == ([1, 2, 3] if seconds == 0 else [0, 0, 0])
-    assert list(map(Scored.of, Journal(journal.path).read().kept)) == WINDOWS
+    assert Journal(journal.path, Scored.of).read().kept == WINDOWS
