@@ -176,11 +176,8 @@ def group_run(union: Union, keys: Keys, boards: Sequence[BoardRows], seed: int, 
 def taught_by_trees(tasks: Tasks, union: Union, boards: Sequence[str], seed: int, options: argparse.Namespace) -> Tasks:
     """The tasks, and what trees of these boards say of their molecules, from which alone the trees learn."""
     path = options.table.with_name(f"{options.table.name}.{union.data.fingerprint[:8]}.npy")
-    descriptors, known = describe(union, path), set(tasks.data.smiles)
-    unseen = np.array([text not in known for text in union.data.smiles])
-    answers = tree_answers(union, descriptors, unseen, boards, seed)
-    at = {text: i for i, text in enumerate(union.data.smiles)}
-    return taught(tasks, answers[[at[text] for text in tasks.data.smiles]], boards, options.teacher)
+    answers = tree_answers(union, describe(union, path), tasks.data.rows, boards, seed)
+    return taught(tasks, answers, boards, options.teacher)
 
 
 def unseen_tasks(union: Union, keys: Keys, boards: Sequence[BoardRows], held: Sequence[np.ndarray]) -> Tasks:

@@ -46,23 +46,24 @@ def describe(union: Union, path: Path) -> np.ndarray:
 
 
 def tree_answers(
-    union: Union, descriptors: np.ndarray, leave_out: np.ndarray, boards: Sequence[str], seed: int
+    union: Union, descriptors: np.ndarray, known: np.ndarray, boards: Sequence[str], seed: int
 ) -> np.ndarray:
-    """What trees of each board say of all molecules, float32 `[N, boards]`, on the board's scale.
+    """What trees of each board say of the molecules `known`, float32 `[len(known), boards]`, on the board's scale.
 
-    NaN for the molecules that they have learnt from, whose values are known. leave_out: bool `[N]`, which they do not
-    learn from: the test molecules of all boards.
+    NaN for the molecules that they have learnt from, whose values are there, and for those without descriptors.
+    known: positions in the union, int64; the trees learn from no others.
     """
-    readable = ~np.isnan(descriptors[:, 0])
-    answers = np.full((len(union.data), len(boards)), np.nan, np.float32)
+    readable = ~np.isnan(descriptors[known, 0])
+    answers = np.full((len(known), len(boards)), np.nan, np.float32)
     for i, name in enumerate(boards):
-        values = union.data.targets[:, union.columns.index(name)].astype(np.float64)
-        trains = np.flatnonzero(~np.isnan(values) & ~leave_out & readable)
+        values = union.data.targets[known, union.columns.index(name)].astype(np.float64)
+        learnt = on_scale(values, BOARDS[name].scale)
+        trains = np.flatnonzero(~np.isnan(values) & readable)
         is_class = BOARDS[name].scale == "odds"
-        known = values[trains] if is_class else on_scale(values[trains], BOARDS[name].scale)
-        trees = Trees.grow(np.array(descriptors[trains]), known[:, None], [is_class], seed)
-        for start in range(0, len(answers), BLOCK):
-            answers[start : start + BLOCK, i] = trees.scores(np.array(descriptors[start : start + BLOCK]))[:, 0]
+        trees = Trees.grow(np.array(descriptors[known[trains]]), learnt[trains, None], [is_class], seed)
+        for start in range(0, len(known), BLOCK):
+            block = np.array(descriptors[known[start : start + BLOCK]])
+            answers[start : start + BLOCK, i] = trees.scores(block)[:, 0]
         answers[trains, i] = np.nan
         print(f"trees of {name}: {len(trains)} molecules", flush=True)
     answers[~readable] = np.nan
