@@ -14,12 +14,11 @@ from typing import Any, NamedTuple, ParamSpec
 from rdkit import Chem, rdBase
 
 from ..status import EMPTY, OK, REASONS, TOO_LARGE, UNPARSABLE
-from .standardize import parent_of
+from .standardize import may_have_parent, parent_of
 
 MAX_ATOMS = 400  # nodes of the molecule's graph; packs are made for organic molecules of a few dozen atoms
 MAX_CHARACTERS = 20_000  # longer text is not looked at
 STANDARDIZE = ("parent", "none")
-_CHARGE_OR_DOT = frozenset("+-.")
 _NUMBERED = re.compile(r"\[\d|:\d+\]")  # an isotope or an atom map
 _EXTENSION = re.compile(r"\|[^|]*\|")  # of a CXSMILES, after the blank
 _LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e]")
@@ -97,8 +96,7 @@ def parse_smiles(text: str, max_atoms: int = MAX_ATOMS, *, version: int = 1, sta
             return Parsed(None, UNPARSABLE, f"the SMILES is valid, but the extension after it is not: {extension[:60]}")
         if mol is None:
             return Parsed(None, UNPARSABLE, _explain(bare))
-        # No charge and no second fragment can be there without one of these characters.
-        if standardize == "parent" and not _CHARGE_OR_DOT.isdisjoint(text):
+        if standardize == "parent" and may_have_parent(text):
             mol = parent_of(mol)
     return _check_size(mol, max_atoms)
 

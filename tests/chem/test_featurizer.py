@@ -47,6 +47,11 @@ def test_isotopes_and_atom_maps_are_not_seen(texts: list[str]) -> None:
         (["CC(=O)O.OC(=O)CCCCCCC.[Pt]"], "CCCCCCCC(=O)O"),
         (["[Na+].[Cl-]"], "Cl"),
         (["c1cc[nH+]cc1.[Br-]"], "c1ccncc1"),
+        (["CC(=O)O[Na]", "[K]OC(C)=O", "CC(=O)O[Ca]OC(C)=O", "CC(=O)[O][Mg+].[Cl-]"], "CC(=O)O"),
+        (["CC(=O)[N]([Na])S(=O)(=O)c1ccc(N)cc1", "CC(=O)NS(=O)(=O)c1ccc(N)cc1"], "CC(=O)NS(=O)(=O)c1ccc(N)cc1"),
+        (["C[C@H](N)C(=O)O[Na]", "C[C@H](N)C(=O)O"], "C[C@H](N)C(=O)O"),
+        (["CCCC[Li]"], "CCCC[Li]"),  # its metal is not that of a salt
+        (["CC(=O)O[Zn]OC(C)=O"], "CC(=O)O[Zn]OC(C)=O"),
     ],
 )
 def test_a_salt_its_free_base_and_its_zwitterion_are_their_parent(texts: list[str], expected: str) -> None:

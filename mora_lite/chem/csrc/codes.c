@@ -72,6 +72,20 @@ static bool has_ring_dummy(const Molecule *m) {
     return false;
 }
 
+static bool is_salt_metal(int element) {
+    switch (element) {
+    case 3: case 11: case 12: case 19: case 20: case 37: case 38: case 55: case 56: return true;
+    default: return false;
+    }
+}
+
+/* Metals of salts that are drawn with a bond are split off by RDKit (standardize.py). */
+static bool has_bonded_salt_metal(const Molecule *m) {
+    for (int i = 0; i < m->n_atoms; i++)
+        if (is_salt_metal(m->atoms[i].element) && degree(m, i)) return true;
+    return false;
+}
+
 static bool has_charge_or_dot(const uint8_t *text, int length) {
     for (int i = 0; i < length; i++)
         if (text[i] == '+' || text[i] == '-' || text[i] == '.') return true;
@@ -90,6 +104,7 @@ bool read_molecule(Molecule *m, const uint8_t *text, int length, int standardize
     length = end;
     if (!merge_hydrogens(m) || !m->n_atoms || !find_rings(m) || has_ring_dummy(m) || !sanitize(m)) return false;
     find_double_bond_marks(m);
+    if (standardize == STANDARDIZE_PARENT && has_bonded_salt_metal(m)) return false;
     if (standardize == STANDARDIZE_PARENT && has_charge_or_dot(text, length) && !take_parent(m)) return false;
     make_codes(m);
     make_fingerprint(m);
