@@ -52,6 +52,14 @@ def test_isotopes_and_atom_maps_are_not_seen(texts: list[str]) -> None:
         (["C[C@H](N)C(=O)O[Na]", "C[C@H](N)C(=O)O"], "C[C@H](N)C(=O)O"),
         (["CCCC[Li]"], "CCCC[Li]"),  # its metal is not that of a salt
         (["CC(=O)O[Zn]OC(C)=O"], "CC(=O)O[Zn]OC(C)=O"),
+        # The counter-ion, citric acid and the like, is larger than what it was made for.
+        (["C1CNCCN1.OC(=O)CC(O)(C(O)=O)CC(O)=O", "C1C[NH2+]CCN1.OC(=O)CC(O)(C([O-])=O)CC(O)=O"], "C1CNCCN1"),
+        (["NC(CO)(CO)CO.C[C@@H]1O[C@@H]1P(O)(O)=O"], "C[C@@H]1O[C@@H]1P(O)(O)=O"),
+        (["CC(=O)Oc1ccccc1C(=O)[O-].NCCCC[C@H]([NH3+])C(O)=O"], "CC(=O)Oc1ccccc1C(O)=O"),
+        (["O=C(O)c1cc2ccccc2c(Cc2c(O)c(C(O)=O)cc3ccccc23)c1O.C1CC1N.C1CCC1N"], "NC1CCC1"),
+        (["OC(=O)CC(O)(CC(=O)[O-])C(=O)[O-].[Na+].[Na+].O"], "OC(=O)CC(O)(CC(O)=O)C(O)=O"),  # of nothing else
+        (["C[N+](C)(C)CCO.OC(=O)[O-]"], "C[N+](C)(C)CCO"),  # both are counter-ions
+        (["C[N+](C)(C)CCO.OC(C(O)C([O-])=O)C(O)=O"], "C[N+](C)(C)CCO"),
     ],
 )
 def test_a_salt_its_free_base_and_its_zwitterion_are_their_parent(texts: list[str], expected: str) -> None:

@@ -22,6 +22,7 @@ from rdkit import Chem, rdBase
 from mora_lite.chem import native
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.native import PROBES
+from mora_lite.chem.standardize import COMPANIONS
 
 compiled = pytest.mark.skipif(
     "not compiled" in native.note(), reason="the C extension was not compiled when the package was installed"
@@ -141,6 +142,15 @@ def test_mixtures_agree() -> None:
         by_size.setdefault(Chem.AddHs(Chem.MolFromSmiles(text)).GetNumAtoms(), []).append(text)
     pairs = [dice.sample(same, 2) for same in by_size.values() for _ in range(8) if len(same) > 1]
     check([".".join(pair) for pair in [*pairs, *(dice.sample(pieces, 3) for _ in range(300))]])
+
+
+@compiled
+def test_what_gives_way_to_other_fragments_agrees() -> None:
+    """Each counter-ion and solvent beside a smaller fragment, itself, a metal, and others of its kind."""
+    names, dice = COMPANIONS.split(), random.Random(5)
+    texts = [f"{name}.{other}" for name in names for other in ("C", "[CH3-].[Na+]", name, "[K+]", dice.choice(names))]
+    check(texts)
+    assert share([f"{name}.Cl.O" for name in names]) == 1
 
 
 @compiled

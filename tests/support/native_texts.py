@@ -46,11 +46,12 @@ Cc1nc2cccc3c(N)c(n1)-n-23 c1cc2c3coc2cc1c1ccccc1cc3 c1nc2cccc3nc(N)[te]nc(n1)-n-
 N-C1=N-NC2=N-C(-C)=N-C3-N-2-C(=N-1)-C=C-C=3 Oc1cccc2nc3ccc3nc12 COc1ccccc1C=Cc1ccnc2ccc12 Brc1c(C(Br)Br)ccc2cccc[te]12
 OCc1ccc2[n+](c1)CCc1c-2[nH]c2[n+]cccc12
 """
+# Salts of larger counter-ions and with bonds to metals.
 # Ions of metals, charges that stay because a cation needs them, parents that RDKit refuses, hydrides, dummy atoms.
 _IONS = r"""
 [I-][Ru](N)(N)N N#C[Au-]C#N [TlH2+] [PbH2+2] [SnH2+2] [BH2+] C[GaH+] [FeH+] [Fe-]C [Cu-](C)C [AlH4-] [GaH4-] [ZnH3-]
 [SbH6+3] F[P-](F)(F)(F)(F)F F[As-](F)(F)(F)(F)F C[PH3-] [Cl-]C [Cl-][Ru] C[O-2] [NH4-]
-CC(=O)[O-].C[N+](C)(C)CC[N+](C)(C)C
+CC(=O)[O-].C[N+](C)(C)CC[N+](C)(C)C CC(=O)O[Na] C[N]([K])C=O C[Mg]OC OC(=O)CC(O)(C(O)=O)CC(O)=O.C1CNCCN1
 C[N+](C)(C)CC(C(=O)[O-])[N+](C)(C)C C[N+](C)(C)CC([N-]C)C(=O)[O-] C[N+](C)(C)CC([N-]C)[S-] C[N+](C)(C)CC([N-]C)C(=O)[O-]
 C[N+](C)(C)C([N-]C)CC(C(=O)[O-])C(=O)[O-] C[N+](C)(C)C[BH2-]C[S-] C[N+](C)(C)C[B-](C)(C)C[S-] C[N+](C)(C)C[Fe-](C)C[S-]
 [H-].[Na+] [H][H].[Pd] [H] [H-] CC.[H-].[H-].[H-].[H-].[Al+3].[Li+] [H][H][H] [H]1[H]C1 [H][H-] C[H]C

@@ -3,8 +3,26 @@
 
 #include <string.h>
 
+enum { N_COUNTED = 6 };
+
+static const uint8_t COUNTED[N_COUNTED] = {6, 7, 8, 9, 16, 17};
+
+/* Atoms of these elements in the counter-ions and solvents of standardize.py. */
+static const uint8_t COMPANIONS[][N_COUNTED] = {
+    {1, 0, 0, 0, 0, 2}, {1, 0, 0, 0, 0, 3}, {1, 0, 1}, {1, 0, 2}, {1, 0, 3}, {1, 0, 3, 0, 1}, {1, 0, 3, 3, 1},
+    {1, 0, 4, 0, 1}, {1, 1}, {1, 1, 0, 0, 1}, {2, 0, 1}, {2, 0, 1, 0, 1}, {2, 0, 2}, {2, 0, 2, 3}, {2, 0, 3},
+    {2, 0, 3, 0, 1}, {2, 0, 4}, {2, 0, 4, 0, 1}, {2, 0, 6, 0, 2}, {2, 1}, {2, 1, 1}, {2, 1, 4, 6, 2}, {2, 2},
+    {3, 0, 1}, {3, 0, 2}, {3, 0, 3}, {3, 0, 4}, {3, 1, 1}, {4, 0, 1}, {4, 0, 2}, {4, 0, 4}, {4, 0, 5}, {4, 0, 6},
+    {4, 1}, {4, 1, 2}, {4, 1, 3}, {5, 0, 4}, {5, 1}, {5, 1, 1}, {6}, {6, 0, 3, 0, 1}, {6, 0, 4}, {6, 0, 7}, {6, 0, 8},
+    {6, 1}, {6, 1, 1}, {6, 1, 3}, {6, 1, 3, 0, 1}, {6, 2, 2}, {6, 3, 7}, {6, 4, 2}, {7}, {7, 0, 2}, {7, 0, 3, 0, 1},
+    {7, 0, 8}, {7, 1, 5}, {8, 0, 2}, {8, 0, 3}, {8, 1}, {9, 1, 3}, {10, 0, 3, 0, 1}, {10, 0, 4}, {10, 0, 4, 0, 1},
+    {10, 0, 6, 0, 2}, {11, 0, 3}, {12, 0, 2}, {12, 0, 4, 0, 1}, {12, 0, 12}, {12, 1}, {16, 0, 2}, {16, 1}, {16, 2},
+    {18, 0, 2}, {23, 0, 6},
+};
+
 typedef struct {
     bool organic;
+    uint16_t counts[N_COUNTED];
     int n_atoms; /* hydrogens count */
     long weight; /* ten times RDKit's: 100 for each unit of charge in a nucleus, 1 a hydrogen, -0.1 a charge */
 } Fragment;
@@ -37,6 +55,16 @@ static int compare(const Fragment *a, const Fragment *b) {
     if (a->organic != b->organic) return a->organic ? 1 : -1;
     if (a->n_atoms != b->n_atoms) return a->n_atoms > b->n_atoms ? 1 : -1;
     return (a->weight > b->weight) - (a->weight < b->weight);
+}
+
+/* Whether a fragment may be one of those that give way to others. */
+static bool may_be_companion(const Fragment *fragment) {
+    for (unsigned i = 0; i < sizeof COMPANIONS / sizeof COMPANIONS[0]; i++) {
+        bool same = true;
+        for (int k = 0; k < N_COUNTED; k++) same &= COMPANIONS[i][k] == fragment->counts[k];
+        if (same) return true;
+    }
+    return false;
 }
 
 static bool same_atom(const Molecule *m, int i, int j) {
@@ -92,13 +120,17 @@ static bool take_largest(Molecule *m) {
         Fragment *fragment = &fragments[label[i]];
         int n_hydrogens = hydrogens(&m->atoms[i]);
         fragment->organic |= m->atoms[i].element == 6;
+        for (int k = 0; k < N_COUNTED; k++) fragment->counts[k] += m->atoms[i].element == COUNTED[k];
         fragment->n_atoms += 1 + n_hydrogens;
         fragment->weight += 1000L * m->atoms[i].element + 10L * n_hydrogens - m->atoms[i].charge;
     }
     for (int i = 1; i < n; i++)
         if (compare(&fragments[i], &fragments[best]) > 0) best = i;
-    for (int i = 0; i < n; i++)
-        if (i != best && !compare(&fragments[i], &fragments[best]) && !are_same(m, label, i, best)) return false;
+    bool may_give_way = may_be_companion(&fragments[best]);
+    for (int i = 0; i < n; i++) {
+        bool rival = !compare(&fragments[i], &fragments[best]) || (may_give_way && fragments[i].organic);
+        if (i != best && rival && !are_same(m, label, i, best)) return false;
+    }
     for (int i = 0; i < m->n_atoms; i++) keep[i] = label[i] == best;
     keep_atoms(m, keep);
     return find_rings(m) && sanitize(m);
