@@ -45,6 +45,7 @@ from .tasks import (
     REACTION_COLUMNS,
     TEXT_TASKS,
     read_reaction,
+    side_columns,
     text_task,
 )
 
@@ -288,36 +289,27 @@ class _Rule:
 
 
 def read_rows(
-    path: Path,
-    needed: Sequence[str],
-    any_of: Sequence[str] = (),
-    on_note: Callable[[str], None] = lambda _note: None,
+    path: Path, needed: Sequence[str], any_of: Sequence[str], on_note: Callable[[str], None]
 ) -> Iterator[dict[str, str]]:
     """Rows of a table of any kind that `open_library` reads, by the names of its columns and by their `plain_name`.
 
-    It has all columns `needed` and one or more of `any_of`, or, where these are sides of reactions, none `needed` but
-    whole reactions in one. A row that is malformed is blank. on_note: gets a line for each thing to know of the
-    reading. Raises `InputError` for other tables, and for text that is not UTF-8.
+    It has all columns `needed` and one or more of `any_of`, of which sides of reactions may have the names of
+    `side_columns`; or, where these are sides, none `needed` but whole reactions in one. A row that is malformed is
+    blank. on_note: gets a line for each thing to know of the reading. Raises `InputError` for other tables, and for
+    text that is not UTF-8.
     """
-    of_reactions = False
-    try:
-        library = open_library(str(path), cells=True, recorded_column=needed[0])
-    except InputError as error:
-        whole = _open_reactions(path) if set(needed) <= set(_WHOLE) else None
-        if whole is None:
-            words = str(error).replace(" for --smiles-column", "")  # there is no such option here
-            expected = f"{path} cannot be read as a table: {words}; expected {_words(needed, any_of)}"
-            raise InputError(expected) from None
-        library, of_reactions = whole, True
+    library, of_reactions = _open_table(path, needed, any_of)
     with library:
         columns = library.columns
-        at = {plain_name(name): i for i, name in enumerate(columns)} | {name: i for i, name in enumerate(columns)}
+        plain = {plain_name(name): i for i, name in enumerate(columns)}
+        at = plain | {name: i for i, name in enumerate(columns)} | side_columns(columns)
         if of_reactions:
             on_note(f"{path}: {', '.join(_WHOLE)} are read from the column {columns[library.smiles_index]}")
         elif not set(needed) <= set(at) or (any_of and not set(any_of) & set(at)):
             raise InputError(f"{path}: got the columns {', '.join(columns)}; expected {_words(needed, any_of)}")
         for name in (name for name in (*needed, *any_of) if name in at):
-            find_column(columns, name, str(path))  # which raises where several are called so
+            # Which raises where several are called so.
+            find_column(columns, name if name in plain else columns[at[name]], str(path))
         smiles = plain_name(columns[library.smiles_index])
         for window in library.windows(4096):
             for record, cells, line in zip(window.records, window.cells, window.lines, strict=True):
@@ -327,15 +319,29 @@ def read_rows(
                     row[smiles] = "" if drawn is None else Chem.MolToSmiles(drawn)
                 if of_reactions:
                     row |= _sides_of(record.text)
-                if not "".join(row.values()).isascii():
-                    _check_text(row, f"{path}, line {line}")
+                try:
+                    "".join(row.values()).encode()
+                except UnicodeEncodeError:
+                    where = f"{path}, line {line}"
+                    raise InputError(f"{where}: got text that is not UTF-8; save the table in UTF-8") from None
                 yield row
         for note in library.notes:
             on_note(note)
 
 
-def _open_reactions(path: Path) -> Library | None:
-    """A table whose SMILES column holds whole reactions; None for others."""
+def _open_table(path: Path, needed: Sequence[str], any_of: Sequence[str]) -> tuple[Library, bool]:
+    """A table as `read_rows` takes it, and whether its SMILES column holds whole reactions."""
+    try:
+        return open_library(str(path), cells=True, recorded_column=needed[0]), False
+    except InputError as error:
+        if set(needed) <= set(_WHOLE) and (found := _open_reactions(path, needed)):
+            return found
+        words = str(error).replace(" for --smiles-column", "")  # there is no such option here
+        raise InputError(f"{path} cannot be read as a table: {words}; expected {_words(needed, any_of)}") from None
+
+
+def _open_reactions(path: Path, needed: Sequence[str]) -> tuple[Library, bool] | None:
+    """As `_open_table`, where no column has the very name of a side; None for a table that is not of reactions."""
     if is_stream(str(path)):  # what was read of it is gone
         return None
     try:
@@ -343,8 +349,9 @@ def _open_reactions(path: Path) -> Library | None:
     except InputError:
         return None
     head = next(library.windows(SAMPLE_ROWS), None)
-    if head is not None and reads_as_reactions([record.text for record in head.records]):
-        return library
+    whole = head is not None and reads_as_reactions([record.text for record in head.records])
+    if whole or set(needed) <= set(side_columns(library.columns)):
+        return library, whole
     library.close()
     return None
 
@@ -355,13 +362,6 @@ def _sides_of(text: str) -> dict[str, str]:
         return dict(zip(_WHOLE, read_reaction(text) or ("", "", ""), strict=True))
     except InputError:
         return dict.fromkeys(_WHOLE, "")
-
-
-def _check_text(row: dict[str, str], where: str) -> None:
-    try:
-        "".join(row.values()).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where}: got text that is not UTF-8; save the table in UTF-8") from None
 
 
 def _words(needed: Sequence[str], any_of: Sequence[str]) -> str:

@@ -138,7 +138,7 @@ def read_sides(direction: str | None, text: str) -> Sides:
     return sides[direction]
 
 
-def _side_columns(columns: Sequence[str]) -> dict[str, int]:
+def side_columns(columns: Sequence[str]) -> dict[str, int]:
     """The columns, from 0, by the side of a reaction that they hold; one called SMILES goes before one that is not."""
     places: dict[str, int] = {}
     for side in (*INPUT_COLUMNS, PRODUCT):
@@ -158,7 +158,7 @@ class SideColumns:
     """
 
     def __init__(self, columns: Sequence[str] = (), smiles_index: int = 0, direction: str | None = None):
-        at = _side_columns(columns)
+        at = side_columns(columns)
         self._places: dict[str, list[int]] = {}  # of what each direction asks about
         if smiles_index in {at.get(side) for side in SIDES}:
             for name in DIRECTIONS:
@@ -191,7 +191,7 @@ class Question:
     def __init__(self, template: str, columns: Sequence[str], of_molecules: bool = False):
         self.of_molecules = of_molecules
         self._columns = {plain_name(name): i for i, name in reversed([*enumerate(columns)])}
-        self._columns |= _side_columns(columns) if of_molecules else {}
+        self._columns |= side_columns(columns) if of_molecules else {}
         self._parts: list[tuple[str, str | None]] = []
         try:
             parts = [(text, name) for text, name, _, _ in string.Formatter().parse(" ".join(template.split()))]

@@ -95,6 +95,24 @@ def test_whole_reactions_give_their_sides(tmp_path: Path) -> None:
         read_pairs(["describe"], [path])
 
 
+def test_sides_are_known_by_the_names_that_notebooks_give_their_columns(tmp_path: Path) -> None:
+    """As for `generate`: a column called SMILES goes before one of names, one of whole reactions before both."""
+    ways = {"forward": ("CC(=O)O.CCO.Cl", "CCOC(C)=O"), "retro": ("CCOC(C)=O", "CC(=O)O.CCO")}
+    ways["reagents"] = ("CC(=O)O.CCO", "Cl")
+    sides, names = "OCC.CC(=O)O,Cl,CCOC(C)=O", "ethanol,ester"
+    tables = [
+        table(tmp_path / "a.csv", "Reactant,Product,Reactant SMILES,Reagent SMILES,Product SMILES", f"{names},{sides}"),
+        table(tmp_path / "b.csv", "Reactants,Reagents,Products", sides),
+        table(tmp_path / "c.csv", "Reactant,Products,Rxn", f"{names},OCC.CC(=O)O>Cl>CCOC(C)=O"),
+    ]
+    for path in tables:
+        for task, expected in ways.items():
+            assert [(pair.source, pair.target) for pair in read_pairs([task], [path])] == [expected], (path, task)
+        assert len(read_pairs(list(ways), [path])) == 3
+    with pytest.raises(InputError, match="got the columns Products, x; expected product and reactants_and"):
+        read_pairs(["forward"], [table(tmp_path / "d.csv", "Products,x", "CCO,1")])
+
+
 def test_no_product_of_the_training_part_is_held_out(tmp_path: Path) -> None:
     """Whatever its table, reaction or stereochemistry."""
     acids = ["C" * n + "C(=O)O" for n in range(1, 40)]
