@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..adapter.hypernet import CrossAttention, Hypernet, HypernetBlock, SelfAttention
+from ..adapter.hypernet import HEADS, CrossAttention, Hypernet, HypernetBlock, SelfAttention
 from .encoder_onnx import BatchLayout
 from .graph_builder import FAR_BELOW, GraphBuilder
 
@@ -74,7 +74,7 @@ def add_block(g: GraphBuilder, block: HypernetBlock, x: str, tokens: TokenLayout
 
 def add_self_attention(g: GraphBuilder, attention: SelfAttention, x: str, n_queries: int) -> str:
     """`hypernet.SelfAttention` for x `[B * K, H]`."""
-    heads, width = attention.heads, attention.out.weight.shape[1]
+    heads, width = HEADS, attention.out.weight.shape[1]
     weight, bias = attention.joined.weight.detach().clone(), attention.joined.bias.detach().clone()
     scale = (width // heads) ** -0.5
     weight[:width] *= scale
@@ -90,7 +90,7 @@ def add_self_attention(g: GraphBuilder, attention: SelfAttention, x: str, n_quer
 
 def add_cross_attention(g: GraphBuilder, attention: CrossAttention, x: str, tokens: TokenLayout, n_queries: int) -> str:
     """`hypernet.CrossAttention` for x `[B * K, H]`."""
-    heads, width = attention.heads, attention.out.weight.shape[1]
+    heads, width = HEADS, attention.out.weight.shape[1]
     token_width = attention.key_value.weight.shape[1]
     scale = (width // heads) ** -0.5
     key, value = attention.key_value.weight.detach().unflatten(0, (2, heads, width // heads))  # [heads, d, token_width]

@@ -23,7 +23,7 @@ from ..machine.files import staged, write_sums
 from .huggingface import INDEX
 from .nf4 import NF4Tensor, to_tensors
 
-SHARD_BYTES = 1 << 29
+SHARD_BYTES = 1 << 29  # of a file at most
 KIND = "config.json", "a model directory"  # for `check_free`
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -45,19 +45,17 @@ def write_checkpoint(
     tokenizer: Path | Callable[[], Any] | None = None,
     *,
     force: bool = False,
-    shard_bytes: int | None = None,
 ) -> Path:
     """Write config.json, safetensors shards, the tokenizer and SHA256SUMS; returns the directory.
 
     tensors: names with weights, taken one by one; no more than one is in memory.
-    shard_bytes: of a file at most; None is 512 MiB.
     tokenizer: a directory to copy the tokenizer files from, or what gives an object with `save_pretrained`; it is
     called last, as tokenizers take much memory.
     Raises `OutputError` if the directory exists (without `force`), or is no checkpoint, or cannot be written.
     """
     target = Path(directory).expanduser()
     with staged(target, force, *KIND) as stage:
-        nested = _write_shards(stage, tensors, SHARD_BYTES if shard_bytes is None else shard_bytes)
+        nested = _write_shards(stage, tensors)
         settings = config if nested is None else config | {"quantization_config": quantization_config(nested)}
         _write_json(stage / "config.json", settings)
         if isinstance(tokenizer, Path):
@@ -89,7 +87,7 @@ def quantization_config(double: bool) -> dict[str, Any]:
     }
 
 
-def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]], limit: int) -> bool | None:
+def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]]) -> bool | None:
     """Write the files; returns whether the 4-bit weights are doubly quantised, None if there are none."""
     shards: list[list[str]] = []
     total = 0
@@ -103,7 +101,7 @@ def _write_shards(part: Path, tensors: Iterable[tuple[str, Tensor | NF4Tensor]],
             else:
                 pieces = {name: weight}
             size = sum(piece.numel() * piece.element_size() for piece in pieces.values())
-            if shard.names and shard.nbytes + size > limit:
+            if shard.names and shard.nbytes + size > SHARD_BYTES:
                 shard.finish()
                 shards.append(shard.names)
                 shard = Shard(part / f"{len(shards)}.shard")

@@ -33,9 +33,12 @@ class GINEConv(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One round of messages between bonded atoms, then one exchange between all atoms and the virtual node."""
+    """One round of messages between bonded atoms, then one exchange between all atoms and the virtual node.
 
-    def __init__(self, width: int, dropout: float):
+    dropout: none but in training, which sets the share (`training.loop.fit`).
+    """
+
+    def __init__(self, width: int):
         super().__init__()
         mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
         self.norm = nn.LayerNorm(width)
@@ -43,7 +46,7 @@ class EncoderLayer(nn.Module):
         self.conv = GINEConv(mlp)
         self.virtual_norm = nn.LayerNorm(2 * width)
         self.virtual_mlp = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(
         self, x: Tensor, virtual: Tensor, source: Tensor, target: Tensor, bonds: Tensor, graph: Tensor
@@ -63,7 +66,7 @@ POOL_SCALE = 10.0  # keeps the sum over a small molecule's atoms near the size o
 class GraphEncoder(nn.Module):
     """Atoms and bonds -> one token for each atom and one for the whole molecule."""
 
-    def __init__(self, width: int = 256, n_layers: int = 6, dropout: float = 0.0):
+    def __init__(self, width: int = 256, n_layers: int = 6):
         super().__init__()
         self.width = width
         sizes = list(ATOM_FIELDS.values())
@@ -73,7 +76,7 @@ class GraphEncoder(nn.Module):
         self.register_buffer("field_start", starts, persistent=False)
         self.atom_codes = nn.EmbeddingBag(sum(sizes), width, mode="sum")
         self.virtual_start = nn.Parameter(torch.zeros(width))
-        self.layers = nn.ModuleList(EncoderLayer(width, dropout) for _ in range(n_layers))
+        self.layers = nn.ModuleList(EncoderLayer(width) for _ in range(n_layers))
         self.atom_norm = nn.LayerNorm(width)
         self.virtual_norm = nn.LayerNorm(width)
         nn.init.normal_(self.atom_codes.weight, std=0.3)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+HEADS = 8  # of every attention
+
 
 class Tokens:
     """The tokens of a batch, flat: all atoms, then one molecule token each.
@@ -71,16 +73,15 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
 class CrossAttention(nn.Module):
     """Queries of each molecule look at that molecule's tokens."""
 
-    def __init__(self, width: int, token_width: int, heads: int):
+    def __init__(self, width: int, token_width: int):
         super().__init__()
-        self.heads = heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(token_width, 2 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        query = self.query(x).unflatten(-1, (self.heads, -1))
-        key, value = self.key_value(tokens.values).unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=-2)
+        query = self.query(x).unflatten(-1, (HEADS, -1))
+        key, value = self.key_value(tokens.values).unflatten(-1, (2 * HEADS, -1)).chunk(2, dim=-2)
         if tokens.bias is None:
             return self.out(segment_attention(query, key, value, tokens.graph).flatten(2))
         return self.out(padded_attention(query, key, value, tokens.bias).flatten(2))
@@ -89,25 +90,24 @@ class CrossAttention(nn.Module):
 class SelfAttention(nn.Module):
     """The `K` queries of one molecule look at each other."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int):
         super().__init__()
-        self.heads = heads
         self.joined = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.joined(x).unflatten(-1, (3 * self.heads, -1)).chunk(3, dim=2)
+        query, key, value = self.joined(x).unflatten(-1, (3 * HEADS, -1)).chunk(3, dim=2)
         return self.out(padded_attention(query, key, value).flatten(2))
 
 
 class HypernetBlock(nn.Module):
     """Self-attention, cross-attention, FFN; each after a norm, each added to its input."""
 
-    def __init__(self, width: int, token_width: int, heads: int):
+    def __init__(self, width: int, token_width: int):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.self_attention = SelfAttention(width, heads)
-        self.cross_attention = CrossAttention(width, token_width, heads)
+        self.self_attention = SelfAttention(width)
+        self.cross_attention = CrossAttention(width, token_width)
         self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
@@ -130,7 +130,6 @@ class Hypernet(nn.Module):
         rank: int,
         width: int = 256,
         n_blocks: int = 2,
-        heads: int = 8,
     ):
         super().__init__()
         self.model_width, self.rank = model_width, rank
@@ -138,7 +137,7 @@ class Hypernet(nn.Module):
         # A direct path from encoder to weights. Without it the cross-attention must first learn where to look, and a
         # warm-started encoder contributes nothing for the first hundreds of steps.
         self.molecule = nn.Linear(token_width, width)
-        self.blocks = nn.ModuleList(HypernetBlock(width, token_width, heads) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(HypernetBlock(width, token_width) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, model_width * rank)
         # At the start A is what a LoRA A is at its start: entries of variance 1 / (3 D), whatever H is. The head's

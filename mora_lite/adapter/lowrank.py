@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..errors import PackError
+from .hypernet import HEADS
 
 TARGET_MODULES = ("q", "k", "v", "o", "ffn")
 LETTERS = "qkvom"  # of the same modules, as the manifests of packs have them
@@ -140,8 +141,8 @@ class AdapterConfig:
             raise PackError(
                 f"direct_width: got {self.direct_width}, expected 0 or {2 * self.encoder_width}, twice encoder_width"
             )
-        if self.hypernet_width % 8:
-            raise PackError(f"hypernet_width: got {self.hypernet_width}, expected a multiple of 8 (its heads)")
+        if self.hypernet_width % HEADS:
+            raise PackError(f"hypernet_width: got {self.hypernet_width}, expected a multiple of {HEADS} (its heads)")
 
     def _normalize_modules(self) -> None:
         """Check target modules and layers and put them in order: lists, as JSON and TOML have them, become tuples."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter.encoder import POOL_SCALE, EncoderLayer, GraphEncoder
-from ..adapter.hypernet import Hypernet, HypernetBlock
+from ..adapter.hypernet import HEADS, Hypernet, HypernetBlock
 from ..chem.graph import Graphs, concatenate
 from ..scoring.scorer import Scorer, Timer, fillers, untimed
 from .batch import SortedBatch
@@ -138,9 +138,9 @@ class FastHypernet:
 class _Block:
     def __init__(self, block: HypernetBlock, dtype: torch.dtype):
         attention, cross = block.self_attention, block.cross_attention
-        self.dtype, self.heads = dtype, attention.heads
+        self.dtype = dtype
         self.norms = [Norm.of(norm, dtype) for norm in block.norms]
-        self.scale = (attention.out.weight.shape[0] // attention.heads) ** -0.5
+        self.scale = (attention.out.weight.shape[0] // HEADS) ** -0.5
         self.qkv, self.self_out = PackedLinear.of(attention.joined, dtype), PackedLinear.of(attention.out, dtype)
         self.query = PackedLinear(cross.query.weight * self.scale, cross.query.bias * self.scale, dtype)
         self.key_value, self.cross_out = PackedLinear.of(cross.key_value, dtype), PackedLinear.of(cross.out, dtype)
@@ -150,11 +150,11 @@ class _Block:
     def __call__(self, x: Tensor, tokens: Tokens) -> Tensor:
         """x: float32 `[B, K, H]`, the residual stream."""
         x = x + self.self_out(self._self_attention(self.norms[0](x)))
-        x = x + self.cross_out(tokens.attend(self.query(self.norms[1](x)), self.key_value, self.heads))
+        x = x + self.cross_out(tokens.attend(self.query(self.norms[1](x)), self.key_value, HEADS))
         return x + self.down(self.up(self.norms[2](x)))
 
     def _self_attention(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x).unflatten(-1, (3 * self.heads, -1)).chunk(3, dim=2)
+        query, key, value = self.qkv(x).unflatten(-1, (3 * HEADS, -1)).chunk(3, dim=2)
         logits = (query.unsqueeze(2) * key.unsqueeze(1)).sum(-1, dtype=torch.float32) * self.scale
         weight = logits.softmax(2).to(self.dtype)  # [B, K, K, heads]
         return (weight.unsqueeze(-1) * value.unsqueeze(1)).sum(2).flatten(2)

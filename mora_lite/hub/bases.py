@@ -90,7 +90,7 @@ def _fetch_into(base: BaseModelSource, name: str, home: Path, source: str | Path
     return path
 
 
-def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) -> Path:
+def resolve_base(name_or_path: str | Path) -> Path:
     """The path of a base model given by a known name (it must be in the cache), by a path, or by its repository on the
     hub (`owner/name[@revision]`), which is fetched when it is not in the hub's cache.
 
@@ -100,7 +100,7 @@ def resolve_base(name_or_path: str | Path, cache_dir: str | Path | None = None) 
 
     text = str(name_or_path)
     if text in BASE_MODELS:
-        cached = _find(BASE_MODELS[text], _home(text, cache_dir))
+        cached = _find(BASE_MODELS[text], _home(text))
         if cached is None:
             raise CheckpointError(f"{text} has not been fetched yet; run: mora-lite pull {text}")
         return cached
@@ -137,7 +137,7 @@ def find_base_of_pack(name: str, sha256: str) -> Path | None:
         files = [home / base.file for home in _pinned_homes(name)]
         return next((file for file in files if file.is_file()), None)
     if name in BASE_MODELS:
-        return _find(BASE_MODELS[name], _home(name, None))
+        return _find(BASE_MODELS[name], _home(name))
     from .models import find_model
 
     path = Path(name).expanduser()
@@ -161,7 +161,7 @@ def _pinned(name: str, sha256: str) -> BaseModelSource | None:
 
 def _pinned_homes(name: str) -> list[Path]:
     """Where its GGUF file may be: `pull` may have put what the hub has into the first."""
-    return [_home(name, None), _home(f"{name}-gguf", None)]
+    return [_home(name), _home(f"{name}-gguf")]
 
 
 def _known(name: str) -> BaseModelSource:
@@ -170,7 +170,7 @@ def _known(name: str) -> BaseModelSource:
     return BASE_MODELS[name]
 
 
-def _home(name: str, cache: str | Path | None) -> Path:
+def _home(name: str, cache: str | Path | None = None) -> Path:
     return (Path(cache).expanduser() if cache else cache_dir()) / "bases" / name
 
 

@@ -89,7 +89,6 @@ def save_text_pack(
     prompt: Prompt,
     base: dict[str, str],
     provenance: dict[str, Any],
-    featurizer: Featurizer = FEATURIZER,
     questions: Mapping[str, str] | None = None,
     asked: Sequence[str] = (),
     bits: int = 16,
@@ -116,7 +115,7 @@ def save_text_pack(
             "sizes": model.sizes.as_dict(),
             "prompt": {"before": prompt.before, "between": prompt.between, "end": prompt.end},
             "base": base,
-            "featurizer": featurizer.as_dict(),
+            "featurizer": FEATURIZER.as_dict(),
             "atom_fields": ATOM_FIELDS,
             "bond_fields": BOND_FIELDS,
             **({"questions": dict(questions)} if questions else {}),
@@ -187,15 +186,14 @@ def load_text_pack(
     base: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    memory_budget: int | None = None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Answerer:
     """The model of a pack, ready to answer.
 
     base: name or path of the base model; None takes the name that the pack has. Its SHA-256 must be the pack's: another
     file of the same model has other rounding, and the adapter was trained over this one's. device: `auto`, `cpu`,
-    `cuda`, `cuda:N`. dtype: of matrix products, `auto`, `float32`, `bfloat16`, `float16`. memory_budget: bytes that
-    the dequantised base may take, as for `load_decoder`. on_note: gets a line before the base is fetched.
+    `cuda`, `cuda:N`. dtype: of matrix products, `auto`, `float32`, `bfloat16`, `float16`. on_note: gets a line
+    before the base is fetched.
 
     Raises `PackError`, `CheckpointError` or `DeviceError`, each with what to do.
     """
@@ -214,7 +212,7 @@ def load_text_pack(
             f"{path} is not the base model of {pack.path}: its SHA-256 is {source.source_sha256[:12]}, "
             f"expected {pack.base['sha256'][:12]}; give the right one with --base"
         )
-    decoder = load_decoder(source, choose_dtype(dtype, where), where, memory_budget)
+    decoder = load_decoder(source, choose_dtype(dtype, where), where)
     with fitting(f"{pack.path} does not fit its manifest", TEXT_PACK.again):
         model = TextModel(AdapterConfig.from_dict(pack.manifest["sizes"]), decoder, pack.manifest["adapter"])
     _put_weights(model, pack)

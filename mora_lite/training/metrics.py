@@ -24,6 +24,7 @@ BINS = 10
 MIN_PER_BIN = 10  # molecules, on average: with fewer the gaps within bins are chance
 SIMILARITY_EDGES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 MIN_OF_SCAFFOLD = 5  # molecules; metrics of fewer say nothing
+MAX_SCAFFOLDS = 10  # that have a row of their own
 INSIDE, OUTSIDE = "inside", "outside"
 
 
@@ -125,20 +126,18 @@ def bin_numbers(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
     return at
 
 
-def by_scaffold(
-    metrics: GroupMetrics, scaffolds: Sequence[str], train_scaffolds: set[str], largest: int = 10
-) -> list[dict[str, Any]]:
+def by_scaffold(metrics: GroupMetrics, scaffolds: Sequence[str], train_scaffolds: set[str]) -> list[dict[str, Any]]:
     """Rows `scaffold`, `n`, metrics: molecules whose scaffold was seen in training, the others, then some scaffolds.
 
-    scaffolds: `[N]`, of `scaffold_of`. The last rows are the `largest` most frequent scaffolds that have at
-    least 5 molecules; '' is called `no ring`. A group without molecules has n = 0 and no metrics.
+    scaffolds: `[N]`, of `scaffold_of`. The last rows are the 10 most frequent scaffolds that have at least
+    5 molecules; '' is called `no ring`. A group without molecules has n = 0 and no metrics.
     """
     seen = np.array([scaffold in train_scaffolds for scaffold in scaffolds], dtype=bool)
     rows = [_row({"scaffold": SEEN}, seen, metrics), _row({"scaffold": NOT_SEEN}, ~seen, metrics)]
     of = np.array(scaffolds, dtype=object)
     single: list[dict[str, Any]] = []
     for scaffold, count in Counter(scaffolds).most_common():
-        if count < MIN_OF_SCAFFOLD or len(single) >= largest:
+        if count < MIN_OF_SCAFFOLD or len(single) >= MAX_SCAFFOLDS:
             break
         row = _row({"scaffold": scaffold or NO_RING}, of == scaffold, metrics)
         if row["n"] >= MIN_OF_SCAFFOLD:  # known values may be fewer than molecules
@@ -146,16 +145,14 @@ def by_scaffold(
     return rows + single
 
 
-def by_similarity(
-    metrics: GroupMetrics, similarity: np.ndarray, edges: Sequence[float] = SIMILARITY_EDGES
-) -> list[dict[str, Any]]:
+def by_similarity(metrics: GroupMetrics, similarity: np.ndarray) -> list[dict[str, Any]]:
     """Rows `from`, `to`, `n` and metrics, for each bin of similarity that has molecules.
 
     similarity: float `[N]`, 0 to 1, to the nearest training molecule; molecules with NaN are in no row. An edge belongs
     to the bin above it, the last edge to the last bin.
     """
-    at = bin_numbers(similarity, edges)
-    rows = [_row({"from": float(a), "to": float(b)}, at == i, metrics) for i, (a, b) in enumerate(pairwise(edges))]
+    at, bins = bin_numbers(similarity, SIMILARITY_EDGES), pairwise(map(float, SIMILARITY_EDGES))
+    rows = [_row({"from": a, "to": b}, at == i, metrics) for i, (a, b) in enumerate(bins)]
     return [row for row in rows if row["n"] > 0]
 
 

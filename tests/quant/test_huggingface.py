@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mora_lite.errors import CheckpointError, OutputError
 from mora_lite.machine.files import SUMS, sha256_of
+from mora_lite.quant import writer
 from mora_lite.quant.checkpoint import Checkpoint
 from mora_lite.quant.formats import open_checkpoint
 from mora_lite.quant.huggingface import INDEX, _read_entry
@@ -85,11 +86,14 @@ def with_one_in_4_bits(source: Checkpoint, weight: object) -> list[tuple[str, ob
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_what_we_write_in_4_bits_is_read_again(plain: Path, tmp_path: Path, double: bool) -> None:
+def test_what_we_write_in_4_bits_is_read_again(
+    plain: Path, tmp_path: Path, double: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SHARD_BYTES", 1)
     source = open_checkpoint(plain)
     q = quantize_nf4(source.load(NAME), double=double)  # type: ignore[arg-type]
     out = tmp_path / "nf4"
-    write_checkpoint(out, source.config, with_one_in_4_bits(source, q), shard_bytes=1)  # type: ignore[arg-type]
+    write_checkpoint(out, source.config, with_one_in_4_bits(source, q))  # type: ignore[arg-type]
     assert (out / INDEX).is_file()
     again = open_checkpoint(out)
     assert again.names() == source.names()
