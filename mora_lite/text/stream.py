@@ -118,6 +118,10 @@ class GenerationConfig:
         """Of the search for answers to a question of that direction."""
         return self.beams or max(self.top, TEXT_TASKS[direction].beams if direction else 1)
 
+    def of_molecules(self, direction: str | None) -> bool:
+        """Whether answers to a question of that direction are molecules."""
+        return self.molecules or direction is not None
+
     def check_room(self, answerer: Answerer) -> None:
         """Raise `InputError` where an answer may be so long that no question has room beside it."""
         if answerer.max_question_tokens(self.max_new_tokens) < 1:
@@ -315,10 +319,12 @@ def _sample(
     asked: list[Answered], ids: list[list[int]], graphs: Graphs, answerer: Answerer, config: GenerationConfig
 ) -> list[list[Text]]:
     """Sample until each question has `config.top` different answers, or `MAX_SAMPLES` times that number in all."""
-    texts = [format_question(row.source, row.question) for row in asked]
-    samples: list[list[Text]] = [[] for _ in texts]
+    questions = [format_question(row.source, row.question) for row in asked]
+    samples: list[list[Text]] = [[] for _ in questions]
     for number in range(config.top * MAX_SAMPLES):
-        rows = [i for i, row in enumerate(samples) if len(valid_answers(row, config.molecules)) < config.top]
+        drawn = zip(samples, asked, strict=True)
+        n_valid = [len(valid_answers(texts, config.of_molecules(row.direction))) for texts, row in drawn]
+        rows = [i for i, n in enumerate(n_valid) if n < config.top]
         if not rows:
             break
         answers = answerer.answer(
@@ -328,7 +334,7 @@ def _sample(
             batch_size=config.batch_size,
             temperature=config.temperature,
             top_p=config.top_p,
-            seeds=[row_seed(config.seed, number, texts[i]) for i in rows],
+            seeds=[row_seed(config.seed, number, questions[i]) for i in rows],
         )
         for i, (text,) in zip(rows, answers, strict=True):
             samples[i] += [text] if text not in samples[i] else []  # drawn again
@@ -340,7 +346,7 @@ def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConf
     others: list[list[Given]] = [[] for _ in rows]
     if not config.spellings:
         return others
-    asked = [i for i, row in enumerate(rows) if config.molecules or row.direction is not None]
+    asked = [i for i, row in enumerate(rows) if config.of_molecules(row.direction)]
     sources, questions = [rows[i].source for i in asked], [rows[i].question for i in asked]
     found = in_other_orders(answerer, sources, questions, config.spellings, config.max_new_tokens, config.batch_size)
     for i, of_row in zip(asked, found, strict=True):
@@ -350,7 +356,7 @@ def _others(rows: Sequence[Answered], answerer: Answerer, config: GenerationConf
 
 def _choose(row: Answered, texts: Sequence[Text], others: Sequence[Given], config: GenerationConfig) -> None:
     """Enter the valid answers that were drawn first, or are the likeliest by all orders of the question."""
-    found = valid_answers(texts, config.molecules or row.direction is not None)
+    found = valid_answers(texts, config.of_molecules(row.direction))
     found = elect(dict(islice(found.items(), config.top)), ()) if config.temperature > 0 else elect(found, others)
     found = dict(islice(found.items(), config.top))
     row.answers, row.probabilities = list(found), list(found.values())

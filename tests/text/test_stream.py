@@ -116,6 +116,17 @@ def test_a_question_about_a_product_is_asked_in_the_words_of_training(tmp_path: 
     assert asked[1].error == "RDKit cannot read the product 'X'"
 
 
+def test_a_rows_own_question_about_a_reaction_is_sampled_until_molecules_are_enough(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(f"smiles,question\nCO,{QUESTIONS['forward']}\n")
+    asked: list[Answered] = []
+    with open_library(tmp_path / "in.csv", cells=True) as table:
+        known = PackQuestions("ask", QUESTIONS)
+        config, _ = GenerationConfig.of(known, table.columns, table.smiles_index, temperature=1.0, top=2)
+        parrot = cast(Answerer, Parrot("x(", "C=O", "O=C", "CC"))
+        answer_table(table, str(tmp_path / "out.csv"), parrot, config, on_rows=asked.extend)
+    assert sorted(asked[0].answers) == ["C=O", "CC"]
+
+
 def test_no_more_than_four_times_as_many_are_sampled(tmp_path: Path) -> None:
     parrot = Parrot(*["yes"] * 8)
     row = answer(parrot, tmp_path, molecules=False, top=2)
