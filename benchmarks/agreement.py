@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     rows = random_questions(args.table, args.where, args.task, args.rows)
-    answerer = load_text(args.pack, device=args.device)
+    answerer = load_text(args.pack, device=args.device).answerer
 
     def answer(part: Sequence[Row]) -> list[dict[str, Any]]:
         started = time.perf_counter()

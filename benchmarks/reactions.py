@@ -55,8 +55,6 @@ def main() -> None:
     train_options.add_argument("--steps", type=int, default=0, help="budget in steps, in the place of --seconds")
     train_options.add_argument("--stop", type=float, default=math.inf, help="stop earlier in this call, after so long")
     train_options.add_argument("--folder", type=Path, required=True, help="for the checkpoint, continued if there")
-    train_options.add_argument("--out", type=Path, help="write a text pack here")
-    train_options.add_argument("--base-name", help="what the pack calls its base model; --base if not given")
     train_options.add_argument("--rank", type=int, default=64)
     train_options.add_argument("--target-modules", default="ffn", help="that get a branch: some of q,k,v,o,ffn")
     train_options.add_argument("--tokens", type=int, default=12_288, help="of a batch")
@@ -151,8 +149,6 @@ def train(args: argparse.Namespace) -> None:
     valid, test = np.flatnonzero(data.part == 1)[: args.look_rows], np.flatnonzero(data.part == 2)
     test = test[: args.test_rows] if args.test_rows else test
     train_and_look(args, run, lambda: look(valid, 1)[0] if len(valid) else {})
-    if args.out:
-        save(args, run, source, prompt, data)
     if not len(test):
         return
     metrics, answers = look(test, args.beams)
@@ -218,24 +214,6 @@ def evaluate(answerer: Any, data: Any, rows: Any, beams: int) -> tuple[dict[str,
     answers = answer_rows(answerer, data, rows, beams)
     seconds = time.perf_counter() - started
     return {**answer_metrics(data, rows, answers, beams), "answer_seconds": round(seconds, 1)}, answers
-
-
-def save(args: argparse.Namespace, run: Any, source: Any, prompt: Any, data: Any) -> None:
-    """The trained adapter as a text pack."""
-    from mora_lite.text.pack import save_text_pack
-    from mora_lite.text.pipeline import text_provenance
-
-    base = {"name": args.base_name or args.base, "sha256": source.source_sha256}
-    with run.averaged() as model:
-        save_text_pack(
-            args.out,
-            model,
-            task=data.metadata["task"],
-            prompt=prompt,
-            base=base,
-            provenance=text_provenance(run, data),
-            force=True,
-        )
 
 
 def write_answers(path: Path, data: Any, rows: Any, answers: list[list[str]], tokenizer: Any) -> None:

@@ -21,9 +21,9 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from mora_lite.chem.graph import Graphs
 from mora_lite.chem.smiles import canonical
 from mora_lite.text.answerer import Answerer
 from mora_lite.text.checks import greedy
-from mora_lite.text.pairs import format_question
+from mora_lite.text.pairs import format_question, reader_of
+from mora_lite.text.tasks import QUESTIONS
 
 TOPS = (1, 3, 5, 10)
 MAX_NEW_TOKENS = 192
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     rows = random_questions(args.table, args.where, args.task, args.rows)
-    answerer = load_text(args.pack, device=args.device)
+    answerer = load_text(args.pack, device=args.device).answerer
     like = (
         {r["source"]: r["texts"][0] for r in map(json.loads, args.like.read_text().splitlines())} if args.like else {}
     )
@@ -96,7 +97,7 @@ def ask(
         batch_size=max(1, batch // beams),
     )
     for i, row in zip(rest, found, strict=True):
-        texts[i] = [tuple(text) for text in row]
+        texts[i] = [(text.text, text.score) for text in row]
     return texts
 
 
@@ -141,7 +142,7 @@ def products(
 ) -> list[list[str | None]]:
     """What each answer, a set of reactants, gives by the forward question."""
     sets = [answer for answers in found for answer, _ in answers if answer is not None]
-    questions = ["What is the product?"] * len(sets)
+    questions = [QUESTIONS["forward"]] * len(sets)
     made = iter(greedy(answerer, sets, sets, questions, MAX_NEW_TOKENS, batch) if sets else [])
     return [[None if answer is None else next(made)[0] for answer, _ in answers] for answers in found]
 
@@ -206,30 +207,13 @@ def wilson(right: int, rows: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def random_questions(path: Path, where: str | None, task: str, n: int) -> list[tuple[str, str, str]]:
-    """The first n `questions` of one random order (seed 0) of the rows. where: as `--where`."""
+    """The first n questions, as training asks them, of one random order (seed 0) of the rows. where: as `--where`."""
     with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
         column, _, value = (where or "").partition("=")
         table = [row for row in csv.DictReader(file) if not column or row[column] == value]
     random.Random(0).shuffle(table)
-    return list(islice(questions(table, task), n))
-
-
-def questions(table: list[dict[str, str]], task: str) -> Iterator[tuple[str, str, str]]:
-    """Source, question and target of each row, canonical; rows without reagents are no question for them."""
-    for row in table:
-        product, reactants = canonical(row["product"]), canonical(row["reactants"])
-        assert product is not None
-        assert reactants is not None
-        if task == "forward":
-            source = canonical(".".join(filter(None, (row["reactants"], row["reagents"]))))
-            assert source is not None
-            yield source, "What is the product?", product
-        elif task == "retro":
-            yield product, "What are the reactants?", reactants
-        elif row["reagents"]:
-            reagents = canonical(row["reagents"])
-            assert reagents is not None
-            yield reactants, f"Which reagents turn it into {product}?", reagents
+    asked = chain.from_iterable(map(reader_of([task], in_words=True).pairs, table))
+    return [(pair.source, pair.question, pair.target) for pair in islice(asked, n)]
 
 
 if __name__ == "__main__":

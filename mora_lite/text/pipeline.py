@@ -94,7 +94,7 @@ def train_text(
         )
         model = _train(run, bits, on_note, on_progress)
         entry = {"name": _base_name(base, path), "sha256": source.source_sha256}
-        facts = {**text_provenance(run, data), "variant": adapter, **_provenance(run, data, shares, chosen)}
+        facts = _provenance(run, data, adapter, shares, chosen)
         pack = _save(output, model, prompt, data, entry, facts, bits, force)
         prepack(model.decoder)  # from here on it only answers
         if metrics := _test(Answerer(model, source.tokenizer(), prompt), data, test_rows, on_note):
@@ -127,9 +127,15 @@ def _save(
 
 
 def _provenance(
-    run: TextRun, data: TokenizedPairs, shares: Mapping[str, float], device: torch.device
+    run: TextRun, data: TokenizedPairs, adapter: str, shares: Mapping[str, float], device: torch.device
 ) -> dict[str, Any]:
-    facts = {
+    """What a pack records of its training."""
+    facts = {name: data.metadata[name] for name in ("tables", "tests", "held_out") if name in data.metadata}
+    facts |= {
+        "seed": run.settings.seed,
+        "seconds": run.state.seconds,
+        "steps": run.step,
+        "variant": adapter,
         "copies": data.metadata["copies"],
         "rows": _rows_by_part(data),
         "test": {},
@@ -221,17 +227,6 @@ def text_metadata(
         "featurizer": FEATURIZER.as_dict(),
         **({"questions": {name: QUESTIONS[name] for name in tasks}} if several else {}),
         **({"tests": {path.name: sha256_of(path) for path in tests}} if tests else {}),
-    }
-
-
-def text_provenance(run: TextRun, data: TokenizedPairs) -> dict[str, Any]:
-    """What a pack records of its training."""
-    return {
-        **{name: data.metadata[name] for name in ("tables", "tests") if name in data.metadata},
-        "held_out": data.metadata["held_out"],
-        "seed": run.settings.seed,
-        "seconds": run.state.seconds,
-        "steps": run.step,
     }
 
 
