@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -28,68 +28,13 @@ if "OMP_NUM_THREADS" not in os.environ:
 os.environ.pop("COLUMNS", None)
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # compiled functions run as they are written; test_layer_ops compiles
 
-MOLECULES = [
-    "C",
-    "N",
-    "O",
-    "[He]",
-    "CC",
-    "CO",
-    "C#C",
-    "C#N",
-    "C=O",
-    "CCO",
-    "CCN",
-    "CCC",
-    "CC=O",
-    "C1CC1",
-    "C1CO1",
-    "COC",
-    "CC#N",
-    "NC=O",
-    "CC(C)=O",
-    "CC(=O)O",
-    "c1ccccc1",
-    "c1ccncc1",
-    "c1ccoc1",
-    "c1cc[nH]c1",
-    "c1ccsc1",
-    "Cc1ccccc1",
-    "Oc1ccccc1",
-    "Nc1ccccc1",
-    "Fc1ccccc1",
-    "Clc1ccccc1",
-    "C1CCCCC1",
-    "C1CCNCC1",
-    "C1COCCO1",
-    "C1CCC2CCCCC2C1",
-    "c1ccc2ccccc2c1",
-    "CC(C)(C)O",
-    "CCOC(C)=O",
-    "CC(N)C(=O)O",
-    "C[C@H](O)CC",
-    "C[C@@H](O)CC",
-    "C/C=C/C",
-    "C/C=C\\C",
-    "CS(C)=O",
-    "CS(C)(=O)=O",
-    "C[N+](C)(C)C",
-    "[Na+].[Cl-]",
-    "CC(=O)[O-].[Na+]",
-    "O=[N+]([O-])c1ccccc1",
-    "*CC*",
-    "[NH4+]",
-    "FC(F)(F)C",
-    "ClC(Cl)Cl",
-    "BrCCBr",
-    "CI",
-    "OB(O)c1ccccc1",
-    "C[Si](C)(C)C",
-    "CP(C)C",
-    "O=C1CCCN1",
-    "CN1CCC1",
-    "CCCCCCCCCC",
-]
+MOLECULES = r"""
+    C N O [He] CC CO C#C C#N C=O CCO CCN CCC CC=O C1CC1 C1CO1 COC CC#N NC=O CC(C)=O CC(=O)O c1ccccc1 c1ccncc1
+    c1ccoc1 c1cc[nH]c1 c1ccsc1 Cc1ccccc1 Oc1ccccc1 Nc1ccccc1 Fc1ccccc1 Clc1ccccc1 C1CCCCC1 C1CCNCC1 C1COCCO1
+    C1CCC2CCCCC2C1 c1ccc2ccccc2c1 CC(C)(C)O CCOC(C)=O CC(N)C(=O)O C[C@H](O)CC C[C@@H](O)CC C/C=C/C C/C=C\C
+    CS(C)=O CS(C)(=O)=O C[N+](C)(C)C [Na+].[Cl-] CC(=O)[O-].[Na+] O=[N+]([O-])c1ccccc1 *CC* [NH4+] FC(F)(F)C
+    ClC(Cl)Cl BrCCBr CI OB(O)c1ccccc1 C[Si](C)(C)C CP(C)C O=C1CCCN1 CN1CCC1 CCCCCCCCCC
+"""
 
 
 def truth(smiles: str) -> tuple[float, float]:
@@ -104,8 +49,9 @@ def truth(smiles: str) -> tuple[float, float]:
 @pytest.fixture(scope="session")
 def molecules() -> list[str]:
     """60 SMILES: one atom, rings, charges, salts, wildcards, stereochemistry, many elements."""
-    assert len(set(MOLECULES)) == 60
-    return MOLECULES
+    smiles = MOLECULES.split()
+    assert len(set(smiles)) == 60
+    return smiles
 
 
 @pytest.fixture(scope="session")
@@ -346,6 +292,8 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> A
 @pytest.fixture
 def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Screening with 4 rows in a window and 3 windows in a shard, in this process instead of spawned ones."""
+    from pool_here import PoolHere
+
     from mora_lite.scoring import parallel
     from mora_lite.screening import campaign
 
@@ -353,34 +301,6 @@ def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parallel, name, 4)
     monkeypatch.setattr(campaign, "SHARD_ROWS", 12)
     monkeypatch.setattr(parallel, "WorkerPool", PoolHere)
-
-
-class PoolHere:
-    """`WorkerPool` in this process; each work is made once for all tests."""
-
-    works: ClassVar[dict[Any, Any]] = {}
-
-    def __class_getitem__(cls, _: object) -> type[PoolHere]:
-        return cls
-
-    def __init__(self, n: int, make: Any, arguments: tuple[Any, ...], seconds: float):
-        import torch
-
-        key = repr((make.__name__, arguments))
-        if key not in self.works:
-            n_threads = torch.get_num_threads()
-            self.works[key] = make(*arguments)
-            torch.set_num_threads(n_threads)  # that of a worker is not that of the tests
-        self.work = self.works[key]
-
-    def __enter__(self) -> PoolHere:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def results(self, jobs: Any) -> Any:
-        return (None if job is None else self.work(job, {}, lambda item: None) for job in jobs)
 
 
 @pytest.fixture(scope="session")

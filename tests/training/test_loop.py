@@ -107,20 +107,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(parts, tmp_path: Path, steps: 
     assert [p.valid_error for p in seen] == [p.valid_error for p in expected][steps // 5 :]
 
 
-def test_killed_between_epochs_by_what_reports_progress(parts, tmp_path: Path) -> None:
-    straight, resumed = new_model(), new_model()
-    train(straight, parts, tmp_path / "straight")
-
-    def stop(progress: TrainProgress) -> None:
-        if progress.step == 10 and progress.epoch_done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(new_model(), *parts, stats_of(parts[0]), SETTINGS, tmp_path / "killed", CPU, stop)
-    assert [p.step for p in train(resumed, parts, tmp_path / "killed")] == [15, 20]
-    assert same_weights(resumed, straight)
-
-
 def test_the_start_does_not_matter_when_resuming(parts, tmp_path: Path) -> None:
     straight, other = new_model(), new_model(seed=9)
     train(straight, parts, tmp_path / "a")

@@ -21,7 +21,7 @@ from mora_lite.training.calibrate import KEEPS_DATA
 from mora_lite.training.checks import choose_scales
 from mora_lite.training.dataset import read_dataset
 from mora_lite.training.evaluate import evaluate
-from mora_lite.training.loop import TrainConfig, TrainProgress
+from mora_lite.training.loop import TrainProgress
 from mora_lite.training.pipeline import (
     fitted_tasks,
     infer_task_kinds,
@@ -32,7 +32,6 @@ from mora_lite.training.pipeline import (
 from mora_lite.training.pretrain import STARTS, save_encoder
 from mora_lite.training.recipe import DEFAULT_SIZES, Recipe, TaskRecipe
 from mora_lite.training.splits import Split
-from mora_lite.training.stages import shrink_batch
 
 FEW = [
     f"column {name!r}: {n} validation values; 9 are needed for an interval of 90 %"
@@ -397,8 +396,3 @@ def test_classes_stay_0_and_1(dataset) -> None:
     z = standardize(replace(data, targets=data.targets[:, [0, 0]]), tasks).targets
     assert np.array_equal(z[:, 0], data.targets[:, 0])
     assert z[:, 1].mean() == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize(("rows", "size"), [(3, 1), (32, 4), (4096, 512), (110_000, 512)])
-def test_small_tables_get_small_batches(rows: int, size: int) -> None:
-    assert shrink_batch(TrainConfig(epochs=1), rows).batch_size == size

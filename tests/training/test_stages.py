@@ -1,4 +1,4 @@
-"""What is recorded of a stage of training: its curve, also of a run that was killed and resumed."""
+"""What is recorded of a stage of training: its curve, also of a run that was killed and resumed; and its batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mora_lite.training.dataset import Dataset
 from mora_lite.training.loop import TrainConfig
 from mora_lite.training.losses import TargetStats
 from mora_lite.training.provenance import EpochLog
-from mora_lite.training.stages import Stages
+from mora_lite.training.stages import Stages, shrink_batch
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, warmup_steps=5)
 
@@ -72,3 +72,8 @@ def test_a_log_that_was_cut_off_or_deleted_stops_nothing(tmp_path: Path) -> None
     assert EpochLog(tmp_path).curve(5) == []
     log.write_text('{"step": 5, "loss": 0.123456, "valid_error": NaN}\n{"step": 10, "lo{"step": 10, "loss"')
     assert EpochLog(tmp_path).curve(5) == [[1, 0.1235, None]]
+
+
+@pytest.mark.parametrize(("rows", "size"), [(3, 1), (32, 4), (4096, 512), (110_000, 512)])
+def test_small_tables_get_small_batches(rows: int, size: int) -> None:
+    assert shrink_batch(TrainConfig(epochs=1), rows).batch_size == size
