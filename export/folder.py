@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..chem.featurizer import Featurizer
-from ..errors import PackError, first_line
+from ..errors import PackError, first_line, fitting
 from ..hub.packs import local_path
-from ..packs.manifest import EXPORT, TRAINING, fitting
+from ..packs.manifest import EXPORT, TRAINING
 from ..scoring.conformal import Calibration
 from ..scoring.domain import Domain
 from ..scoring.scores import Calibrator

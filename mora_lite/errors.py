@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 LISTED_NAMES = 12  # known names that an error message lists
+# What the reading of a file, or arithmetic with what it says, may raise where that is not what it should be.
+_UNFIT = (OSError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError)
 
 
 class MoraLiteError(ValueError):
@@ -39,6 +42,20 @@ class ExportError(MoraLiteError):
 
 class DeviceError(MoraLiteError):
     """The requested device, number type or optional package is not available."""
+
+
+@contextmanager
+def fitting(message: str, again: str, error_type: type[MoraLiteError] = PackError) -> Iterator[None]:
+    """Raises an error where what is read in the block cannot be read, or is not what its reader takes.
+
+    message: what is wrong. again: what to do about it.
+    """
+    try:
+        yield
+    except MoraLiteError:
+        raise
+    except (*_UNFIT, AssertionError, MemoryError) as error:
+        raise error_type(f"{message} ({type(error).__name__}: {first_line(error)}); {again}") from None
 
 
 def check_range(name: str, value: float, least: float, below: float = math.inf) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 import mmap
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from torch import Tensor
 
-from ..errors import CheckpointError, first_line
+from ..errors import CheckpointError, fitting
 from .checkpoint import ARCHITECTURES, Checkpoint, check_architecture, load_tokenizer
 from .gguf_split import split_files
 
@@ -67,7 +65,7 @@ class GGUFCheckpoint(Checkpoint):
         self._stored: list[Any] = []
         self._meta: dict[str, Any] = {}
         for number, file in enumerate(self._files):
-            with _damage_of(file):
+            with fitting(f"{file}: damaged or truncated GGUF", "fetch it again", CheckpointError):
                 self._open_file(file, number)
         self._arch = str(self._meta.get("general.architecture"))
         # llama.cpp files of Mistral models call themselves llama.
@@ -78,7 +76,7 @@ class GGUFCheckpoint(Checkpoint):
                 f"known: {', '.join(ARCHITECTURES)}"
             )
         self._tensors = {name: tensor for tensor in self._stored if (name := self._name(tensor.name))}
-        with _damage_of(self.path):
+        with fitting(f"{self.path}: damaged or truncated GGUF", "fetch it again", CheckpointError):
             self.config = self._make_config()
 
     def _open_file(self, file: Path, number: int) -> None:
@@ -251,17 +249,6 @@ class GGUFCheckpoint(Checkpoint):
             if np.allclose(factors, llama3_factors(scaling, config["rope_theta"], self._rotated), rtol=1e-3):
                 return scaling
         raise CheckpointError(f"{self.path}: its rotary factors are not those of Llama 3.1; use the original model")
-
-
-@contextmanager
-def _damage_of(file: Path) -> Iterator[None]:
-    """Raises `CheckpointError` for what the block stumbles over: the reader of the package gguf checks nothing."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, MemoryError) as error:
-        raise CheckpointError(f"{file}: damaged or truncated GGUF ({first_line(error)}); fetch it again") from None
 
 
 def llama3_factors(scaling: dict[str, Any], theta: float, rotated: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, fitting
 
 BLOCK = 64
 NESTED_BLOCK = 256
@@ -201,7 +201,7 @@ class StoredState(NamedTuple):
 
 def read_state(name: str, content: Tensor) -> StoredState:
     """content: uint8, the text stored as `name` and STATE_KEY. Raises `CheckpointError` when it is damaged."""
-    try:
+    with fitting(f"{name}: the 4-bit description is damaged", "save the model again", CheckpointError):
         state = json.loads(bytes(content.tolist()))
         nested = None
         if "nested_offset" in state:
@@ -211,8 +211,6 @@ def read_state(name: str, content: Tensor) -> StoredState:
             raise ValueError(f"shape {list(shape)}")
         dtype = {str(dtype): dtype for dtype in DTYPES}[f"torch.{state['dtype']}"]
         return StoredState(shape, int(state["blocksize"]), dtype, nested)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{name}: the 4-bit description is damaged ({error}); save the model again") from None
 
 
 def from_tensors(name: str, tensors: Mapping[str, Tensor]) -> NF4Tensor:

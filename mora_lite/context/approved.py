@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PackError
+from ..errors import fitting
 
 DRUGS = "approved_drugs.smi"  # the molecules, one on a line
 KNOWN = "approved_drugs_{}.csv"  # percentiles of their predicted values, by the first 12 digits of the pack's SHA-256
@@ -42,12 +42,10 @@ class ApprovedDrugs:
         if not pack_sha256 or not file.is_file():
             return None
         rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
-        try:
+        with fitting(f"{file.name} is damaged", "install mora-lite again"):
             if rows[0][0] != pack_sha256:
                 return None
             table = np.array([row[1:] for row in rows[1:]], np.float64).reshape(len(rows) - 1, len(PERCENTS))
-        except (IndexError, ValueError):
-            raise PackError(f"{file.name} is damaged; install mora-lite again") from None
         return cls(tuple(row[0] for row in rows[1:]), table)
 
     def lines(self, pack_sha256: str) -> list[str]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import MoraLiteError, PackError, first_line
+from ..errors import PackError, fitting
 from ..hub.packs import EXPORT_MANIFEST, PACK_MANIFEST, TEXT_MANIFEST
 from ..machine.files import check_free, staged, verify_file
 
@@ -92,20 +92,6 @@ class FolderKind:
         if not verify_file(file, entry):
             raise PackError(f"{file} is damaged (its SHA-256 is wrong); {self.again}")
         return file
-
-
-@contextmanager
-def fitting(message: str, again: str) -> Iterator[None]:
-    """Raises `PackError` where what is read in the block cannot be read, or is not what its reader takes.
-
-    message: what is wrong. again: what to do about it.
-    """
-    try:
-        yield
-    except MoraLiteError:
-        raise
-    except (OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
-        raise PackError(f"{message} ({type(error).__name__}: {first_line(error)}); {again}") from None
 
 
 def check_entries(value: Any, expected: Any, name: str = "it") -> None:

@@ -33,7 +33,7 @@ from ..architecture import DecoderConfig
 from ..chem.descriptors import n_columns
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import PackError, did_you_mean
+from ..errors import PackError, did_you_mean, fitting
 from ..hub.packs import TEXT_MANIFEST, local_path
 from ..lm.prefix import CompiledPrompts, UpperLayers
 from ..machine.files import file_entry, replace_folder, replacing, replacing_path, sha256_of, write_tensors
@@ -47,7 +47,7 @@ from ..scoring.training_molecules import TrainingMolecules
 from ..scoring.trees import Trees
 from .card import model_card
 from .installed import find_installed, installed
-from .manifest import CARD, EXPORT, PACK, TRAINING, check_entries, fitting, seal
+from .manifest import CARD, EXPORT, PACK, TRAINING, check_entries, seal
 
 MANIFEST = PACK.manifest
 # What the provenance of a pack says of its training, as `check_entries` takes it.

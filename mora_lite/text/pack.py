@@ -23,14 +23,14 @@ from torch import Tensor
 from ..adapter.lowrank import AdapterConfig
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS
-from ..errors import CheckpointError, InputError, PackError
+from ..errors import CheckpointError, InputError, PackError, fitting
 from ..fast.prepacked import prepack
 from ..hub.bases import base_of_pack, resolve_base
 from ..lm.base import load_decoder, open_nf4
 from ..machine.device import choose_device, choose_dtype, keep_freed_memory, work_alone_after_fork
 from ..machine.files import file_entry, replacing, write_tensors
 from ..packs.installed import find_text_pack
-from ..packs.manifest import CARD, TEXT_PACK, fitting, seal
+from ..packs.manifest import CARD, TEXT_PACK, seal
 from ..packs.pack import read_tensors
 from ..quant.nf4 import STATE_KEY, dequantize_nf4, from_tensors, quantize_nf4, to_tensors
 from ..tables.library import TypedSmiles

@@ -30,9 +30,8 @@ from ..adapter.encoder import EncoderBaseline, GraphEncoder
 from ..chem.featurizer import Featurizer
 from ..chem.graph import ATOM_FIELDS, BOND_FIELDS, Graphs, concatenate
 from ..chem.morgan import fingerprints
-from ..errors import InputError, PackError
+from ..errors import InputError, PackError, fitting
 from ..machine.files import lock, write_tensors
-from ..packs.manifest import fitting
 from ..tables.library import open_library
 from .dataset import Dataset
 from .loop import TrainConfig, TrainProgress, fit
