@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..adapter.lowrank import Branch
-from ..errors import InputError
 from .decoder import Decoder, DecodeStep, KVCache
 from .generation import Answer, check_ids, pad_left
 
@@ -107,8 +106,7 @@ def beam_search(
 ) -> list[list[Answer]]:
     """Up to `beams` answers of each row, the likeliest first. Arguments as of `generation.generate`."""
     check_ids(decoder, ids)
-    if beams < 1 or max_new_tokens < 1:
-        raise InputError(f"beams and max_new_tokens: got {beams} and {max_new_tokens}, expected 1 or more")
+    assert min(beams, max_new_tokens) >= 1, f"got {beams} beams and {max_new_tokens} tokens"
     n, device = len(ids), decoder.embedding.device
     assert branch is None or (branch.a.shape[0] in (1, n) and branch.positions == "all"), "no branch of these rows"
     tree, stops = _Tree(decoder, ids, branch, beams), sorted(stop_ids)

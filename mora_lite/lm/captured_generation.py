@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..adapter.lowrank import Branch, LayerBranch
-from ..errors import InputError
 from ..machine.capture import capture
 from ..quant.linear import Linear4bit
 from ..quant.matmul import choose_kernel, multiply_with_branch
@@ -137,8 +136,7 @@ class CapturedGenerator:
         Raises InputError for an empty row, and torch.OutOfMemoryError; then nothing is kept.
         """
         check_ids(self.decoder, ids)
-        if max_new_tokens < 0:
-            raise InputError(f"max_new_tokens: got {max_new_tokens}, expected 0 or more")
+        assert max_new_tokens >= 0, f"max_new_tokens: got {max_new_tokens}"
         assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"
         assert branch is None or branch.positions == "all", "steps are captured for a branch at all positions"
         if max_new_tokens == 0:

@@ -53,14 +53,6 @@ def check_ids(decoder: Decoder, ids: Sequence[Sequence[int]]) -> None:
             )
 
 
-def check_sampling(max_new_tokens: int, temperature: float, top_p: float) -> None:
-    """Raise `InputError` for numbers that nothing can be sampled with."""
-    if not temperature >= 0 or max_new_tokens < 0:  # not a number is neither
-        raise InputError(f"temperature and max_new_tokens: got {temperature} and {max_new_tokens}, expected 0 or more")
-    if not 0 < top_p <= 1:
-        raise InputError(f"top_p: got {top_p}, expected a share above 0, up to 1")
-
-
 def sample(logits: Tensor, temperature: float, uniforms: Tensor, top_p: float = 1.0) -> Tensor:
     """Next tokens, int64 `[B]`: the likeliest at temperature 0, else sampled.
 
@@ -108,7 +100,8 @@ def generate_answers(
     beside it.
     """
     check_ids(decoder, ids)
-    check_sampling(max_new_tokens, temperature, top_p)
+    assert min(temperature, max_new_tokens) >= 0, f"temperature {temperature}, {max_new_tokens} tokens"
+    assert 0 < top_p <= 1, f"top_p: got {top_p}"
     seeds = [seed + row for row in range(len(ids))] if isinstance(seed, int) else list(seed)
     assert len(seeds) == len(ids), f"seeds: got {len(seeds)} for {len(ids)} rows"
     assert branch is None or branch.a.shape[0] == len(ids), "the branch has another number of rows"

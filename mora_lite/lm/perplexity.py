@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import resources
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,12 +19,6 @@ from ..errors import InputError
 from .decoder import Decoder, DecoderLayer
 from .layer_ops import add_up
 from .weights import CheckpointLike
-
-
-class TokenizedCheckpoint(CheckpointLike, Protocol):
-    """A source of tensors with configuration and tokenizer."""
-
-    def tokenizer(self) -> Any: ...
 
 
 def bundled_text() -> str:
@@ -56,7 +49,7 @@ def perplexity(logits_fn: Callable[[Tensor], Tensor], token_ids: Tensor, window:
 
 
 @torch.no_grad()
-def text_perplexity(model: TokenizedCheckpoint, text: str | None = None, window: int = 512) -> float:
+def text_perplexity(model: CheckpointLike, text: str | None = None, window: int = 512) -> float:
     """That of a checkpoint on `text`, by default the bundled one, in float32; one layer is in memory at a time.
 
     It is what `perplexity` gives with the logits of the whole `Decoder`, with windows no longer than its context.

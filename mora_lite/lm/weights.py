@@ -23,10 +23,12 @@ class TensorSource(Protocol):
 
 
 class CheckpointLike(TensorSource, Protocol):
-    """A source that also knows its Hugging Face configuration."""
+    """A source that also knows its Hugging Face configuration and its tokenizer."""
 
     @property
     def config(self) -> Mapping[str, Any]: ...
+
+    def tokenizer(self) -> Any: ...
 
 
 class InMemoryTensors:

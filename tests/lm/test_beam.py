@@ -171,10 +171,10 @@ def test_rows_of_a_batch_equal_the_rows_alone(decoder: Decoder, branch: Branch) 
     assert plain != together  # the adapters change the answers
 
 
-@pytest.mark.parametrize(("ids", "beams"), [([], 2), ([[1], []], 2), ([[1]], 0)])
-def test_wrong_arguments_are_told(decoder: Decoder, ids: list[list[int]], beams: int) -> None:
+@pytest.mark.parametrize("ids", [[], [[1], []]])
+def test_empty_rows_are_told(decoder: Decoder, ids: list[list[int]]) -> None:
     with pytest.raises(InputError, match="got"):
-        beam_search(decoder, ids, beams=beams)
+        beam_search(decoder, ids, beams=2)
 
 
 def test_more_beams_than_tokens_of_the_vocabulary_are_no_answers_twice(decoder: Decoder) -> None:
