@@ -3,13 +3,11 @@
     python benchmarks/reactions.py prepare TABLE.csv.gz ... --task forward --base BASE --data forward.npz
     python benchmarks/reactions.py train --data forward.npz --base BASE --variant mora --seconds 540 --folder run
     python benchmarks/reactions.py train ... --steps 800 --tokens 2048                # for a busy machine, or a CPU
-    python benchmarks/reactions.py train ... --seconds 940 --stop 540 --folder run     # first part of 940 s
-    python benchmarks/reactions.py train ... --seconds 940 --stop 400 --folder run     # goes on where that stopped
 
 `prepare` reads the tables, holds out by product, writes each training reaction in several orders, and makes tokens and
 graphs: one file. `train` needs that file and the base alone; it trains within `--seconds` of training time (the time of
-evaluation is not counted) or for `--steps`, writes checkpoints into `--folder`, and evaluates on rows that were held
-out. Variants:
+evaluation is not counted) or for `--steps`, writes checkpoints into `--folder`, from which a run that was stopped goes
+on, and evaluates on rows that were held out. Variants:
 
 * mora: low-rank factors made from the graph of the molecules, one set for each row;
 * static: the same branch with one learned factor for all rows, of the same rank;
@@ -26,11 +24,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -53,14 +49,11 @@ def main() -> None:
     train_options.add_argument("--variant", choices=VARIANTS, default="mora")
     train_options.add_argument("--seconds", type=float, default=540, help="budget of training, laid under the schedule")
     train_options.add_argument("--steps", type=int, default=0, help="budget in steps, in the place of --seconds")
-    train_options.add_argument("--stop", type=float, default=math.inf, help="stop earlier in this call, after so long")
     train_options.add_argument("--folder", type=Path, required=True, help="for the checkpoint, continued if there")
     train_options.add_argument("--rank", type=int, default=64)
     train_options.add_argument("--target-modules", default="ffn", help="that get a branch: some of q,k,v,o,ffn")
     train_options.add_argument("--tokens", type=int, default=12_288, help="of a batch")
     train_options.add_argument("--lr", type=float, default=1e-3)
-    train_options.add_argument("--looks", type=int, default=3, help="evaluations on validation rows before the end")
-    train_options.add_argument("--look-rows", type=int, default=128)
     train_options.add_argument("--test-rows", type=int, default=0, help="0: all that are held out for the test")
     train_options.add_argument("--beams", type=int, default=1)
     train_options.add_argument("--answers", type=Path, help="write the test rows with their answers as CSV")
@@ -142,16 +135,14 @@ def train(args: argparse.Namespace) -> None:
     described = describe(args, run, data)
     print_json(kind="start", step=run.step, load_seconds=round(time.perf_counter() - begun, 1), **described)
 
-    def look(rows: np.ndarray, beams: int) -> tuple[dict[str, Any], list[list[str]]]:
-        with run.averaged() as averaged:
-            return evaluate(Answerer(averaged, tokenizer, prompt), data, rows, beams)
+    def on_progress(progress: Any) -> None:
+        print_json(kind="train", **{k: round(v, 4) for k, v in asdict(progress).items()}, gib=peak_gib(device))
 
-    valid, test = np.flatnonzero(data.part == 1)[: args.look_rows], np.flatnonzero(data.part == 2)
-    test = test[: args.test_rows] if args.test_rows else test
-    train_and_look(args, run, lambda: look(valid, 1)[0] if len(valid) else {})
+    test = np.flatnonzero(data.part == 2)[: args.test_rows or None]
+    run.train(on_progress=on_progress)
     if not len(test):
         return
-    metrics, answers = look(test, args.beams)
+    metrics, answers = evaluate(Answerer(run.load_ema_weights(), tokenizer, prompt), data, test, args.beams)
     print_json(
         kind="result",
         **described,
@@ -186,24 +177,6 @@ def describe(args: argparse.Namespace, run: Any, data: Any) -> dict[str, Any]:
         "left_out": batches.n_skipped,
         "mean_tokens": round(float(batches.lengths[data.first[batches.rows]].mean()), 1),
     }
-
-
-def train_and_look(args: argparse.Namespace, run: Any, look: Callable[[], dict[str, Any]]) -> None:
-    """Spend the budget, or what `--stop` leaves of it; in between print the metrics of some validation rows."""
-
-    def on_progress(progress: Any) -> None:
-        print_json(kind="train", **{k: round(v, 4) for k, v in asdict(progress).items()}, gib=peak_gib(run.device))
-
-    stop_at = run.state.seconds + args.stop
-    for part in range(1, args.looks + 2):
-        share = part / (args.looks + 1)
-        if run.done >= share:
-            continue
-        run.train(stop_seconds=stop_at - run.state.seconds, stop_done=share, on_progress=on_progress)
-        if run.state.seconds >= stop_at or run.done >= 1:
-            break
-        if metrics := look():
-            print_json(kind="valid", step=run.step, seconds=round(run.state.seconds, 1), **metrics)
 
 
 def evaluate(answerer: Any, data: Any, rows: Any, beams: int) -> tuple[dict[str, Any], list[list[str]]]:

@@ -96,8 +96,7 @@ def train(args: argparse.Namespace, data: TokenizedPairs, seed: int, variant: st
     run, prompt = start_run(data, source, settings, run_folder(args.out, seed, variant), device, kind, rank=args.rank)
     run.train()
     rows = np.random.default_rng(0).permutation(np.flatnonzero(data.part == 2))[: args.rows]
-    with run.averaged() as model:
-        answers = answer_rows(Answerer(model, source.tokenizer(), prompt), data, rows)
+    answers = answer_rows(Answerer(run.load_ema_weights(), source.tokenizer(), prompt), data, rows)
     right = [canonical(row[0]) == data.answers[i] for row, i in zip(answers, rows, strict=True)]
     return {
         "seed": seed,

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -84,7 +84,7 @@ class TextProgress:
 
 
 class TextRun:
-    """One run of training in `folder`: `train` runs until the budget or a limit is reached.
+    """One run of training in `folder`.
 
     start: what the weights started from, for the record.
     """
@@ -101,8 +101,7 @@ class TextRun:
         keep_freed_memory()
         report("compiling what training needs")
         self.model, self.batches, self.settings, self.device = model.to(device).train(), batches, settings, device
-        self.ops = choose_layer_ops(device)
-        self.model.decoder.use_ops(self.ops)
+        self.model.decoder.use_ops(choose_layer_ops(device))
         self.path, self.short_path = folder / "checkpoint.safetensors", folder / "short.safetensors"
         self.start = start
         self.state = RunState(model, settings, _fingerprint(model, batches, start), device)
@@ -116,30 +115,22 @@ class TextRun:
         settings = self.settings
         return self.state.seconds / settings.seconds if settings.seconds else self.step / settings.steps
 
-    def train(
-        self,
-        *,
-        stop_seconds: float = math.inf,
-        stop_done: float = 1.0,
-        on_progress: Callable[[TextProgress], None] = lambda _: None,
-    ) -> None:
-        """Train for `stop_seconds` from now, or until the share `stop_done` of the budget is spent; then save.
+    def train(self, *, on_progress: Callable[[TextProgress], None] = lambda _: None) -> None:
+        """Train until the budget is spent; then save.
 
         The first step, which compiles for as long as dozens of others take, is not counted. Ctrl-C ends it after the
         current step, and takes effect once the checkpoint is written.
         """
         with deferred_signals() as signals:
-            self._train(stop_seconds, stop_done, on_progress, signals)
+            self._train(on_progress, signals)
 
-    def _train(
-        self, stop_seconds: float, stop_done: float, on_progress: Callable[[TextProgress], None], signals: list[int]
-    ) -> None:
+    def _train(self, on_progress: Callable[[TextProgress], None], signals: list[int]) -> None:
         state, started, before = self.state, time.perf_counter(), self.state.seconds
         reported, saved = started, started
         losses: list[Tensor] = []
         tokens, paused = 0, 0.0
         with closing(read_ahead(self._batches(), 4)) as stream:
-            while self.done < min(stop_done, 1.0) and state.seconds - before < stop_seconds and not signals:
+            while self.done < 1 and not signals:
                 epoch, n_tokens, batch = next(stream)
                 state.set_learning_rate(self.step, self.settings.rate(self.done))
                 losses.append(self.train_step(batch))
@@ -205,30 +196,15 @@ class TextRun:
             batch = batch.pinned() if self.device.type == "cuda" else batch
             yield number, int(self.batches.lengths[copies].sum()), batch
 
-    @contextmanager
-    def averaged(self) -> Iterator[TextModel]:
-        """The model with the averaged weights, in evaluation mode, while the block runs."""
-        named = self.state.named
-        current = {name: p.detach().clone() for name, p in named.items()}
-        try:
-            self._put(self.state.ema_weights)
-            self.model.decoder.use_ops(OPS)  # those that a pack answers with, so that the metrics are the pack's
-            yield self.model.eval()
-        finally:
-            self.model.decoder.use_ops(self.ops)
-            self._put(current)
-            self.model.train()
-
     def load_ema_weights(self) -> TextModel:
-        """Put the averaged weights into the model for good, and return it in evaluation mode."""
-        self._put(self.state.ema_weights)
+        """Put the averaged weights into the model for good, and return it in evaluation mode, with the plain functions
+        that a pack answers with.
+        """
+        with torch.no_grad():
+            for name, p in self.state.named.items():
+                p.copy_(self.state.ema_weights[name])
         self.model.decoder.use_ops(OPS)
         return self.model.eval()
-
-    @torch.no_grad()
-    def _put(self, weights: dict[str, Tensor]) -> None:
-        for name, p in self.state.named.items():
-            p.copy_(weights[name])  # in place: captured steps read these very tensors
 
 
 def _fingerprint(model: TextModel, batches: Batches, start: str) -> str:
