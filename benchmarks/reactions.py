@@ -57,7 +57,6 @@ def main() -> None:
     train_options.add_argument("--test-rows", type=int, default=0, help="0: all that are held out for the test")
     train_options.add_argument("--beams", type=int, default=1)
     train_options.add_argument("--answers", type=Path, help="write the test rows with their answers as CSV")
-    train_options.add_argument("--hypernet-width", type=int, default=256)
     train_options.add_argument("--commit", help="for the record, where there is no git")
     train_options.add_argument("--device", default="auto")
     for options in (prepare_options, train_options):
@@ -128,9 +127,8 @@ def train(args: argparse.Namespace) -> None:
     data, source = load_tokenized_pairs(args.data), open_nf4(resolve_base(args.base))
     seconds = 0.0 if args.steps else args.seconds
     settings = TextTrainConfig(seconds=seconds, steps=args.steps, tokens=args.tokens, peak_lr=args.lr, seed=args.seed)
-    modules = tuple(args.target_modules.split(","))
-    sizes = {"rank": args.rank, "target_modules": modules, "hypernet_width": args.hypernet_width}
-    run, prompt = start_run(data, source, settings, args.folder, device, variant=args.variant, **sizes)
+    sizes = {"rank": args.rank, "target_modules": args.target_modules.split(",")}
+    run, prompt = start_run(data, source, settings, args.folder, device, args.variant, **sizes)
     tokenizer = source.tokenizer()
     described = describe(args, run, data)
     print_json(kind="start", step=run.step, load_seconds=round(time.perf_counter() - begun, 1), **described)

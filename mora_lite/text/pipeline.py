@@ -130,7 +130,8 @@ def _provenance(
     run: TextRun, data: TokenizedPairs, adapter: str, shares: Mapping[str, float], device: torch.device
 ) -> dict[str, Any]:
     """What a pack records of its training."""
-    facts = {name: data.metadata[name] for name in ("tables", "tests", "held_out") if name in data.metadata}
+    known = ("tables", "tests", "held_out")
+    facts: dict[str, Any] = {name: data.metadata[name] for name in known if name in data.metadata}
     facts |= {
         "seed": run.settings.seed,
         "seconds": run.state.seconds,
@@ -271,12 +272,11 @@ def start_run(
     settings: TextTrainConfig,
     folder: Path,
     device: torch.device,
-    variant: str = "mora",
+    variant: str,
     *,
-    rank: int = 64,
+    rank: int,
     target_modules: Sequence[str] = ("ffn",),
     layers: Sequence[int] = (),
-    hypernet_width: int = 256,
     shares: Mapping[str, float] | None = None,
     start: str | Path | None = None,
 ) -> tuple[TextRun, Prompt]:
@@ -300,9 +300,15 @@ def start_run(
     decoder = load_decoder(source, training_dtype(device), device)
     torch.manual_seed(settings.seed)
     encoder = load_encoder()
-    n_layers, depth = len(layers) or decoder.sizes.layers, len(encoder.layers)
-    sizes = AdapterConfig(encoder.width, depth, hypernet_width, 2, n_layers, rank, alpha=2.0 * rank)
-    sizes = replace(sizes, target_modules=tuple(target_modules), layers=tuple(layers))
+    sizes = AdapterConfig(
+        encoder_width=encoder.width,
+        encoder_layers=len(encoder.layers),
+        adapted_layers=len(layers) or decoder.sizes.layers,
+        rank=rank,
+        alpha=2.0 * rank,
+        target_modules=tuple(target_modules),
+        layers=tuple(layers),
+    )
     if variant == "static-large":
         rank = equal_size_rank(sizes, decoder.sizes)
         sizes = replace(sizes, rank=rank, alpha=2.0 * rank)
