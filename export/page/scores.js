@@ -9,6 +9,9 @@ export function inUnit(value, scale) {
   return value;
 }
 
+// The log-odds of 99.7 %, as which more is learnt: an interval that reaches it reaches 100 %, as Task.open_ends has it.
+const MOST = Math.log(99.7 / 0.3);
+
 /** Linear between the points, constant beyond them, as NumPy's `interp`. x ascends. */
 export function interpolate(at, x, y) {
   const i = upper(at, x);
@@ -52,9 +55,10 @@ export function answer(raw, nearest, tasks, out, row) {
     similarity = Math.min(similarity, nearest[i]);
     out.inside[at] = nearest[i] >= Math.fround(task.threshold) ? 1 : 0;
     if (isClass) return;
-    const half = Math.fround(halfWidth(task.interval, nearest[i]));
-    out.low[at] = inUnit(Math.fround(value - half), task.scale);
-    out.high[at] = inUnit(Math.fround(value + half), task.scale);
+    const half = Math.fround(halfWidth(task.interval, nearest[i])), open = task.scale === "logit";
+    const low = Math.fround(value - half), high = Math.fround(value + half);
+    out.low[at] = inUnit(open && low <= -MOST ? -Infinity : low, task.scale);
+    out.high[at] = inUnit(open && high >= MOST ? Infinity : high, task.scale);
   });
   out.similarity[row] = similarity;
   const first = row * tasks.length;

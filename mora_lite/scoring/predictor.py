@@ -223,7 +223,10 @@ class Predictor(ABC):
             return Scores(self._answers(values), status, error)
         with self._timed("similarity"):
             nearest = self.calibrator.domain.similarity(bits, self.device)
-        low, high = (self._in_units(bound) for bound in self.calibrator.intervals(values, nearest))
+        low, high = self.calibrator.intervals(values, nearest)
+        for i, task in enumerate(self.tasks):
+            task.open_ends(low[:, i], high[:, i])
+        low, high = self._in_units(low), self._in_units(high)
         inside = nearest >= self.calibrator.thresholds
         return Scores(self._answers(values), status, error, low, high, nearest, inside)
 

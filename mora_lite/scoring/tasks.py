@@ -100,6 +100,16 @@ class Task:
         """The inverse of `on_scale`, in the type of `values`; 0 and infinity for infinite logarithms."""
         return in_unit(values, self.scale)
 
+    def open_ends(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Let ends of intervals go to 0 and 100 % where they reach what stands for these; in place.
+
+        A measured 100 % is learnt as 99.7 %, so an interval that holds the one holds the other.
+        low, high: float `[B]`, on the task's scale.
+        """
+        if self.scale == "logit":
+            least, most = self.on_scale(np.array([0, 100], low.dtype))
+            low[low <= least], high[high >= most] = -np.inf, np.inf
+
     @property
     def column(self) -> str:
         """Header in tables: `homo [Ha]`, or the bare name when there is no unit."""

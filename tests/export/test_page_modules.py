@@ -125,6 +125,8 @@ def test_numbers_become_answers_as_in_the_program(driver: Any, site: StaticSite)
     raw = (rng.standard_normal((40, 5)) * 3).astype(np.float32)
     nearest = np.round(rng.random((40, 5)), 1).astype(np.float32)
     low, high = calibrator.intervals(raw, nearest)
+    for i, task in enumerate(tasks):
+        task.open_ends(low[:, i], high[:, i])
     described = [task.as_dict() | web.describe_trust(calibrator, i) for i, task in enumerate(tasks)]
     body = """
         const { answer, emptyAnswers, READ } = await import("/scores.js");

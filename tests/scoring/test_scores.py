@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_scores import TASKS, scores
 
+from mora_lite.chem.featurizer import Featurizer
 from mora_lite.errors import PackError
-from mora_lite.scoring.conformal import Calibration, Platt
+from mora_lite.scoring.conformal import Calibration, Intervals, Platt
 from mora_lite.scoring.domain import Domain
 from mora_lite.scoring.predictions import Predictions
+from mora_lite.scoring.predictor import Predictor
 from mora_lite.scoring.scores import Calibrator
-from mora_lite.scoring.tasks import OWN_COLUMNS
+from mora_lite.scoring.tasks import OWN_COLUMNS, Task
 from mora_lite.status import RunSummary
 
 
@@ -64,3 +66,35 @@ def test_every_column_beside_the_tasks_is_reserved() -> None:
     assert own == ["smiles", "similarity", "in_domain", "outside", "status", "error"]
     assert set(own) <= set(OWN_COLUMNS)
     assert {f"logS{ending}" for ending in ("_lo", "_hi")} < set(columns)
+
+
+class Calibrating(Predictor):
+    """Has no model: its values are given."""
+
+    def score_graphs(self, graphs, batch_size=None):
+        raise AssertionError
+
+    load_training = score_graphs
+
+
+def test_intervals_hold_measured_shares_of_0_and_100_percent_as_promised() -> None:
+    """They are learnt as 0.3 and 99.7 %, and a third of these values is 100."""
+    rng = np.random.default_rng(0)
+    predicted = rng.normal(4, 2, 4000).clip(-5, 5).astype(np.float32)
+    percent = 100 / (1 + np.exp(-predicted - rng.normal(0, 1.5, 4000)))
+    percent = np.where(percent > 99.7, 100, np.where(percent < 0.3, 0, percent)).astype(np.float32)
+    task, near = Task("PPB", "%", "Q?", 4, 3, scale="logit"), np.zeros(2000, np.float32)
+    part = Intervals.fit(predicted[:2000], task.on_scale(percent[:2000]), near)
+    calibrator = Calibrator(
+        [part], np.zeros(1, np.float32), Domain.of(np.zeros((0, 128), np.uint8), np.zeros((0, 1), bool)), 0.9
+    )
+    found = Calibrating((task,), Featurizer(), calibrator).calibrate(
+        predicted[2000:, None], np.zeros((2000, 128), np.uint8)
+    )
+    assert found.low is not None
+    assert found.high is not None
+    low, high, truth = found.low[:, 0], found.high[:, 0], percent[2000:]
+    assert 0.88 < ((low <= truth) & (truth <= high)).mean() < 0.92
+    assert (low < found.values[:, 0]).all()
+    assert (found.values[:, 0] <= high).all()
+    assert ((high == 100) == (high > 99.6999)).all(), "never between what is told apart and all"
