@@ -140,7 +140,8 @@ class Results:
         if view.where.strip():
             values = self.table.select([_value(name) for name in self.names]).rename_columns(self.names)
             condition = parse_expression(view.where, self.tasks, self.names).must_be(CONDITION, "filter")
-            rows = np.flatnonzero(condition.evaluate(values))
+            ok = np.asarray(pc.equal(self.table[STATUS], OK))
+            rows = np.flatnonzero(condition.evaluate(values) & ok)  # `not` is true of a row without values
         if view.sort:
             keys = self._sort_keys(view.sort).take(pa.array(rows))
             direction = "descending" if view.descending else "ascending"

@@ -110,6 +110,10 @@ def test_rows_are_filtered_by_an_expression(server, job):
     page = rows(server, job, where=f"size >= {middle} and size < 1e9")
     assert (page["n_rows"], page["n_all"]) == (2, 6)
     assert all(row["values"]["size"] >= middle for row in page["rows"])
+    for where in (f"not size >= {middle}", "not (in_domain and size < -1e9)"):
+        found = rows(server, job, where=where)["rows"]
+        assert found
+        assert {row["status"] for row in found} == {"ok"}, "as of screen, a row without values meets no condition"
 
 
 @pytest.mark.parametrize("where", ["size", "bigness > 1", "size >", "__import__('os')", "size > 1; size"])
