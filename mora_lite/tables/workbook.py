@@ -7,6 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -18,6 +19,8 @@ from .source import ZIP, first_bytes
 _BLOCK_ROWS = 1024
 _MAX_ROWS = 2**20  # that Excel numbers; a larger number would make blank rows up to it
 _ZEROS = re.compile("0{2,15}")  # a format of numbers
+_LITERAL = re.compile(r'"[^"]*"|\\.')  # what a format shows as it stands
+_PERCENTS = (9, 10)  # numbers of the formats 0% and 0.00%, which every workbook has
 MAX_BYTES = 2**31  # unpacked, of one sheet: beyond it the archive is damaged or made to harm
 
 
@@ -112,13 +115,21 @@ class Workbook:
         if self._sheet is None:
             return
         try:
-            formats = getattr(self._book, "_number_formats", ["00"])  # those of its own; objects of all cells take long
-            has_zeros = any(map(_ZEROS.fullmatch, formats))
-            text = _cell_text if has_zeros else _text
-            for row in self._sheet.iter_rows(values_only=not has_zeros):
+            values_only = not self._has_formats()  # objects of all cells take long
+            text = _text if values_only else _cell_text
+            for row in self._sheet.iter_rows(values_only=values_only):
                 yield [text(cell) for cell in row]
         except Exception as error:  # see above
             raise InputError(f"{self.name} is damaged after row {self._rows_read:,}: {error_text(error)}") from None
+
+    def _has_formats(self) -> bool:
+        """Whether the workbook knows a format that `_cell_text` looks for."""
+        own, styles = (getattr(self._book, name, None) for name in ("_number_formats", "_cell_styles"))
+        if own is None or styles is None:
+            return True
+        return any(_ZEROS.fullmatch(form) or _is_percent(form) for form in own) or any(
+            style.numFmtId in _PERCENTS for style in styles
+        )
 
     def close(self) -> None:
         self._book.close()
@@ -138,11 +149,21 @@ def _has_molecules(sheet: Any) -> bool:
 
 
 def _cell_text(cell: Any) -> str:
-    """As `_text`, a whole number with the zeros before it that its format has, as of compounds (`000123`)."""
+    """As `_text`, a whole number with the zeros before it that its format has, as of compounds (`000123`), and a share
+    as the percentage that is shown (`95%`).
+    """
     text = _text(cell.value)
-    if text.isdecimal() and not isinstance(cell.value, str) and _ZEROS.fullmatch(cell.number_format):
+    if not isinstance(cell.value, int | float) or isinstance(cell.value, bool):
+        return text
+    if _is_percent(cell.number_format):
+        return f"{_text(float(Decimal(repr(cell.value)) * 100))}%"
+    if text.isdecimal() and _ZEROS.fullmatch(cell.number_format):
         return text.zfill(len(cell.number_format))
     return text
+
+
+def _is_percent(form: str) -> bool:
+    return "%" in _LITERAL.sub("", form)
 
 
 def _text(value: Any) -> str:

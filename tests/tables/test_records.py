@@ -19,6 +19,7 @@ from mora_lite.chem.molecules import parse_smiles
 from mora_lite.errors import DeviceError, InputError
 from mora_lite.status import UNPARSABLE
 from mora_lite.tables.library import Library, open_library
+from mora_lite.tables.numbers import NumberColumn
 from mora_lite.tables.sdf import sdf_columns
 
 
@@ -298,6 +299,23 @@ def test_numbers_of_compounds_keep_the_zeros_that_their_format_has(tmp_path: Pat
     book.active["C2"].number_format = "0.00"
     book.save(path)
     assert read(path)[1] == [["000123", "CCO", "7"], ["7", "CCN", "8"], ["1234567", "CC", "0.5"]]
+
+
+@pytest.mark.parametrize("form", ["0%", "0.00%", '0.0%;"-"0.0%'])
+def test_percentages_of_a_sheet_are_what_it_shows(tmp_path: Path, form: str) -> None:
+    """Excel keeps 0.07 for a cell in which 7% was typed: read so, it would be another number than in a CSV."""
+    path = workbook(
+        tmp_path / "a.xlsx", [["smiles", "PPB", "n"], ["CCO", 0.07, 0.5], ["CC", 0.99123, True], ["C", "n.d."]]
+    )
+    book = openpyxl.load_workbook(path)
+    for row in range(2, 5):
+        book.active.cell(row, 2).number_format = form
+        book.active.cell(row, 3).number_format = '0.0" %"'
+    book.save(path)
+    cells = read(path)[1]
+    assert cells == [["CCO", "7%", "0.5"], ["CC", "99.123%", "TRUE"], ["C", "n.d.", ""]]
+    with pytest.raises(InputError, match=r"got '7%', expected a number or a blank; 2 of 3 .*; write the number alone"):
+        NumberColumn("PPB", "a.xlsx", [2, 3, 4]).values([row[1] for row in cells])
 
 
 def test_without_openpyxl_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
