@@ -30,6 +30,7 @@ _MISSING = frozenset(
     "#value! #div/0! #ref! #num! #name? #null!".split()
 )
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_PERCENTAGE = re.compile(r"[+-]?[\d.,]+\s?%", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", re.ASCII)  # or a decimal comma: nobody knows
 # What stands in cells that are no numbers: a pattern, what to call it, and what to do.
@@ -93,11 +94,12 @@ class NumberColumn:
     notes: list[str] = field(default_factory=list)
 
     def values(self, cells: Sequence[str]) -> np.ndarray:
-        """float64 `[N]`, NaN where there is no value.
+        """float64 `[N]`, NaN where there is no value; of percentages (`95%`, all of them) what stands before the sign.
 
         Words such as yes and no (`CLASS_WORDS`, any case; with 0, 1 and blanks among them) are 1 and 0.
         Raises `InputError` when a cell is neither blank nor a number nor such a word.
         """
+        cells = self._without_signs(cells)
         values = np.full(len(cells), np.nan)
         missing: list[int] = []
         words: list[int] = []
@@ -128,6 +130,15 @@ class NumberColumn:
         if missing:
             self.notes.append(self._count(missing, cells, "no value and are taken as missing"))
         return values
+
+    def _without_signs(self, cells: Sequence[str]) -> Sequence[str]:
+        """The cells without their percent signs, if all numbers have one; where only some do, nobody knows the unit."""
+        signed = [i for i, cell in enumerate(cells) if _PERCENTAGE.fullmatch(cell.strip())]
+        n_blank = sum(cell.strip().lower() in _MISSING.union(_BLANK) for cell in cells)
+        if not signed or len(signed) + n_blank < len(cells):
+            return cells
+        self.notes.append(self._count(signed, cells, "a percent sign and are read as the number before it"))
+        return [cell.strip().removesuffix("%").rstrip() for cell in cells]
 
     def _are_decimals(self, cells: Sequence[str], values: np.ndarray, commas: Sequence[int]) -> bool:
         """Whether the cells with a comma are numbers with a decimal comma, beyond doubt."""

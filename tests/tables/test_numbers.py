@@ -45,6 +45,17 @@ def test_decimal_commas_are_read_where_they_are_beyond_doubt() -> None:
     ]
 
 
+def test_percentages_are_the_numbers_before_their_signs_where_all_have_one() -> None:
+    values, notes = read("95%", "0,5 %", "", "NA", "100%")
+    assert values == [95, 0.5, None, None, 100]
+    assert notes[0] == (
+        "column 'pIC50': 3 cells have a percent sign and are read as the number before it; "
+        "the first is '95%' in row 1 (line 2)"
+    )
+    with pytest.raises(InputError, match="1 with text behind the number such as '95%'; write the number alone"):
+        read("95%", "0.5")
+
+
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
