@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 OK = "ok"
@@ -63,6 +63,11 @@ class StatusCounts:
         for i, word in enumerate(status):
             if word != OK:
                 self.first.setdefault(word, (first_row + i, error[i]))
+
+    def add(self, counts: Mapping[str, int], first: Mapping[str, tuple[int, str]]) -> None:
+        """Count rows that come after those of before, and were counted elsewhere. first: as the field."""
+        self.counts.update(counts)
+        self.first = {**first, **self.first}
 
     def failures(self) -> list[str]:
         """One line for each reason of failure, the most frequent first."""

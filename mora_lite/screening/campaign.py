@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -277,12 +276,10 @@ class Campaign:
 
     def counts(self, run: RunDirectory) -> StatusCounts:
         """Rows by status, of all finished shards."""
-        counts: Counter[str] = Counter()
-        first: dict[str, tuple[int, str]] = {}
-        for number in sorted(run.shards):
-            counts.update(run.shards[number]["counts"])
-            first = {**run.shards[number]["first"], **first}
-        return StatusCounts(counts, {status: (row, reason) for status, (row, reason) in first.items()})
+        counts = StatusCounts()
+        for _, entry in sorted(run.shards.items()):
+            counts.add(entry["counts"], {status: (row, reason) for status, (row, reason) in entry["first"].items()})
+        return counts
 
     def run(
         self,
@@ -329,7 +326,7 @@ class Campaign:
 
         library: whose columns top.csv has besides, where it can be read again.
         """
-        summary = LibrarySummary(self.tasks)
+        summary = LibrarySummary(self.tasks, self.counts(run))
 
         def shards() -> Iterator[pa.Table]:
             yield self.schema.empty_table()  # so that top.csv has its columns even if the library is empty

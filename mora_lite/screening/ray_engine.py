@@ -77,8 +77,8 @@ def score_on_ray(
 
     Raises what went wrong in the reader or an actor, if it is a `MoraLiteError`, and `DeviceError` when Ray gives up.
     """
-    if run.rows is not None and run.rows == sum(entry["rows"] for entry in run.shards.values()):
-        return ScreenProgress(skipped=run.rows)
+    if run.is_whole:
+        return ScreenProgress(skipped=run.rows or 0)
     progress, started = ScreenProgress(), time.perf_counter()
     work, reading = divide(source, schema, columns, run, library, part, time_limit)
     end: dict[str, Any] = {}
@@ -242,7 +242,7 @@ class ShardScorer:
         n_kept = sum(scored.n_rows for scored in journal.kept)
         windows = islice(windows_of(rows, number * work.shard_rows + 1), len(journal.kept), None)
         file = work.run.file(number)
-        entry = write_shard(file, self._scoring(windows), work.schema, settings["format"], journal=journal)
+        entry = write_shard(file, self._scoring(windows), work.schema, settings["format"], journal)
         return {"entry": entry, "kept": n_kept}
 
 

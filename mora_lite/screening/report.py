@@ -18,7 +18,7 @@ from ..machine.files import replacing
 from ..reports.charts import histogram_svg
 from ..reports.page import as_html, as_number, as_percent, decimals_for, facts, page, tiles
 from ..scoring.tasks import Task
-from ..status import OK, REASONS
+from ..status import OK, REASONS, StatusCounts
 from .hits import REPEAT, SCORE
 from .run_directory import RESUME_HINT
 from .summary import LibrarySummary
@@ -52,7 +52,7 @@ def write_report(
         tiles=_tiles(summary),
         scores="".join(_score_figure(task, summary, [row[task.column] for row in rows]) for task in tasks),
         domain=_domain(tasks, summary),
-        failures=_failures(summary),
+        failures=_failures(summary.rows),
         hits_title=as_html(hits_title),
         hits=_hits(rows, tasks, hits.num_rows),
     )
@@ -73,15 +73,16 @@ def _readable(table: pyarrow.Table) -> pyarrow.Table:
 
 
 def _tiles(summary: LibrarySummary) -> str:
+    n_rows, n_ok = summary.rows.n_rows, summary.rows.n_ok
     figures = [
-        ("Rows", f"{summary.n_rows:,}", "read from the library"),
-        ("Scored", f"{summary.n_ok:,}", f"{_share(summary.n_ok, summary.n_rows)} of the rows"),
-        ("Failed", f"{summary.n_failed:,}", f"{_share(summary.n_failed, summary.n_rows)} of the rows"),
+        ("Rows", f"{n_rows:,}", "read from the library"),
+        ("Scored", f"{n_ok:,}", f"{_share(n_ok, n_rows)} of the rows"),
+        ("Failed", f"{n_rows - n_ok:,}", f"{_share(n_rows - n_ok, n_rows)} of the rows"),
     ]
     if summary.is_calibrated:
         n_tasks = len(summary.tasks)
         whose = "of its task" if n_tasks == 1 else f"of all {n_tasks} tasks"
-        figures.append(("In domain", _share(summary.n_inside, summary.n_ok), f"{summary.n_inside:,}, {whose}"))
+        figures.append(("In domain", _share(summary.n_inside, n_ok), f"{summary.n_inside:,}, {whose}"))
     else:
         figures.append(("In domain", "unknown", "the pack is not calibrated"))
     return tiles(figures)
@@ -108,14 +109,14 @@ def _domain(tasks: Sequence[Task], summary: LibrarySummary) -> str:
     similarity = summary.similarity
     words = f"similarity to the training molecules: {similarity.n:,} molecules, mean {similarity.mean:.2f}"
     chart = histogram_svg(similarity, words, size=(460, min(max(180, 20 * len(tasks)), 420)))
-    bars = []
+    bars, n_ok = [], summary.rows.n_ok
     for task in tasks:
         inside = summary.n_inside_task[task.name]
-        width = 100 * inside / summary.n_ok if summary.n_ok else 0
+        width = 100 * inside / n_ok if n_ok else 0
         bars.append(
             f'<tr><th scope="row">{as_html(task.name)}</th>'
             f'<td class="meter"><span style="width:{width:.1f}%"></span></td>'
-            f'<td class="num" title="{inside:,} molecules">{_share(inside, summary.n_ok)}</td></tr>'
+            f'<td class="num" title="{inside:,} molecules">{_share(inside, n_ok)}</td></tr>'
         )
     return (
         '<div class="domain"><figure><figcaption><h3>Similarity to the nearest training molecule</h3>'
@@ -126,17 +127,17 @@ def _domain(tasks: Sequence[Task], summary: LibrarySummary) -> str:
     )
 
 
-def _failures(summary: LibrarySummary) -> str:
-    failed = [(status, n) for status, n in summary.counts.items() if status != OK]
+def _failures(rows: StatusCounts) -> str:
+    failed = [(status, n) for status, n in rows.counts.items() if status != OK]
     if not failed:
         return '<p class="note">Every row was scored.</p>'
     lines = []
     for status, n in sorted(failed, key=lambda pair: (-pair[1], pair[0])):
-        row, error = summary.first[status]
+        row, error = rows.first[status]
         reason = error or REASONS.get(status, "")
         lines.append(
             f'<tr><th scope="row"><code>{as_html(status)}</code></th><td class="num">{n:,}</td>'
-            f'<td class="num">{_share(n, summary.n_rows)}</td><td class="num">{row:,}</td>'
+            f'<td class="num">{_share(n, rows.n_rows)}</td><td class="num">{row:,}</td>'
             f"<td><bdi>{as_html(reason)}</bdi></td></tr>"
         )
     return (

@@ -54,6 +54,11 @@ class RunDirectory:
     rows: int | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all rows of the library are in finished shards."""
+        return self.rows is not None and self.rows == sum(entry["rows"] for entry in self.shards.values())
+
     def file(self, number: int) -> Path:
         """The path of a shard, finished or not."""
         return self.path / f"part-{number:05d}.{self.settings['format']}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +28,7 @@ from ..machine.files import digest_file, replacing
 from ..machine.journal import Entry, Journal
 from ..scoring.parallel import Output
 from ..scoring.scores import Scores
-from ..status import OK
+from ..status import OK, StatusCounts
 from ..tables.formats import column_texts, csv_lines, rounded
 from ..tables.library import Window
 from ..tables.parquet import from_texts, to_texts, valid_texts
@@ -52,11 +52,14 @@ class Scored:
     rows_sha256: of the rows that it was made of, where the input can be read only once.
     """
 
-    n_rows: int
     counts: dict[str, int]
     first: dict[str, tuple[int, str]]
     data: bytes
     rows_sha256: str = ""
+
+    @property
+    def n_rows(self) -> int:
+        return sum(self.counts.values())
 
     def entry(self) -> Entry:
         """For the journal of a shard.
@@ -73,7 +76,7 @@ class Scored:
         header = entry.header
         counts = {str(status): int(n) for status, n in header["counts"].items()}
         first = {status: (int(row), str(reason)) for status, (row, reason) in header["first"].items()}
-        return cls(int(header["n_rows"]), counts, first, entry.data, str(header["rows_sha256"]))
+        return cls(counts, first, entry.data, str(header["rows_sha256"]))
 
 
 def result_schema(
@@ -112,7 +115,7 @@ def encode_rows(batch: pa.RecordBatch, shard_format: str) -> Scored:
             reason = batch.column("error")[i].cast(pa.binary()).as_py()
             first[word] = batch.column("row")[i].as_py(), reason.decode("utf-8", "replace")
     data = csv_text(batch, header=False) if shard_format == "csv" else to_ipc(valid_texts(batch))
-    return Scored(len(batch), counts, first, data)
+    return Scored(counts, first, data)
 
 
 def to_ipc(batch: pa.RecordBatch) -> bytes:
@@ -197,24 +200,22 @@ def score_shards(
 
     Raises `InputError` when the rows of a finished shard have changed.
     """
-    if not digest and run.rows is not None and run.rows == sum(entry["rows"] for entry in run.shards.values()):
-        return ScreenProgress(skipped=run.rows)  # all is there: reading the library again would add nothing
+    if not digest and run.is_whole:
+        return ScreenProgress(skipped=run.rows or 0)  # reading the library again would add nothing
     progress, started = ScreenProgress(), time.perf_counter()
     jobs = _Jobs(run, windows, part, digest, progress)
-
-    def count(n_rows: int) -> None:
-        progress.rows += n_rows
-        progress.seconds = time.perf_counter() - started
-        on_progress(progress)
 
     def results() -> Iterator[tuple[int, Scored]]:
         for scored in score(iter(jobs)):
             sent = jobs.sent.popleft()
             yield sent.shard, replace(scored, rows_sha256=sent.rows_sha256) if digest else scored
+            progress.rows += scored.n_rows
+            progress.seconds = time.perf_counter() - started
+            on_progress(progress)
 
     def finish(number: int, of_shard: Iterable[Scored]) -> None:
         journal = jobs.journals.pop(number)
-        entry = write_shard(run.file(number), of_shard, schema, run.settings["format"], count, journal)
+        entry = write_shard(run.file(number), of_shard, schema, run.settings["format"], journal)
         run.add(number, entry | ({"rows_sha256": jobs.digests[number]} if digest else {}))
         journal.remove()
 
@@ -308,59 +309,49 @@ def write_shard(
     results: Iterable[Scored],
     schema: pa.Schema,
     shard_format: str,
-    on_rows: Callable[[int], None] = lambda n: None,
-    journal: Journal[Scored] | None = None,
+    journal: Journal[Scored],
 ) -> dict[str, Any]:
     """Write the windows' results one after the other; returns the shard's entry for the manifest.
 
-    on_rows: called with the number of rows of each window.
     journal: its windows come first. It gets all others every few seconds, and at least when writing is stopped.
     """
-    counts: Counter[str] = Counter()
-    first: dict[str, tuple[int, str]] = {}
+    counts = StatusCounts()
     with (
         replacing(file, RESUME_HINT) as stream,
         _open_writer(stream, schema, shard_format) as write,
-        closing(_kept_and_new(results, journal, on_rows)) as windows,
+        closing(_kept_and_new(results, journal)) as windows,
     ):
         for scored in windows:
             write(scored.data)
-            counts.update(scored.counts)
-            first = {**scored.first, **first}
+            counts.add(scored.counts, scored.first)
     return {
-        "rows": counts.total(),
-        "counts": dict(sorted(counts.items())),
-        "first": dict(sorted(first.items())),
+        "rows": counts.n_rows,
+        "counts": dict(sorted(counts.counts.items())),
+        "first": dict(sorted(counts.first.items())),
         "file": file.name,
         "bytes": file.stat().st_size,
         "sha256": digest_file(file),
     }
 
 
-def _kept_and_new(
-    results: Iterable[Scored], journal: Journal[Scored] | None, on_rows: Callable[[int], None]
-) -> Generator[Scored, None, None]:
+def _kept_and_new(results: Iterable[Scored], journal: Journal[Scored]) -> Generator[Scored, None, None]:
     """The windows of the journal, then those of `results`, which go into it."""
     waiting: list[Scored] = []
     committed = time.monotonic()
-    if journal is not None:
-        yield from journal.kept
+    yield from journal.kept
     try:
         for scored in results:
             waiting.append(scored)
-            if journal is not None and time.monotonic() - committed > COMMIT_SECONDS:
+            if time.monotonic() - committed > COMMIT_SECONDS:
                 journal.append([scored.entry() for scored in waiting])
                 waiting, committed = [], time.monotonic()
             yield scored
-            on_rows(scored.n_rows)
     except BaseException:
-        if journal is not None:
-            with suppress(OutputError):  # the disk is full, perhaps, and the first error is the one to report
-                journal.append([scored.entry() for scored in waiting])
+        with suppress(OutputError):  # the disk is full, perhaps, and the first error is the one to report
+            journal.append([scored.entry() for scored in waiting])
         raise
     finally:
-        if journal is not None:
-            journal.close()
+        journal.close()
 
 
 @contextmanager

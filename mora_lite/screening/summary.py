@@ -59,39 +59,29 @@ class Histogram:
         return int(self.counts[first:].sum()) / self.n if self.n else float("nan")
 
 
-class LibrarySummary(StatusCounts):
+class LibrarySummary:
     """Counts and histograms of a scored library, filled by `add`.
 
-    first: status -> the lowest `row` with it, and that row's error.
+    rows: of all shards, by status.
     scores: task's name -> histogram of the rows that are `ok`.
     similarity: histogram of their column `similarity`, the smallest over the tasks.
     n_inside: how many are in the domain of every task. n_inside_task: task's name -> how many are in its domain.
     is_calibrated: whether the shards have similarity and domain.
     """
 
-    def __init__(self, tasks: Sequence[Task]):
-        super().__init__()
-        self.tasks = tuple(tasks)
+    def __init__(self, tasks: Sequence[Task], rows: StatusCounts):
+        self.tasks, self.rows = tuple(tasks), rows
         self.scores = {task.name: _histogram(task) for task in tasks}
         self.similarity = Histogram(0, 1, SHARE_BINS)
         self.n_inside = 0
         self.n_inside_task = Counter({task.name: 0 for task in tasks})
         self.is_calibrated = False
 
-    @property
-    def n_failed(self) -> int:
-        return self.n_rows - self.n_ok
-
     def add(self, shard: pyarrow.Table) -> None:
         import pyarrow
         from pyarrow import compute
 
-        status = shard["status"].cast(pyarrow.string()).fill_null("")
-        is_ok = compute.equal(status, OK)
-        for pair in compute.value_counts(status).to_pylist():
-            self.counts[pair["values"]] += pair["counts"]
-        self._add_failures(shard.filter(compute.invert(is_ok)))
-        scored = shard.filter(is_ok)
+        scored = shard.filter(compute.equal(shard["status"].cast(pyarrow.string()), OK))
         for task in self.tasks:
             self.scores[task.name].add(_numbers(scored, task.column))
         if "similarity" in shard.column_names:
@@ -99,12 +89,6 @@ class LibrarySummary(StatusCounts):
             self.similarity.add(_numbers(scored, "similarity"))
             self.n_inside += compute.sum(scored["in_domain"].cast(pyarrow.bool_())).as_py() or 0
             self._add_domain(scored["outside"].cast(pyarrow.string()).fill_null(""))
-
-    def _add_failures(self, failed: pyarrow.Table) -> None:
-        columns = (failed[name].to_pylist() for name in ("row", "status", "error"))
-        for row, status, error in zip(*columns, strict=True):
-            if (status or "") not in self.first or row < self.first[status or ""][0]:
-                self.first[status or ""] = row, error or ""
 
     def _add_domain(self, outside: pyarrow.ChunkedArray) -> None:
         from pyarrow import compute

@@ -198,7 +198,8 @@ def test_a_molecule_that_hangs_or_crashes_rdkit_is_a_row(ray, calibrated_pack_pa
     with open_library(file) as library:
         scored = scorer(next(library.windows(8)), {1: "timeout", 3: "crashed"}, lambda item: None)
     schema = shards.result_schema(source.tasks, source.calibrated)
-    shards.write_shard(tmp_path / "wanted.parquet", [scored], schema, "parquet")
+    journal = Journal(tmp_path / "journal", shards.Scored.of)
+    shards.write_shard(tmp_path / "wanted.parquet", [scored], schema, "parquet", journal)
     assert (tmp_path / "run" / "part-00000.parquet").read_bytes() == (tmp_path / "wanted.parquet").read_bytes()
 
 
@@ -313,15 +314,16 @@ def test_a_machine_that_is_not_like_the_driver_is_told(work):
 
 @pytest.mark.usefixtures("no_cluster", "small_screens")
 def test_what_a_journal_holds_is_not_scored_again(work):
-    """It holds a window without rows, which shows that no other is scored in its place."""
+    """It holds no row of a window that is said to have four, which shows that no other is scored in its place."""
     whole = answer(work, 1)
     assert (whole["kept"], whole["entry"]["rows"]) == (0, 12)
     empty = shards.encode_rows(pa.RecordBatch.from_pylist([], work[0].schema), "parquet")
     journal = Journal(work[0].run.journal(1), Scored.of)
-    journal.append([replace(empty, n_rows=4).entry()])
+    journal.append([replace(empty, counts={"ok": 4}).entry()])
     journal.close()
     rest = answer(work, 1)
-    assert (rest["kept"], rest["entry"]["rows"]) == (4, 8)
+    assert (rest["kept"], rest["entry"]["rows"]) == (4, 12)
+    assert pq.read_metadata(work[0].run.file(1)).num_rows == 8
     assert answer(work, END)["rows"] == N_ROWS
 
 

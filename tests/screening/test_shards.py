@@ -36,9 +36,9 @@ from mora_lite.tables.records import Record
 
 SHARD_WINDOWS = 3
 WINDOWS = [
-    Scored(3, {"ok": 2, "empty": 1}, {"empty": (2, "no SMILES")}, b"some\nrows\x00", "ab"),
-    Scored(1, {"ok": 1}, {}, b""),
-    Scored(4, {"ok": 4}, {}, b"\xff" * 5000),
+    Scored({"ok": 2, "empty": 1}, {"empty": (2, "no SMILES")}, b"some\nrows\x00", "ab"),
+    Scored({"ok": 1}, {}, b""),
+    Scored({"ok": 4}, {}, b"\xff" * 5000),
 ]
 NAMES = ["001", "", "NA", 'a"b', "x,y", "two\nlines", "caf\udce9", "null", "\t", "1e5", "é", " b "]
 
@@ -274,6 +274,6 @@ def test_windows_are_kept_in_time_and_when_writing_is_stopped(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(shards._kept_and_new(results(), journal, lambda n_rows: None))
+        list(shards._kept_and_new(results(), journal))
     assert kept_meanwhile == ([1, 2, 3] if seconds == 0 else [0, 0, 0])
     assert Journal(journal.path, Scored.of).read().kept == WINDOWS

@@ -35,13 +35,6 @@ BAD = [
 ]
 
 
-def test_rows_are_counted_by_status_with_the_first_of_each():
-    summary = summarize([shard(*GOOD[:1], *BAD[:1]), shard(*GOOD[1:], *BAD[1:])], TASKS)
-    assert (summary.n_rows, summary.n_ok, summary.n_failed) == (6, 3, 3)
-    assert summary.counts == {"ok": 3, "unparsable": 2, "timeout": 1}
-    assert summary.first == {"unparsable": (3, "sooner"), "timeout": (6, "")}
-
-
 def test_the_domain_is_counted_overall_and_by_task():
     summary = summarize([shard(*GOOD, *BAD)], TASKS)
     assert summary.is_calibrated
@@ -72,7 +65,7 @@ def test_a_pack_without_calibration_tells_nothing_of_its_domain():
 def test_nothing_at_all_is_a_summary_too():
     for shards in ([], [shard()], [shard(*BAD)]):
         summary = summarize(shards, TASKS)
-        assert summary.n_ok == summary.scores["logS"].n == 0
+        assert summary.scores["logS"].n == summary.n_inside == 0
         assert np.isnan(summary.scores["logS"].mean)
 
 
