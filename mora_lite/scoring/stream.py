@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from ..status import OK, RunSummary
-from ..tables.formats import TableFormat, add_columns, rounded
+from ..tables.formats import TableFormat, add_columns
 from ..tables.library import Library, TypedSmiles, Window, regroup
 from ..tables.parsed import ParsedWindow
-from ..tables.sdf import drawn_text
+from ..tables.sdf import drawn_text, with_smiles
 from ..tables.writers import TableWriter, continued
 from .neighbours import Neighbours
 from .parallel import SMALL_ROWS, ModelSource, Output, score_here, scoring
@@ -100,8 +100,7 @@ class AnswerColumns(Output):
             outside = {task.name: n for task, n in zip(tasks, counts, strict=True) if n}
         columns = self.columns(scores, tasks)
         names = self.names or (*columns, "status", "error")
-        values = [rounded(column) if column.dtype.kind == "f" else column for column in columns.values()]
-        added = self.form.encode(names, values, ok, [scores.status, scores.error])
+        added = self.form.encode(names, list(columns.values()), ok, [scores.status, scores.error])
         return Answers(scores.status, scores.error, parsed.smiles, added, outside)
 
 
@@ -177,9 +176,6 @@ def _answered(windows: Iterable[Window], answer: Answer) -> Generator[tuple[Wind
 
 
 def _write(writer: TableWriter, library: Library | TypedSmiles, window: Window, found: Answers) -> None:
-    cells, at = [list(row) for row in window.cells], library.smiles_index
-    for i, record in enumerate(window.records):
-        if not cells[i][at] and "\n" in record.text and found.status[i] == OK:  # of an SDF
-            cells[i][at] = found.smiles[i]
+    cells = with_smiles(window.cells, library.smiles_index, window.records, found.smiles, found.status)
     texts = (drawn_text(record.text, status) for record, status in zip(window.records, found.status, strict=True))
     writer.write(cells, found.added, [(record.name, text) for record, text in zip(window.records, texts, strict=True)])

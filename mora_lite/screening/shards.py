@@ -98,8 +98,7 @@ def result_rows(tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> 
     rows = np.arange(parsed.first_row, parsed.first_row + len(parsed), dtype=np.int64)
     arrays = [pa.array(rows), from_texts(parsed.names), from_texts(parsed.smiles)]
     for name, column in scores.columns(tasks).items():
-        shown = rounded(column) if column.dtype.kind == "f" else column
-        arrays.append(pa.array(shown, schema.field(name).type, mask=mask))
+        arrays.append(pa.array(rounded(column), schema.field(name).type, mask=mask))
     arrays += [from_texts(scores.status), from_texts(scores.error)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

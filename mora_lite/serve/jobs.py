@@ -27,6 +27,7 @@ from ..status import StatusCounts
 from ..tables.formats import TableFormat
 from ..tables.library import Library, Window, open_library
 from ..tables.parsed import ParsedWindow
+from ..tables.sdf import with_smiles
 from ..tables.source import PARQUET, first_bytes, packing_of
 from ..tables.writers import continued
 from .limits import Limits
@@ -233,7 +234,7 @@ class Jobs:
 
     def _score(self, job: Job, model: Predictor, library: Library) -> Iterator[None]:
         output, answers, form = job.folder / "results.arrow", AnswerColumns(), TableFormat("csv")
-        kinds, path = answers.kinds_of(model), str(self.upload_path(job))
+        kinds, path, index = answers.kinds_of(model), str(self.upload_path(job)), library.smiles_index
         job.notes = [note.replace(path, job.name) for note in library.notes]
         with ResultWriter(output, library.columns, kinds) as writer:
             for window in library.windows(STEP_ROWS):
@@ -244,15 +245,15 @@ class Jobs:
                 scores = model.score_parsed(parsed)
                 values = answers.columns(scores, model.tasks)
                 job.counts.count(scores.status, scores.error)
-                written = writer.write(window.cells, window.records, parsed.smiles, values, scores.status, scores.error)
+                cells = with_smiles(window.cells, index, window.records, parsed.smiles, scores.status)
+                written = writer.write(cells, window.records, parsed.smiles, values, scores.status, scores.error)
                 job.seconds += time.perf_counter() - started
                 self._count(job, window, library, written)
                 yield
                 if job.cancelled:
                     return
         job.notes = [note.replace(path, job.name) for note in library.notes]
-        columns, index = library.columns, library.smiles_index
-        job.results = Results.open(output, columns, index, model.tasks, list(kinds), form)
+        job.results = Results.open(output, library.columns, index, model.tasks, list(kinds), form)
 
     def _count(self, job: Job, window: Window, library: Library, written: int) -> None:
         """Note what is done. Raises `InputError` where a limit is reached."""

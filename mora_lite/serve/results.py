@@ -20,7 +20,7 @@ from ..scoring.tasks import Task
 from ..screening.expression import CONDITION, parse_expression
 from ..status import OK
 from ..tables.formats import TableFormat, add_columns, number, rounded
-from ..tables.parquet import from_texts
+from ..tables.parquet import from_texts, from_values, to_texts
 from ..tables.records import Record
 from ..tables.sdf import drawn_text
 from ..tables.writers import TableWriter
@@ -59,17 +59,11 @@ class ResultWriter:
 
         values: name -> float32, bool or text `[B]`, as `Scores.columns` gives them.
         """
-        failed = np.array([word != OK for word in status], dtype=bool)
+        ok = np.array([word == OK for word in status], dtype=bool)
         columns = list(zip(*cells, strict=True)) if cells else [()] * self._n_columns
         arrays = [from_texts(column) for column in columns]
         arrays += [from_texts(texts) for texts in (smiles, [r.name for r in records], [r.text for r in records])]
-        for column in values.values():
-            if column.dtype == object:
-                arrays.append(pa.array(column, pa.string(), mask=failed))
-            elif column.dtype.kind == "f":
-                arrays.append(pa.array(rounded(column), mask=failed | np.isnan(column)))
-            else:
-                arrays.append(pa.array(column, mask=failed))
+        arrays += [from_values(rounded(column), ok) for column in values.values()]
         arrays += [from_texts(status), from_texts(error)]
         self._file.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         return int(self._sink.tell())
@@ -168,8 +162,8 @@ class Results:
     def rows(self, numbers: np.ndarray) -> list[dict[str, Any]]:
         """These rows for a page: number from 1, name, SMILES, cells, values, status and error."""
         part = self.table.take(pa.array(numbers))
-        texts = {name: _texts(part[name]) for name in (SMILES, NAME, STATUS, ERROR)}
-        cells = [_texts(part[_cells(i)]) for i in range(len(self.columns))]
+        texts = {name: to_texts(part[name]) for name in (SMILES, NAME, STATUS, ERROR)}
+        cells = [to_texts(part[_cells(i)]) for i in range(len(self.columns))]
         values = {name: part[_value(name)].to_pylist() for name in self.names}
         return [
             {
@@ -198,25 +192,15 @@ class Results:
             size = SDF_ROWS if form.kind == "sdf" else BLOCK_ROWS
             for start in range(0, len(numbers), size):
                 part = self.table.take(pa.array(numbers[start : start + size]))
-                status, error, name, text = (_texts(part[key]) for key in (STATUS, ERROR, NAME, TEXT))
+                status, error, name, text = (to_texts(part[key]) for key in (STATUS, ERROR, NAME, TEXT))
                 ok = np.array([word == OK for word in status], dtype=bool)
-                cells = [list(row) for row in zip(*self._cell_columns(part), strict=True)]
+                cells = list(zip(*(to_texts(part[_cells(i)]) for i in range(len(self.columns))), strict=True))
                 values = [_array(part[_value(key)]) for key in self.names]
                 molecules = list(zip(name, map(drawn_text, text, status), strict=True))
                 if form.kind == "sdf":
                     molecules = [(title, lay_out(title, one)) for title, one in molecules]
                 writer.write(cells, form.encode(added, values, ok, [status, error]), molecules)
                 yield
-
-    def _cell_columns(self, part: pa.Table) -> list[list[str]]:
-        """The cells of the input; of an SDF, which has no column of SMILES, with RDKit's."""
-        columns = [_texts(part[_cells(i)]) for i in range(len(self.columns))]
-        at = self.smiles_index
-        read = zip(columns[at], _texts(part[SMILES]), _texts(part[TEXT]), _texts(part[STATUS]), strict=True)
-        columns[at] = [
-            smiles if not cell and "\n" in text and status == OK else cell for cell, smiles, text, status in read
-        ]
-        return columns
 
     def _kind(self, name: str) -> Any:
         kind = self.table.schema.field(_value(name)).type
@@ -241,18 +225,9 @@ def _value(name: str) -> str:
     return f"value {name}"
 
 
-def _texts(column: Any) -> list[str]:
-    """Texts in which bytes that are not UTF-8 are surrogates, as the readers have them."""
-    try:
-        return ["" if text is None else text for text in column.to_pylist()]
-    except UnicodeDecodeError:
-        raw = pa.chunked_array([chunk.view(pa.binary()) for chunk in column.chunks]).to_pylist()
-        return ["" if text is None else text.decode("utf-8", "surrogateescape") for text in raw]
-
-
 def _array(column: Any) -> np.ndarray:
     """A column of values as `Scores.columns` has it; NaN, False and an empty text where there is none."""
     if pa.types.is_string(column.type):
-        return np.array(_texts(column), dtype=object)
+        return np.array(to_texts(column), dtype=object)
     blank = False if pa.types.is_boolean(column.type) else float("nan")
     return np.asarray(column.fill_null(blank))

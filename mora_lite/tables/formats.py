@@ -85,10 +85,10 @@ class TableFormat:
     ) -> Encoded:
         """The columns that are added to `B` rows, as `TableWriter.write` takes them; may run in another process.
 
-        names: of the columns. values: K of float32, bool or text `[B]`, written only where `ok`, bool `[B]` or
-        `[K, B]`, is set. texts: the last columns, always written.
+        names: of the columns. values: K of float32, bool or text `[B]`, which are `rounded`, and written only where
+        `ok`, bool `[B]` or `[K, B]`, is set. texts: the last columns, always written.
         """
-        pairs = zip(values, np.broadcast_to(ok, (len(values), ok.shape[-1])), strict=True)
+        pairs = zip(map(rounded, values), np.broadcast_to(ok, (len(values), ok.shape[-1])), strict=True)
         if self.kind in ("parquet", "xlsx"):
             return [*pairs, *texts]
         rows = zip(*(column_texts(*pair, self.decimal) for pair in pairs), *texts, strict=True)
@@ -114,7 +114,12 @@ def column_texts(column: np.ndarray, ok: np.ndarray, decimal: str = ".") -> list
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """The nearest numbers with `DIGITS` significant digits, of the same type; so all formats hold the same ones."""
+    """The nearest numbers with `DIGITS` significant digits, of the same type; so all formats hold the same ones.
+
+    Of what is no float nothing is changed.
+    """
+    if values.dtype.kind != "f":
+        return values
     exact = values.astype(np.float64)
     finite = np.isfinite(exact) & (exact != 0)
     exponent = np.floor(np.log10(np.abs(exact, where=finite, out=np.ones_like(exact)))).astype(int)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError, error_text
 from .columns import SAMPLE_ROWS, WantedColumns, choose_name_column, choose_smiles_column, note_others
 from .records import Record, RecordBlock, strip_text
@@ -167,8 +169,20 @@ def valid_texts(batch: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
+def from_values(column: np.ndarray, ok: np.ndarray) -> Any:
+    """Numbers, flags or texts `[B]` as Arrow has them: null for NaN, and where `ok`, bool `[B]`, is not set."""
+    import pyarrow as pa
+
+    if column.dtype == object:
+        return pa.array(column, pa.string(), mask=~ok)
+    return pa.array(column, mask=~ok | np.isnan(column) if column.dtype.kind == "f" else ~ok)
+
+
 def from_texts(texts: Sequence[str], large: bool = False) -> Any:
-    """The inverse for a column of text: bytes that are not UTF-8 are kept. large: for more than 2 GiB of them."""
+    """The inverse of `to_texts` for a column of text: bytes that are not UTF-8 are kept.
+
+    large: for more than 2 GiB of them.
+    """
     import pyarrow as pa
 
     text_type, byte_type = (pa.large_string(), pa.large_binary()) if large else (pa.string(), pa.binary())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from rdkit import Chem, rdBase
@@ -144,6 +144,16 @@ class _RecordBuilder:
             return Record(name, "", f"a mol block of {self._size:,} characters, more than {MAX_RECORD:,}")
         # The final line end distinguishes even a damaged block of one line from a SMILES.
         return Record(name, "\n".join([*self._block, ""]) or "\n", "")
+
+
+def with_smiles(
+    cells: Sequence[Sequence[str]], at: int, records: Sequence[Record], smiles: Sequence[str], status: Sequence[str]
+) -> list[Sequence[str]]:
+    """The rows' cells, of a record of an SDF, which has no SMILES, with RDKit's in column `at`, where it was scored."""
+    return [
+        [*row[:at], text, *row[at + 1 :]] if not row[at] and "\n" in record.text and word == OK else row
+        for row, record, text, word in zip(cells, records, smiles, status, strict=True)
+    ]
 
 
 def drawn_text(text: str, status: str) -> str:

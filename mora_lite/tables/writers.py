@@ -21,7 +21,7 @@ from ..errors import OutputError, error_text
 from ..machine.files import replacing
 from .formats import Encoded, TableFormat, csv_lines, number, sdf_field
 from .numbers import decimal_mark
-from .parquet import from_texts, utf8, valid_texts
+from .parquet import from_texts, from_values, utf8, valid_texts
 from .sdf import mol_block
 from .source import STDIO, output_name
 
@@ -240,7 +240,7 @@ class _ParquetSink:
 
         columns: list[Any] = [from_texts(column) for column in zip(*cells, strict=True)]
         for value in added or ():
-            columns.append(_value_array(*value) if isinstance(value, tuple) else from_texts(value))
+            columns.append(from_values(*value) if isinstance(value, tuple) else from_texts(value))
         if not cells:
             return
         fields = self._schema.types
@@ -274,14 +274,6 @@ def _arrow_type(kind: Any) -> Any:
         return pa.string() if kind.kind == "O" else pa.from_numpy_dtype(kind)
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_date32)
     return kind if any(test(kind) for test in tests) else pa.string()
-
-
-def _value_array(column: np.ndarray, ok: np.ndarray) -> Any:
-    import pyarrow as pa
-
-    if column.dtype == object:
-        return pa.array(column, pa.string(), mask=~ok)
-    return pa.array(column, mask=~ok | np.isnan(column) if column.dtype.kind == "f" else ~ok)
 
 
 def _cast(column: Any, kind: Any) -> Any:

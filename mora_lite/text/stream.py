@@ -27,7 +27,7 @@ from ..chem.smiles import write
 from ..errors import InputError, check_range
 from ..machine.journal import KeptResults, results_beside
 from ..status import INVALID, MALFORMED, NO_QUESTION, OK, TOO_LONG, UNPARSABLE, RunSummary
-from ..tables.formats import Encoded, TableFormat, add_columns, rounded
+from ..tables.formats import Encoded, TableFormat, add_columns
 from ..tables.library import Library, TypedSmiles, Window
 from ..tables.records import Record
 from ..tables.source import STDIO
@@ -236,8 +236,7 @@ def _encoded(form: TableFormat, rows: Sequence[Answered], config: GenerationConf
     found = np.array([[value is not None for value in row] for row in cells], bool).reshape(len(rows), len(kinds)).T
     values = []
     for i, kind in enumerate(kinds.values()):
-        column = np.array([blank[kind.kind] if row[i] is None else row[i] for row in cells], kind)
-        values.append(rounded(column) if kind.kind == "f" else column)
+        values.append(np.array([blank[kind.kind] if row[i] is None else row[i] for row in cells], kind))
     return form.encode([*kinds, "status", "error"], values, found, [[r.status for r in rows], [r.error for r in rows]])
 
 

@@ -18,7 +18,7 @@ from ..reports.evaluation import Evaluated, Nearest, NearestOf, write_evaluation
 from ..reports.task_figures import TaskResult
 from ..scoring.scores import Scores
 from ..scoring.tasks import Task
-from ..tables.formats import TableFormat, rounded
+from ..tables.formats import TableFormat
 from ..tables.writers import TableWriter
 from .dataset import Dataset
 
@@ -53,7 +53,6 @@ def write_molecules(path: str | Path, columns: dict[str, Any], *, source: Path, 
     names, form = list(columns), TableFormat.of(path, molecules=False)
     texts = [list(map(str, columns[name])) for name in names[:N_TEXTS]]
     values = [np.asarray(columns[name]) for name in names[N_TEXTS:]]
-    values = [rounded(column) if column.dtype.kind == "f" else column for column in values]
     kinds = [np.dtype(np.int64), None, None, *(column.dtype for column in values)]
     ok = np.ones(len(texts[0]), dtype=bool)
     with TableWriter(path, names, kinds=kinds, form=form, source=source, force=force) as writer:
