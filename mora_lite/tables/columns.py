@@ -166,18 +166,18 @@ def choose_smiles_column(
     return choice
 
 
-def choose_name_column(columns: Sequence[str], wanted: WantedColumns, smiles_index: int, source: str) -> int | None:
+def choose_name_column(choice: ColumnChoice, wanted: WantedColumns, source: str) -> int | None:
     """The column with the molecules' names, counted from 0; None when none is wanted and no name is typical.
 
     source: the table's name, for messages. Raises `InputError` when there is no such column.
     """
-    if wanted.name is None and list(columns) in (["smiles", "column_2"], ["column_1", "smiles"]):
-        return 1 - smiles_index  # of two columns without a header
-    if wanted.name is None:
-        likely = (i for i, name in enumerate(columns) if i != smiles_index and _letters(name) in _NAMES_OF_NAMES)
-        return next(likely, None)
-    index, _ = _find_requested(columns, wanted.name, "--name-column", source)
-    return index
+    columns, smiles = choice.columns, choice.smiles_index
+    if wanted.name is not None:
+        return _find_requested(columns, wanted.name, "--name-column", source)[0]
+    if len(columns) == 2 and not choice.has_header:
+        return 1 - smiles
+    likely = (i for i, name in enumerate(columns) if i != smiles and _letters(name) in _NAMES_OF_NAMES)
+    return next(likely, None)
 
 
 def plain_name(name: str) -> str:
@@ -190,8 +190,7 @@ def find_column(columns: Sequence[str], name: str, source: str) -> int:
 
     Raises `InputError` when there is none, or when several have that name.
     """
-    exact = [i for i, column in enumerate(columns) if column == name]
-    matches = exact or [i for i, column in enumerate(columns) if plain_name(column) == plain_name(name)]
+    matches = _called(columns, name)
     if not matches:
         hint = did_you_mean(name, {column for column in columns if column.strip()})
         raise InputError(f"{source} has no column {name!r}: {hint}")
@@ -199,6 +198,11 @@ def find_column(columns: Sequence[str], name: str, source: str) -> int:
         numbers = " and ".join(str(i + 1) for i in matches)
         raise InputError(f"{source}: columns {numbers} are all called {name!r}; give each a name of its own")
     return matches[0]
+
+
+def _called(columns: Sequence[str], name: str) -> list[int]:
+    exact = [i for i, column in enumerate(columns) if column == name]
+    return exact or [i for i, column in enumerate(columns) if plain_name(column) == plain_name(name)]
 
 
 def is_smiles_name(name: str) -> bool:
@@ -220,10 +224,8 @@ def _find_requested(columns: Sequence[str], requested: str, option: str, source:
 
     Returns its number from 0, and whether it was found by name. Raises `InputError` when there is no such column.
     """
-    exact = [i for i, name in enumerate(columns) if name == requested]
-    loose = [i for i, name in enumerate(columns) if plain_name(name) == plain_name(requested)]
-    if exact or loose:
-        return (exact or loose)[0], True
+    if named := _called(columns, requested):
+        return named[0], True
     if requested.isdecimal() and 1 <= int(requested) <= len(columns):
         return int(requested) - 1, False
     hint = did_you_mean(requested, {name for name in columns if name.strip()})

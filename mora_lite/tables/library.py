@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
-from .columns import WantedColumns, choose_name_column, is_smiles_name
+from .columns import WantedColumns, is_smiles_name
 from .delimited import is_delimited
 from .parquet import ParquetSource, is_parquet
 from .records import LIST_COLUMNS, Record, RecordBlock, names_come_first, read_list, strip_text
 from .sdf import SdfReader, sdf_columns, sdf_fields, sdf_fields_ahead
 from .source import PACKED, STDIO, Source
-from .table import Table, read_table
+from .table import Table
 from .workbook import Workbook, is_workbook
 
 _TABLES = (".csv", ".tsv")
@@ -229,7 +229,7 @@ def open_library(
     """Open files of molecules. Each is looked into now, so that a typo in the last is reported before the work.
 
     paths: files, patterns like `part-*.smi`, and `-` once for standard input.
-    smiles_column: of tables and Parquet files, a name or a number from 1; by default found as by `read_table`.
+    smiles_column: of tables and Parquet files, a name or a number from 1; by default found as `columns` says.
     name_column: likewise, or the data field of an SDF; by default a column called id, name or the like, or the title
         of the SDF record. Raises `InputError` where no file can have one of the two columns.
     cells: read every column, not only SMILES and names.
@@ -313,10 +313,10 @@ def _open(path: str, wanted: WantedColumns, cells: bool) -> _File:
         parquet = ParquetSource(path, wanted)
         file = _File(parquet, parquet.blocks(cells), lambda: parquet.notes, parquet.columns)
         return file._replace(smiles_index=parquet.smiles_index, types=parquet.types)
-    if is_workbook(path):
-        return _open_table(read_table(Workbook(path), wanted), wanted)
-    source = Source(path)
+    source = Workbook(path) if is_workbook(path) else Source(path)
     try:
+        if isinstance(source, Workbook):
+            return _open_table(Table(source, wanted))
         kind = _kind_of(path, source.start, wanted)
         fault = _column_fault(source.name, kind, wanted)
         if kind == "list":
@@ -327,7 +327,7 @@ def _open(path: str, wanted: WantedColumns, cells: bool) -> _File:
             fields = _fields_of(path, source) if cells else None
             reader = SdfReader(source, wanted.name, fields)
             return _File(source, iter(reader), lambda: reader.notes, sdf_columns(fields or []), fault=fault)
-        return _open_table(read_table(source, wanted), wanted)
+        return _open_table(Table(source, wanted))
     except BaseException:
         source.close()
         raise
@@ -346,18 +346,13 @@ def _column_fault(name: str, kind: str, wanted: WantedColumns) -> str:
     return ""
 
 
-def _open_table(table: Table, wanted: WantedColumns) -> _File:
-    try:
-        name = choose_name_column(table.columns, wanted, table.smiles_index, table.name)
-    except BaseException:
-        table.close()
-        raise
-    blocks = _table_blocks(table, name)
+def _open_table(table: Table) -> _File:
+    blocks = _table_blocks(table)
     return _File(table.source, blocks, lambda: table.notes, table.columns, table.smiles_index, (), table.delimiter)
 
 
-def _table_blocks(table: Table, name: int | None) -> Iterator[RecordBlock]:
-    smiles = table.smiles_index
+def _table_blocks(table: Table) -> Iterator[RecordBlock]:
+    smiles, name = table.smiles_index, table.name_index
     for block in table.blocks():
         texts = [strip_text(row[smiles]) for row in block.cells]
         names = repeat("") if name is None else [row[name].strip() for row in block.cells]

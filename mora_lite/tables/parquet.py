@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, error_text
-from .columns import SAMPLE_ROWS, WantedColumns, choose_name_column, choose_smiles_column, note_others
+from .columns import SAMPLE_ROWS, ColumnChoice, WantedColumns, choose_name_column, choose_smiles_column, note_others
 from .records import Record, RecordBlock, strip_text
 from .source import PARQUET, first_bytes
 
@@ -78,7 +78,7 @@ class ParquetSource:
         choice = choose_smiles_column(self.columns, self._head(), wanted, self.name)
         smiles = self.columns[choice.smiles_index]
         self.notes += [] if wanted.of_table is not None else note_others(self.columns, choice.smiles_index)
-        label_index = choose_name_column(self.columns, wanted, choice.smiles_index, self.name)
+        label_index = choose_name_column(ColumnChoice(self.columns, choice.smiles_index), wanted, self.name)
         label = None if label_index is None else self.columns[label_index]
         for column in (smiles, label):
             if column is not None and self.columns.count(column) > 1:

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from itertools import chain
 
 from ..errors import InputError
-from .columns import SAMPLE_ROWS, WantedColumns, choose_smiles_column, count_titles, title_note
+from .columns import (
+    SAMPLE_ROWS,
+    WantedColumns,
+    choose_name_column,
+    choose_smiles_column,
+    count_titles,
+    title_note,
+)
 from .delimited import DelimitedText, RowBlock, sniff_dialect
 from .formats import format_cells
 from .source import Source
@@ -21,15 +28,18 @@ from .workbook import Workbook
 
 
 class Table:
-    """An open table. Made by `read_table`; its rows can be read once, with `blocks`.
+    """An open file or workbook as a table, whose rows can be read once, with `blocks`.
 
-    columns: names. smiles_index: which of them holds the SMILES, from 0.
-    notes: lines for the user; complete when all rows are read. source: has `bytes_total`, `bytes_read` and `close`.
+    columns: names. smiles_index, name_index: which of them holds the SMILES, and the molecules' names if one does,
+    from 0.
+    notes: lines for the user; complete when all rows are read.
     """
 
     def __init__(self, source: Source | Workbook, wanted: WantedColumns):
-        """Raises `InputError` when there is no row, or no column or several can be the SMILES column."""
-        self.name, self.source = source.name, source
+        """Raises `InputError` when there is no row, when no column or several can be the SMILES column, and when there
+        is no column of names as the user names it.
+        """
+        self.source = source
         self.delimiter = ""
         self._records: DelimitedText | Workbook
         if isinstance(source, Workbook):
@@ -49,6 +59,7 @@ class Table:
         n_titles = count_titles(rows, wanted.of_table) if source is self._records else 0  # a text's are skipped already
         choice = choose_smiles_column(rows[n_titles], rows[n_titles + 1 :], wanted, source.name)
         self.columns, self.smiles_index = choice.columns, choice.smiles_index
+        self.name_index = choose_name_column(choice, wanted, source.name)
         self._own_notes = choice.notes
         if n_titles:
             self._own_notes.append(title_note(source.name, f"row {head[0].lines[n_titles]}"))
@@ -73,27 +84,6 @@ class Table:
                 yield RowBlock([fitted for fitted, _ in rows], block.lines, faults)
             elif cells:
                 yield block
-
-    def close(self) -> None:
-        self.source.close()
-
-    def __enter__(self) -> Table:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def read_table(source: Source | Workbook, wanted: WantedColumns = WantedColumns()) -> Table:  # noqa: B008 - it cannot change
-    """Take an open file or workbook for a table, and find its SMILES column: by name, else by content.
-
-    Raises `InputError` when it is empty, not a table, or no column or several can be the SMILES column.
-    """
-    try:
-        return Table(source, wanted)
-    except BaseException:
-        source.close()
-        raise
 
 
 def _fit(cells: list[str], width: int) -> tuple[list[str], str]:

@@ -234,6 +234,10 @@ def test_two_columns_without_a_header_are_smiles_and_names(tmp_path: Path, line:
     assert pairs(read(write(tmp_path / "CID-SMILES.gz", text))) == [(str(i), text) for i, text in enumerate(SMILES)]
 
 
+def test_a_header_is_no_lack_of_one_whatever_it_says(tmp_path: Path) -> None:
+    assert pairs(read(write(tmp_path / "a.csv", "smiles,column_2\nCCO,7\n"))) == [("", "CCO")]
+
+
 # --- many files
 
 

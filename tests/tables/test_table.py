@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import tarfile
+from contextlib import closing, contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from mora_lite.errors import InputError, OutputError
 from mora_lite.tables.columns import WantedColumns
 from mora_lite.tables.library import open_library
 from mora_lite.tables.source import Source
-from mora_lite.tables.table import read_table
+from mora_lite.tables.table import Table
 from mora_lite.tables.writers import claim_output
 
 
@@ -24,8 +25,10 @@ def write(path, text, newline="\n"):
     return path
 
 
-def open_table(path, smiles_column=None):
-    return read_table(Source(path), WantedColumns(smiles_column))
+@contextmanager
+def open_table(path, smiles_column=None, expected=()):
+    with closing(Source(path)) as source:
+        yield Table(source, WantedColumns(smiles_column, expected=expected))
 
 
 # --- which column holds the SMILES
@@ -89,21 +92,22 @@ def test_other_columns_that_may_be_meant_are_told(tmp_path, header, index, note)
 )
 def test_expected_names_decide_where_nothing_else_does(tmp_path, text, index):
     path = str(write(tmp_path / "a.csv", text))
-    with read_table(Source(path), WantedColumns(expected=("reactants", "product", "reaction"))) as table:
+    with open_table(path, expected=("reactants", "product", "reaction")) as table:
         assert table.smiles_index == index
 
 
 def test_of_two_columns_of_reactions_one_has_to_be_chosen(tmp_path):
     path = str(write(tmp_path / "a.csv", "mapped,plain\nCO>>C=O,CCO>>CC=O\n"))
-    with pytest.raises(InputError, match="several columns read as reactions: 'mapped', 'plain'; choose one"):
-        read_table(Source(path), WantedColumns(expected=("reaction",)))
+    words = "several columns read as reactions: 'mapped', 'plain'; choose one"
+    with pytest.raises(InputError, match=words), open_table(path, expected=("reaction",)):
+        pass
 
 
 @pytest.mark.parametrize("text", ["CO>>C=O\tUS1\t95\nCCO>O>CC=O |f:0.1|\tUS2\t\n", "CO>>C=O\tUS1\t95\n"])
 @pytest.mark.parametrize("column", [None, "1"])
 def test_reactions_without_a_header_lose_no_row(tmp_path, text, column):
     path = str(write(tmp_path / "a.rsmi", text))
-    with read_table(Source(path), WantedColumns(column, expected=("reaction",))) as table:
+    with open_table(path, column, expected=("reaction",)) as table:
         assert table.columns == ["smiles", "column_2", "column_3"]
         assert sum(len(block.cells) for block in table.blocks()) == text.count("\n")
 
@@ -173,7 +177,7 @@ def test_a_tar_archive_is_no_table(tmp_path, mode):
     with tarfile.open(tmp_path / "a.tar", mode) as archive:
         archive.add(tmp_path / "a.smi", "a.smi")
     with pytest.raises(InputError, match=r"a\.tar is a tar archive: unpack it, and name the files in it"):
-        open_table(tmp_path / "a.tar")
+        Source(tmp_path / "a.tar")
 
 
 def test_a_zstd_file_is_read_as_any_other_and_a_damaged_one_is_told(tmp_path):
@@ -190,21 +194,21 @@ def test_a_zstd_file_is_read_as_any_other_and_a_damaged_one_is_told(tmp_path):
         list(table.blocks())
     packed.write_bytes(whole[:6] + b"x" * 40)
     with pytest.raises(InputError, match="cannot unpack"):
-        open_table(packed)
+        Source(packed)
 
 
 def test_a_missing_file_a_directory_and_a_damaged_gzip(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        open_table(tmp_path / "none.csv")
+        Source(tmp_path / "none.csv")
     with pytest.raises(InputError, match="is a directory"):
-        open_table(tmp_path)
+        Source(tmp_path)
     whole = gzip.compress(("smiles\n" + "CCO\n" * 50_000).encode())
     (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut.csv.gz"), open_table(tmp_path / "cut.csv.gz") as table:
         list(table.blocks())
     (tmp_path / "bad.gz").write_bytes(b"\x1f\x8b" + b"x" * 40)
     with pytest.raises(InputError, match="cannot unpack"):
-        open_table(tmp_path / "bad.gz")
+        Source(tmp_path / "bad.gz")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX")
@@ -213,7 +217,7 @@ def test_files_without_permission(tmp_path):
     source = write(tmp_path / "a.csv", "smiles\nC\n")
     source.chmod(0)
     with pytest.raises(InputError, match=r"cannot read .*Permission denied"):
-        open_table(source)
+        Source(source)
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     with pytest.raises(OutputError, match=r"cannot write in .*permission denied"):
