@@ -150,9 +150,11 @@ def generate(
             )
     written = output_name(target)
     page.write({"Pack": pack, "Input": ", ".join(inputs), "Answers": written}, summary)
-    counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok, {summary.seconds:.1f} s"
+    before = f", {counted(table.n_kept, 'row')} kept from before" if table.n_kept else ""
+    counts = f"{counted(summary.n_rows, 'row')}, {summary.n_ok:,} ok{before}, {summary.seconds:.1f} s"
+    rate = (summary.n_rows - table.n_kept) / summary.seconds if summary.seconds else 0.0
     beside = f", report {report}" if report else ""
-    print_summary([f"{written}: {counts} ({summary.mol_per_s:,.1f} rows/s){beside}", *summary.failures()], summary)
+    print_summary([f"{written}: {counts} ({rate:,.1f} rows/s){beside}", *summary.failures()], summary)
 
 
 def sampling(temperature: float | None, top_p: float | None, seed: int | None) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def print_summary(lines: Sequence[str], counts: StatusCounts) -> None:
 class Measured(Protocol):
     """An open library."""
 
+    n_kept: int
+
     def share_done(self, n_rows: int) -> float | None: ...
 
 
@@ -75,7 +77,7 @@ def progress_bar(opened: Measured | None = None) -> Iterator[OnProgress]:
         def on_progress(n_rows: int, source: Measured | None = opened) -> None:
             nonlocal state
             assert source is not None
-            rate, share = n_rows / (time.perf_counter() - started), source.share_done(n_rows)
+            rate, share = (n_rows - source.n_kept) / (time.perf_counter() - started), source.share_done(n_rows)
             bar.update(job, total=None if share is None else 1.0, completed=share or 0.0, rows=n_rows, rate=rate)
             percent = "" if share is None else f", {100 * share:.0f} % of the input"
             state = f"{n_rows:,} rows{percent}, {rate:,.0f} molecules/s"

@@ -102,8 +102,8 @@ def screen_library(
         campaign = Campaign.plan(library, (source or choice.source)(), shard_format, columns, beside, command)
         ranking = campaign.ranking(top, by, where, ascending, unique, diverse)  # now, so that a typo costs no work
         score = partial(campaign.score_on_ray, address=ray_address) if on_ray else campaign.score
-        told: dict[str, Any] = {"on_progress": lambda done: on_progress(done.skipped + done.rows, library)}
-        score = partial(score, library=library, workers=workers, part=part, time_limit=time_limit, **told)
+        tell = partial(_tell, library=library, on_progress=on_progress)
+        score = partial(score, library=library, workers=workers, part=part, time_limit=time_limit, on_progress=tell)
         return campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
 
 
@@ -129,6 +129,11 @@ def _check_call(engine: str, ray_address: str | None) -> bool:
     if ray_address is not None and engine != RAY:
         raise InputError("--ray-address is for --engine ray: give both or neither")
     return engine == RAY
+
+
+def _tell(done: ScreenProgress, library: Library, on_progress: Callable[[int, Library], None]) -> None:
+    library.n_kept = done.skipped
+    on_progress(done.skipped + done.rows, library)
 
 
 class ScreenSummary(NamedTuple):

@@ -66,6 +66,7 @@ class Library:
     smiles_index: which of the columns holds the SMILES, from 0; empty cells in it are the rows of an SDF.
     types: the Arrow type of each column of a Parquet file, None for others. delimiter: of the first file, empty if it
     is no table. bom: whether the first file begins with a byte-order mark.
+    n_kept: rows whose results are of an earlier run, as whoever makes the results says; a rate does not count them.
     """
 
     def __init__(self, files: Sequence[str], wanted: WantedColumns, cells: bool):
@@ -73,7 +74,7 @@ class Library:
         self.notes: list[str] = []
         self.columns: list[str] = []
         self.types: list[Any] = []
-        self.smiles_index, self.delimiter, self.bom = -1, "", False
+        self.smiles_index, self.delimiter, self.bom, self.n_kept = -1, "", False, 0
         self._wanted, self._cells = wanted, cells
         self._done = self._rows_read = 0  # bytes of the files before the current one; rows of all
         self._current: _File | None = None
@@ -199,7 +200,7 @@ class TypedSmiles:
         self.columns, self.types, self.smiles_index = ["smiles"], [None], 0
         self.files: list[str] = []
         self.notes: list[str] = []
-        self.bom, self.delimiter = False, ""
+        self.bom, self.delimiter, self.n_kept = False, "", 0
 
     def share_done(self, n_rows: int) -> float | None:
         """Of the input, when `n_rows` of its rows are done."""

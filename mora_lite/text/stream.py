@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..chem.graph import Graphs
 from ..chem.molecules import parse_smiles
 from ..chem.smiles import write
@@ -201,11 +202,12 @@ def answer_table(
     form, kinds = continued(target, table, head.cells, on_note), config.columns
     columns = add_columns(table.columns, [*kinds, "status", "error"])
     types = [*table.types, *kinds.values(), None, None]
-    origin = json.dumps([answerer.origin, asdict(config)], default=vars)  # all that answers depend on but the rows
+    # All that answers depend on but the rows.
+    origin = json.dumps([__version__, answerer.origin, asdict(config)], default=vars)
     beside = None if target == STDIO else Path(target)
     with results_beside(beside) as kept, TableWriter(target, columns, kinds=types, form=form, force=force) as writer:
         for window in chain([head], windows):
-            answered = _kept_or_new(window, answerer, config, origin, kept)
+            answered = _kept_or_new(window, table, answerer, config, origin, kept)
             rows = zip(window.cells, window.records, answered, strict=True)
             cells = [_shown_cells(*row, table.smiles_index) for row in rows]
             writer.write(cells, _encoded(form, answered, config))
@@ -217,12 +219,18 @@ def answer_table(
 
 
 def _kept_or_new(
-    window: Window, answerer: Answerer, config: GenerationConfig, origin: str, kept: KeptResults
+    window: Window,
+    table: Library | TypedSmiles,
+    answerer: Answerer,
+    config: GenerationConfig,
+    origin: str,
+    kept: KeptResults,
 ) -> list[Answered]:
     """`answer_window`, or what it gave before for the same rows, by the same `origin`."""
     rows = repr([origin, *map(tuple, window.records), *map(list, window.cells)])
     key = hashlib.sha256(rows.encode("utf-8", "surrogateescape")).hexdigest()
     if (before := kept.get(key)) is not None:
+        table.n_kept += len(window.records)
         return [Answered(**row) for row in json.loads(before)]
     answered = answer_window(window, answerer, config)
     kept.add(key, json.dumps(list(map(asdict, answered))).encode())

@@ -294,8 +294,10 @@ def test_one_call_screens_a_library(tmp_path: Path, calibrated_pack_path: Path, 
     assert notes == [] if not drawing_problem() else [drawing_problem()]
     assert done[-1] == (30, 1.0)
     (tmp_path / "run" / "part-00001.parquet").unlink()
-    screen_library(library, tmp_path / "run", **options, resume=True, on_note=notes.append)
+    options |= {"on_note": notes.append, "on_progress": lambda n_rows, opened: done.append((n_rows, opened.n_kept))}
+    screen_library(library, tmp_path / "run", **options, resume=True)
     assert "part-00001.parquet is missing: it is made again" in notes
+    assert done[-1] == (30, 18)
     assert results(tmp_path / "run") == results(tmp_path / "parts")
 
 

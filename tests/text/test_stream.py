@@ -176,7 +176,7 @@ class Tired(Parrot):
 
 
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, target: str) -> None:
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are answered are kept until the table is whole, which is the same as of one run."""
     n_rows = 2 * CHUNK_BATCHES + 1  # three windows
     (tmp_path / "in.csv").write_text("smiles,n\n" + "".join(f"CO,{i}\n" for i in range(n_rows)))
@@ -185,8 +185,10 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, target: str) -> None:
         config, rows = GenerationConfig("product", True, batch_size=1, temperature=1.0, seed=seed), []
         with open_library(tmp_path / "in.csv", cells=True) as table:
             answer_table(table, str(tmp_path / name), cast(Answerer, parrot), config, on_rows=rows.extend)
+        n_kept.append(table.n_kept)
         return rows
 
+    n_kept: list[int] = []
     whole = run(Parrot("C=O", "CC", "N"), f"whole.{target}")
     with pytest.raises(KeyboardInterrupt):
         run(Tired("C=O", "CC"), target)
@@ -200,3 +202,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, target: str) -> None:
         run(Tired("C=O", "CC"), target)
     other = run(Parrot("O", "O", "O"), target, seed=1)
     assert {row.answers[0] for row in other} == {"O"}, "what was answered otherwise is not taken"
+    assert n_kept == [0, n_rows - 1, 0]
+
+    (tmp_path / target).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(Tired("C=O", "CC"), target)
+    monkeypatch.setattr("mora_lite.text.stream.__version__", "another")
+    other = run(Parrot("O", "O", "O"), target)
+    assert {row.answers[0] for row in other} == {"O"}, "nor by another version"
