@@ -41,6 +41,8 @@ def replacing(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
         try:
             with path.open("wb") as pipe:
                 yield pipe
+        except BrokenPipeError:  # the reader has read enough
+            raise
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error_text(error)}{hint and '; '}{hint}") from None
         return

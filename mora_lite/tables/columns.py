@@ -69,8 +69,8 @@ _NAMES_OF_NAMES = {
 _ATOMS = r"(?:Br?|Cl?|N|O|P|S|F|I|b|c|n|o|p|s|\*|\[[^\[\]\s]+\])"
 _SYMBOL = rf"(?:{_ATOMS}|[-=#$:/\\.()]|%?\d)"
 _SMILES_SHAPE = re.compile(rf"(?=.*[()\[\]=#@]|.{{4}}.*\d|.*\d.{{3}}){_SYMBOL}+")
-# A reaction reactants>reagents>product, whose sides may be empty; an extension or a name may follow.
-_REACTION = re.compile(rf"(?=.*[^>\s]){_SYMBOL}*>{_SYMBOL}*>{_SYMBOL}*(?:\s.*)?")
+_SIDE = re.compile(rf"(?:{_SYMBOL}|->)*")  # of a reaction reactants>reagents>product
+ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
 _WORDS = re.compile(r"[^\W\d][\w .()/%-]*")
 
 
@@ -301,7 +301,13 @@ def _find_reactions(
 def reads_as_reactions(cells: Sequence[str]) -> bool:
     """Whether these cells of a column look like reactions `reactants>reagents>product`."""
     distinct = {cell.strip() for cell in cells} - {""}
-    return 0 < _MIN_SHARE * len(distinct) <= sum(bool(_REACTION.fullmatch(cell)) for cell in distinct)
+    return 0 < _MIN_SHARE * len(distinct) <= sum(map(_is_reaction, distinct))
+
+
+def _is_reaction(cell: str) -> bool:
+    """Whether a cell without blanks at its start is one, some of whose sides may be empty, and what may follow it."""
+    sides = ARROW.split(cell.split(None, 1)[0])
+    return len(sides) == 3 and any(sides) and all(map(_SIDE.fullmatch, sides))
 
 
 def _with_header(header: Sequence[str], index: int) -> ColumnChoice:
@@ -336,7 +342,7 @@ def reads_as_smiles(cells: Sequence[str], share: float = _MIN_SHARE) -> bool:
 def _is_molecule(cell: str) -> bool:
     """Whether a cell that may be a header is a SMILES or a reaction, or would be one without a mistake in it."""
     text = cell.strip()
-    return _n_atoms(cell) > 0 or bool(_SMILES_SHAPE.fullmatch(text) or _REACTION.fullmatch(text))
+    return _n_atoms(cell) > 0 or bool(text and (_SMILES_SHAPE.fullmatch(text) or _is_reaction(text)))
 
 
 def _n_atoms(cell: str) -> int:

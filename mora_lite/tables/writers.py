@@ -76,11 +76,7 @@ class TableWriter:
         if self._to_stdout:
             sys.stdout.flush()
             return sys.stdout.buffer
-        target = claim_output(path, source=source, force=force)
-        if target.exists() and not target.is_file():  # a device or a named pipe: nothing to rename
-            raw: Any = files.enter_context(target.open("wb"))
-        else:
-            raw = files.enter_context(replacing(target))
+        raw = files.enter_context(replacing(claim_output(path, source=source, force=force)))
         # No name and no time inside: the same table makes the same bytes.
         return files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0)) if self.form.packed else raw
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import InputError, did_you_mean
-from ..tables.columns import plain_name, stem_of
+from ..tables.columns import ARROW, plain_name, stem_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ DIRECTIONS = tuple(QUESTIONS)
 SIDES = ("reactants_and_reagents", "reactants", PRODUCT)  # columns that can be asked about by themselves
 WHOLE_COLUMNS = ("reaction", "rxn")  # of whole reactions
 REACTION_COLUMNS = (*SIDES, *WHOLE_COLUMNS)  # names that a table's SMILES column may have in place of a typical one
-_ARROW = re.compile("(?<!-)>")  # of a reaction; that of a bond to a metal is ->
 _WIDE_ARROW = re.compile(r"\s*(?<!-)>\s*")
 _SIGN = re.compile(r"(\+|-+>|=+>|[\u2190-\u21ff\u27f0-\u27ff])(?!\S)")  # between molecules, as equations have it
 
@@ -103,9 +102,9 @@ def read_reaction(text: str) -> tuple[str, str, str] | None:
     None where the text is no reaction. Raises `InputError` for half a one, for several, and for one in other signs.
     """
     smiles, *name = text.split(None, 1) or [""]
-    if _ARROW.search(f"{smiles[-2:]} {name[0][:1] if name else ''}"):  # a blank before an arrow, or after it
+    if ARROW.search(f"{smiles[-2:]} {name[0][:1] if name else ''}"):  # a blank before an arrow, or after it
         smiles, *name = _WIDE_ARROW.sub(">", text.strip()).split(None, 1)
-    sides = _ARROW.split(smiles)
+    sides = ARROW.split(smiles)
     if len(sides) == 3:
         return sides[0], sides[1], sides[2]
     if len(sides) > 1:

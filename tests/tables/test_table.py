@@ -103,6 +103,12 @@ def test_of_two_columns_of_reactions_one_has_to_be_chosen(tmp_path):
         pass
 
 
+def test_bonds_to_metals_are_no_arrows_of_reactions(tmp_path):
+    path = str(write(tmp_path / "a.csv", "what,CO,rxn\nx,CO,N.[Pt+2]>>N->[Pt+2]\n"))
+    with open_table(path, expected=("reaction",)) as table:
+        assert table.smiles_index == 2
+
+
 @pytest.mark.parametrize("text", ["CO>>C=O\tUS1\t95\nCCO>O>CC=O |f:0.1|\tUS2\t\n", "CO>>C=O\tUS1\t95\n"])
 @pytest.mark.parametrize("column", [None, "1"])
 def test_reactions_without_a_header_lose_no_row(tmp_path, text, column):
