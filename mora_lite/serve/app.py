@@ -36,7 +36,6 @@ SLICE = 64  # molecules of one request that are scored before others have their 
 MAX_PAGE = 200  # rows of a table at once
 DRAWING_SECONDS = 2.0  # of such rows; of large molecules some have no drawing then
 LOOK_SECONDS = 2.0  # between two looks whether somebody waits for a download still
-DOWNLOADS = {"csv": ".csv", "xlsx": ".xlsx", "sdf": ".sdf"}
 ResultT = TypeVar("ResultT")
 
 
@@ -325,7 +324,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
         """The rows of a finished table as a file, filtered and sorted alike: CSV, XLSX or SDF."""
         job, results = service.results(number)
         view, lay_out = View(where, sort, descending), service.reader.mol_block
-        writing = asyncio.wrap_future(service.jobs.download(job, results, view, DOWNLOADS[form], lay_out))
+        writing = asyncio.wrap_future(service.jobs.download(job, results, view, form, lay_out))
         while not (await asyncio.wait([writing], timeout=LOOK_SECONDS))[0]:
             if await request.is_disconnected():
                 writing.cancel()
@@ -335,7 +334,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
         return FileResponse(
             path,
             media_type="application/octet-stream",
-            filename=f"{name or 'table'}.predictions{DOWNLOADS[form]}",
+            filename=f"{name or 'table'}.predictions.{form}",
             background=BackgroundTask(path.unlink, missing_ok=True),
         )
 

@@ -291,15 +291,15 @@ class Jobs:
         }
 
     def download(
-        self, job: Job, results: Results, view: View, ending: str, lay_out: Callable[[str, str], str]
+        self, job: Job, results: Results, view: View, form: str, lay_out: Callable[[str, str], str]
     ) -> Future[Path]:
-        """Write the rows of a finished job as `view` has them, in turns with other downloads.
+        """Write the rows of a finished job as `view` has them, in turns with other downloads. form: csv, xlsx or sdf.
 
         The answer is the file, which whoever asked deletes; until it comes it may be cancelled. lay_out: as of
         `Results.write`. Raises `BusyError` when too many wait; the answer raises `InputError` for a wrong view, and
         when the job is removed meanwhile.
         """
-        path, answer = job.folder / f"download-{secrets.token_hex(4)}{ending}", Future[Path]()
+        path, answer = job.folder / f"download-{secrets.token_hex(4)}.{form}", Future[Path]()
 
         def steps(_: None) -> Iterator[None]:
             failure: Exception | None = None

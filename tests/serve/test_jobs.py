@@ -203,14 +203,14 @@ def slow_layout(name, smiles):
     return f"{name}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
 
 
-def download(jobs, job, ending=".csv", **view):
-    return jobs.download(job, job.results, View(**view), ending, slow_layout)
+def download(jobs, job, form="csv", **view):
+    return jobs.download(job, job.results, View(**view), form, slow_layout)
 
 
 def test_a_short_download_does_not_wait_for_the_end_of_a_long_one(make):
     jobs = make()
     job = give(jobs, b"smiles\n" + b"CCO\n" * 300)
-    long, short = download(jobs, job, ".sdf"), download(jobs, job)
+    long, short = download(jobs, job, "sdf"), download(jobs, job)
     assert short.result(60).read_bytes().count(b"\n") == 301
     assert not long.done()
     assert long.result(60).read_bytes().count(b"$$$$") == 300
@@ -219,7 +219,7 @@ def test_a_short_download_does_not_wait_for_the_end_of_a_long_one(make):
 def test_a_download_that_nobody_waits_for_ends_and_leaves_nothing(make):
     jobs = make()
     job = give(jobs, b"smiles\n" + b"CCO\n" * 500)
-    left = download(jobs, job, ".sdf")
+    left = download(jobs, job, "sdf")
     time.sleep(0.1)
     assert left.cancel()
     download(jobs, job).result(60).unlink()  # in turns: both have had their last
@@ -230,7 +230,7 @@ def test_a_download_that_nobody_waits_for_ends_and_leaves_nothing(make):
 def test_a_download_of_a_table_that_is_deleted_meanwhile_says_so(make):
     jobs = make()
     job = give(jobs, b"smiles\n" + b"CCO\n" * 500)
-    writing = download(jobs, job, ".sdf")
+    writing = download(jobs, job, "sdf")
     jobs.remove(job)
     with pytest.raises(InputError, match="the table was deleted meanwhile"):
         writing.result(60)
@@ -247,9 +247,9 @@ def test_a_wrong_view_is_an_error_of_its_own_download(make):
 def test_more_downloads_than_the_limit_are_refused(make):
     jobs = make(downloads=2)
     job = give(jobs, b"smiles\n" + b"CCO\n" * 500)
-    waiting = [download(jobs, job, ".sdf") for _ in range(2)]
+    waiting = [download(jobs, job, "sdf") for _ in range(2)]
     with pytest.raises(BusyError, match="2 tables wait already; try again in a minute"):
-        _ = [download(jobs, job, ".sdf") for _ in range(2)]  # one of those before may be at work
+        _ = [download(jobs, job, "sdf") for _ in range(2)]  # one of those before may be at work
     jobs.remove(job)
     assert all(one.exception(60) for one in waiting)
 

@@ -1,12 +1,5 @@
 // The HTTP interface, as openapi.json describes it, with a command to try for each path.
-const place = document.getElementById("paths");
-
-function node(tag, text, css = "") {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  if (css) element.className = css;
-  return element;
-}
+import { byId, el } from "./elements.js";
 
 function example(schema, all) {
   if (schema.$ref) return example(all[schema.$ref.split("/").pop()], all);
@@ -29,19 +22,9 @@ function command(method, path, one, all) {
 
 const described = await (await fetch("openapi.json")).json();
 const schemas = (described.components || {}).schemas || {};
-place.replaceChildren();
-for (const [path, methods] of Object.entries(described.paths)) {
-  for (const [method, one] of Object.entries(methods)) {
-    const card = node("section", "", "card");
-    const title = node("h3", "");
-    title.append(node("code", `${method.toUpperCase()} ${path}`));
-    card.append(title, node("p", one.description || one.summary, "soft"));
-    for (const parameter of (one.parameters || []).filter((part) => part.in === "query")) {
-      const line = node("p", "", "soft");
-      line.append(node("code", parameter.name), ` ${parameter.description || parameter.schema.description || ""}`);
-      card.append(line);
-    }
-    card.append(node("pre", command(method, path, one, schemas)));
-    place.append(card);
-  }
-}
+byId("paths").replaceChildren(...Object.entries(described.paths).flatMap(([path, methods]) =>
+  Object.entries(methods).map(([method, one]) => el("section", { class: "card" },
+    el("h3", {}, el("code", {}, `${method.toUpperCase()} ${path}`)), el("p", { class: "soft" }, one.description || one.summary),
+    (one.parameters || []).filter((part) => part.in === "query").map((parameter) =>
+      el("p", { class: "soft" }, el("code", {}, parameter.name), ` ${parameter.description || parameter.schema.description || ""}`)),
+    el("pre", {}, command(method, path, one, schemas))))));
