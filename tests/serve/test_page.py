@@ -57,6 +57,14 @@ def test_texts_stand_out_from_what_is_behind_them(browser, scheme):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def test_the_interface_is_described_with_commands_to_try(browser, server):
+    browser.get(f"{server.url}docs")
+    texts = [card.text for card in wait(lambda: find(browser, "#paths section.card"))]
+    (predict,) = (text for text in texts if text.startswith("POST /api/predict\n"))
+    assert """-d '{"smiles":["CCO","c1ccccc1O"]}'""" in predict
+    assert any("where A condition, such as" in text for text in texts)
+
+
 def test_what_is_no_smiles_is_said(browser):
     type_smiles(browser, "C1CC" + ENTER)
     said = wait(lambda: message(browser) != "predicting …" and message(browser))
