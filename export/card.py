@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..packs.card import model_card
+from ..packs.card import TAGS, about, card_of
 from ..packs.manifest import without_training
 from ..scoring.tasks import Task
 
@@ -28,11 +28,7 @@ def export_card(
 ) -> str:
     """The text of README.md. manifest: of the pack. files: bytes by name. report: of the parity gate."""
     # The table of files says whether the training molecules are in the folder.
-    card = model_card({**without_training(manifest), "tasks": [task.as_dict() for task in tasks]})
-    header, _, body = card.partition("\n# ")
-    body = body[body.index("\n## What it answers") :]
-    body = body[: body.index("\n## Use")]
-    header = header.replace('"mora"]', '"mora", "onnx"]')
+    of_tasks = {**without_training(manifest), "tasks": [task.as_dict() for task in tasks]}
     name = manifest["name"]
     intro = (
         f"# {name}, as ONNX\n\nThe mora-lite pack `{name}` for ONNX Runtime and others, without torch: it predicts "
@@ -61,4 +57,4 @@ def export_card(
             *lines,
         ]
     )
-    return f"{header}\n{intro}\n\n{table}\n\n{parity}\n{body}"
+    return card_of(manifest, [intro, table, parity, *about(of_tasks)], (*TAGS, "onnx"))

@@ -90,8 +90,12 @@ def model_card(manifest: dict[str, Any], address: str = "") -> str:
     address: by which others load it, `hf:owner/name`; without one they are told its name. The card begins with the YAML
     header that the Hugging Face hub reads.
     """
-    sections = [
-        _header(manifest),
+    return card_of(manifest, [_header(manifest), *about(manifest), _use(manifest, address)])
+
+
+def about(manifest: Row) -> list[str]:
+    """The sections of a card that say what a pack answers, how well, and how it was made."""
+    return [
         _answers(manifest),
         _quality(manifest),
         *_breakdowns(manifest),
@@ -99,12 +103,15 @@ def model_card(manifest: dict[str, Any], address: str = "") -> str:
         _warnings(manifest["provenance"]),
         _making(manifest),
         _limits(manifest),
-        _use(manifest, address),
     ]
-    return front_matter(manifest) + "\n" + "\n\n".join(section for section in sections if section) + "\n"
 
 
-def front_matter(manifest: Row, tags: Sequence[str] = TAGS) -> str:
+def card_of(manifest: Row, sections: Iterable[str], tags: Sequence[str] = TAGS) -> str:
+    """The text of a README.md: the header that the Hugging Face hub reads, then the sections that are not empty."""
+    return _front_matter(manifest, tags) + "\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _front_matter(manifest: Row, tags: Sequence[str]) -> str:
     """The YAML header that the Hugging Face hub reads."""
     header: dict[str, Any] = {"library_name": "mora-lite", "tags": list(tags)}
     base = _base(manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ..packs.card import code, front_matter, markdown_table, plain, section, value_lines
+from ..packs.card import card_of, code, markdown_table, plain, section, value_lines
 from .metrics import metrics_by_table
 from .tasks import PackQuestions, text_task
 
@@ -55,7 +55,7 @@ def text_card(name: str, manifest: dict[str, Any], address: str = "") -> str:
         section("Limits", LIMITS),
         f"## Use\n\n```sh\nmora-lite generate molecules.csv --pack {address or './' + shlex.quote(name)}{ask}\n```",
     ]
-    return front_matter(manifest, TAGS) + "\n" + "\n\n".join(text for text in sections if text) + "\n"
+    return card_of(manifest, sections, TAGS)
 
 
 def _quality(metrics: dict[str, Any]) -> str:
