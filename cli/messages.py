@@ -8,7 +8,8 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,20 +24,17 @@ class Invocation:
     arguments: Sequence[str] = ()
     quiet: bool = False
     verbose: bool = False
-    _console: list[Console] = field(default_factory=list)
 
     def command_line(self) -> str:
         """The same call once more, to be pasted into a shell."""
         return shlex.join(["mora-lite", *self.arguments])
 
-    @property
+    @cached_property
     def console(self) -> Console:
         """The one on stderr: a line that is printed while a bar moves stands above the bar."""
-        if not self._console:
-            from rich.console import Console
+        from rich.console import Console
 
-            self._console.append(Console(stderr=True, highlight=False))
-        return self._console[0]
+        return Console(stderr=True, highlight=False)
 
 
 invocation = Invocation()

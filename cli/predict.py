@@ -142,7 +142,7 @@ def predict(
                 on_progress=on_progress,
             )
         print_note(*library.notes[n_notes:])
-        print_lines(summary.lines(output_name(target), summary.load_seconds))
+        print_lines(summary.lines(output_name(target)))
         failed = failed or bool(summary.n_rows and not summary.n_ok)
     if failed:
         raise typer.Exit(1)

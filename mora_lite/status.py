@@ -96,11 +96,11 @@ class RunSummary(StatusCounts):
     def mol_per_s(self) -> float:
         return self.n_rows / self.seconds if self.seconds > 0 else 0.0
 
-    def lines(self, where: str, load_seconds: float) -> list[str]:
+    def lines(self, where: str) -> list[str]:
         """The summary for people: one line, and one more for each reason of failure."""
         return [
             f"{where}: {counted(self.n_rows, 'row')}, {self.n_ok:,} ok, "
-            f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {load_seconds:.1f} s to load",
+            f"{self.seconds:.1f} s ({self.mol_per_s:,.0f} molecules/s), {self.load_seconds:.1f} s to load",
             *self.failures(),
             *self._domain(),
         ]

@@ -103,19 +103,17 @@ class ModelSource:
         return CPU_WINDOW_ROWS if self.devices == (CPU,) else WINDOW_ROWS
 
 
-class WindowScorer:
-    """The work of a process that scores: a window in, what `output` makes of it out."""
+def make_scorer(load: Callable[..., Predictor], output: Output) -> Callable[..., Any]:
+    """The work of a process that scores: a window in, what `output` makes of it out.
 
-    def __init__(self, model: Predictor, output: Output):
-        self.model, self.output = model, output
+    Its model has one thread, so that workers do not wait for each other.
+    """
+    model = load(device=CPU, threads=1)
 
-    def __call__(self, window: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> Any:
-        return self.output.of(self.model, parse_window(window, self.model.featurizer, marked, at, self.output.describe))
+    def score(window: Window, marked: Mapping[int, str], at: Callable[[int], None]) -> Any:
+        return output.of(model, parse_window(window, model.featurizer, marked, at, output.describe))
 
-
-def make_scorer(load: Callable[..., Predictor], output: Output) -> WindowScorer:
-    """Load a worker process's model, on one thread, so that workers do not wait for each other."""
-    return WindowScorer(load(device=CPU, threads=1), output)
+    return score
 
 
 @contextmanager

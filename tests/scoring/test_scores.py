@@ -52,12 +52,12 @@ def test_intervals_and_training_molecules_of_other_tasks_are_refused() -> None:
 
 def test_the_summary_of_a_run_names_the_tasks_with_most_rows_outside() -> None:
     summary = RunSummary(Counter(ok=9), outside=Counter({f"T{n}": n for n in range(1, 10)}))
-    assert summary.lines("out.csv", 0.0)[-1] == (
+    assert summary.lines("out.csv")[-1] == (
         "  outside of the domain: 9 of T9, 8 of T8, 7 of T7, 6 of T6, 5 of T5, 4 of T4 and of 3 other tasks"
     )
     one_more = RunSummary(Counter(ok=9), outside=Counter({f"T{n}": n for n in range(1, 8)}))
-    assert one_more.lines("out.csv", 0.0)[-1].endswith("and of 1 other task")
-    assert len(RunSummary(Counter(ok=9)).lines("out.csv", 0.0)) == 1
+    assert one_more.lines("out.csv")[-1].endswith("and of 1 other task")
+    assert len(RunSummary(Counter(ok=9)).lines("out.csv")) == 1
 
 
 def test_every_column_beside_the_tasks_is_reserved() -> None:

@@ -27,7 +27,6 @@ from rdkit import Chem
 from mora_lite.errors import DeviceError, InputError, OutputError
 from mora_lite.machine.journal import Journal
 from mora_lite.machine.workers import WorkerDied
-from mora_lite.model import load
 from mora_lite.scoring import parallel
 from mora_lite.screening import campaign, ray_cluster, ray_engine, shards
 from mora_lite.screening.campaign import Campaign, screen_library
@@ -194,7 +193,7 @@ def test_a_molecule_that_hangs_or_crashes_rdkit_is_a_row(ray, calibrated_pack_pa
     summary = screen_library(file, tmp_path / "run", engine="ray", source=lambda: fragile, time_limit=1.5)
     assert summary.counts.counts == {"ok": 3, "timeout": 1, "crashed": 1}
 
-    scorer = parallel.WindowScorer(load(calibrated_pack_path, device="cpu"), shards.ShardRows("parquet"))
+    scorer = parallel.make_scorer(torch_source(str(calibrated_pack_path)).load, shards.ShardRows("parquet"))
     with open_library(file) as library:
         scored = scorer(next(library.windows(8)), {1: "timeout", 3: "crashed"}, lambda item: None)
     schema = shards.result_schema(source.tasks, source.calibrated)

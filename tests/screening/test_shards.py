@@ -15,7 +15,7 @@ from mora_lite import load
 from mora_lite.errors import InputError, OutputError
 from mora_lite.machine.journal import Journal
 from mora_lite.model import Model
-from mora_lite.scoring.parallel import WindowScorer, score_on
+from mora_lite.scoring.parallel import make_scorer, score_on
 from mora_lite.screening import shards
 from mora_lite.screening.run_directory import RunDirectory, open_run
 from mora_lite.screening.shards import (
@@ -61,7 +61,7 @@ def windows_of(window: Window, n_rows: int) -> Iterator[Window]:
 
 
 def scoring(model: Model, form: str) -> Callable[[Iterator[Any]], Iterator[Scored]]:
-    work = WindowScorer(model, ShardRows(form))
+    work = make_scorer(lambda **_: model, ShardRows(form))
     return lambda jobs: (work(job, {}, lambda item: None) for job in jobs)
 
 
@@ -126,7 +126,8 @@ def test_rows_without_any_molecule_are_rows(calibrated: Model) -> None:
 def test_marked_rows_are_left_out(calibrated: Model) -> None:
     seen: list[int] = []
     job = Window(5, [Record("", "CCO", ""), Record("", "CC", ""), Record("", "C", "")])
-    scored = WindowScorer(calibrated, ShardRows("parquet"))(job, {0: "timeout", 2: "crashed"}, seen.append)
+    work = make_scorer(lambda **_: calibrated, ShardRows("parquet"))
+    scored = work(job, {0: "timeout", 2: "crashed"}, seen.append)
     assert from_ipc(scored.data).column("status").to_pylist() == ["timeout", "ok", "crashed"]
     assert scored.first["timeout"] == (5, "parsing took longer than the time limit")
     assert scored.first["crashed"] == (7, "parsing ended the process that did it")
@@ -244,7 +245,7 @@ def test_other_rows_than_before_are_noticed(model: Model, tmp_path: Path, n_firs
 
 def test_scoring_here_is_scoring_in_the_workers(calibrated: Model, window: Window) -> None:
     jobs = list(windows_of(window, 9))
-    there = [WindowScorer(calibrated, ShardRows("csv"))(job, {}, lambda item: None) for job in jobs]
+    there = list(scoring(calibrated, "csv")(iter(jobs)))
     ready = (parse_window(job) for job in jobs)
     assert list(score_on([calibrated, calibrated], ready, ShardRows("csv"))) == there
 
