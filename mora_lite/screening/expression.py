@@ -19,17 +19,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from ..context.extras import ALERTS, EXTRAS
 from ..errors import InputError, did_you_mean
 from ..scoring.scores import percentile_columns
 from ..scoring.tasks import Task
-
-if TYPE_CHECKING:
-    import pyarrow
 
 MAX_CHARACTERS = 1_000
 MAX_DEPTH = 50  # brackets, signs and `not` within one another
@@ -105,7 +103,7 @@ class Expression:
     columns: tuple[str, ...]
     steps: tuple[float | str | Operation, ...]  # a constant, a column, or an operation
 
-    def evaluate(self, table: pyarrow.Table) -> Array:
+    def evaluate(self, table: pa.Table) -> Array:
         """float64 `[B]` of a number, bool `[B]` of a condition.
 
         Null and NaN stay NaN in a number; every comparison with them is false, also `!=`, and so is a null
@@ -149,15 +147,13 @@ def parse_expression(text: str, tasks: Sequence[Task], columns: Sequence[str]) -
     return Expression(text, kind, used, tuple(parser.steps))
 
 
-def _read(table: pyarrow.Table, name: str) -> Array:
+def _read(table: pa.Table, name: str) -> Array:
     """float64 or bool `[B]`."""
-    import pyarrow
-
     if name not in table.column_names:
         raise InputError(f"the table has no column {name!r}: {did_you_mean(name, table.column_names)}")
     if name == "in_domain":
-        return np.asarray(table[name].cast(pyarrow.bool_()).fill_null(False)).astype(bool)
-    return np.asarray(table[name].cast(pyarrow.float64())).astype(np.float64)
+        return np.asarray(table[name].cast(pa.bool_()).fill_null(False)).astype(bool)
+    return np.asarray(table[name].cast(pa.float64())).astype(np.float64)
 
 
 class _Names:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from ..chem.drawing import draw
 from ..machine.files import replacing
@@ -19,12 +21,10 @@ from ..reports.charts import histogram_svg
 from ..reports.page import as_html, as_number, as_percent, decimals_for, facts, page, tiles
 from ..scoring.tasks import Task
 from ..status import OK, REASONS, StatusCounts
+from ..tables.parquet import valid_texts
 from .hits import REPEAT, SCORE
 from .run_directory import RESUME_HINT
 from .summary import LibrarySummary
-
-if TYPE_CHECKING:
-    import pyarrow
 
 MAX_HITS = 200  # shown; their drawings are most of the page
 TEMPLATE = "report_template.html"
@@ -35,7 +35,7 @@ def write_report(
     metadata: Mapping[str, str],
     tasks: Sequence[Task],
     summary: LibrarySummary,
-    hits: pyarrow.Table,
+    hits: pa.Table,
     hits_title: str,
 ) -> None:
     """Write the page to `path`, whole or not at all. Raises `OutputError` when that is impossible.
@@ -46,7 +46,7 @@ def write_report(
     """
     template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     body, script, _ = re.split("</?script>", template)
-    rows = _readable(hits.slice(0, MAX_HITS)).to_pylist()
+    rows = pa.Table.from_batches(map(valid_texts, hits.slice(0, MAX_HITS).to_batches()), hits.schema).to_pylist()
     body = Template(body).substitute(
         metadata=facts(metadata),
         tiles=_tiles(summary),
@@ -58,18 +58,6 @@ def write_report(
     )
     with replacing(path, RESUME_HINT) as file:
         file.write(page("Screening report", body, script=script))
-
-
-def _readable(table: pyarrow.Table) -> pyarrow.Table:
-    """The same table with bytes that are not UTF-8, which shards keep, replaced."""
-    import pyarrow
-
-    for i, field in enumerate(table.schema):
-        if pyarrow.types.is_string(field.type):
-            cells = table.column(i).cast(pyarrow.binary()).to_pylist()
-            texts = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
-            table = table.set_column(i, field, pyarrow.array(texts, field.type))
-    return table
 
 
 def _tiles(summary: LibrarySummary) -> str:

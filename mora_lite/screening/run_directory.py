@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, OutputError, error_text
-from ..machine.files import digest_file, replacing
+from ..machine.files import replacing, verify_file
 
 FORMAT = 1
 FORMATS = ("parquet", "csv")
@@ -161,8 +161,8 @@ def _load_shards(run: RunDirectory, file: Path) -> None:
         content = json.loads(file.read_bytes())
         settings, rows, version = dict(content["settings"]), content.get("rows"), content["format"]
         shards = {int(number): dict(entry) for number, entry in content["shards"].items()}
-        sums = {number: (int(entry["bytes"]), str(entry["sha256"])) for number, entry in shards.items()}
-        _ = [(entry["counts"].items(), entry["first"].items()) for entry in shards.values()]
+        for entry in shards.values():
+            _ = entry["bytes"], entry["sha256"], entry["counts"].items(), entry["first"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(f"{file} is damaged ({error_text(error)}): --force starts again") from None
     if version != FORMAT:
@@ -170,7 +170,7 @@ def _load_shards(run: RunDirectory, file: Path) -> None:
     _compare_settings(run.path, settings, run.settings)
     run.rows = rows if isinstance(rows, int) else run.rows
     for number, entry in shards.items():
-        fault = _fault_of(run.file(number), *sums[number])
+        fault = _fault_of(run.file(number), entry)
         if fault:
             run.notes.append(f"{run.file(number).name} {fault}: it is made again")
             continue
@@ -195,15 +195,13 @@ def _compare_settings(path: Path, before: Mapping[str, Any], after: Mapping[str,
         )
 
 
-def _fault_of(file: Path, n_bytes: int, sha256: str) -> str:
+def _fault_of(file: Path, entry: dict[str, Any]) -> str:
     """What is wrong with a shard's file, in words for the user; empty when nothing is."""
     try:
-        if file.stat().st_size == n_bytes and digest_file(file) == sha256:
-            return ""
-        return "is not what it was"
+        return "" if verify_file(file, entry) else "is not what it was"
     except FileNotFoundError:
         return "is missing"
-    except (OSError, InputError) as error:
+    except OSError as error:
         return f"cannot be read ({error_text(error)})"
 
 

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from ..errors import InputError, OutputError, error_text
-from ..machine.files import digest_file, replacing
+from ..machine.files import file_entry, replacing
 from ..machine.journal import Entry, Journal
 from ..scoring.parallel import Output
 from ..scoring.scores import Scores
@@ -328,8 +328,7 @@ def write_shard(
         "counts": dict(sorted(counts.counts.items())),
         "first": dict(sorted(counts.first.items())),
         "file": file.name,
-        "bytes": file.stat().st_size,
-        "sha256": digest_file(file),
+        **file_entry(file),
     }
 
 

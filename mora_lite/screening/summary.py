@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..scoring.tasks import Task
 from ..status import OK, StatusCounts
-
-if TYPE_CHECKING:
-    import pyarrow
 
 VALUE_BINS = 60  # of a value, over the mean of training +/- VALUE_DEVIATIONS
 VALUE_DEVIATIONS = 5
@@ -77,29 +75,24 @@ class LibrarySummary:
         self.n_inside_task = Counter({task.name: 0 for task in tasks})
         self.is_calibrated = False
 
-    def add(self, shard: pyarrow.Table) -> None:
-        import pyarrow
-        from pyarrow import compute
-
-        scored = shard.filter(compute.equal(shard["status"].cast(pyarrow.string()), OK))
+    def add(self, shard: pa.Table) -> None:
+        scored = shard.filter(pc.equal(shard["status"], OK))
         for task in self.tasks:
             self.scores[task.name].add(_numbers(scored, task.column))
         if "similarity" in shard.column_names:
             self.is_calibrated = True
             self.similarity.add(_numbers(scored, "similarity"))
-            self.n_inside += compute.sum(scored["in_domain"].cast(pyarrow.bool_())).as_py() or 0
-            self._add_domain(scored["outside"].cast(pyarrow.string()).fill_null(""))
+            self.n_inside += pc.sum(scored["in_domain"]).as_py() or 0
+            self._add_domain(scored["outside"])
 
-    def _add_domain(self, outside: pyarrow.ChunkedArray) -> None:
-        from pyarrow import compute
-
-        words = compute.list_flatten(compute.split_pattern(outside, " "))
-        n_outside = {pair["values"]: pair["counts"] for pair in compute.value_counts(words).to_pylist()}
+    def _add_domain(self, outside: pa.ChunkedArray) -> None:
+        words = pc.list_flatten(pc.split_pattern(outside, " "))
+        n_outside = {pair["values"]: pair["counts"] for pair in pc.value_counts(words).to_pylist()}
         for task in self.tasks:
             n = n_outside.get(task.name, 0)
             if " " in task.name:  # of several words
-                padded = compute.binary_join_element_wise(" ", outside, " ", "")
-                n = compute.sum(compute.match_substring(padded, f" {task.name} ")).as_py() or 0
+                padded = pc.binary_join_element_wise(" ", outside, " ", "")
+                n = pc.sum(pc.match_substring(padded, f" {task.name} ")).as_py() or 0
             self.n_inside_task[task.name] += len(outside) - n
 
 
@@ -111,8 +104,6 @@ def _histogram(task: Task) -> Histogram:
     return Histogram(start, stop, VALUE_BINS, task.is_log)
 
 
-def _numbers(table: pyarrow.Table, column: str) -> np.ndarray:
+def _numbers(table: pa.Table, column: str) -> np.ndarray:
     """float64 `[B]`, NaN for nulls."""
-    import pyarrow
-
-    return np.asarray(table[column].cast(pyarrow.float64()))
+    return np.asarray(table[column].cast(pa.float64()))

@@ -7,11 +7,9 @@ import math
 
 import numpy as np
 import pyarrow
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mora_lite.errors import InputError
 from mora_lite.scoring.tasks import Task
 from mora_lite.screening.expression import parse_expression
 from mora_lite.screening.ranking import rank
@@ -66,22 +64,6 @@ def test_rows_whose_order_is_not_finite_are_left_out():
 def test_nothing_found_is_an_empty_table_of_the_same_columns():
     found = rank([shard((0, 1, 1, "ok"))], expression("logS"), 5, expression("BBB > 2"))
     assert (found.num_rows, found.column_names) == (0, ["rank", *SCHEMA.names])
-    assert rank([], expression("logS"), 5).column_names == ["rank"]
-
-
-def test_shards_whose_empty_columns_have_no_type_as_from_csv():
-    blank = shard((7, None, None, "empty")).set_column(2, "logS [log mol/L]", pyarrow.nulls(1))
-    whole = shard((8, 2, 0.5, "ok")).set_column(2, "logS [log mol/L]", pyarrow.array([2], pyarrow.int64()))
-    assert rank([blank, whole, shard((9, 2.5, 0.5, "ok"))], expression("logS"), 5)["row"].to_pylist() == [9, 8]
-
-
-def test_what_cannot_be_ranked_is_refused():
-    with pytest.raises(InputError, match="got 0, expected 1 or more"):
-        rank([], expression("logS"), 0)
-    with pytest.raises(InputError, match="expected a number"):
-        rank([], expression("logS > 1"), 1)
-    with pytest.raises(InputError, match="expected a condition"):
-        rank([], expression("logS"), 1, expression("BBB"))
 
 
 few = st.sampled_from([None, float("nan"), -1.0, 0.0, 0.5, 1.0, float("inf")])  # many ties
