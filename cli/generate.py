@@ -119,13 +119,17 @@ def generate(
     mora-lite generate molecules.csv -p ./retro --top 5 --temperature 1 --seed 7
     mora-lite generate molecules.csv --pack ./asked --question "Is it an acid?"
     """
+    from ..tables.library import telling_notes
     from ..tables.source import STDIO, output_name
     from ..text.pack import open_text_pack
     from ..text.report import AnswersReport
     from ..text.stream import GenerationConfig, answer_table
 
     opened = open_text_pack(pack)
-    with open_input(inputs, smiles_column, opened.questions.of_reactions) as table:
+    with (
+        open_input(inputs, smiles_column, opened.questions.of_reactions) as table,
+        telling_notes(table, print_note),
+    ):
         config, notes = GenerationConfig.of(
             opened.questions,
             table.columns,
@@ -140,7 +144,7 @@ def generate(
             short=short,
         )
         target = claim_answers(inputs[0] if table.files else None, output, report, force)
-        print_note(*table.notes, *notes, *opened.featurizer.notes)
+        print_note(*notes, *opened.featurizer.notes)
         answerer, page = load(opened, pack, base, device, dtype), AnswersReport(report)
         config = replace(config, max_new_tokens=max_new_tokens or answerer.long_answer)
         kept = f"the rows that are answered are kept beside {target}"

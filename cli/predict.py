@@ -111,7 +111,7 @@ def predict(
     """
     from ..scoring.stream import AnswerColumns, predict_library
     from ..screening.model_choice import ModelChoice
-    from ..tables.library import TypedSmiles, open_library
+    from ..tables.library import TypedSmiles, open_library, telling_notes
 
     choice = ModelChoice(pack, engine, provider, device, dtype, split_names(tasks), confidence)
     answers = AnswerColumns(
@@ -126,9 +126,8 @@ def predict(
         with (
             open_library(paths, smiles_column, name_column, cells=True) if paths else TypedSmiles(smiles) as library,
             progress_bar() as on_progress,
+            telling_notes(library, print_note),
         ):
-            n_notes = len(library.notes)
-            print_note(*library.notes)
             summary = predict_library(
                 library,
                 target,
@@ -141,7 +140,6 @@ def predict(
                 on_note=print_note,
                 on_progress=on_progress,
             )
-        print_note(*library.notes[n_notes:])
         print_lines(summary.lines(output_name(target)))
         failed = failed or bool(summary.n_rows and not summary.n_ok)
     if failed:

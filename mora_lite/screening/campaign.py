@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -22,7 +21,7 @@ from ..machine.workers import check_guarded
 from ..scoring.parallel import ModelSource, scoring
 from ..scoring.tasks import Task
 from ..status import MAX_EXPLAINED, SHOWN_TASKS, StatusCounts, counted
-from ..tables.library import Library, open_library
+from ..tables.library import Library, open_library, telling_notes
 from ..tables.source import describe_file, file_state, is_stream
 from .expression import CONDITION, NUMBER, parse_expression
 from .hits import Ranking, add_library_columns, find_hits
@@ -94,7 +93,7 @@ def screen_library(
     on_ray = _check_call(engine, ray_address)
     part, columns = parse_part(shard), (smiles_column, name_column)
     choice = ModelChoice(str(pack), "torch" if on_ray else engine, provider, device, dtype, tasks, confidence)
-    with _opened(paths, columns, on_note) as library:
+    with open_library(paths, *columns) as library, telling_notes(library, on_note):
         check_kept(Path(output), library.files if force else [])
         if on_ray:
             check_ray(library)
@@ -105,20 +104,6 @@ def screen_library(
         tell = partial(_tell, library=library, on_progress=on_progress)
         score = partial(score, library=library, workers=workers, part=part, time_limit=time_limit, on_progress=tell)
         return campaign.run(Path(output), ranking, score, part, resume, force, on_note, library)
-
-
-@contextmanager
-def _opened(
-    paths: str | Path | Sequence[str | Path], columns: tuple[str | None, str | None], on_note: Callable[[str], None]
-) -> Iterator[Library]:
-    """The library; its notes are handed on, those of the start before the block, the others after it."""
-    with open_library(paths, *columns) as library:
-        told = len(library.notes)
-        for note in library.notes:
-            on_note(note)
-        yield library
-        for note in library.notes[told:]:
-            on_note(note)
 
 
 def _check_call(engine: str, ray_address: str | None) -> bool:

@@ -19,6 +19,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,6 +219,17 @@ class TypedSmiles:
         """Nothing is open; here because `Library` has it."""
 
 
+@contextmanager
+def telling_notes(library: Library | TypedSmiles, on_note: Callable[[str], None]) -> Iterator[None]:
+    """Hand on what the library notes: what it knows already before the block, what reading it shows after that."""
+    told = len(library.notes)
+    for note in library.notes:
+        on_note(note)
+    yield
+    for note in library.notes[told:]:
+        on_note(note)
+
+
 def open_library(
     paths: str | Path | Sequence[str | Path],
     smiles_column: str | None = None,
@@ -365,11 +377,8 @@ def _fields_of(path: str, source: Source) -> list[str]:
     """The data fields of an SDF: of the whole file, or, of a pipe, those of its beginning."""
     if source.bytes_total is None:
         return sdf_fields_ahead(source)
-    again = Source(path)
-    try:
+    with closing(Source(path)) as again:
         return sdf_fields(again)
-    finally:
-        again.close()
 
 
 def _kind_of(path: str, start: bytes, wanted: WantedColumns) -> str:

@@ -39,6 +39,13 @@ def test_generate_writes_a_row_for_each_row(run: Any, forward_pack: Path, table:
     assert "exists" in err
 
 
+def test_generate_tells_what_only_reading_shows(run: Any, forward_pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('smiles,name\nCO,"a" b\n')
+    code, _, err = run("generate", tmp_path / "in.csv", "--pack", forward_pack, "--max-tokens", 20)
+    assert code == 0
+    assert "1 line with a quote out of place read as plain text; the first is line 2" in err
+
+
 def test_a_run_that_was_stopped_is_told_how_to_go_on(
     run: Any, forward_pack: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
