@@ -135,7 +135,7 @@ SmilesColumn = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN",
-        help="The SMILES column: its name, or its number from 1.",
+        help="The SMILES column: its name, or its number from 1; of a workbook SHEET!COLUMN too, or SHEET!.",
         show_default="found by name or content",
     ),
 ]

@@ -326,10 +326,10 @@ def _open(path: str, wanted: WantedColumns, cells: bool) -> _File:
         parquet = ParquetSource(path, wanted)
         file = _File(parquet, parquet.blocks(cells), lambda: parquet.notes, parquet.columns)
         return file._replace(smiles_index=parquet.smiles_index, types=parquet.types)
-    source = Workbook(path) if is_workbook(path) else Source(path)
+    source = Workbook(path, wanted.of_table) if is_workbook(path) else Source(path)
     try:
         if isinstance(source, Workbook):
-            return _open_table(Table(source, wanted))
+            return _open_table(Table(source, wanted._replace(smiles=source.smiles_column, recorded=None)))
         kind = _kind_of(path, source.start, wanted)
         fault = _column_fault(source.name, kind, wanted)
         if kind == "list":

@@ -1,4 +1,4 @@
-"""Excel workbooks (.xlsx): the rows of the first sheet with molecules, every cell as text."""
+"""Excel workbooks (.xlsx): the rows of one sheet, every cell as text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 import zipfile
 from collections.abc import Iterator
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from ..errors import DeviceError, InputError, error_text
-from .columns import SAMPLE_ROWS, count_titles, is_smiles_name, reads_as_smiles
+from .columns import SAMPLE_ROWS, count_titles, is_smiles_name, plain_name, reads_as_smiles
 from .delimited import RowBlock
 from .source import ZIP, first_bytes
 
@@ -40,15 +40,18 @@ def _has_sheets(path: str) -> bool:
 class Workbook:
     """An open workbook, used like a `Source`; iterating reads the rows of one sheet, once.
 
-    The sheet is the first with a column of molecules, or else the first.
+    The sheet is the one that the user names, the first with a column of molecules, or else the first.
 
-    notes: lines for the user. bytes_total: size of the file on disk.
+    smiles_column: that the user names, without the sheet before it. notes: lines for the user. bytes_total: size of
+    the file on disk.
     """
 
     bom = False
 
-    def __init__(self, path: str):
-        """Raises `DeviceError` when openpyxl is not installed, `InputError` when the file is damaged."""
+    def __init__(self, path: str, smiles_column: str | None = None):
+        """smiles_column: `SHEET!COLUMN`, as spreadsheets refer to cells, or the one or the other (`SHEET!`).
+
+        Raises `DeviceError` when openpyxl is not installed, `InputError` when the file is damaged."""
         try:
             import openpyxl
         except ImportError:
@@ -74,12 +77,19 @@ class Workbook:
         sizes = {sheet.title: sheet.max_row or 1 for sheet in sheets}
         for sheet in sheets:  # what programs write of the size is often wrong, and openpyxl would stop there
             sheet.reset_dimensions()
-        self._sheet = next(filter(_has_molecules, sheets), sheets[0]) if len(sheets) > 1 else next(iter(sheets), None)
+        named, _, column = (smiles_column or "").rpartition("!")
+        of_name = [sheet for sheet in sheets if named and plain_name(sheet.title) == plain_name(named)]
+        self.smiles_column = column or None if of_name else smiles_column
+        with_molecules = filter(_has_molecules, sheets) if len(sheets) > 1 else iter(())
+        self._sheet = next(chain(of_name, with_molecules, sheets), None)
         self._n_rows = sizes[self._sheet.title] if self._sheet is not None else 1  # as the file says; for progress
         self.notes = []
         others = [sheet.title for sheet in sheets if sheet is not self._sheet]
         if self._sheet is not None and others:
-            self.notes.append(f"{path}: sheet {self._sheet.title!r} is read, not {', '.join(map(repr, others[:5]))}")
+            if not of_name:
+                named = ", ".join(map(repr, others[:5]))
+                choose = f"--smiles-column '{others[0]}!' reads {'that' if len(others) == 1 else 'the first of these'}"
+                self.notes.append(f"{path}: sheet {self._sheet.title!r} is read, not {named}: {choose}")
             self.name = f"{path}, sheet {self._sheet.title!r} (one of {len(sheets)})"  # in errors
 
     @property

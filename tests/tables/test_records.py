@@ -232,7 +232,10 @@ def test_a_workbook_gives_the_rows_of_a_sheet(tmp_path: Path) -> None:
         ["2", "c1ccccc1", "", "#N/A", "1e+300"],
     ]
     assert lines == [2, 3, 4]
-    assert library.notes == [f"{tmp_path / 'a.xlsx'}: sheet 'sheet 1' is read, not 'sheet 2', 'sheet 3'"]
+    assert library.notes == [
+        f"{tmp_path / 'a.xlsx'}: sheet 'sheet 1' is read, not 'sheet 2', 'sheet 3': "
+        "--smiles-column 'sheet 2!' reads the first of these"
+    ]
 
 
 def with_sheet(path: Path, old: bytes, new: bytes) -> Path:
@@ -267,7 +270,24 @@ def test_the_first_sheet_with_molecules_is_read(tmp_path: Path, header: list[obj
     rows = [header, ["CCO", 1], ["c1ccccc1", 2]]
     library, cells, _ = read(workbook(tmp_path / "a.xlsx", [["about"], ["me"]], [], rows, [["smiles"], ["CN"]]))
     assert cells == [["CCO", "1"], ["c1ccccc1", "2"]]
-    assert library.notes[0].endswith("sheet 'sheet 3' is read, not 'sheet 1', 'sheet 2', 'sheet 4'")
+    assert library.notes[0].endswith(
+        "not 'sheet 1', 'sheet 2', 'sheet 4': --smiles-column 'sheet 1!' reads the first of these"
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "smiles"),
+    [(None, "CCO"), ("salts", "CCS"), ("Sheet 2!", "CN"), ("sheet 2!salts", "CO"), ("sheet 2!2", "CO"), ("a!b", "CF")],
+)
+def test_the_sheet_may_be_named_before_the_column(tmp_path: Path, chosen: str | None, smiles: str) -> None:
+    first = [["smiles", "salts", "a!b"], ["CCO", "CCS", "CF"]]
+    path = workbook(tmp_path / "a.xlsx", first, [["smiles", "salts"], ["CN", "CO"]])
+    library, cells, _ = read(path, smiles_column=chosen)
+    assert cells[0][library.smiles_index] == smiles
+    assert len(library.notes) == (not (chosen or "").lower().startswith("sheet"))
+    assert read(path, recorded_column="sheet 2!salts")[1] == [["CN", "CO"]]
+    with pytest.raises(InputError, match=r"no column 'sheet 9!salts' for --smiles-column"):
+        read(path, smiles_column="sheet 9!salts")
 
 
 def test_an_error_of_one_sheet_says_that_there_are_others(tmp_path: Path) -> None:
