@@ -1,6 +1,7 @@
 """A folder of static files that predicts in a browser: no server of this program's, nothing to install.
 
-    index.html, page.css, site.css, page.js, elements.js, form.js, table.js   the page
+    index.html, page.css, site.css    the page, and its style
+    page.js, answers.js, elements.js, form.js, table.js   its program
     worker.js, reader.js, scores.js   its thread: SMILES to graphs, graphs to values, intervals and domain
     reader.wasm                       the native reader (mora_lite/chem/csrc) compiled to WebAssembly
     runtime/ort.js, runtime/ort.wasm  ONNX Runtime Web, with its licence
@@ -47,7 +48,7 @@ RUNTIME_FILES = {
     "ort-wasm-simd-threaded.wasm": ("ort.wasm", "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"),
 }
 CONFIDENCE = 0.9
-SHARED = ("page.css", "elements.js", "form.js")  # with the page of `serve`
+SHARED = ("page.css", "answers.js", "elements.js", "form.js")  # with the page of `serve`
 SCORER, DOMAIN = "scorer.onnx", "domain.bin"
 DIGITS = 7  # significant, of numbers in site.json: those of float32
 

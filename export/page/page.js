@@ -1,5 +1,6 @@
 // The form, one molecule, a table of many. The model is in worker.js.
-import { byId, count, el, say, show } from "./elements.js";
+import { answerTable, failureLine, fillRows, finder, frameTable, header, statusCell, taskChoices, textCell, trustCells, unitOf, valueCell, verdict } from "./answers.js";
+import { byId, count, el, say } from "./elements.js";
 import { listenToForm } from "./form.js";
 import { emptyAnswers, percentile, place } from "./scores.js";
 import { csvPieces, MOST_BYTES, OK, readTable, statusOf } from "./table.js";
@@ -83,69 +84,23 @@ function showMolecule(row) {
     if (table.rows.length === 1) reveal("start");
     return;
   }
+  const told = answersOf(row), naming = ({ name, description }) => el("span", { title: description }, name);
+  const intervals = site.calibrated ? ` Intervals hold the measured value of ${site.confidence * 100} % of molecules like those held out in training.` : "";
   const back = table.rows.length > 1 ? el("p", { class: "back" }, el("button", { type: "button", id: "back", onclick: () => { reveal("table"); byId("result").focus(); } }, "Back to the table")) : null;
   byId("molecule").replaceChildren(el("h2", { id: "molecule-title", class: "skip" }, "Molecule"),
-    el("div", { class: "card answered" }, back, el("p", { class: "given" }, smiles), verdict(row), finder(), answerTable(row)));
+    el("div", { class: "card answered" }, back, el("p", { class: "given" }, smiles),
+      site.calibrated ? verdict(told) : null, finder(site.tasks), answerTable(site.tasks, told, naming, intervals)));
   reveal("molecule");
 }
 
-function verdict(row) {
-  if (!site.calibrated) return null;
-  const n = site.tasks.length, far = site.tasks.filter((_, i) => !job.answers.inside[row * n + i]).length;
-  const words = far === 0 ? `in the domain of ${n === 1 ? "its task" : `all ${n} tasks`}`
-    : far === n ? "unlike what any task was trained on" : `unlike what ${far} of ${n} tasks were trained on`;
-  return el("p", { class: "verdict" }, el("span", { class: far ? "badge" : "badge good" }, far === 0 ? "inside" : far === n ? "outside" : "partly outside"), ` ${words}`);
-}
-
-function finder() {
-  if (site.tasks.length < 8) return null;
-  const field = el("input", { type: "search", id: "find", placeholder: "solubility, CYP, hERG …", autocomplete: "off", oninput: () => {
-    const words = field.value.toLowerCase().trim();
-    for (const row of document.querySelectorAll(".answers tbody tr")) {
-      const task = site.tasks[row.dataset.task];
-      row.hidden = !`${task.name} ${task.unit} ${task.description}`.toLowerCase().includes(words);
-    }
-  } });
-  return el("div", { class: "tools" }, el("label", { class: "grow" }, "Find a task", field));
-}
-
-function answerTable(row) {
-  const head = ["Task", "Value", "Scale"].map((text, i) => el("th", { scope: "col", class: i === 1 ? "num" : null }, text));
-  return [el("table", { class: "answers" }, el("caption", { class: "skip" }, "Predicted values"), el("thead", {}, el("tr", {}, head)),
-    el("tbody", {}, site.tasks.map((task, i) => answerRow(task, i, row)))),
-  el("p", { class: "soft" }, "Scale: a probability from 0 to 1, or a value with its interval, within three deviations of the training molecules’ mean. ",
-    site.calibrated ? `Intervals hold the measured value of ${site.confidence * 100} % of molecules like those held out in training. ` : "",
-    "Drugs: those that the FDA has approved, as the model predicts them.")];
-}
-
-function answerRow(task, i, row) {
-  const { answers } = job, at = row * site.tasks.length + i;
-  const value = answers.values[at], low = answers.low[at], high = answers.high[at];
-  const isFar = site.calibrated && !answers.inside[at], unit = task.kind === "class" ? "probability" : task.unit;
-  const far = isFar ? el("span", {}, `${unit ? ", " : " "}far from its training data`) : null;
-  return el("tr", { "data-task": String(i), class: isFar ? "far" : null },
-    el("th", { scope: "row", title: task.description }, task.name, el("small", {}, unit ? ` ${unit}` : "", far)),
-    el("td", { class: "value" }, show(value, task.decimals), Number.isNaN(low) ? null : el("span", { class: "interval" }, `${show(low, task.decimals)} to ${show(high, task.decimals)}`)),
-    el("td", { class: "scaled" }, scale(task, value, low, high), el("small", { class: "share" }, `above ${show(percentile(value, task.percentiles), 0)} % of drugs`)));
-}
-
-/** Where the value lies: a probability from 0 to 1, else within three deviations of the training molecules' mean. */
-function scale(task, value, low, high) {
-  const percent = (share) => `${100 * share}%`;
-  const bar = el("div", { class: "scale", "aria-hidden": "true" });
-  const add = (kind, left, width) => {
-    const mark = el("div", { class: kind });
-    if (left !== null) mark.style.left = percent(left);
-    if (width !== null) mark.style.width = percent(width);
-    bar.append(mark);
-  };
-  if (task.kind === "class") {
-    add("fill", null, value);
-    return bar;
-  }
-  if (!Number.isNaN(low)) add("band", place(low, task), Math.max(0.01, place(high, task) - place(low, task)));
-  add("dot", place(value, task), null);
-  return bar;
+/** The answers to a row, as answers.js has them. */
+function answersOf(row) {
+  const { answers } = job, known = (number) => (Number.isNaN(number) ? null : number);
+  return site.tasks.map((task, i) => {
+    const at = row * site.tasks.length + i, [value, low, high] = [answers.values[at], known(answers.low[at]), known(answers.high[at])];
+    const places = { at: place(value, task), at_low: low === null ? null : place(low, task), at_high: high === null ? null : place(high, task) };
+    return { value, low, high, ...places, inside: site.calibrated && known(value) !== null ? answers.inside[at] === 1 : null, percentile: percentile(value, task.percentiles) };
+  });
 }
 
 // --- many molecules
@@ -177,24 +132,11 @@ function showTable() {
     failures.set(status, one);
   }
   const nFailed = [...failures.values()].reduce((sum, one) => sum + one.n, 0);
-  const lines = [...failures].map(([status, one]) => `${count(one.n)} ${status}; the first is row ${count(one.row + 1)}: ${one.error}`);
-  byId("table").replaceChildren(
-    el("div", { class: "head" }, el("h2", { id: "table-title" }, job.name),
-      el("p", { class: "soft" }, `${count(n)} rows, ${nFailed ? `${count(nFailed)} without values` : "all with values"}`)),
-    lines.length ? el("ul", { class: "notes" }, lines.map((line) => el("li", {}, line))) : "",
-    tools(), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows", id: "rows" }), el("div", { class: "pager", id: "pager" }));
+  const lines = [...failures].map(([status, one]) => failureLine(status, one.n, one.row + 1, one.error));
+  frameTable(job.name, n, nFailed, lines, el("div", { class: "tools" }, taskChoices(site.tasks, shown, fill),
+    el("div", { class: "downloads" }, el("button", { type: "button", id: "download", onclick: download }, "Download CSV"))));
   fill();
   reveal("table");
-}
-
-function tools() {
-  const choices = site.tasks.map((task) => el("label", {}, el("input", { type: "checkbox", checked: shown.tasks.includes(task.name), onchange: (event) => {
-    shown.tasks = site.tasks.map((one) => one.name).filter((name) => (name === task.name ? event.target.checked : shown.tasks.includes(name)));
-    fill();
-  } }), task.name));
-  return el("div", { class: "tools" },
-    site.tasks.length > 1 ? el("details", { class: "columns" }, el("summary", {}, "Tasks"), el("div", {}, choices)) : null,
-    el("div", { class: "downloads" }, el("button", { type: "button", id: "download", onclick: download }, "Download CSV")));
 }
 
 /** Rows in the order that is shown: those without a value last. */
@@ -213,51 +155,25 @@ function fill() {
   const { table } = job, tasks = site.tasks.map((task, i) => ({ task, i })).filter(({ task }) => shown.tasks.includes(task.name));
   const columns = table.columns.map((name, i) => ({ name, i })).filter(({ i }) => i !== table.smilesIndex && table.rows.some((cells) => cells[i]));
   const names = columns.filter(({ name }) => NAMES.test(name.trim())).slice(0, 1), others = columns.filter((column) => !names.includes(column));
-  const head = el("tr", {}, el("th", { scope: "col", class: "molecule-text" }, el("div", { class: "plain" }, "SMILES")),
-    names.map(({ name }) => plainHeader(name)), tasks.map(({ task, i }) => header(i, task.name, task.kind === "class" ? "probability" : task.unit)),
-    site.calibrated ? [header("similarity", "Similarity", "to training"), plainHeader("Domain")] : [],
-    [{ name: "Status" }, ...others].map(({ name }) => plainHeader(name)));
+  const head = [el("th", { scope: "col", class: "molecule-text" }, el("div", { class: "plain" }, "SMILES")), names.map(plainHeader),
+    tasks.map(({ task, i }) => header(shown, fill, i, task.name, unitOf(task))),
+    site.calibrated ? [header(shown, fill, "similarity", "Similarity", "to training"), plainHeader({ name: "Domain" })] : [],
+    [{ name: "Status" }, ...others].map(plainHeader)];
   const rows = order().slice(shown.start, shown.start + PAGE);
-  byId("rows").replaceChildren(el("table", { class: "rows" }, el("caption", { class: "skip" }, "Predictions"),
-    el("thead", {}, head), el("tbody", {}, rows.map((row) => tableRow(row, tasks, names, others)))));
-  byId("rows").scrollTop = 0;
-  const last = shown.start + rows.length, n = table.rows.length;
-  const move = (by) => { shown.start += by; fill(); };
-  byId("pager").replaceChildren(
-    el("button", { type: "button", disabled: shown.start === 0, onclick: () => move(-PAGE) }, "Back"),
-    el("span", { role: "status", id: "count" }, `${count(shown.start + 1)} to ${count(last)} of ${count(n)}`),
-    el("button", { type: "button", disabled: last >= n, onclick: () => move(PAGE) }, "Next"));
+  fillRows(shown, fill, head.flat(), rows.map((row) => tableRow(row, tasks, names, others)), table.rows.length, PAGE);
 }
 
-const plainHeader = (name) => el("th", { scope: "col" }, el("div", { class: "plain" }, name));
-
-function header(column, name, unit) {
-  const isSorted = shown.sort === column, sort = !isSorted ? "none" : shown.descending ? "descending" : "ascending";
-  const onclick = () => {
-    Object.assign(shown, { descending: isSorted && !shown.descending, sort: column, start: 0 });
-    fill();
-  };
-  return el("th", { scope: "col", "aria-sort": sort, class: "num", "data-column": String(column) },
-    el("button", { type: "button", onclick }, name, el("span", { class: "sign", "aria-hidden": "true" }, isSorted ? (shown.descending ? "↓" : "↑") : ""),
-      unit ? el("small", {}, unit) : null));
-}
+const plainHeader = ({ name }) => el("th", { scope: "col" }, el("div", { class: "plain" }, name));
 
 function tableRow(row, tasks, names, others) {
-  const { table, answers } = job, n = site.tasks.length, smiles = table.rows[row][table.smilesIndex];
+  const { table, answers } = job, smiles = table.rows[row][table.smilesIndex], told = answersOf(row);
   const [status, error] = statusOf(table, answers.state[row], row), isOk = status === OK;
-  const cells = tasks.map(({ task, i }) => {
-    const at = row * n + i, isFar = isOk && site.calibrated && !answers.inside[at], low = answers.low[at];
-    return el("td", { class: isFar ? "num far" : "num", title: isFar ? "far from what the task was trained on" : null }, show(answers.values[at], task.decimals),
-      Number.isNaN(low) ? null : el("small", {}, `${show(low, task.decimals)} to ${show(answers.high[at], task.decimals)}`));
-  });
-  const given = ({ i }) => el("td", { class: "text", title: table.rows[row][i] }, table.rows[row][i]);
-  const nFar = site.tasks.filter((_, i) => !answers.inside[row * n + i]).length;
-  const domain = !isOk ? "–" : nFar === 0 ? "inside" : nFar === n ? el("span", { class: "badge" }, "outside") : `${n - nFar} of ${n}`;
+  const given = ({ i }) => textCell(table.rows[row][i]);
+  const nFar = isOk ? told.filter(({ inside }) => inside === false).length : null;
   return el("tr", {},
     el("td", { class: "molecule-text", title: smiles }, isOk ? el("button", { type: "button", "aria-label": `Show ${smiles}`, onclick: () => { showMolecule(row); scrollTo(0, 0); } }, smiles) : el("code", {}, smiles)),
-    names.map(given), cells, site.calibrated ? [el("td", { class: "num" }, show(answers.similarity[row], 2)), el("td", {}, domain)] : [],
-    el("td", { class: "text", title: error || null }, status, error ? el("small", {}, error) : null),
-    others.map(given));
+    names.map(given), tasks.map(({ task, i }) => valueCell(task, told[i])),
+    site.calibrated ? trustCells(answers.similarity[row], site.tasks.length, nFar) : [], statusCell(status, error), others.map(given));
 }
 
 function download() {

@@ -79,7 +79,7 @@ def test_it_holds_the_page_the_runtime_and_the_pack(site: Path, described: dict[
     files = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     page = {path.name for path in PAGE.iterdir()} - {"onnxruntime-web.txt"}
     runtime = {"runtime/ort.js", "runtime/ort.wasm", "runtime/LICENSE.txt"}
-    assert files == page | runtime | {"page.css", "elements.js", "form.js", "scorer.onnx", "domain.bin", "site.json"}
+    assert files == page | runtime | {*web.SHARED, "scorer.onnx", "domain.bin", "site.json"}
     assert set(described["files"]) == files - {"site.json"}
     for name, entry in described["files"].items():
         content = (site / name).read_bytes()

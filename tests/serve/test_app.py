@@ -21,6 +21,7 @@ from mora_lite.serve import app
 from mora_lite.serve.guard import Guard
 from mora_lite.serve.jobs import Job
 from mora_lite.serve.limits import Limits
+from mora_lite.serve.pages import PAGE
 
 TABLE = b"""id,smiles,note
 a,CCO,"one, two"
@@ -328,20 +329,7 @@ def test_json_with_lone_surrogates_and_deep_nesting_is_survived(server):
 def test_openapi_describes_every_path_and_its_page_asks_for_nothing_elsewhere(server):
     described = server.get("/openapi.json").json
     assert {"/api/info", "/api/molecule", "/api/predict", "/api/jobs", "/api/text"} <= described["paths"].keys()
-    for path in (
-        "/",
-        "/docs",
-        "/sketch",
-        "/page/page.js",
-        "/page/page.css",
-        "/page/elements.js",
-        "/page/server.js",
-        "/page/result.js",
-        "/page/form.js",
-        "/page/table.js",
-        "/page/molecule.js",
-        "/page/text.js",
-    ):
+    for path in ("/", "/docs", "/sketch", "/page/page.css", *(f"/page/{file.name}" for file in PAGE.glob("*.js"))):
         text = server.get(path).body.decode()
         assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in text

@@ -1,5 +1,6 @@
 // Many molecules: progress while the server works, then rows to sort, filter, page through and download.
-import { byId, count, el, say, show } from "./elements.js";
+import { failureLine, fillRows, frameTable, header, statusCell, taskChoices, textCell, trustCells, unitOf, valueCell } from "./answers.js";
+import { byId, count, el, say } from "./elements.js";
 import { predictOne } from "./molecule.js";
 import { begin, fail, isLatest, reveal } from "./result.js";
 import { drawing, info, request } from "./server.js";
@@ -80,16 +81,10 @@ async function remove(mine, words) {
 }
 
 function showDone() {
-  const { job } = state, failed = job.n_rows - job.n_ok;
-  const counts = `${count(job.n_rows)} rows, ${failed ? `${count(failed)} without values` : "all with values"}`;
-  const lines = [...job.notes, ...Object.entries(job.failures).map(([status, one]) =>
-    `${count(one.n_rows)} ${status}; the first is row ${count(one.first_row)}: ${one.error}`)];
-  byId("table").replaceChildren(
-    el("div", { class: "head" }, el("h2", { id: "table-title" }, job.name), el("p", { class: "soft" }, counts),
-      el("button", { type: "button", onclick: () => remove(state, "deleted") }, "Delete")),
-    lines.length ? el("ul", { class: "notes" }, lines.map((line) => el("li", {}, line))) : "",
-    tools(), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows", id: "rows" }, el("p", { class: "wait", role: "status" }, "drawing …")),
-    el("div", { class: "pager", id: "pager" }));
+  const { job } = state;
+  const lines = [...job.notes, ...Object.entries(job.failures).map(([status, one]) => failureLine(status, one.n_rows, one.first_row, one.error))];
+  frameTable(job.name, job.n_rows, job.n_rows - job.n_ok, lines, tools(), el("button", { type: "button", onclick: () => remove(state, "deleted") }, "Delete"));
+  byId("rows").append(el("p", { class: "wait", role: "status" }, "drawing …"));
   load();
 }
 
@@ -99,13 +94,9 @@ function tools() {
   const example = `${first.name} ${first.kind === "value" ? "> -4" : "> 0.5"}${inDomain}`;
   const field = el("input", { type: "text", id: "where", value: state.where, placeholder: example, autocomplete: "off", spellcheck: "false", "aria-describedby": "where-error",
     onchange: () => { state.where = field.value; state.start = 0; load(); } });
-  const choices = info.tasks.map((task) => el("label", {}, el("input", { type: "checkbox", checked: state.tasks.includes(task.name), onchange: (event) => {
-    state.tasks = info.tasks.map((one) => one.name).filter((name) => (name === task.name ? event.target.checked : state.tasks.includes(name)));
-    load();
-  } }), task.name));
   return el("div", { class: "tools" },
     el("label", { class: "grow" }, "Filter", field),
-    info.tasks.length > 1 ? el("details", { class: "columns" }, el("summary", {}, "Tasks"), el("div", {}, choices)) : null,
+    taskChoices(info.tasks, state, load),
     el("div", { class: "downloads", role: "group", "aria-label": "Download what is shown" },
       ["csv", "xlsx", "sdf"].map((form) => el("a", { class: "button", download: true, "data-form": form }, form.toUpperCase()))),
     el("p", { id: "where-error", role: "alert" }));
@@ -146,54 +137,26 @@ function fill(page) {
   const columns = job.columns.map((name, i) => ({ name, i })).filter(({ i }) => i !== job.smiles_index);
   const names = columns.filter(({ i }) => page.rows.some((row) => row.name) && page.rows.every((row) => row.cells[i].trim() === row.name)).slice(0, 1);
   const others = columns.filter((column) => !names.includes(column));
-  const head = el("tr", {}, el("th", { scope: "col", class: "structure" }, el("div", { class: "plain" }, "Structure")),
-    names.map(({ name }) => header(name, name, "", false)),
-    tasks.map((task) => header(task.column, task.name, task.kind === "class" ? "probability" : task.unit, true)),
-    job.values.includes("similarity") ? [header("similarity", "Similarity", "to training", true), header("in_domain", "Domain", info.tasks.length > 1 ? "tasks inside" : "", false)] : [],
-    header("status", "Status", "", false), others.map(({ name }) => header(name, name, "", false)));
-  byId("rows").replaceChildren(el("table", { class: "rows" }, el("caption", { class: "skip" }, "Predictions"),
-    el("thead", {}, head), el("tbody", {}, page.rows.map((row) => tableRow(row, names, others, tasks)))));
-  byId("rows").scrollTop = 0;
-  const last = page.start + page.rows.length;
-  const move = (by) => { state.start += by; load(); };
-  byId("pager").replaceChildren(
-    el("button", { type: "button", disabled: page.start === 0, onclick: () => move(-PAGE) }, "Back"),
-    el("span", { role: "status", id: "count" }, page.n_rows ? `${count(page.start + 1)} to ${count(last)} of ${count(page.n_rows)}` : "no row fits",
-      page.n_rows < page.n_all ? `, filtered from ${count(page.n_all)}` : ""),
-    el("button", { type: "button", disabled: last >= page.n_rows, onclick: () => move(PAGE) }, "Next"));
-}
-
-function header(column, name, unit, isNumber) {
-  const isSorted = state.sort === column, sort = !isSorted ? "none" : state.descending ? "descending" : "ascending";
-  const onclick = () => {
-    state.descending = isSorted && !state.descending;
-    Object.assign(state, { sort: column, start: 0 });
-    load();
-  };
-  return el("th", { scope: "col", "aria-sort": sort, class: isNumber ? "num" : null, "data-column": column },
-    el("button", { type: "button", onclick }, name, el("span", { class: "sign", "aria-hidden": "true" }, isSorted ? (state.descending ? "↓" : "↑") : ""),
-      unit ? el("small", {}, unit) : null));
+  const head = (column, name, unit, isNumber) => header(state, load, column, name, unit, isNumber);
+  const text = ({ name }) => head(name, name, "", false);
+  const heads = [el("th", { scope: "col", class: "structure" }, el("div", { class: "plain" }, "Structure")), names.map(text),
+    tasks.map((task) => head(task.column, task.name, unitOf(task))),
+    job.values.includes("similarity") ? [head("similarity", "Similarity", "to training"), head("in_domain", "Domain", info.tasks.length > 1 ? "tasks inside" : "", false)] : [],
+    head("status", "Status", "", false), others.map(text)];
+  fillRows(state, load, heads.flat(), page.rows.map((row) => tableRow(row, names, others, tasks)), page.n_rows, PAGE,
+    page.n_rows < page.n_all ? `, filtered from ${count(page.n_all)}` : "");
 }
 
 function tableRow(row, names, others, tasks) {
-  const { values } = row, outside = ` ${values.outside || ""} `;
+  const { values } = row, far = values.outside ? values.outside.split(" ") : [];
   const structure = row.status === "ok"
     ? el("button", { type: "button", title: row.smiles, "aria-label": `Show ${row.name || row.smiles}`, onclick: () => { byId("smiles").value = row.smiles; predictOne(row.smiles); scrollTo(0, 0); } }, drawing(row.svg, row.smiles))
     : el("code", {}, row.smiles.slice(0, 24));
-  const cells = tasks.map((task) => {
-    const low = values[`${task.name}_lo`], high = values[`${task.name}_hi`], isFar = outside.includes(` ${task.name} `);
-    const hasInterval = low !== null && low !== undefined;
-    return el("td", { class: isFar ? "num far" : "num", title: isFar ? "far from what the task was trained on" : null },
-      show(values[task.column], task.decimals),
-      hasInterval ? el("small", {}, `${show(low, task.decimals)} to ${show(high, task.decimals)}`) : null);
-  });
-  const n = info.tasks.length, nFar = values.outside ? values.outside.split(" ").length : 0;
-  const domain = values.in_domain === null || values.in_domain === undefined ? "–" : nFar === 0 ? "inside" : nFar === n ? el("span", { class: "badge" }, "outside") : `${n - nFar} of ${n}`;
-  return el("tr", {}, el("td", { class: "structure" }, structure),
-    names.map(({ i }) => textCell(row.cells[i])), cells,
-    state.job.values.includes("similarity") ? [el("td", { class: "num" }, show(values.similarity, 2)), el("td", {}, domain)] : [],
-    el("td", { class: "text", title: row.error || null }, row.status, row.error ? el("small", {}, row.error) : null),
-    others.map(({ i }) => textCell(row.cells[i])));
+  const cells = tasks.map((task) => valueCell(task, {
+    value: values[task.column], low: values[`${task.name}_lo`] ?? null, high: values[`${task.name}_hi`], inside: !far.includes(task.name),
+  }));
+  const given = ({ i }) => textCell(row.cells[i]);
+  return el("tr", {}, el("td", { class: "structure" }, structure), names.map(given), cells,
+    state.job.values.includes("similarity") ? trustCells(values.similarity, info.tasks.length, (values.in_domain ?? null) === null ? null : far.length) : [],
+    statusCell(row.status, row.error), others.map(given));
 }
-
-const textCell = (text) => el("td", { class: "text", title: text }, text);
