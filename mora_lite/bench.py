@@ -161,7 +161,7 @@ def _read(library: Library | TypedSmiles, n_rows: int) -> list[Window]:
 def _write(model: Model, parsed: Sequence[ParsedWindow], scores: Sequence[Scores]) -> None:
     """Write what `predict` writes of rows in Parquet, to a file that does not stay."""
     answers = AnswerColumns(TableFormat("parquet"))
-    kinds = answers.kinds_of(model)
+    kinds = answers.kinds(model)
     columns = ["smiles", *kinds, "status", "error"]
     with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
         path = Path(folder, "scores.parquet")

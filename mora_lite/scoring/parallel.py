@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ WINDOW_ROWS = 4096  # one batch of a GPU
 SMALL_ROWS = 4096  # up to so many are scored in this process
 
 
+@dataclass(frozen=True, kw_only=True)
 class Output(ABC):
     """What is made of the scores of a window; picklable.
 
@@ -96,6 +97,11 @@ class ModelSource:
     load_training: Callable[[], TrainingMolecules]
     has_training: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def training(self) -> TrainingMolecules:
+        """As `load_training`."""
+        return self.load_training()
 
     @property
     def window_rows(self) -> int:

@@ -74,6 +74,11 @@ class Predictor(ABC):
         """The training molecules that have a value for one of `tasks`. Raises `PackError` when there are none."""
 
     @property
+    def calibrated(self) -> bool:
+        """Whether there are intervals and a domain."""
+        return self.calibrator is not None
+
+    @property
     def pack_sha256(self) -> str:
         """Of the pack's manifest, also where an exported folder was loaded; empty for what is no pack."""
         return ""

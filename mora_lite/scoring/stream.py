@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +32,6 @@ from .parallel import SMALL_ROWS, ModelSource, Output, score_here, scoring
 from .predictor import Predictor
 from .scores import Scores
 from .tasks import Task
-from .training_molecules import TrainingMolecules
 
 CHUNK_ROWS = 1024  # of a small table, scored and written at a time
 
@@ -56,41 +55,26 @@ class Answers:
 class AnswerColumns(Output):
     """What is written beside the columns of the input, and how.
 
-    form: of the output. n_neighbours: training molecules to name beside each molecule.
-    short: whether intervals and domain are left out. batch_size: molecules at a time, None for what suits the device.
+    form: of the output. short: whether intervals and domain are left out.
     names: of the columns in the output, where they differ from those of the scores.
-    extras, percentiles: whether there are these columns.
     """
 
     form: TableFormat = field(default_factory=lambda: TableFormat("csv"))
-    n_neighbours: int = 0
     short: bool = False
-    batch_size: int | None = None
     names: tuple[str, ...] = ()
-    extras: bool = False
-    percentiles: bool = False
 
     def columns(self, scores: Scores, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         if self.short:
             scores = replace(scores, low=None, high=None, nearest=None, inside=None)
         return scores.columns(tasks)
 
-    def kinds_of(self, model: Predictor) -> dict[str, Any]:
+    def kinds(self, model: Predictor | ModelSource) -> dict[str, Any]:
         """The columns of values: name -> NumPy's type."""
-        return self._kinds(model.tasks, model.calibrator is not None, lambda: model.training)
-
-    def kinds(self, source: ModelSource) -> dict[str, Any]:
-        """The same, before a model is loaded."""
-        return self._kinds(source.tasks, source.calibrated, source.load_training)
-
-    def _kinds(
-        self, tasks: tuple[Task, ...], calibrated: bool, load_training: Callable[[], TrainingMolecules]
-    ) -> dict[str, Any]:
-        scores = replace(Scores.empty(len(tasks), calibrated), beside=self.beside(tasks))
+        scores = replace(Scores.empty(len(model.tasks), model.calibrated), beside=self.beside(model.tasks))
         if self.n_neighbours:
             none = np.empty((0, self.n_neighbours), np.int64), np.empty((0, self.n_neighbours), np.float32)
-            scores = replace(scores, neighbours=Neighbours([], tasks, *none, load_training()))
-        return {name: column.dtype for name, column in self.columns(scores, tasks).items()}
+            scores = replace(scores, neighbours=Neighbours([], model.tasks, *none, model.training))
+        return {name: column.dtype for name, column in self.columns(scores, model.tasks).items()}
 
     def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Answers:
         ok = np.array([word == OK for word in scores.status], dtype=bool)
@@ -127,21 +111,20 @@ def predict_library(
     head = next(windows, None) or Window(1, [])
     answers = replace(answers, form=continued(target, library, head.cells, on_note))
     with ExitStack() as stack:
-        if len(head.records) <= SMALL_ROWS:
-            model = load()
-            featurizer, kinds = model.featurizer, answers.kinds_of(model)
-            answers = replace(answers, names=_added_names(library, kinds))
-            answer: Answer = partial(score_here, model, output=answers, time_limit=time_limit)
+        model = load() if len(head.records) <= SMALL_ROWS else describe()
+        kinds = answers.kinds(model)
+        columns = add_columns(library.columns, [*kinds, "status", "error"])
+        answers = replace(answers, names=tuple(columns[len(library.columns) :]))
+        answer: Answer
+        if isinstance(model, Predictor):
+            answer = partial(score_here, model, output=answers, time_limit=time_limit)
         else:
-            source = describe()
-            featurizer, kinds = source.featurizer, answers.kinds(source)
-            answers = replace(answers, names=_added_names(library, kinds))
-            n_rows = source.window_rows
-            answer = stack.enter_context(scoring(source, answers, workers=workers, time_limit=time_limit))
+            n_rows = model.window_rows
+            answer = stack.enter_context(scoring(model, answers, workers=workers, time_limit=time_limit))
         summary = RunSummary(load_seconds=time.perf_counter() - started)
-        for note in featurizer.notes:
+        for note in model.featurizer.notes:
             on_note(note)
-        columns, types = [*library.columns, *answers.names], [*library.types, *kinds.values(), None, None]
+        types = [*library.types, *kinds.values(), None, None]
         writer = TableWriter(target, columns, kinds=types, form=answers.form, force=force, molecules=True)
         stack.enter_context(writer)
         started = time.perf_counter()
@@ -156,10 +139,6 @@ def predict_library(
 
 
 Answer = Callable[[Iterator[Window]], Iterable[Answers]]
-
-
-def _added_names(library: Library | TypedSmiles, kinds: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(add_columns(library.columns, [*kinds, "status", "error"])[len(library.columns) :])
 
 
 def _answered(windows: Iterable[Window], answer: Answer) -> Generator[tuple[Window, Answers], None, None]:

@@ -155,13 +155,11 @@ class ShardRows(Output):
     """What is made of a window, for a shard of the format `parquet` or `csv`."""
 
     shard_format: str
-    extras: bool = False
-    percentiles: bool = False
 
     @classmethod
     def of_run(cls, settings: Mapping[str, Any]) -> ShardRows:
         """As the manifest of a run says."""
-        return cls(settings["format"], *(settings.get(name, False) for name in OPTIONAL_COLUMNS))
+        return cls(settings["format"], **{name: settings.get(name, False) for name in OPTIONAL_COLUMNS})
 
     def __call__(self, tasks: Sequence[Task], parsed: ParsedWindow, scores: Scores) -> Scored:
         return encode_rows(result_rows(tasks, parsed, scores), self.shard_format)

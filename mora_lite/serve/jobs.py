@@ -234,7 +234,7 @@ class Jobs:
 
     def _score(self, job: Job, model: Predictor, library: Library) -> Iterator[None]:
         output, answers, form = job.folder / "results.arrow", AnswerColumns(), TableFormat("csv")
-        kinds, path, index = answers.kinds_of(model), str(self.upload_path(job)), library.smiles_index
+        kinds, path, index = answers.kinds(model), str(self.upload_path(job)), library.smiles_index
         job.notes = [note.replace(path, job.name) for note in library.notes]
         with ResultWriter(output, library.columns, kinds) as writer:
             for window in library.windows(STEP_ROWS):
@@ -253,7 +253,7 @@ class Jobs:
                 if job.cancelled:
                     return
         job.notes = [note.replace(path, job.name) for note in library.notes]
-        job.results = Results.open(output, library.columns, index, model.tasks, list(kinds), form)
+        job.results = Results.open(output, library.columns, index, model.tasks, kinds, form)
 
     def _count(self, job: Job, window: Window, library: Library, written: int) -> None:
         """Note what is done. Raises `InputError` where a limit is reached."""
@@ -287,7 +287,7 @@ class Jobs:
             "notes": job.notes,
             "columns": [] if results is None else results.columns,
             "smiles_index": None if results is None else results.smiles_index,
-            "values": [] if results is None else results.names,
+            "values": [] if results is None else list(results.kinds),
         }
 
     def download(

@@ -37,7 +37,7 @@ class ResultWriter:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], kinds: dict[str, Any]):
-        self._kinds, self._n_columns = kinds, len(columns)
+        self._n_columns = len(columns)
         texts = [*(_cells(i) for i in range(len(columns))), SMILES, NAME, TEXT]
         values = [_value(name) for name in kinds]
         types = [pa.string() if kind.kind == "O" else pa.from_numpy_dtype(kind) for kind in kinds.values()]
@@ -94,14 +94,14 @@ class View:
 class Results:
     """The rows of a finished table. Made by `open`.
 
-    columns: of the input. names: of the columns of values, as `Scores.columns` has them.
+    columns: of the input. kinds: name -> NumPy's type of each column of values, as `Scores.columns` has them.
     form: as which rows are written as text.
     """
 
     columns: list[str]
     smiles_index: int
     tasks: tuple[Task, ...]
-    names: list[str]
+    kinds: dict[str, Any]
     form: TableFormat
     table: pa.Table
     _orders: dict[View, np.ndarray] = field(default_factory=dict, repr=False)
@@ -114,11 +114,11 @@ class Results:
         columns: Sequence[str],
         smiles_index: int,
         tasks: tuple[Task, ...],
-        names: Sequence[str],
+        kinds: dict[str, Any],
         form: TableFormat,
     ) -> Results:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        return cls(list(columns), smiles_index, tasks, list(names), form, table)
+        return cls(list(columns), smiles_index, tasks, kinds, form, table)
 
     def order(self, view: View) -> np.ndarray:
         """The numbers of the rows, from 0, that `view` shows, in its order: int64. Raises `InputError`."""
@@ -132,8 +132,9 @@ class Results:
     def _find(self, view: View) -> np.ndarray:
         rows = np.arange(self.table.num_rows)
         if view.where.strip():
-            values = self.table.select([_value(name) for name in self.names]).rename_columns(self.names)
-            condition = parse_expression(view.where, self.tasks, self.names).must_be(CONDITION, "filter")
+            names = list(self.kinds)
+            values = self.table.select(list(map(_value, names))).rename_columns(names)
+            condition = parse_expression(view.where, self.tasks, names).must_be(CONDITION, "filter")
             ok = np.asarray(pc.equal(self.table[STATUS], OK))
             rows = np.flatnonzero(condition.evaluate(values) & ok)  # `not` is true of a row without values
         if view.sort:
@@ -145,7 +146,7 @@ class Results:
     def _sort_keys(self, column: str) -> Any:
         """Numbers, or texts where a column has others. Blank cells and what is no number stand last."""
         shown = {**{name: _cells(i) for i, name in reversed(list(enumerate(self.columns)))}}
-        shown |= {name: _value(name) for name in self.names} | {STATUS: STATUS, ERROR: ERROR}
+        shown |= {name: _value(name) for name in self.kinds} | {STATUS: STATUS, ERROR: ERROR}
         if column not in shown:
             raise InputError(f"no column {column!r}: {did_you_mean(column, shown)}")
         keys = self.table[shown[column]].combine_chunks()
@@ -164,7 +165,7 @@ class Results:
         part = self.table.take(pa.array(numbers))
         texts = {name: to_texts(part[name]) for name in (SMILES, NAME, STATUS, ERROR)}
         cells = [to_texts(part[_cells(i)]) for i in range(len(self.columns))]
-        values = {name: part[_value(name)].to_pylist() for name in self.names}
+        values = {name: part[_value(name)].to_pylist() for name in self.kinds}
         return [
             {
                 "row": number + 1,
@@ -185,9 +186,9 @@ class Results:
         lay_out: makes the mol block of a name and a SMILES, for SDF.
         """
         form = TableFormat.of(path).like(self.form.delimiter, self.form.bom, self.form.decimal)
-        names = add_columns(self.columns, [*self.names, STATUS, ERROR])
+        names = add_columns(self.columns, [*self.kinds, STATUS, ERROR])
         added = names[len(self.columns) :]
-        kinds = [None] * len(self.columns) + [self._kind(name) for name in self.names] + [None, None]
+        kinds = [None] * len(self.columns) + list(self.kinds.values()) + [None, None]
         with TableWriter(path, names, kinds=kinds, form=form, force=True, molecules=True) as writer:
             size = SDF_ROWS if form.kind == "sdf" else BLOCK_ROWS
             for start in range(0, len(numbers), size):
@@ -195,16 +196,12 @@ class Results:
                 status, error, name, text = (to_texts(part[key]) for key in (STATUS, ERROR, NAME, TEXT))
                 ok = np.array([word == OK for word in status], dtype=bool)
                 cells = list(zip(*(to_texts(part[_cells(i)]) for i in range(len(self.columns))), strict=True))
-                values = [_array(part[_value(key)]) for key in self.names]
+                values = [_array(part[_value(key)]) for key in self.kinds]
                 molecules = list(zip(name, map(drawn_text, text, status), strict=True))
                 if form.kind == "sdf":
                     molecules = [(title, lay_out(title, one)) for title, one in molecules]
                 writer.write(cells, form.encode(added, values, ok, [status, error]), molecules)
                 yield
-
-    def _kind(self, name: str) -> Any:
-        kind = self.table.schema.field(_value(name)).type
-        return np.dtype(object) if pa.types.is_string(kind) else np.dtype(kind.to_pandas_dtype())
 
 
 def plain(value: Any) -> Any:
