@@ -66,9 +66,8 @@ class GraphBuilder:
         return full
 
     def _add(self, name: str, values: Array) -> None:
-        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
         # asarray with an order, since ascontiguousarray gives a number a dimension.
-        self.initialisers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        self.initialisers[name] = numpy_helper.from_array(np.asarray(_array(values), order="C"), name)
 
     def ints(self, *values: int) -> str:
         """A shared constant int64 `[n]`."""
@@ -123,14 +122,13 @@ class GraphBuilder:
     def sum(self, value: str, axis: int, name: str | None = None, *, keepdims: bool = False) -> str:
         return self.op("ReduceSum", value, self.ints(axis), name=name, keepdims=int(keepdims))
 
-    def linear(self, x: str, weight: Array, bias: Array | None, name: str) -> str:
+    def linear(self, x: str, weight: Array, bias: Array, name: str) -> str:
         """`x @ weight.T + bias` for x float32 `[N, in]`; weight: `[out, in]`."""
         with self.scope(name):
             dtype = np.float16 if self.half else np.float32
-            inputs = [self.cast(x) if self.half else x, self.constant("weight", _as(weight, dtype))]
-            if bias is not None:
-                inputs.append(self.constant("bias", _as(bias, dtype)))
-            y = self.op("Gemm", *inputs, transB=1)
+            parts = (("weight", weight), ("bias", bias))
+            constants = [self.constant(part, _array(values).astype(dtype)) for part, values in parts]
+            y = self.op("Gemm", self.cast(x) if self.half else x, *constants, transB=1)
             return self.cast(y, half=False) if self.half else y
 
     def layer(self, x: str, layer: torch.nn.Module, name: str) -> str:
@@ -165,6 +163,5 @@ class GraphBuilder:
         return model
 
 
-def _as(values: Array, dtype: Any) -> np.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-    return array.astype(dtype)
+def _array(values: Array) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values

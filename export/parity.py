@@ -132,34 +132,29 @@ class Gate:
         self.reports: dict[str, Any] = {}
         self.started = time.perf_counter()
 
-    def encoder(self, path: Path, model: onnx.ModelProto) -> None:
-        """The float32 encoder; model: what lies in the file, for the second evaluator."""
-        check_form(path, full=True)
-        self._note(path, "onnxruntime", check_encoder(path.name, session_run(path), self.cases))
-        self._note(path, "reference evaluator", check_encoder(path.name, reference_run(model), self.small))
+    def encoder(self, path: Path, model: onnx.ModelProto | None = None, reduced: str = "") -> None:
+        """An encoder. reduced: `fp16` or `int8` where its products are in fewer bits.
 
-    def fp16_encoder(self, path: Path, model: onnx.ModelProto) -> None:
-        """The encoder with products in float16."""
-        check_form(path, full=True)
-        self._note(path, "onnxruntime", check_reduced_encoder(path.name, session_run(path), self.cases, "fp16"))
-        report = check_encoder(path.name, reference_run(model), self.small, FP16_LIMIT)
-        self._note(path, "reference evaluator", report)
+        model: what lies in the file, for the second evaluator; None where it has operators of onnxruntime's own.
+        """
+        check_form(path, full=model is not None)
+        run, limit = session_run(path), FP16_LIMIT if reduced else ENCODER_LIMIT
+        if reduced:
+            report = check_reduced_encoder(path.name, run, self.cases, reduced)
+        else:
+            report = check_encoder(path.name, run, self.cases, limit)
+        self._note(path, "onnxruntime", report)
+        if model is not None:
+            report = check_encoder(path.name, reference_run(model), self.small, limit)
+            self._note(path, "reference evaluator", report)
 
-    def int8_encoder(self, path: Path) -> None:
-        """The encoder with matrices in 8 bits, by operators of onnxruntime's own."""
-        check_form(path, full=False)
-        self._note(path, "onnxruntime", check_reduced_encoder(path.name, session_run(path), self.cases, "int8"))
-
-    def scorer(self, path: Path) -> None:
-        """The scorer with the operators of onnxruntime's own."""
-        check_form(path, full=False)
+    def scorer(self, path: Path, model: onnx.ModelProto | None = None) -> None:
+        """A scorer; model as of `encoder`."""
+        check_form(path, full=model is not None)
         self._note(path, "onnxruntime", check_scorer(path.name, session_run(path), self.cases, self.tasks))
-
-    def plain_scorer(self, path: Path, model: onnx.ModelProto) -> None:
-        """The scorer in standard operators."""
-        check_form(path, full=True)
-        self._note(path, "onnxruntime", check_scorer(path.name, session_run(path), self.cases, self.tasks))
-        self._note(path, "reference evaluator", check_scorer(path.name, reference_run(model), self.small, self.tasks))
+        if model is not None:
+            report = check_scorer(path.name, reference_run(model), self.small, self.tasks)
+            self._note(path, "reference evaluator", report)
 
     def _note(self, path: Path, where: str, report: dict[str, Any]) -> None:
         self.reports.setdefault(path.name, {})[where] = report
@@ -186,7 +181,7 @@ class Gate:
         }
 
 
-def check_encoder(name: str, run: Run, expected: Expected, limit: float = ENCODER_LIMIT) -> dict[str, Any]:
+def check_encoder(name: str, run: Run, expected: Expected, limit: float) -> dict[str, Any]:
     """Compare tokens. Raises `ExportError` when they are further apart than `limit`."""
     difference = Difference(limit)
     for case, tokens in zip(expected.cases, expected.tokens, strict=True):

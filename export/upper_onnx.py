@@ -124,21 +124,21 @@ def add_first_attention(g: GraphBuilder, scorer: Scorer, layer: DecoderLayer, e:
     with g.scope("attention"):
         transposed = g.op("Transpose", e, perm=[1, 0, 2])  # [P, B, R+1]
         outer = g.op("Mul", g.unsqueeze(transposed, 3), g.unsqueeze(transposed, 2))
-        outer = g.op("Reshape", outer, g.ints(0, 0, n * n))
+        outer = g.reshape(outer, 0, 0, n * n)
         both = g.op("MatMul", outer, add_prompts(g, "squares", squares.float(), rows), name="squares")
         square, self_logit = g.split_op("Split", 2, both, g.ints(1, sizes.heads), axis=2)
         square = g.op("Add", square, g.number(float(sizes.norm_eps)), name="mean_square")
         normed = g.op("Div", transposed, g.op("Sqrt", square), name="normed")
         prefix = g.op("MatMul", normed, add_prompts(g, "logits", logits.float(), rows), name="prefix")
-        prefix = g.op("Reshape", prefix, g.ints(0, 0, sizes.heads, -1))
+        prefix = g.reshape(prefix, 0, 0, sizes.heads, -1)
         prefix = g.op("Add", prefix, add_mask(g, scorer, layer, rows, (1, 2)))
         self_logit = g.unsqueeze(g.op("Div", self_logit, square), 3)
         weights = g.op("Softmax", g.op("Concat", prefix, self_logit, axis=3), axis=-1)  # [P, B, heads, S+1]
         self_values = g.op("MatMul", normed, add_prompts(g, "own_values", value.flatten(2).float(), rows))
         # [P, B, kv_heads, group, S+1] -> [P, kv_heads, B * group, S+1]
-        weights = g.op("Reshape", weights, g.ints(0, 0, sizes.kv_heads, groups, -1))
+        weights = g.reshape(weights, 0, 0, sizes.kv_heads, groups, -1)
         weights = g.op("Transpose", weights, perm=[0, 2, 1, 3, 4])
-        self_values = g.op("Reshape", self_values, g.ints(0, 0, sizes.kv_heads, 1, sizes.head_dim))
+        self_values = g.reshape(self_values, 0, 0, sizes.kv_heads, 1, sizes.head_dim)
         self_values = g.op("Transpose", self_values, perm=[0, 2, 1, 3, 4])
         mixed = add_mixed(g, scorer, sizes, 0, weights, self_values, rows)
         return g.reshape(g.op("Transpose", mixed, perm=[2, 0, 1, 3, 4]), -1, sizes.heads * sizes.head_dim)
@@ -156,9 +156,9 @@ def add_mixed(
     groups = sizes.heads // sizes.kv_heads
     from_prefix, from_self = g.split_op("Split", 2, weights, g.ints(n_prefix, 1), axis=4)
     values = scorer.prompts.values[at].float().permute(0, 2, 1, 3)  # [P, kv_heads, S, head_dim]
-    from_prefix = g.op("Reshape", from_prefix, g.ints(0, 0, -1, n_prefix)) if n_prefix else from_prefix
+    from_prefix = g.reshape(from_prefix, 0, 0, -1, n_prefix) if n_prefix else from_prefix
     mixed = g.op("MatMul", from_prefix, add_prompts(g, "values", values, rows), name="from_prefix")
-    mixed = g.op("Reshape", mixed, g.ints(0, 0, -1, groups, sizes.head_dim))
+    mixed = g.reshape(mixed, 0, 0, -1, groups, sizes.head_dim)
     return g.op("Add", mixed, g.op("Mul", from_self, self_values, name="from_own"), name="mixed")
 
 
@@ -195,10 +195,10 @@ def add_attention(
             "Mul", g.sum(g.op("Mul", query, key), -1, keepdims=True), g.number(scale * s.rope.attention_factor**2)
         )
         keys = (prompts.keys[at].float() * scale).permute(0, 2, 3, 1)  # [P, kv_heads, head_dim, S]
-        query = g.op("Reshape", query, g.ints(0, 0, -1, s.head_dim))
+        query = g.reshape(query, 0, 0, -1, s.head_dim)
         prefix = g.op("MatMul", query, add_prompts(g, "keys", keys, rows), name="prefix")
         prefix = g.op("Add", prefix, add_mask(g, scorer, layer, rows, (1, 2)))
-        prefix = g.op("Reshape", prefix, g.ints(0, 0, -1, groups, keys.shape[3]))
+        prefix = g.reshape(prefix, 0, 0, -1, groups, keys.shape[3])
         softmax = g.op("Softmax", g.op("Concat", prefix, self_logit, axis=4), axis=-1)
         mixed = add_mixed(g, scorer, s, at, softmax, value, rows)
         return g.reshape(g.op("Transpose", mixed, perm=[2, 0, 1, 3, 4]), -1, s.heads * s.head_dim)

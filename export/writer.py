@@ -88,10 +88,10 @@ def export_pack(
         gate.encoder(_save(stage / "encoder.onnx", encoder), encoder)
         if fp16:
             half = build_encoder(scorer.encoder, opset, metadata, half=True)
-            gate.fp16_encoder(_save(stage / "encoder.fp16.onnx", half), half)
+            gate.encoder(_save(stage / "encoder.fp16.onnx", half), half, "fp16")
         if int8:
             quantize_encoder(stage / "encoder.onnx", stage / "encoder.int8.onnx", metadata)
-            gate.int8_encoder(stage / "encoder.int8.onnx")
+            gate.encoder(stage / "encoder.int8.onnx", reduced="int8")
         if full:
             build = functools.partial(build_scorer, scorer, selected, join_nf4(pack.tensors("upper")), opset, metadata)
             _write_scorers(stage, gate, build, plain)
@@ -126,7 +126,7 @@ def _write_scorers(stage: Path, gate: Gate, build: Callable[..., onnx.ModelProto
     gate.scorer(_save(stage / "scorer.onnx", build()))
     # Made and checked in any case: it is the same graph, and the one that the onnx package can run.
     model = build(plain=True)
-    gate.plain_scorer(_save(stage / "scorer.plain.onnx", model), model)
+    gate.scorer(_save(stage / "scorer.plain.onnx", model), model)
     if not plain:
         (stage / "scorer.plain.onnx").unlink()
 
