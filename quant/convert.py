@@ -61,11 +61,11 @@ def quantize_checkpoint(
 ) -> QuantReport:
     """Write `src` in 4 bits to `out_dir`. `progress(done, total, name)` is called for each weight.
 
-    Raises `CheckpointError` if `src` is 4-bit already or holds no known matrix or a value that is not finite, and
+    Raises `CheckpointError` if `src`, from `open_checkpoint`, is 4-bit already or holds a value that is not finite, and
     `OutputError` if `out_dir` exists (without `force`), holds `src`, or cannot be written.
     """
     names, out = src.names(), Path(out_dir).expanduser()
-    _check(src, names, out, force)
+    _check(src, out, force)
     common = _common_dtype({src.dtype(name) for name in names if not MATRIX.fullmatch(name)})
     report = QuantReport()
     error = dict.fromkeys(KINDS, 0.0)
@@ -112,10 +112,8 @@ def quantize_checkpoint(
     return report
 
 
-def _check(src: Checkpoint, names: list[str], out: Path, force: bool) -> None:
+def _check(src: Checkpoint, out: Path, force: bool) -> None:
     """Raise what `quantize_checkpoint` raises before any work."""
-    if not any(MATRIX.fullmatch(name) for name in names):
-        raise CheckpointError(f"{src.path}: no decoder matrices were found; is it a whole language model?")
     if src.config.get("quantization_config"):
         raise CheckpointError(f"{src.path}: it is in 4 bits already; quantise the 16-bit model instead")
     check_free(out, force, *KIND)

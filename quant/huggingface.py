@@ -24,7 +24,7 @@ FP4_STATE = ".quant_state.bitsandbytes__fp4"
 HEAD = "lm_head.weight"
 INDEX = "model.safetensors.index.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# What is read: weights, and the parts of those in 4 bits.
+# What is read and written: weights, and the parts of those in 4 bits.
 TYPES = FLOATS | {"U8": torch.uint8, "I8": torch.int8, "I32": torch.int32, "I64": torch.int64}
 
 
@@ -97,11 +97,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def _state(self, name: str) -> StoredState:
         """What a 4-bit weight says of itself."""
-        content = self._read(f"{name}.{STATE_KEY}")
-        try:
-            return read_state(name, content)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
+        return read_state(f"{self.path}: {name}", self._read(f"{name}.{STATE_KEY}"))
 
     def _check_quantization(self) -> None:
         settings = self.config.get("quantization_config")

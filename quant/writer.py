@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..machine.files import staged, write_sums
-from .huggingface import INDEX
+from .huggingface import INDEX, TYPES
 from .nf4 import NF4Tensor, to_tensors
 
 SHARD_BYTES = 1 << 29  # of a file at most
@@ -134,15 +134,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 ITEM_BYTES = (8, 4, 2, 1)
-NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-}
+NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 
 class Shard:
