@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..packs.card import NO_RING, NOT_SEEN, SEEN
+from ..reports.curves import ranked
 
 Metrics = dict[str, Any]  # name -> number, None where it is not defined; a unit is a text
 
@@ -197,8 +198,5 @@ def _roc_auc(probability: np.ndarray, true: np.ndarray) -> float:
 
 def _average_precision(probability: np.ndarray, true: np.ndarray) -> float:
     """Precision at every threshold, weighted by the recall that the threshold adds."""
-    order = np.argsort(-probability, kind="stable")
-    ranked, hits = probability[order], np.cumsum(true[order] == 1)
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each run of equal probabilities
-    gained = np.diff(hits[last], prepend=0)
-    return float((gained * hits[last] / (last + 1)).sum() / hits[-1])
+    taken, hits = ranked(probability, true)
+    return float((np.diff(hits, prepend=0) * hits / taken).sum() / hits[-1])
