@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .similarity import BagReference, ProductReference
 
+OUTSIDE = 0.05  # share of held-out molecules
 QUERY_ROWS = 1536  # molecules compared at a time on a CPU
 CACHED_BYTES = 256 << 20  # a larger reference is unpacked piece by piece at every call
 FEW_ROWS = 64  # up to so many molecules, sums of columns cost less than torch's, which cost the same for 1 and 192
@@ -34,16 +35,16 @@ COLUMN_ROWS = 32_768  # training molecules whose columns of bits are summed toge
 _DAMAGED = "the fingerprints of the training molecules are damaged; fetch or train the pack again"
 
 
-def threshold_of(similarity: np.ndarray, share: float = 0.05) -> float:
+def threshold_of(similarity: np.ndarray) -> float:
     """The similarity below which a molecule is outside the domain; unitless, 0 to 1, exact in float32.
 
-    It is the quantile `share` of `similarity` (linear interpolation), so about that share of molecules like the
+    It is the quantile `OUTSIDE` of `similarity` (linear interpolation), so about that share of molecules like the
     held-out ones are outside. Without any it is 0.0, which nothing is below.
 
     similarity: float32 `[N]`, of held-out molecules to the training molecules, without NaN.
     """
     assert not np.isnan(similarity).any()
-    return float(np.float32(np.quantile(similarity.astype(np.float64), share))) if len(similarity) else 0.0
+    return float(np.float32(np.quantile(similarity.astype(np.float64), OUTSIDE))) if len(similarity) else 0.0
 
 
 class _ColumnChunk(NamedTuple):

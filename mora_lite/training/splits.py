@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,19 +78,14 @@ class Split:
             )
 
 
-def fractions(kind: str, n_rows: int, seed: int, train: float = 0.8, valid: float = 0.1) -> Split:
-    """A split of kind `random` or `scaffold` by shares of the rows; the rest is the test set.
+def fractions(kind: str, n_rows: int, seed: int) -> Split:
+    """A split of kind `random` or `scaffold` in which 80 % of the rows train and 10 % validate.
 
-    n_rows: rows of the table for `random`, readable molecules (`len(data)`) for `scaffold`. Raises `InputError` for
-    shares that are not above 0 or leave no test set.
+    n_rows: rows of the table for `random`, readable molecules (`len(data)`) for `scaffold`.
     """
-    if not (train > 0 and valid > 0 and train + valid < 1):
-        raise InputError(f"split: got shares {train} and {valid}, expected both above 0 and their sum below 1")
-    # The small step keeps shares such as 0.7, a little less than 7/10 in binary, from losing a row.
-    n_train = floor(train * n_rows + 1e-9)
-    if kind == "scaffold":  # DeepChem rounds the two cuts, not the two sizes
-        return Split(seed, n_train, floor((train + valid) * n_rows + 1e-9) - n_train, kind)
-    return Split(seed, n_train, floor(valid * n_rows + 1e-9), kind)
+    n_train, n_both = 8 * n_rows // 10, 9 * n_rows // 10
+    # By scaffold the two cuts are rounded, as DeepChem does, and not the two sizes.
+    return Split(seed, n_train, n_both - n_train if kind == "scaffold" else n_rows // 10, kind)
 
 
 def split_rows(split: Split, data: Dataset) -> Parts:

@@ -180,14 +180,6 @@ def test_too_few_scaffolds_are_told_with_their_counts() -> None:
 def test_shares_become_numbers_of_rows() -> None:
     assert fractions("random", 1128, 5) == Split(5, 902, 112)
     assert fractions("scaffold", 1128, 5) == Split(5, 902, 113, "scaffold")  # the cuts of DeepChem: 902 and 1015
-    assert fractions("random", 10, 0, 0.7, 0.2) == Split(0, 7, 2)
-    assert fractions("scaffold", 10, 0, 0.6, 0.3) == Split(0, 6, 3, "scaffold")
-
-
-@pytest.mark.parametrize(("train", "valid"), [(0.9, 0.1), (0, 0.5), (0.5, 0), (-0.5, 0.5), (80, 10)])
-def test_shares_without_sense_are_refused(train: float, valid: float) -> None:
-    with pytest.raises(InputError, match="expected both above 0 and their sum below 1"):
-        fractions("random", 100, 0, train, valid)
 
 
 # --- given
