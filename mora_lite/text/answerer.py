@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from ..lm.generation import Answer, generate_answers
 from ..machine.capture import warn_uncaptured
 from ..machine.device import compute_in_batches, training_dtype
 from .model import TextModel
-from .pairs import FEATURIZER
+from .pairs import FEATURIZER, hash_of
 from .sequences import Prompt, token_ids
 
 MAX_NEW_TOKENS = 128  # of an answer, where nothing else is said
@@ -40,7 +39,7 @@ class Text(NamedTuple):
 
 def row_seed(seed: int, number: int, text: str) -> int:
     """The seed of sample `number` of the question `text`, 0 to 2^63 - 1: the same in every table."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {number} {text}".encode()).digest()[:8], "big") >> 1
+    return hash_of(f"{seed} {number} {text}") >> 1
 
 
 class Answerer:

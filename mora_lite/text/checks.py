@@ -7,7 +7,6 @@ back. What other orders of the question get (`in_other_orders`) can vote, and th
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections import Counter
@@ -17,7 +16,7 @@ from rdkit import Chem, rdBase
 
 from ..chem.smiles import canonical, reorder
 from .answerer import Answerer, Text
-from .pairs import format_question, is_too_large
+from .pairs import format_question, hash_of, is_too_large
 
 Given = tuple[str | None, float]  # an answer, and its probability
 
@@ -52,8 +51,7 @@ def _atoms(smiles: str) -> Counter[int] | None:
 
 def other_orders(smiles: str, n: int) -> list[str]:
     """`n` random orders of molecules and atoms, the same for the same text at any time."""
-    seed = int.from_bytes(hashlib.sha256(smiles.encode()).digest()[:8], "big")
-    return reorder(smiles, random.Random(seed), n)
+    return reorder(smiles, random.Random(hash_of(smiles)), n)
 
 
 def round_trips(

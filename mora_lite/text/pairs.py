@@ -82,13 +82,18 @@ def format_question(source: str, question: str) -> str:
     return f"{source}\nQuestion: {' '.join(question.split())}" if question else source
 
 
+def hash_of(text: str) -> int:
+    """A number of 64 bits, the same on every machine: the beginning of the text's SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
 def part_of(product: str, test: float = 0.015, valid: float = 0.01) -> str:
     """Which part a product belongs to, by the SHA-256 of its canonical SMILES without stereochemistry.
 
     So a product is in one part whatever table, reaction or enantiomer it is from, and on every machine in the same.
     test, valid: shares of all products.
     """
-    fraction = int.from_bytes(hashlib.sha256(flat(product).encode()).digest()[:8], "big") / 2**64
+    fraction = hash_of(flat(product)) / 2**64
     return "test" if fraction < test else "valid" if fraction < test + valid else "train"
 
 
