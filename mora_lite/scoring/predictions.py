@@ -13,6 +13,7 @@ import numpy as np
 from ..chem.drawing import draw, drawing_problem
 from ..errors import InputError, did_you_mean
 from ..status import OK, counted
+from ..tables.parquet import from_texts, from_values
 from .scores import Scores
 from .tasks import Task
 
@@ -105,11 +106,9 @@ class Predictions:
         """Failed values are nulls, not NaN."""
         import pyarrow
 
-        failed = np.array([status != OK for status in self.scores.status], dtype=bool)
+        ok = np.array([status == OK for status in self.scores.status], dtype=bool)
         arrays = {
-            name: pyarrow.array(column, mask=failed | (np.isnan(column) if column.dtype.kind == "f" else failed))
-            if isinstance(column, np.ndarray) and column.dtype != object
-            else pyarrow.array(column, pyarrow.string())
+            name: from_values(column, ok) if isinstance(column, np.ndarray) else from_texts(column)
             for name, column in self.columns().items()
         }
         return pyarrow.table(arrays)

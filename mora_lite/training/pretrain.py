@@ -109,10 +109,9 @@ def read_library(
 
 
 def _chunks(tables: Sequence[Path]) -> Iterator[list[str]]:
-    for path in tables:
-        with open_library(path) as library:
-            for window in library.windows(CHUNK):
-                yield [record.text for record in window.records if not record.fault]
+    with open_library(tables) as library:
+        for window in library.windows(CHUNK):
+            yield [record.text for record in window.records if not record.fault]
 
 
 def _describe_all(smiles: list[str]) -> Part:

@@ -65,6 +65,14 @@ def test_other_libraries_take_it_by_arrows_interface() -> None:
     assert polars.DataFrame(table())["logS [log mol/L]"].to_list() == [1.0] * 4
 
 
+def test_arrow_has_nulls_where_a_molecule_failed_and_bytes_that_are_not_utf8() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    bad = Predictions(["CCO", "C\udcff"], TASKS, scores([[0.9, 0.1, 0.9], [0.9, 0.9, 0.9]], ["ok", "unparsable"]))
+    found = bad.to_arrow()
+    assert found["smiles"].cast(pyarrow.binary()).to_pylist() == [b"CCO", b"C\xff"]
+    assert [found[name].null_count for name in ("BBB", "in_domain", "outside", "status")] == [1, 1, 1, 0]
+
+
 # --- on a terminal
 
 

@@ -239,9 +239,11 @@ def test_libraries_that_teach_nothing_are_refused(tmp_path: Path, text: str, wor
     assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
 
 
-def test_a_missing_table_is_told(tmp_path: Path) -> None:
+def test_a_missing_table_is_told_before_the_others_are_described(table: Path, tmp_path: Path) -> None:
+    told: list[int] = []
     with pytest.raises(InputError, match="no such file"):
-        run_pretrain(tmp_path / "none.csv", tmp_path / "out.safetensors")
+        read_library([table, tmp_path / "none.csv"], 1, told.append)
+    assert told == []
 
 
 # --- training
