@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +21,6 @@ from mora_lite.tables import library as library_module
 from mora_lite.tables import records, sdf
 from mora_lite.tables.library import TypedSmiles, open_library
 from mora_lite.tables.records import Record
-from mora_lite.tables.source import Source
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN(CC)CC", "O=C=O", "CC(C)C"]
 
@@ -292,13 +293,6 @@ def test_an_only_file_is_opened_once_and_may_be_read_again(tmp_path: Path, monke
     assert opened == [one, two, one, two]
 
 
-def test_how_much_was_read_is_known_of_a_file_that_another_thread_has_closed(tmp_path: Path) -> None:
-    source = Source(write(tmp_path / "a.smi.gz", "CCO a\n" * 9))
-    assert len(list(source.line_blocks(99))) == 1
-    source.close()
-    assert source.bytes_read == source.bytes_total
-
-
 def test_rows_that_are_read_ahead_are_not_done_yet(tmp_path: Path) -> None:
     path = write(tmp_path / "a.smi", "".join(f"CCO {i}\n" for i in range(100)))
     with open_library(path) as library:
@@ -357,8 +351,6 @@ def test_standard_input_is_read_once_and_among_others(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("kind", ["smi", "csv", "sdf"])
 @pytest.mark.parametrize("packing", ["gz", "zst"])
 def test_a_damaged_file_is_named_with_the_line(tmp_path: Path, kind: str, packing: str) -> None:
-    import random
-
     # Names that do not pack well, so that the damage is not in the first piece.
     rows = [f"CCO,{random.Random(i).random()}\n" for i in range(20_000)]
     records = "".join(mol_block("C", row) + "$$$$\n" for row in rows[:5000])
@@ -369,15 +361,6 @@ def test_a_damaged_file_is_named_with_the_line(tmp_path: Path, kind: str, packin
     bad.write_bytes(whole[: len(whole) * 3 // 4])
     with pytest.raises(InputError, match=rf"b\.{kind}\.{packing} is damaged after line [1-9]"):
         read(good, bad)
-
-
-def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "a.parquet", b"PAR1" + b"x" * 100)
-    with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet after 0 rows"):
-        open_library([tmp_path / "a.parquet"])
-    pq.write_table(pa.table({"smiles": [1, 2]}), tmp_path / "b.parquet")
-    with pytest.raises(InputError, match=r"column 'smiles' holds int64, not SMILES"):
-        open_library([tmp_path / "b.parquet"])
 
 
 noise = st.binary(max_size=200) | st.lists(
@@ -406,8 +389,6 @@ def test_any_bytes_are_rows_or_one_error(tmp_path: Path, data: bytes, name: str,
 
 
 def test_memory_does_not_grow_with_the_library(tmp_path: Path) -> None:
-    import tracemalloc
-
     paths = [write(tmp_path / f"{i}.smi", "CCO some name of a molecule\n" * 20_000) for i in range(3)]
     tracemalloc.start()
     with open_library(paths) as library:

@@ -1,12 +1,16 @@
-"""Texts as Arrow columns."""
+"""Texts as Arrow columns, and files that are no Parquet."""
 
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mora_lite.errors import InputError
+from mora_lite.tables.library import open_library
 from mora_lite.tables.parquet import from_texts, to_texts, valid_texts
 
 
@@ -46,3 +50,20 @@ def test_rows_for_parquet_have_replacement_characters_for_such_bytes() -> None:
     found.validate(full=True)
     assert found.to_pydict() == {"a": ["caf\N{REPLACEMENT CHARACTER}", "é", ""], "b": [None, "C", None], "c": [1, 2, 3]}
     assert valid_texts(found) is found
+
+
+def test_views_of_text_are_read_as_text(tmp_path: Path) -> None:
+    columns = {"smiles": pa.array(["CCO", None], pa.string_view()), "id": pa.array(["a", "b"], pa.string_view())}
+    pq.write_table(pa.table(columns), tmp_path / "a")
+    with open_library(tmp_path / "a", cells=True) as library:
+        assert library.smiles_index == 0
+        assert next(library.windows(2)).cells == [("CCO", "a"), ("", "b")]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + b"x" * 100)
+    with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet after 0 rows"):
+        open_library(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"smiles": [1, 2]}), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"column 'smiles' holds int64, not SMILES"):
+        open_library(tmp_path / "b.parquet")

@@ -205,15 +205,6 @@ def test_a_parquet_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
     assert read(tmp_path / "a.pq")[1] == [["CCO"]]
 
 
-def test_views_of_text_are_read_as_text(tmp_path: Path) -> None:
-    columns = {"smiles": ["CCO", None], "id": ["a", "b"]}
-    table = {name: pa.array(cells, pa.string_view()) for name, cells in columns.items()}
-    pq.write_table(pa.table(table), tmp_path / "a.parquet")
-    library, cells, _ = read(tmp_path / "a.parquet")
-    assert library.smiles_index == 0
-    assert cells == [["CCO", "a"], ["", "b"]]
-
-
 # --- workbooks
 
 

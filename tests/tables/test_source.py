@@ -14,6 +14,7 @@ import pytest
 
 from mora_lite.errors import InputError
 from mora_lite.tables.library import open_library
+from mora_lite.tables.source import Source
 
 
 @pytest.mark.parametrize("begin", ["id", "id\tsmi", "id\tsmiles\n1"])
@@ -87,3 +88,11 @@ def test_standard_input_is_read_to_its_end_and_closed_once(monkeypatch: pytest.M
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"CO\nCCO\n"))))
     with open_library("-", cells=True) as library:
         assert [record.text for window in library.windows(10) for record in window.records] == ["CO", "CCO"]
+
+
+def test_how_much_was_read_is_known_of_a_file_that_another_thread_has_closed(tmp_path: Path) -> None:
+    (tmp_path / "a.smi.bz2").write_bytes(bz2.compress(b"CCO a\n" * 9))
+    source = Source(str(tmp_path / "a.smi.bz2"))
+    assert len(list(source.line_blocks(99))) == 1
+    source.close()
+    assert source.bytes_read == source.bytes_total
