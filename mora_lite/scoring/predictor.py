@@ -260,21 +260,18 @@ class Predictor(ABC):
 
     def _scatter(self, scores: Scores, ok_rows: np.ndarray, status: list[str], error: list[str]) -> Scores:
         """Scores of `N` molecules as rows `ok_rows` of `B`; others have NaN or False, and all `status` and `error`."""
-        shape = len(status), len(self.tasks)
         if len(ok_rows) == len(status):
             return scores
 
-        def scatter(part: np.ndarray | None) -> np.ndarray | None:
+        def scatter(part: np.ndarray | None) -> Any:
             if part is None:
                 return None
-            whole = np.zeros(shape, bool) if part.dtype == bool else np.full(shape, np.nan, part.dtype)
+            whole = np.full((len(status), len(self.tasks)), False if part.dtype == bool else np.nan, part.dtype)
             whole[ok_rows] = part
             return whole
 
-        values = scatter(scores.values)
-        assert values is not None
-        low, high, nearest, inside = map(scatter, (scores.low, scores.high, scores.nearest, scores.inside))
-        return Scores(values, status, error, low, high, nearest, inside)
+        parts = map(scatter, (scores.low, scores.high, scores.nearest, scores.inside))
+        return Scores(scatter(scores.values), status, error, *parts)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

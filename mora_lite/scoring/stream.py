@@ -156,5 +156,5 @@ def _answered(windows: Iterable[Window], answer: Answer) -> Generator[tuple[Wind
 
 def _write(writer: TableWriter, library: Library | TypedSmiles, window: Window, found: Answers) -> None:
     cells = with_smiles(window.cells, library.smiles_index, window.records, found.smiles, found.status)
-    texts = (drawn_text(record.text, status) for record, status in zip(window.records, found.status, strict=True))
-    writer.write(cells, found.added, [(record.name, text) for record, text in zip(window.records, texts, strict=True)])
+    drawn = [(one.name, drawn_text(one.text, status)) for one, status in zip(window.records, found.status, strict=True)]
+    writer.write(cells, found.added, drawn)

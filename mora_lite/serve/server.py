@@ -119,8 +119,11 @@ def serve(
     listening = address.listen()
     port = int(listening.getsockname()[1])
     reader = SafeReader(source.featurizer, limits.molecule_seconds)
-    stopping: list[uvicorn.Server] = []
-    worker = ModelThread(lambda: _warm(load(), reader), limits.waiting, lambda: _stop(stopping))
+
+    def end() -> None:
+        server.should_exit = True
+
+    worker = ModelThread(lambda: _warm(load(), reader), limits.waiting, end)
     jobs = Jobs(worker, reader.parse, limits)
     texts = None if text is None else TextAnswers(text, limits, on_note)
     facts = {
@@ -132,7 +135,6 @@ def serve(
     service = Service(worker, reader, jobs, limits, facts, texts)
     app = Guard(make_app(service), limits, address.host, port, address.token, address.names)
     server = _Server(_config(app, limits), on_begin=lambda: _begin(address, port, on_start, open_browser))
-    stopping.append(server)
     try:
         worker.start()
         worker.ask(reasons.prepare, ROWS)
@@ -155,11 +157,6 @@ def _warm(model: Predictor, reader: SafeReader) -> Predictor:
     if ApprovedDrugs.known(model.pack_sha256) is not None:
         reasons.prepare(model)  # at once; else it waits until nobody asks anything
     return model
-
-
-def _stop(servers: list[uvicorn.Server]) -> None:
-    for server in servers:
-        server.should_exit = True
 
 
 def _begin(address: Address, port: int, on_start: Callable[[str, str], None], open_browser: bool) -> None:
