@@ -65,22 +65,16 @@ def toml_task(found: Found) -> Iterator[str]:
     yield ""
 
 
-def counts(found: Found) -> tuple[int, int, float]:
-    """Molecules with a value, conflicts among them and left out, and the share of yes of a class."""
-    merged = found.merged().values()
-    values = [value for value, _ in merged if value is not None]
-    return len(values), sum(clash for _, clash in merged), sum(values) / len(values)
-
-
 def endpoint_rows(found: Mapping[str, Found], auxiliary: bool) -> Iterator[str]:
     yield "| endpoint | unit | molecules | conflicts | sources | what it means |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, entry in found.items():
         endpoint = entry.endpoint
         if endpoint.auxiliary == auxiliary:
-            n_values, n_clashes, share = counts(entry)
+            n_values, n_clashes = entry.counts
             kind = endpoint.unit or "none"
             if endpoint.kind == "class":
+                share = sum(value or 0 for value, _ in entry.merged.values()) / n_values
                 kind = f"class, {share:.0%} yes".replace("%", " %")
             sources = ", ".join(titles(entry))
             yield f"| `{name}` | {kind} | {n_values:,} | {n_clashes:,} | {sources} | {endpoint.meaning} |"

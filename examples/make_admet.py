@@ -25,6 +25,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
 
@@ -53,10 +54,17 @@ class Found:
     rows: dict[str, int] = field(default_factory=dict)
     dropped: int = 0
 
+    @cached_property
     def merged(self) -> dict[str, tuple[float | None, bool]]:
         """parent -> its one value on the endpoint's scale, and whether the files are in conflict, by `merge`."""
         kind = self.endpoint.kind
         return {parent: merge([v for part in by.values() for v in part], kind) for parent, by in self.values.items()}
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many molecules have a value, and how many are in conflict."""
+        merged = self.merged.values()
+        return sum(value is not None for value, _ in merged), sum(clash for _, clash in merged)
 
     def add(self, parent: str, source: str, value: float) -> None:
         self.values.setdefault(parent, {}).setdefault(source, []).append(value)
@@ -174,35 +182,29 @@ def part_of(parent: str) -> str:
     return "train" if percent < 84 else "valid" if percent < 92 else "test"
 
 
-def write_table(target: Path, found: Mapping[str, Found]) -> tuple[int, dict[str, tuple[int, int]]]:
-    """Write the table. Returns its number of rows, and of each endpoint the numbers of molecules and of conflicts."""
+def write_table(target: Path, found: Mapping[str, Found]) -> int:
+    """Write the table. Returns its number of rows."""
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     sources: dict[str, dict[str, None]] = defaultdict(dict)
-    counts: dict[str, tuple[int, int]] = {}
     for name, entry in found.items():
-        endpoint, n_values, n_clashes = entry.endpoint, 0, 0
-        for parent, (value, clash) in entry.merged().items():
-            n_clashes += clash
+        for parent, (value, _) in entry.merged.items():
             if value is not None:
-                n_values += 1
-                cells[parent][name] = f"{in_unit(value, endpoint.scale):.5g}"
+                cells[parent][name] = f"{in_unit(value, entry.endpoint.scale):.5g}"
                 sources[parent].update(dict.fromkeys(entry.values[parent]))
-        counts[name] = n_values, n_clashes
-    cells = {parent: row for parent, row in cells.items() if row}
     with replacing_path(target) as part, gzip.open(part, "wt", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, ["smiles", *found, "split", "sources"], restval="", lineterminator="\n")
         writer.writeheader()
         for parent, row in cells.items():
             more = {"split": part_of(parent), "sources": ";".join(sources[parent])}
             writer.writerow({"smiles": parent, **row, **more})
-    return len(cells), counts
+    return len(cells)
 
 
-def report(found: Mapping[str, Found], counts: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+def report(found: Mapping[str, Found]) -> Iterator[str]:
     """Lines: of each endpoint its numbers, then how far each pair of its sources agrees."""
     yield f"{'task':<32}{'rows':>8}{'molecules':>10}{'conflicts':>10}{'dropped':>8}  files"
     for name, entry in found.items():
-        n_values, n_clashes = counts[name]
+        n_values, n_clashes = entry.counts
         files = ", ".join(f"{source} {n}" for source, n in entry.rows.items())
         numbers = f"{sum(entry.rows.values()):>8}{n_values:>10}{n_clashes:>10}{entry.dropped:>8}"
         yield f"{name:<32}{numbers}  {files}"
@@ -239,8 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     without = [name for name in options.without.split(",") if name]
     found = collect(options.data, options.wheel, options.boards, without)
-    n_rows, counts = write_table(options.target, found)
-    for line in report(found, counts):
+    n_rows = write_table(options.target, found)
+    for line in report(found):
         print(line, file=sys.stderr)
     print(f"{options.target}: {n_rows:,} molecules, {len(found)} tasks")
 
