@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -17,10 +17,22 @@ EXPECTED = "a SMILES, an RDKit molecule, a list of them, or a column or table (p
 
 @dataclass(frozen=True)
 class MoleculeColumn:
-    """smiles: a text for each molecule, empty where one is missing. index: of the pandas object; None for others."""
+    """smiles: a text for each molecule, empty where one is missing. index: of the pandas object; None for others.
+
+    columns: names of the table that they are from, smiles_index: which of them is theirs; a table of this one column
+    where they are from none.
+    """
 
     smiles: list[str]
     index: Any = None
+    columns: Sequence[str] = ("smiles",)
+    smiles_index: int = 0
+    _parts: Sequence[Any] = field(default=(), repr=False, compare=False)  # of the table, as they came
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """All cells of each row as texts, empty where one is missing."""
+        parts = [_texts(part.to_pylist() if hasattr(part, "to_pylist") else part) for part in self._parts]
+        return list(zip(*parts or [self.smiles], strict=True))
 
 
 def read_molecules(molecules: Any, smiles_column: str | None = None, *, expected: Sequence[str] = ()) -> MoleculeColumn:
@@ -42,19 +54,20 @@ def read_molecules(molecules: Any, smiles_column: str | None = None, *, expected
     pandas = sys.modules.get("pandas")  # where nobody has imported it, nothing is of it
     if pandas is not None and isinstance(molecules, pandas.DataFrame):
         columns = [molecules.iloc[:, i] for i in range(molecules.shape[1])]
-        at = _find_column([str(name) for name in molecules.columns], columns, smiles_column, expected)
-        return MoleculeColumn(_texts(columns[at]), molecules.index)
+        names = [str(name) for name in molecules.columns]
+        at = _find_column(names, columns, smiles_column, expected)
+        return MoleculeColumn(_texts(columns[at]), molecules.index, names, at, columns)
     if pandas is not None and isinstance(molecules, pandas.Series):
         return MoleculeColumn(_texts(molecules), molecules.index)
     if hasattr(molecules, "__arrow_c_stream__") or hasattr(molecules, "__arrow_c_array__"):
-        return MoleculeColumn(_arrow_texts(molecules, smiles_column, expected))
+        return _read_arrow(molecules, smiles_column, expected)
     unfit = isinstance(molecules, (bytes, Mapping)) or getattr(molecules, "ndim", 1) != 1
     if unfit or not isinstance(molecules, Iterable):
         raise InputError(f"molecules: got {_kind(molecules)}, expected {EXPECTED}")
     return MoleculeColumn(_texts(molecules))
 
 
-def _arrow_texts(given: Any, smiles_column: str | None, expected: Sequence[str]) -> list[str]:
+def _read_arrow(given: Any, smiles_column: str | None, expected: Sequence[str]) -> MoleculeColumn:
     """Of an object with one of the Arrow C interfaces: an array, a stream of arrays, or either of a table."""
     import pyarrow
 
@@ -65,13 +78,14 @@ def _arrow_texts(given: Any, smiles_column: str | None, expected: Sequence[str])
     else:
         column = pyarrow.chunked_array([pyarrow.array(given)])
     if not pyarrow.types.is_struct(column.type):
-        return _texts(column.to_pylist())
+        return MoleculeColumn(_texts(column.to_pylist()))
     names = [column.type.field(i).name for i in range(column.type.num_fields)]
     columns = pyarrow.Table.from_batches(
         [pyarrow.RecordBatch.from_struct_array(chunk) for chunk in column.chunks], pyarrow.schema(list(column.type))
     ).columns
     heads = [part.slice(0, SAMPLE_ROWS).to_pylist() for part in columns]
-    return _texts(columns[_find_column(names, heads, smiles_column, expected)].to_pylist())
+    at = _find_column(names, heads, smiles_column, expected)
+    return MoleculeColumn(_texts(columns[at].to_pylist()), None, names, at, columns)
 
 
 def _find_column(names: list[str], columns: list[Any], requested: str | None, expected: Sequence[str]) -> int:

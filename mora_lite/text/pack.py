@@ -33,7 +33,7 @@ from ..packs.installed import find_text_pack
 from ..packs.manifest import CARD, TEXT_PACK, seal
 from ..packs.pack import read_tensors
 from ..quant.nf4 import STATE_KEY, dequantize_nf4, from_tensors, quantize_nf4, to_tensors
-from ..tables.library import TypedSmiles
+from ..tables.library import Window
 from ..tables.molecule_column import read_molecules
 from .answerer import Answerer
 from .card import text_card
@@ -41,7 +41,7 @@ from .model import TextModel
 from .pairs import FEATURIZER
 from .sequences import Prompt
 from .stream import CHUNK_BATCHES, Answered, GenerationConfig, answer_window
-from .tasks import TEXT_TASKS, WHOLE_COLUMNS, PackQuestions
+from .tasks import REACTION_COLUMNS, TEXT_TASKS, PackQuestions
 
 MANIFEST = TEXT_PACK.manifest
 ADAPTER = "adapter.safetensors"
@@ -235,19 +235,23 @@ class TextGenerator:
         """What `mora-lite generate` writes about each row, in order, without a file.
 
         molecules: a text or many, in a list, or a column or table of any library: SMILES of a molecule, or of several
-        joined by dots, or a reaction `reactants>reagents>product`.
+        joined by dots, or a reaction `reactants>reagents>product`, and a table's other columns as the command reads
+        them: sides of reactions, `question`.
         task: for a pack that has learnt several, `forward`, `retro` or `reagents`; None asks for products.
         question: in words, for a pack that takes one. settings: `top`, `beams`, `spellings`, `temperature`, `top_p`,
         `seed`, `max_new_tokens`, `batch_size` of `GenerationConfig`, and `smiles_column` of a table.
 
         What cannot be read is a row with a status. Raises `InputError` for a task or setting that the pack cannot have.
         """
-        expected = WHOLE_COLUMNS if self.questions.of_reactions else ()
-        smiles = read_molecules(molecules, settings.pop("smiles_column", None), expected=expected).smiles
+        expected = REACTION_COLUMNS if self.questions.of_reactions else ()
+        named = settings.pop("smiles_column", None)
+        table = read_molecules(molecules, named, expected=expected)
         settings.setdefault("max_new_tokens", self.answerer.long_answer)
-        config, _ = GenerationConfig.of(self.questions, task=task, question=question, **settings)
+        index = table.smiles_index if named is None else None
+        config, _ = GenerationConfig.of(self.questions, table.columns, index, task=task, question=question, **settings)
         config.check_room(self.answerer)
-        windows = TypedSmiles(smiles).windows(CHUNK_BATCHES * config.batch_size)
+        smiles, cells, size = table.smiles, table.cells(), CHUNK_BATCHES * config.batch_size
+        windows = (Window.of(smiles[i : i + size], i + 1, cells[i : i + size]) for i in range(0, len(smiles), size))
         return [row for window in windows for row in answer_window(window, self.answerer, config)]
 
 

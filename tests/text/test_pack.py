@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from fake_hub import FakeHub
@@ -71,6 +72,20 @@ def test_of_a_table_of_pandas_the_reactions_are_asked_about(forward_pack: Path) 
     table = pd.DataFrame({"id": ["a"], "expected": ["CC=O"], "rxn": ["CCO>O>CC=O"]})
     assert [row.source for row in model.generate(table)] == ["CCO.O"]
     assert [row.source for row in model.generate(table, smiles_column="expected")] == ["CC=O"]
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.table])
+def test_the_columns_of_a_table_are_read_as_the_command_reads_them(
+    forward_pack: Path, reacting: Path, base_path: Path, kind: Any
+) -> None:
+    forward = mora_lite.load_text(forward_pack, device="cpu", dtype="float32")
+    sides = {"Product SMILES": ["CC=O", "C=O"], "Reactant SMILES": ["CCO", "CO"], "Reagents": ["O", None], "mg": [1, 2]}
+    assert [row.source for row in forward.generate(kind(sides))] == ["CCO.O", "CO"]
+    assert [row.source for row in forward.generate(kind(sides), smiles_column="Product SMILES")] == ["CC=O", "C=O"]
+    both = mora_lite.load_text(reacting, base_path, device="cpu", dtype="float32")
+    assert [row.source for row in both.generate(kind(sides), task="retro", beams=1)] == ["CC=O", "C=O"]
+    asked = kind({"smiles": ["CC=O", "CCO"], "question": ["What are the reactants?", "What is the product?"]})
+    assert [row.direction for row in both.generate(asked, beams=1)] == ["retro", "forward"]
 
 
 def test_a_pack_in_8_bits_answers_the_same_from_fewer_bytes(forward_pack: Path, tmp_path: Path) -> None:
