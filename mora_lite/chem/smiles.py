@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from rdkit import Chem, rdBase
+
+from .molecules import MAX_CHARACTERS, parse_smiles
 
 NGRAM_LENGTHS = (4, 10)  # of the substrings that `Aligner` compares: short ones for positions, long for stretches
 
@@ -14,6 +17,26 @@ def canonical(smiles: str) -> str | None:
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if smiles and smiles.isascii() else None
     return write(mol) if mol is not None and mol.GetNumAtoms() else None
+
+
+def canonical_cell(text: str) -> str | None:
+    """`write` of the molecules in a cell of a table, where a name may follow; None where a blank breaks the SMILES."""
+    mol = parse_smiles(text, MAX_CHARACTERS).mol
+    return None if mol is None else write(mol)
+
+
+def together(cells: Iterable[str]) -> str:
+    """The molecules of several cells as one SMILES; of cells that cannot be read the first one alone.
+
+    What follows the SMILES of a cell would end that of all.
+    """
+    texts = [text for cell in cells if (text := cell.strip())]
+    if len(texts) > 1 and any(len(text.split(None, 1)) > 1 for text in texts):
+        for i, text in enumerate(texts):
+            if (smiles := canonical_cell(text)) is None:
+                return text
+            texts[i] = smiles
+    return ".".join(texts)
 
 
 def write(mol: Chem.Mol) -> str:

@@ -28,7 +28,7 @@ from rdkit import Chem
 from ..chem.featurizer import Featurizer
 from ..chem.graph import Graphs
 from ..chem.molecules import MAX_ATOMS
-from ..chem.smiles import Aligner, canonical, flat, largest, reorder
+from ..chem.smiles import Aligner, canonical_cell, flat, largest, reorder, together
 from ..errors import InputError
 from ..status import counted
 from ..tables.columns import SAMPLE_ROWS, find_column, plain_name, reads_as_reactions
@@ -154,7 +154,7 @@ def _reactions(direction: str, row: dict[str, str]) -> list[PairRow]:
     `reagents`. Held out by the largest molecule of the product; by the set of reactants for reagents, which need no
     product.
     """
-    source, target = _together(row, TEXT_TASKS[direction].sources), canonical(row[TEXT_TASKS[direction].column])
+    source, target = _together(row, TEXT_TASKS[direction].sources), canonical_cell(row[TEXT_TASKS[direction].column])
     if source is None or target is None:
         return []
     key = flat(source) if direction == "reagents" else largest(target if direction == "forward" else source)
@@ -167,10 +167,10 @@ def _asked_reactions(directions: Sequence[str], row: dict[str, str]) -> list[Pai
     A row gives those that its columns answer: the reactants need the column `reactants` for themselves, and so do the
     reagents. All are held out by the largest molecule of the product. Reagents are answered in canonical order.
     """
-    product, inputs = canonical(row["product"]), _together(row, INPUT_COLUMNS)
+    product, inputs = canonical_cell(row["product"]), _together(row, INPUT_COLUMNS)
     if product is None or inputs is None:
         return []
-    reactants, reagents = (canonical(row.get(name) or "") for name in ("reactants", "reagents"))
+    reactants, reagents = (canonical_cell(row.get(name) or "") for name in ("reactants", "reagents"))
     ways = {"forward": (inputs, product), "retro": (product, reactants), "reagents": (reactants, reagents)}
     pairs, key = [], largest(product)
     for direction in directions:
@@ -182,7 +182,7 @@ def _asked_reactions(directions: Sequence[str], row: dict[str, str]) -> list[Pai
 
 def _together(row: dict[str, str], columns: Iterable[str]) -> str | None:
     """The molecules of these columns, of which a table need not have all."""
-    return canonical(".".join(row[name] for name in columns if row.get(name)))
+    return canonical_cell(together(row.get(name) or "" for name in columns))
 
 
 def _descriptions(column: str, question: str, row: dict[str, str]) -> list[PairRow]:
@@ -190,7 +190,7 @@ def _descriptions(column: str, question: str, row: dict[str, str]) -> list[PairR
 
     Rows with a cell in the column `overlap_with` are left out: it says that the molecule is in another set.
     """
-    target, source = _one_line(row[column]), canonical(row["smiles"].strip())
+    target, source = _one_line(row[column]), canonical_cell(row["smiles"])
     words = _one_line(row[question]) if question else ""
     if source is None or not target or row.get("overlap_with") or (question and not words):
         return []

@@ -53,9 +53,8 @@ QUESTIONS = {  # in words, by direction, for a pack that learns several
 }
 DIRECTIONS = tuple(QUESTIONS)
 SIDES = ("reactants_and_reagents", "reactants", PRODUCT)  # columns that can be asked about by themselves
-WHOLE_COLUMNS = ("reaction", "rxn")  # of whole reactions
-REACTION_COLUMNS = (*SIDES, *WHOLE_COLUMNS)  # names that a table's SMILES column may have in place of a typical one
-_WIDE_ARROW = re.compile(r"\s*(?<!-)>\s*")
+REACTION_COLUMNS = (*SIDES, "reaction", "rxn")  # names that a table's SMILES column may have in place of a typical one
+_WIDE_ARROW = re.compile(r"\s*(?<!-)>\s*(?!\|)")  # an extension stays apart
 _SIGN = re.compile(r"(\+|-+>|=+>|[\u2190-\u21ff\u27f0-\u27ff])(?!\S)")  # between molecules, as equations have it
 
 
@@ -99,6 +98,7 @@ class Sides(NamedTuple):
 def read_reaction(text: str) -> tuple[str, str, str] | None:
     """Reactants, reagents and product of `reactants>reagents>product`, behind which a name or an extension may follow.
 
+    A name stays with the product, where it may turn out to be more of the SMILES.
     None where the text is no reaction. Raises `InputError` for half a one, for several, and for one in other signs.
     """
     smiles, *name = text.split(None, 1) or [""]
@@ -106,7 +106,8 @@ def read_reaction(text: str) -> tuple[str, str, str] | None:
         smiles, *name = _WIDE_ARROW.sub(">", text.strip()).split(None, 1)
     sides = ARROW.split(smiles)
     if len(sides) == 3:
-        return sides[0], sides[1], sides[2]
+        named = sides[2] and name and not name[0].startswith("|")
+        return sides[0], sides[1], f"{sides[2]} {name[0]}" if named else sides[2]
     if len(sides) > 1:
         got = "half a reaction" if len(sides) == 2 else "several reactions in one"
         raise InputError(f"got {got}, expected reactants>reagents>product or reactants>>product")
@@ -176,7 +177,9 @@ class SideColumns:
     def read(self, direction: str | None, text: str, cells: Sequence[str]) -> Sides:
         """What is asked about a row; see `read_sides`. text: of its SMILES column. cells: of all."""
         if places := self._of(direction):
-            text = ".".join(cell for i in places if (cell := cells[i].strip()))
+            from ..chem.smiles import together  # as in `Question.of_row`
+
+            text = together(cells[i] for i in places)
         return read_sides(direction, text)
 
 
@@ -207,7 +210,7 @@ class Question:
 
         product: of the row's reaction.
         """
-        from ..chem.smiles import canonical  # RDKit, which a server that only asks others does without
+        from ..chem.smiles import canonical_cell  # RDKit, which a server that only asks others does without
 
         out = ""
         for text, name in self._parts:
@@ -215,7 +218,7 @@ class Question:
             if name == PRODUCT and self.of_molecules:
                 cell = cell or product
             if name is not None and self.of_molecules:
-                cell = canonical(cell) or ""
+                cell = canonical_cell(cell) or ""
             if name is not None and not cell:
                 return ""
             out += text + cell

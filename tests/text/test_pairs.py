@@ -65,6 +65,18 @@ def test_sources_of_all_columns_and_both_directions(tmp_path: Path) -> None:
     assert [(r.source, r.target) for r in retro] == [("CCOC(C)=O", "CC(=O)O.CCO")]
 
 
+def test_names_and_extensions_in_the_cells_of_sides_hide_no_molecule(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "some.csv",
+        "reactants,reagents,product",
+        "CCO ethanol,O.[Na+].[Cl-] |f:1.2|,CC=O ethanal (Säure)",
+        "c1ccccc1 OC,O,COc1ccccc1",  # a blank in a SMILES: its first piece is another molecule
+        "COc1ccccc1,O,c1ccccc1 OC",
+    )
+    ((source, target),) = [(pair.source, pair.target) for pair in read_pairs(["forward"], [path])]
+    assert (source, target) == ("CCO.O.[Cl-].[Na+]", "CC=O")
+
+
 def test_whole_reactions_give_their_sides(tmp_path: Path) -> None:
     """As databases write them: in one column, with atom maps, extensions and more columns, with a header or without."""
     rows = ("[CH3:1][CH2:2][OH:3]>O.[Na+].[Cl-]>[CH3:1][CH:2]=[O:3] |f:2.3|,US1", "CCC>>,US2", "CC>C>,US3")

@@ -85,7 +85,9 @@ def test_who_asks() -> None:
         ("forward", "CO>O=O>C=O", ("CO.O=O", "")),
         ("forward", "CO.O>>", ("CO.O", "")),
         ("retro", "CO>>C=O", ("C=O", "")),
-        ("retro", "CO >> C=O formaldehyde", ("C=O", "")),
+        ("retro", "CO >> C=O formaldehyde", ("C=O formaldehyde", "")),
+        ("retro", "CO>>C=O |f:0.1| formaldehyde", ("C=O", "")),
+        ("forward", "CO >> |f:0.1|", ("CO", "")),
         ("retro", ">>C=O", ("C=O", "")),
         ("retro", "CO > O=O > C=O", ("C=O", "")),
         ("forward", "CO> O=O >C=O formaldehyde", ("CO.O=O", "")),
@@ -111,6 +113,7 @@ def test_a_direction_takes_its_side_of_a_reaction(direction: str | None, text: s
         ("retro", "CC(=O)Cl.CN --> CC(=O)NC", "'-->' between molecules"),
         ("retro", "CC(=O)Cl.CN \N{RIGHTWARDS ARROW} CC(=O)NC", "'\N{RIGHTWARDS ARROW}' between molecules"),
         ("retro", "CO>>", "that retro needs is empty"),
+        ("retro", "CO >> |f:0.1|", "that retro needs is empty"),
         (None, "C>>C", "about no"),
     ],
 )
@@ -144,6 +147,23 @@ def test_sides_are_known_by_the_names_that_notebooks_give_their_columns() -> Non
     assert sides.read("retro", "CO", cells) == ("C=O", "")
     assert Question("Into {product}?", columns, True).of_row(cells) == "Into C=O?"
     assert Question("Is {product} {Product SMILES}?", columns).of_row(cells) == "Is anisole C=O?"
+
+
+@pytest.mark.parametrize(
+    ("cells", "asked"),
+    [
+        (["CO methanol", "O=O", ""], "CO.O=O"),
+        (["CO |c:1|", "O=O oxygen", ""], "CO.O=O"),
+        ([" CO methanol ", "", ""], "CO methanol"),
+        (["CO", "CC C", ""], "CC C"),
+        (["CO\nC", "CC", ""], "CO C"),
+        (["CO", "none of them", ""], "none of them"),
+    ],
+)
+def test_what_follows_the_molecules_of_a_cell_hides_none_of_the_next(cells: list[str], asked: str) -> None:
+    """A cell that cannot be read, as one with a blank in its SMILES, is read alone, and told."""
+    sides = SideColumns(["reactants", "reagents", "product"], 0)
+    assert sides.read("forward", cells[0], cells) == (asked, "")
 
 
 @given(st.text(max_size=30), st.sampled_from(["forward", "retro", "reagents", None]))
