@@ -108,7 +108,7 @@ def score(options: argparse.Namespace) -> None:
                 cell = found[line["task"]][line["variant"]][int(line["seed"])]
                 cell[int(line["row"])] = float(line["truth"]), float(line["prediction"])
     union = read_union(options.table)
-    keys = Keys(options.table.with_name(options.table.name + ".keys.csv"))
+    keys = Keys.beside(options.table)
     smiles = dict(zip(union.data.rows.tolist(), union.data.smiles, strict=True))
     print("| endpoint | molecules | variant | seeds | Spearman | MAE | Spearman, together | MAE, together |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -142,7 +142,7 @@ def train_groups(options: argparse.Namespace) -> None:
                 missing.append((target, [read_board(options.data, name) for name in names], seed))
     if not missing:
         return
-    union, keys = read_union(options.table), Keys(options.table.with_name(options.table.name + ".keys.csv"))
+    union, keys = read_union(options.table), Keys.beside(options.table)
     for target, boards, seed in missing:
         write_lines(target, group_run(union, keys, boards, seed, options))
         print(target, flush=True)
@@ -234,7 +234,7 @@ def own(
 
 def train_start(options: argparse.Namespace) -> None:
     """Train an encoder on the columns of the table, without the molecules of all the boards' test sets."""
-    union, keys = read_union(options.table), Keys(options.table.with_name(options.table.name + ".keys.csv"))
+    union, keys = read_union(options.table), Keys.beside(options.table)
     boards = [read_board(options.data, name) for name in BOARDS]
     held = [rows.held_out(options.part, options.seed) for rows in boards]
     tasks = unseen_tasks(union.without(options.without), keys, boards, held)

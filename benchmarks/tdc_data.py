@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from mora_lite.chem.molecules import scaffold_of
-from mora_lite.chem.standardize import parent_of
+from mora_lite.chem.standardize import COMPANIONS, parent_of
 from mora_lite.machine.files import replacing_path
 from mora_lite.scoring.tasks import in_unit
 
@@ -220,6 +221,12 @@ class Keys:
         if path.exists():
             with path.open(encoding="utf-8", newline="") as file:
                 self.known = {row[0]: tuple(row[1:]) for row in csv.reader(file)}
+
+    @classmethod
+    def beside(cls, table: Path) -> Keys:
+        """Those of a table's molecules, by this RDKit and by what is a parent today."""
+        rules = hashlib.sha256(f"{rdBase.rdkitVersion} {COMPANIONS}".encode()).hexdigest()[:8]
+        return cls(table.with_name(f"{table.name}.{rules}.keys.csv"))
 
     def of(self, smiles: Iterable[str]) -> list[tuple[str, ...]]:
         smiles = list(smiles)

@@ -40,6 +40,8 @@ DRAWN_AGAIN = [
     ("OC(=O)c1ccccc1", "[K+].O=C([O-])c1ccccc1"),
     ("NCCc1ccc(O)c(O)c1", "OS(=O)(=O)O.NCCc1ccc(O)c(O)c1"),
     ("CN1CCC(O)CC1.OC(=O)C(=O)O", "CN1CCC(O)CC1.Cl"),  # another salt of it
+    ("C1CNCCN1.OC(=O)CC(O)(C(O)=O)CC(O)=O", "C1CNCCN1"),  # its counter-ion is the larger part
+    ("OC(=O)CCC1CC1", "[Na]OC(=O)CCC1CC1"),  # a bond in place of charges
     ("[2H]C(C)(N)C(=O)O", "CC(N)C(=O)O"),
     ("C[N+](C)(C)CCO.[Cl-]", "C[N+](C)(C)CCO.[Br-]"),
 ]
