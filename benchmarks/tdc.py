@@ -10,7 +10,9 @@
 `train` trains one network for each group of boards and each seed, on all columns of a table from which every molecule
 of the group's test sets is gone, in whatever salt, charge or configuration it is drawn (variant `mt`). A copy of it
 goes on with each board's own rows (variant `mt+own`). There is no early stopping, so all of `train_val` is trained and
-the seed decides weights, draws and dropout alone. With `--teacher 0.1` it learns too what trees on descriptors, grown
+the seed decides weights, draws and dropout alone. With `--common 600000` the networks of a seed go on from one that has
+learnt, in so many draws, without any test molecule of the 22 boards; `--visits 100000` are enough then. With
+`--teacher 0.1` a network learns too what trees on descriptors, grown
 without the group's test molecules, say of all that are left (variant `mt+taught`; `tdc_teacher.py`).
 `start` makes the encoder that `mora-lite train` starts from: one such network, from which every molecule of the test
 sets of all 22 boards is gone. Started again, it goes on from its last epoch.
@@ -45,6 +47,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tdc_data import BOARDS, SMALL, BoardRows, Keys, leaks, read_board
 from tdc_scores import ENDS, print_changes, print_coverage, print_scores
 from tdc_table import Tasks, Union, board_graphs, fit_tasks, float32_scores, read_union
@@ -54,7 +57,7 @@ from mora_lite.adapter.encoder import EncoderBaseline
 from mora_lite.chem.descriptors import names as descriptor_names
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.machine.device import choose_device
-from mora_lite.machine.files import replacing_path
+from mora_lite.machine.files import replacing_path, write_tensors
 from mora_lite.model import load
 from mora_lite.scoring.tasks import on_scale
 from mora_lite.scoring.trees import Trees
@@ -156,6 +159,8 @@ def group_run(union: Union, keys: Keys, boards: Sequence[BoardRows], seed: int, 
     if options.teacher:
         tasks = taught_by_trees(tasks, union, [rows.board.name for rows in boards], seed, options)
     model = new_model(len(tasks.names), seed)
+    if options.common:
+        go_on_from(model, tasks.names, *common_network(union, keys, seed, options))
     with tempfile.TemporaryDirectory() as folder:
         fit_many(model, tasks, options.visits, replace(MULTITASK, seed=seed), device, Path(folder))
     lines: Lines = []
@@ -173,6 +178,35 @@ def group_run(union: Union, keys: Keys, boards: Sequence[BoardRows], seed: int, 
     return lines
 
 
+def common_network(
+    union: Union, keys: Keys, seed: int, options: argparse.Namespace
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Weights and tasks of the network that those of all groups go on from; kept beside the predictions."""
+    tasks = unseen_of_all(union, keys, seed, options)
+    path = run_file(options, ["common"], seed).with_suffix(".safetensors")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model, device = new_model(len(tasks.names), seed), choose_device(options.device)
+        fit_many(model, tasks, options.common, replace(MULTITASK, seed=seed), device, path.with_suffix(".run"))
+        write_tensors(path, model.state_dict())
+    return load_file(path), tasks.names
+
+
+def go_on_from(
+    model: EncoderBaseline, tasks: Sequence[str], weights: dict[str, torch.Tensor], known: list[str]
+) -> None:
+    """Give `model` the weights of a network for the tasks `known`; tasks that are not among them keep their own."""
+    state, last = model.state_dict(), f"head.{len(model.head) - 1}."
+    shared = [(i, known.index(name)) for i, name in enumerate(tasks) if name in known]
+    here, there = (list(places) for places in zip(*shared, strict=True))
+    for name, values in weights.items():
+        if name.startswith(last):
+            state[name][here] = values[there]
+        else:
+            state[name] = values
+    model.load_state_dict(state)
+
+
 def taught_by_trees(tasks: Tasks, union: Union, boards: Sequence[str], seed: int, options: argparse.Namespace) -> Tasks:
     """The tasks, and what trees of these boards say of their molecules, from which alone the trees learn."""
     path = options.table.with_name(f"{options.table.name}.{union.data.fingerprint[:8]}.npy")
@@ -187,6 +221,12 @@ def unseen_tasks(union: Union, keys: Keys, boards: Sequence[BoardRows], held: Se
     tasks = fit_tasks(union, leave_out)
     print(f"{len(tasks.data)} molecules, {len(tasks.names)} tasks; {leave_out.sum()} molecules left out", flush=True)
     return tasks
+
+
+def unseen_of_all(union: Union, keys: Keys, seed: int, options: argparse.Namespace) -> Tasks:
+    """The tasks without the test molecules of all boards, and without those of the part that is predicted."""
+    boards = [read_board(options.data, name) for name in BOARDS]
+    return unseen_tasks(union, keys, boards, [rows.held_out(options.part, seed) for rows in boards])
 
 
 def new_model(n_tasks: int, seed: int) -> EncoderBaseline:
@@ -235,9 +275,7 @@ def own(
 def train_start(options: argparse.Namespace) -> None:
     """Train an encoder on the columns of the table, without the molecules of all the boards' test sets."""
     union, keys = read_union(options.table), Keys.beside(options.table)
-    boards = [read_board(options.data, name) for name in BOARDS]
-    held = [rows.held_out(options.part, options.seed) for rows in boards]
-    tasks = unseen_tasks(union.without(options.without), keys, boards, held)
+    tasks = unseen_of_all(union.without(options.without), keys, options.seed, options)
     model = new_model(len(tasks.names), options.seed)
     settings, run = replace(MULTITASK, seed=options.seed), options.out.with_name(options.out.name + ".run")
     last = fit_many(model, tasks, options.visits, settings, choose_device(options.device), run)
@@ -351,6 +389,7 @@ def main() -> None:
     group.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     group.add_argument("--visits", type=int, default=VISITS, help="molecules that training sees, repeats counted")
     group.add_argument("--own-steps", type=int, default=OWN_STEPS)
+    group.add_argument("--common", type=int, default=0, help="visits of a network that all groups go on from; 0: none")
     group.add_argument("--teacher", type=float, default=0, help="weight of what trees say in the loss; 0 for no trees")
     group.add_argument("--name", default="mt", help="of the variant")
     start.add_argument("--table", type=Path, required=True)

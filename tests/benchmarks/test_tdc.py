@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import gzip
 import sys
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import tdc
 import tdc_scores
+import torch
+from safetensors.torch import load_file
 from tdc_data import BOARDS, Keys, leaks, published, rank, read_board, scaffold_folds, tdc_scaffold_split
 from tdc_table import fit_tasks, read_union
 from tdc_teacher import describe, taught, tree_answers
 
-from mora_lite.adapter.encoder import GraphEncoder
+from mora_lite.adapter.encoder import EncoderBaseline, GraphEncoder
 from mora_lite.chem.molecules import scaffold_of
 from mora_lite.scoring.tasks import on_scale
 from mora_lite.scoring.trees import Trees
@@ -238,6 +241,42 @@ def test_runs_of_two_boards_are_scored_from_their_files(
     monkeypatch.setattr(sys, "argv", [*score, "--salts", "only"])
     tdc.main()
     assert "herg" not in capsys.readouterr().out
+
+
+def test_groups_go_on_from_a_network_that_has_seen_no_test_molecule_of_any_board(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tdc, "MULTITASK", replace(tdc.MULTITASK, batch_size=16))
+    monkeypatch.setattr(tdc, "BOARDS", ("herg", "half_life_obach"))
+    rows = [("CCCF", 1, "test"), ("CCCCF", 2, "train_val")]
+    write_table(folder / "half_life_obach.csv.gz", ("smiles", "half_life_obach", "tdc_split"), rows)
+    starts, runs = [], folder / "runs"
+    fit_many = tdc.fit_many
+    monkeypatch.setattr(
+        tdc, "fit_many", lambda model, *rest: starts.append(copy.deepcopy(model)) or fit_many(model, *rest)
+    )
+    command = ["tdc.py", "train", "--data", folder, "--table", folder / "boards.csv.gz", "-o", runs, "--groups", "herg"]
+    command += ["--seeds", 1, "--visits", 128, "--common", 64, "--own-steps", 0]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    tdc.main()
+    said = [line.split(";")[0] for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert said == ["52 molecules, 4 tasks", "51 molecules, 4 tasks"]  # of the group, and without CCCF
+    first, second = starts
+    common = load_file(runs / "mt_common_test_1.safetensors")
+    assert not torch.equal(first.head[0].weight, common["head.0.weight"])
+    assert all(torch.equal(values, common[name]) for name, values in second.state_dict().items())
+    (runs / "mt_herg_test_1.csv").unlink()
+    tdc.main()
+    assert len(starts) == 3, "the common network is kept"
+
+
+def test_a_task_that_the_common_network_does_not_know_keeps_its_own_weights() -> None:
+    torch.manual_seed(0)
+    old, new = EncoderBaseline(GraphEncoder(16, 1), 2), EncoderBaseline(GraphEncoder(16, 1), 3)
+    fresh = new.head[2].weight.detach().clone()
+    tdc.go_on_from(new, ["b", "c", "a"], old.state_dict(), ["a", "b"])
+    assert torch.equal(new.head[2].weight, torch.stack([old.head[2].weight[1], fresh[1], old.head[2].weight[0]]))
+    assert torch.equal(new.head[0].weight, old.head[0].weight)
 
 
 def test_trees_teach_what_they_say_of_molecules_that_they_have_not_learnt_from(folder: Path) -> None:
