@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from rdkit import Chem
 
@@ -32,8 +32,8 @@ c1ccc(CNCCNCc2ccccc2)cc1 NCCO OCCNCCO OCCN(CCO)CCO OCCN1CCCC1 NCCN CC(C)(C)N CCN
 C1CCC(NC2CCCCC2)CC1 c1ccncc1 C[N+](C)(C)CCO C[N+](C)(C)C CC[N+](CC)(CC)CC CCCC[N+](CCCC)(CCCC)CCCC
 CO CCO CC(C)O CCCO CC(C)=O CCOCC CCOC(C)=O CC#N CS(C)=O CN(C)C=O ClCCl ClC(Cl)Cl C1CCOC1 C1COCCO1 CCCCCC Cc1ccccc1
 """
-_SALT_METALS = ("Li", "Na", "Mg", "K", "Ca", "Rb", "Sr", "Cs", "Ba")
-_MARKS = re.compile("|".join((r"[-+.]", *_SALT_METALS)))
+SALT_METALS = ("Li", "Na", "Mg", "K", "Ca", "Rb", "Sr", "Cs", "Ba")
+_MARKS = re.compile("|".join((r"[-+.]", *SALT_METALS)))
 
 
 def may_have_parent(smiles: str) -> bool:
@@ -43,16 +43,16 @@ def may_have_parent(smiles: str) -> bool:
 
 def parent_of(mol: Chem.Mol) -> Chem.Mol:
     """The parent, a molecule of its own where it differs from `mol`. Charges that nothing neutralises stay."""
-    disconnector = _tools()[0]
-    if any(atom.GetSymbol() in _SALT_METALS and atom.GetDegree() for atom in mol.GetAtoms()):
-        mol = disconnector.Disconnect(mol)
+    tools = _tools()
+    if mol.HasSubstructMatch(tools.salt_bond):
+        mol = tools.disconnector.Disconnect(mol)
     return _neutral(_main_fragment(mol))
 
 
 def _main_fragment(mol: Chem.Mol) -> Chem.Mol:
     if len(Chem.GetMolFrags(mol)) == 1:
         return mol
-    chooser = _tools()[1]
+    chooser = _tools().chooser
     largest = chooser.choose(mol)
     if not _is_companion(largest):
         return largest
@@ -71,7 +71,7 @@ def _is_companion(mol: Chem.Mol) -> bool:
 def _neutral(mol: Chem.Mol) -> Chem.Mol:
     if not any(atom.GetFormalCharge() for atom in mol.GetAtoms()):
         return mol
-    neutral = _tools()[2].uncharge(mol)
+    neutral = _tools().uncharger.uncharge(mol)
     try:
         Chem.SanitizeMol(neutral)  # conjugation and hybridisation are those of the new charges
     except ValueError:  # a hydrogen too many, as at the phosphorus of hexafluorophosphate
@@ -84,12 +84,22 @@ def _companions() -> frozenset[str]:
     return frozenset(map(Chem.CanonSmiles, COMPANIONS.split()))
 
 
+class _Tools(NamedTuple):
+    """Of RDKit's MolStandardize. salt_bond: a query, of the bonds that the disconnector splits."""
+
+    salt_bond: Chem.Mol
+    disconnector: Any
+    chooser: Any
+    uncharger: Any
+
+
 @functools.cache
-def _tools() -> tuple[Any, Any, Any]:
+def _tools() -> _Tools:
     from rdkit.Chem.MolStandardize import rdMolStandardize  # most molecules need none of it
 
+    salt_bond = Chem.MolFromSmarts(f"[{','.join(SALT_METALS)}]-[#7,#8,#16]")
     disconnector = rdMolStandardize.MetalDisconnector()
-    bonds = Chem.MolFromSmarts(f"[{','.join(_SALT_METALS)}]-[#7,#8,#16]")
-    disconnector.SetMetalNof(bonds)
-    disconnector.SetMetalNon(bonds)
-    return disconnector, rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger()
+    disconnector.SetMetalNof(salt_bond)
+    disconnector.SetMetalNon(salt_bond)
+    chooser, uncharger = rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger()
+    return _Tools(salt_bond, disconnector, chooser, uncharger)

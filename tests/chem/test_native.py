@@ -22,7 +22,7 @@ from rdkit import Chem, rdBase
 from mora_lite.chem import native
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.chem.native import PROBES
-from mora_lite.chem.standardize import COMPANIONS
+from mora_lite.chem.standardize import COMPANIONS, SALT_METALS
 
 compiled = pytest.mark.skipif(
     "not compiled" in native.note(), reason="the C extension was not compiled when the package was installed"
@@ -151,6 +151,13 @@ def test_what_gives_way_to_other_fragments_agrees() -> None:
     texts = [f"{name}.{other}" for name in names for other in ("C", "[CH3-].[Na+]", name, "[K+]", dice.choice(names))]
     check(texts)
     assert share([f"{name}.Cl.O" for name in names]) == 1
+
+
+@compiled
+def test_bonds_to_the_metals_of_salts_are_left_to_rdkit() -> None:
+    texts = [text.format(metal) for metal in SALT_METALS for text in ("CC(=O)O[{}]", "CS[{}]", "C[{}]", "CCO.[{}]")]
+    check(texts)
+    assert native.read(texts, "parent").certain.tolist() == [False, False, False, True] * len(SALT_METALS)
 
 
 @compiled
