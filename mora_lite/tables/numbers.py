@@ -29,6 +29,7 @@ _MISSING = frozenset(
     "na n/a n.a. n.a #n/a #na <na> null none nil nd n.d. n.d missing - -- --- . ? "  # noqa: SIM905 - a list is longer
     "#value! #div/0! #ref! #num! #name? #null!".split()
 )
+_NO_VALUE = _MISSING.union(_BLANK)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _PERCENTAGE = re.compile(r"[+-]?[\d.,]+\s?%", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", re.ASCII)
@@ -67,9 +68,9 @@ def decimal_mark(rows: Sequence[Sequence[str]], pairs: bool = False) -> tuple[st
     rows: cells, of as many columns in each. A column of numbers has nothing but numbers, perhaps with a bound, and what
     stands for none. pairs: whether commas may part pairs of numbers too, as locants; then one of them must be no pair.
     """
-    mark, shown, none = "", -1, _MISSING.union(_BLANK)
+    mark, shown = "", -1
     for index, column in enumerate(zip(*rows, strict=True)):
-        texts = [text for cell in column if (text := cell.strip().lstrip(_BOUNDS)).lower() not in none]
+        texts = [text for cell in column if (text := cell.strip().lstrip(_BOUNDS)).lower() not in _NO_VALUE]
         broken = [text for text in texts if not text.lstrip("+-").isdecimal()]
         if broken and all(map(_DECIMAL_POINT.fullmatch, broken)):
             return ".", index
@@ -134,8 +135,7 @@ class NumberColumn:
     def _without_signs(self, cells: Sequence[str]) -> Sequence[str]:
         """The cells without their percent signs, if all numbers have one; where only some do, nobody knows the unit."""
         signed = [i for i, cell in enumerate(cells) if _PERCENTAGE.fullmatch(cell.strip())]
-        n_blank = sum(cell.strip().lower() in _MISSING.union(_BLANK) for cell in cells)
-        if not signed or len(signed) + n_blank < len(cells):
+        if not signed or len(signed) + sum(cell.strip().lower() in _NO_VALUE for cell in cells) < len(cells):
             return cells
         self.notes.append(self._count(signed, cells, "a percent sign and are read as the number before it"))
         return [cell.strip().removesuffix("%").rstrip() for cell in cells]

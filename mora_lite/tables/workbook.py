@@ -51,7 +51,8 @@ class Workbook:
     def __init__(self, path: str, smiles_column: str | None = None):
         """smiles_column: `SHEET!COLUMN`, as spreadsheets refer to cells, or the one or the other (`SHEET!`).
 
-        Raises `DeviceError` when openpyxl is not installed, `InputError` when the file is damaged."""
+        Raises `DeviceError` when openpyxl is not installed, `InputError` when the file is damaged.
+        """
         try:
             import openpyxl
         except ImportError:
