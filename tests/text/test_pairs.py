@@ -393,9 +393,7 @@ def test_of_columns_alike_the_one_that_is_spelled_so_is_read(tmp_path: Path) -> 
 
 
 def test_tables_without_descriptions_are_told(tmp_path: Path) -> None:
-    (tmp_path / "bad.csv").write_text("smiles,text\nC,one\n")
     with pytest.raises(InputError, match="expected smiles and description"):
-        read_pairs(["describe"], [tmp_path / "bad.csv"])
-    (tmp_path / "empty.csv").write_text("smiles,description\nx,one\n")
+        read_pairs(["describe"], [table(tmp_path / "bad.csv", "smiles,text", "C,one")])
     with pytest.raises(InputError, match="expected cells in smiles and description"):
-        read_pairs(["describe"], [tmp_path / "empty.csv"])
+        read_pairs(["describe"], [table(tmp_path / "empty.csv", "smiles,description", "x,one")])
