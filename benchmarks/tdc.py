@@ -12,8 +12,8 @@ of the group's test sets is gone, in whatever salt, charge or configuration it i
 goes on with each board's own rows (variant `mt+own`). There is no early stopping, so all of `train_val` is trained and
 the seed decides weights, draws and dropout alone. With `--common 600000` the networks of a seed go on from one that has
 learnt, in so many draws, without any test molecule of the 22 boards; `--visits 100000` are enough then. With
-`--teacher 0.1` a network learns too what trees on descriptors, grown
-without the group's test molecules, say of all that are left (variant `mt+taught`; `tdc_teacher.py`).
+`--teacher 0.1` a network learns too what trees on descriptors, grown without the group's test molecules, say of all
+that are left (variant `mt+taught`; `tdc_teacher.py`).
 `start` makes the encoder that `mora-lite train` starts from: one such network, from which every molecule of the test
 sets of all 22 boards is gone. Started again, it goes on from its last epoch.
 `single` and `train` write one CSV file for each run: board, seed, variant, part, row of the board's file, and the
@@ -40,6 +40,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,8 +48,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from tdc_data import BOARDS, SMALL, BoardRows, Keys, leaks, read_board
+from tdc_runs import Lines, lines_of, run_file, write_lines
 from tdc_scores import ENDS, print_changes, print_coverage, print_scores
 from tdc_table import Tasks, Union, board_graphs, fit_tasks, float32_scores, read_union
 from tdc_teacher import TAUGHT, describe, taught, tree_answers
@@ -57,7 +59,7 @@ from mora_lite.adapter.encoder import EncoderBaseline
 from mora_lite.chem.descriptors import names as descriptor_names
 from mora_lite.chem.featurizer import Featurizer
 from mora_lite.machine.device import choose_device
-from mora_lite.machine.files import replacing_path, write_tensors
+from mora_lite.machine.files import write_tensors
 from mora_lite.model import load
 from mora_lite.scoring.tasks import on_scale
 from mora_lite.scoring.trees import Trees
@@ -67,7 +69,6 @@ from mora_lite.training.pipeline import train as train_pack
 from mora_lite.training.pretrain import SHIPPED, load_encoder, save_encoder, seen_by_start
 from mora_lite.training.recipe import Recipe
 
-HEADER = ["board", "seed", "variant", "part", "row", "prediction"]
 SEEDS = (1, 2, 3, 4, 5)
 # The test sets of a group are left out together. At most 15 % of a board's training molecules are in those of the other
 # boards of its group; leaving out all 22 would take up to 71 %.
@@ -96,38 +97,6 @@ MULTITASK = TrainConfig(
 OWN = replace(
     MULTITASK, batch_size=64, peak_lr=3e-4, encoder_lr_scale=1.0, ema_decay=0.98, warmup_steps=20, balanced=False
 )
-Lines = list[tuple[str, int, str, str, int, float]]
-
-
-def lines_of(
-    rows: BoardRows, held: np.ndarray, good: np.ndarray, predicted: np.ndarray, run: tuple[int, str, str]
-) -> Lines:
-    """Lines of a file of predictions. held: rows of the board's file; predicted: of those at the positions `good`.
-
-    The others cannot be read: they get the mean of the training values.
-    """
-    seed, variant, part = run
-    train = rows.values[~rows.test & ~np.isin(np.arange(len(rows.values)), held)]
-    mean = train.mean()
-    if rows.board.scale == "odds":
-        filled = np.full(len(held), np.log(mean / (1 - mean)))
-    else:
-        filled = np.full(len(held), on_scale(train, rows.board.scale).mean())
-    filled[good] = predicted
-    return [(rows.board.name, seed, variant, part, int(r), float(p)) for r, p in zip(held, filled, strict=True)]
-
-
-def write_lines(path: Path, lines: Lines) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(HEADER)
-        writer.writerows((*line[:-1], f"{line[-1]:.6g}") for line in lines)
-
-
-def run_file(options: argparse.Namespace, names: Sequence[str], seed: int) -> Path:
-    """The file of a run's predictions."""
-    return options.out / f"{options.name}_{'+'.join(names)}_{options.part.replace('/', 'of')}_{seed}.csv"
 
 
 # Many boards at once
@@ -182,14 +151,15 @@ def common_network(
     union: Union, keys: Keys, seed: int, options: argparse.Namespace
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Weights and tasks of the network that those of all groups go on from; kept beside the predictions."""
-    tasks = unseen_of_all(union, keys, seed, options)
     path = run_file(options, ["common"], seed).with_suffix(".safetensors")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        model, device = new_model(len(tasks.names), seed), choose_device(options.device)
+        tasks, device = unseen_of_all(union, keys, seed, options), choose_device(options.device)
+        model = new_model(len(tasks.names), seed)
         fit_many(model, tasks, options.common, replace(MULTITASK, seed=seed), device, path.with_suffix(".run"))
-        write_tensors(path, model.state_dict())
-    return load_file(path), tasks.names
+        write_tensors(path, model.state_dict(), {"tasks": json.dumps(tasks.names)})
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["tasks"])  # noqa: SIM118
 
 
 def go_on_from(
